@@ -1,0 +1,851 @@
+"""Lesson 3. How does it know the order?
+
+Attention sees a set: shuffle the words and every answer stays the same. So each token's vector gets a
+vector for its position added, a pattern of waves from fast to slow:
+
+    x_p = √d_model · embedding(token_p) + PE(p)
+    PE(p, 2i) = sin(p / 10000^(2i/d_model)),  PE(p, 2i+1) = cos(same)      section 3.5
+
+Or queries and keys are rotated by their position (rotary), so that only the offset counts. Lessons 1
+and 2 built the attention used here; lesson 4 puts a block around it.
+"""
+
+import math
+from collections.abc import Iterable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from common import (
+    Finding,
+    Picture,
+    Proof,
+    agree,
+    canvas,
+    check,
+    check_all,
+    check_caught,
+    gradients,
+    largest_difference,
+    lesson,
+    lesson_parser,
+    narrate,
+    numbers,
+    prove,
+    random_tensors,
+    refused,
+    shape,
+    shows,
+    table,
+)
+
+causal_mask = lesson("01_attention_mechanism").causal_mask
+MultiHeadAttention = lesson("02_multi_head_attention").MultiHeadAttention
+
+__all__ = [
+    "BOS",
+    "EOS",
+    "PAD",
+    "LearnedPositionalEncoding",
+    "RotaryPositionalEncoding",
+    "SinusoidalPositionalEncoding",
+    "TokenEmbedding",
+    "Tokenizer",
+]
+
+PAD, BOS, EOS = SPECIALS = 0, 1, 2  # filling, begin and end of a sequence; symbols follow from 3 on
+SENTENCE = "the cat sat on the mat"
+
+
+# ------------------------------------------------------------------ the components
+
+
+class Tokenizer:
+    """Text to ids and back. The tokens are the words (or characters) of the texts it is built on.
+
+    Ids 0, 1 and 2 are PAD, BOS and EOS; the tokens follow from 3 on, in the order of their first
+    appearance. Words are what stands between single spaces, so decode(encode(text)) == text.
+    """
+
+    def __init__(self, texts: Iterable[str], level: str = "word"):
+        if level not in ("word", "character"):
+            raise ValueError(f"level is {level!r}; it must be 'word' or 'character'")
+        self.separator = " " if level == "word" else ""
+        tokens = dict.fromkeys(token for text in texts for token in self.split(text))
+        self.id_of = {token: id for id, token in enumerate(tokens, start=len(SPECIALS))}
+        self.token_of = dict(zip(SPECIALS, ("PAD", "BOS", "EOS"), strict=True))
+        self.token_of |= {id: token for token, id in self.id_of.items()}
+
+    def __len__(self) -> int:
+        """V, the number of ids, with the special ones."""
+        return len(self.token_of)
+
+    def split(self, text: str) -> list[str]:
+        return text.split(self.separator) if self.separator else list(text)
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of a text; ValueError for a token that the tokenizer was not built on."""
+        unknown = [token for token in self.split(text) if token not in self.id_of]
+        if unknown:
+            known = ", ".join(list(self.id_of)[:20])
+            raise ValueError(f"unknown token {unknown[0]!r}; this tokenizer knows: {known}")
+        return [self.id_of[token] for token in self.split(text)]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of some ids; special ids are left out."""
+        return self.separator.join(self.token_of[id] for id in ids if id not in SPECIALS)
+
+
+class TokenEmbedding(nn.Module):
+    """One learned vector a token, times √d_model, and the tied output projection (section 3.4)."""
+
+    def __init__(self, vocab_size: int, d_model: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(vocab_size, d_model) * d_model**-0.5)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """tokens (…, L) → (…, L, D)."""
+        return F.embedding(tokens, self.weight) * math.sqrt(self.weight.shape[1])
+
+    def logits(self, x: Tensor) -> Tensor:
+        """x (…, D) → (…, V): how well x matches each token's vector."""
+        return x @ self.weight.T
+
+
+def check_positions(start: int, length: int, max_len: int) -> None:
+    """ValueError if positions start … start + length − 1 go past max_len."""
+    if start + length > max_len:
+        raise ValueError(f"position {start + length - 1} is past the end: max_len is {max_len}")
+
+
+def angles(max_len: int, width: int) -> Tensor:
+    """(max_len, width / 2): position p times frequency 10000^(−2i / width); ValueError if odd."""
+    if width % 2:
+        raise ValueError(f"width {width} is odd; every frequency needs a sine and a cosine")
+    frequencies = 10000.0 ** (-torch.arange(0, width, 2, dtype=torch.float64) / width)
+    return torch.arange(max_len, dtype=torch.float64)[:, None] * frequencies
+
+
+def sinusoids(max_len: int, d_model: int) -> Tensor:
+    """PE (max_len, D) in float64: sin(p·f), cos(p·f) side by side for each frequency f."""
+    angle = angles(max_len, d_model)
+    return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)
+
+
+class SinusoidalPositionalEncoding(nn.Module):
+    """Adds sin and cos of the position at d_model / 2 frequencies, in pairs (section 3.5).
+
+    Nothing is learned. ValueError for an odd d_model, and for positions past max_len.
+    """
+
+    def __init__(self, d_model: int, max_len: int = 512):
+        super().__init__()
+        self.register_buffer("table", sinusoids(max_len, d_model).float(), persistent=False)
+
+    def forward(self, x: Tensor, start: int = 0) -> Tensor:
+        """x (B, L, D) at positions start, start + 1, … → x + PE."""
+        check_positions(start, x.shape[1], len(self.table))
+        return x + self.table[start : start + x.shape[1]]
+
+
+class LearnedPositionalEncoding(nn.Module):
+    """Adds one learned vector a position (section 3.5 found it no better than the waves).
+
+    Initialised as large as the waves, std √½. ValueError for positions past max_len.
+    """
+
+    def __init__(self, d_model: int, max_len: int = 512):
+        super().__init__()
+        self.table = nn.Parameter(torch.randn(max_len, d_model) * math.sqrt(0.5))
+
+    def forward(self, x: Tensor, start: int = 0) -> Tensor:
+        """x (B, L, D) at positions start, start + 1, … → x + PE."""
+        check_positions(start, x.shape[1], len(self.table))
+        return x + self.table[start : start + x.shape[1]]
+
+
+class RotaryPositionalEncoding(nn.Module):
+    """Rotates each pair of numbers of a query or key by position · frequency (Su et al. 2021, 3.2).
+
+    d_k is one head's width. ValueError for an odd d_k, and for positions past max_len.
+    """
+
+    def __init__(self, d_k: int, max_len: int = 512):
+        super().__init__()
+        angle = angles(max_len, d_k)  # (max_len, K / 2)
+        turns = torch.stack([angle.cos(), angle.sin()])
+        self.register_buffer("turns", turns.float(), persistent=False)
+
+    def forward(self, x: Tensor, start: int = 0) -> Tensor:
+        """x (B, H, L, K) at positions start, start + 1, … → x, rotated."""
+        length = x.shape[-2]
+        check_positions(start, length, self.turns.shape[1])
+        cos, sin = self.turns[:, start : start + length]  # (L, K / 2)
+        even, odd = x[..., 0::2], x[..., 1::2]
+        return torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1).flatten(-2)
+
+
+# ------------------------------------------------------------------ broken on purpose
+
+
+class CosineExponentOffByOne(SinusoidalPositionalEncoding):
+    """Broken on purpose: the cosine's exponent is 2i + 1, its own column, not that of its sine."""
+
+    def __init__(self, d_model: int, max_len: int = 512):
+        super().__init__(d_model, max_len)
+        columns = torch.arange(1, d_model, 2) / d_model
+        self.table[:, 1::2] = torch.cos(torch.arange(max_len)[:, None] * 10000.0**-columns)
+
+
+class HalvesInsteadOfPairs(SinusoidalPositionalEncoding):
+    """Not the paper's text: all sines first, then all cosines (as its authors' code did)."""
+
+    def __init__(self, d_model: int, max_len: int = 512):
+        super().__init__(d_model, max_len)
+        self.table.copy_(torch.cat([self.table[:, 0::2], self.table[:, 1::2]], dim=1))
+
+
+class StartIgnored(SinusoidalPositionalEncoding):
+    """Broken on purpose: every decoded token gets position 0."""
+
+    def forward(self, x: Tensor, start: int = 0) -> Tensor:
+        return super().forward(x, 0)
+
+
+class RotaryInHalves(RotaryPositionalEncoding):
+    """Not the paper's text: number i is paired with number i + d_k / 2 (as in GPT-NeoX)."""
+
+    def forward(self, x: Tensor, start: int = 0) -> Tensor:
+        half = x.shape[-1] // 2
+        pairs = torch.stack([x[..., :half], x[..., half:]], dim=-1).flatten(-2)
+        turned = super().forward(pairs, start)
+        return torch.cat([turned[..., 0::2], turned[..., 1::2]], dim=-1)
+
+
+class RotaryStartIgnored(RotaryPositionalEncoding):
+    """Broken on purpose: every decoded token is turned as if at position 0."""
+
+    def forward(self, x: Tensor, start: int = 0) -> Tensor:
+        return super().forward(x, 0)
+
+
+class EmbeddingNotScaled(TokenEmbedding):
+    """Broken on purpose: the token vectors are not multiplied by √d_model."""
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return F.embedding(tokens, self.weight)
+
+
+SINUSOIDAL_MISTAKES = {
+    "the cosine must have the frequency of the sine beside it: the exponent is 2i/d_model in both": (
+        CosineExponentOffByOne
+    ),
+    "sines and cosines are in two halves; section 3.5 puts them side by side": HalvesInsteadOfPairs,
+    "start is ignored: while decoding, every token would get position 0": StartIgnored,
+}
+ROTARY_MISTAKES = {
+    "number i is paired with i + d_k/2; pair neighbours, 2i with 2i + 1": RotaryInHalves,
+    "start is ignored: while decoding, every token would be at position 0": RotaryStartIgnored,
+}
+EMBEDDING_MISTAKES = {"the vectors aren't multiplied by √d_model": EmbeddingNotScaled}
+
+
+# ------------------------------------------------------------------ the proofs
+
+
+def prove_tokenizer(implementation) -> list[Proof]:
+    """What holds for every Tokenizer(texts, level="word")."""
+    texts = ["the cat sat on the mat", "a  cat, twice", ""]
+
+    def round_trips_words():
+        """Words: decode(encode(text)) is the text, double spaces included."""
+        tokenizer = implementation(texts)
+        wrong = [text for text in texts if tokenizer.decode(tokenizer.encode(text)) != text]
+        return Finding(not wrong, f"{len(texts) - len(wrong)} of {len(texts)} texts",
+                       f"changed: {wrong}; split at single spaces")  # fmt: skip
+
+    def round_trips_characters():
+        """Characters: the same."""
+        tokenizer = implementation(texts, "character")
+        wrong = [text for text in texts if tokenizer.decode(tokenizer.encode(text)) != text]
+        return Finding(not wrong, f"{len(texts) - len(wrong)} of {len(texts)} texts")
+
+    def ids_start_after_the_specials():
+        """Ids are 3, 4, … in the order of appearance; 0, 1, 2 stay free and decode to nothing."""
+        tokenizer = implementation([SENTENCE])
+        found = [*tokenizer.encode("the cat the"), len(tokenizer)]
+        silent = tokenizer.decode([BOS, 3, EOS, PAD]) == "the"
+        return Finding(found == [3, 4, 3, 8] and silent, f"ids {found[:3]}, {found[3]} in all")
+
+    def refuses_unknown_tokens():
+        """An unknown word is a ValueError that names it."""
+        return refused(lambda: implementation([SENTENCE]).encode("the dog"), "dog")
+
+    return prove(
+        round_trips_words,
+        round_trips_characters,
+        ids_start_after_the_specials,
+        refuses_unknown_tokens,
+    )
+
+
+def prove_embedding(implementation) -> list[Proof]:
+    """What holds for every TokenEmbedding(vocab_size, d_model) with a parameter `weight`."""
+    tokens = torch.tensor([[3, 1, 4], [1, 5, 3]])
+
+    def is_a_scaled_lookup():
+        """It equals one-hot · weight · √d_model."""
+        embedding = implementation(7, 16).double()
+        expected = F.one_hot(tokens, 7).double() @ embedding.weight * 4
+        wrong = {}
+        for text, kind in EMBEDDING_MISTAKES.items():
+            wrong[text] = kind.forward(embedding, tokens)
+        return agree(embedding(tokens), expected, 1e-12, wrong)
+
+    def has_tied_logits():
+        """logits(x) is x · weightᵀ, from the same parameter."""
+        embedding = implementation(7, 16).double()
+        (x,) = random_tensors((2, 3, 16))
+        return agree(embedding.logits(x), x @ embedding.weight.T, 1e-12)
+
+    def starts_at_the_right_size():
+        """The weight starts with standard deviation d_model^−0.5."""
+        std = implementation(4000, 64).weight.std().item()
+        return Finding(abs(std * 8 - 1) < 0.02, f"{std:.4f}, expected 0.1250")
+
+    def learns():
+        """The gradient of the weight equals that of nn.functional.embedding."""
+        embedding = implementation(7, 16).double()
+        found = gradients(embedding(tokens).sin().sum(), [embedding.weight])
+        expected = F.embedding(tokens, embedding.weight) * 4
+        return agree(found, gradients(expected.sin().sum(), [embedding.weight]))
+
+    return prove(is_a_scaled_lookup, has_tied_logits, starts_at_the_right_size, learns)
+
+
+def prove_sinusoidal(implementation) -> list[Proof]:
+    """What holds for every SinusoidalPositionalEncoding(d_model, max_len)."""
+
+    def table_of(kind, start=0):
+        return kind(8, 40)(torch.zeros(1, 20, 8), start)[0]
+
+    def formula(position: int, column: int) -> float:
+        """Section 3.5, one number at a time."""
+        angle = position / 10000 ** ((column - column % 2) / 8)
+        return math.cos(angle) if column % 2 else math.sin(angle)
+
+    def expect(start):
+        rows = [[formula(p, c) for c in range(8)] for p in range(start, start + 20)]
+        wrong = {text: table_of(kind, start) for text, kind in SINUSOIDAL_MISTAKES.items()}
+        return agree(table_of(implementation, start), torch.tensor(rows), 1e-6, wrong)
+
+    def follows_the_formula():
+        """Every number is that of section 3.5."""
+        return expect(0)
+
+    def honours_start():
+        """With start = 7 the first token is at position 7."""
+        return expect(7)
+
+    def is_added():
+        """It is added to what comes in."""
+        (x,) = random_tensors((2, 20, 8))
+        encoding = implementation(8, 40)
+        return agree(encoding(x.float()) - encoding(torch.zeros(1, 20, 8)), x.float(), 1e-6)
+
+    def refuses_positions_past_the_end():
+        """Past max_len it is a ValueError that names both numbers."""
+        return refused(lambda: implementation(8, 40)(torch.zeros(1, 1, 8), 43), 43, 40)
+
+    def refuses_odd_widths():
+        """An odd d_model is a ValueError that names it."""
+        return refused(lambda: implementation(7, 40), 7)
+
+    return prove(
+        follows_the_formula,
+        honours_start,
+        is_added,
+        refuses_positions_past_the_end,
+        refuses_odd_widths,
+    )
+
+
+def prove_learned(implementation) -> list[Proof]:
+    """What holds for every LearnedPositionalEncoding(d_model, max_len)."""
+
+    def adds_one_vector_a_position():
+        """What is added depends on the position alone, also from start on."""
+        encoding = implementation(8, 40)
+        first, second = random_tensors((1, 20, 8), (1, 20, 8))
+        whole = encoding(first.float()) - first.float()
+        part = encoding(second[:, :5].float(), 7) - second[:, :5].float()
+        return agree(part, whole[:, 7:12], 1e-6)
+
+    def is_a_parameter():
+        """Every used position receives a gradient, and no other."""
+        encoding = implementation(8, 40)
+        encoding(torch.zeros(1, 5, 8), 3).sum().backward()
+        (table,) = encoding.parameters()
+        used = table.grad.abs().sum(-1).nonzero().flatten().tolist()
+        return Finding(used == [3, 4, 5, 6, 7], f"positions {used}")
+
+    def refuses_positions_past_the_end():
+        """Past max_len it is a ValueError that names both numbers."""
+        return refused(lambda: implementation(8, 40)(torch.zeros(1, 1, 8), 43), 43, 40)
+
+    return prove(adds_one_vector_a_position, is_a_parameter, refuses_positions_past_the_end)
+
+
+def prove_rotary(implementation) -> list[Proof]:
+    """What holds for every RotaryPositionalEncoding(d_k, max_len)."""
+    query, key = (x.float() for x in random_tensors((1, 1, 20, 8), (1, 1, 20, 8)))
+
+    def turns_pairs():
+        """Seen as complex numbers, pair i at position p is multiplied by e^(i·p·f)."""
+        pairs = torch.view_as_complex(query.double().unflatten(-1, (4, 2)))
+        turned = torch.view_as_real(pairs * torch.exp(1j * angles(20, 8))).flatten(-2)
+        wrong = {text: kind(8, 40)(query) for text, kind in ROTARY_MISTAKES.items()}
+        return agree(implementation(8, 40)(query), turned.float(), 1e-5, wrong)
+
+    def keeps_the_length():
+        """Rotation changes no vector's length."""
+        turned = implementation(8, 40)(query)
+        return agree(turned.norm(dim=-1), query.norm(dim=-1), 1e-5)
+
+    def sees_offsets_only():
+        """The scores depend on the offset alone: 9 positions later they are the same."""
+        rotary = implementation(8, 40)
+        now = rotary(query) @ rotary(key).mT
+        later = rotary(query, 9) @ rotary(key, 9).mT
+        same_place = query @ key.mT
+        finding = agree(later, now, 1e-4)
+        if finding.holds and largest_difference(now, same_place) < 1e-4:
+            return Finding(False, "the scores don't change with the offset either")
+        return finding
+
+    def honours_start():
+        """With start = 7 the first token is at position 7."""
+        rotary = implementation(8, 40)
+        wrong = {text: kind(8, 40)(query[:, :, 7:], 7) for text, kind in ROTARY_MISTAKES.items()}
+        return agree(rotary(query[:, :, 7:], 7), rotary(query)[:, :, 7:], 1e-6, wrong)
+
+    def refuses_positions_past_the_end():
+        """Past max_len it is a ValueError that names both numbers."""
+        return refused(lambda: implementation(8, 40)(query[:, :, :1], 43), 43, 40)
+
+    def refuses_odd_widths():
+        """An odd d_k is a ValueError that names it."""
+        return refused(lambda: implementation(7, 40), 7)
+
+    return prove(
+        turns_pairs,
+        keeps_the_length,
+        sees_offsets_only,
+        honours_start,
+        refuses_positions_past_the_end,
+        refuses_odd_widths,
+    )
+
+
+GRADED = {
+    "Tokenizer": prove_tokenizer,
+    "TokenEmbedding": prove_embedding,
+    "SinusoidalPositionalEncoding": prove_sinusoidal,
+    "LearnedPositionalEncoding": prove_learned,
+    "RotaryPositionalEncoding": prove_rotary,
+}
+
+
+# ------------------------------------------------------------------ the steps
+
+
+def step_text_to_vectors():
+    """From text to vectors
+
+    A tokenizer cuts the text and numbers the pieces. A number alone says nothing (word 6 is not twice word
+    3), so each becomes a vector: as one-hot, V numbers, at the same distance from all others; or as
+    embedding, D learned numbers, where words can be near or far. Multiplying a one-hot vector with
+    a matrix picks a row, so the embedding is a lookup, and never stores the zeros.
+    """
+    tokenizer = Tokenizer([SENTENCE])
+    ids = torch.tensor([tokenizer.encode(SENTENCE)])  # (1, L)
+    one_hot = F.one_hot(ids, len(tokenizer)).float()  # (1, L, V)
+    embedding = TokenEmbedding(len(tokenizer), 16)
+    vectors = embedding(ids)  # (1, L, D)
+    x = SinusoidalPositionalEncoding(16)(vectors)  # (1, L, D)
+    looked_up = one_hot @ embedding.weight * math.sqrt(16)
+    check("lookup = one-hot · W · √d_model", torch.equal(looked_up, vectors))
+    check("decode(encode(text)) is the text", tokenizer.decode(ids[0].tolist()) == SENTENCE)
+    return table("stage", "shape", "the first word", rows=[
+        ("tokens", "6", SENTENCE.split()[0]),
+        ("ids", shape(ids), ids[0, 0].item()),
+        ("one-hot", shape(one_hot), "".join(f"{n:.0f} " for n in one_hot[0, 0])),
+        ("embedding · √d_model", shape(vectors), numbers(vectors[0, 0, :5]) + " …"),
+        ("+ position", shape(x), numbers(x[0, 0, :5]) + " …"),
+    ])
+
+
+def step_no_order():
+    """Without positions there is no order
+
+    Shuffle the words, and self-attention gives every word the very output it had before: “dog bites man”
+    is “man bites dog”. A causal decoder is different. Its mask lets a word see those before it, so the
+    number of visible words tells it something about its place; but those it sees remain a set.
+    """
+    (x,) = random_tensors((1, 6, 16))
+    attention = MultiHeadAttention(16, 4).double()
+    shuffled = torch.randperm(6)
+    before = attention(x, x, x)[0][:, shuffled]
+    after = attention(*[x[:, shuffled]] * 3)[0]
+    gap = largest_difference(before, after)
+    check("shuffled in, shuffled out", gap < 1e-12, f"largest difference {gap:.0e}")
+    mask = causal_mask(6)
+    before = attention(x, x, x, mask)[0][:, shuffled]
+    after = attention(*[x[:, shuffled]] * 3, mask)[0]
+    check("with a causal mask the order matters", largest_difference(before, after) > 1e-3)
+    swapped = x[:, [1, 0, 2, 3, 4, 5]]
+    last, same = (attention(v, v, v, mask)[0][:, -1] for v in (x, swapped))
+    check("… but not the order of the words before", largest_difference(last, same) < 1e-12)
+
+
+@shows(angles, sinusoids)
+def step_the_formula():
+    """The formula: clocks at many speeds
+
+    Position p could be one number, but 500 would drown every other. It could be binary digits: the last
+    flips at every step, the one before at every second, … The waves are a smooth version of that. Pair i
+    turns with frequency 10000^(−2i/d_model), like the hands of a clock: sine and cosine together say where
+    the hand stands. The slowest pair is so slow that no two positions look alike.
+    """
+    table_of_waves = sinusoids(512, 64)
+    frequencies = angles(2, 64)[1]
+    wavelengths = 2 * math.pi / frequencies
+    apart = torch.pdist(table_of_waves).min().item()
+    shortest, longest = wavelengths[0].item(), wavelengths[-1].item()
+    check("the first wavelength is 2π", abs(shortest - 2 * math.pi) < 1e-9)
+    check("the last nears 10000 · 2π", longest < 10000 * 2 * math.pi, f"{longest:,.0f} at d_model 64")
+    check("all 512 positions differ", apart > 0.5, f"closest pair {apart:.2f} apart")
+    check_all(prove_sinusoidal(SinusoidalPositionalEncoding))
+    return [Picture("positional_encoding_heatmap.png", draw_waves(table_of_waves[:50])),
+            Picture("positional_encoding_wavelengths.png", draw_wavelengths(wavelengths))]
+
+
+def rotation(offset: int, d_model: int) -> Tensor:
+    """R_k (D, D): one 2 × 2 block a frequency, which turns (sin, cos) on by offset · frequency."""
+    blocks = []
+    for angle in angles(offset + 1, d_model)[offset]:
+        cos, sin = angle.cos(), angle.sin()
+        blocks.append(torch.stack([torch.stack([cos, sin]), torch.stack([-sin, cos])]))
+    return torch.block_diag(*blocks)
+
+
+@shows(rotation)
+def step_relative_position():
+    """k words further is a rotation
+
+    sin(a + b) and cos(a + b) are mixtures of sin a and cos a, and the mixture depends on b alone. So
+    PE(p + k) = R_k · PE(p), with one matrix for all p: a linear layer can learn “k words back”. It also
+    follows that PE(p) · PE(p + k) depends on k alone. It is largest at k = 0 and falls with the distance,
+    in waves, the same to both sides.
+    """
+    waves = sinusoids(200, 64)
+    for k in (1, 7, 100):
+        gap = largest_difference(waves[:100] @ rotation(k, 64).T, waves[k : k + 100])
+        check(f"PE(p + {k}) = R_{k} · PE(p) for p = 0 … 99", gap < 1e-12, f"{gap:.0e}")
+    products = waves @ waves.T
+    along = max(products.diagonal(k).std().item() for k in range(100))
+    check("PE(p) · PE(p + k) depends on k alone", along < 1e-12, f"{along:.0e}")
+    return Picture("positional_encoding_distance.png", draw_distance(products[100]))
+
+
+INITIALISATIONS = {
+    "nn.Embedding's default": lambda v, d: torch.randn(v, d),
+    "Xavier": lambda v, d: nn.init.xavier_uniform_(torch.empty(v, d)),
+    "ours, std d_model^−0.5": lambda v, d: TokenEmbedding(v, d).weight.detach(),
+}
+
+
+def train_position_task(weight: Tensor, scale: float, steps: int = 100) -> float:
+    """How often a linear layer, after a few steps, reads the position off token + position."""
+    vocab_size, d_model = weight.shape
+    embedding, readout = nn.Parameter(weight.clone()), nn.Linear(d_model, 16)
+    optimizer = torch.optim.Adam([embedding, *readout.parameters()], lr=3e-3)
+    waves = sinusoids(16, d_model).float()
+    for _ in range(steps):
+        tokens = torch.randint(vocab_size, (32, 16))
+        logits = readout(scale * F.embedding(tokens, embedding) + waves)
+        loss = F.cross_entropy(logits.transpose(1, 2), torch.arange(16).expand(32, 16))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    tokens = torch.randint(vocab_size, (500, 16))
+    found = readout(scale * F.embedding(tokens, embedding) + waves).argmax(-1)
+    return (found == torch.arange(16)).float().mean().item()
+
+
+def step_how_big():
+    """How big? Why × √d_model
+
+    Token and position are added, so the larger one drowns the other. And the same matrix is used twice: at
+    the end, its rows are multiplied with x to give the logits. There, numbers of size 1 are far too
+    large: logits with a spread of √d_model, and a first loss far above ln V. Rows of length 1 (std
+    d_model^−0.5) start near ln V, but going in they are √d_model times too small; hence the factor.
+    Measured for V = 1000, d_model = 64: how large the token's vector is beside the position's, how often
+    the position can be read off the sum after 100 steps, and the first loss (ln 1000 = 6.91).
+    """
+    waves = sinusoids(16, 64).pow(2).mean().sqrt().item()
+    rows, facts = [], {}
+    for name, make in INITIALISATIONS.items():
+        weight = make(1000, 64)
+        logits = F.layer_norm(torch.randn(500, 64), (64,)) @ weight.T
+        loss = F.cross_entropy(logits, torch.randint(1000, (500,))).item()
+        for factor, scale in (("1", 1.0), ("√d_model", 8.0)):
+            ratio = scale * weight.pow(2).mean().sqrt().item() / waves
+            read = train_position_task(weight, scale)
+            rows.append((name, factor, ratio, f"{read:.0%}", loss))
+            facts[name, factor] = ratio, read, loss
+    default, _, ours = INITIALISATIONS
+    check("ours × √d_model: token and position differ by less than a factor 2",
+          facts[ours, "√d_model"][0] < 2, f"{facts[ours, '√d_model'][0]:.2f}")
+    check("the default × √d_model drowns the position",
+          facts[default, "√d_model"][1] < facts[ours, "√d_model"][1] / 2)
+    check("the default starts far above ln V", facts[default, "1"][2] > 2 * math.log(1000))
+    return table("initialisation", "×", "token / position", "position read", "first loss",
+                 rows=rows)
+
+
+@shows(LearnedPositionalEncoding.forward, check_positions)
+def step_learned_positions():
+    """Learned positions, and where they end
+
+    Instead of waves, one trained vector a position, as in BERT and GPT-2. The paper found no difference.
+    A table has an end, though: position 512 of a table of 512 doesn't exist, and an error that says so
+    is better than a wrong vector. Ours says the same for the waves' table.
+    """
+    check_all(prove_learned(LearnedPositionalEncoding))
+    lines = []
+    for kind in (LearnedPositionalEncoding, SinusoidalPositionalEncoding):
+        try:
+            kind(16, max_len=512)(torch.zeros(1, 600, 16))
+        except ValueError as error:
+            lines.append(f"{kind.__name__}: {error}")
+    return "\n".join(lines)
+
+
+@shows(RotaryPositionalEncoding.forward)
+def step_rotary():
+    """Rotary positions: only the offset counts
+
+    Adding a position mixes it with the token before anyone asks. Rotary encoding leaves the tokens alone
+    and turns queries and keys instead: pair i by p times its frequency. Turning both by the same angle
+    changes no product, so the score of query p and key s depends on p − s alone. This is R_k of step 4 at
+    work inside the attention, and what most language models use today.
+    """
+    query, key = torch.randn(2, 1, 1, 1, 16)
+    rotary, added = RotaryPositionalEncoding(16), SinusoidalPositionalEncoding(16)
+    rows = []
+    for p, s in (5, 3), (105, 103), (405, 403), (5, 1), (105, 101):
+        turned = (rotary(query, p) * rotary(key, s)).sum().item()
+        summed = (added(query[0], p) * added(key[0], s)).sum().item()
+        rows.append((p, s, p - s, turned, summed))
+    gap = max(abs(row[3] - rows[0][3]) for row in rows[:3])
+    check("rotary: offset 2 gives one score everywhere", gap < 1e-4, f"{gap:.0e}")
+    check("added: it does not", abs(rows[0][4] - rows[1][4]) > 0.01)
+    check_all(prove_rotary(RotaryPositionalEncoding))
+    return table("query at", "key at", "offset", "rotary score", "added: score", rows=rows)
+
+
+class OneLayer(nn.Module):
+    """Embedding, positions of some kind, one causal attention with a residual path, logits."""
+
+    def __init__(self, scheme: str, vocab_size: int = 13, d_model: int = 64, n_heads: int = 4):
+        super().__init__()
+        added = {"sinusoidal": SinusoidalPositionalEncoding, "learned": LearnedPositionalEncoding}
+        rotary = RotaryPositionalEncoding(d_model // n_heads) if scheme == "rotary" else None
+        self.embedding = TokenEmbedding(vocab_size, d_model)
+        self.positions = added[scheme](d_model) if scheme in added else nn.Identity()
+        self.attention = MultiHeadAttention(d_model, n_heads, rotary=rotary)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = self.positions(self.embedding(tokens))
+        x = x + self.attention(x, x, x, causal_mask(tokens.shape[1]), need_weights=False)[0]
+        return self.embedding.logits(x)
+
+
+TRAINED_LENGTH = 16
+SCHEMES = ("none", "sinusoidal", "learned", "rotary")
+
+
+def two_back(batch: int, length: int) -> tuple[Tensor, Tensor]:
+    """Random tokens, and for each the token two places before it."""
+    tokens = torch.randint(3, 13, (batch, length))
+    return tokens, tokens.roll(2, 1)
+
+
+def train_two_back(scheme: str, steps: int = 500) -> list[float]:
+    """Train on lengths 4 to 16; the accuracy at each of 64 positions on sequences of length 64."""
+    model = OneLayer(scheme)
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    for _ in range(steps):
+        tokens, wanted = two_back(64, int(torch.randint(4, TRAINED_LENGTH + 1, ())))
+        loss = F.cross_entropy(model(tokens)[:, 2:].flatten(0, 1), wanted[:, 2:].flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    with torch.no_grad():
+        tokens, wanted = two_back(500, 64)
+        return (model(tokens).argmax(-1) == wanted).float().mean(0).tolist()
+
+
+def step_longer_than_seen():
+    """Longer than seen
+
+    One attention layer learns to name the token two places back, on lengths up to 16. Then it reads 64.
+    How often it is right, for positions it was trained on and for those beyond. Random guessing gives 10 %.
+
+    It is mostly bad, and that is the honest state of it. Learned vectors past 16 were never trained. Waves
+    exist there, but the layer has not met these sums. Rotary scores know only offsets and degrade
+    least; what changes for them is the number of words that compete. What the field does: train on longer
+    texts; penalise distance (ALiBi, Press et al. 2022); slow the rotation down (position interpolation,
+    Chen et al. 2023).
+    """
+    curves = {scheme: train_two_back(scheme) for scheme in SCHEMES}
+    parts = [(2, 16), (16, 24), (24, 32), (32, 64)]
+    rows = [(scheme, *(f"{sum(c[a:b]) / (b - a):.0%}" for a, b in parts))
+            for scheme, c in curves.items()]
+    seen = {scheme: sum(c[2:16]) / 14 for scheme, c in curves.items()}
+    check("without positions it fails even where it was trained", seen["none"] < 0.6)
+    check("with any of the three it solves the trained lengths",
+          min(seen[scheme] for scheme in SCHEMES[1:]) > 0.95)
+    figure = Picture("positional_encoding_longer.png", draw_longer(curves))
+    return table("positions", *(f"{a + 1} to {b}" for a, b in parts), rows=rows), figure
+
+
+def step_compared():
+    """Absolute and relative, side by side
+
+    What was measured in this lesson, and what follows from the construction:
+    """
+    sizes = {name: sum(p.numel() for p in kind(64).parameters()) for name, kind in (
+        ("sinusoidal", SinusoidalPositionalEncoding),
+        ("learned", LearnedPositionalEncoding),
+        ("rotary", RotaryPositionalEncoding),
+    )}
+    check("only the learned encoding has parameters: 512 · 64 here",
+          list(sizes.values()) == [0, 512 * 64, 0])
+    return table("", "acts on", "score depends on", "parameters", "used in", rows=[
+        ("sinusoidal", "the input, once", "both positions", sizes["sinusoidal"], "Transformer"),
+        ("learned", "the input, once", "both positions", sizes["learned"], "BERT, GPT-2"),
+        ("rotary", "Q and K, every layer", "the offset", sizes["rotary"], "LLaMA, Gemma"),
+    ])
+
+
+def step_broken_on_purpose():
+    """Broken on purpose
+
+    A cosine with its own exponent still draws pretty waves, but its pairs don't turn together, so no
+    rotation leads from p to p + k. A decoder that forgets where it is gives every new token position 0: in
+    training all is well, for there all positions come at once, and only the decoded text is bad.
+    """
+    waves = CosineExponentOffByOne(64, 200).table.double()
+    gap = largest_difference(waves[:100] @ rotation(7, 64).T, waves[7:107])
+    check("with the cosine's exponent off by one, PE(p + 7) ≠ R_7 · PE(p)",
+          gap > 0.1, f"largest difference {gap:.2f}")
+    check_caught("CosineExponentOffByOne", prove_sinusoidal(CosineExponentOffByOne),
+                 "Every number is that of")
+    check_caught("StartIgnored", prove_sinusoidal(StartIgnored), "With start = 7")
+    check_caught("RotaryStartIgnored", prove_rotary(RotaryStartIgnored), "With start = 7")
+    check_caught("EmbeddingNotScaled", prove_embedding(EmbeddingNotScaled), "It equals one-hot")
+
+
+def step_what_next():
+    """What now?
+
+    Read: sinusoids and RotaryPositionalEncoding.forward, side by side: the same angles, once added, once
+    turned.
+
+    Change: (1) the base 10000 in angles to 10: the slowest pair comes round after 55 positions, and step 3
+    finds positions that look alike. (2) TRAINED_LENGTH to 32: every curve of step 8 holds out longer.
+    (3) In OneLayer drop the causal mask: without positions the accuracy falls to guessing.
+
+    Write it yourself: --template my_positions.py, then --grade my_positions.py.
+    Next: python 04_transformer_block.py.
+    """
+
+
+# ------------------------------------------------------------------ the figures
+
+
+def draw_waves(waves: Tensor):
+    figure, axes = canvas(width=9, height=4.6)
+    image = axes.imshow(waves, cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto", interpolation="none")
+    axes.set_title("Each position has its own pattern: fast waves on the left, slow on the right")
+    axes.set_xlabel("dimension (sine and cosine in pairs)")
+    axes.set_ylabel("position")
+    axes.grid(False)
+    figure.colorbar(image, ticks=[-1, 0, 1])
+    return figure
+
+
+def draw_wavelengths(wavelengths: Tensor):
+    figure, axes = canvas(columns=2, width=10, height=3.6)
+    axes[0].semilogy(wavelengths, marker="o", markersize=3)
+    for value, name in (2 * math.pi, "2π"), (10000 * 2 * math.pi, "10000 · 2π"):
+        axes[0].axhline(value, linestyle="--", color="gray")
+        axes[0].annotate(name, (1, value), xytext=(0, 4), textcoords="offset points")
+    axes[0].set_ylim(3, 200_000)
+    axes[0].set_title("Wavelengths grow from 2π towards 10000 · 2π")
+    axes[0].set_xlabel("pair i")
+    axes[0].set_ylabel("positions a turn")
+    waves = sinusoids(100, 64)
+    for pair in (0, 4, 8, 12):
+        axes[1].plot(waves[:, 2 * pair], label=f"pair {pair}: {wavelengths[pair]:.0f} positions")
+    axes[1].set_title("The sines of four pairs")
+    axes[1].set_xlabel("position")
+    axes[1].legend(loc="lower right")
+    return figure
+
+
+def draw_distance(products: Tensor):
+    figure, axes = canvas(width=8, height=3.4)
+    axes.plot(range(-100, 100), products)
+    axes.set_title("PE(p) · PE(p + k) falls with the distance, the same to both sides")
+    axes.set_xlabel("k")
+    axes.set_ylabel("dot product")
+    return figure
+
+
+def draw_longer(curves: dict[str, list[float]]):
+    figure, axes = canvas(width=8, height=3.8)
+    for scheme, curve in curves.items():
+        axes.plot(range(3, 65), curve[2:], label=scheme)
+    axes.axvspan(3, TRAINED_LENGTH, color="gray", alpha=0.15)
+    axes.annotate("trained", (4, 0.02))
+    axes.set_ylim(0, 1.03)
+    axes.set_title("Past the trained lengths every scheme loses; rotary loses last")
+    axes.set_xlabel("position")
+    axes.set_ylabel("accuracy")
+    axes.legend()
+    return figure
+
+
+def main():
+    steps = [
+        step_text_to_vectors,
+        step_no_order,
+        step_the_formula,
+        step_relative_position,
+        step_how_big,
+        step_learned_positions,
+        step_rotary,
+        step_longer_than_seen,
+        step_compared,
+        step_broken_on_purpose,
+        step_what_next,
+    ]
+    narrate(lesson_parser(__doc__, GRADED).parse_args(), __doc__, steps)
+
+
+if __name__ == "__main__":
+    main()
