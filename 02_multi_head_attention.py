@@ -13,6 +13,7 @@ lesson 3 tells it about order.
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 
 import torch
 import torch.nn.functional as F
@@ -27,6 +28,7 @@ from common import (
     check_all,
     check_caught,
     gradients,
+    gradients_agree,
     heatmap,
     largest_difference,
     lesson,
@@ -43,7 +45,7 @@ scaled_dot_product_attention = lesson("01_attention_mechanism").scaled_dot_produ
 causal_mask = lesson("01_attention_mechanism").causal_mask
 padding_mask = lesson("01_attention_mechanism").padding_mask
 
-__all__ = ["MultiHeadAttention", "record_attention"]
+__all__ = ["MultiHeadAttention", "copy_attention", "record_attention"]
 
 SENTENCE = "the cat sat on the mat".split()
 FUSED_FROM = 128  # keys; below, PyTorch's fused kernel is slower on a CPU than lesson 1's lines
@@ -224,7 +226,7 @@ MISTAKES = {
 # ------------------------------------------------------------------ the proofs
 
 
-def copy_from_pytorch(ours: nn.Module, theirs: nn.MultiheadAttention) -> nn.Module:
+def copy_attention(ours: nn.Module, theirs: nn.MultiheadAttention) -> nn.Module:
     """`ours` with the weights of `theirs`."""
     weights, biases = theirs.in_proj_weight.chunk(3), theirs.in_proj_bias.chunk(3)
     projections = ours.project_query, ours.project_key, ours.project_value
@@ -249,9 +251,9 @@ def prove_multi_head_attention(implementation) -> list[Proof]:
     nn.init.normal_(theirs.out_proj.bias)
 
     def build(kind):
-        return copy_from_pytorch(kind(12, 3).double(), theirs)
+        return copy_attention(kind(12, 3).double(), theirs)
 
-    def run_theirs(key, mask):
+    def run_theirs(key, mask, theirs=theirs):
         """PyTorch's output and weights. Its masks mean the reverse, and it wants (B·H, T, S)."""
         if mask is not None:
             mask = ~mask.expand(2, 3, 5, key.shape[1]).flatten(0, 1)
@@ -280,20 +282,18 @@ def prove_multi_head_attention(implementation) -> list[Proof]:
         return compare(query, both, part=1)
 
     def all_gradients():
-        """The gradients of every parameter and of the input equal PyTorch's."""
-        ours, x = build(implementation), query.clone().requires_grad_()
-        mask = ~both.expand(2, 3, 5, 5).flatten(0, 1)
-        found = gradients(ours(x, x, x, both)[0].sin().sum(), [x, *in_order(ours)])
-        output = theirs(x, x, x, attn_mask=mask)[0]
-        expected = gradients(output.sin().sum(), [x, *theirs.parameters()])
-        return agree(found, expected)
+        """The gradients of every parameter equal PyTorch's."""
+        ours, reference = build(implementation), deepcopy(theirs)
+        ours(query, query, query, both)[0].sin().sum().backward()
+        run_theirs(query, both, reference)[0].sin().sum().backward()
+        return gradients_agree(ours, reference, copy_attention)
 
-    def in_order(ours):
-        """Our parameters in the order in which PyTorch packs them."""
-        packed = ours.project_query, ours.project_key, ours.project_value
-        yield from (projection.weight for projection in packed)
-        yield from (projection.bias for projection in packed)
-        yield from ours.project_output.parameters()
+    def input_gradient():
+        """The gradient of the input equals PyTorch's."""
+        ours, x = build(implementation), query.clone().requires_grad_()
+        found = gradients(ours(x, x, x, both)[0].sin().sum(), [x])
+        mask = ~both.expand(2, 3, 5, 5).flatten(0, 1)
+        return agree(found, gradients(theirs(x, x, x, attn_mask=mask)[0].sin().sum(), [x]))
 
     def refuses_uneven_heads():
         """A d_model that does not split into the heads is refused with a ValueError."""
@@ -305,6 +305,7 @@ def prove_multi_head_attention(implementation) -> list[Proof]:
         causal_attention,
         weights,
         all_gradients,
+        input_gradient,
         refuses_uneven_heads,
     )
 
@@ -606,7 +607,7 @@ def draw_split(tokens: Tensor, right: Tensor, wrong: Tensor):
         token, head = places // 4, places % 4 // 2
         text = [[f"t{t}h{h}" for t, h in zip(*row)] for row in zip(token.tolist(), head.tolist())]
         seaborn.heatmap(token, annot=text, fmt="", cmap=seaborn.color_palette("colorblind", 3),
-                        cbar=False, ax=panel, linewidths=1, xticklabels=False)  # fmt: skip
+                        cbar=False, ax=panel, linewidths=1, xticklabels=False)
         labels = [f"head {row // 3}" for row in range(6)] if len(places) == 6 else range(3)
         panel.set_yticks([row + 0.5 for row in range(len(places))], labels, rotation=0)
         panel.set_title(title)

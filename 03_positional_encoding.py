@@ -263,7 +263,7 @@ def prove_tokenizer(implementation) -> list[Proof]:
         tokenizer = implementation(texts)
         wrong = [text for text in texts if tokenizer.decode(tokenizer.encode(text)) != text]
         return Finding(not wrong, f"{len(texts) - len(wrong)} of {len(texts)} texts",
-                       f"changed: {wrong}; split at single spaces")  # fmt: skip
+                       f"changed: {wrong}; split at single spaces")
 
     def round_trips_characters():
         """Characters: the same."""

@@ -23,6 +23,7 @@ import time
 import traceback
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from copy import deepcopy
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
@@ -34,7 +35,7 @@ from rich.console import Console
 from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
-from torch import Tensor
+from torch import Tensor, nn
 
 OUTPUTS = Path(__file__).parent / "outputs"
 SECONDS_PER_STATEMENT = 10.0  # when a learner's file is graded
@@ -145,6 +146,18 @@ def gradients(loss: Tensor, inputs: Iterable[Tensor]) -> Tensor:
     return torch.cat([part.flatten() for part in torch.autograd.grad(loss, list(inputs))])
 
 
+def gradients_agree(ours: nn.Module, theirs: nn.Module, copy: Callable) -> Finding:
+    """Finding: after backward() on both, our parameters have the gradients of theirs.
+
+    copy(ours, theirs) copies parameters; here it is given the gradients to copy. `theirs` is used up.
+    """
+    for parameter in theirs.parameters():
+        parameter.data = parameter.grad
+    found = [parameter.grad.flatten() for parameter in ours.parameters()]
+    expected = [parameter.flatten() for parameter in copy(deepcopy(ours), theirs).parameters()]
+    return agree(torch.cat(found), torch.cat(expected))
+
+
 _recorded: list[Proof] = []  # since the running step began; run_step() empties it
 
 
@@ -235,7 +248,7 @@ def heatmap(axes, weights, rows=(), columns=(), title: str = "", numbers: bool =
     weights = torch.as_tensor(weights).detach().cpu().float().numpy()
     labels = {"xticklabels": list(columns) or False, "yticklabels": list(rows) or False}
     seaborn.heatmap(weights, vmin=0, vmax=1, cmap="Blues", square=True, cbar=False, ax=axes,
-                    annot=numbers, fmt=".2f", linewidths=0.5, **labels)  # fmt: skip
+                    annot=numbers, fmt=".2f", linewidths=0.5, **labels)
     axes.set_title(title)
     axes.tick_params(axis="x", rotation=0 if all(len(str(c)) < 4 for c in columns) else 45)
     axes.tick_params(axis="y", rotation=0)
@@ -390,14 +403,14 @@ def lesson_parser(doc: str, graded: dict[str, Callable] | None = None) -> argpar
     parser.add_argument("--pause", action="store_true", help="wait for Enter between steps")
     parser.add_argument("--no-code", dest="code", action="store_false", help="show no source code")
     parser.add_argument("--outputs", type=Path, default=OUTPUTS, metavar="DIR",
-                        help="folder for the figures (default: outputs)")  # fmt: skip
+                        help="folder for the figures (default: outputs)")
     parser.add_argument("--seed", type=int, default=0, help="seed of every step (default: 0)")
     if graded:
         names = ", ".join(graded)
         parser.add_argument("--grade", type=Path, metavar="FILE",
-                            help=f"run FILE, your own code, and grade what it defines of: {names}")  # fmt: skip
+                            help=f"run FILE, your own code, and grade what it defines of: {names}")
         parser.add_argument("--template", type=Path, metavar="FILE",
-                            help="write the signatures to fill in for --grade, and end")  # fmt: skip
+                            help="write the signatures to fill in for --grade, and end")
     parser.set_defaults(graded=graded or {})
     return parser
 
