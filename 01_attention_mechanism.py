@@ -43,8 +43,8 @@ from common import (
 
 __all__ = ["causal_mask", "padding_mask", "scaled_dot_product_attention", "softmax"]
 
-SENTENCE = "the cat sat on the mat".split()
-TRANSLATION = "le chat était assis sur le tapis".split()
+SENTENCE = ["the", "cat", "sat", "on", "the", "mat"]
+TRANSLATION = ["le", "chat", "était", "assis", "sur", "le", "tapis"]
 PAD = 0
 
 
@@ -199,8 +199,9 @@ def prove_attention(attention) -> list[Proof]:
     def compare(part, mask, expected, rows=slice(None)):
         """The output (part 0) or weights (part 1) against `expected`, known mistakes diagnosed."""
         wrong = {text: broken(*inputs, mask)[part][:, rows] for text, broken in MISTAKES.items()}
-        swapped = {"return (output, weights), in this order": attention(*inputs, mask)[1 - part]}
-        return agree(attention(*inputs, mask)[part][:, rows], expected, 1e-12, wrong | swapped)
+        other = scaled_dot_product_attention(*inputs, mask)[1 - part][:, rows]
+        wrong["return (output, weights), in this order"] = other
+        return agree(attention(*inputs, mask)[part][:, rows], expected, 1e-12, wrong)
 
     def follows_the_formula():
         """The weights are softmax(Q·Kᵀ / √d_k), as NumPy computes it."""

@@ -47,7 +47,7 @@ padding_mask = lesson("01_attention_mechanism").padding_mask
 
 __all__ = ["MultiHeadAttention", "copy_attention", "record_attention"]
 
-SENTENCE = "the cat sat on the mat".split()
+SENTENCE = ["the", "cat", "sat", "on", "the", "mat"]
 FUSED_FROM = 128  # keys; below, PyTorch's fused kernel is slower on a CPU than lesson 1's lines
 
 
@@ -390,7 +390,7 @@ def step_split():
     places = torch.arange(12).view(1, 3, 4)
     right = MultiHeadAttention(4, 2).split(places)[0]
     wrong = WithoutTranspose(4, 2).split(places)[0]
-    flat = sum(names, [])
+    flat = [name for row in names for name in row]
     rows = [(f"head {head}, row {row}", *(" ".join(flat[i] for i in x[head, row]) for x in (right, wrong)))
             for head in range(2) for row in range(3)]
     check("after view and transpose every head has its part of all tokens",

@@ -14,6 +14,7 @@ each stack ends in one more LayerNorm. Lesson 2 built the attention; lesson 5 jo
 import math
 from collections.abc import Callable
 from copy import deepcopy
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -35,7 +36,6 @@ from common import (
     narrate,
     prove,
     random_tensors,
-    refused,
     shape,
     shows,
     table,
@@ -48,7 +48,15 @@ copy_attention = lesson("02_multi_head_attention").copy_attention
 TokenEmbedding = lesson("03_positional_encoding").TokenEmbedding
 SinusoidalPositionalEncoding = lesson("03_positional_encoding").SinusoidalPositionalEncoding
 
-__all__ = ["Decoder", "DecoderBlock", "Encoder", "EncoderBlock", "FeedForward", "LayerNorm"]
+__all__ = [
+    "Decoder",
+    "DecoderBlock",
+    "Encoder",
+    "EncoderBlock",
+    "FeedForward",
+    "LayerNorm",
+    "copy_stack",
+]
 
 
 # ------------------------------------------------------------------ the components
@@ -168,10 +176,11 @@ class DecoderBlock(nn.Module):
         cross_cache = None if cache is None else cache.cross_attention
 
         def look_back(x: Tensor) -> Tensor:
-            return self.self_attention(x, x, x, mask, False, self_cache)[0]
+            return self.self_attention(x, x, x, mask, need_weights=False, cache=self_cache)[0]
 
         def look_at_source(x: Tensor) -> Tensor:
-            return self.cross_attention(x, memory, memory, memory_mask, False, cross_cache)[0]
+            attend = self.cross_attention
+            return attend(x, memory, memory, memory_mask, need_weights=False, cache=cross_cache)[0]
 
         x = self.around_self(x, look_back)
         x = self.around_cross(x, look_at_source)
@@ -896,7 +905,7 @@ def shapes_through(module: nn.Module, *inputs: Tensor) -> list[tuple[str, str, s
     """(part, its class, shape of its output) for every direct part, in the order of running."""
     rows, hooks = [], []
     for name, part in module.named_modules():
-        if name.count(".") == 0 and name or name.endswith(".norm"):
+        if name and ("." not in name or name.endswith(".norm")):
             def note(part, _, output, name=name):
                 output = output[0] if isinstance(output, tuple) else output
                 rows.append((name, type(part).__name__, shape(output)))
@@ -1056,8 +1065,10 @@ def described(module: nn.Module) -> str:
     """Class, size and parameters of a module, as read off the module."""
     kind = type(module).__name__
     sizes = {
-        "MultiHeadAttention": lambda m: f"{m.n_heads} heads of {m.project_query.out_features // m.n_heads}",
-        "FeedForward": lambda m: f"{m.expand.in_features} → {m.expand.out_features} → {m.contract.out_features}",
+        "MultiHeadAttention": lambda m: (
+            f"{m.n_heads} heads of {m.project_query.out_features // m.n_heads}"),
+        "FeedForward": lambda m: (
+            f"{m.expand.in_features} → {m.expand.out_features} → {m.contract.out_features}"),
         "LayerNorm": lambda m: f"width {len(m.gain)}",
         "TokenEmbedding": lambda m: f"{m.weight.shape[0]} × {m.weight.shape[1]}",
         "SinusoidalPositionalEncoding": lambda m: f"width {m.table.shape[1]}",
@@ -1089,7 +1100,7 @@ def draw_box(axes, x: float, y: float, module: nn.Module, width: float = 4.4, he
 
 def draw_arrow(axes, *points: tuple[float, float], colour: str = "#444444") -> None:
     """A line through the points, with a head at the last."""
-    for start, end in zip(points[:-2], points[1:-1]):
+    for start, end in pairwise(points[:-1]):
         axes.plot(*zip(start, end), color=colour, linewidth=1.2)
     axes.annotate("", points[-1], points[-2],
                   arrowprops={"arrowstyle": "-|>", "color": colour, "linewidth": 1.2,

@@ -15,6 +15,7 @@ import importlib.util
 import inspect
 import multiprocessing
 import os
+import signal
 import sys
 import tempfile
 import textwrap
@@ -23,6 +24,7 @@ import time
 import traceback
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from functools import cached_property
 from pathlib import Path
@@ -32,6 +34,7 @@ from typing import Any, BinaryIO, NamedTuple, NoReturn
 import torch
 from rich.box import SIMPLE_HEAD, Box
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
@@ -308,14 +311,67 @@ def shows(*components: Callable):
     return mark
 
 
+def make_console() -> Console:
+    """The console that all output goes through; rich finds out what it can show."""
+    console = Console(markup=False, highlight=False, emoji=False, legacy_windows=False)
+    console.width = min(console.width, WIDTH)
+    return console
+
+
+@contextmanager
+def progress(label: str, total: int) -> Iterator[Callable[[int, str], None]]:
+    """Inside `with`, report(done, text) moves a bar; without a terminal it prints every tenth."""
+    console = make_console()
+    if console.is_terminal:
+        bar = BarColumn(20)
+        columns = TextColumn("{task.description}", markup=False), bar, TimeRemainingColumn()
+        with Progress(*columns, console=console, refresh_per_second=4) as live:
+            task = live.add_task(label, total=total)
+            yield lambda done, text: live.update(
+                task, completed=done, description=legible(f"{label}: {text}")
+            )
+    else:
+        tenth = max(1, total // 10)
+
+        def report(done: int, text: str) -> None:
+            if done % tenth == 0 or done == total:
+                console.print(Text(legible(f"{label}: {text}")), soft_wrap=True)
+
+        yield report
+
+
+class EndHere(NamedTuple):
+    """What a step returns to end the walkthrough after it, with a message and an exit code."""
+
+    message: str
+    code: int
+
+
+@contextmanager
+def interruptible() -> Iterator[Callable[[], bool]]:
+    """Inside `with`, Ctrl-C or SIGTERM makes interrupted() True; the second time it ends at once."""
+    caught: list[int] = []
+    before = {}
+
+    def note(number: int, frame: Any) -> None:
+        caught.append(number)
+        signal.signal(number, signal.SIG_DFL if number != signal.SIGINT else signal.default_int_handler)
+
+    if threading.current_thread() is threading.main_thread():
+        before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(caught)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 class Narrator:
     """Prints a walkthrough: heading, prose, code, result and proofs of one step after the other."""
 
     def __init__(self, options: argparse.Namespace):
         self.options = options
-        console = Console(markup=False, highlight=False, emoji=False, legacy_windows=False)
-        console.width = min(console.width, WIDTH)
-        self.console = console
+        self.console = console = make_console()
         unicode = (console.encoding or "").startswith("utf")
         self.fancy = console.is_terminal and not console.no_color and unicode
         self.failed = self.proved = 0
@@ -356,6 +412,8 @@ class Narrator:
         elif isinstance(shown, Table):
             shown.box = SIMPLE_HEAD if self.fancy else PLAIN_HEAD
             self.console.print(shown)
+        elif isinstance(shown, EndHere):
+            stop(shown.message, shown.code)
         elif isinstance(shown, str):
             self.say(shown, wrap=False)
         else:
@@ -404,7 +462,7 @@ def lesson_parser(doc: str, graded: dict[str, Callable] | None = None) -> argpar
     parser.add_argument("--no-code", dest="code", action="store_false", help="show no source code")
     parser.add_argument("--outputs", type=Path, default=OUTPUTS, metavar="DIR",
                         help="folder for the figures (default: outputs)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of every step (default: 0)")
+    parser.add_argument("--seed", type=seed, default=0, help="seed of every step (default: 0)")
     if graded:
         names = ", ".join(graded)
         parser.add_argument("--grade", type=Path, metavar="FILE",
@@ -413,6 +471,13 @@ def lesson_parser(doc: str, graded: dict[str, Callable] | None = None) -> argpar
                             help="write the signatures to fill in for --grade, and end")
     parser.set_defaults(graded=graded or {})
     return parser
+
+
+def seed(text: str) -> int:
+    """The number that --seed gives: what both PyTorch and NumPy accept."""
+    if not text.isdecimal() or int(text) >= 2**32:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to 2**32 - 1")
+    return int(text)
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -433,7 +498,8 @@ def narrate(options: argparse.Namespace, doc: str, steps: Sequence[Callable], *a
             sys.exit(grade(options))
         narrator = Narrator(options)
         if options.list:
-            rows = [(i, step_name(s), inspect.getdoc(s).splitlines()[0]) for i, s in enumerate(steps, 1)]
+            titles = (inspect.getdoc(step).splitlines()[0] for step in steps)
+            rows = zip(range(1, len(steps) + 1), map(step_name, steps), titles)
             narrator.show(table("", "step", "", rows=rows))
             sys.exit()
         chosen = choose_steps(options.step, steps)
@@ -447,7 +513,8 @@ def narrate(options: argparse.Namespace, doc: str, steps: Sequence[Callable], *a
             narrator.step(f"{position}. ", step, arguments)
         narrator.console.print()
         total = narrator.proved + narrator.failed
-        narrator.say(f"{narrator.proved} of {total} checks hold, {time.perf_counter() - started:.1f} s", "bold")
+        seconds = time.perf_counter() - started
+        narrator.say(f"{narrator.proved} of {total} checks hold, {seconds:.1f} s", "bold")
         sys.exit(1 if narrator.failed else 0)
     except KeyboardInterrupt:
         stop("interrupted", code=130)

@@ -1,0 +1,146 @@
+import pytest
+import torch
+from conftest import assert_diagnosed, holds
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from common import lesson
+
+m = lesson("04_transformer_block")
+causal_mask = lesson("01_attention_mechanism").causal_mask
+padding_mask = lesson("01_attention_mechanism").padding_mask
+RotaryPositionalEncoding = lesson("03_positional_encoding").RotaryPositionalEncoding
+
+CASES = [
+    ("LayerNorm", m.prove_layer_norm),
+    ("FeedForward", m.prove_feed_forward),
+    ("EncoderBlock", m.prove_encoder_block),
+    ("DecoderBlock", m.prove_decoder_block),
+    ("Encoder", m.prove_encoder),
+    ("Decoder", m.prove_decoder),
+]
+
+
+@given(st.integers(0, 10**6), st.integers(1, 9), st.floats(-4, 4), st.floats(-6, 3))
+@settings(max_examples=60, deadline=None)
+def test_layer_norm_equals_pytorch_at_any_scale(seed, width, offset, log_scale):
+    torch.manual_seed(seed)
+    x = 10**log_scale * (torch.randn(3, width, dtype=torch.float64) + offset)
+    theirs = m.randomised(nn.LayerNorm(width))
+    ours = m.copy_norm(m.LayerNorm(width).double(), theirs)
+    assert torch.allclose(ours(x), theirs(x), rtol=0, atol=1e-10)
+    assert torch.allclose(m.layer_norm(x, ours.gain, ours.bias), theirs(x), rtol=0, atol=1e-9)
+
+
+def test_gelu_by_hand_equals_pytorch():
+    x = torch.linspace(-8, 8, 1001, dtype=torch.float64)
+    assert torch.allclose(m.gelu(x), nn.functional.gelu(x), rtol=0, atol=1e-14)
+
+
+def test_the_feed_forward_is_the_same_at_every_position():
+    torch.manual_seed(0)
+    layer, x = m.FeedForward(8, 16).double(), torch.randn(2, 5, 8).double()
+    alone = torch.stack([layer(x[:, i]) for i in range(5)], dim=1)
+    assert torch.allclose(layer(x), alone, rtol=0, atol=1e-12)
+
+
+@given(st.integers(0, 10**6), st.integers(1, 5), st.integers(1, 5), st.sampled_from(["pre", "post"]))
+@settings(max_examples=20, deadline=None)
+def test_decoder_blocks_equal_pytorch_for_any_length(seed, target, source, norm):
+    torch.manual_seed(seed)
+    theirs = m.pytorch_layer(nn.TransformerDecoderLayer, norm)
+    ours = m.copy_block(m.DecoderBlock(m.D_MODEL, m.HEADS, m.D_FF, 0.0, norm).double(), theirs)
+    x, memory = (torch.randn(2, n, m.D_MODEL).double() for n in (target, source))
+    tokens = torch.tensor([[1] * source, [1] + [0] * (source - 1)])
+    causal, padding = causal_mask(target), padding_mask(tokens)
+    expected = theirs(x, memory, tgt_mask=~causal, memory_key_padding_mask=tokens == 0)
+    assert torch.allclose(ours(x, memory, causal, padding), expected, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("norm", ["pre", "post"])
+def test_no_gradient_from_the_future_through_a_stack(norm):
+    torch.manual_seed(0)
+    decoder = m.Decoder(2, 8, 2, 16, norm=norm).double()
+    x, memory = torch.randn(1, 5, 8).double(), torch.randn(1, 3, 8).double()
+    jacobian = torch.autograd.functional.jacobian(lambda x: decoder(x, memory, causal_mask(5)), x)
+    reaches = jacobian[0, :, :, 0].abs().amax(dim=(1, 3)) > 0
+    assert torch.equal(reaches, causal_mask(5))
+
+
+@pytest.mark.parametrize("norm", ["pre", "post"])
+def test_padding_content_is_invisible_and_batch_equals_one_by_one(norm):
+    torch.manual_seed(0)
+    encoder = m.Encoder(2, 8, 2, 16, norm=norm).double()
+    x = torch.randn(2, 5, 8).double()
+    mask = padding_mask(torch.tensor([[1] * 5, [1, 1, 1, 0, 0]]))
+    other = x.clone()
+    other[1, 3:] = 9.0
+    assert torch.equal(encoder(other, mask)[1, :3], encoder(x, mask)[1, :3])
+    alone = encoder(x[1:, :3])
+    assert torch.allclose(encoder(x, mask)[1, :3], alone[0], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("norm", "dtype", "size"),
+    [
+        ("pre", torch.bfloat16, 1000),
+        ("pre", torch.float16, 1000),
+        ("post", torch.bfloat16, 1000),
+        ("post", torch.float16, 50),  # post-norm multiplies unnormalised queries and keys
+    ],
+)
+def test_large_inputs_in_half_precision_stay_finite(norm, dtype, size):
+    torch.manual_seed(0)
+    block = m.EncoderBlock(16, 4, 64, norm=norm).to(dtype)
+    assert block((size * torch.randn(2, 5, 16)).to(dtype)).isfinite().all()
+
+
+def test_every_parameter_receives_a_gradient():
+    torch.manual_seed(0)
+    decoder = m.Decoder(2, 8, 2, 16, rotary=RotaryPositionalEncoding(4, 10))
+    decoder(torch.randn(2, 4, 8), torch.randn(2, 3, 8), causal_mask(4)).square().sum().backward()
+    silent = [name for name, p in decoder.named_parameters() if not p.grad.abs().sum() > 0]
+    assert not [name for name in silent if "project_key.bias" not in name]  # it cancels in the softmax
+
+
+def test_dropout_is_active_in_training_only():
+    torch.manual_seed(0)
+    block, x = m.EncoderBlock(8, 2, 16, dropout=0.5), torch.randn(2, 4, 8)
+    assert not torch.equal(block(x), block(x))
+    block.eval()
+    assert torch.equal(block(x), block(x))
+
+
+def test_sizes_that_make_no_sense_are_named():
+    with pytest.raises(ValueError, match=r"30 .* 4"):
+        m.EncoderBlock(30, 4, 64)
+    with pytest.raises(ValueError, match="middle"):
+        m.EncoderBlock(8, 2, 16, norm="middle")
+    with pytest.raises(ValueError, match="swish"):
+        m.FeedForward(8, 16, activation="swish")
+
+
+@given(st.sampled_from([8, 16, 24]), st.integers(1, 3), st.integers(1, 40))
+@settings(max_examples=20, deadline=None)
+def test_the_parameter_formula_counts(d_model, n_layers, d_ff):
+    encoder, decoder = (kind(n_layers, d_model, 2, d_ff) for kind in (m.Encoder, m.Decoder))
+    counted = m.parameters(encoder) + m.parameters(decoder)
+    assert sum(m.formula(d_model, d_ff, n_layers)) == counted
+
+
+@pytest.mark.parametrize(("name", "prove"), CASES)
+def test_our_own_components_are_proved(name, prove):
+    for proof in prove(getattr(m, name)):
+        holds(proof)
+
+
+@pytest.mark.parametrize(("name", "prove"), CASES)
+def test_every_mistake_is_diagnosed(name, prove):
+    for diagnosis, mistake in m.MISTAKES[name].items():
+        assert_diagnosed(prove(mistake), diagnosis)
+
+
+def test_walkthrough(walkthrough):
+    process, _ = walkthrough("04_transformer_block")
+    assert process.returncode == 0, process.stdout[-2000:] + process.stderr

@@ -1,0 +1,404 @@
+import csv
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from functools import partial
+
+import pytest
+import torch
+from conftest import ROOT, assert_diagnosed, holds, one_line_error, pictures_in, run_lesson
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from common import lesson
+
+m = lesson("05_mini_transformer")
+CPU = torch.device("cpu")
+SMALL = m.TransformerConfig(d_model=16, n_heads=2, n_layers=1)
+SHORT = m.TrainingConfig(steps=30, batch_size=8, warmup=5)
+digits = st.lists(st.integers(0, 9), min_size=1, max_size=8)
+
+
+def trained(run, until=None):
+    """The run after its next steps, validated as train() does, without output or checkpoints."""
+    while not run.finished and len(run.history) != until:
+        run.update()
+    return run
+
+
+# the data
+
+
+@given(digits)
+def test_tasks_do_what_they_are_called(sequence):
+    assert m.TASKS["reverse"](sequence) == list(reversed(sequence))
+    assert m.TASKS["copy"](sequence) == sequence
+    assert m.TASKS["sort"](sequence) == sorted(sequence)
+    assert int("".join(map(str, m.TASKS["sum"](sequence)))) == sum(sequence)
+
+
+def test_splits_never_share_a_sequence():
+    drawn = {split: {tuple(s) for s in m.draw_sequences(20_000, split, (0,), (1, 5))}
+             for split in ("train", "validation", "test")}
+    assert not drawn["train"] & drawn["test"]
+    assert not drawn["train"] & drawn["validation"]
+    assert not drawn["validation"] & drawn["test"]
+
+
+@given(st.integers(0, 1000), st.integers(1, 50))
+@settings(max_examples=20, deadline=None)
+def test_drawn_sequences_are_as_asked_and_repeatable(seed, count):
+    drawn = m.draw_sequences(count, "train", (seed,), (2, 4))
+    assert drawn == m.draw_sequences(count, "train", (seed,), (2, 4))
+    assert len(drawn) == count
+    assert all(2 <= len(s) <= 4 and m.split_of(s) == "train" for s in drawn)
+
+
+@given(st.lists(digits, min_size=1, max_size=5), st.sampled_from(sorted(m.TASKS)))
+def test_batches_hold_the_answers_shifted(sequences, task):
+    src, tgt_in, tgt_out = m.make_batch(task, sequences)
+    for row, sequence in enumerate(sequences):
+        answer = [m.ZERO + d for d in m.TASKS[task](sequence)]
+        real = len(answer) + 1
+        assert src[row].tolist() == [m.ZERO + d for d in sequence] + [0] * (src.shape[1] - len(sequence))
+        assert tgt_in[row].tolist() == [m.BOS, *answer] + [0] * (tgt_in.shape[1] - real)
+        assert tgt_out[row].tolist() == [*answer, m.EOS] + [0] * (tgt_in.shape[1] - real)
+
+
+# model, loss, optimiser, schedule
+
+
+@pytest.mark.parametrize("prove", [
+    partial(m.prove_transformer, m.Transformer),
+    partial(m.prove_teacher_forcing, m.teacher_forcing),
+    partial(m.prove_sequence_loss, m.sequence_loss),
+    partial(m.prove_adam, m.Adam),
+])
+def test_our_own_components_are_proved(prove):
+    for proof in prove():
+        holds(proof)
+
+
+@pytest.mark.parametrize(("prove", "mistakes"), [
+    (m.prove_teacher_forcing, m.SHIFT_MISTAKES),
+    (m.prove_sequence_loss, m.LOSS_MISTAKES),
+    (m.prove_adam, m.ADAM_MISTAKES),
+])
+def test_every_mistake_is_diagnosed(prove, mistakes):
+    for diagnosis, mistake in mistakes.items():
+        assert_diagnosed(prove(mistake), diagnosis)
+
+
+@pytest.mark.parametrize("broken", [m.WithoutCausalMask, m.PaddingMaskInverted])
+def test_broken_models_fail_the_proofs(broken):
+    assert not m.prove_transformer(broken)[0].finding.holds
+
+
+@pytest.mark.parametrize("norm", ["pre", "post"])
+@pytest.mark.parametrize("positions", ["sinusoidal", "learned", "rotary", "none"])
+def test_padding_and_batch_mates_are_invisible(positions, norm):
+    torch.manual_seed(0)
+    model = m.Transformer(replace(SMALL, positions=positions, norm=norm)).double().eval()
+    batch = m.make_batch("reverse", [[1, 2, 3, 4, 5, 6], [7, 8]])
+    alone = m.make_batch("reverse", [[7, 8]])
+    together = model(batch.src, batch.tgt_in)[1, :3]
+    assert torch.allclose(together, model(alone.src, alone.tgt_in)[0], rtol=0, atol=1e-12)
+
+
+def test_every_parameter_is_trained_and_the_output_stays_tied():
+    torch.manual_seed(0)
+    model = m.Transformer(SMALL)
+    batch = m.draw_batch("reverse", 8, "train", (0,))
+    m.sequence_loss(model(batch.src, batch.tgt_in), batch.tgt_out).backward()
+    silent = [name for name, p in model.named_parameters() if not p.grad.abs().sum() > 0]
+    assert all("project_key.bias" in name for name in silent)
+    other = m.Transformer(SMALL)
+    other.load_state_dict(model.state_dict())
+    x = torch.randn(1, 16)
+    assert torch.equal(other.embedding.logits(x), x @ other.embedding.weight.T)
+
+
+@given(st.integers(0, 10**6), st.floats(0, 0.9))
+@settings(max_examples=30, deadline=None)
+def test_the_loss_equals_pytorchs(seed, smoothing):
+    torch.manual_seed(seed)
+    logits, targets = 3 * torch.randn(3, 5, 7).double(), torch.randint(0, 7, (3, 5))
+    expected = torch.nn.functional.cross_entropy(
+        logits.flatten(0, 1), targets.flatten(), ignore_index=0, label_smoothing=smoothing, reduction="sum"
+    )
+    assert m.sequence_loss(logits, targets, smoothing).item() == pytest.approx(expected.item(), abs=1e-9)
+
+
+def test_our_adam_trains_as_pytorchs_does_for_50_steps():
+    batch = m.draw_batch("reverse", 8, "train", (0,))
+    models = []
+    for make in (m.Adam, torch.optim.Adam):
+        torch.manual_seed(0)
+        model = m.Transformer(SMALL).double()
+        optimizer = make(model.parameters(), lr=3e-3)
+        for _ in range(50):
+            model.zero_grad()
+            m.sequence_loss(model(batch.src, batch.tgt_in), batch.tgt_out).backward()
+            optimizer.step()
+        models.append(torch.cat([p.flatten() for p in model.parameters()]))
+    assert torch.allclose(*models, rtol=0, atol=1e-9)
+
+
+@given(st.integers(1, 300), st.integers(0, 400))
+def test_the_linear_schedule_rises_then_falls(steps, warmup):
+    training = m.TrainingConfig(steps=steps, warmup=warmup, lr=1.0)
+    rates = [m.learning_rate(step, training, 64) for step in range(steps)]
+    assert all(0 < rate <= 1 for rate in rates)
+    if 0 < warmup < steps:
+        assert rates[warmup - 1] == 1
+        assert rates[0] == pytest.approx(1 / warmup)
+    if warmup < steps:
+        after = rates[warmup:]
+        assert after == sorted(after, reverse=True)
+
+
+def test_the_papers_schedule_is_its_formula():
+    training = m.TrainingConfig(schedule="inverse_sqrt", warmup=40)
+    for n in (1, 7, 40, 41, 500):
+        expected = 512**-0.5 * min(n**-0.5, n * 40**-1.5)
+        assert m.learning_rate(n - 1, training, 512) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("config", "changes", "message"), [
+    (m.TransformerConfig, {"d_model": 30}, "d_model 30 does not split into 4 heads"),
+    (m.TransformerConfig, {"dropout": 1.0}, "dropout is 1.0"),
+    (m.TransformerConfig, {"dropout": math.nan}, "dropout is nan"),
+    (m.TransformerConfig, {"n_layers": 0}, "n_layers is 0"),
+    (m.TransformerConfig, {"positions": "magic"}, "positions is 'magic'"),
+    (m.TransformerConfig, {"norm": "both"}, "norm is 'both'"),
+    (m.TrainingConfig, {"task": "fly"}, "task is 'fly'"),
+    (m.TrainingConfig, {"steps": -1}, "steps is -1"),
+    (m.TrainingConfig, {"lr": math.inf}, "lr is inf"),
+    (m.TrainingConfig, {"weight_decay": math.nan}, "weight_decay is nan"),
+    (m.TrainingConfig, {"batch_size": 2, "accumulate": 3}, "batch_size 2 can't be cut into 3"),
+    (m.TrainingConfig, {"label_smoothing": 1.0}, "label_smoothing is 1.0"),
+])
+def test_nonsense_is_refused_by_name(config, changes, message):
+    with pytest.raises(ValueError, match=message):
+        config(**changes)
+
+
+# training
+
+
+def test_two_runs_with_a_seed_are_the_same_bit_for_bit_and_seeds_matter():
+    config = replace(SMALL, dropout=0.1)
+    first, second, other = (
+        trained(m.Run(config, replace(SHORT, seed=seed), CPU)).model.state_dict() for seed in (0, 0, 1)
+    )
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert not all(torch.equal(first[name], other[name]) for name in first)
+
+
+def test_a_resumed_run_goes_on_bit_for_bit(tmp_path):
+    config = replace(SMALL, dropout=0.1)
+    whole = trained(m.Run(config, SHORT, CPU))
+    half = trained(m.Run(config, SHORT, CPU), until=13)
+    m.save_run(half, tmp_path / "run.pt")
+    torch.manual_seed(99)
+    resumed = trained(m.load_run(tmp_path / "run.pt.unfinished", CPU))
+    for name, tensor in whole.model.state_dict().items():
+        assert torch.equal(tensor, resumed.model.state_dict()[name]), name
+    assert [r["loss"] for r in whole.history] == [r["loss"] for r in resumed.history]
+
+
+def test_an_unfinished_run_leaves_the_finished_one_alone(tmp_path):
+    path = tmp_path / "run.pt"
+    m.save_run(trained(m.Run(SMALL, SHORT, CPU)), path)
+    before = path.read_bytes()
+    m.save_run(trained(m.Run(SMALL, SHORT, CPU), until=2), path)
+    assert path.read_bytes() == before
+    assert m.unfinished(path).exists()
+    m.save_run(trained(m.Run(SMALL, SHORT, CPU)), path)
+    assert not m.unfinished(path).exists()
+
+
+class Harmful:
+    def __reduce__(self):
+        return os.system, ("touch /tmp/harm-was-done",)
+
+
+@pytest.mark.parametrize("content", ["truncated", "text", "empty", "other values", "harmful"])
+def test_foreign_checkpoints_are_one_clear_error(tmp_path, content):
+    path = tmp_path / "run.pt"
+    m.save_run(trained(m.Run(SMALL, replace(SHORT, steps=1), CPU)), path)
+    if content == "truncated":
+        path.write_bytes(path.read_bytes()[:5000])
+    elif content in ("text", "empty"):
+        path.write_text("hello" if content == "text" else "")
+    else:
+        torch.save({"model": {}} if content == "other values" else Harmful(), path)
+    with pytest.raises(ValueError, match="is not a checkpoint of this lesson") as caught:
+        m.load_run(path, CPU)
+    assert "\n" not in str(caught.value)
+
+
+def test_accumulation_gives_the_same_gradients():
+    losses = []
+    for accumulate in (1, 3, 8):
+        run = m.Run(SMALL, replace(SHORT, accumulate=accumulate), CPU)
+        trained(run, until=4)
+        losses.append([record["loss"] for record in run.history])
+    assert losses[1] == pytest.approx(losses[0], abs=1e-4)
+    assert losses[2] == pytest.approx(losses[0], abs=1e-4)
+
+
+@pytest.mark.parametrize("changes", [{"recompute": True}, {"precision": "bf16"}])
+def test_saving_memory_changes_little(changes):
+    plain = trained(m.Run(SMALL, SHORT, CPU), until=4)
+    other = trained(m.Run(SMALL, replace(SHORT, **changes), CPU), until=4)
+    tolerance = 1e-5 if "recompute" in changes else 0.05
+    assert [r["loss"] for r in other.history] == pytest.approx(
+        [r["loss"] for r in plain.history], abs=tolerance)
+
+
+def test_gradients_are_clipped_before_the_step():
+    run = m.Run(SMALL, replace(SHORT, clip=1e-3), CPU)
+    run.update()
+    after = torch.cat([p.grad.flatten() for p in run.model.parameters()]).norm()
+    assert after.item() == pytest.approx(1e-3, rel=1e-3)
+    assert run.history[0]["gradient_norm"] > 1e-2
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_before_the_step(tmp_path):
+    run = trained(m.Run(SMALL, SHORT, CPU), until=3)
+    before = {name: tensor.clone() for name, tensor in run.model.state_dict().items()}
+    run.loss = lambda logits, targets: m.sequence_loss(logits, targets) * math.nan
+    with pytest.raises(FloatingPointError, match="step 4"):
+        m.train(run, tmp_path / "run.pt")
+    kept = m.load_run(tmp_path / "run.pt.unfinished", CPU).model.state_dict()
+    assert all(torch.equal(kept[name], before[name]) for name in before)
+
+
+def test_patience_stops_a_run_that_gets_no_better():
+    run = m.Run(SMALL, replace(SHORT, patience=2), CPU)
+    run.history = [{"validation_loss": loss, "exact_match": 0.0} for loss in (3.0, 1.0, 2.0)]
+    assert not run.finished
+    run.history.append({"validation_loss": 1.5, "exact_match": 0.0})
+    assert run.finished
+
+
+def test_free_running_is_repeated_argmax_and_stops_at_eos():
+    torch.manual_seed(0)
+    model = m.Transformer(SMALL).eval()
+    src = m.draw_batch("copy", 6, "train", (0,)).src
+    answers = m.free_running(model, src, 9)
+    for row, answer in enumerate(answers.tolist()):
+        tokens = [m.BOS]
+        while len(tokens) < 10 and tokens[-1] != m.EOS:
+            logits = model(src[row : row + 1], torch.tensor([tokens]))
+            tokens.append(int(logits[0, -1].argmax()))
+        assert answer[: len(tokens) - 1] == tokens[1:]
+        assert not any(answer[len(tokens) - 1 :])
+
+
+# the script
+
+
+@pytest.mark.parametrize(("options", "said"), [
+    (["--d-model", "30", "--heads", "4"], "d_model 30 does not split into 4 heads"),
+    (["--task", "fly"], "fly"),
+    (["--steps", "-3"], "-3"),
+    (["--lr", "quick"], "quick"),
+    (["--device", "tpu"], "device tpu isn't here"),
+    (["--compare", "colour=1,2"], "colour"),
+    (["--compare", "n_heads=1,5"], "d_model 64 does not split into 5 heads"),
+    (["--seed", "-1"], "-1"),
+    (["--d-model", "7", "--heads", "1"], "7 is odd"),
+])
+def test_bad_options_are_one_line(options, said):
+    assert said in one_line_error(run_lesson("05_mini_transformer", *options), 2)
+
+
+def test_nothing_to_resume_is_one_line(tmp_path):
+    process = run_lesson("05_mini_transformer", "--resume", "--step", "training", "--outputs", str(tmp_path))
+    assert "nothing to resume" in one_line_error(process, 1)
+
+
+TINY = ["--step", "training", "--d-model", "16", "--heads", "2", "--layers", "1", "--batch-size", "8"]
+
+
+LONGER = [*TINY, "--steps", "300", "--dropout", "0.1"]
+
+
+def state_of(path):
+    return torch.load(path, weights_only=True)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """The weights at the end of a run that nobody interrupted."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    assert run_lesson("05_mini_transformer", *LONGER, "--outputs", str(folder)).returncode == 0
+    (path,) = folder.glob("*.pt")
+    return state_of(path)["model"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_interrupted_and_resumed_is_as_if_never_interrupted(tmp_path, number, uninterrupted):
+    options = [*LONGER, "--outputs"]
+    script, environment = str(ROOT / "05_mini_transformer.py"), os.environ | {"OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [sys.executable, script, *options, str(tmp_path)], env=environment,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8",
+    )
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("*.unfinished")):
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(number)
+    _, error = process.communicate(timeout=60)
+    if number != signal.SIGKILL:
+        assert process.returncode == 130
+        assert "--resume" in error
+        assert len(error.strip().splitlines()) == 1
+    (left,) = tmp_path.glob("*.unfinished")
+    assert 0 < len(state_of(left)["history"]) < 300
+    again = run_lesson("05_mini_transformer", *options, str(tmp_path), "--resume")
+    assert again.returncode == 0, again.stderr
+    (resumed,) = tmp_path.glob("*.pt")
+    resumed = state_of(resumed)["model"]
+    assert all(torch.equal(resumed[name], tensor) for name, tensor in uninterrupted.items())
+    assert not list(tmp_path.glob("*.unfinished"))
+
+
+def test_two_processes_train_like_one(tmp_path):
+    options = [*TINY, "--steps", "5"]
+    one = run_lesson("05_mini_transformer", *options, "--outputs", str(tmp_path / "one"))
+    assert one.returncode == 0, one.stderr
+    two = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+         str(ROOT / "05_mini_transformer.py"), *options, "--outputs", str(tmp_path / "two")],
+        env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, encoding="utf-8", timeout=120,
+    )
+    assert two.returncode == 0, two.stderr
+    assert two.stdout.count("Training\n---") == 1
+    states = [state_of(next((tmp_path / name).glob("*.pt"))) for name in ("one", "two")]
+    for name, tensor in states[0]["model"].items():
+        assert torch.allclose(tensor, states[1]["model"][name], rtol=0, atol=1e-5), name
+
+
+def test_comparing_and_breaking_leave_figures(tmp_path):
+    compared = run_lesson("05_mini_transformer", "--compare", "n_heads=1,2", "--seeds", "2", "--steps", "20",
+                          "--outputs", str(tmp_path))
+    assert compared.returncode == 0, compared.stderr
+    assert pictures_in(tmp_path) == {"training_compare_n_heads.png": True}
+
+
+def test_walkthrough(walkthrough):
+    process, folder = walkthrough("05_mini_transformer")
+    assert process.returncode == 0, process.stdout[-2000:] + process.stderr
+    with (folder / "history.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == m.TrainingConfig().steps
+    assert float(rows[-1]["exact_match"]) == 1
