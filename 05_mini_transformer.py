@@ -807,7 +807,7 @@ def step_masks(experiment: Experiment):
     return table("encoder (S × S)", "decoder, itself (T × T)", "decoder, source (T × S)", rows=rows)
 
 
-@shows(Transformer)
+@shows(Transformer.forward, Transformer.encode, Transformer.decode, Transformer.embed)
 def step_the_model(experiment: Experiment):
     """The whole model
 
@@ -938,6 +938,7 @@ def step_training(experiment: Experiment):
     return "\n".join(facts), picture
 
 
+@shows(free_running)
 def step_two_accuracies(experiment: Experiment):
     """Two accuracies
 
@@ -988,6 +989,7 @@ def mass_on_partner(weights: Tensor, task: str) -> Tensor:
     return weights[:, :, torch.arange(length), partners].mean(dim=(0, 2))
 
 
+@shows(mass_on_partner)
 def step_attention_patterns(experiment: Experiment):
     """Where the model looks
 
@@ -1016,6 +1018,7 @@ def step_attention_patterns(experiment: Experiment):
     return table("", *(f"head {head}" for head in range(run.config.n_heads)), rows=rows), picture
 
 
+@shows(gradient_norms)
 def step_gradient_flow(experiment: Experiment):
     """Does every layer learn?
 
@@ -1469,9 +1472,9 @@ def draw_training(run: Run):
     rate.plot(*column(history, "learning_rate"))
     rate.set_title("Learning rate: warm-up, then down")
     norm.semilogy(*column(history, "gradient_norm"), alpha=0.7)
-    norm.axhline(run.training.clip, linestyle="--", color="gray")
-    norm.annotate("clipped above", (len(history), run.training.clip), ha="right", va="bottom")
+    norm.axhline(run.training.clip, linestyle="--", color="gray", label="clipped above")
     norm.set_title("Norm of the gradient")
+    norm.legend(loc="lower left")
     for panel in axes.flat:
         panel.set_xlabel("step")
     figure.suptitle(f"Learning to {name}" if name != "sum" else "Learning to add")

@@ -14,7 +14,7 @@ import argparse
 import itertools
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
@@ -290,12 +290,57 @@ class Hypothesis(NamedTuple):
 
 
 class Candidate(NamedTuple):
-    """One branch that the beam search looked at in a step, and what became of it."""
+    """One continuation: of the answer in which row, by what, and the log-probability of the whole."""
 
-    source: int
-    tokens: tuple[int, ...]
     log_prob: float
-    fate: str  # kept, finished or pruned
+    row: int
+    tokens: tuple[int, ...]
+
+
+class Beam:
+    """The hypotheses of one source: at most `width` alive, at most `width` finished."""
+
+    def __init__(self, width: int, max_length: int, length_penalty: float):
+        self.width, self.max_length, self.length_penalty = width, max_length, length_penalty
+        self.alive = [Hypothesis((), 0.0, 0.0, False)]
+        self.finished: list[Hypothesis] = []
+
+    def hypothesis(self, candidate: Candidate, finished: bool) -> Hypothesis:
+        score = candidate.log_prob / len(candidate.tokens) ** self.length_penalty
+        return Hypothesis(candidate.tokens, candidate.log_prob, score, finished)
+
+    def grow(self, candidates: list[Candidate]) -> list[int]:
+        """Put the best continuations (given best first) in place of what was alive → their rows."""
+        kept: list[Candidate] = []
+        for rank, candidate in enumerate(candidates):
+            if candidate.tokens[-1] == EOS and rank < self.width:
+                self.finished.append(self.hypothesis(candidate, True))
+            elif candidate.tokens[-1] != EOS and len(kept) < self.width:
+                kept.append(candidate)
+        self.finished = best_first(self.finished)[: self.width]
+        if self.decided(kept):
+            kept = []
+        self.alive = [self.hypothesis(candidate, False) for candidate in kept]
+        return [candidate.row for candidate in kept]
+
+    def decided(self, kept: list[Candidate]) -> bool:
+        """True if `width` are finished and nothing alive could still overtake the last of them."""
+        if len(self.finished) < self.width or not kept:
+            return not kept
+        lengths = len(kept[0].tokens) + 1, self.max_length  # if only certain tokens followed
+        within_reach = max(kept[0].log_prob / n**self.length_penalty for n in lengths)
+        return within_reach <= self.finished[-1].score
+
+    def fate(self, candidate: Candidate) -> str:
+        """kept, finished or pruned: what grow() made of a candidate."""
+        if any(candidate.tokens == hypothesis.tokens for hypothesis in self.alive):
+            return "kept"
+        ended = any(candidate.tokens == hypothesis.tokens for hypothesis in self.finished)
+        return "finished" if ended else "pruned"
+
+
+def best_first(hypotheses: list[Hypothesis]) -> list[Hypothesis]:
+    return sorted(hypotheses, key=lambda hypothesis: -hypothesis.score)
 
 
 def beam_search(
@@ -303,79 +348,50 @@ def beam_search(
     width: int,
     max_length: int,
     length_penalty: float = 1.0,
-    trace: list[Candidate] | None = None,
+    trace: list[tuple[Candidate, str]] | None = None,
 ) -> list[list[Hypothesis]]:
     """For every source the best hypotheses found, at most `width`, best first.
 
-    The `width` likeliest unfinished beginnings are kept; in each step all their continuations are
-    ranked by their summed log-probability (float32 at least). One that ends in EOS among the first
-    `width` is finished and put aside. Finished ones are compared by log_prob / length^α, EOS counted,
-    α = length_penalty. A source is done when `width` are finished and no unfinished one could overtake
-    the last of them even with certain tokens up to max_length; what is unfinished at max_length is a
-    candidate like the finished ones. `trace` collects every candidate looked at.
+    The `width` likeliest unfinished beginnings are alive. In each step all their continuations are
+    ranked by log-probability, summed in float32 at least; one that ends in EOS and is among the first
+    `width` is finished and put aside. Hypotheses are compared by log_prob / length^α, where EOS counts
+    and α = length_penalty (α = 1: the mean; Wu et al. 2016 divide by ((5 + length) / 6)^α). A source is
+    done when `width` are finished and nothing alive could overtake the last of them, even if only
+    certain tokens followed. What max_length cuts off is compared like the rest. `trace` collects every
+    candidate and its fate. ValueError for a width or max_length below 1.
     """
     if width < 1 or max_length < 1:
         raise ValueError(f"width is {width} and max_length {max_length}; both must be at least 1")
-    sources = decoding.rows
-    logits = usable(decoding.step(first_tokens(decoding)))
-    every = torch.arange(sources, device=logits.device).repeat_interleave(width)
-    decoding.reorder(every)  # row r belongs to source r // width
-    logits = logits[every]
-    sums = torch.full((sources, width), -math.inf, device=logits.device)
-    sums[:, 0] = 0.0  # at first all beams are the same: only one may branch
-    beams: list[list[tuple[int, ...]]] = [[()] * width for _ in range(sources)]
-    finished: list[list[Hypothesis]] = [[] for _ in range(sources)]
-    vocabulary = logits.shape[-1]
-
-    for length in range(1, max_length + 1):
-        log_probs = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
-        totals = (sums.to(log_probs)[:, :, None] + log_probs.view(sources, width, -1)).flatten(1)
-        values, places = totals.sort(dim=1, descending=True, stable=True)
-        values, places = values[:, : 2 * width], places[:, : 2 * width]  # at most `width` are EOS
-        kept_rows, kept_tokens, kept_sums = [], [], []
-        for source, (ranked, where) in enumerate(zip(values.tolist(), places.tolist(), strict=True)):
-            live = []
-            for rank, (log_prob, place) in enumerate(zip(ranked, where, strict=True)):
-                beam, token = divmod(place, vocabulary)
-                tokens = (*beams[source][beam], token)
-                if log_prob == -math.inf:
-                    fate = "impossible"
-                elif token == EOS and rank < width:
-                    fate = "finished"
-                    score = log_prob / length**length_penalty
-                    finished[source].append(Hypothesis(tokens, log_prob, score, True))
-                elif token != EOS and len(live) < width:
-                    fate = "kept"
-                    live.append((beam, tokens, log_prob))
-                else:
-                    fate = "pruned"
-                if trace is not None and fate != "impossible":
-                    trace.append(Candidate(source, tokens, log_prob, fate))
-            finished[source].sort(key=lambda hypothesis: -hypothesis.score)
-            del finished[source][width:]
-            best = max((log_prob for *_, log_prob in live), default=-math.inf)
-            within_reach = max(best / n**length_penalty for n in (length + 1, max_length))
-            if len(finished[source]) == width and within_reach <= finished[source][-1].score:
-                live = []
-            live += [(0, (PAD,), -math.inf)] * (width - len(live))  # rows that can't win any more
-            beams[source] = [tokens for _, tokens, _ in live]
-            kept_rows += [source * width + beam for beam, _, _ in live]
-            kept_tokens += [tokens[-1] for _, tokens, _ in live]
-            kept_sums.append([log_prob for *_, log_prob in live])
-        sums = torch.tensor(kept_sums, dtype=log_probs.dtype, device=logits.device)
-        if length == max_length or not sums.isfinite().any():
+    beams = [Beam(width, max_length, length_penalty) for _ in range(decoding.rows)]
+    tokens = first_tokens(decoding)
+    for _ in range(max_length):
+        logits = usable(decoding.step(tokens))
+        log_probs = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(dim=-1)
+        alive = [hypothesis for beam in beams for hypothesis in beam.alive]
+        sums = log_probs.new_tensor([hypothesis.log_prob for hypothesis in alive])
+        branches = likeliest(sums[:, None] + log_probs, alive, 2 * width)  # at most `width` are EOS
+        rows: list[int] = []
+        for beam in beams:
+            mine = [candidate for _ in beam.alive for candidate in next(branches)]
+            mine = sorted(mine, key=lambda candidate: -candidate.log_prob)[: 2 * width]
+            rows += beam.grow(mine)
+            if trace is not None:
+                trace += [(candidate, beam.fate(candidate)) for candidate in mine]
+        if not rows:
             break
-        decoding.reorder(torch.tensor(kept_rows, device=logits.device))
-        logits = usable(decoding.step(torch.tensor(kept_tokens, device=logits.device)))
+        decoding.reorder(torch.tensor(rows, device=decoding.device))
+        newest = [hypothesis.tokens[-1] for beam in beams for hypothesis in beam.alive]
+        tokens = torch.tensor(newest, device=decoding.device)
+    return [best_first(beam.finished + beam.alive)[:width] for beam in beams]
 
-    for source, log_probs in enumerate(sums.tolist()):
-        for tokens, log_prob in zip(beams[source], log_probs, strict=True):
-            if log_prob > -math.inf:
-                score = log_prob / len(tokens) ** length_penalty
-                finished[source].append(Hypothesis(tokens, log_prob, score, False))
-        finished[source].sort(key=lambda hypothesis: -hypothesis.score)
-        del finished[source][width:]
-    return finished
+
+def likeliest(totals: Tensor, alive: list[Hypothesis], count: int) -> Iterator[list[Candidate]]:
+    """For each row of totals (N, V) its `count` likeliest continuations, impossible ones left out."""
+    values, tokens = totals.sort(dim=1, descending=True, stable=True)
+    both = zip(values[:, :count].tolist(), tokens[:, :count].tolist())
+    for row, (log_probs, choices) in enumerate(both):
+        yield [Candidate(log_prob, row, (*alive[row].tokens, token))
+               for log_prob, token in zip(log_probs, choices) if log_prob > -math.inf]
 
 
 def best_answers(found: list[list[Hypothesis]]) -> Tensor:
@@ -851,7 +867,7 @@ def chi_square(counts: list[int], probabilities: list[float]) -> tuple[float, fl
     return statistic, freedom * (1 - 2 / (9 * freedom) + 4.2649 * math.sqrt(2 / (9 * freedom))) ** 3
 
 
-@shows(beam_search)
+@shows(Beam.grow, Beam.decided)
 def step_beam_search(experiment: Experiment):
     """Beam search
 
@@ -861,18 +877,20 @@ def step_beam_search(experiment: Experiment):
     model, counted out one by one, it has to find the best if it is wide enough.
     """
     check_all(prove_beam_search(beam_search))
-    trace: list[Candidate] = []
+    trace: list[tuple[Candidate, str]] = []
     found = beam_search(speak(experiment.speaker), 3, 5, 0.0, trace)[0]
     rows = [(words.decode(h.tokens), h.log_prob, f"{math.exp(h.log_prob):.3f}") for h in found]
     picture = Picture("decoding_beam_tree.png", draw_tree(trace))
     return table("sentence", "log P", "P", rows=rows, title="width 3, α = 0"), picture
 
 
+@shows()
 def step_wider_beams(experiment: Experiment):
     """A wider beam is not always better
 
-    A wider beam finds answers that the model believes in more. If the model is wrong, that doesn't help.
-    Here it answers sequences of 17 and 18 digits, longer than it ever saw. α = 0, so short answers win.
+    A wider beam finds answers that the model believes in more. That helps as far as the model is right.
+    Here it answers sequences of 17 and 18 digits, longer than it ever saw, with α = 0. From one width to
+    the next log P rises; whether the answers get better, the last column says.
     """
     batch, rows = experiment.batch(100, (17, 18)), []
     long = (batch.src != PAD).sum(1) >= 17
@@ -953,12 +971,13 @@ def strategies(generator: torch.Generator) -> dict[str, Callable[[Decoding, int]
     }
 
 
+@shows(strategies)
 def step_all_strategies(experiment: Experiment):
     """All of them, side by side
 
-    200 test sequences, five answers to each. This task has one right answer and the model is sure of it, so
-    greedy is best and the quickest. What sampling is for, a text with many good continuations, isn't
-    measured here; what it costs when there is one right answer is.
+    200 test sequences, five answers to each. This task has one right answer and the model is sure of it:
+    greedy finds it, and beam search does several times the work for the same. What sampling is good for, a
+    text with many good continuations, isn't measured here; what it costs where one answer is right, is.
     """
     batch = experiment.batch(200)
     limit, rows = batch.tgt_out.shape[1] + 2, []
@@ -979,13 +998,14 @@ def step_all_strategies(experiment: Experiment):
     by_name = {name: values for name, *values in rows}
     check("no strategy finds likelier answers than beam search", max(row[2] for row in rows)
           <= by_name["beam, width 4"][1] + 1e-4, f"mean log P {by_name['beam, width 4'][1]:.4f}")
-    check("at temperature 2 the answers differ, and cutting the tail repairs most of it",
+    check("at temperature 2 the answers differ, and cutting the tail (top-p) mends some",
           by_name["temperature 2"][2] > by_name["temperature 2, top-p 0.9"][2]
           and by_name["temperature 2, top-p 0.9"][0] > by_name["temperature 2"][0])
     picture = Picture(experiment.file("decoding_strategies"), draw_strategies(rows))
     return table("strategy", "exact match", "mean log P", "different of 5", "tokens/s", rows=shown), picture
 
 
+@shows(CacheNotReordered, AlwaysPositionZero)
 def step_broken_on_purpose(experiment: Experiment):
     """Broken on purpose
 
@@ -1072,9 +1092,10 @@ def draw_cache(lengths: list[int], times: dict[str, list[float]]):
     return figure
 
 
-def draw_tree(trace: list[Candidate]):
+def draw_tree(trace: list[tuple[Candidate, str]]):
     """Every candidate of the beam search: x the step, y its place in the tree."""
-    nodes = {candidate.tokens: candidate for candidate in trace}
+    nodes = {candidate.tokens: candidate for candidate, _ in trace}
+    fates = {candidate.tokens: fate for candidate, fate in trace}
     leaves = [tokens for tokens in nodes if not any(other[:-1] == tokens for other in nodes)]
     leaves.sort(key=lambda tokens: [-nodes[tokens[: n + 1]].log_prob for n in range(len(tokens))])
     height = {tokens: -place for place, tokens in enumerate(leaves)}
@@ -1089,14 +1110,14 @@ def draw_tree(trace: list[Candidate]):
     start = sum(map(place, roots)) / len(roots)
     axes.annotate("BOS", (0, start), ha="right", va="center")
     for tokens, candidate in nodes.items():
-        colour, alpha = styles[candidate.fate]
+        colour, alpha = styles[fates[tokens]]
         x, y = len(tokens), place(tokens)
         before = (x - 1, place(tokens[:-1])) if x > 1 else (0, start)
         begin = before[0] + (0.42 if x > 1 else 0.02)
         axes.plot([begin, x - 0.02], [before[1], y], color=colour, alpha=alpha, linewidth=1.5)
-        word = words.token_of[tokens[-1]] + (" (finished)" if candidate.fate == "finished" else "")
+        word = words.token_of[tokens[-1]] + (" (finished)" if fates[tokens] == "finished" else "")
         axes.text(x, y, f"{word}  {math.exp(candidate.log_prob):.3f}", color=colour, alpha=max(alpha, 0.7),
-                  va="center", fontsize=9, weight="bold" if candidate.fate != "pruned" else "normal")
+                  va="center", fontsize=9, weight="bold" if fates[tokens] != "pruned" else "normal")
     for label, (colour, alpha) in styles.items():
         axes.plot([], [], color=colour, alpha=alpha, label=label)
     axes.set_xlim(-0.3, max(map(len, nodes)) + 0.8)
@@ -1130,7 +1151,7 @@ def draw_strategies(rows: list[tuple]):
         panel.set_xlim(0, 1.3 * max(row[part] for row in rows))
         panel.set_xlabel(title)
     axes[0].invert_yaxis()
-    figure.suptitle("One right answer: greedy is enough; heat makes errors, cutting the tail mends them")
+    figure.suptitle("One right answer: greedy is enough; heat makes errors, cutting the tail mends some")
     return figure
 
 

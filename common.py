@@ -301,8 +301,14 @@ def code_of(thing: Callable, signature: bool = True) -> str:
     return textwrap.dedent("\n".join(kept)).strip("\n")
 
 
+def broken(line: str, width: int) -> str:
+    """A line of code, broken between words if it is longer than `width`."""
+    indent = " " * (len(line) - len(line.lstrip()) + 8)
+    return "\n".join(textwrap.wrap(line, width, subsequent_indent=indent, break_long_words=False)) or line
+
+
 def shows(*components: Callable):
-    """Decorate a step: the console shows the code of these components above the step's own."""
+    """Decorate a step: the console shows the code of these components instead of the step's own."""
 
     def mark(step: Callable) -> Callable:
         step.shows = components
@@ -395,9 +401,10 @@ class Narrator:
             self.console.print()
 
     def code(self, step: Callable) -> None:
-        parts = [code_of(component) for component in getattr(step, "shows", ())]
-        parts.append(code_of(step, signature=False))
-        code = legible("\n\n".join(part for part in parts if part))
+        components = getattr(step, "shows", None)
+        own = [code_of(step, signature=False)] if components is None else []
+        code = "\n\n".join(own or map(code_of, components))
+        code = legible("\n".join(broken(line, self.console.width - 2) for line in code.splitlines()))
         text = Syntax("", "python", theme="ansi_dark", background_color="default").highlight(code)
         for line in text.split(allow_blank=False) if code else ():
             self.console.print(Text("  ").append(line), soft_wrap=True)
