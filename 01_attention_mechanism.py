@@ -91,7 +91,7 @@ def causal_mask(length: int, device: torch.device | None = None) -> Tensor:
     return torch.ones(length, length, dtype=torch.bool, device=device).tril()
 
 
-def padding_mask(tokens: Tensor, pad_id: int = PAD) -> Tensor:
+def padding_mask(tokens: Tensor, pad_id: int = 0) -> Tensor:
     """tokens (B, S) → (B, 1, 1, S), True where a real token stands; fits every head and query."""
     return (tokens != pad_id)[:, None, None, :]
 
@@ -830,13 +830,13 @@ def draw_attention(itself, cross, masked):
 
 
 def draw_scores(found: dict[str, Tensor], order: Tensor):
-    figure, axes = canvas(columns=3, width=10, height=3.6)
+    figure, axes = canvas(columns=3, width=10, height=4.1)
     for panel, (name, weights) in zip(axes, found.items()):
         heatmap(panel, weights[0], range(6), range(6), name, numbers=True)
-        panel.scatter(order[0] + 0.5, torch.arange(6) + 0.15, marker="v", color="C1", s=20)
+        panel.scatter(order[0], torch.arange(6) - 0.35, marker="v", color="C1", s=20)
         panel.set_xlabel("key")
         panel.set_ylabel("query")
-    figure.suptitle("Each query copies one key (marked): all three find it, with unequal certainty")
+    figure.suptitle("Each query is a noisy copy of one key (marked): three scores, unequally certain")
     return figure
 
 

@@ -26,11 +26,11 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
-from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import Any, BinaryIO, NamedTuple, NoReturn
 
+import numpy as np
 import torch
 from rich.box import SIMPLE_HEAD, Box
 from rich.console import Console
@@ -72,11 +72,17 @@ class Proof:
     """A statement and the test behind it. The test runs when its finding is first asked for."""
 
     def __init__(self, statement: str, test: Callable[[], Finding]):
-        self.statement = statement
-        self.test = test
+        self.statement, self.test = statement, test
+        self.found: Finding | None = None
 
-    @cached_property
+    @property
     def finding(self) -> Finding:
+        if self.found is None:
+            self.found = self.run()
+        return self.found
+
+    def run(self) -> Finding:
+        """Test the statement; an exception is a finding, too."""
         try:
             holds, figure, diagnosis = self.test()
             return Finding(holds, figure, "" if holds else diagnosis)
@@ -246,15 +252,25 @@ def heatmap(axes, weights, rows=(), columns=(), title: str = "", numbers: bool =
 
     Queries are the rows, from top to bottom; keys are the columns.
     """
-    import seaborn
-
     weights = torch.as_tensor(weights).detach().cpu().float().numpy()
-    labels = {"xticklabels": list(columns) or False, "yticklabels": list(rows) or False}
-    seaborn.heatmap(weights, vmin=0, vmax=1, cmap="Blues", square=True, cbar=False, ax=axes,
-                    annot=numbers, fmt=".2f", linewidths=0.5, **labels)
+    height, width = weights.shape
+    axes.imshow(weights, vmin=0, vmax=1, cmap="Blues")
+    axes.set_xticks(range(len(columns)), columns, rotation=0 if max_length(columns) < 4 else 45)
+    axes.set_yticks(range(len(rows)), rows)
+    axes.set_xticks([x + 0.5 for x in range(width - 1)], minor=True)
+    axes.set_yticks([y + 0.5 for y in range(height - 1)], minor=True)
+    axes.grid(False)
+    axes.grid(which="minor", color="white", linewidth=0.5)
+    axes.spines[:].set_visible(False)
     axes.set_title(title)
-    axes.tick_params(axis="x", rotation=0 if all(len(str(c)) < 4 for c in columns) else 45)
-    axes.tick_params(axis="y", rotation=0)
+    for row, column in np.ndindex(height, width) if numbers else ():
+        weight = weights[row, column]
+        colour = "white" if weight > 0.5 else "#262626"
+        axes.text(column, row, f"{weight:.2f}", ha="center", va="center", color=colour)
+
+
+def max_length(labels: Iterable[Any]) -> int:
+    return max((len(str(label)) for label in labels), default=0)
 
 
 # ------------------------------------------------------------------ the console
@@ -264,6 +280,7 @@ SPELLED = {"√": "sqrt", "·": "*", "×": "x", "→": "->", "←": "<-", "↦":
 SPELLED |= {"—": "--", "≤": "<=", "≥": ">=", "≠": "!=", "≈": "~", "∞": "inf", "∂": "d", "Σ": "sum"}
 SPELLED |= {"“": '"', "”": '"', "’": "'", "…": "...", "✓": "ok", "✗": "FAILED", "─": "-", "∈": "in"}
 SPELLED |= {"░": ".", "█": "#", "│": "|", "└": "`", "├": "|", "⊤": "^T", "±": "+-", "′": "'"}
+SPELLED |= {"‖": "||", "∘": "o", "÷": "/"}
 
 
 def spell(error: UnicodeError) -> tuple[str, int]:
@@ -597,35 +614,41 @@ def short_path(path: Path) -> str:
 
 TEMPLATE = '''"""Your own code: replace every NotImplementedError, then grade the file."""
 
+from __future__ import annotations
+
 import math
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn'''
+from torch import Tensor, nn
+
+PAD, BOS, EOS = 0, 1, 2'''
 
 
 def write_template(file: Path, graded: dict[str, Callable]) -> None:
     """Write the signatures and docstrings of the graded parts; an existing file stays as it is."""
-    source = inspect.getsource(sys.modules["__main__"])
-    parts = [emptied(node) for node in ast.parse(source).body if getattr(node, "name", "") in graded]
+    lines = inspect.getsource(sys.modules["__main__"]).splitlines()
+    nodes = ast.parse("\n".join(lines)).body
+    parts = [emptied(node, lines) for node in nodes if getattr(node, "name", "") in graded]
     try:
         with file.open("x", encoding="utf-8") as out:
-            out.write("\n\n\n".join([TEMPLATE, *map(ast.unparse, parts)]) + "\n")
+            out.write("\n\n\n".join([TEMPLATE, *parts]) + "\n")
     except FileExistsError:
         stop(f"{file} exists already and was left as it is", code=2)
 
 
-def emptied(node: ast.FunctionDef | ast.ClassDef) -> ast.AST:
-    """The definition with its docstring and nothing in it; a class keeps __init__ and forward."""
+def emptied(node: ast.FunctionDef | ast.ClassDef, lines: list[str]) -> str:
+    """The definition without its code: signature and docstring, of a class also its methods'."""
     documented = ast.get_docstring(node) is not None
-    body = [node.body[0]] if documented else []
+    end = node.body[0].end_lineno if documented else node.body[0].lineno - 1
+    kept = lines[node.lineno - 1 : end]
     if isinstance(node, ast.ClassDef):
-        methods = [part for part in node.body if getattr(part, "name", "") in ("__init__", "forward")]
-        node.body = body + [emptied(method) for method in methods]
-    else:
-        node.body = body + ast.parse(f"raise NotImplementedError('{node.name}')").body
-    return node
+        methods = [part for part in node.body if isinstance(part, ast.FunctionDef)]
+        wanted = [m for m in methods if m.name == "__init__" or ast.get_docstring(m) is not None]
+        return "\n\n".join(["\n".join(kept), *(emptied(method, lines) for method in wanted)])
+    indent = " " * (node.col_offset + 4)
+    return "\n".join([*kept, f'{indent}raise NotImplementedError("{node.name}")'])
 
 
 def grade(options: argparse.Namespace) -> int:

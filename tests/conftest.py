@@ -7,7 +7,9 @@ from pathlib import Path
 
 import matplotlib.image
 import pytest
+import torch
 
+torch.set_num_threads(1)  # the tests run in as many processes as there are cores
 ROOT = Path(__file__).parent.parent
 LESSONS = sorted(path.stem for path in ROOT.glob("0*.py"))
 

@@ -1,0 +1,364 @@
+import math
+
+import pytest
+import torch
+from conftest import assert_diagnosed, holds, one_line_error, pictures_in, run_lesson
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from common import lesson
+
+m = lesson("06_decoding")
+five = lesson("05_mini_transformer")
+SEEDS = st.integers(0, 10**6)
+
+
+def model_of(seed=0, **changes):
+    torch.manual_seed(seed)
+    sizes = {"d_model": 16, "n_heads": 2, "n_layers": 2} | changes
+    return five.Transformer(five.TransformerConfig(**sizes)).eval()
+
+
+def sources(count=4, seed=0):
+    return five.draw_batch("copy", count, "train", (seed,)).src
+
+
+def answer_up_to_eos(tokens):
+    tokens = list(tokens)
+    return tuple(tokens[: tokens.index(m.EOS) + 1] if m.EOS in tokens else tokens)
+
+
+# greedy and the shared loop
+
+
+@given(SEEDS, st.integers(1, 5), st.integers(1, 5))
+@settings(max_examples=30, deadline=None)
+def test_greedy_on_tables(seed, count, max_length):
+    levels = m.random_tree(count, 5, seed=seed)
+    tokens = m.greedy_decode(m.TreeDecoding(levels), max_length)
+    assert tokens.shape[1] <= max_length
+    for source, row in enumerate(tokens.tolist()):
+        answer, place = answer_up_to_eos(row), 0
+        for level, token in zip(levels, answer, strict=False):
+            assert token == level[source, place].argmax()
+            place = place * 5 + token
+        assert not any(row[len(answer) :])
+
+
+def test_greedy_equals_lesson_fives_free_running():
+    model, src = model_of(), sources(12)
+    decoded = m.greedy_decode(m.CachedDecoding(model, src), 9)
+    slow = five.free_running(model, src, 9)
+    # free_running keeps PAD chosen before EOS, as greedy_decode does
+    assert torch.equal(decoded, slow)
+
+
+@pytest.mark.parametrize("max_length", [0, -3])
+def test_a_max_length_below_one_is_named(max_length):
+    for decode in (m.greedy_decode, m.sample):
+        with pytest.raises(ValueError, match=str(max_length)):
+            decode(m.TreeDecoding(m.random_tree(1, 2)), max_length)
+    with pytest.raises(ValueError, match="width is 0"):
+        m.beam_search(m.TreeDecoding(m.random_tree(1, 2)), 0, 2)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_logits_that_are_no_distribution_are_one_clear_error(bad):
+    logits = torch.full((5,), bad) if bad == -math.inf else torch.tensor([0.0, 1.0, bad, 0.0, 0.0])
+    for decode in (m.greedy_decode, m.sample, lambda d, n: m.beam_search(d, 2, n)):
+        with pytest.raises(ValueError, match="no probabilities"):
+            decode(m.Constant(logits, 2), 3)
+
+
+# the cache
+
+
+@pytest.mark.parametrize("norm", ["pre", "post"])
+@pytest.mark.parametrize("positions", ["sinusoidal", "learned", "rotary", "none"])
+def test_cached_steps_give_the_logits_of_the_whole_answer(positions, norm):
+    model, src = model_of(positions=positions, norm=norm).double(), sources()
+    tokens = torch.randint(0, 13, (4, 7))
+    cached, uncached = m.CachedDecoding(model, src), m.UncachedDecoding(model, src)
+    with torch.no_grad():
+        whole = model(src, tokens)
+    for position, token in enumerate(tokens.unbind(1)):
+        logits = cached.step(token)
+        assert torch.allclose(logits, whole[:, position], rtol=0, atol=1e-12)
+        assert torch.allclose(uncached.step(token), logits, rtol=0, atol=1e-12)
+
+
+@given(SEEDS)
+@settings(max_examples=10, deadline=None)
+def test_cached_and_uncached_follow_their_rows(seed):
+    torch.manual_seed(seed)
+    model, src = model_of().double(), sources()
+    cached, uncached = m.CachedDecoding(model, src), m.UncachedDecoding(model, src)
+    for _ in range(5):
+        tokens = torch.randint(0, 13, (cached.rows,))
+        assert torch.allclose(cached.step(tokens), uncached.step(tokens), rtol=0, atol=1e-12)
+        rows = torch.randint(0, cached.rows, (int(torch.randint(1, 7, ())),))
+        cached.reorder(rows)
+        uncached.reorder(rows)
+
+
+def test_cross_attention_keys_are_computed_once_and_memory_is_as_the_formula_says():
+    model, src = model_of(), sources()
+    calls = []
+    for block in model.decoder.blocks:
+        block.cross_attention.project_key.register_forward_hook(lambda *_: calls.append(1))
+    decoding = m.CachedDecoding(model, src)
+    for _ in range(5):
+        decoding.step(torch.full((4,), 5))
+    assert len(calls) == 2  # one a layer
+    measured = sum(cache.bytes() for layer in decoding.caches for cache in layer)
+    assert measured == 2 * 2 * 4 * (src.shape[1] + 5) * 16 * 4
+
+
+def test_past_max_len_is_a_value_error():
+    decoding = m.CachedDecoding(model_of(max_len=16), sources())
+    for _ in range(16):
+        decoding.step(torch.full((4,), 5))
+    with pytest.raises(ValueError, match=r"position 16 .* 16"):
+        decoding.step(torch.full((4,), 5))
+
+
+# sampling
+
+
+@given(SEEDS, st.floats(0.05, 5), st.integers(0, 9), st.floats(0, 1))
+@settings(max_examples=150, deadline=None)
+def test_adjusted_logits_are_what_brute_force_keeps(seed, temperature, top_k, top_p):
+    torch.manual_seed(seed)
+    logits = torch.randn(7, dtype=torch.float64).round(decimals=1)  # ties happen
+    found = m.adjust_logits(logits, temperature, top_k, top_p).softmax(-1)
+    hot = (logits / temperature).softmax(-1).tolist()
+    order = sorted(range(7), key=lambda token: -hot[token])
+    if 0 < top_k < 7:
+        order = [token for token in order if logits[token] >= logits[order[top_k - 1]]]
+    total = sum(hot[token] for token in order)
+    kept, mass = [], 0.0
+    for token in order:
+        if kept and mass >= top_p - 1e-12 and top_p < 1:
+            break
+        kept.append(token)
+        mass += hot[token] / total
+    expected = torch.zeros(7, dtype=torch.float64)
+    expected[kept] = torch.tensor([hot[token] for token in kept], dtype=torch.float64)
+    assert torch.allclose(found, expected / expected.sum(), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"temperature": -0.5}, "-0.5"),
+        ({"temperature": math.inf}, "inf"),
+        ({"temperature": math.nan}, "nan"),
+        ({"top_k": -1}, "-1"),
+        ({"top_p": -0.1}, "-0.1"),
+        ({"top_p": 1.5}, "1.5"),
+        ({"top_p": math.nan}, "nan"),
+    ],
+)
+def test_sampling_options_out_of_range_are_named(options, named):
+    with pytest.raises(ValueError, match=named):
+        m.sample(m.Constant(torch.zeros(5), 2), 3, **options)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_extreme_temperatures_are_defined(dtype):
+    logits = torch.tensor([1.0, 3.0, 3.0, -math.inf]).to(dtype)
+    assert m.adjust_logits(logits, 0.0).softmax(-1).tolist() == [0, 1, 0, 0]
+    assert m.adjust_logits(logits, 1e-30).softmax(-1).tolist() == [0, 0.5, 0.5, 0]
+    flat = m.adjust_logits(logits, 1e30).softmax(-1)
+    assert flat[:3].tolist() == pytest.approx([1 / 3] * 3, rel=0.01)
+    assert flat[3] == 0
+
+
+def test_temperature_zero_equals_greedy_and_a_seed_repeats():
+    model, src = model_of(), sources(8)
+    greedy = m.greedy_decode(m.CachedDecoding(model, src), 8)
+    assert torch.equal(m.sample(m.CachedDecoding(model, src), 8, temperature=0.0), greedy)
+    first, second, other = (
+        m.sample(m.CachedDecoding(model, src), 8, generator=torch.Generator().manual_seed(seed))
+        for seed in (3, 3, 4)
+    )
+    assert torch.equal(first, second)
+    assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize("options", [{}, {"temperature": 1.7}, {"top_k": 3}, {"top_p": 0.9}])
+def test_draws_are_as_frequent_as_their_probabilities(options):
+    levels = m.random_tree(1, 1)
+    logits = levels[0][0, 0]
+    probabilities = m.adjust_logits(logits, **options).softmax(-1)
+    draws = m.sample(
+        m.Constant(logits, 20000), 1, **options, generator=torch.Generator().manual_seed(0)
+    )[:, 0].bincount(minlength=5)
+    possible = probabilities > 0
+    assert not draws[~possible].any()
+    statistic, limit = m.chi_square(draws[possible].tolist(), probabilities[possible].tolist())
+    assert statistic < limit
+    wrong = torch.full_like(probabilities[possible], 1 / possible.sum())
+    assert m.chi_square(draws[possible].tolist(), wrong.tolist())[0] > limit
+
+
+# beam search
+
+
+@given(SEEDS, st.sampled_from([0.0, 0.6, 1.0, 2.0]), st.integers(1, 4))
+@settings(max_examples=15, deadline=None)
+def test_a_wide_beam_equals_enumeration(seed, alpha, max_length):
+    levels = m.random_tree(2, 4, seed=seed)
+    found = m.beam_search(m.TreeDecoding(levels), 400, max_length, alpha)
+    for source, hypotheses in enumerate(found):
+        true = m.enumerated(levels, source, max_length)
+        scores = sorted((total / len(tokens) ** alpha for tokens, total in true.items()), reverse=True)
+        assert [h.score for h in hypotheses] == pytest.approx(scores[:400], abs=1e-9)
+        assert all(h.log_prob == pytest.approx(true[h.tokens], abs=1e-9) for h in hypotheses)
+        assert all(h.finished == (h.tokens[-1] == m.EOS) for h in hypotheses)
+
+
+@given(SEEDS, st.integers(1, 5))
+@settings(max_examples=20, deadline=None)
+def test_width_one_equals_greedy(seed, max_length):
+    levels = m.random_tree(4, 5, seed=seed)
+    found = m.best_answers(m.beam_search(m.TreeDecoding(levels), 1, max_length, 0.0))
+    assert torch.equal(found, m.greedy_decode(m.TreeDecoding(levels), max_length))
+
+
+@pytest.mark.parametrize("positions", ["sinusoidal", "rotary"])
+def test_beams_of_a_transformer_report_what_teacher_forcing_gives(positions):
+    model, src = model_of(positions=positions).double(), sources(3)
+    found = m.beam_search(m.CachedDecoding(model, src), 4, 7, 0.7)
+    slow = m.beam_search(m.UncachedDecoding(model, src), 4, 7, 0.7)
+    for source, hypotheses in enumerate(found):
+        assert [h.tokens for h in hypotheses] == [h.tokens for h in slow[source]]
+        assert [h.score for h in hypotheses] == sorted((h.score for h in hypotheses), reverse=True)
+        for h in hypotheses:
+            tgt_in = torch.tensor([[m.BOS, *h.tokens[:-1]]])
+            with torch.no_grad():
+                log_probs = model(src[source : source + 1], tgt_in).log_softmax(-1)[0]
+            total = log_probs[torch.arange(len(h.tokens)), torch.tensor(h.tokens)].sum().item()
+            assert h.log_prob == pytest.approx(total, abs=1e-9)
+            assert h.score == pytest.approx(total / len(h.tokens) ** 0.7, abs=1e-9)
+
+
+def test_batched_beams_equal_one_by_one():
+    model, src = model_of().double(), sources(5)
+    together = m.beam_search(m.CachedDecoding(model, src), 3, 7)
+    for row, hypotheses in enumerate(together):
+        (alone,) = m.beam_search(m.CachedDecoding(model, src[row : row + 1]), 3, 7)
+        assert [h.tokens for h in alone] == [h.tokens for h in hypotheses]
+
+
+def test_the_stop_rule_never_drops_a_winner():
+    """Narrow beams with and without stopping early give the same best answer."""
+
+    class NeverDecided(m.Beam):
+        def decided(self, kept):
+            return not kept
+
+    for seed in range(30):
+        levels = m.random_tree(1, 6, vocabulary=4, seed=seed)
+        for alpha in (0.0, 1.0):
+            early = m.beam_search(m.TreeDecoding(levels), 2, 6, alpha)[0]
+            original, m.Beam = m.Beam, NeverDecided
+            try:
+                late = m.beam_search(m.TreeDecoding(levels), 2, 6, alpha)[0]
+            finally:
+                m.Beam = original
+            assert [h.tokens for h in early] == [h.tokens for h in late]
+
+
+# proofs and broken variants
+
+
+@pytest.mark.parametrize("prove", [
+    lambda: m.prove_greedy(m.greedy_decode),
+    lambda: m.prove_adjust_logits(m.adjust_logits),
+    lambda: m.prove_beam_search(m.beam_search),
+    lambda: m.prove_cached_decoding(m.CachedDecoding),
+    lambda: m.prove_cached_decoding(m.UncachedDecoding),
+])
+def test_our_own_components_are_proved(prove):
+    for proof in prove():
+        holds(proof)
+
+
+@pytest.mark.parametrize("broken", [m.CacheNotReordered, m.AlwaysPositionZero])
+def test_broken_caches_are_caught(broken):
+    assert not all(proof.finding.holds for proof in m.prove_cached_decoding(broken))
+
+
+def test_wrong_decoders_are_diagnosed():
+    def never_ends(decoding, max_length):
+        tokens, answers = m.first_tokens(decoding), []
+        for _ in range(max_length):
+            tokens = decoding.step(tokens).argmax(-1)
+            answers.append(tokens)
+        return torch.stack(answers, 1)
+
+    assert_diagnosed(m.prove_greedy(never_ends), "go on with PAD after EOS, for each answer by itself")
+
+    def hot(logits, temperature=1.0, top_k=0, top_p=1.0):
+        return m.adjust_logits(logits, 1.0, top_k, top_p) * (temperature or 1.0)
+
+    assert_diagnosed(m.prove_adjust_logits(hot), "multiplied by the temperature: divide")
+
+    def shorter(decoding, width, max_length, alpha=1.0):
+        found = m.beam_search(decoding, width, max_length, alpha)
+        return [[h._replace(score=h.log_prob / max(1, len(h.tokens) - 1) ** alpha) for h in beams]
+                for beams in found]
+
+    def resorted(*arguments):
+        return [sorted(beams, key=lambda h: -h.score) for beams in shorter(*arguments)]
+
+    assert_diagnosed(m.prove_beam_search(resorted), "EOS counts in the length")
+
+    def finished_only(*arguments):
+        return [[h for h in beams if h.finished] for beams in m.beam_search(*arguments)]
+
+    assert_diagnosed(m.prove_beam_search(finished_only), "what max_length cuts off is a candidate, too")
+
+    class Stuck(m.TreeDecoding):
+        def reorder(self, rows):
+            self.rows = len(rows)
+            self.sources = self.sources[rows]
+            self.places = self.places[torch.arange(len(rows)) % len(self.places)]
+
+    def not_reordered(decoding, *arguments):
+        return m.beam_search(Stuck(decoding.levels), *arguments)
+
+    hint = "move the decoding along with the beams: decoding.reorder(rows)"
+    assert_diagnosed(m.prove_beam_search(not_reordered), hint)
+
+
+# the script
+
+
+@pytest.mark.parametrize(("options", "said"), [
+    (["--input", "3 1 x 4"], "'x'"),
+    (["--input", "31"], "2 digits"),
+    (["--input", "1" * 17], "17 digits"),
+    (["--task", "fly"], "fly"),
+    (["--device", "tpu"], "tpu"),
+])
+def test_bad_options_are_one_line(options, said):
+    assert said in one_line_error(run_lesson("06_decoding", *options), 2)
+
+
+def test_a_foreign_checkpoint_is_one_line_and_left_alone(tmp_path):
+    path = tmp_path / "checkpoint_reverse.pt"
+    path.write_text("hello")
+    process = run_lesson("06_decoding", "--step", "greedy", "--outputs", str(tmp_path))
+    assert "not a checkpoint" in one_line_error(process, 1)
+    assert path.read_text() == "hello"
+
+
+def test_walkthrough_and_own_input(walkthrough):
+    process, folder = walkthrough("06_decoding")
+    assert process.returncode == 0, process.stdout[-2000:] + process.stderr
+    own = run_lesson("06_decoding", "--input", "3 1 4 1 5", "--outputs", str(folder), "--no-code")
+    assert own.returncode == 0, own.stderr
+    assert "5 1 4 1 3 EOS" in own.stdout
+    assert pictures_in(folder)["decoding_your_input.png"]
