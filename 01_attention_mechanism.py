@@ -3,12 +3,15 @@
 A token asks with its query, every token answers with its key; the better they match, the more of that
 token's value flows into the answer:
 
-    Attention(Q, K, V) = softmax(Q·Kᵀ / √d_k) · V          “Attention Is All You Need”, section 3.2.1
+    Attention(Q, K, V) = softmax(Q·Kᵀ / √d_k) · V
 
-Sizes, in every lesson: B batch, T target (query) length, S source (key) length, L either, H heads,
-D d_model, K d_k = D / H, V vocabulary. Masks are boolean and True means “may attend”;
-torch.nn.MultiheadAttention uses the reverse. Nothing comes before this lesson; lesson 2 puts several
-attentions side by side.
+(“Attention Is All You Need”, Vaswani et al. 2017, section 3.2.1.) Queries, keys and values are three
+learned linear maps of the tokens' vectors; lesson 2 adds them, until then they are given.
+
+Sizes in shape comments, in every lesson: B batch, T target (query) length, S source (key) length,
+L either, H heads, D d_model, K d_k = D / H, V vocabulary. Masks are boolean and True means “may
+attend”; torch.nn.MultiheadAttention uses the reverse. Nothing comes before this lesson; lesson 2 puts
+several attentions side by side.
 """
 
 import math
@@ -58,14 +61,18 @@ def softmax(scores: Tensor, dim: int = -1) -> Tensor:
     overflowing. The largest exponential is then e⁰ = 1, so the sum is at least 1, except in a row
     that is −∞ throughout.
     """
-    lowest = torch.finfo(scores.dtype).min  # instead of −∞, for −∞ − (−∞) is undefined
+    lowest = torch.finfo(scores.dtype).min  # for −∞ − (−∞) is undefined
     largest = scores.detach().amax(dim, keepdim=True).clamp(min=lowest)
     exponentials = torch.exp(scores - largest)
     return exponentials / exponentials.sum(dim, keepdim=True).clamp(min=1.0)
 
 
 def scaled_dot_product_attention(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, dropout: float = 0.0
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None = None,
+    dropout: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
     """softmax(Q·Kᵀ / √d_k) · V (section 3.2.1): every query gets a weighted mean of the values.
 
@@ -75,13 +82,14 @@ def scaled_dot_product_attention(
     set to 0 (section 5.4); pass 0 outside training. Raises TypeError for a mask that isn't boolean.
     """
     if mask is not None and mask.dtype != torch.bool:
-        raise TypeError(f"the mask is {mask.dtype}; it must be boolean, True = may attend")
-    scores = query @ key.transpose(-2, -1) / math.sqrt(query.shape[-1])  # (…, T, S)
+        raise TypeError(f"the mask is {mask.dtype}, not boolean (True = may attend)")
+    d_k = query.shape[-1]
+    scores = query @ key.transpose(-2, -1) / math.sqrt(d_k)  # (…, T, S)
     if mask is not None:
         scores = scores.masked_fill(~mask, -math.inf)
-    weights = torch.softmax(scores, dim=-1)  # softmax() above, in one fast kernel
+    weights = torch.softmax(scores, dim=-1)  # step 6 writes it by hand
     if mask is not None:
-        weights = weights.masked_fill(~mask, 0.0)  # only changes a blind query's NaN
+        weights = weights.masked_fill(~mask, 0.0)  # where all is hidden: not NaN
     weights = F.dropout(weights, dropout)
     return weights @ value, weights
 
@@ -142,14 +150,12 @@ def attention_from(scores, value, mask=None, dim=-1):
 
 
 MISTAKES = {
-    "the scores aren't divided by √d_k": attention_without_scaling,
-    "the scores are divided by d_k, not by its square root": attention_divided_by_d_k,
-    "the softmax runs over the queries; it belongs over the keys, dim=-1": attention_over_queries,
+    "not divided by √d_k: the scores grow with it": attention_without_scaling,
+    "divided by d_k: it should be its square root": attention_divided_by_d_k,
+    "softmax over queries: it belongs over the keys, dim=-1": attention_over_queries,
     "the mask is reversed: True means may attend": attention_with_reversed_mask,
-    "the mask comes after the softmax: set the scores to −∞ before it": (
-        attention_masked_after_softmax
-    ),
-    "a row of −∞ gives 0/0 = NaN: a query that may attend to nothing gets 0": attention_with_nan,
+    "masked after softmax: set the scores to −∞ before it": attention_masked_after_softmax,
+    "0/0 in a hidden row: a query that may attend to nothing gets 0": attention_with_nan,
 }
 
 
@@ -186,7 +192,12 @@ def prove_softmax(implementation) -> list[Proof]:
         hint = "subtract the largest score before exp()"
         return agree(found, expected, 1e-3)._replace(diagnosis=hint)
 
-    return prove(sums_to_one, equals_pytorch, survives_large_scores)
+    def survives_hidden_rows():
+        """A row that is −∞ throughout gets weights 0."""
+        hidden = scores.masked_fill(torch.arange(3)[:, None] == 1, -math.inf)
+        return agree(implementation(hidden)[:, 1], torch.zeros(2, 5), 0)
+
+    return prove(sums_to_one, equals_pytorch, survives_large_scores, survives_hidden_rows)
 
 
 def prove_attention(attention) -> list[Proof]:
@@ -242,6 +253,24 @@ def prove_attention(attention) -> list[Proof]:
         theirs = F.scaled_dot_product_attention(*leaves, attn_mask=blind).sin().sum()
         return agree(gradients(ours, leaves), gradients(theirs, leaves))
 
+    def survives_half_precision():
+        """In float16 and bfloat16 a blind query gets 0, too, and all gradients are finite."""
+        for kind in (torch.float16, torch.bfloat16):
+            leaves = [tensor.to(kind).requires_grad_() for tensor in inputs]
+            output, _ = attention(*leaves, blind)
+            finite = gradients(output.float().sin().sum(), leaves).isfinite().all()
+            if not finite or output[:, 1].any():
+                return Finding(False, str(kind), "mask with −∞, not with a large number")
+        return Finding(True)
+
+    def drops_weights():
+        """dropout=0.5 sets about half of the weights to 0 and doubles the others."""
+        zeros = torch.zeros(1, 100, 8, dtype=torch.float64)
+        weights = attention(zeros, zeros, zeros, dropout=0.5)[1]
+        share = (weights == 0).double().mean().item()
+        doubled = ((weights == 0) | ((weights - 0.02).abs() < 1e-12)).all().item()
+        return Finding(0.4 < share < 0.6 and doubled, f"{share:.0%}", "nn.functional.dropout does both")
+
     return prove(
         follows_the_formula,
         equals_pytorch,
@@ -250,6 +279,8 @@ def prove_attention(attention) -> list[Proof]:
         hidden_keys_do_not_matter,
         blind_query_gets_zero,
         gradients_equal_pytorch,
+        survives_half_precision,
+        drops_weights,
     )
 
 
@@ -353,17 +384,19 @@ def mean_gradients(make_layer, seeds: int = 8) -> list[float]:
     ]
 
 
+@shows(gradient_from_the_past)
 def step_why_attention():
     """Why attention? The path to the past
 
-    A recurrent network reaches the word n steps back through n steps, one after the other; attention
-    reaches it in one (section 4, table 1). The gradient from the last output to that word passes n
-    Jacobians in an RNN, and one layer here. Below: its size, in untrained layers of width 32.
+    A recurrent network (RNN) reads word by word: from the word n steps back to the last output lead n
+    steps, one after the other. Attention gets there in one (section 4, table 1). So the gradient that
+    should teach “this word mattered” passes n matrices in an RNN, and one layer here. Below: its size, in
+    untrained layers of width 32.
 
-    An LSTM does better than an RNN: its memory is multiplied by the forget gate alone. The gate starts
-    near 0.5 in PyTorch, and 0.5ⁿ vanishes as well; opened to 0.95 it carries the gradient further than
-    attention does at these distances, and training can open it. Attention dilutes: n + 1 words share
-    a weight of 1, so the gradient falls like 1/n. What it removes is the n steps in a row.
+    An LSTM, a recurrent network with a memory, does better than an RNN: on its way the memory is only
+    multiplied by a gate. The gate starts near 0.5 in PyTorch, and 0.5ⁿ vanishes as well; opened to 0.95
+    it carries more gradient than attention from 8 steps on, and training can open it. Attention dilutes:
+    n + 1 words share a weight of 1, so the gradient falls like 1/n. What it removes is the n steps in a row.
     """
     reach = {name: mean_gradients(make) for name, make in LAYERS.items()}
     shares = [(n + 1) * g for n, g in zip(DISTANCES, reach["attention"])]
@@ -373,9 +406,13 @@ def step_why_attention():
           spread < 2.5, f"factor {spread:.2f}")
     check("RNN: after 128 steps less than a billionth is left",
           left < 1e-9, f"{left:.0e}")
-    rows = [(name, *norms[::2]) for name, norms in reach.items()]
+    more = [n for n, gate, ours in zip(DISTANCES, reach["LSTM, open gate"], reach["attention"])
+            if gate > ours]
+    check("the open gate carries more than attention from n = 8 on",
+          more == [n for n in DISTANCES if n >= 8])
+    rows = [(name, 1 if name == "attention" else "n", *norms[::2]) for name, norms in reach.items()]
     figure = Picture("attention_gradient_path.png", draw_reach(reach))
-    return table("", *(f"n = {n}" for n in DISTANCES[::2]), rows=rows), figure
+    return table("", "steps", *(f"n = {n}" for n in DISTANCES[::2]), rows=rows), figure
 
 
 def stage_table(**stages):
@@ -435,8 +472,8 @@ def step_soft_dictionary():
 def step_in_pytorch():
     """The same in PyTorch
 
-    For any number of leading dimensions (batch, heads), with a mask (step 8) and with dropout. What is
-    proved here is what `--grade FILE` proves of your own attempt.
+    For any number of leading dimensions (batch, heads), with a mask (step 8) and with dropout (lesson 2).
+    What is proved here is what `--grade FILE` proves of your own attempt.
     """
     check_all(prove_attention(scaled_dot_product_attention))
 
@@ -451,7 +488,7 @@ def softmax_facts(d_k: int, scaled: bool) -> tuple[float, float]:
     weights = softmax(scores / math.sqrt(d_k) if scaled else scores)
     entropy = torch.special.entr(weights).sum(-1).mean() / math.log(64)
     jacobian = torch.diag_embed(weights) - weights[:, :, None] * weights[:, None, :]
-    return entropy.item(), jacobian.norm(dim=(1, 2)).mean().item()
+    return entropy.item(), jacobian.norm(dim=(1, 2)).median().item()
 
 
 def step_why_the_root():
@@ -459,9 +496,9 @@ def step_why_the_root():
 
     A product of two independent numbers of mean 0 and variance 1 has variance 1, and q·k adds up d_k
     of them: its variance is d_k. Undivided, a wide head has scores so large that the softmax puts nearly
-    all weight on one key (its entropy nears 0) and its gradient vanishes: the head hardly learns. This
-    d_k is the width of one head, not d_model. Below: 64 keys, entropy as a share of ln 64, gradient as
-    the size of the softmax's Jacobian.
+    all weight on one key (its entropy nears 0), and for most queries no gradient is left. This d_k is
+    the width of one head, not d_model. Below: 64 keys; entropy as a share of ln 64; gradient is the
+    size of the softmax's matrix of derivatives (step 12), the median of 200 queries.
     """
     widths = [4, 16, 64, 256, 1024]
     products = [torch.randn(2, 20_000, d_k).prod(0).sum(-1) for d_k in widths]
@@ -471,12 +508,12 @@ def step_why_the_root():
     errors = [abs(v / d_k - 1) for v, d_k in zip(variances, widths)]
     check("Var(q·k) = d_k within 5 %", max(errors) < 0.05, f"{max(errors):.1%} off")
     rest = plain[-1][1] / scaled[-1][1]
-    check("undivided, most of the gradient is lost at d_k = 1024",
-          rest < 0.5, f"{rest:.0%} of the scaled one is left")
+    check("undivided, the gradient of the median query is lost at d_k = 1024",
+          rest < 0.05, f"{rest:.1%} of the scaled one is left")
     rows = [(d_k, v, *p, *s) for d_k, v, p, s in zip(widths, variances, plain, scaled)]
     figure = Picture("attention_scaling.png", draw_scaling(rows))
-    return table("d_k", "Var(q·k)", "entropy", "gradient", "÷ √d_k: entropy", "gradient",
-                 rows=rows), figure
+    header = "d_k", "Var(q·k)", "entropy", "gradient", "÷ √d_k: entropy", "gradient"
+    return table(*header, rows=rows), figure
 
 
 @shows(softmax)
@@ -487,13 +524,14 @@ def step_stable_softmax():
     formula then says ∞/∞. Subtracting the row's largest score divides both sides of the fraction by the
     same number: in exact arithmetic nothing changes, and now the largest exponential is 1.
     """
-    rows = []
+    rows, failed = [], []
     for dtype, top in (torch.float32, 50), (torch.float32, 100), (torch.float16, 20):
         scores = torch.tensor([top, top - 1, 0], dtype=dtype)
         naive = torch.exp(scores) / torch.exp(scores).sum()
+        failed.append(naive.isnan().any().item())
         both = ["  ".join(f"{w:.4f}" for w in ws) for ws in (naive, softmax(scores))]
         rows.append((str(dtype), f"{top}, {top - 1}, 0", *both))
-    check("the naive formula fails on the last two", naive.isnan().any())
+    check("the naive formula fails on the last two, and only there", failed == [False, True, True])
     check_all(prove_softmax(softmax))
     return table("type", "scores", "naive", "shifted", rows=rows)
 
@@ -509,14 +547,16 @@ def step_who_asks_whom():
 
     In self-attention a sequence asks itself: T = S. In cross-attention one sequence asks another: the
     queries come from the target, keys and values from the source. The output always has the length of
-    the queries. The vectors below are random, so the pictures show no understanding; but the same word
-    asks the same question and gives the same answer wherever it stands (lesson 3 mends that).
+    the queries. The vectors x below are random and Q = K = V = x, so the pictures show no understanding,
+    and each word matches itself best. But the same word asks the same question and gives the same answer
+    wherever it stands (lesson 3 mends that).
     """
     english, french = embed(SENTENCE), embed(TRANSLATION)
     self_output, itself = scaled_dot_product_attention(english, english, english)
     cross_output, cross = scaled_dot_product_attention(french, english, english)
     masked = scaled_dot_product_attention(english, english, english, causal_mask(6))[1]
     check("both “the” get the same row of weights", torch.equal(itself[0], itself[4]))
+    check("… and the same column", torch.allclose(itself[:, 0], itself[:, 4]))
     figure = draw_attention(itself, cross, masked)
     return table("", "queries", "keys", "weights", "output", rows=[
         ("self", "English (T = 6)", "English (S = 6)", shape(itself), shape(self_output)),
@@ -549,20 +589,25 @@ def step_masks_hide():
     x = embed(SENTENCE)
     other = torch.cat([x[:3], torch.randn(3, 16)])
     mask = causal_mask(6)
-    before, after = (scaled_dot_product_attention(v, v, v, mask)[0] for v in (x, other))
-    check("another future: outputs 0 to 2 are the same bits", torch.equal(before[:3], after[:3]))
-    check("… and outputs 3 to 5 are not", not torch.isclose(before[3:], after[3:]).all())
+    attend = scaled_dot_product_attention
+    before, after = (attend(v, v, v, mask)[0] for v in (x, other))
+    same = torch.equal(before[:3], after[:3])
+    check("another future: outputs 0 to 2 are the same bits", same)
+    check("… and outputs 3 to 5 are not", (before[3:] != after[3:]).any(dim=-1).all())
     mask = padding_mask(torch.tensor([[5, 6, 7, PAD, PAD, PAD]]))[0, 0]
-    before, after = (scaled_dot_product_attention(x, v, v, mask)[0] for v in (x, other))
-    check("other padding: all outputs are the same bits", torch.equal(before, after))
+    before, after = (attend(x, v, v, mask)[0] for v in (x, other))
+    same = torch.equal(before, after)
+    check("other padding: all outputs are the same bits", same)
 
 
+@shows()
 def step_blind_row():
     """Nothing to look at
 
-    An empty source, or padding that asks: a row of the mask without any True. Adding −10⁹ gives
-    uniform weights on forbidden keys, −∞ gives 0/0. In this course such a query gets 0, and finite
-    gradients. What others do, on this machine, with this PyTorch:
+    An empty source, or padding in front of a sentence under a causal mask: a row of the mask without any
+    True. Adding −10⁹ leaves weight on forbidden keys (in float32 the same on all: 10⁹ swallows the
+    scores), −∞ gives 0/0. In this course such a query gets 0, and finite gradients. What others do, on
+    this machine, with this PyTorch:
     """
     x = torch.randn(1, 4, 8)
     nobody = torch.zeros(4, 4, dtype=torch.bool)
@@ -618,7 +663,7 @@ class ScaledDotScore(nn.Module):
 
 
 SCORES = {
-    "additive": ("vᵀ·tanh(W_q·q + W_k·k)", AdditiveScore),
+    "additive": ("vᵀ·tanh(W_q·q + W_k·k + b)", AdditiveScore),
     "multiplicative": ("qᵀ·W·k", MultiplicativeScore),
     "scaled dot product": ("q·k / √d_k", ScaledDotScore),
 }
@@ -644,13 +689,15 @@ def train_score(score: nn.Module, steps: int = 300) -> nn.Module:
     return score
 
 
+@shows(AdditiveScore.forward, MultiplicativeScore.forward, ScaledDotScore.forward)
 def step_other_scores():
     """Other ways to score a match
 
     The first attention (Bahdanau) ran query and key through a small network; Luong put a matrix between
-    them; the Transformer only multiplies, because queries and keys are learned projections already and
-    a matrix product is fast. Here all three have to find, among 6 keys, the one that the query is a
-    noisy copy of. The first two are trained for it; the third has nothing to train.
+    them; the Transformer only multiplies. Here all three have to find, among 6 keys, the one that the
+    query is a noisy copy of. The first two are trained for it; the third has nothing to train, and a bare
+    product favours long keys whatever the query. In a Transformer, learned projections in front of it can
+    make up for that, and all scores together are one matrix product.
     """
     query, key, order = matching_task(batch=500)
     rows, found = [], {}
@@ -683,9 +730,14 @@ def attention_backward(query, key, value, grad_output):
 def step_backward_by_hand():
     """Backward by hand
 
-    The output is W·V, so dV = Wᵀ·dO and dW = dO·Vᵀ. A weight w_i depends on all scores of its row:
-    ∂w_i/∂s_j = w_i·([i = j] − w_j), which turns dW into dS = W ∘ (dW − Σ W ∘ dW). The scores are
-    Q·Kᵀ/√d_k, so dQ = dS·K/√d_k and dK = dSᵀ·Q/√d_k. Autograd does exactly this:
+    With A for the weights, O = A·V for the output and d in front of what is a gradient:
+
+        dV = Aᵀ·dO          dA = dO·Vᵀ
+        dS = A ∘ (dA − sum of A ∘ dA along the row)
+        dQ = dS·K / √d_k    dK = dSᵀ·Q / √d_k
+
+    ∘ multiplies number by number. The second line is the softmax: each weight a_i depends on all scores
+    of its row, ∂a_i/∂s_j = a_i·([i = j] − a_j). Autograd does exactly this:
     """
     inputs = random_tensors((2, 4, 8), (2, 5, 8), (2, 5, 3))
     leaves = [tensor.requires_grad_() for tensor in inputs]
@@ -729,11 +781,13 @@ def fitted_exponent(sizes, values) -> float:
     return float(np.polyfit(np.log(sizes), np.log(values), 1)[0])
 
 
+@shows()
 def step_what_it_costs():
     """What it costs
 
-    n tokens have n² pairs. Time and memory grow with the square of the length; this is the price for
-    reaching everything in one step, and why long texts are hard. One head of width 64:
+    n tokens have n² pairs. The time grows with the square of the length, and so does the memory of these
+    lines, which keep all weights for the backward pass (lesson 2 meets a kernel that doesn't). It is the
+    price for reaching everything in one step, and why long texts are hard. One head of width 64:
     """
     lengths = [128, 256, 512, 1024, 2048]
     inputs = [torch.randn(3, 1, n, 64, requires_grad=True).unbind() for n in lengths]
@@ -748,12 +802,19 @@ def step_what_it_costs():
     return table("n", "milliseconds", "MiB kept for backward", rows=rows), fit, figure
 
 
+@shows()
 def step_broken_on_purpose():
     """Broken on purpose
 
-    Six mistakes that run without an error, return the right shapes, and train to something. Each is put
-    through the proofs of step 4; the statement that it fails is what to test first in your own code.
+    Six mistakes that run without an error and return the right shapes. The table shows what each does to
+    the weights of three tokens under a causal mask in which token 1 may see nothing. Then each goes
+    through the proofs of step 4: the statement that it fails is what to test first in your own code.
     """
+    query, key, value = random_tensors((3, 16), (3, 16), (3, 16), seed=3)
+    mask = causal_mask(3).index_fill(0, torch.tensor(1), False)
+    variants = [("right", scaled_dot_product_attention), *MISTAKES.items()]
+    rows = [(text.partition(":")[0], *map(numbers, variant(query, key, value, mask)[1]))
+            for text, variant in variants]
     caught_by = {
         attention_without_scaling: "The weights are softmax",
         attention_divided_by_d_k: "The weights are softmax",
@@ -764,6 +825,7 @@ def step_broken_on_purpose():
     }
     for mistake, statement in caught_by.items():
         check_caught(mistake.__name__, prove_attention(mistake), statement)
+    return table("mistake", "token 0", "token 1 (blind)", "token 2", rows=rows)
 
 
 def step_what_next():
@@ -789,10 +851,11 @@ def draw_reach(reach: dict[str, list[float]]):
     for marker, (name, norms) in zip("osD^", reach.items()):
         axes.loglog(DISTANCES, norms, marker=marker, label=name, base=2)
     axes.set_yscale("log")
-    axes.set_ylim(1e-16, 10)
+    axes.set_xticks(DISTANCES, DISTANCES)
+    axes.set_ylim(1e-16, 10)  # below, nothing is left that float64 could add to a 1
     axes.set_xlabel("n, steps back")
     axes.set_ylabel("gradient norm (mean of 8 seeds)")
-    axes.set_title("The path through time loses the gradient, the path through attention dilutes it")
+    axes.set_title("Recurrence loses the gradient unless its gate is open; attention dilutes it")
     axes.legend()
     return figure
 
@@ -809,7 +872,7 @@ def draw_scaling(rows):
         panel.set_ylabel(name)
         panel.set_ylim(0)
     axes[1].set_title("Unscaled, one key takes all")
-    axes[2].set_title("… and the gradient goes")
+    axes[2].set_title("… and most queries lose their gradient")
     for panel in axes:
         panel.set_xticks(widths, widths)
         panel.minorticks_off()
@@ -822,7 +885,8 @@ def draw_attention(itself, cross, masked):
     figure, axes = canvas(columns=3, width=12, height=4.2)
     heatmap(axes[0], itself, SENTENCE, SENTENCE, "Self: both “the” ask and answer alike", True)
     heatmap(axes[1], cross, TRANSLATION, SENTENCE, "Cross: French asks, English answers", True)
-    heatmap(axes[2], masked, SENTENCE, SENTENCE, "Causal: nothing above the diagonal", True)
+    hidden = masked.masked_fill(~causal_mask(6), math.nan)
+    heatmap(axes[2], hidden, SENTENCE, SENTENCE, "Causal: nothing above the diagonal", True)
     for panel in axes:
         panel.set_xlabel("key")
         panel.set_ylabel("query")

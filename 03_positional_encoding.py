@@ -4,10 +4,11 @@ Attention sees a set: shuffle the words and every answer stays the same. So each
 vector for its position added, a pattern of waves from fast to slow:
 
     x_p = √d_model · embedding(token_p) + PE(p)
-    PE(p, 2i) = sin(p / 10000^(2i/d_model)),  PE(p, 2i+1) = cos(same)      section 3.5
+    PE(p, 2i)     = sin(p / 10000^(2i / d_model))
+    PE(p, 2i + 1) = cos(p / 10000^(2i / d_model))
 
-Or queries and keys are rotated by their position (rotary), so that only the offset counts. Lessons 1
-and 2 built the attention used here; lesson 4 puts a block around it.
+(Section 3.5.) Or queries and keys are rotated by their position (rotary), so that only the offset
+counts. Lessons 1 and 2 built the attention used here; lesson 4 puts a block around it.
 """
 
 import math
@@ -402,7 +403,7 @@ def prove_rotary(implementation) -> list[Proof]:
     query, key = (x.float() for x in random_tensors((1, 1, 20, 8), (1, 1, 20, 8)))
 
     def turns_pairs():
-        """Seen as complex numbers, pair i at position p is multiplied by e^(i·p·f)."""
+        """Seen as complex numbers, pair j at position p is multiplied by e^(i·p·f_j)."""
         pairs = torch.view_as_complex(query.double().unflatten(-1, (4, 2)))
         turned = torch.view_as_real(pairs * torch.exp(1j * angles(20, 8))).flatten(-2)
         wrong = {text: kind(8, 40)(query) for text, kind in ROTARY_MISTAKES.items()}
@@ -460,13 +461,14 @@ GRADED = {
 # ------------------------------------------------------------------ the steps
 
 
+@shows(TokenEmbedding)
 def step_text_to_vectors():
     """From text to vectors
 
     A tokenizer cuts the text and numbers the pieces. A number alone says nothing (word 6 is not twice word
-    3), so each becomes a vector: as one-hot, V numbers, at the same distance from all others; or as
-    embedding, D learned numbers, where words can be near or far. Multiplying a one-hot vector with
-    a matrix picks a row, so the embedding is a lookup, and never stores the zeros.
+    3), so each becomes a vector: as one-hot, V numbers, √2 apart from every other word; or as embedding,
+    D learned numbers, where words can be near or far (ours are still random). Multiplying a one-hot
+    vector with a matrix picks a row, so the embedding is a lookup, and never stores the zeros.
     """
     tokenizer = Tokenizer([SENTENCE])
     ids = torch.tensor([tokenizer.encode(SENTENCE)])  # (1, L)
@@ -476,7 +478,11 @@ def step_text_to_vectors():
     x = SinusoidalPositionalEncoding(16)(vectors)  # (1, L, D)
     looked_up = one_hot @ embedding.weight * math.sqrt(16)
     check("lookup = one-hot · W · √d_model", torch.equal(looked_up, vectors))
-    check("decode(encode(text)) is the text", tokenizer.decode(ids[0].tolist()) == SENTENCE)
+    alike, unlike = (torch.pdist(x.double()) for x in (torch.eye(len(tokenizer)), embedding.weight))
+    check("one-hot: all words equally far apart, embedding: not",
+          alike.std() < 1e-12 and unlike.std() > 0.01,
+          f"{alike.min():.2f}; {unlike.min():.2f} to {unlike.max():.2f}")
+    check_all(prove_tokenizer(Tokenizer) + prove_embedding(TokenEmbedding))
     return table("stage", "shape", "the first word", rows=[
         ("tokens", "6", SENTENCE.split()[0]),
         ("ids", shape(ids), ids[0, 0].item()),
@@ -491,7 +497,8 @@ def step_no_order():
 
     Shuffle the words, and self-attention gives every word the very output it had before: “dog bites man”
     is “man bites dog”. A causal decoder is different. Its mask lets a word see those before it, so the
-    number of visible words tells it something about its place; but those it sees remain a set.
+    number of visible words tells it something about its place. For one layer those it sees remain a set;
+    a second layer sees what the first made of each place, and so gets a trace of the order.
     """
     (x,) = random_tensors((1, 6, 16))
     attention = MultiHeadAttention(16, 4).double()
@@ -507,6 +514,10 @@ def step_no_order():
     swapped = x[:, [1, 0, 2, 3, 4, 5]]
     last, same = (attention(v, v, v, mask)[0][:, -1] for v in (x, swapped))
     check("… but not the order of the words before", largest_difference(last, same) < 1e-12)
+    first, second = (attention(v, v, v, mask)[0] for v in (x, swapped))
+    last, other = (attention(v, v, v, mask)[0][:, -1] for v in (first, second))
+    gap = largest_difference(last, other)
+    check("… unless a second layer follows", gap > 1e-4, f"difference {gap:.0e}")
 
 
 @shows(angles, sinusoids)
@@ -516,15 +527,19 @@ def step_the_formula():
     Position p could be one number, but 500 would drown every other. It could be binary digits: the last
     flips at every step, the one before at every second, … The waves are a smooth version of that. Pair i
     turns with frequency 10000^(−2i/d_model), like the hands of a clock: sine and cosine together say where
-    the hand stands. The slowest pair is so slow that no two positions look alike.
+    the hand stands. Fast hands repeat and slow ones hardly move; together, no two positions look alike.
+    `start` in the proofs below is the position of the first token, for when a text is written on.
     """
     table_of_waves = sinusoids(512, 64)
     frequencies = angles(2, 64)[1]
     wavelengths = 2 * math.pi / frequencies
     apart = torch.pdist(table_of_waves).min().item()
-    shortest, longest = wavelengths[0].item(), wavelengths[-1].item()
+    shortest = wavelengths[0].item()
     check("the first wavelength is 2π", abs(shortest - 2 * math.pi) < 1e-9)
-    check("the last nears 10000 · 2π", longest < 10000 * 2 * math.pi, f"{longest:,.0f} at d_model 64")
+    limit = 10000 * 2 * math.pi
+    wider = [2 * math.pi / angles(2, width)[1, -1].item() / limit for width in (64, 256, 1024)]
+    check("the last nears 10000 · 2π as d_model grows: 64, 256, 1024",
+          wider == sorted(wider) and 0.97 < wider[-1] < 1, numbers(wider))
     check("all 512 positions differ", apart > 0.5, f"closest pair {apart:.2f} apart")
     check_all(prove_sinusoidal(SinusoidalPositionalEncoding))
     return [Picture("positional_encoding_heatmap.png", draw_waves(table_of_waves[:50])),
@@ -546,8 +561,7 @@ def step_relative_position():
 
     sin(a + b) and cos(a + b) are mixtures of sin a and cos a, and the mixture depends on b alone. So
     PE(p + k) = R_k · PE(p), with one matrix for all p: a linear layer can learn “k words back”. It also
-    follows that PE(p) · PE(p + k) depends on k alone. It is largest at k = 0 and falls with the distance,
-    in waves, the same to both sides.
+    follows that PE(p) · PE(p + k) depends on k alone: largest at k = 0, and the same to both sides.
     """
     waves = sinusoids(200, 64)
     for k in (1, 7, 100):
@@ -556,70 +570,87 @@ def step_relative_position():
     products = waves @ waves.T
     along = max(products.diagonal(k).std().item() for k in range(100))
     check("PE(p) · PE(p + k) depends on k alone", along < 1e-12, f"{along:.0e}")
-    return Picture("positional_encoding_distance.png", draw_distance(products[100]))
+    around = products[100]  # k = −100 … 99
+    check("… largest at k = 0", around.argmax() == 100)
+    check("… the same to both sides", largest_difference(around[1:100], around[101:].flip(0)) < 1e-12)
+    return Picture("positional_encoding_distance.png", draw_distance(around))
 
 
 INITIALISATIONS = {
-    "nn.Embedding's default": lambda v, d: torch.randn(v, d),
+    "PyTorch, N(0, 1)": lambda v, d: torch.randn(v, d),
     "Xavier": lambda v, d: nn.init.xavier_uniform_(torch.empty(v, d)),
-    "ours, std d_model^−0.5": lambda v, d: TokenEmbedding(v, d).weight.detach(),
+    "ours, N(0, 1/D)": lambda v, d: TokenEmbedding(v, d).weight.detach(),
 }
 
 
-def train_position_task(weight: Tensor, scale: float, steps: int = 100) -> float:
-    """How often a linear layer, after a few steps, reads the position off token + position."""
+def read_off(weight: Tensor, scale: float, what: str, steps: int = 100) -> float:
+    """How often a linear layer, after a few steps, reads the token or the position off their sum."""
     vocab_size, d_model = weight.shape
-    embedding, readout = nn.Parameter(weight.clone()), nn.Linear(d_model, 16)
+    embedding, waves = nn.Parameter(weight.clone()), sinusoids(16, d_model).float()
+    readout = nn.Linear(d_model, vocab_size if what == "token" else 16)
     optimizer = torch.optim.Adam([embedding, *readout.parameters()], lr=3e-3)
-    waves = sinusoids(16, d_model).float()
-    for _ in range(steps):
-        tokens = torch.randint(vocab_size, (32, 16))
+
+    def answers(batch: int) -> tuple[Tensor, Tensor]:
+        tokens = torch.randint(vocab_size, (batch, 16))
         logits = readout(scale * F.embedding(tokens, embedding) + waves)
-        loss = F.cross_entropy(logits.transpose(1, 2), torch.arange(16).expand(32, 16))
+        return logits, tokens if what == "token" else torch.arange(16).expand(batch, 16)
+
+    for _ in range(steps):
+        logits, wanted = answers(32)
+        loss = F.cross_entropy(logits.transpose(1, 2), wanted)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    tokens = torch.randint(vocab_size, (500, 16))
-    found = readout(scale * F.embedding(tokens, embedding) + waves).argmax(-1)
-    return (found == torch.arange(16)).float().mean().item()
+    logits, wanted = answers(500)
+    return (logits.argmax(-1) == wanted).float().mean().item()
 
 
+@shows()
 def step_how_big():
     """How big? Why × √d_model
 
-    Token and position are added, so the larger one drowns the other. And the same matrix is used twice: at
-    the end, its rows are multiplied with x to give the logits. There, numbers of size 1 are far too
-    large: logits with a spread of √d_model, and a first loss far above ln V. Rows of length 1 (std
-    d_model^−0.5) start near ln V, but going in they are √d_model times too small; hence the factor.
-    Measured for V = 1000, d_model = 64: how large the token's vector is beside the position's, how often
-    the position can be read off the sum after 100 steps, and the first loss (ln 1000 = 6.91).
+    The embedding's matrix is used twice. At the end of the model its rows are multiplied with x, and the
+    products (logits) say how well each token fits. There, numbers of size 1 are far too large: logits with
+    a spread of √d_model, and a first loss far above ln V, the loss of guessing. Rows of length 1 (std
+    d_model^−0.5) start near ln V; but going in, they are much smaller than the waves. The factor √d_model
+    brings both to one size, so that both count in the first products of queries and keys.
+
+    Measured for V = 200, d_model = 64: the size of the token's vector over that of the position's; how
+    often a linear layer, trained for 100 steps, reads token or position off their sum; the first loss. The
+    token can be read at every size, the position only while the token isn't far larger: there is room for
+    the factor, and not for PyTorch's default times the factor.
     """
     waves = sinusoids(16, 64).pow(2).mean().sqrt().item()
     rows, facts = [], {}
     for name, make in INITIALISATIONS.items():
-        weight = make(1000, 64)
+        weight = make(200, 64)
         logits = F.layer_norm(torch.randn(500, 64), (64,)) @ weight.T
-        loss = F.cross_entropy(logits, torch.randint(1000, (500,))).item()
-        for factor, scale in (("1", 1.0), ("√d_model", 8.0)):
+        loss = F.cross_entropy(logits, torch.randint(200, (500,))).item()
+        for factor, scale in (("1", 1.0), ("√D", 8.0)):
             ratio = scale * weight.pow(2).mean().sqrt().item() / waves
-            read = train_position_task(weight, scale)
-            rows.append((name, factor, ratio, f"{read:.0%}", loss))
-            facts[name, factor] = ratio, read, loss
+            token, position = (read_off(weight, scale, what) for what in ("token", "position"))
+            rows.append((name, factor, ratio, f"{token:.0%}", f"{position:.0%}", loss))
+            facts[name, factor] = ratio, token, position, loss
     default, _, ours = INITIALISATIONS
-    check("ours × √d_model: token and position differ by less than a factor 2",
-          facts[ours, "√d_model"][0] < 2, f"{facts[ours, '√d_model'][0]:.2f}")
-    check("the default × √d_model drowns the position",
-          facts[default, "√d_model"][1] < facts[ours, "√d_model"][1] / 2)
-    check("the default starts far above ln V", facts[default, "1"][2] > 2 * math.log(1000))
-    return table("initialisation", "×", "token / position", "position read", "first loss",
-                 rows=rows)
+    plain, scaled = facts[ours, "1"], facts[ours, "√D"]
+    check("ours: only × √D are token and position within a factor 2",
+          plain[0] < 0.5 < scaled[0] < 2, f"{plain[0]:.2f} and {scaled[0]:.2f}")
+    check("the token is read at every size", min(fact[1] for fact in facts.values()) > 0.99)
+    by_size = [position for _, _, position, _ in sorted(facts.values())]
+    check("the larger the token, the less often the position", by_size == sorted(by_size, reverse=True))
+    check("the default × √D drowns the position", facts[default, "√D"][2] < 0.5 * scaled[2])
+    check("the default starts far above ln V, ours within 1 of it",
+          facts[default, "1"][3] > 2 * math.log(200) and abs(plain[3] - math.log(200)) < 1,
+          f"ln V = {math.log(200):.2f}")
+    header = "initialisation", "×", "token / position", "token read", "position read", "loss"
+    return table(*header, rows=rows)
 
 
 @shows(LearnedPositionalEncoding.forward, check_positions)
 def step_learned_positions():
     """Learned positions, and where they end
 
-    Instead of waves, one trained vector a position, as in BERT and GPT-2. The paper found no difference.
+    Instead of waves, one trained vector a position, as in BERT and GPT-2. The paper found both nearly equal.
     A table has an end, though: position 512 of a table of 512 doesn't exist, and an error that says so
     is better than a wrong vector. Ours says the same for the waves' table.
     """
@@ -698,6 +729,7 @@ def train_two_back(scheme: str, steps: int = 500) -> list[float]:
         return (model(tokens).argmax(-1) == wanted).float().mean(0).tolist()
 
 
+@shows(OneLayer.forward)
 def step_longer_than_seen():
     """Longer than seen
 
@@ -705,23 +737,27 @@ def step_longer_than_seen():
     How often it is right, for positions it was trained on and for those beyond. Random guessing gives 10 %.
 
     It is mostly bad, and that is the honest state of it. Learned vectors past 16 were never trained. Waves
-    exist there, but the layer has not met these sums. Rotary scores know only offsets and degrade
-    least; what changes for them is the number of words that compete. What the field does: train on longer
-    texts; penalise distance (ALiBi, Press et al. 2022); slow the rotation down (position interpolation,
-    Chen et al. 2023).
+    exist there, but the layer has not met these sums. Rotary scores know only offsets, and hold out
+    longest; but offsets past 15 were never trained either, and 21 and 40 look like 2 to the fastest pairs:
+    when they first occur, the curve drops. What the field does: train on longer texts; penalise distance
+    (ALiBi, Press et al. 2022); slow the rotation down (position interpolation, Chen et al. 2023).
     """
     curves = {scheme: train_two_back(scheme) for scheme in SCHEMES}
-    parts = [(2, 16), (16, 24), (24, 32), (32, 64)]
+    end = TRAINED_LENGTH
+    parts = [(2, end), (end, end + 8), (end + 8, end + 16), (end + 16, 64)]
     rows = [(scheme, *(f"{sum(c[a:b]) / (b - a):.0%}" for a, b in parts))
             for scheme, c in curves.items()]
-    seen = {scheme: sum(c[2:16]) / 14 for scheme, c in curves.items()}
+    seen = {scheme: sum(c[2:end]) / (end - 2) for scheme, c in curves.items()}
     check("without positions it fails even where it was trained", seen["none"] < 0.6)
     check("with any of the three it solves the trained lengths",
           min(seen[scheme] for scheme in SCHEMES[1:]) > 0.95)
+    beyond = {scheme: sum(c[end:]) for scheme, c in curves.items()}
+    check("beyond them rotary is best", max(beyond, key=beyond.get) == "rotary")
     figure = Picture("positional_encoding_longer.png", draw_longer(curves))
     return table("positions", *(f"{a + 1} to {b}" for a, b in parts), rows=rows), figure
 
 
+@shows()
 def step_compared():
     """Absolute and relative, side by side
 
@@ -741,22 +777,33 @@ def step_compared():
     ])
 
 
+@shows(CosineExponentOffByOne, StartIgnored)
 def step_broken_on_purpose():
     """Broken on purpose
 
-    A cosine with its own exponent still draws pretty waves, but its pairs don't turn together, so no
-    rotation leads from p to p + k. A decoder that forgets where it is gives every new token position 0: in
-    training all is well, for there all positions come at once, and only the decoded text is bad.
+    A cosine with its own exponent still draws pretty waves, but sine and cosine no longer turn together:
+    the vectors change their length from place to place, and no rotation does that. A decoder that forgets
+    where it is gives every new token position 0. In training, where all positions come at once, nothing
+    is wrong; token by token, everything is.
     """
-    waves = CosineExponentOffByOne(64, 200).table.double()
-    gap = largest_difference(waves[:100] @ rotation(7, 64).T, waves[7:107])
-    check("with the cosine's exponent off by one, PE(p + 7) ≠ R_7 · PE(p)",
-          gap > 0.1, f"largest difference {gap:.2f}")
-    check_caught("CosineExponentOffByOne", prove_sinusoidal(CosineExponentOffByOne),
-                 "Every number is that of")
+    for name, kind in (("right", SinusoidalPositionalEncoding), ("broken", CosineExponentOffByOne)):
+        lengths = kind(64, 200).table.norm(dim=1)
+        spread = (lengths.max() - lengths.min()).item()
+        check(f"{name}: the vectors of 200 positions are {'equally' if name == 'right' else 'not equally'} "
+              "long", (spread < 1e-4) == (name == "right"), f"spread {spread:.1e}")
+    x = torch.randn(1, 6, 16)
+    rows = []
+    for name, kind in (("right", SinusoidalPositionalEncoding), ("start ignored", StartIgnored)):
+        encoding = kind(16)
+        whole = largest_difference(encoding(x), SinusoidalPositionalEncoding(16)(x))
+        single = torch.cat([encoding(x[:, [p]], start=p) for p in range(6)], dim=1)
+        rows.append((name, whole, largest_difference(single, SinusoidalPositionalEncoding(16)(x))))
+    check("start ignored: right at once, wrong token by token", rows[1][1] == 0 and rows[1][2] > 1)
+    check_caught("CosineExponentOffByOne", prove_sinusoidal(CosineExponentOffByOne), "Every number")
     check_caught("StartIgnored", prove_sinusoidal(StartIgnored), "With start = 7")
     check_caught("RotaryStartIgnored", prove_rotary(RotaryStartIgnored), "With start = 7")
     check_caught("EmbeddingNotScaled", prove_embedding(EmbeddingNotScaled), "It equals one-hot")
+    return table("error of the positions", "all at once", "token by token", rows=rows)
 
 
 def step_what_next():
@@ -765,9 +812,10 @@ def step_what_next():
     Read: sinusoids and RotaryPositionalEncoding.forward, side by side: the same angles, once added, once
     turned.
 
-    Change: (1) the base 10000 in angles to 10: the slowest pair comes round after 55 positions, and step 3
-    finds positions that look alike. (2) TRAINED_LENGTH to 32: every curve of step 8 holds out longer.
-    (3) In OneLayer drop the causal mask: without positions the accuracy falls to guessing.
+    Change: (1) the base 10000.0 in angles to 1.0: all hands turn alike, and step 3 finds positions that
+    nearly coincide. (2) TRAINED_LENGTH to 32: rotary positions then hold nearly to the end, learned ones
+    again to the last one trained. (3) In OneLayer drop the causal mask: step 8 gets harder, for rotary
+    positions most.
 
     Write it yourself: --template my_positions.py, then --grade my_positions.py.
     Next: python 04_transformer_block.py.
@@ -793,7 +841,7 @@ def draw_wavelengths(wavelengths: Tensor):
     axes[0].semilogy(wavelengths, marker="o", markersize=3)
     for value, name in (2 * math.pi, "2π"), (10000 * 2 * math.pi, "10000 · 2π"):
         axes[0].axhline(value, linestyle="--", color="gray")
-        axes[0].annotate(name, (1, value), xytext=(0, 4), textcoords="offset points")
+        axes[0].annotate(name, (24, value), xytext=(0, 4), textcoords="offset points")
     axes[0].set_ylim(3, 200_000)
     axes[0].set_title("Wavelengths grow from 2π towards 10000 · 2π")
     axes[0].set_xlabel("pair i")
@@ -803,14 +851,15 @@ def draw_wavelengths(wavelengths: Tensor):
         axes[1].plot(waves[:, 2 * pair], label=f"pair {pair}: {wavelengths[pair]:.0f} positions")
     axes[1].set_title("The sines of four pairs")
     axes[1].set_xlabel("position")
-    axes[1].legend(loc="lower right")
+    axes[1].set_ylim(-1.05, 1.75)
+    axes[1].legend(loc="upper center", ncols=2)
     return figure
 
 
 def draw_distance(products: Tensor):
     figure, axes = canvas(width=8, height=3.4)
     axes.plot(range(-100, 100), products)
-    axes.set_title("PE(p) · PE(p + k) falls with the distance, the same to both sides")
+    axes.set_title("PE(p) · PE(p + k) peaks at k = 0 and is the same to both sides")
     axes.set_xlabel("k")
     axes.set_ylabel("dot product")
     return figure
@@ -823,7 +872,7 @@ def draw_longer(curves: dict[str, list[float]]):
     axes.axvspan(3, TRAINED_LENGTH, color="gray", alpha=0.15)
     axes.annotate("trained", (4, 0.02))
     axes.set_ylim(0, 1.03)
-    axes.set_title("Past the trained lengths every scheme loses; rotary loses last")
+    axes.set_title("Past the trained lengths every scheme loses, rotary least")
     axes.set_xlabel("position")
     axes.set_ylabel("accuracy")
     axes.legend()

@@ -250,7 +250,7 @@ def canvas(rows: int = 1, columns: int = 1, width: float = 8.0, height: float = 
 def heatmap(axes, weights, rows=(), columns=(), title: str = "", numbers: bool = False) -> None:
     """Draw attention weights (T, S) on a colour scale fixed to 0–1, with a token at every tick.
 
-    Queries are the rows, from top to bottom; keys are the columns.
+    Queries are the rows, from top to bottom; keys are the columns. NaN leaves a cell blank.
     """
     weights = torch.as_tensor(weights).detach().cpu().float().numpy()
     height, width = weights.shape
@@ -263,7 +263,7 @@ def heatmap(axes, weights, rows=(), columns=(), title: str = "", numbers: bool =
     axes.grid(which="minor", color="white", linewidth=0.5)
     axes.spines[:].set_visible(False)
     axes.set_title(title)
-    for row, column in np.ndindex(height, width) if numbers else ():
+    for row, column in np.argwhere(~np.isnan(weights)) if numbers else ():
         weight = weights[row, column]
         colour = "white" if weight > 0.5 else "#262626"
         axes.text(column, row, f"{weight:.2f}", ha="center", va="center", color=colour)
@@ -425,7 +425,8 @@ class Narrator:
         text = Syntax("", "python", theme="ansi_dark", background_color="default").highlight(code)
         for line in text.split(allow_blank=False) if code else ():
             self.console.print(Text("  ").append(line), soft_wrap=True)
-        self.console.print()
+        if code:
+            self.console.print()
 
     def show(self, shown: Any) -> None:
         """Print or save what a step returned: text, a table, a picture, or several of them."""

@@ -317,7 +317,7 @@ def test_wrong_attempts_get_the_diagnosis_and_the_rest_is_still_graded(tmp_path,
     said = " ".join(process.stdout.split())
     for hint in (
         "subtract the largest score before exp()",
-        "the scores aren't divided by √d_k",
+        "not divided by √d_k",
         "KeyError: 'what mask'",
         "still running after 10 s",
         "it is reversed: True means may attend",
