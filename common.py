@@ -346,8 +346,8 @@ def progress(label: str, total: int) -> Iterator[Callable[[int, str], None]]:
     """Inside `with`, report(done, text) moves a bar; without a terminal it prints every tenth."""
     console = make_console()
     if console.is_terminal:
-        bar = BarColumn(20)
-        columns = TextColumn("{task.description}", markup=False), bar, TimeRemainingColumn()
+        text = TextColumn("{task.description}", markup=False)
+        columns = BarColumn(12), text, TimeRemainingColumn()
         with Progress(*columns, console=console, refresh_per_second=4) as live:
             task = live.add_task(label, total=total)
             yield lambda done, text: live.update(
