@@ -872,7 +872,7 @@ def draw_scaling(rows):
         panel.set_ylabel(name)
         panel.set_ylim(0)
     axes[1].set_title("Unscaled, one key takes all")
-    axes[2].set_title("… and most queries lose their gradient")
+    axes[2].set_title("… most lose their gradient")
     for panel in axes:
         panel.set_xticks(widths, widths)
         panel.minorticks_off()

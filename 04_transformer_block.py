@@ -1068,16 +1068,16 @@ def step_what_next():
 
 def draw_through_the_layers(curves):
     figure, axes = canvas(columns=2, width=10, height=3.8)
-    layers = range(1, DEPTH + 1)
+    blocks = range(1, DEPTH + 1)
     for marker, (name, (grads, apart)) in zip("xsD^", curves.items(), strict=True):
-        axes[0].semilogy(layers, grads, marker=marker, label=name)
-        axes[1].semilogy(layers, apart, marker=marker, label=name)
+        axes[0].semilogy(blocks, grads, marker=marker, label=name)
+        axes[1].semilogy(blocks, apart, marker=marker, label=name)
     axes[0].set_title("Without path and norm the gradient dies")
-    axes[0].set_ylabel("gradient norm at the layer's input")
+    axes[0].set_ylabel("gradient norm at the block's input")
     axes[1].set_title("Without the path all tokens become one")
     axes[1].set_ylabel("share that differs between tokens")
     for panel in axes:
-        panel.set_xlabel("layer")
+        panel.set_xlabel("block")
     axes[1].legend(loc="center right")
     return figure
 
@@ -1100,8 +1100,8 @@ def draw_warmup(runs, starts):
     axes[1].set_title("At full speed from the start,\nonly post-norm fails")
     axes[1].set_xlabel("step")
     axes[1].set_ylabel("loss (mean of 10 steps)")
-    for panel in axes:
-        panel.legend()
+    axes[0].legend()
+    axes[1].legend(loc="center right", bbox_to_anchor=(1, 0.42))
     return figure
 
 

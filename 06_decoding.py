@@ -4,7 +4,7 @@ The model gives a probability to every next token. An answer has to be made of t
 each time (greedy), by keeping several beginnings alive (beam search), or by drawing (sampling, with the
 distribution sharpened or cut):
 
-    P(y | source) = Π P(y_t | y_1 … y_{t−1}, source)          log P = a sum over the tokens
+    log P(y | source) = Σ log P(y_t | y_1 … y_{t−1}, source)
 
 All tokens before the new one were computed already; a cache of their keys and values saves doing it again.
 Lesson 5 trained the model that is used here.
@@ -148,9 +148,12 @@ class CachedDecoding:
 
     @torch.no_grad()
     def step(self, tokens: Tensor) -> Tensor:
-        return self.model.decode(tokens[:, None], self.memory, self.src_mask, self.caches)[:, -1]
+        """The newest token of every answer (N,) → logits of the next ones (N, V)."""
+        logits = self.model.decode(tokens[:, None], self.memory, self.src_mask, self.caches)
+        return logits[:, -1]
 
     def reorder(self, rows: Tensor) -> None:
+        """Go on with these answers (M,)."""
         self.rows = len(rows)
         self.memory, self.src_mask = self.memory[rows], self.src_mask[rows]
         for cache in itertools.chain.from_iterable(self.caches):
@@ -257,27 +260,38 @@ def adjust_logits(
     2018). top_p keeps the fewest likeliest tokens whose probabilities reach p, at least one (Holtzman
     et al. 2020). ValueError for a temperature below 0 or not finite, k below 0, p outside 0 … 1.
     """
+    check_sampling(temperature, top_k, top_p)
+    if temperature == 0:
+        return keep_likeliest(logits)
+    logits = logits - logits.amax(dim=-1, keepdim=True)  # or a tiny temperature overflows
+    logits = logits / temperature
+    if 0 < top_k < logits.shape[-1]:
+        kth = logits.topk(top_k, dim=-1).values[..., -1:]
+        logits = logits.masked_fill(logits < kth, -math.inf)
+    if top_p < 1:
+        ranked, order = logits.softmax(dim=-1).sort(dim=-1, descending=True, stable=True)
+        likelier = ranked.cumsum(dim=-1) - ranked  # the mass of all likelier tokens
+        cut = likelier >= top_p
+        cut[..., 0] = False  # at least one stays
+        cut = torch.zeros_like(cut).scatter(-1, order, cut)  # back to the tokens' order
+        logits = logits.masked_fill(cut, -math.inf)
+    return logits
+
+
+def check_sampling(temperature: float, top_k: int, top_p: float) -> None:
+    """ValueError, with the value, for an option out of range."""
     if not 0 <= temperature < math.inf:
         raise ValueError(f"temperature is {temperature}; it must be at least 0 and finite")
     if top_k < 0:
         raise ValueError(f"top_k is {top_k}; it must be at least 0")
     if not 0 <= top_p <= 1:
         raise ValueError(f"top_p is {top_p}; it must be 0 to 1")
-    if temperature == 0:
-        likeliest = torch.zeros_like(logits, dtype=torch.bool)
-        likeliest.scatter_(-1, logits.argmax(dim=-1, keepdim=True), True)
-        return torch.zeros_like(logits).masked_fill(~likeliest, -math.inf)
-    logits = (logits - logits.amax(dim=-1, keepdim=True)) / temperature  # ≤ 0: can't overflow to +∞
-    if 0 < top_k < logits.shape[-1]:
-        kth = logits.topk(top_k, dim=-1).values[..., -1:]
-        logits = logits.masked_fill(logits < kth, -math.inf)
-    if top_p < 1:
-        probabilities, order = logits.softmax(dim=-1).sort(dim=-1, descending=True, stable=True)
-        before = probabilities.cumsum(dim=-1) - probabilities  # the mass of all likelier tokens
-        cut = before >= top_p
-        cut[..., 0] = False
-        logits = logits.masked_fill(torch.zeros_like(cut).scatter(-1, order, cut), -math.inf)
-    return logits
+
+
+def keep_likeliest(logits: Tensor) -> Tensor:
+    """All mass on the likeliest token, the first of several."""
+    likeliest = logits.argmax(dim=-1, keepdim=True)
+    return torch.full_like(logits, -math.inf).scatter(-1, likeliest, 0.0)
 
 
 class Hypothesis(NamedTuple):
@@ -551,6 +565,48 @@ def prove_adjust_logits(implementation) -> list[Proof]:
                  always_keeps_one, can_change_nothing, refuses_nonsense)
 
 
+def prove_sample(implementation) -> list[Proof]:
+    """What holds for every sample(decoding, max_length, temperature, top_k, top_p, generator)."""
+    levels = random_tree(sources=8, depth=5)
+
+    def zero_is_greedy():
+        """Temperature 0 gives greedy's answers."""
+        found = implementation(TreeDecoding(levels), 5, temperature=0.0)
+        return agree(found, greedy_decode(TreeDecoding(levels), 5), 0)
+
+    def draws_in_proportion():
+        """20,000 draws are as frequent as the probabilities (chi-square at 0.001 %)."""
+        probabilities = torch.tensor([0.4, 0.3, 0.15, 0.1, 0.05])
+        generator = torch.Generator().manual_seed(0)
+        draws = implementation(Constant(probabilities.log(), 20000), 1, generator=generator)
+        counts = draws[:, 0].bincount(minlength=5).tolist()
+        statistic, limit = chi_square(counts, probabilities.tolist())
+        return Finding(statistic < limit, f"{statistic:.1f}, limit {limit:.1f}")
+
+    def cuts_the_tail():
+        """With top_k = 2 nothing but the two likeliest is drawn."""
+        generator = torch.Generator().manual_seed(0)
+        logits = torch.tensor([0.1, 0.4, 0.2, 0.2, 0.1]).log() + torch.tensor([0, 0, 0.1, 0, 0])
+        draws = implementation(Constant(logits, 500), 1, top_k=2, generator=generator)
+        return agree(draws.unique(), torch.tensor([1, 2]), 0)
+
+    def repeats():
+        """The same generator state gives the same answers, and another one others."""
+        answers = [implementation(TreeDecoding(levels), 5, generator=torch.Generator().manual_seed(seed))
+                   for seed in (1, 1, 2)]
+        same = agree(answers[0], answers[1], 0)
+        differs = not agree(answers[0], answers[2], 0).holds
+        return same if not same.holds else Finding(differs, diagnosis="pass the generator on")
+
+    def pads_after_eos():
+        """Nothing but PAD follows EOS."""
+        found = implementation(TreeDecoding(levels), 5, generator=torch.Generator().manual_seed(3))
+        behind = (found == EOS).cumsum(dim=1) - (found == EOS).int() > 0
+        return agree(found[behind], torch.zeros_like(found[behind]), 0)
+
+    return prove(zero_is_greedy, draws_in_proportion, cuts_the_tail, repeats, pads_after_eos)
+
+
 def prove_beam_search(implementation) -> list[Proof]:
     """What holds for every beam_search(decoding, width, max_length, length_penalty).
 
@@ -658,7 +714,9 @@ def prove_cached_decoding(implementation) -> list[Proof]:
 GRADED = {
     "greedy_decode": prove_greedy,
     "adjust_logits": prove_adjust_logits,
+    "sample": prove_sample,
     "beam_search": prove_beam_search,
+    "CachedDecoding": prove_cached_decoding,
 }
 
 
@@ -821,14 +879,14 @@ def speak(model: Transformer, rows: int = 1) -> CachedDecoding:
     return CachedDecoding(model, torch.full((rows, 1), BOS))
 
 
-@shows(train_speaker)
+@shows()
 def step_greedy_can_be_wrong(experiment: Experiment):
     """When greedy is wrong
 
     Nine sentences with known probabilities. Half of them begin with “the”, but what follows is uncertain,
     so each is rare; “a” is rarer and nearly always goes on with “cat”. A small model learns to speak like
-    this. Greedy takes “the” and can't go back. Beam search keeps “a” alive and finds the likeliest
-    sentence. Sampling says each sentence as often as the model believes in it.
+    this. Greedy takes “the” and can't go back. Beam search (next step) keeps “a” alive and finds the
+    likeliest sentence. Sampling says each sentence as often as the model believes in it.
     """
     model = experiment.speaker
     sentences = pad([[*words.encode(text), EOS] for text in TRUTH])
@@ -836,6 +894,7 @@ def step_greedy_can_be_wrong(experiment: Experiment):
     draws = sample(speak(model, 20000), 5, generator=torch.Generator().manual_seed(0))
     said = [words.decode(answer) for answer in draws.tolist()]
     greedy = words.decode(greedy_decode(speak(model), 5)[0].tolist())
+    likeliest = max(TRUTH, key=TRUTH.get)
     beam = words.decode(beam_search(speak(model), 3, 5, 0.0)[0][0].tokens)
     rows = [(text, f"{true:.3f}", f"{model_says:.3f}", f"{said.count(text) / 20000:.3f}",
              "greedy" if text == greedy else "beam" if text == beam else "")
@@ -843,8 +902,9 @@ def step_greedy_can_be_wrong(experiment: Experiment):
     gap = max(abs(p - q) for p, q in zip(believed, TRUTH.values(), strict=True))
     check("the model's probabilities are near the true ones", gap < 0.06, f"off by at most {gap:.3f}")
     check("greedy misses the likeliest sentence, beam search finds it",
-          greedy.startswith("the") and beam == "a cat", f"“{greedy}” and “{beam}”")
-    statistic, limit = chi_square([said.count(text) for text in TRUTH], believed)
+          greedy != likeliest == beam, f"“{greedy}” and “{beam}”")
+    counts = [said.count(text) for text in TRUTH]
+    statistic, limit = chi_square(counts, believed)
     check("20,000 draws are as frequent as the model's probabilities say (chi-square)",
           statistic < limit, f"{statistic:.1f}, limit {limit:.1f} at 0.001 %")
     return table("sentence", "true", "model", "drawn", "found by", rows=rows)
@@ -867,7 +927,7 @@ def chi_square(counts: list[int], probabilities: list[float]) -> tuple[float, fl
     return statistic, freedom * (1 - 2 / (9 * freedom) + 4.2649 * math.sqrt(2 / (9 * freedom))) ** 3
 
 
-@shows(Beam.grow, Beam.decided)
+@shows(Beam.grow)
 def step_beam_search(experiment: Experiment):
     """Beam search
 
@@ -879,32 +939,50 @@ def step_beam_search(experiment: Experiment):
     check_all(prove_beam_search(beam_search))
     trace: list[tuple[Candidate, str]] = []
     found = beam_search(speak(experiment.speaker), 3, 5, 0.0, trace)[0]
-    rows = [(words.decode(h.tokens), h.log_prob, f"{math.exp(h.log_prob):.3f}") for h in found]
+    check("the best hypothesis is the best of the finished ones",
+          found[0].log_prob == max(h.log_prob for h in found))
+    rows = [("    " * (len(candidate.tokens) - 1) + words.token_of[candidate.tokens[-1]],
+             f"{math.exp(candidate.log_prob):.3f}", fate)
+            for candidate, fate in sorted(trace, key=lambda part: tree_order(trace, part[0].tokens))
+            if fate != "pruned" or candidate.log_prob > math.log(0.05)]
     picture = Picture("decoding_beam_tree.png", draw_tree(trace))
-    return table("sentence", "log P", "P", rows=rows, title="width 3, α = 0"), picture
+    return table("width 3, α = 0", "P so far", "fate", rows=rows), picture
+
+
+def tree_order(trace: list[tuple[Candidate, str]], tokens: tuple[int, ...]) -> list[float]:
+    """Sorts a tree's nodes: each below the one it continues, the likelier first."""
+    log_probs = {candidate.tokens: candidate.log_prob for candidate, _ in trace}
+    return [-log_probs[tokens[: n + 1]] for n in range(len(tokens))]
 
 
 @shows()
 def step_wider_beams(experiment: Experiment):
-    """A wider beam is not always better
+    """A wider beam: likelier, not always better
 
     A wider beam finds answers that the model believes in more. That helps as far as the model is right.
-    Here it answers sequences of 17 and 18 digits, longer than it ever saw, with α = 0. From one width to
-    the next log P rises; whether the answers get better, the last column says.
+    Here it answers sequences of 17 and 18 digits, longer than it ever saw, with α = 0. From width to width
+    log P rises; whether more answers are right, the last column says. Some never end: they have no EOS
+    when max_length cuts them off.
     """
     batch, rows = experiment.batch(100, (17, 18)), []
-    long = (batch.src != PAD).sum(1) >= 17
-    src, wanted = batch.src[long], batch.tgt_out[long]
     for width in (1, 2, 4, 8):
-        found = beam_search(CachedDecoding(experiment.model, src), width, 24, 0.0)
-        mean = sum(hypotheses[0].log_prob for hypotheses in found) / len(found)
-        length = sum(len(hypotheses[0].tokens) - 1 for hypotheses in found) / len(found)
-        answers = best_answers(found).to(experiment.device)[:, : wanted.shape[1]]
-        exact = exactly_right(answers, wanted)
-        rows.append((width, mean, f"{length:.1f}", f"{exact.float().mean():.0%}"))
-    check("the widest beam finds likelier answers than width 1", rows[-1][1] >= rows[0][1],
-          f"mean log P {rows[0][1]:.2f} to {rows[-1][1]:.2f}")
-    return table("width", "mean log P", "mean length", "exact match", rows=rows)
+        found = beam_search(CachedDecoding(experiment.model, batch.src), width, 24, 0.0)
+        best = [hypotheses[0] for hypotheses in found]
+        mean = sum(hypothesis.log_prob for hypothesis in best) / len(best)
+        endless = sum(not hypothesis.finished for hypothesis in best)
+        answers = best_answers(found).to(experiment.device)
+        rows.append((width, mean, endless, int(right(answers, batch.tgt_out).sum())))
+    log_probs = [row[1] for row in rows]
+    check("log P rises with the width", log_probs == sorted(log_probs))
+    check("width 8 gets no more answers right than width 2 or 4",
+          rows[3][3] <= max(rows[1][3], rows[2][3]))
+    return table("width", "mean log P", "of 100: without EOS", "of 100: right", rows=rows)
+
+
+def right(answers: Tensor, wanted: Tensor) -> Tensor:
+    """answers (B, any) and wanted (B, T) → (B,): the whole answer is right, nothing behind it."""
+    length = wanted.shape[1]
+    return exactly_right(answers[:, :length], wanted) & (answers[:, length:] == PAD).all(dim=1)
 
 
 @shows(adjust_logits)
@@ -958,7 +1036,7 @@ def strategies(generator: torch.Generator) -> dict[str, Callable[[Decoding, int]
         return lambda decoding, limit: sample(decoding, limit, **options, generator=generator)
 
     def beam(width: int) -> Callable:
-        return lambda decoding, limit: best_answers(beam_search(decoding, width, limit))
+        return lambda decoding, limit: best_answers(beam_search(decoding, width, limit, 0.0))
 
     return {
         "greedy": greedy_decode,
@@ -984,11 +1062,14 @@ def step_all_strategies(experiment: Experiment):
     src, wanted = (tensor.repeat(5, 1) for tensor in (batch.src, batch.tgt_out))
     generator = torch.Generator(experiment.device).manual_seed(experiment.options.seed)
     for name, decode in strategies(generator).items():
-        started = time.perf_counter()
-        answers = decode(CachedDecoding(experiment.model, src), limit).to(experiment.device)
-        seconds = time.perf_counter() - started
+        times = []
+        for _ in range(1 if name.startswith("beam") else 3):
+            started = time.perf_counter()
+            answers = decode(CachedDecoding(experiment.model, src), limit).to(experiment.device)
+            times.append(time.perf_counter() - started)
+        seconds = min(times)
         total = log_probability(CachedDecoding(experiment.model, src), answers).mean().item()
-        exact = exactly_right(answers[:, : wanted.shape[1]], wanted) & ~answers[:, wanted.shape[1]:].any(1)
+        exact = right(answers, wanted)
         different = [len({tuple(answer) for answer in five}) for five in
                      answers.view(5, 200, -1).transpose(0, 1).tolist()]
         speed = (answers != PAD).sum().item() / seconds
@@ -996,13 +1077,13 @@ def step_all_strategies(experiment: Experiment):
     shown = [(name, f"{exact:.1%}", f"{total:.3f}", f"{different:.2f}", f"{speed:,.0f}")
              for name, exact, total, different, speed in rows]
     by_name = {name: values for name, *values in rows}
-    check("no strategy finds likelier answers than beam search", max(row[2] for row in rows)
+    check("no strategy found likelier answers than beam search", max(row[2] for row in rows)
           <= by_name["beam, width 4"][1] + 1e-4, f"mean log P {by_name['beam, width 4'][1]:.4f}")
     check("at temperature 2 the answers differ, and cutting the tail (top-p) mends some",
           by_name["temperature 2"][2] > by_name["temperature 2, top-p 0.9"][2]
           and by_name["temperature 2, top-p 0.9"][0] > by_name["temperature 2"][0])
     picture = Picture(experiment.file("decoding_strategies"), draw_strategies(rows))
-    return table("strategy", "exact match", "mean log P", "different of 5", "tokens/s", rows=shown), picture
+    return table("strategy", "exact match", "mean log P", "distinct of 5", "tokens/s", rows=shown), picture
 
 
 @shows(CacheNotReordered, AlwaysPositionZero)
@@ -1013,21 +1094,23 @@ def step_broken_on_purpose(experiment: Experiment):
     each goes on with another's past. If every new token is told that it stands at position 0, the model
     loses count. Neither crashes.
     """
-    batch = experiment.batch(100)
-    limit, rows = batch.tgt_out.shape[1], []
+    batch, longer = experiment.batch(100), experiment.batch(50, (17, 18)).src
+    greedy, beams = [], []
     for name, kind in {"right": CachedDecoding, "position always 0": AlwaysPositionZero}.items():
-        exact = exactly_right(greedy_decode(kind(experiment.model, batch.src), limit), batch.tgt_out)
-        rows.append((f"greedy: {name}", f"{exact.float().mean():.0%}"))
+        answers = greedy_decode(kind(experiment.model, batch.src), 20)
+        greedy.append((name, f"{right(answers, batch.tgt_out).float().mean():.0%}"))
     for name, kind in {"right": CachedDecoding, "cache not reordered": CacheNotReordered}.items():
-        longer = experiment.batch(50, (17, 18)).src
         found = beam_search(kind(experiment.model, longer), 4, 24, 0.0)
         answers = best_answers(found).to(experiment.device)
         told = torch.tensor([hypotheses[0].log_prob for hypotheses in found])
         true = log_probability(CachedDecoding(experiment.model, longer), answers).cpu()
-        rows.append((f"beam: {name}, its log P is wrong by", f"{(told - true).abs().mean():.3f}"))
+        beams.append((name, (told - true).abs().mean().item()))
+    check("cache not reordered: the beam's log P is not that of its answers",
+          beams[0][1] < 1e-3 and beams[1][1] > 0.05)
     check_caught("AlwaysPositionZero", prove_cached_decoding(AlwaysPositionZero), "The logits of every")
     check_caught("CacheNotReordered", prove_cached_decoding(CacheNotReordered), "After reorder")
-    return table("", "", rows=rows)
+    return (table("greedy", "exact match", rows=greedy),
+            table("beam, 17 and 18 digits", "log P off by", rows=beams))
 
 
 def step_your_input(experiment: Experiment):
@@ -1059,8 +1142,8 @@ def step_what_next(experiment: Experiment):
 
     Read: KeyValueCache and CachedDecoding, then generate and beam_search. Follow one token through them.
 
-    Change: (1) TRUTH: make “a cat” rarer than 0.14 and see who finds what. (2) length_penalty of the beam
-    to 2: longer answers win. (3) --input with a sequence of your own; --task copy, sort or sum.
+    Change: (1) TRUTH: “a cat” 0.13 and “no one” 0.29: another sentence is found. (2) In step_wider_beams
+    the α of 0.0 to 2.0: fewer answers end. (3) --input with a sequence of your own; --task copy, sort or sum.
 
     Write it yourself: --template my_decoding.py, then --grade my_decoding.py. This was the last lesson.
     You have built every part of a Transformer, trained it, and made it answer. From here: nanoGPT for a
@@ -1097,7 +1180,7 @@ def draw_tree(trace: list[tuple[Candidate, str]]):
     nodes = {candidate.tokens: candidate for candidate, _ in trace}
     fates = {candidate.tokens: fate for candidate, fate in trace}
     leaves = [tokens for tokens in nodes if not any(other[:-1] == tokens for other in nodes)]
-    leaves.sort(key=lambda tokens: [-nodes[tokens[: n + 1]].log_prob for n in range(len(tokens))])
+    leaves.sort(key=lambda tokens: tree_order(trace, tokens))
     height = {tokens: -place for place, tokens in enumerate(leaves)}
 
     def place(tokens: tuple[int, ...]) -> float:
@@ -1124,31 +1207,34 @@ def draw_tree(trace: list[tuple[Candidate, str]]):
     axes.set_ylim(min(height.values()) - 0.7, 0.7)
     axes.axis("off")
     axes.legend(loc="lower left")
-    axes.set_title("Beam of width 3: greedy's “the” splits up, “a cat” wins (numbers: P so far)")
+    axes.set_title("Beam of width 3: the likeliest beginning splits up, another one wins (numbers: P so far)")
     return figure
 
 
 def draw_distributions(adjusted: dict[str, Tensor]):
     figure, axes = canvas(columns=len(adjusted), width=12, height=2.8, sharey=True)
     for panel, (name, probabilities) in zip(axes, adjusted.items(), strict=True):
-        panel.bar(list("ABCDEFGH"), probabilities.tolist(),
-                  color=["C0" if p > 0 else "lightgray" for p in probabilities.tolist()])
+        panel.bar(list("ABCDEFGH"), adjusted["as it is"].tolist(), color="lightgray")
+        panel.bar(list("ABCDEFGH"), probabilities.tolist(), color="C0", width=0.5)
         panel.set_title(name)
         panel.set_xlabel("token")
     axes[0].set_ylabel("probability")
-    figure.suptitle("Temperature bends the whole distribution, top-k and top-p cut its tail")
+    figure.suptitle("Temperature bends the distribution, top-k and top-p cut its tail (grey: as it was)")
     return figure
 
 
 def draw_strategies(rows: list[tuple]):
-    figure, axes = canvas(columns=3, width=11, height=3.4, sharey=True)
+    figure, axes = canvas(columns=4, width=13, height=3.4, sharey=True)
     names = [row[0] for row in rows]
-    titles = ("exact match", 1), ("different answers of 5", 3), ("tokens per second", 4)
+    titles = ("exact match", 1), ("mean log P", 2), ("distinct answers of 5", 3), ("tokens per second", 4)
     for number, (panel, (title, part)) in enumerate(zip(axes, titles, strict=True)):
         bars = panel.barh(names, [row[part] for row in rows], color=f"C{number}")
-        form = "{:.1%}" if part == 1 else "{:.2f}" if part == 3 else "{:,.0f}"
+        form = {1: "{:.1%}", 2: "{:.2f}", 3: "{:.2f}", 4: "{:,.0f}"}[part]
         panel.bar_label(bars, [form.format(row[part]) for row in rows], padding=3, fontsize=8)
-        panel.set_xlim(0, 1.3 * max(row[part] for row in rows))
+        reach = 1.35 * max((row[part] for row in rows), key=abs)
+        panel.set_xlim(*sorted((0, reach)))
+        if part == 1:
+            panel.set_xticks([0, 0.5, 1])
         panel.set_xlabel(title)
     axes[0].invert_yaxis()
     figure.suptitle("One right answer: greedy is enough; heat makes errors, cutting the tail mends some")
