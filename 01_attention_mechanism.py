@@ -82,14 +82,18 @@ def scaled_dot_product_attention(
     set to 0 (section 5.4); pass 0 outside training. Raises TypeError for a mask that isn't boolean.
     """
     if mask is not None and mask.dtype != torch.bool:
-        raise TypeError(f"the mask is {mask.dtype}, not boolean (True = may attend)")
+        raise TypeError(
+            f"the mask is {mask.dtype}, not boolean (True = may attend)"
+        )
     d_k = query.shape[-1]
     scores = query @ key.transpose(-2, -1) / math.sqrt(d_k)  # (…, T, S)
     if mask is not None:
         scores = scores.masked_fill(~mask, -math.inf)
     weights = torch.softmax(scores, dim=-1)  # step 6 writes it by hand
     if mask is not None:
-        weights = weights.masked_fill(~mask, 0.0)  # where all is hidden: not NaN
+        weights = weights.masked_fill(
+            ~mask, 0.0
+        )  # where all is hidden: not NaN
     weights = F.dropout(weights, dropout)
     return weights @ value, weights
 
@@ -159,183 +163,6 @@ MISTAKES = {
 }
 
 
-# ------------------------------------------------------------------ the proofs
-
-
-def attention_in_numpy(query, key, value, mask=True):
-    """The formula in NumPy: output (…, T, any) and weights (…, T, S)."""
-    scores = query @ np.swapaxes(key, -2, -1) / np.sqrt(query.shape[-1])
-    scores = np.where(mask, scores, -np.inf)
-    exponentials = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    weights = exponentials / exponentials.sum(axis=-1, keepdims=True)
-    return weights @ value, weights
-
-
-def prove_softmax(implementation) -> list[Proof]:
-    """What holds for every softmax(scores, dim=-1)."""
-    (scores,) = random_tensors((2, 3, 5))
-
-    def sums_to_one():
-        """The weights sum to 1 along the chosen dimension."""
-        wrong = {"dim is ignored: use it for the maximum and the sum": softmax(scores).sum(1)}
-        return agree(implementation(scores, dim=1).sum(1), torch.ones(2, 5), 1e-12, wrong)
-
-    def equals_pytorch():
-        """It equals torch.softmax."""
-        return agree(implementation(scores), torch.softmax(scores, -1), 1e-12)
-
-    def survives_large_scores():
-        """Scores of 1,000 (float32) and of 100 (float16) don't overflow."""
-        large = torch.tensor([1000.0, 999.0, 0.0]), torch.tensor([100.0, 99.0, 0.0]).half()
-        found = torch.stack([implementation(scores).double() for scores in large])
-        expected = torch.softmax(torch.tensor([1.0, 0.0, -99.0]).double(), -1).expand(2, 3)
-        hint = "subtract the largest score before exp()"
-        return agree(found, expected, 1e-3)._replace(diagnosis=hint)
-
-    def survives_hidden_rows():
-        """A row that is −∞ throughout gets weights 0."""
-        hidden = scores.masked_fill(torch.arange(3)[:, None] == 1, -math.inf)
-        return agree(implementation(hidden)[:, 1], torch.zeros(2, 5), 0)
-
-    return prove(sums_to_one, equals_pytorch, survives_large_scores, survives_hidden_rows)
-
-
-def prove_attention(attention) -> list[Proof]:
-    """What holds for every attention(query, key, value, mask=None) → (output, weights)."""
-    query, key, value = inputs = random_tensors((2, 4, 8), (2, 5, 8), (2, 5, 3))
-    arrays = [tensor.numpy() for tensor in inputs]
-    mask = torch.ones(4, 5, dtype=torch.bool).tril()
-    blind = mask.index_fill(0, torch.tensor(1), False)  # query 1 may attend to nothing
-
-    def compare(part, mask, expected, rows=slice(None)):
-        """The output (part 0) or weights (part 1) against `expected`, known mistakes diagnosed."""
-        wrong = {text: broken(*inputs, mask)[part][:, rows] for text, broken in MISTAKES.items()}
-        other = scaled_dot_product_attention(*inputs, mask)[1 - part][:, rows]
-        wrong["return (output, weights), in this order"] = other
-        return agree(attention(*inputs, mask)[part][:, rows], expected, 1e-12, wrong)
-
-    def follows_the_formula():
-        """The weights are softmax(Q·Kᵀ / √d_k), as NumPy computes it."""
-        return compare(1, None, torch.from_numpy(attention_in_numpy(*arrays)[1]))
-
-    def equals_pytorch():
-        """The output equals that of PyTorch's function."""
-        return compare(0, None, F.scaled_dot_product_attention(*inputs))
-
-    def masks_like_pytorch():
-        """With a causal mask it equals PyTorch's function, too."""
-        return compare(0, mask, F.scaled_dot_product_attention(*inputs, attn_mask=mask))
-
-    def hidden_keys_get_zero():
-        """Hidden keys get weight 0, the weights of the others sum to 1."""
-        expected = attention_in_numpy(*arrays, mask.numpy())[1]
-        return compare(1, mask, torch.from_numpy(expected))
-
-    def hidden_keys_do_not_matter():
-        """Another key and value behind the mask changes nothing, bit for bit."""
-        changed_key, changed_value = key.clone(), value.clone()
-        changed_key[:, 3], changed_value[:, 3] = 9.0, -9.0  # hidden from queries 0, 1 and 2
-        before = attention(query, key, value, mask)[0]
-        after = attention(query, changed_key, changed_value, mask)[0]
-        seeing = (before != after)[:, :3].any(-1).any(0).nonzero().flatten().tolist()
-        figure = f"query {seeing[0]} sees key 3" if seeing else "queries 0 to 2 as before"
-        return Finding(not seeing, figure, "set the hidden scores to −∞, then take the softmax")
-
-    def blind_query_gets_zero():
-        """A query that may attend to nothing gets weights and output exactly 0."""
-        finding = compare(1, blind, torch.zeros(2, 5), rows=1)
-        return compare(0, blind, torch.zeros(2, 3), rows=1) if finding.holds else finding
-
-    def gradients_equal_pytorch():
-        """The gradients of query, key and value equal PyTorch's, also with a blind query."""
-        leaves = [tensor.clone().requires_grad_() for tensor in inputs]
-        ours = attention(*leaves, blind)[0].sin().sum()
-        theirs = F.scaled_dot_product_attention(*leaves, attn_mask=blind).sin().sum()
-        return agree(gradients(ours, leaves), gradients(theirs, leaves))
-
-    def survives_half_precision():
-        """In float16 and bfloat16 a blind query gets 0, too, and all gradients are finite."""
-        for kind in (torch.float16, torch.bfloat16):
-            leaves = [tensor.to(kind).requires_grad_() for tensor in inputs]
-            output, _ = attention(*leaves, blind)
-            finite = gradients(output.float().sin().sum(), leaves).isfinite().all()
-            if not finite or output[:, 1].any():
-                return Finding(False, str(kind), "mask with −∞, not with a large number")
-        return Finding(True)
-
-    def drops_weights():
-        """dropout=0.5 sets about half of the weights to 0 and doubles the others."""
-        zeros = torch.zeros(1, 100, 8, dtype=torch.float64)
-        weights = attention(zeros, zeros, zeros, dropout=0.5)[1]
-        share = (weights == 0).double().mean().item()
-        doubled = ((weights == 0) | ((weights - 0.02).abs() < 1e-12)).all().item()
-        return Finding(0.4 < share < 0.6 and doubled, f"{share:.0%}", "nn.functional.dropout does both")
-
-    return prove(
-        follows_the_formula,
-        equals_pytorch,
-        masks_like_pytorch,
-        hidden_keys_get_zero,
-        hidden_keys_do_not_matter,
-        blind_query_gets_zero,
-        gradients_equal_pytorch,
-        survives_half_precision,
-        drops_weights,
-    )
-
-
-def prove_causal_mask(implementation) -> list[Proof]:
-    """What holds for every causal_mask(length)."""
-
-    def looks_back_only():
-        """Position i may attend to j exactly where j ≤ i, as a boolean mask."""
-        found = implementation(5)
-        expected = torch.tensor([[j <= i for j in range(5)] for i in range(5)])
-        mistakes = {
-            "it is reversed: True means may attend": (~expected).int(),
-            "the diagonal is missing: a position may see itself": expected.tril(-1).int(),
-            "it is transposed: rows are queries, columns are keys": expected.T.int(),
-        }
-        if found.dtype != torch.bool:
-            return Finding(False, f"dtype {found.dtype}", "make it boolean")
-        return agree(found.int(), expected.int(), 0, mistakes)
-
-    return prove(looks_back_only)
-
-
-def prove_padding_mask(implementation) -> list[Proof]:
-    """What holds for every padding_mask(tokens, pad_id)."""
-    tokens = torch.tensor([[5, 6, 7, 0], [5, 0, 0, 0]])
-
-    def hides_padding():
-        """It is boolean (B, 1, 1, S): True for real tokens, False for padding."""
-        found = implementation(tokens, 0)
-        expected = torch.tensor([[1, 1, 1, 0], [1, 0, 0, 0]])[:, None, None]
-        mistakes = {
-            "it is reversed: True means may attend": 1 - expected,
-            "add two dimensions, for heads and queries": expected[:, 0, 0],
-            "the padding must be missing as a key (last axis), not as a query": expected.mT,
-        }
-        if found.dtype != torch.bool:
-            return Finding(False, f"dtype {found.dtype}", "make it boolean")
-        return agree(found.int(), expected, 0, mistakes)
-
-    def honours_pad_id():
-        """Another pad_id is honoured."""
-        found = implementation(tokens, 7)
-        return agree(found.int(), (tokens != 7).int()[:, None, None], 0)
-
-    return prove(hides_padding, honours_pad_id)
-
-
-GRADED = {
-    "softmax": prove_softmax,
-    "scaled_dot_product_attention": prove_attention,
-    "causal_mask": prove_causal_mask,
-    "padding_mask": prove_padding_mask,
-}
-
-
 # ------------------------------------------------------------------ the steps
 
 
@@ -370,7 +197,9 @@ LAYERS = {
 
 def gradient_from_the_past(layer: nn.Module, distance: int) -> float:
     """Norm of d(last output) / d(input `distance` steps back), along a random direction."""
-    inputs = torch.randn(1, distance + 1, 32, dtype=torch.float64, requires_grad=True)
+    inputs = torch.randn(
+        1, distance + 1, 32, dtype=torch.float64, requires_grad=True
+    )
     last = layer.double()(inputs)[0][0, -1]
     (gradient,) = torch.autograd.grad(last @ torch.randn_like(last), inputs)
     return gradient[0, 0].norm().item()
@@ -491,6 +320,7 @@ def softmax_facts(d_k: int, scaled: bool) -> tuple[float, float]:
     return entropy.item(), jacobian.norm(dim=(1, 2)).median().item()
 
 
+@shows(softmax_facts)
 def step_why_the_root():
     """Why divide by √d_k?
 
@@ -506,13 +336,30 @@ def step_why_the_root():
     plain = [softmax_facts(d_k, scaled=False) for d_k in widths]
     scaled = [softmax_facts(d_k, scaled=True) for d_k in widths]
     errors = [abs(v / d_k - 1) for v, d_k in zip(variances, widths)]
-    check("Var(q·k) = d_k within 5 %", max(errors) < 0.05, f"{max(errors):.1%} off")
+    check(
+        "Var(q·k) = d_k within 5 %",
+        max(errors) < 0.05,
+        f"{max(errors):.1%} off",
+    )
     rest = plain[-1][1] / scaled[-1][1]
-    check("undivided, the gradient of the median query is lost at d_k = 1024",
-          rest < 0.05, f"{rest:.1%} of the scaled one is left")
-    rows = [(d_k, v, *p, *s) for d_k, v, p, s in zip(widths, variances, plain, scaled)]
+    check(
+        "undivided, the gradient of the median query is lost at d_k = 1024",
+        rest < 0.05,
+        f"{rest:.1%} of the scaled one is left",
+    )
+    rows = [
+        (d_k, v, *p, *s)
+        for d_k, v, p, s in zip(widths, variances, plain, scaled)
+    ]
     figure = Picture("attention_scaling.png", draw_scaling(rows))
-    header = "d_k", "Var(q·k)", "entropy", "gradient", "÷ √d_k: entropy", "gradient"
+    header = (
+        "d_k",
+        "Var(q·k)",
+        "entropy",
+        "gradient",
+        "÷ √d_k: entropy",
+        "gradient",
+    )
     return table(*header, rows=rows), figure
 
 
@@ -542,6 +389,7 @@ def embed(words: list[str], d_model: int = 16) -> Tensor:
     return torch.randn(len(known), d_model)[[known.index(word) for word in words]]
 
 
+@shows()
 def step_who_asks_whom():
     """Self-attention and cross-attention
 
@@ -552,16 +400,44 @@ def step_who_asks_whom():
     wherever it stands (lesson 3 mends that).
     """
     english, french = embed(SENTENCE), embed(TRANSLATION)
-    self_output, itself = scaled_dot_product_attention(english, english, english)
-    cross_output, cross = scaled_dot_product_attention(french, english, english)
-    masked = scaled_dot_product_attention(english, english, english, causal_mask(6))[1]
-    check("both “the” get the same row of weights", torch.equal(itself[0], itself[4]))
+    self_output, itself = scaled_dot_product_attention(
+        english, english, english
+    )
+    cross_output, cross = scaled_dot_product_attention(
+        french, english, english
+    )
+    masked = scaled_dot_product_attention(
+        english, english, english, causal_mask(6)
+    )[1]
+    check(
+        "both “the” get the same row of weights",
+        torch.equal(itself[0], itself[4]),
+    )
     check("… and the same column", torch.allclose(itself[:, 0], itself[:, 4]))
     figure = draw_attention(itself, cross, masked)
-    return table("", "queries", "keys", "weights", "output", rows=[
-        ("self", "English (T = 6)", "English (S = 6)", shape(itself), shape(self_output)),
-        ("cross", "French (T = 7)", "English (S = 6)", shape(cross), shape(cross_output)),
-    ]), Picture("attention_weights.png", figure)
+    return table(
+        "",
+        "queries",
+        "keys",
+        "weights",
+        "output",
+        rows=[
+            (
+                "self",
+                "English (T = 6)",
+                "English (S = 6)",
+                shape(itself),
+                shape(self_output),
+            ),
+            (
+                "cross",
+                "French (T = 7)",
+                "English (S = 6)",
+                shape(cross),
+                shape(cross_output),
+            ),
+        ],
+    ), Picture("attention_weights.png", figure)
 
 
 @shows(causal_mask, padding_mask)
@@ -593,7 +469,10 @@ def step_masks_hide():
     before, after = (attend(v, v, v, mask)[0] for v in (x, other))
     same = torch.equal(before[:3], after[:3])
     check("another future: outputs 0 to 2 are the same bits", same)
-    check("… and outputs 3 to 5 are not", (before[3:] != after[3:]).any(dim=-1).all())
+    check(
+        "… and outputs 3 to 5 are not",
+        (before[3:] != after[3:]).any(dim=-1).all(),
+    )
     mask = padding_mask(torch.tensor([[5, 6, 7, PAD, PAD, PAD]]))[0, 0]
     before, after = (attend(x, v, v, mask)[0] for v in (x, other))
     same = torch.equal(before, after)
@@ -636,7 +515,9 @@ class AdditiveScore(nn.Module):
         self.v = nn.Linear(hidden, 1, bias=False)
 
     def forward(self, query: Tensor, key: Tensor) -> Tensor:
-        mixed = self.query(query)[:, :, None] + self.key(key)[:, None]  # (B, T, S, hidden)
+        mixed = (
+            self.query(query)[:, :, None] + self.key(key)[:, None]
+        )  # (B, T, S, hidden)
         return self.v(torch.tanh(mixed))[..., 0]  # (B, T, S)
 
 
@@ -841,6 +722,183 @@ def step_what_next():
     Write it yourself: python 01_attention_mechanism.py --template my_attention.py, fill in the file, then
     the same with --grade. Next: python 02_multi_head_attention.py.
     """
+
+
+# ------------------------------------------------------------------ the proofs
+
+
+def attention_in_numpy(query, key, value, mask=True):
+    """The formula in NumPy: output (…, T, any) and weights (…, T, S)."""
+    scores = query @ np.swapaxes(key, -2, -1) / np.sqrt(query.shape[-1])
+    scores = np.where(mask, scores, -np.inf)
+    exponentials = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    weights = exponentials / exponentials.sum(axis=-1, keepdims=True)
+    return weights @ value, weights
+
+
+def prove_softmax(implementation) -> list[Proof]:
+    """What holds for every softmax(scores, dim=-1)."""
+    (scores,) = random_tensors((2, 3, 5))
+
+    def sums_to_one():
+        """The weights sum to 1 along the chosen dimension."""
+        wrong = {"dim is ignored: use it for the maximum and the sum": softmax(scores).sum(1)}
+        return agree(implementation(scores, dim=1).sum(1), torch.ones(2, 5), 1e-12, wrong)
+
+    def equals_pytorch():
+        """It equals torch.softmax."""
+        return agree(implementation(scores), torch.softmax(scores, -1), 1e-12)
+
+    def survives_large_scores():
+        """Scores of 1,000 (float32) and of 100 (float16) don't overflow."""
+        large = torch.tensor([1000.0, 999.0, 0.0]), torch.tensor([100.0, 99.0, 0.0]).half()
+        found = torch.stack([implementation(scores).double() for scores in large])
+        expected = torch.softmax(torch.tensor([1.0, 0.0, -99.0]).double(), -1).expand(2, 3)
+        hint = "subtract the largest score before exp()"
+        return agree(found, expected, 1e-3)._replace(diagnosis=hint)
+
+    def survives_hidden_rows():
+        """A row that is −∞ throughout gets weights 0."""
+        hidden = scores.masked_fill(torch.arange(3)[:, None] == 1, -math.inf)
+        return agree(implementation(hidden)[:, 1], torch.zeros(2, 5), 0)
+
+    return prove(sums_to_one, equals_pytorch, survives_large_scores, survives_hidden_rows)
+
+
+def prove_attention(attention) -> list[Proof]:
+    """What holds for every attention(query, key, value, mask=None) → (output, weights)."""
+    query, key, value = inputs = random_tensors((2, 4, 8), (2, 5, 8), (2, 5, 3))
+    arrays = [tensor.numpy() for tensor in inputs]
+    mask = torch.ones(4, 5, dtype=torch.bool).tril()
+    blind = mask.index_fill(0, torch.tensor(1), False)  # query 1 may attend to nothing
+
+    def compare(part, mask, expected, rows=slice(None)):
+        """The output (part 0) or weights (part 1) against `expected`, known mistakes diagnosed."""
+        wrong = {text: broken(*inputs, mask)[part][:, rows] for text, broken in MISTAKES.items()}
+        other = scaled_dot_product_attention(*inputs, mask)[1 - part][:, rows]
+        wrong["return (output, weights), in this order"] = other
+        return agree(attention(*inputs, mask)[part][:, rows], expected, 1e-12, wrong)
+
+    def follows_the_formula():
+        """The weights are softmax(Q·Kᵀ / √d_k), as NumPy computes it."""
+        return compare(1, None, torch.from_numpy(attention_in_numpy(*arrays)[1]))
+
+    def equals_pytorch():
+        """The output equals that of PyTorch's function."""
+        return compare(0, None, F.scaled_dot_product_attention(*inputs))
+
+    def masks_like_pytorch():
+        """With a causal mask it equals PyTorch's function, too."""
+        return compare(0, mask, F.scaled_dot_product_attention(*inputs, attn_mask=mask))
+
+    def hidden_keys_get_zero():
+        """Hidden keys get weight 0, the weights of the others sum to 1."""
+        expected = attention_in_numpy(*arrays, mask.numpy())[1]
+        return compare(1, mask, torch.from_numpy(expected))
+
+    def hidden_keys_do_not_matter():
+        """Another key and value behind the mask changes nothing, bit for bit."""
+        changed_key, changed_value = key.clone(), value.clone()
+        changed_key[:, 3], changed_value[:, 3] = 9.0, -9.0  # hidden from queries 0, 1 and 2
+        before = attention(query, key, value, mask)[0]
+        after = attention(query, changed_key, changed_value, mask)[0]
+        seeing = (before != after)[:, :3].any(-1).any(0).nonzero().flatten().tolist()
+        figure = f"query {seeing[0]} sees key 3" if seeing else "queries 0 to 2 as before"
+        return Finding(not seeing, figure, "set the hidden scores to −∞, then take the softmax")
+
+    def blind_query_gets_zero():
+        """A query that may attend to nothing gets weights and output exactly 0."""
+        finding = compare(1, blind, torch.zeros(2, 5), rows=1)
+        return compare(0, blind, torch.zeros(2, 3), rows=1) if finding.holds else finding
+
+    def gradients_equal_pytorch():
+        """The gradients of query, key and value equal PyTorch's, also with a blind query."""
+        leaves = [tensor.clone().requires_grad_() for tensor in inputs]
+        ours = attention(*leaves, blind)[0].sin().sum()
+        theirs = F.scaled_dot_product_attention(*leaves, attn_mask=blind).sin().sum()
+        return agree(gradients(ours, leaves), gradients(theirs, leaves))
+
+    def survives_half_precision():
+        """In float16 and bfloat16 a blind query gets 0, too, and all gradients are finite."""
+        for kind in (torch.float16, torch.bfloat16):
+            leaves = [tensor.to(kind).requires_grad_() for tensor in inputs]
+            output, _ = attention(*leaves, blind)
+            finite = gradients(output.float().sin().sum(), leaves).isfinite().all()
+            if not finite or output[:, 1].any():
+                return Finding(False, str(kind), "mask with −∞, not with a large number")
+        return Finding(True)
+
+    def drops_weights():
+        """dropout=0.5 sets about half of the weights to 0 and doubles the others."""
+        zeros = torch.zeros(1, 100, 8, dtype=torch.float64)
+        weights = attention(zeros, zeros, zeros, dropout=0.5)[1]
+        share = (weights == 0).double().mean().item()
+        doubled = ((weights == 0) | ((weights - 0.02).abs() < 1e-12)).all().item()
+        return Finding(0.4 < share < 0.6 and doubled, f"{share:.0%}", "nn.functional.dropout does both")
+
+    return prove(
+        follows_the_formula,
+        equals_pytorch,
+        masks_like_pytorch,
+        hidden_keys_get_zero,
+        hidden_keys_do_not_matter,
+        blind_query_gets_zero,
+        gradients_equal_pytorch,
+        survives_half_precision,
+        drops_weights,
+    )
+
+
+def prove_causal_mask(implementation) -> list[Proof]:
+    """What holds for every causal_mask(length)."""
+
+    def looks_back_only():
+        """Position i may attend to j exactly where j ≤ i, as a boolean mask."""
+        found = implementation(5)
+        expected = torch.tensor([[j <= i for j in range(5)] for i in range(5)])
+        mistakes = {
+            "it is reversed: True means may attend": (~expected).int(),
+            "the diagonal is missing: a position may see itself": expected.tril(-1).int(),
+            "it is transposed: rows are queries, columns are keys": expected.T.int(),
+        }
+        if found.dtype != torch.bool:
+            return Finding(False, f"dtype {found.dtype}", "make it boolean")
+        return agree(found.int(), expected.int(), 0, mistakes)
+
+    return prove(looks_back_only)
+
+
+def prove_padding_mask(implementation) -> list[Proof]:
+    """What holds for every padding_mask(tokens, pad_id)."""
+    tokens = torch.tensor([[5, 6, 7, 0], [5, 0, 0, 0]])
+
+    def hides_padding():
+        """It is boolean (B, 1, 1, S): True for real tokens, False for padding."""
+        found = implementation(tokens, 0)
+        expected = torch.tensor([[1, 1, 1, 0], [1, 0, 0, 0]])[:, None, None]
+        mistakes = {
+            "it is reversed: True means may attend": 1 - expected,
+            "add two dimensions, for heads and queries": expected[:, 0, 0],
+            "the padding must be missing as a key (last axis), not as a query": expected.mT,
+        }
+        if found.dtype != torch.bool:
+            return Finding(False, f"dtype {found.dtype}", "make it boolean")
+        return agree(found.int(), expected, 0, mistakes)
+
+    def honours_pad_id():
+        """Another pad_id is honoured."""
+        found = implementation(tokens, 7)
+        return agree(found.int(), (tokens != 7).int()[:, None, None], 0)
+
+    return prove(hides_padding, honours_pad_id)
+
+
+GRADED = {
+    "softmax": prove_softmax,
+    "scaled_dot_product_attention": prove_attention,
+    "causal_mask": prove_causal_mask,
+    "padding_mask": prove_padding_mask,
+}
 
 
 # ------------------------------------------------------------------ the figures

@@ -96,14 +96,24 @@ class MultiHeadAttention(nn.Module):
         may be None. `cache` holds the keys and values of earlier calls (lesson 6).
         """
         start = 0 if cache is None else cache.length
-        queries = self.rotate(self.split(self.project_query(query)), start)  # (B, H, T, K)
+        queries = self.rotate(
+            self.split(self.project_query(query)), start
+        )  # (B, H, T, K)
 
         def keys_and_values() -> tuple[Tensor, Tensor]:
-            keys = self.rotate(self.split(self.project_key(key)), start)  # (B, H, S, K)
+            keys = self.rotate(
+                self.split(self.project_key(key)), start
+            )  # (B, H, S, K)
             return keys, self.split(self.project_value(value))
 
-        keys, values = keys_and_values() if cache is None else cache.update(keys_and_values)
-        heads, weights = self.attend(queries, keys, values, mask, need_weights)
+        keys, values = (
+            keys_and_values()
+            if cache is None
+            else cache.update(keys_and_values)
+        )
+        heads, weights = self.attend(
+            queries, keys, values, mask, need_weights
+        )
         return self.project_output(self.merge(heads)), weights
 
     def split(self, x: Tensor) -> Tensor:
@@ -120,12 +130,19 @@ class MultiHeadAttention(nn.Module):
         return x if self.rotary is None else self.rotary(x, start)
 
     def attend(
-        self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, need_weights: bool
+        self,
+        queries: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        mask: Tensor | None,
+        need_weights: bool,
     ) -> tuple[Tensor, Tensor | None]:
         """Lesson 1's attention, or PyTorch's fused kernel (the same output) where that is faster."""
         dropout = self.dropout if self.training else 0.0
         if need_weights or not (keys.is_cuda or keys.shape[-2] > FUSED_FROM):
-            return scaled_dot_product_attention(queries, keys, values, mask, dropout)
+            return scaled_dot_product_attention(
+                queries, keys, values, mask, dropout
+            )
         fused = F.scaled_dot_product_attention
         return fused(queries, keys, values, attn_mask=mask, dropout_p=dropout), None
 
@@ -220,96 +237,6 @@ MISTAKES = {
 }
 
 
-# ------------------------------------------------------------------ the proofs
-
-
-def copy_attention(ours: nn.Module, theirs: nn.MultiheadAttention) -> nn.Module:
-    """`ours` with the weights of `theirs`."""
-    weights, biases = theirs.in_proj_weight.chunk(3), theirs.in_proj_bias.chunk(3)
-    projections = ours.project_query, ours.project_key, ours.project_value
-    with torch.no_grad():
-        for projection, weight, bias in zip(projections, weights, biases, strict=True):
-            projection.weight.copy_(weight)
-            projection.bias.copy_(bias)
-    ours.project_output.load_state_dict(theirs.out_proj.state_dict())
-    return ours
-
-
-def prove_multi_head_attention(implementation) -> list[Proof]:
-    """What holds for every MultiHeadAttention(d_model, n_heads) with the four projections' names."""
-    query, memory = random_tensors((2, 5, 12), (2, 7, 12))
-    tokens = torch.tensor([[3, 4, 5, 6, 7, 8, 9], [3, 4, 5, 6, 0, 0, 0]])
-    padding = padding_mask(tokens)
-    causal = causal_mask(5)
-    both = causal & padding[..., :5]
-    torch.manual_seed(0)
-    theirs = nn.MultiheadAttention(12, 3, batch_first=True).double()
-    nn.init.normal_(theirs.in_proj_bias)
-    nn.init.normal_(theirs.out_proj.bias)
-
-    def build(kind):
-        return copy_attention(kind(12, 3).double(), theirs)
-
-    def run_theirs(key, mask, theirs=theirs):
-        """PyTorch's output and weights. Its masks mean the reverse, and it wants (B·H, T, S)."""
-        if mask is not None:
-            mask = ~mask.expand(2, 3, 5, key.shape[1]).flatten(0, 1)
-        return theirs(query, key, key, attn_mask=mask, average_attn_weights=False)
-
-    def compare(key, mask, part=0):
-        """Output (part 0) or weights (part 1) against PyTorch's, known mistakes diagnosed."""
-        expected = run_theirs(key, mask)[part]
-        wrong = {text: build(kind)(query, key, key, mask)[part] for text, kind in MISTAKES.items()}
-        return agree(build(implementation)(query, key, key, mask)[part], expected, 1e-10, wrong)
-
-    def self_attention():
-        """With the same weights it equals nn.MultiheadAttention in self-attention."""
-        return compare(query, None)
-
-    def cross_attention():
-        """… and in cross-attention, with a padding mask."""
-        return compare(memory, padding)
-
-    def causal_attention():
-        """… and with a causal and a padding mask together."""
-        return compare(query, both)
-
-    def weights():
-        """The weights of every head equal PyTorch's, (B, H, T, S)."""
-        return compare(query, both, part=1)
-
-    def all_gradients():
-        """The gradients of every parameter equal PyTorch's."""
-        ours, reference = build(implementation), deepcopy(theirs)
-        ours(query, query, query, both)[0].sin().sum().backward()
-        run_theirs(query, both, reference)[0].sin().sum().backward()
-        return gradients_agree(ours, reference, copy_attention)
-
-    def input_gradient():
-        """The gradient of the input equals PyTorch's."""
-        ours, x = build(implementation), query.clone().requires_grad_()
-        found = gradients(ours(x, x, x, both)[0].sin().sum(), [x])
-        mask = ~both.expand(2, 3, 5, 5).flatten(0, 1)
-        return agree(found, gradients(theirs(x, x, x, attn_mask=mask)[0].sin().sum(), [x]))
-
-    def refuses_uneven_heads():
-        """A d_model that does not split into the heads is refused with a ValueError."""
-        return refused(lambda: implementation(30, 4), 30, 4)
-
-    return prove(
-        self_attention,
-        cross_attention,
-        causal_attention,
-        weights,
-        all_gradients,
-        input_gradient,
-        refuses_uneven_heads,
-    )
-
-
-GRADED = {"MultiHeadAttention": prove_multi_head_attention}
-
-
 # ------------------------------------------------------------------ the steps
 
 
@@ -325,7 +252,9 @@ def fetching_task(batch: int) -> tuple[Tensor, Tensor, Tensor]:
     content = torch.randn(batch, ITEMS, CONTENT)
     places = torch.eye(ITEMS).expand(batch, -1, -1)
     items = widen(torch.cat([content, places], dim=-1), WIDTH)
-    wanted = torch.rand(batch, ITEMS).argsort(-1)[:, :2]  # two different items
+    wanted = torch.rand(batch, ITEMS).argsort(-1)[
+        :, :2
+    ]  # two different items
     query = naming(wanted)
     answer = content.gather(1, wanted[..., None].expand(-1, -1, CONTENT))
     return query, items, answer.flatten(1)
@@ -439,10 +368,14 @@ def step_parameters_do_not_depend_on_heads():
     for n_heads in (1, 2, 4, 8, 16):
         counted = parameters(MultiHeadAttention(64, n_heads))
         rows.append((n_heads, 64 // n_heads, 4 * (64 * 64 + 64), counted))
-    check("formula and count agree for every H", all(row[2] == row[3] for row in rows))
+    check(
+        "formula and count agree for every H",
+        all(row[2] == row[3] for row in rows),
+    )
     return table("H", "d_k", "4·(D² + D)", "counted", rows=rows)
 
 
+@shows()
 def step_dropout():
     """Dropout on the weights
 
@@ -457,9 +390,16 @@ def step_dropout():
     weights = attention(x, x, x)[1].detach()
     gap = largest_difference(draws.mean(0), weights[0])
     low, high = sums.min().item(), sums.max().item()
-    check("in training, rows sum to less and more than 1",
-          low < 0.9 and high > 1.1, f"{low:.2f} to {high:.2f}")
-    check("their mean over 2,000 draws is the weight", gap < 0.02, f"off by {gap:.3f}")
+    check(
+        "in training, rows sum to less and more than 1",
+        low < 0.9 and high > 1.1,
+        f"{low:.2f} to {high:.2f}",
+    )
+    check(
+        "their mean over 2,000 draws is the weight",
+        gap < 0.02,
+        f"off by {gap:.3f}",
+    )
     gap = largest_difference(weights.sum(-1), torch.ones(1, 4, 6))
     check("in eval mode rows sum to 1", gap < 1e-6, f"off by {gap:.0e}")
 
@@ -564,7 +504,10 @@ def step_where_not_why():
     moved = weights.clone()
     moved[..., 0], moved[..., 4] = 0.0, weights[..., 0] + weights[..., 4]
     same = attention.project_output(attention.merge(moved @ values))
-    apart, gap = largest_difference(weights, moved), largest_difference(output, same)
+    apart, gap = (
+        largest_difference(weights, moved),
+        largest_difference(output, same),
+    )
     check("two patterns that differ", apart > 0.4, f"by up to {apart:.2f}")
     check("… give the same output", gap < 1e-5, f"largest difference {gap:.0e}")
 
@@ -601,6 +544,96 @@ def step_what_next():
     Write it yourself: --template my_heads.py, then --grade my_heads.py.
     Next: python 03_positional_encoding.py.
     """
+
+
+# ------------------------------------------------------------------ the proofs
+
+
+def copy_attention(ours: nn.Module, theirs: nn.MultiheadAttention) -> nn.Module:
+    """`ours` with the weights of `theirs`."""
+    weights, biases = theirs.in_proj_weight.chunk(3), theirs.in_proj_bias.chunk(3)
+    projections = ours.project_query, ours.project_key, ours.project_value
+    with torch.no_grad():
+        for projection, weight, bias in zip(projections, weights, biases, strict=True):
+            projection.weight.copy_(weight)
+            projection.bias.copy_(bias)
+    ours.project_output.load_state_dict(theirs.out_proj.state_dict())
+    return ours
+
+
+def prove_multi_head_attention(implementation) -> list[Proof]:
+    """What holds for every MultiHeadAttention(d_model, n_heads) with the four projections' names."""
+    query, memory = random_tensors((2, 5, 12), (2, 7, 12))
+    tokens = torch.tensor([[3, 4, 5, 6, 7, 8, 9], [3, 4, 5, 6, 0, 0, 0]])
+    padding = padding_mask(tokens)
+    causal = causal_mask(5)
+    both = causal & padding[..., :5]
+    torch.manual_seed(0)
+    theirs = nn.MultiheadAttention(12, 3, batch_first=True).double()
+    nn.init.normal_(theirs.in_proj_bias)
+    nn.init.normal_(theirs.out_proj.bias)
+
+    def build(kind):
+        return copy_attention(kind(12, 3).double(), theirs)
+
+    def run_theirs(key, mask, theirs=theirs):
+        """PyTorch's output and weights. Its masks mean the reverse, and it wants (B·H, T, S)."""
+        if mask is not None:
+            mask = ~mask.expand(2, 3, 5, key.shape[1]).flatten(0, 1)
+        return theirs(query, key, key, attn_mask=mask, average_attn_weights=False)
+
+    def compare(key, mask, part=0):
+        """Output (part 0) or weights (part 1) against PyTorch's, known mistakes diagnosed."""
+        expected = run_theirs(key, mask)[part]
+        wrong = {text: build(kind)(query, key, key, mask)[part] for text, kind in MISTAKES.items()}
+        return agree(build(implementation)(query, key, key, mask)[part], expected, 1e-10, wrong)
+
+    def self_attention():
+        """With the same weights it equals nn.MultiheadAttention in self-attention."""
+        return compare(query, None)
+
+    def cross_attention():
+        """… and in cross-attention, with a padding mask."""
+        return compare(memory, padding)
+
+    def causal_attention():
+        """… and with a causal and a padding mask together."""
+        return compare(query, both)
+
+    def weights():
+        """The weights of every head equal PyTorch's, (B, H, T, S)."""
+        return compare(query, both, part=1)
+
+    def all_gradients():
+        """The gradients of every parameter equal PyTorch's."""
+        ours, reference = build(implementation), deepcopy(theirs)
+        ours(query, query, query, both)[0].sin().sum().backward()
+        run_theirs(query, both, reference)[0].sin().sum().backward()
+        return gradients_agree(ours, reference, copy_attention)
+
+    def input_gradient():
+        """The gradient of the input equals PyTorch's."""
+        ours, x = build(implementation), query.clone().requires_grad_()
+        found = gradients(ours(x, x, x, both)[0].sin().sum(), [x])
+        mask = ~both.expand(2, 3, 5, 5).flatten(0, 1)
+        return agree(found, gradients(theirs(x, x, x, attn_mask=mask)[0].sin().sum(), [x]))
+
+    def refuses_uneven_heads():
+        """A d_model that does not split into the heads is refused with a ValueError."""
+        return refused(lambda: implementation(30, 4), 30, 4)
+
+    return prove(
+        self_attention,
+        cross_attention,
+        causal_attention,
+        weights,
+        all_gradients,
+        input_gradient,
+        refuses_uneven_heads,
+    )
+
+
+GRADED = {"MultiHeadAttention": prove_multi_head_attention}
 
 
 # ------------------------------------------------------------------ the figures

@@ -64,7 +64,9 @@ __all__ = [
 # ------------------------------------------------------------------ the components
 
 
-def layer_norm(x: Tensor, gain: Tensor, bias: Tensor, eps: float = 1e-5) -> Tensor:
+def layer_norm(
+    x: Tensor, gain: Tensor, bias: Tensor, eps: float = 1e-5
+) -> Tensor:
     """By hand: every token's numbers (…, D) get mean 0 and variance 1, then gain and bias.
 
     The variance is the biased one (divided by D), and eps stands inside the root.
@@ -167,8 +169,14 @@ class DecoderBlock(nn.Module):
         self.feed_forward = FeedForward(d_model, d_ff, dropout, activation)
         self.around_feed_forward = Residual(d_model, dropout, norm)
 
-    def forward(self, x: Tensor, memory: Tensor, mask: Tensor | None = None,
-                memory_mask: Tensor | None = None, cache=None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        memory: Tensor,
+        mask: Tensor | None = None,
+        memory_mask: Tensor | None = None,
+        cache=None,
+    ) -> Tensor:
         """x (B, T, D) and the encoder's memory (B, S, D) → (B, T, D).
 
         mask is broadcastable to (B, H, T, T), memory_mask to (B, H, T, S). `cache` holds two caches,
@@ -178,11 +186,20 @@ class DecoderBlock(nn.Module):
         cross_cache = None if cache is None else cache.cross_attention
 
         def look_back(x: Tensor) -> Tensor:
-            return self.self_attention(x, x, x, mask, need_weights=False, cache=self_cache)[0]
+            return self.self_attention(
+                x, x, x, mask, need_weights=False, cache=self_cache
+            )[0]
 
         def look_at_source(x: Tensor) -> Tensor:
             attend = self.cross_attention
-            return attend(x, memory, memory, memory_mask, need_weights=False, cache=cross_cache)[0]
+            return attend(
+                x,
+                memory,
+                memory,
+                memory_mask,
+                need_weights=False,
+                cache=cross_cache,
+            )[0]
 
         x = self.around_self(x, look_back)
         x = self.around_cross(x, look_at_source)
@@ -389,6 +406,363 @@ MISTAKES = {
         "memory_mask doesn't reach the blocks": DecoderWithoutMemoryMask,
     },
 }
+
+
+# ------------------------------------------------------------------ the steps
+
+
+class Bare(Residual):
+    """Neither path nor normalisation."""
+
+    def forward(self, x: Tensor, layer: Callable[[Tensor], Tensor]) -> Tensor:
+        return layer(x)
+
+
+STACKS = {
+    "no path, no norm": (Bare, "pre"),
+    "no path, norm": (NoResidual, "pre"),
+    "path, post-norm": (Residual, "post"),
+    "path, pre-norm": (Residual, "pre"),
+}
+DEPTH = 12
+
+
+def through_the_layers(path: type, norm: str) -> tuple[list[float], list[float]]:
+    """For inputs of layer 1 … 12: the gradient's norm, and how far apart the tokens are.
+
+    The second is the share of the activations that is not common to all tokens of a sequence.
+    """
+    blocks = [with_paths(EncoderBlock, path)(32, 4, 128, 0.0, norm) for _ in range(DEPTH)]
+    x = torch.randn(16, 10, 32, requires_grad=True)
+    inputs = [x]
+    for block in blocks:
+        inputs.append(block(inputs[-1]))
+    grads = torch.autograd.grad((inputs[-1] * torch.randn_like(x)).sum(), inputs[:-1])
+    apart = [((h - h.mean(1, keepdim=True)).norm() / h.norm()).item() for h in inputs[:-1]]
+    return [grad.norm().item() for grad in grads], apart
+
+
+@shows(Residual.forward)
+def step_residual_paths():
+    """Residual paths: a way round every layer
+
+    A block has two layers, attention and a small network, and x + layer(x) has the derivative 1 + …: the
+    gradient has a path round each of them. Without it, through 12 blocks, it shrinks 24 times.
+
+    A normalisation in each block keeps the gradient's size, and hides a worse damage: without the path,
+    attention averages the tokens again and again, until all of them are the same vector (Dong,
+    Cordonnier and Loukas 2021). The path keeps them apart. Untrained blocks of width 32; “apart” is the
+    share of the vectors that isn't common to all tokens of a sequence.
+    """
+    curves = {name: through_the_layers(*parts) for name, parts in STACKS.items()}
+    rows = [(name, grads[0], grads[-1], apart[0], apart[-1])
+            for name, (grads, apart) in curves.items()]
+    facts = {row[0]: row[1:] for row in rows}
+    first, last, _, _ = facts["no path, no norm"]
+    check("without path and norm the first block's gradient is less than a millionth of "
+          "the last one's", first / last < 1e-6, f"{first / last:.0e}")
+    check("without path, norm alone, the tokens end up equal",
+          facts["no path, norm"][3] < 1e-4, f"{facts['no path, norm'][3]:.0e}")
+    for name in ("path, post-norm", "path, pre-norm"):
+        first, last, _, apart = facts[name]
+        check(f"{name}: gradients within a factor of 10, tokens apart",
+              0.1 < first / last < 10 and apart > 0.5, f"{first / last:.1f}, {apart:.2f}")
+    figure = Picture("transformer_block_residual.png", draw_through_the_layers(curves))
+    header = "", "gradient: block 1", f"block {DEPTH}", "apart: block 1", f"block {DEPTH}"
+    return table(*header, rows=rows), figure
+
+
+@shows(layer_norm)
+def step_layer_norm():
+    """LayerNorm: every token for itself
+
+    Each token's vector gets mean 0 and variance 1, then a learned gain and bias. It uses nothing but the
+    token's own numbers. BatchNorm, while training, takes mean and variance of each number over all tokens
+    of the batch, so a sentence's output depends on its neighbours and on how much padding there is.
+    The class runs PyTorch's kernel, which gives the numbers of layer_norm() faster.
+    """
+    x = torch.randn(4, 6, 8)
+    other_neighbour, other_padding = x.clone(), x.clone()
+    other_neighbour[3] = torch.randn(6, 8) + 2
+    other_padding[0, 4:] = 0.0  # the last two tokens of the first sentence
+    layers = {"LayerNorm": LayerNorm(8), "BatchNorm": BatchNorm(8)}
+    rows, moved = [], {}
+    for name, norm in layers.items():
+        before = norm(x)[0, :4]
+        changes = [largest_difference(norm(other)[0, :4], before)
+                   for other in (other_neighbour, other_padding)]
+        rows.append((name, *changes))
+        moved[name] = max(changes)
+    check("LayerNorm: nothing of it changes a real token, bit for bit", moved["LayerNorm"] == 0)
+    check("BatchNorm: both do", min(rows[1][1:]) > 0.01)
+    norm = randomised(LayerNorm(8))
+    gap = max(largest_difference(layer_norm(scale * x.double(), norm.gain, norm.bias),
+                                 norm(scale * x.double())) for scale in (1, 3e-3))
+    check("layer_norm() by hand equals the class, any gain and bias", gap < 1e-12, f"{gap:.0e}")
+    check_all(prove_layer_norm(LayerNorm))
+    return table("sentence 1 changes by", "another neighbour", "other padding", rows=rows)
+
+
+class BatchNorm(nn.BatchNorm1d):
+    """nn.BatchNorm1d for x (B, L, D), in training mode."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.flatten(0, 1)).view_as(x)
+
+
+@shows()
+def step_half_precision():
+    """Half precision: where a norm overflows
+
+    float16 ends at 65,504. A token whose numbers are around 1,000 is no problem, but the squares in its
+    variance are. PyTorch's kernel averages in float32; the formula, taken literally in float16, divides
+    by infinity. bfloat16 has float32's range, and only three digits. Error against float64:
+    """
+    x = 1000 * torch.randn(2, 6, 32)
+    rows = []
+    for kind in (torch.float32, torch.bfloat16, torch.float16):
+        low = x.to(kind)
+        exact = layer_norm(low.double(), torch.ones(32), torch.zeros(32))
+        ours = LayerNorm(32).to(kind)(low)
+        literal = layer_norm(low, torch.ones(32, dtype=kind), torch.zeros(32, dtype=kind))
+        block = EncoderBlock(32, 4, 64).to(kind)(low)
+        errors = largest_difference(literal, exact), largest_difference(ours, exact)
+        rows.append((str(kind), *errors, "yes" if block.isfinite().all() else "no"))
+    check("the kernel is right to 1 % in every type", max(row[2] for row in rows) < 0.01)
+    check("the literal formula is wrong in float16", rows[2][1] > 0.5)
+    check("a whole block stays finite in every type", all(row[3] == "yes" for row in rows))
+    return table("type", "literal formula", "LayerNorm", "block finite", rows=rows)
+
+
+@shows(FeedForward.forward)
+def step_feed_forward():
+    """The feed-forward network: thinking, token by token
+
+    Attention mixes tokens, and except for its weights it is linear in them. The feed-forward network, two
+    matrices with an activation between them and four times the width there, adds the non-linearity; it
+    holds two thirds of an encoder block's parameters. It is the same function at every position. The paper
+    uses ReLU; GELU, x·P(Z < x) with Z standard normal, is its smooth relative.
+    """
+    x = torch.linspace(-3, 3, 13, dtype=torch.float64)
+    gap = largest_difference(gelu(x), F.gelu(x))
+    check("GELU by hand equals F.gelu", gap < 1e-12, f"largest difference {gap:.0e}")
+    layer, tokens = FeedForward(32, 128), torch.randn(2, 6, 32)
+    alone = torch.stack([layer(tokens[:, [place]])[:, 0] for place in range(6)], dim=1)
+    gap = largest_difference(layer(tokens), alone)
+    check("all positions at once = one by one", gap < 1e-5, f"largest difference {gap:.0e}")
+    block = EncoderBlock(64, 4, 256)
+    share = parameters(block.feed_forward) / parameters(block)
+    check("it holds about two thirds of an encoder block", 0.6 < share < 0.7, f"{share:.1%}")
+    check_all(prove_feed_forward(FeedForward))
+
+
+def parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+class Reverser(nn.Module):
+    """Embedding, positions, an encoder, logits: learns to reverse six symbols."""
+
+    def __init__(self, norm: str, n_layers: int = 4):
+        super().__init__()
+        self.embedding = TokenEmbedding(13, 32)
+        self.positions = SinusoidalPositionalEncoding(32)
+        self.encoder = Encoder(n_layers, 32, 4, 128, norm=norm)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.embedding.logits(self.encoder(self.positions(self.embedding(tokens))))
+
+
+RATE = 0.01
+
+
+def train_reverser(norm: str, warmup: int, steps: int = 250) -> list[float]:
+    """The losses at a learning rate of RATE after the warm-up; always the same seed."""
+    torch.manual_seed(0)
+    model = Reverser(norm)
+    optimizer = torch.optim.Adam(model.parameters())
+    losses = []
+    for step in range(steps):
+        tokens = torch.randint(3, 13, (16, 6))
+        loss = F.cross_entropy(
+            model(tokens).flatten(0, 1), tokens.flip(1).flatten()
+        )
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.param_groups[0]["lr"] = RATE * min(
+            1.0, (step + 1) / max(1, warmup)
+        )
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+def gradients_at_start(norm: str, seeds: int = 5) -> list[float]:
+    """The norm of the parameters' gradient in each of 12 fresh blocks, the mean over seeds."""
+    norms = torch.zeros(DEPTH)
+    for _ in range(seeds):
+        model = Reverser(norm, DEPTH)
+        tokens = torch.randint(3, 13, (64, 6))
+        F.cross_entropy(model(tokens).flatten(0, 1), tokens.flip(1).flatten()).backward()
+        for number, block in enumerate(model.encoder.blocks):
+            norms[number] += torch.cat([p.grad.flatten() for p in block.parameters()]).norm() / seeds
+    return norms.tolist()
+
+
+@shows(train_reverser)
+def step_pre_or_post():
+    """Pre-norm or post-norm, and why a warm-up
+
+    Post-norm, the paper's text, normalises after adding: the path itself passes through every LayerNorm.
+    Pre-norm normalises what goes into a layer and leaves the path free. In a fresh stack of 12 blocks
+    pre-norm's gradient gets smaller towards the output, post-norm's doesn't: its last blocks are pushed
+    about twice as hard. Xiong et al. 2020 see in that why post-norm needs a warm-up, small steps first
+    (section 5.3), and pre-norm none.
+
+    Four blocks learn to reverse six symbols, learning rate 0.01, 250 steps; guessing gives ln 10 = 2.30:
+    """
+    runs = {(norm, warmup): train_reverser(norm, warmup)
+            for norm in ("pre", "post") for warmup in (0, 100)}
+    ends = {run: sum(losses[-20:]) / 20 for run, losses in runs.items()}
+    check("pre-norm learns without warm-up", ends["pre", 0] < 0.5, f"loss {ends['pre', 0]:.2f}")
+    check("post-norm doesn't", ends["post", 0] > 1.5, f"loss {ends['post', 0]:.2f}")
+    check("… and does with 100 steps of warm-up", ends["post", 100] < 1, f"{ends['post', 100]:.2f}")
+    starts = {norm: gradients_at_start(norm) for norm in ("pre", "post")}
+    ratio = starts["post"][-1] / starts["pre"][-1]
+    check("the last block's gradient at the start: post-norm's is larger",
+          ratio > 1.5, f"{ratio:.1f} times")
+    figure = Picture("transformer_block_warmup.png", draw_warmup(runs, starts))
+    rows = [(norm, warmup or "none", ends[norm, warmup]) for norm, warmup in runs]
+    return table("norm", "warm-up steps", "loss at the end", rows=rows), figure
+
+
+def shapes_through(module: nn.Module, *inputs: Tensor) -> list[tuple[str, str, str]]:
+    """(part, its class, shape of its output) for every direct part, in the order of running."""
+    rows, hooks = [], []
+    for name, part in module.named_modules():
+        if name and ("." not in name or name.endswith(".norm")):
+            def note(part, _, output, name=name):
+                output = output[0] if isinstance(output, tuple) else output
+                rows.append((name, type(part).__name__, shape(output)))
+            hooks.append(part.register_forward_hook(note))
+    module(*inputs)
+    for hook in hooks:
+        hook.remove()
+    return rows
+
+
+@shows(EncoderBlock.forward)
+def step_encoder_block():
+    """The encoder block
+
+    Two layers, each with its path: look at the others, then think. The shape (B, S, D) never changes, so
+    blocks can be stacked. What runs, in order, for 2 sentences of 7 tokens:
+    """
+    rows = shapes_through(EncoderBlock(32, 4, 128), torch.randn(2, 7, 32))
+    check("every part returns 2 × 7 × 32", {row[2] for row in rows} == {"2 × 7 × 32"})
+    check_all(prove_encoder_block(EncoderBlock))
+    return table("part", "class", "output", rows=rows)
+
+
+@shows(DecoderBlock.forward)
+def step_decoder_block():
+    """The decoder block
+
+    Three layers: look back at the own tokens (causal), look at the source (cross-attention: queries from
+    here, keys and values from the encoder's memory), think. The length is the target's throughout.
+    """
+    inputs = torch.randn(2, 5, 32), torch.randn(2, 7, 32)
+    rows = shapes_through(DecoderBlock(32, 4, 128), *inputs, causal_mask(5))
+    check("every part returns 2 × 5 × 32", {row[2] for row in rows} == {"2 × 5 × 32"})
+    check_all(prove_decoder_block(DecoderBlock))
+    return table("part", "class", "output", rows=rows)
+
+
+def formula(d: int, d_ff: int, n_layers: int) -> tuple[int, int, int]:
+    """Parameters of n + n layers: attention, feed-forward, norms (with the two final ones)."""
+    attention = 4 * (d * d + d)
+    feed_forward = 2 * d * d_ff + d_ff + d
+    return 3 * n_layers * attention, 2 * n_layers * feed_forward, (5 * n_layers + 2) * 2 * d
+
+
+@shows(formula)
+def step_stacking():
+    """Stacking
+
+    An encoder of N blocks is N times the same class. Per encoder block one attention, per decoder block two:
+    4·(D² + D) parameters each; feed-forward 2·D·d_ff + d_ff + D; a LayerNorm 2·D. Formula and count for
+    N + N layers, d_ff = 4·D; the embedding is that of the paper, 37,000 tokens, counted once.
+    """
+    rows = []
+    for d_model, n_layers in (64, 1), (64, 2), (256, 6), (512, 6), (1024, 6), (1024, 12):
+        with torch.device("meta"):  # counts without allocating
+            sizes = n_layers, d_model, 4, 4 * d_model
+            counted = parameters(Encoder(*sizes)) + parameters(Decoder(*sizes))
+        parts = formula(d_model, 4 * d_model, n_layers)
+        whole = counted + 37_000 * d_model
+        shares = [f"{part / whole:.0%}" for part in (*parts[:2], 37_000 * d_model)]
+        rows.append((d_model, n_layers, sum(parts), counted, *shares))
+    check("formula and count agree in every row", all(row[2] == row[3] for row in rows))
+    x = torch.randn(2, 7, 64)
+    check("12 blocks return the shape of x", Encoder(12, 64, 4, 256)(x).shape == x.shape)
+    return table("D", "N", "formula", "counted", "attention", "feed-f.", "embedding", rows=rows)
+
+
+def step_equals_pytorch():
+    """The stacks equal PyTorch's
+
+    The blocks were proved above. Three of them, with and without the last LayerNorm:
+    """
+    check_all(prove_encoder(Encoder))
+    check_all(prove_decoder(Decoder))
+
+
+def step_the_drawing():
+    """The whole picture
+
+    Class names, sizes and parameter counts in the drawing are read off real modules; the arrows are not.
+    """
+    encoder, decoder = Encoder(2, 64, 4, 256), Decoder(2, 64, 4, 256)
+    embedding = TokenEmbedding(13, 64)
+    figure = draw_transformer(
+        embedding, SinusoidalPositionalEncoding(64), encoder, decoder
+    )
+    return Picture("transformer_block_drawing.png", figure)
+
+
+@shows(MaskOnQueries, CrossWithoutMask)
+def step_broken_on_purpose():
+    """Broken on purpose
+
+    A mask on the query axis hides nothing from the others. Cross-attention without the source's mask reads
+    padding, and its answers depend on the batch. Without the last LayerNorm a pre-norm stack hands on the
+    sum of all its layers, which grows with the depth:
+    """
+    check_caught("MaskOnQueries", prove_encoder_block(MaskOnQueries), "Other content in the padding")
+    check_caught("CrossWithoutMask", prove_decoder_block(CrossWithoutMask), "Other content in the source")
+    check_caught("EncoderWithoutNorm", prove_encoder(EncoderWithoutNorm), "Three pre-norm layers")
+    x, rows = torch.randn(2, 7, 32), []
+    for depth in (1, 4, 16, 64):
+        sizes = depth, 32, 4, 128
+        without = EncoderWithoutNorm(*sizes)(x).std().item()
+        rows.append((depth, without, Encoder(*sizes)(x).std().item()))
+    check("without the norm the output grows with depth", rows[-1][1] > 2 * rows[0][1])
+    check("with it, its size stays 1", all(abs(row[2] - 1) < 0.05 for row in rows))
+    return table("layers", "size without the norm", "with it", rows=rows)
+
+
+def step_what_next():
+    """What now?
+
+    Read: Residual.forward, EncoderBlock.forward, DecoderBlock.forward: thirty lines, and the whole idea.
+
+    Change: (1) in Residual, return self.norm(x) + … for pre-norm: the proofs name the mistake. (2) DEPTH to
+    24: without path and norm the gradient is then exactly 0. (3) RATE to 0.001: post-norm learns without
+    a warm-up, too, but slowly.
+
+    Write it yourself: --template my_block.py, then --grade my_block.py.
+    Next: python 05_mini_transformer.py.
+    """
 
 
 # ------------------------------------------------------------------ the proofs
@@ -710,357 +1084,6 @@ GRADED = {
     "Encoder": prove_encoder,
     "Decoder": prove_decoder,
 }
-
-
-# ------------------------------------------------------------------ the steps
-
-
-class Bare(Residual):
-    """Neither path nor normalisation."""
-
-    def forward(self, x: Tensor, layer: Callable[[Tensor], Tensor]) -> Tensor:
-        return layer(x)
-
-
-STACKS = {
-    "no path, no norm": (Bare, "pre"),
-    "no path, norm": (NoResidual, "pre"),
-    "path, post-norm": (Residual, "post"),
-    "path, pre-norm": (Residual, "pre"),
-}
-DEPTH = 12
-
-
-def through_the_layers(path: type, norm: str) -> tuple[list[float], list[float]]:
-    """For inputs of layer 1 … 12: the gradient's norm, and how far apart the tokens are.
-
-    The second is the share of the activations that is not common to all tokens of a sequence.
-    """
-    blocks = [with_paths(EncoderBlock, path)(32, 4, 128, 0.0, norm) for _ in range(DEPTH)]
-    x = torch.randn(16, 10, 32, requires_grad=True)
-    inputs = [x]
-    for block in blocks:
-        inputs.append(block(inputs[-1]))
-    grads = torch.autograd.grad((inputs[-1] * torch.randn_like(x)).sum(), inputs[:-1])
-    apart = [((h - h.mean(1, keepdim=True)).norm() / h.norm()).item() for h in inputs[:-1]]
-    return [grad.norm().item() for grad in grads], apart
-
-
-@shows(Residual.forward)
-def step_residual_paths():
-    """Residual paths: a way round every layer
-
-    A block has two layers, attention and a small network, and x + layer(x) has the derivative 1 + …: the
-    gradient has a path round each of them. Without it, through 12 blocks, it shrinks 24 times.
-
-    A normalisation in each block keeps the gradient's size, and hides a worse damage: without the path,
-    attention averages the tokens again and again, until all of them are the same vector (Dong,
-    Cordonnier and Loukas 2021). The path keeps them apart. Untrained blocks of width 32; “apart” is the
-    share of the vectors that isn't common to all tokens of a sequence.
-    """
-    curves = {name: through_the_layers(*parts) for name, parts in STACKS.items()}
-    rows = [(name, grads[0], grads[-1], apart[0], apart[-1])
-            for name, (grads, apart) in curves.items()]
-    facts = {row[0]: row[1:] for row in rows}
-    first, last, _, _ = facts["no path, no norm"]
-    check("without path and norm the first block's gradient is less than a millionth of "
-          "the last one's", first / last < 1e-6, f"{first / last:.0e}")
-    check("without path, norm alone, the tokens end up equal",
-          facts["no path, norm"][3] < 1e-4, f"{facts['no path, norm'][3]:.0e}")
-    for name in ("path, post-norm", "path, pre-norm"):
-        first, last, _, apart = facts[name]
-        check(f"{name}: gradients within a factor of 10, tokens apart",
-              0.1 < first / last < 10 and apart > 0.5, f"{first / last:.1f}, {apart:.2f}")
-    figure = Picture("transformer_block_residual.png", draw_through_the_layers(curves))
-    header = "", "gradient: block 1", f"block {DEPTH}", "apart: block 1", f"block {DEPTH}"
-    return table(*header, rows=rows), figure
-
-
-@shows(layer_norm)
-def step_layer_norm():
-    """LayerNorm: every token for itself
-
-    Each token's vector gets mean 0 and variance 1, then a learned gain and bias. It uses nothing but the
-    token's own numbers. BatchNorm, while training, takes mean and variance of each number over all tokens
-    of the batch, so a sentence's output depends on its neighbours and on how much padding there is.
-    The class runs PyTorch's kernel, which gives the numbers of layer_norm() faster.
-    """
-    x = torch.randn(4, 6, 8)
-    other_neighbour, other_padding = x.clone(), x.clone()
-    other_neighbour[3] = torch.randn(6, 8) + 2
-    other_padding[0, 4:] = 0.0  # the last two tokens of the first sentence
-    layers = {"LayerNorm": LayerNorm(8), "BatchNorm": BatchNorm(8)}
-    rows, moved = [], {}
-    for name, norm in layers.items():
-        before = norm(x)[0, :4]
-        changes = [largest_difference(norm(other)[0, :4], before)
-                   for other in (other_neighbour, other_padding)]
-        rows.append((name, *changes))
-        moved[name] = max(changes)
-    check("LayerNorm: nothing of it changes a real token, bit for bit", moved["LayerNorm"] == 0)
-    check("BatchNorm: both do", min(rows[1][1:]) > 0.01)
-    norm = randomised(LayerNorm(8))
-    gap = max(largest_difference(layer_norm(scale * x.double(), norm.gain, norm.bias),
-                                 norm(scale * x.double())) for scale in (1, 3e-3))
-    check("layer_norm() by hand equals the class, any gain and bias", gap < 1e-12, f"{gap:.0e}")
-    check_all(prove_layer_norm(LayerNorm))
-    return table("sentence 1 changes by", "another neighbour", "other padding", rows=rows)
-
-
-class BatchNorm(nn.BatchNorm1d):
-    """nn.BatchNorm1d for x (B, L, D), in training mode."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.flatten(0, 1)).view_as(x)
-
-
-@shows()
-def step_half_precision():
-    """Half precision: where a norm overflows
-
-    float16 ends at 65,504. A token whose numbers are around 1,000 is no problem, but the squares in its
-    variance are. PyTorch's kernel averages in float32; the formula, taken literally in float16, divides
-    by infinity. bfloat16 has float32's range, and only three digits. Error against float64:
-    """
-    x = 1000 * torch.randn(2, 6, 32)
-    rows = []
-    for kind in (torch.float32, torch.bfloat16, torch.float16):
-        low = x.to(kind)
-        exact = layer_norm(low.double(), torch.ones(32), torch.zeros(32))
-        ours = LayerNorm(32).to(kind)(low)
-        literal = layer_norm(low, torch.ones(32, dtype=kind), torch.zeros(32, dtype=kind))
-        block = EncoderBlock(32, 4, 64).to(kind)(low)
-        errors = largest_difference(literal, exact), largest_difference(ours, exact)
-        rows.append((str(kind), *errors, "yes" if block.isfinite().all() else "no"))
-    check("the kernel is right to 1 % in every type", max(row[2] for row in rows) < 0.01)
-    check("the literal formula is wrong in float16", rows[2][1] > 0.5)
-    check("a whole block stays finite in every type", all(row[3] == "yes" for row in rows))
-    return table("type", "literal formula", "LayerNorm", "block finite", rows=rows)
-
-
-@shows(FeedForward.forward)
-def step_feed_forward():
-    """The feed-forward network: thinking, token by token
-
-    Attention mixes tokens, and except for its weights it is linear in them. The feed-forward network, two
-    matrices with an activation between them and four times the width there, adds the non-linearity; it
-    holds two thirds of an encoder block's parameters. It is the same function at every position. The paper
-    uses ReLU; GELU, x·P(Z < x) with Z standard normal, is its smooth relative.
-    """
-    x = torch.linspace(-3, 3, 13, dtype=torch.float64)
-    gap = largest_difference(gelu(x), F.gelu(x))
-    check("GELU by hand equals F.gelu", gap < 1e-12, f"largest difference {gap:.0e}")
-    layer, tokens = FeedForward(32, 128), torch.randn(2, 6, 32)
-    alone = torch.stack([layer(tokens[:, [place]])[:, 0] for place in range(6)], dim=1)
-    gap = largest_difference(layer(tokens), alone)
-    check("all positions at once = one by one", gap < 1e-5, f"largest difference {gap:.0e}")
-    block = EncoderBlock(64, 4, 256)
-    share = parameters(block.feed_forward) / parameters(block)
-    check("it holds about two thirds of an encoder block", 0.6 < share < 0.7, f"{share:.1%}")
-    check_all(prove_feed_forward(FeedForward))
-
-
-def parameters(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
-
-
-class Reverser(nn.Module):
-    """Embedding, positions, an encoder, logits: learns to reverse six symbols."""
-
-    def __init__(self, norm: str, n_layers: int = 4):
-        super().__init__()
-        self.embedding = TokenEmbedding(13, 32)
-        self.positions = SinusoidalPositionalEncoding(32)
-        self.encoder = Encoder(n_layers, 32, 4, 128, norm=norm)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        return self.embedding.logits(self.encoder(self.positions(self.embedding(tokens))))
-
-
-RATE = 0.01
-
-
-def train_reverser(norm: str, warmup: int, steps: int = 250) -> list[float]:
-    """The losses at a learning rate of RATE after the warm-up; always the same seed."""
-    torch.manual_seed(0)
-    model = Reverser(norm)
-    optimizer = torch.optim.Adam(model.parameters())
-    losses = []
-    for step in range(steps):
-        tokens = torch.randint(3, 13, (16, 6))
-        loss = F.cross_entropy(model(tokens).flatten(0, 1), tokens.flip(1).flatten())
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.param_groups[0]["lr"] = RATE * min(1.0, (step + 1) / max(1, warmup))
-        optimizer.step()
-        losses.append(loss.item())
-    return losses
-
-
-def gradients_at_start(norm: str, seeds: int = 5) -> list[float]:
-    """The norm of the parameters' gradient in each of 12 fresh blocks, the mean over seeds."""
-    norms = torch.zeros(DEPTH)
-    for _ in range(seeds):
-        model = Reverser(norm, DEPTH)
-        tokens = torch.randint(3, 13, (64, 6))
-        F.cross_entropy(model(tokens).flatten(0, 1), tokens.flip(1).flatten()).backward()
-        for number, block in enumerate(model.encoder.blocks):
-            norms[number] += torch.cat([p.grad.flatten() for p in block.parameters()]).norm() / seeds
-    return norms.tolist()
-
-
-@shows(train_reverser)
-def step_pre_or_post():
-    """Pre-norm or post-norm, and why a warm-up
-
-    Post-norm, the paper's text, normalises after adding: the path itself passes through every LayerNorm.
-    Pre-norm normalises what goes into a layer and leaves the path free. In a fresh stack of 12 blocks
-    pre-norm's gradient gets smaller towards the output, post-norm's doesn't: its last blocks are pushed
-    about twice as hard. Xiong et al. 2020 see in that why post-norm needs a warm-up, small steps first
-    (section 5.3), and pre-norm none.
-
-    Four blocks learn to reverse six symbols, learning rate 0.01, 250 steps; guessing gives ln 10 = 2.30:
-    """
-    runs = {(norm, warmup): train_reverser(norm, warmup)
-            for norm in ("pre", "post") for warmup in (0, 100)}
-    ends = {run: sum(losses[-20:]) / 20 for run, losses in runs.items()}
-    check("pre-norm learns without warm-up", ends["pre", 0] < 0.5, f"loss {ends['pre', 0]:.2f}")
-    check("post-norm doesn't", ends["post", 0] > 1.5, f"loss {ends['post', 0]:.2f}")
-    check("… and does with 100 steps of warm-up", ends["post", 100] < 1, f"{ends['post', 100]:.2f}")
-    starts = {norm: gradients_at_start(norm) for norm in ("pre", "post")}
-    ratio = starts["post"][-1] / starts["pre"][-1]
-    check("the last block's gradient at the start: post-norm's is larger",
-          ratio > 1.5, f"{ratio:.1f} times")
-    figure = Picture("transformer_block_warmup.png", draw_warmup(runs, starts))
-    rows = [(norm, warmup or "none", ends[norm, warmup]) for norm, warmup in runs]
-    return table("norm", "warm-up steps", "loss at the end", rows=rows), figure
-
-
-def shapes_through(module: nn.Module, *inputs: Tensor) -> list[tuple[str, str, str]]:
-    """(part, its class, shape of its output) for every direct part, in the order of running."""
-    rows, hooks = [], []
-    for name, part in module.named_modules():
-        if name and ("." not in name or name.endswith(".norm")):
-            def note(part, _, output, name=name):
-                output = output[0] if isinstance(output, tuple) else output
-                rows.append((name, type(part).__name__, shape(output)))
-            hooks.append(part.register_forward_hook(note))
-    module(*inputs)
-    for hook in hooks:
-        hook.remove()
-    return rows
-
-
-@shows(EncoderBlock.forward)
-def step_encoder_block():
-    """The encoder block
-
-    Two layers, each with its path: look at the others, then think. The shape (B, S, D) never changes, so
-    blocks can be stacked. What runs, in order, for 2 sentences of 7 tokens:
-    """
-    rows = shapes_through(EncoderBlock(32, 4, 128), torch.randn(2, 7, 32))
-    check("every part returns 2 × 7 × 32", {row[2] for row in rows} == {"2 × 7 × 32"})
-    check_all(prove_encoder_block(EncoderBlock))
-    return table("part", "class", "output", rows=rows)
-
-
-@shows(DecoderBlock.forward)
-def step_decoder_block():
-    """The decoder block
-
-    Three layers: look back at the own tokens (causal), look at the source (cross-attention: queries from
-    here, keys and values from the encoder's memory), think. The length is the target's throughout.
-    """
-    inputs = torch.randn(2, 5, 32), torch.randn(2, 7, 32)
-    rows = shapes_through(DecoderBlock(32, 4, 128), *inputs, causal_mask(5))
-    check("every part returns 2 × 5 × 32", {row[2] for row in rows} == {"2 × 5 × 32"})
-    check_all(prove_decoder_block(DecoderBlock))
-    return table("part", "class", "output", rows=rows)
-
-
-def formula(d: int, d_ff: int, n_layers: int) -> tuple[int, int, int]:
-    """Parameters of n + n layers: attention, feed-forward, norms (with the two final ones)."""
-    attention = 4 * (d * d + d)
-    feed_forward = 2 * d * d_ff + d_ff + d
-    return 3 * n_layers * attention, 2 * n_layers * feed_forward, (5 * n_layers + 2) * 2 * d
-
-
-@shows(formula)
-def step_stacking():
-    """Stacking
-
-    An encoder of N blocks is N times the same class. Per encoder block one attention, per decoder block two:
-    4·(D² + D) parameters each; feed-forward 2·D·d_ff + d_ff + D; a LayerNorm 2·D. Formula and count for
-    N + N layers, d_ff = 4·D; the embedding is that of the paper, 37,000 tokens, counted once.
-    """
-    rows = []
-    for d_model, n_layers in (64, 1), (64, 2), (256, 6), (512, 6), (1024, 6), (1024, 12):
-        with torch.device("meta"):  # counts without allocating
-            sizes = n_layers, d_model, 4, 4 * d_model
-            counted = parameters(Encoder(*sizes)) + parameters(Decoder(*sizes))
-        parts = formula(d_model, 4 * d_model, n_layers)
-        whole = counted + 37_000 * d_model
-        shares = [f"{part / whole:.0%}" for part in (*parts[:2], 37_000 * d_model)]
-        rows.append((d_model, n_layers, sum(parts), counted, *shares))
-    check("formula and count agree in every row", all(row[2] == row[3] for row in rows))
-    x = torch.randn(2, 7, 64)
-    check("12 blocks return the shape of x", Encoder(12, 64, 4, 256)(x).shape == x.shape)
-    return table("D", "N", "formula", "counted", "attention", "feed-f.", "embedding", rows=rows)
-
-
-def step_equals_pytorch():
-    """The stacks equal PyTorch's
-
-    The blocks were proved above. Three of them, with and without the last LayerNorm:
-    """
-    check_all(prove_encoder(Encoder))
-    check_all(prove_decoder(Decoder))
-
-
-def step_the_drawing():
-    """The whole picture
-
-    Class names, sizes and parameter counts in the drawing are read off real modules; the arrows are not.
-    """
-    encoder, decoder = Encoder(2, 64, 4, 256), Decoder(2, 64, 4, 256)
-    embedding = TokenEmbedding(13, 64)
-    figure = draw_transformer(embedding, SinusoidalPositionalEncoding(64), encoder, decoder)
-    return Picture("transformer_block_drawing.png", figure)
-
-
-@shows(MaskOnQueries, CrossWithoutMask)
-def step_broken_on_purpose():
-    """Broken on purpose
-
-    A mask on the query axis hides nothing from the others. Cross-attention without the source's mask reads
-    padding, and its answers depend on the batch. Without the last LayerNorm a pre-norm stack hands on the
-    sum of all its layers, which grows with the depth:
-    """
-    check_caught("MaskOnQueries", prove_encoder_block(MaskOnQueries), "Other content in the padding")
-    check_caught("CrossWithoutMask", prove_decoder_block(CrossWithoutMask), "Other content in the source")
-    check_caught("EncoderWithoutNorm", prove_encoder(EncoderWithoutNorm), "Three pre-norm layers")
-    x, rows = torch.randn(2, 7, 32), []
-    for depth in (1, 4, 16, 64):
-        sizes = depth, 32, 4, 128
-        without = EncoderWithoutNorm(*sizes)(x).std().item()
-        rows.append((depth, without, Encoder(*sizes)(x).std().item()))
-    check("without the norm the output grows with depth", rows[-1][1] > 2 * rows[0][1])
-    check("with it, its size stays 1", all(abs(row[2] - 1) < 0.05 for row in rows))
-    return table("layers", "size without the norm", "with it", rows=rows)
-
-
-def step_what_next():
-    """What now?
-
-    Read: Residual.forward, EncoderBlock.forward, DecoderBlock.forward: thirty lines, and the whole idea.
-
-    Change: (1) in Residual, return self.norm(x) + … for pre-norm: the proofs name the mistake. (2) DEPTH to
-    24: without path and norm the gradient is then exactly 0. (3) RATE to 0.001: post-norm learns without
-    a warm-up, too, but slowly.
-
-    Write it yourself: --template my_block.py, then --grade my_block.py.
-    Next: python 05_mini_transformer.py.
-    """
 
 
 # ------------------------------------------------------------------ the figures

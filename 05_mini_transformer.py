@@ -31,6 +31,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, distributed, nn
+from torch.nn.utils import clip_grad_norm_
 from torch.utils.checkpoint import checkpoint
 
 from common import (
@@ -194,15 +195,21 @@ class Transformer(nn.Module):
         """src (B, S) → memory (B, S, D)."""
         return self.encoder(self.embed(src), self.src_mask(src))
 
-    def decode(self, tgt: Tensor, memory: Tensor, src_mask: Tensor, cache=None) -> Tensor:
+    def decode(
+        self, tgt: Tensor, memory: Tensor, src_mask: Tensor, cache=None
+    ) -> Tensor:
         """tgt (B, T), memory (B, S, D), src_mask (B, 1, 1, S) → logits (B, T, V).
 
         With a cache (lesson 6), tgt is only what the cache hasn't seen yet. Padding at the end of tgt
         needs no mask: the causal mask hides it from all real tokens before it.
         """
         start = 0 if cache is None else cache[0].self_attention.length
-        mask = self.tgt_mask(start + tgt.shape[1], tgt.device)[start:]  # (T, start + T)
-        x = self.decoder(self.embed(tgt, start), memory, mask, src_mask, cache)
+        mask = self.tgt_mask(start + tgt.shape[1], tgt.device)[
+            start:
+        ]  # (T, start + T)
+        x = self.decoder(
+            self.embed(tgt, start), memory, mask, src_mask, cache
+        )
         return self.embedding.logits(x)
 
     def embed(self, tokens: Tensor, start: int = 0) -> Tensor:
@@ -291,7 +298,9 @@ def teacher_forcing(answers: list[list[int]]) -> tuple[Tensor, Tensor]:
 
     At each place the input holds the tokens up to there and the target the next one.
     """
-    return pad([[BOS, *answer] for answer in answers]), pad([[*answer, EOS] for answer in answers])
+    tgt_in = pad([[BOS, *answer] for answer in answers])
+    tgt_out = pad([[*answer, EOS] for answer in answers])
+    return tgt_in, tgt_out
 
 
 def make_batch(task: str, sequences: list[list[int]]) -> Batch:
@@ -309,7 +318,9 @@ def draw_batch(task: str, size: int, split: str, seed: tuple[int, ...]) -> Batch
 # ------------------------------------------------------------------ loss, optimiser, schedule
 
 
-def sequence_loss(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
+def sequence_loss(
+    logits: Tensor, targets: Tensor, label_smoothing: float = 0.0
+) -> Tensor:
     """Cross-entropy summed over all real tokens: logits (B, T, V), targets (B, T) → scalar.
 
     PAD counts nothing. With label smoothing ε (section 5.4) the target distribution is 1 − ε on the
@@ -317,7 +328,9 @@ def sequence_loss(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0)
     """
     log_probs = logits.log_softmax(dim=-1)  # (B, T, V)
     right = log_probs.gather(-1, targets[..., None])[..., 0]  # (B, T)
-    loss = -(1 - label_smoothing) * right - label_smoothing * log_probs.mean(dim=-1)
+    loss = -(1 - label_smoothing) * right - label_smoothing * log_probs.mean(
+        dim=-1
+    )
     return loss.masked_fill(targets == PAD, 0.0).sum()
 
 
@@ -347,7 +360,9 @@ class Adam:
         """Move every parameter against its gradient."""
         self.steps += 1
         beta1, beta2 = self.betas
-        for parameter, mean, square in zip(self.parameters, self.means, self.squares, strict=True):
+        for parameter, mean, square in zip(
+            self.parameters, self.means, self.squares, strict=True
+        ):
             gradient = parameter.grad
             mean.mul_(beta1).add_((1 - beta1) * gradient)
             square.mul_(beta2).add_((1 - beta2) * gradient**2)
@@ -513,31 +528,45 @@ class Run:
 
     def update(self) -> None:
         """One step of training, noted in the history. FloatingPointError if a number isn't finite."""
-        started, step, training = time.perf_counter(), len(self.history), self.training
+        started, step = time.perf_counter(), len(self.history)
         batch = self.batch(step).to(self.device)
-        rate = learning_rate(step, training, self.config.d_model)
-        tokens = (batch.tgt_out != PAD).sum()
-        mean_loss = torch.zeros((), device=self.device)
         self.optimizer.zero_grad()
-        for part in own_parts(batch, training.accumulate):
-            half = training.precision == "bf16"
-            with torch.autocast(self.device.type, torch.bfloat16) if half else nullcontext():
-                logits = self.model(part.src, part.tgt_in)
-            loss = self.loss(logits.float(), part.tgt_out) / tokens
-            loss.backward()
-            mean_loss += loss.detach()
-        add_over_processes([mean_loss, *(p.grad for p in self.model.parameters())])
+        loss = self.backward(batch)
         noted = gradient_norms(self.model) if self.validates_after(step) else {}
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), training.clip)
-        loss, norm = mean_loss.item(), norm.item()
+        norm = clip_grad_norm_(self.model.parameters(), self.training.clip).item()
         if not math.isfinite(loss + norm):
-            raise FloatingPointError(f"step {step + 1}: the loss is {loss}, the gradient's norm {norm}")
+            numbers = f"the loss is {loss}, the gradient's norm {norm}"
+            raise FloatingPointError(f"step {step + 1}: {numbers}")
+        rate = learning_rate(step, self.training, self.config.d_model)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
-        seconds = time.perf_counter() - started
-        noted |= {"learning_rate": rate, "seconds": seconds, "tokens": tokens.item()}
+        noted |= {"learning_rate": rate, "tokens": int((batch.tgt_out != PAD).sum())}
+        noted |= {"seconds": time.perf_counter() - started}
         self.history.append({"step": step + 1, "loss": loss, "gradient_norm": norm} | noted)
+
+    def backward(self, batch: Batch) -> float:
+        """Put the gradient of the mean loss per token into the parameters, and return that loss.
+
+        The batch may come in parts, and the parts lie in several processes: every part's loss is divided
+        by the tokens of the whole batch, so the sum of their gradients is the batch's.
+        """
+        tokens = (batch.tgt_out != PAD).sum()
+        total = torch.zeros((), device=self.device)
+        for part in own_parts(batch, self.training.accumulate):
+            with self.precision():
+                logits = self.model(part.src, part.tgt_in)
+            loss = self.loss(logits.float(), part.tgt_out) / tokens
+            loss.backward()
+            total += loss.detach()
+        add_over_processes([total, *(p.grad for p in self.model.parameters())])
+        return total.item()
+
+    def precision(self):
+        """Inside `with`, matrix products run in bfloat16 if the training asks for it."""
+        if self.training.precision == "bf16":
+            return torch.autocast(self.device.type, torch.bfloat16)
+        return nullcontext()
 
     def validates_after(self, step: int) -> bool:
         """After every 50th step (counted from 0) and the last one."""
@@ -570,10 +599,20 @@ class Run:
 def gradient_norms(model: Transformer) -> dict[str, float]:
     """The norm of the gradient in the embedding and in every block of both stacks."""
     parts = {"embedding": model.embedding}
-    for name, stack in (("encoder", model.encoder), ("decoder", model.decoder)):
-        parts |= {f"{name} {number}": block for number, block in enumerate(stack.blocks)}
+    for name, stack in (
+        ("encoder", model.encoder),
+        ("decoder", model.decoder),
+    ):
+        parts |= {
+            f"{name} {number}": block
+            for number, block in enumerate(stack.blocks)
+        }
     return {
-        f"gradient in {name}": torch.cat([p.grad.flatten() for p in part.parameters()]).norm().item()
+        f"gradient in {name}": torch.cat(
+            [p.grad.flatten() for p in part.parameters()]
+        )
+        .norm()
+        .item()
         for name, part in parts.items()
     }
 
@@ -622,8 +661,7 @@ def own_parts(batch: Batch, accumulate: int) -> Iterator[Batch]:
 
 
 def add_over_processes(tensors: list[Tensor]) -> None:
-    """Replace each tensor by its sum over all processes. Every process divided its loss by the
-    tokens of the whole batch, so the sum of the gradients is the gradient of the whole batch."""
+    """Replace each tensor by its sum over all processes."""
     if PROCESSES > 1:
         flat = torch.cat([tensor.flatten() for tensor in tensors])
         distributed.all_reduce(flat)
@@ -725,6 +763,139 @@ def write_history(history: list[dict[str, float]], path: Path) -> None:
     writer.writeheader()
     writer.writerows(history)
     write_atomically(path, lambda file: file.write(text.getvalue().encode()))
+
+
+# ------------------------------------------------------------------ broken on purpose
+
+
+class WithoutCausalMask(Transformer):
+    """Broken on purpose: the decoder sees the future."""
+
+    def tgt_mask(self, length: int, device: torch.device) -> Tensor:
+        return torch.ones_like(causal_mask(length, device))
+
+
+class PaddingMaskInverted(Transformer):
+    """Broken on purpose: the padding may be looked at, the digits may not."""
+
+    def src_mask(self, src: Tensor) -> Tensor:
+        return ~super().src_mask(src)
+
+
+def broken_model(kind: type[Transformer]) -> type[Run]:
+    """A run of a model that is broken on purpose."""
+
+    class BrokenRun(Run):
+        def make_model(self) -> Transformer:
+            return kind(self.config)
+
+    return BrokenRun
+
+
+class WithoutShift(Run):
+    """Broken on purpose: the decoder reads the very tokens that it should say."""
+
+    def spoil(self, batch: Batch) -> Batch:
+        return batch._replace(tgt_in=batch.tgt_out)
+
+
+class LossOnPadding(Run):
+    """Broken on purpose: PAD counts like any token."""
+
+    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum")
+
+
+class WithoutScaling(Run):
+    """Broken on purpose: scores are not divided by √d_k."""
+
+    def make_model(self) -> Transformer:
+        model = super().make_model()
+        for attention in model.modules():
+            if hasattr(attention, "attend"):
+                attention.attend = partial(attend_unscaled, attention.attend)
+        return model
+
+
+def attend_unscaled(attend: Callable, queries: Tensor, *others) -> tuple[Tensor, Tensor | None]:
+    return attend(queries * math.sqrt(queries.shape[-1]), *others)
+
+
+BROKEN: dict[str, tuple[type[Run], dict[str, Any]]] = {
+    "right": (Run, {}),
+    "no shift": (WithoutShift, {}),
+    "no causal mask": (broken_model(WithoutCausalMask), {}),
+    "no positions": (Run, {"positions": "none"}),
+    "no scaling": (WithoutScaling, {}),
+    "padding mask inverted": (broken_model(PaddingMaskInverted), {}),
+    "loss on PAD": (LossOnPadding, {}),
+    "post-norm, warm-up 100": (Run, {"norm": "post", "lr": 0.01, "warmup": 100}),
+    "post-norm, no warm-up": (Run, {"norm": "post", "lr": 0.01, "warmup": 0}),
+}
+
+
+def shifted_the_other_way(answers: list[list[int]]) -> tuple[Tensor, Tensor]:
+    """Broken on purpose: the decoder reads what comes after the token it should say."""
+    return teacher_forcing(answers)[::-1]
+
+
+def not_shifted(answers: list[list[int]]) -> tuple[Tensor, Tensor]:
+    """Broken on purpose: input and target are the same."""
+    return teacher_forcing(answers)[0], teacher_forcing(answers)[0]
+
+
+def without_eos(answers: list[list[int]]) -> tuple[Tensor, Tensor]:
+    """Broken on purpose: the target does not end, so the model never learns to stop."""
+    tgt_in, tgt_out = teacher_forcing(answers)
+    return tgt_in, tgt_out.masked_fill(tgt_out == EOS, PAD)
+
+
+def loss_on_padding(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """Broken on purpose: PAD counts like any token."""
+    return F.cross_entropy(logits.flatten(0, -2), targets.flatten(), reduction="sum",
+                           label_smoothing=label_smoothing)
+
+
+def mean_loss(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """Broken on purpose: the mean over the batch's own tokens, where the sum was asked for."""
+    return sequence_loss(logits, targets, label_smoothing) / (targets != PAD).sum()
+
+
+class AdamWithoutCorrection(Adam):
+    """Broken on purpose: the averages that start at 0 are not corrected."""
+
+    def step(self) -> None:
+        before, self.steps = self.steps, 10**9
+        super().step()
+        self.steps = before + 1
+
+
+class AdamWithL2(Adam):
+    """Broken on purpose: the decay goes through the gradient, so Adam divides it away again."""
+
+    def step(self) -> None:
+        decay, self.weight_decay = self.weight_decay, 0.0
+        for parameter in self.parameters:
+            parameter.grad = parameter.grad + decay * parameter.detach()
+        super().step()
+        self.weight_decay = decay
+
+
+SHIFT_MISTAKES = {
+    "input and target are swapped: the input begins with BOS, the target ends in EOS": (
+        shifted_the_other_way
+    ),
+    "nothing is shifted: the target is one token ahead of the input": not_shifted,
+    "EOS is missing: the model could never learn to stop": without_eos,
+}
+LOSS_MISTAKES = {
+    "padding counts: leave out what has target PAD": loss_on_padding,
+    "this is the mean; the sum was asked for": mean_loss,
+}
+ADAM_MISTAKES = {
+    "the running means start at 0: divide them by 1 − βᵗ": AdamWithoutCorrection,
+    "the decay is in the gradient (L2); AdamW shrinks the parameter itself": AdamWithL2,
+}
 
 
 # ------------------------------------------------------------------ the steps
@@ -927,7 +1098,11 @@ def step_overfit(experiment: Experiment):
         losses.append(loss.item())
     exact = evaluate(model, batch).exact_match
     if experiment.config == TransformerConfig():
-        check("after 100 steps it answers all eight", exact == 1, f"exact match {exact:.0%}")
+        check(
+            "after 100 steps it answers all eight",
+            exact == 1,
+            f"exact match {exact:.0%}",
+        )
     return table("step", "loss", rows=[(step, losses[step - 1]) for step in (1, 10, 30, 60, 100)])
 
 
@@ -936,9 +1111,9 @@ def step_training(experiment: Experiment):
     """Training
 
     The loop of step 8, with new sequences in every step, and with the schedule. If the gradient of all
-    parameters together is longer than 1, it is shortened to 1, its direction stays (clipping). The lines
-    about parts, processes and bfloat16 do nothing here; they are for larger models (README). Every 50
-    steps 100 validation sequences are answered, free-running. The numbers go to a CSV file, too.
+    parameters together is longer than 1, it is shortened to 1, its direction stays (clipping). backward()
+    computes the loss and its gradient; it can cut a batch into parts, for larger models (README). Every 50
+    steps 100 validation sequences are answered, free-running. All numbers go to a CSV file, too.
     """
     options, device = experiment.options, experiment.device
     run = experiment.fresh_or_resumed()
@@ -1060,7 +1235,7 @@ def step_gradient_flow(experiment: Experiment):
     noted = [record for record in run.history if "exact_match" in record]
     norms = [[norm for name, norm in record.items() if name.startswith("gradient in")] for record in noted]
     ratio = max(max(record) / min(record) for record in norms)
-    if experiment.config == TransformerConfig():
+    if experiment.name in ("reverse", "copy"):
         check("at no validation does the largest exceed 20 times the smallest", ratio < 20, f"{ratio:.1f}")
     return Picture(experiment.file("training_gradient_flow"), draw_gradient_flow(noted))
 
@@ -1087,14 +1262,30 @@ def step_broken_on_purpose(experiment: Experiment):
     return broken_table(results)
 
 
+@shows()
 def step_all_broken(experiment: Experiment):
     """Every way to break it
 
-    Each variant is trained for as many steps as the right one beside it, with the same data and the same
-    seed. Compare the two accuracies with those of the right run.
+    Each variant is trained for 400 steps, with the same data and the same seed. Compare the two accuracies
+    with those of the right run; each bug has its signature:
+
+    No shift, no causal mask: teacher forcing looks perfect, free-running gives nothing. No positions: single
+    tokens are guessed above chance, whole answers are not. Padding mask inverted: the loss stays near that
+    of guessing, for no digit of the source can be seen. No scaling, loss on PAD: nearly as good as right,
+    in this small model; only a proof finds them. Post-norm at a learning rate of 0.01 without a warm-up:
+    stuck from the start, and with one it learns.
     """
     training = replace(experiment.training, steps=400)
     results = train_broken(list(BROKEN), experiment.config, training, experiment.device)
+    if experiment.name in ("reverse", "copy"):
+        scores = {name: (result.token_accuracy, result.exact_match) for name, result in results.items()}
+        for name in ("no shift", "no causal mask"):
+            check(f"{name}: perfect with teacher forcing, useless alone",
+                  scores[name][0] > 0.99 and scores[name][1] < 0.01)
+        for name in ("no positions", "padding mask inverted", "post-norm, no warm-up"):
+            check(f"{name}: next to no answer is right", scores[name][1] < 0.1)
+        for name in ("right", "no scaling", "loss on PAD", "post-norm, warm-up 100"):
+            check(f"{name}: nearly all answers are right", scores[name][1] > 0.95)
     return broken_table(results), Picture("training_broken.png", draw_broken(results))
 
 
@@ -1121,6 +1312,7 @@ def broken_table(results: dict[str, Scores]):
     return table("", "test loss", "tokens, teacher forcing", "exact match", rows=rows)
 
 
+@shows()
 def step_compare(experiment: Experiment):
     """Compared
 
@@ -1128,7 +1320,9 @@ def step_compare(experiment: Experiment):
     """
     name, values = experiment.options.compare
     rows, curves = [], {}
-    batch = draw_batch(experiment.training.task, 1000, "test", (0,)).to(experiment.device)
+    batch = draw_batch(experiment.training.task, 1000, "test", (0,)).to(
+        experiment.device
+    )
     for value in values:
         exact, seconds = [], []
         for seed in range(experiment.options.seeds):
@@ -1137,9 +1331,22 @@ def step_compare(experiment: Experiment):
             exact.append(evaluate(run.model, batch).exact_match)
             seconds.append(sum(record["seconds"] for record in run.history))
             curves.setdefault(value, []).append(run.history)
-        spread = f"{min(exact):.1%} to {max(exact):.1%}" if len(exact) > 1 else f"{exact[0]:.1%}"
-        rows.append((str(value), parameters(run.model), f"{sum(seconds) / len(seconds):.1f}", spread))
-    picture = Picture(f"training_compare_{name}.png", draw_comparison(name, curves))
+        spread = (
+            f"{min(exact):.1%} to {max(exact):.1%}"
+            if len(exact) > 1
+            else f"{exact[0]:.1%}"
+        )
+        rows.append(
+            (
+                str(value),
+                parameters(run.model),
+                f"{sum(seconds) / len(seconds):.1f}",
+                spread,
+            )
+        )
+    picture = Picture(
+        f"training_compare_{name}.png", draw_comparison(name, curves)
+    )
     return table(name, "parameters", "seconds", "exact match", rows=rows), picture
 
 
@@ -1165,139 +1372,6 @@ def step_what_next(experiment: Experiment):
     Write it yourself: --template my_training.py, then --grade my_training.py.
     Next: python 06_decoding.py, where the model answers in every way there is.
     """
-
-
-# ------------------------------------------------------------------ broken on purpose
-
-
-class WithoutCausalMask(Transformer):
-    """Broken on purpose: the decoder sees the future."""
-
-    def tgt_mask(self, length: int, device: torch.device) -> Tensor:
-        return torch.ones_like(causal_mask(length, device))
-
-
-class PaddingMaskInverted(Transformer):
-    """Broken on purpose: the padding may be looked at, the digits may not."""
-
-    def src_mask(self, src: Tensor) -> Tensor:
-        return ~super().src_mask(src)
-
-
-def broken_model(kind: type[Transformer]) -> type[Run]:
-    """A run of a model that is broken on purpose."""
-
-    class BrokenRun(Run):
-        def make_model(self) -> Transformer:
-            return kind(self.config)
-
-    return BrokenRun
-
-
-class WithoutShift(Run):
-    """Broken on purpose: the decoder reads the very tokens that it should say."""
-
-    def spoil(self, batch: Batch) -> Batch:
-        return batch._replace(tgt_in=batch.tgt_out)
-
-
-class LossOnPadding(Run):
-    """Broken on purpose: PAD counts like any token."""
-
-    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum")
-
-
-class WithoutScaling(Run):
-    """Broken on purpose: scores are not divided by √d_k."""
-
-    def make_model(self) -> Transformer:
-        model = super().make_model()
-        for name, attention in model.named_modules():
-            if name.endswith("attention"):
-                attention.attend = partial(attend_unscaled, attention.attend)
-        return model
-
-
-def attend_unscaled(attend: Callable, queries: Tensor, *others) -> tuple[Tensor, Tensor | None]:
-    return attend(queries * math.sqrt(queries.shape[-1]), *others)
-
-
-BROKEN: dict[str, tuple[type[Run], dict[str, Any]]] = {
-    "right": (Run, {}),
-    "no shift": (WithoutShift, {}),
-    "no causal mask": (broken_model(WithoutCausalMask), {}),
-    "no positions": (Run, {"positions": "none"}),
-    "no scaling": (WithoutScaling, {}),
-    "padding mask inverted": (broken_model(PaddingMaskInverted), {}),
-    "loss on PAD": (LossOnPadding, {}),
-    "post-norm, lr 0.01, warm-up 100": (Run, {"norm": "post", "lr": 0.01, "warmup": 100}),
-    "post-norm, lr 0.01, no warm-up": (Run, {"norm": "post", "lr": 0.01, "warmup": 0}),
-}
-
-
-def shifted_the_other_way(answers: list[list[int]]) -> tuple[Tensor, Tensor]:
-    """Broken on purpose: the decoder reads what comes after the token it should say."""
-    return teacher_forcing(answers)[::-1]
-
-
-def not_shifted(answers: list[list[int]]) -> tuple[Tensor, Tensor]:
-    """Broken on purpose: input and target are the same."""
-    return teacher_forcing(answers)[0], teacher_forcing(answers)[0]
-
-
-def without_eos(answers: list[list[int]]) -> tuple[Tensor, Tensor]:
-    """Broken on purpose: the target does not end, so the model never learns to stop."""
-    tgt_in, tgt_out = teacher_forcing(answers)
-    return tgt_in, tgt_out.masked_fill(tgt_out == EOS, PAD)
-
-
-def loss_on_padding(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
-    """Broken on purpose: PAD counts like any token."""
-    return F.cross_entropy(logits.flatten(0, -2), targets.flatten(), reduction="sum",
-                           label_smoothing=label_smoothing)
-
-
-def mean_loss(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
-    """Broken on purpose: the mean over the batch's own tokens, where the sum was asked for."""
-    return sequence_loss(logits, targets, label_smoothing) / (targets != PAD).sum()
-
-
-class AdamWithoutCorrection(Adam):
-    """Broken on purpose: the averages that start at 0 are not corrected."""
-
-    def step(self) -> None:
-        before, self.steps = self.steps, 10**9
-        super().step()
-        self.steps = before + 1
-
-
-class AdamWithL2(Adam):
-    """Broken on purpose: the decay goes through the gradient, so Adam divides it away again."""
-
-    def step(self) -> None:
-        decay, self.weight_decay = self.weight_decay, 0.0
-        for parameter in self.parameters:
-            parameter.grad = parameter.grad + decay * parameter.detach()
-        super().step()
-        self.weight_decay = decay
-
-
-SHIFT_MISTAKES = {
-    "input and target are swapped: the input begins with BOS, the target ends in EOS": (
-        shifted_the_other_way
-    ),
-    "nothing is shifted: the target is one token ahead of the input": not_shifted,
-    "EOS is missing: the model could never learn to stop": without_eos,
-}
-LOSS_MISTAKES = {
-    "padding counts: leave out what has target PAD": loss_on_padding,
-    "this is the mean; the sum was asked for": mean_loss,
-}
-ADAM_MISTAKES = {
-    "the running means start at 0: divide them by 1 − βᵗ": AdamWithoutCorrection,
-    "the decay is in the gradient (L2); AdamW shrinks the parameter itself": AdamWithL2,
-}
 
 
 # ------------------------------------------------------------------ the proofs

@@ -109,7 +109,9 @@ class KeyValueCache:
         """The number of tokens decoded so far: the position of the next one."""
         return self.keys.shape[2] if self.grows and self.keys is not None else 0
 
-    def update(self, make: Callable[[], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    def update(
+        self, make: Callable[[], tuple[Tensor, Tensor]]
+    ) -> tuple[Tensor, Tensor]:
         """All keys and values, with those that make() gives if there is anything new."""
         if self.keys is None:
             self.keys, self.values = make()
@@ -149,7 +151,9 @@ class CachedDecoding:
     @torch.no_grad()
     def step(self, tokens: Tensor) -> Tensor:
         """The newest token of every answer (N,) → logits of the next ones (N, V)."""
-        logits = self.model.decode(tokens[:, None], self.memory, self.src_mask, self.caches)
+        logits = self.model.decode(
+            tokens[:, None], self.memory, self.src_mask, self.caches
+        )
         return logits[:, -1]
 
     def reorder(self, rows: Tensor) -> None:
@@ -209,7 +213,9 @@ def sample(
     return generate(decoding, max_length, draw)
 
 
-def generate(decoding: Decoding, max_length: int, pick: Callable[[Tensor], Tensor]) -> Tensor:
+def generate(
+    decoding: Decoding, max_length: int, pick: Callable[[Tensor], Tensor]
+) -> Tensor:
     """Feed each answer its own tokens, pick(logits (N, V)) → (N,), until all have ended."""
     if max_length < 1:
         raise ValueError(f"max_length is {max_length}; it must be at least 1")
@@ -251,7 +257,10 @@ def log_probability(decoding: Decoding, tokens: Tensor) -> Tensor:
 
 
 def adjust_logits(
-    logits: Tensor, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0
+    logits: Tensor,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
 ) -> Tensor:
     """logits (…, V) → adjusted ones, −∞ for tokens that are cut off; in this order:
 
@@ -263,17 +272,25 @@ def adjust_logits(
     check_sampling(temperature, top_k, top_p)
     if temperature == 0:
         return keep_likeliest(logits)
-    logits = logits - logits.amax(dim=-1, keepdim=True)  # or a tiny temperature overflows
+    logits = logits - logits.amax(
+        dim=-1, keepdim=True
+    )  # or a tiny temperature overflows
     logits = logits / temperature
     if 0 < top_k < logits.shape[-1]:
         kth = logits.topk(top_k, dim=-1).values[..., -1:]
         logits = logits.masked_fill(logits < kth, -math.inf)
     if top_p < 1:
-        ranked, order = logits.softmax(dim=-1).sort(dim=-1, descending=True, stable=True)
-        likelier = ranked.cumsum(dim=-1) - ranked  # the mass of all likelier tokens
+        ranked, order = logits.softmax(dim=-1).sort(
+            dim=-1, descending=True, stable=True
+        )
+        likelier = (
+            ranked.cumsum(dim=-1) - ranked
+        )  # the mass of all likelier tokens
         cut = likelier >= top_p
         cut[..., 0] = False  # at least one stays
-        cut = torch.zeros_like(cut).scatter(-1, order, cut)  # back to the tokens' order
+        cut = torch.zeros_like(cut).scatter(
+            -1, order, cut
+        )  # back to the tokens' order
         logits = logits.masked_fill(cut, -math.inf)
     return logits
 
@@ -411,6 +428,462 @@ def likeliest(totals: Tensor, alive: list[Hypothesis], count: int) -> Iterator[l
 def best_answers(found: list[list[Hypothesis]]) -> Tensor:
     """The best hypothesis of every source (B, longest), PAD behind."""
     return pad([list(hypotheses[0].tokens) for hypotheses in found])
+
+
+# ------------------------------------------------------------------ broken on purpose
+
+
+class CacheNotReordered(CachedDecoding):
+    """Broken on purpose: the beams change places, the cache doesn't."""
+
+    def reorder(self, rows: Tensor) -> None:
+        self.rows = len(rows)
+        if len(rows) != len(
+            self.memory
+        ):  # only the first time, when each source gets its beams
+            super().reorder(rows)
+
+
+class AlwaysPositionZero(CachedDecoding):
+    """Broken on purpose: every new token is told that it is the first."""
+
+    @torch.no_grad()
+    def step(self, tokens: Tensor) -> Tensor:
+        embed = self.model.embed
+        self.model.embed = lambda tokens, start=0: embed(tokens, 0)
+        try:
+            return super().step(tokens)
+        finally:
+            del self.model.embed
+
+
+# ------------------------------------------------------------------ the steps
+
+
+class Experiment:
+    """What the command line asked for, and the models that the steps work on."""
+
+    def __init__(self, options: argparse.Namespace):
+        self.options = options
+        self.device = pick_device(options.device)
+
+    @cached_property
+    def run(self) -> Run:
+        """Lesson 5's run on the task: its checkpoint, or trained now if there is none."""
+        try:
+            return load_or_train(self.options.task, self.options.outputs, self.device)
+        except ValueError as error:
+            stop(f"{error}; delete it, or train again with lesson 5")
+
+    @property
+    def model(self) -> Transformer:
+        return self.run.model.eval()
+
+    @cached_property
+    def speaker(self) -> Transformer:
+        """The small model of step 3."""
+        return train_speaker()
+
+    def file(self, stem: str) -> str:
+        """The file name; of any task but the default one it names the task."""
+        return f"{stem}.png" if self.options.task == "reverse" else f"{stem}-{self.options.task}.png"
+
+    def batch(self, count: int, lengths: tuple[int, int] = (4, 16)):
+        sequences = draw_sequences(count, "test", (6, *lengths), lengths)
+        return make_batch(self.options.task, sequences).to(self.device)
+
+
+def text_of(ids: Any) -> str:
+    """Ids as tokens, special ones by name, up to EOS."""
+    ids = list(ids)
+    end = ids.index(EOS) + 1 if EOS in ids else len(ids)
+    return " ".join(tokenizer.token_of[int(id)] for id in ids[:end])
+
+
+@shows(generate, greedy_decode)
+def step_greedy(experiment: Experiment):
+    """Greedy: the likeliest token, again and again
+
+    Encode the source, begin with BOS, take the token with the largest logit, feed it back. Every answer of
+    the batch ends at its own EOS; from then on it gets PAD, until the last one has ended.
+    """
+    batch = experiment.batch(5)
+    answers = greedy_decode(CachedDecoding(experiment.model, batch.src), 20)
+    check_all(prove_greedy(greedy_decode))
+    rows = [(text_of(src[src != PAD]), " ".join(tokenizer.token_of[id] for id in answer))
+            for src, answer in zip(batch.src[:3], answers.tolist(), strict=False)]
+    return table("source", "answer", rows=rows)
+
+
+@shows(KeyValueCache.update, CachedDecoding.step)
+def step_cache(experiment: Experiment):
+    """The key/value cache
+
+    The new token looks back at all earlier ones, but nothing about those changes: the causal mask never
+    let them see it. So their keys and values can be kept. Each step then runs one token instead of the
+    whole answer. Cross-attention's keys and values come from the source and are computed once.
+    """
+    check_all(prove_cached_decoding(CachedDecoding))
+    batch, config = experiment.batch(8), experiment.run.config
+    decoding = CachedDecoding(experiment.model, batch.src)
+    answers = greedy_decode(decoding, 20)
+    measured = sum(cache.bytes() for layer in decoding.caches for cache in layer)
+    tokens = batch.src.shape[1] + answers.shape[1]
+    formula = 2 * config.n_layers * len(batch.src) * tokens * config.d_model * 4
+    check("memory = 2 · layers · B · (S + T) · D · 4 bytes", measured == formula, f"{measured:,} bytes")
+    lengths = [16, 32, 64, 128, 192]
+    times = {kind.__name__: seconds_until(kind, lengths) for kind in (CachedDecoding, UncachedDecoding)}
+    powers = {name: fitted_exponent(lengths[1:], seconds[1:]) for name, seconds in times.items()}
+    check("the total time grows more slowly with the cache",
+          powers["CachedDecoding"] < powers["UncachedDecoding"],
+          f"n^{powers['CachedDecoding']:.1f} against n^{powers['UncachedDecoding']:.1f}")
+    rows = [(n, *(f"{4 * n / seconds[i]:,.0f}" for seconds in times.values()))
+            for i, n in enumerate(lengths)]
+    picture = Picture("decoding_cache.png", draw_cache(lengths, times))
+    return table("length", "tokens/s with the cache", "without", rows=rows), picture
+
+
+def seconds_until(kind: Callable, lengths: list[int]) -> list[float]:
+    """Seconds to decode 4 answers of each length with a fresh model of the default size."""
+    torch.manual_seed(0)
+    model = Transformer(TransformerConfig(max_len=512)).eval()
+    decoding = kind(model, torch.full((4, 16), 5))
+    tokens, times, started = torch.full((4,), BOS), [], time.perf_counter()
+    for length in range(1, lengths[-1] + 1):
+        tokens = decoding.step(tokens).argmax(dim=-1)
+        if length in lengths:
+            times.append(time.perf_counter() - started)
+    return times
+
+
+def fitted_exponent(sizes: list[int], values: list[float]) -> float:
+    """p of the best fit values ≈ c · sizesᵖ."""
+    return float(np.polyfit(np.log(sizes), np.log(values), 1)[0])
+
+
+TRUTH = {  # sentences and their probabilities
+    "the dog": 0.14, "the cow": 0.10, "the hen": 0.10, "the fox": 0.08, "the owl": 0.08,
+    "a cat": 0.27, "a rat": 0.03, "no one": 0.15, "no man": 0.05,
+}
+words = Tokenizer(TRUTH)
+
+
+def train_speaker(steps: int = 250) -> Transformer:
+    """A small model that learns to say sentences as often as in TRUTH; its source says nothing."""
+    config = TransformerConfig(d_model=32, n_heads=2, n_layers=1, vocab_size=len(words), max_len=8)
+    model = Transformer(config)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
+    sentences, chances = [words.encode(text) for text in TRUTH], torch.tensor(list(TRUTH.values()))
+    src = torch.full((128, 1), BOS)
+    for step in range(steps):
+        drawn = torch.multinomial(chances, 128, replacement=True).tolist()
+        tgt_in, tgt_out = teacher_forcing([sentences[index] for index in drawn])
+        loss = sequence_loss(model(src, tgt_in), tgt_out) / (tgt_out != PAD).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.param_groups[0]["lr"] = 5e-3 * (1 - step / steps)
+        optimizer.step()
+    return model.eval()
+
+
+def speak(model: Transformer, rows: int = 1) -> CachedDecoding:
+    """`rows` sentences begun."""
+    return CachedDecoding(model, torch.full((rows, 1), BOS))
+
+
+@shows()
+def step_greedy_can_be_wrong(experiment: Experiment):
+    """When greedy is wrong
+
+    Nine sentences with known probabilities. Half of them begin with “the”, but what follows is uncertain,
+    so each is rare; “a” is rarer and nearly always goes on with “cat”. A small model learns to speak like
+    this. Greedy takes “the” and can't go back. Beam search (next step) keeps “a” alive and finds the
+    likeliest sentence. Sampling says each sentence as often as the model believes in it.
+    """
+    model = experiment.speaker
+    sentences = pad([[*words.encode(text), EOS] for text in TRUTH])
+    believed = log_probability(speak(model, len(TRUTH)), sentences).exp().tolist()
+    draws = sample(speak(model, 20000), 5, generator=torch.Generator().manual_seed(0))
+    said = [words.decode(answer) for answer in draws.tolist()]
+    greedy = words.decode(greedy_decode(speak(model), 5)[0].tolist())
+    likeliest = max(TRUTH, key=TRUTH.get)
+    beam = words.decode(beam_search(speak(model), 3, 5, 0.0)[0][0].tokens)
+    rows = [(text, f"{true:.3f}", f"{model_says:.3f}", f"{said.count(text) / 20000:.3f}",
+             "greedy" if text == greedy else "beam" if text == beam else "")
+            for (text, true), model_says in zip(TRUTH.items(), believed, strict=True)]
+    gap = max(abs(p - q) for p, q in zip(believed, TRUTH.values(), strict=True))
+    check("the model's probabilities are near the true ones", gap < 0.06, f"off by at most {gap:.3f}")
+    check("greedy misses the likeliest sentence, beam search finds it",
+          greedy != likeliest == beam, f"“{greedy}” and “{beam}”")
+    counts = [said.count(text) for text in TRUTH]
+    statistic, limit = chi_square(counts, believed)
+    check("20,000 draws are as frequent as the model's probabilities say (chi-square)",
+          statistic < limit, f"{statistic:.1f}, limit {limit:.1f} at 0.001 %")
+    return table("sentence", "true", "model", "drawn", "found by", rows=rows)
+
+
+def chi_square(counts: list[int], probabilities: list[float]) -> tuple[float, float]:
+    """Pearson's statistic of the counts, all else in one more class; and its limit at 0.001 %.
+
+    The limit is the Wilson–Hilferty approximation, with classes − 1 degrees of freedom.
+    """
+    total = 20000
+    counts, probabilities = [*counts, total - sum(counts)], [*probabilities, 1 - sum(probabilities)]
+    expected = [max(total * p, 1e-9) for p in probabilities]
+    if expected[-1] < 5:  # too few for the approximation: join the last two
+        last = expected.pop()
+        expected[-1] += last
+        counts = [*counts[:-2], counts[-2] + counts[-1]]
+    statistic = sum((n - e) ** 2 / e for n, e in zip(counts, expected, strict=True))
+    freedom = len(expected) - 1
+    return statistic, freedom * (1 - 2 / (9 * freedom) + 4.2649 * math.sqrt(2 / (9 * freedom))) ** 3
+
+
+@shows(Beam.grow)
+def step_beam_search(experiment: Experiment):
+    """Beam search
+
+    Keep the `width` likeliest beginnings. All their continuations compete; those that end are put aside,
+    the best others go on. Sums of log-probabilities get smaller with every token, so short answers have an
+    advantage; dividing by length^α takes it away (α = 0: no correction). On all answers of a small random
+    model, counted out one by one, it has to find the best if it is wide enough.
+    """
+    check_all(prove_beam_search(beam_search))
+    trace: list[tuple[Candidate, str]] = []
+    found = beam_search(speak(experiment.speaker), 3, 5, 0.0, trace)[0]
+    check("the best hypothesis is the best of the finished ones",
+          found[0].log_prob == max(h.log_prob for h in found))
+    rows = [("    " * (len(candidate.tokens) - 1) + words.token_of[candidate.tokens[-1]],
+             f"{math.exp(candidate.log_prob):.3f}", fate)
+            for candidate, fate in sorted(trace, key=lambda part: tree_order(trace, part[0].tokens))
+            if fate != "pruned" or candidate.log_prob > math.log(0.05)]
+    picture = Picture("decoding_beam_tree.png", draw_tree(trace))
+    return table("width 3, α = 0", "P so far", "fate", rows=rows), picture
+
+
+def tree_order(trace: list[tuple[Candidate, str]], tokens: tuple[int, ...]) -> list[float]:
+    """Sorts a tree's nodes: each below the one it continues, the likelier first."""
+    log_probs = {candidate.tokens: candidate.log_prob for candidate, _ in trace}
+    return [-log_probs[tokens[: n + 1]] for n in range(len(tokens))]
+
+
+@shows()
+def step_wider_beams(experiment: Experiment):
+    """A wider beam: likelier, not always better
+
+    A wider beam finds answers that the model believes in more. That helps as far as the model is right.
+    Here it answers sequences of 17 and 18 digits, longer than it ever saw, with α = 0. From width to width
+    log P rises; whether more answers are right, the last column says. Some never end: they have no EOS
+    when max_length cuts them off.
+    """
+    batch, rows = experiment.batch(100, (17, 18)), []
+    for width in (1, 2, 4, 8):
+        found = beam_search(CachedDecoding(experiment.model, batch.src), width, 24, 0.0)
+        best = [hypotheses[0] for hypotheses in found]
+        mean = sum(hypothesis.log_prob for hypothesis in best) / len(best)
+        endless = sum(not hypothesis.finished for hypothesis in best)
+        answers = best_answers(found).to(experiment.device)
+        rows.append((width, mean, endless, int(right(answers, batch.tgt_out).sum())))
+    log_probs = [row[1] for row in rows]
+    check("log P rises with the width", log_probs == sorted(log_probs))
+    check("width 8 gets no more answers right than width 2 or 4",
+          rows[3][3] <= max(rows[1][3], rows[2][3]))
+    return table("width", "mean log P", "of 100: without EOS", "of 100: right", rows=rows)
+
+
+def right(answers: Tensor, wanted: Tensor) -> Tensor:
+    """answers (B, any) and wanted (B, T) → (B,): the whole answer is right, nothing behind it."""
+    length = wanted.shape[1]
+    return exactly_right(answers[:, :length], wanted) & (answers[:, length:] == PAD).all(dim=1)
+
+
+@shows(adjust_logits)
+def step_sampling(experiment: Experiment):
+    """Temperature, top-k, top-p
+
+    Temperature below 1 sharpens the distribution, above 1 it flattens it. Top-k keeps the k likeliest
+    tokens; top-p keeps as many as it takes to reach the probability p, few when the model is sure and many
+    when it isn't. Both cut the long tail of unlikely tokens, whose sum is what makes plain sampling go
+    astray. What is left is scaled to 1 again.
+    """
+    check_all(prove_adjust_logits(adjust_logits))
+    logits = torch.tensor([0.35, 0.25, 0.15, 0.10, 0.06, 0.04, 0.03, 0.02]).log()
+    settings = {
+        "as it is": {}, "temperature 0.5": {"temperature": 0.5}, "temperature 2": {"temperature": 2.0},
+        "top-k 3": {"top_k": 3}, "top-p 0.8": {"top_p": 0.8},
+    }
+    rows, adjusted = [], {}
+    for name, options in settings.items():
+        adjusted[name] = adjust_logits(logits, **options).softmax(-1)
+        rows.append((name, *(f"{p:.2f}" for p in adjusted[name].tolist())))
+        draws = sample(Constant(logits, 20000), 1, **options,
+                       generator=torch.Generator().manual_seed(0))[:, 0]
+        counts = draws.bincount(minlength=8)
+        impossible = counts[adjusted[name] == 0].sum().item()
+        possible = adjusted[name] > 0
+        statistic, limit = chi_square(counts[possible].tolist(), adjusted[name][possible].tolist())
+        check(f"{name}: 20,000 draws fit (chi-square), none is a token that was cut off",
+              impossible == 0 and statistic < limit, f"{statistic:.1f}, limit {limit:.1f}")
+    picture = Picture("decoding_distributions.png", draw_distributions(adjusted))
+    return table("", *"ABCDEFGH", rows=rows), picture
+
+
+class Constant:
+    """A decoding whose next token never depends on anything."""
+
+    def __init__(self, logits: Tensor, rows: int):
+        self.logits, self.rows, self.device = logits, rows, logits.device
+
+    def step(self, tokens: Tensor) -> Tensor:
+        return self.logits.expand(self.rows, -1)
+
+    def reorder(self, rows: Tensor) -> None:
+        self.rows = len(rows)
+
+
+def strategies(
+    generator: torch.Generator,
+) -> dict[str, Callable[[Decoding, int], Tensor]]:
+    """Every way of this lesson to make an answer."""
+
+    def sampling(**options) -> Callable:
+        return lambda decoding, limit: sample(
+            decoding, limit, **options, generator=generator
+        )
+
+    def beam(width: int) -> Callable:
+        return lambda decoding, limit: best_answers(
+            beam_search(decoding, width, limit, 0.0)
+        )
+
+    return {
+        "greedy": greedy_decode,
+        "beam, width 4": beam(4),
+        "sampling": sampling(),
+        "temperature 0.5": sampling(temperature=0.5),
+        "temperature 2": sampling(temperature=2.0),
+        "temperature 2, top-k 3": sampling(temperature=2.0, top_k=3),
+        "temperature 2, top-p 0.9": sampling(temperature=2.0, top_p=0.9),
+    }
+
+
+@shows(strategies)
+def step_all_strategies(experiment: Experiment):
+    """All of them, side by side
+
+    200 test sequences, five answers to each. This task has one right answer and the model is sure of it:
+    greedy finds it, and beam search does several times the work for the same. What sampling is good for, a
+    text with many good continuations, isn't measured here; what it costs where one answer is right, is.
+    """
+    batch = experiment.batch(200)
+    limit, rows = batch.tgt_out.shape[1] + 2, []
+    src, wanted = (tensor.repeat(5, 1) for tensor in (batch.src, batch.tgt_out))
+    generator = torch.Generator(experiment.device).manual_seed(experiment.options.seed)
+    for name, decode in strategies(generator).items():
+        times = []
+        for _ in range(1 if name.startswith("beam") else 3):
+            started = time.perf_counter()
+            answers = decode(CachedDecoding(experiment.model, src), limit).to(experiment.device)
+            times.append(time.perf_counter() - started)
+        seconds = min(times)
+        total = log_probability(CachedDecoding(experiment.model, src), answers).mean().item()
+        exact = right(answers, wanted)
+        different = [len({tuple(answer) for answer in five}) for five in
+                     answers.view(5, 200, -1).transpose(0, 1).tolist()]
+        speed = (answers != PAD).sum().item() / seconds
+        rows.append((name, exact.float().mean().item(), total, sum(different) / 200, speed))
+    shown = [(name, f"{exact:.1%}", f"{total:.3f}", f"{different:.2f}", f"{speed:,.0f}")
+             for name, exact, total, different, speed in rows]
+    by_name = {name: values for name, *values in rows}
+    check("no strategy found likelier answers than beam search", max(row[2] for row in rows)
+          <= by_name["beam, width 4"][1] + 1e-4, f"mean log P {by_name['beam, width 4'][1]:.4f}")
+    check("at temperature 2 the answers differ, and cutting the tail (top-p) mends some",
+          by_name["temperature 2"][2] > by_name["temperature 2, top-p 0.9"][2]
+          and by_name["temperature 2, top-p 0.9"][0] > by_name["temperature 2"][0])
+    picture = Picture(experiment.file("decoding_strategies"), draw_strategies(rows))
+    return table("strategy", "exact match", "mean log P", "distinct of 5", "tokens/s", rows=shown), picture
+
+
+@shows(CacheNotReordered, AlwaysPositionZero)
+def step_broken_on_purpose(experiment: Experiment):
+    """Broken on purpose
+
+    Two mistakes with the cache, both easy to make and silent. If beams change places and the cache doesn't,
+    each goes on with another's past. If every new token is told that it stands at position 0, the model
+    loses count. Neither crashes.
+    """
+    batch, longer = experiment.batch(100), experiment.batch(50, (17, 18)).src
+    greedy, beams = [], []
+    for name, kind in {"right": CachedDecoding, "position always 0": AlwaysPositionZero}.items():
+        answers = greedy_decode(kind(experiment.model, batch.src), 20)
+        greedy.append((name, f"{right(answers, batch.tgt_out).float().mean():.0%}"))
+    for name, kind in {"right": CachedDecoding, "cache not reordered": CacheNotReordered}.items():
+        found = beam_search(kind(experiment.model, longer), 4, 24, 0.0)
+        answers = best_answers(found).to(experiment.device)
+        told = torch.tensor([hypotheses[0].log_prob for hypotheses in found])
+        true = log_probability(CachedDecoding(experiment.model, longer), answers).cpu()
+        beams.append((name, (told - true).abs().mean().item()))
+    check("cache not reordered: the beam's log P is not that of its answers",
+          beams[0][1] < 1e-3 and beams[1][1] > 0.05)
+    check_caught("AlwaysPositionZero", prove_cached_decoding(AlwaysPositionZero), "The logits of every")
+    check_caught("CacheNotReordered", prove_cached_decoding(CacheNotReordered), "After reorder")
+    return (table("greedy", "exact match", rows=greedy),
+            table("beam, 17 and 18 digits", "log P off by", rows=beams))
+
+
+@shows()
+def step_your_input(experiment: Experiment):
+    """Your own sequence
+
+    Every strategy's answer, and where the cross-attention of the last layer looked while it was written.
+    """
+    digits = experiment.options.input
+    batch = make_batch(experiment.options.task, [digits]).to(
+        experiment.device
+    )
+    limit, rows = batch.tgt_out.shape[1] + 4, []
+    generator = torch.Generator(experiment.device).manual_seed(
+        experiment.options.seed
+    )
+    for name, decode in strategies(generator).items():
+        answer = decode(
+            CachedDecoding(experiment.model, batch.src), limit
+        ).to(experiment.device)
+        log_prob = log_probability(
+            CachedDecoding(experiment.model, batch.src), answer
+        ).item()
+        rows.append(
+            (name, text_of(answer[0].tolist()), f"{math.exp(log_prob):.4f}")
+        )
+    answer = greedy_decode(CachedDecoding(experiment.model, batch.src), limit)
+    tgt_in = torch.cat(
+        [torch.full_like(answer[:, :1], BOS), answer[:, :-1]], dim=1
+    )
+    with torch.no_grad(), record_attention(experiment.model) as weights:
+        experiment.model(batch.src, tgt_in)
+    name = (
+        f"decoder.blocks.{experiment.run.config.n_layers - 1}.cross_attention"
+    )
+    picture = Picture(
+        experiment.file("decoding_your_input"),
+        draw_cross_attention(weights[name][0], batch.src[0], answer[0]),
+    )
+    wanted = text_of(batch.tgt_out[0].tolist())
+    return table(f"{experiment.options.task}: {wanted}", "answer", "P", rows=rows), picture
+
+
+def step_what_next(experiment: Experiment):
+    """What now?
+
+    Read: KeyValueCache and CachedDecoding, then generate and beam_search. Follow one token through them.
+
+    Change: (1) TRUTH: “a cat” 0.13 and “no one” 0.29: another sentence is found. (2) In step_wider_beams
+    the α of 0.0 to 2.0: fewer answers end. (3) --input with a sequence of your own; --task copy, sort or sum.
+
+    Write it yourself: --template my_decoding.py, then --grade my_decoding.py. This was the last lesson.
+    You have built every part of a Transformer, trained it, and made it answer. From here: nanoGPT for a
+    decoder alone on text, and the papers named in the docstrings.
+    """
 
 
 # ------------------------------------------------------------------ a model that is a table
@@ -718,437 +1191,6 @@ GRADED = {
     "beam_search": prove_beam_search,
     "CachedDecoding": prove_cached_decoding,
 }
-
-
-# ------------------------------------------------------------------ broken on purpose
-
-
-class CacheNotReordered(CachedDecoding):
-    """Broken on purpose: the beams change places, the cache doesn't."""
-
-    def reorder(self, rows: Tensor) -> None:
-        self.rows = len(rows)
-        if len(rows) != len(self.memory):  # only the first time, when each source gets its beams
-            super().reorder(rows)
-
-
-class AlwaysPositionZero(CachedDecoding):
-    """Broken on purpose: every new token is told that it is the first."""
-
-    @torch.no_grad()
-    def step(self, tokens: Tensor) -> Tensor:
-        embed = self.model.embed
-        self.model.embed = lambda tokens, start=0: embed(tokens, 0)
-        try:
-            return super().step(tokens)
-        finally:
-            del self.model.embed
-
-
-# ------------------------------------------------------------------ the steps
-
-
-class Experiment:
-    """What the command line asked for, and the models that the steps work on."""
-
-    def __init__(self, options: argparse.Namespace):
-        self.options = options
-        self.device = pick_device(options.device)
-
-    @cached_property
-    def run(self) -> Run:
-        """Lesson 5's run on the task: its checkpoint, or trained now if there is none."""
-        try:
-            return load_or_train(self.options.task, self.options.outputs, self.device)
-        except ValueError as error:
-            stop(f"{error}; delete it, or train again with lesson 5")
-
-    @property
-    def model(self) -> Transformer:
-        return self.run.model.eval()
-
-    @cached_property
-    def speaker(self) -> Transformer:
-        """The small model of step 3."""
-        return train_speaker()
-
-    def file(self, stem: str) -> str:
-        """The file name; of any task but the default one it names the task."""
-        return f"{stem}.png" if self.options.task == "reverse" else f"{stem}-{self.options.task}.png"
-
-    def batch(self, count: int, lengths: tuple[int, int] = (4, 16)):
-        sequences = draw_sequences(count, "test", (6, *lengths), lengths)
-        return make_batch(self.options.task, sequences).to(self.device)
-
-
-def text_of(ids: Any) -> str:
-    """Ids as tokens, special ones by name, up to EOS."""
-    ids = list(ids)
-    end = ids.index(EOS) + 1 if EOS in ids else len(ids)
-    return " ".join(tokenizer.token_of[int(id)] for id in ids[:end])
-
-
-@shows(generate, greedy_decode)
-def step_greedy(experiment: Experiment):
-    """Greedy: the likeliest token, again and again
-
-    Encode the source, begin with BOS, take the token with the largest logit, feed it back. Every answer of
-    the batch ends at its own EOS; from then on it gets PAD, until the last one has ended.
-    """
-    batch = experiment.batch(5)
-    answers = greedy_decode(CachedDecoding(experiment.model, batch.src), 20)
-    check_all(prove_greedy(greedy_decode))
-    rows = [(text_of(src[src != PAD]), " ".join(tokenizer.token_of[id] for id in answer))
-            for src, answer in zip(batch.src[:3], answers.tolist(), strict=False)]
-    return table("source", "answer", rows=rows)
-
-
-@shows(KeyValueCache.update, CachedDecoding.step)
-def step_cache(experiment: Experiment):
-    """The key/value cache
-
-    The new token looks back at all earlier ones, but nothing about those changes: the causal mask never
-    let them see it. So their keys and values can be kept. Each step then runs one token instead of the
-    whole answer. Cross-attention's keys and values come from the source and are computed once.
-    """
-    check_all(prove_cached_decoding(CachedDecoding))
-    batch, config = experiment.batch(8), experiment.run.config
-    decoding = CachedDecoding(experiment.model, batch.src)
-    answers = greedy_decode(decoding, 20)
-    measured = sum(cache.bytes() for layer in decoding.caches for cache in layer)
-    tokens = batch.src.shape[1] + answers.shape[1]
-    formula = 2 * config.n_layers * len(batch.src) * tokens * config.d_model * 4
-    check("memory = 2 · layers · B · (S + T) · D · 4 bytes", measured == formula, f"{measured:,} bytes")
-    lengths = [16, 32, 64, 128, 192]
-    times = {kind.__name__: seconds_until(kind, lengths) for kind in (CachedDecoding, UncachedDecoding)}
-    powers = {name: fitted_exponent(lengths[1:], seconds[1:]) for name, seconds in times.items()}
-    check("the total time grows more slowly with the cache",
-          powers["CachedDecoding"] < powers["UncachedDecoding"],
-          f"n^{powers['CachedDecoding']:.1f} against n^{powers['UncachedDecoding']:.1f}")
-    rows = [(n, *(f"{4 * n / seconds[i]:,.0f}" for seconds in times.values()))
-            for i, n in enumerate(lengths)]
-    picture = Picture("decoding_cache.png", draw_cache(lengths, times))
-    return table("length", "tokens/s with the cache", "without", rows=rows), picture
-
-
-def seconds_until(kind: Callable, lengths: list[int]) -> list[float]:
-    """Seconds to decode 4 answers of each length with a fresh model of the default size."""
-    torch.manual_seed(0)
-    model = Transformer(TransformerConfig(max_len=512)).eval()
-    decoding = kind(model, torch.full((4, 16), 5))
-    tokens, times, started = torch.full((4,), BOS), [], time.perf_counter()
-    for length in range(1, lengths[-1] + 1):
-        tokens = decoding.step(tokens).argmax(dim=-1)
-        if length in lengths:
-            times.append(time.perf_counter() - started)
-    return times
-
-
-def fitted_exponent(sizes: list[int], values: list[float]) -> float:
-    """p of the best fit values ≈ c · sizesᵖ."""
-    return float(np.polyfit(np.log(sizes), np.log(values), 1)[0])
-
-
-TRUTH = {  # sentences and their probabilities
-    "the dog": 0.14, "the cow": 0.10, "the hen": 0.10, "the fox": 0.08, "the owl": 0.08,
-    "a cat": 0.27, "a rat": 0.03, "no one": 0.15, "no man": 0.05,
-}
-words = Tokenizer(TRUTH)
-
-
-def train_speaker(steps: int = 250) -> Transformer:
-    """A small model that learns to say sentences as often as in TRUTH; its source says nothing."""
-    config = TransformerConfig(d_model=32, n_heads=2, n_layers=1, vocab_size=len(words), max_len=8)
-    model = Transformer(config)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
-    sentences, chances = [words.encode(text) for text in TRUTH], torch.tensor(list(TRUTH.values()))
-    src = torch.full((128, 1), BOS)
-    for step in range(steps):
-        drawn = torch.multinomial(chances, 128, replacement=True).tolist()
-        tgt_in, tgt_out = teacher_forcing([sentences[index] for index in drawn])
-        loss = sequence_loss(model(src, tgt_in), tgt_out) / (tgt_out != PAD).sum()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.param_groups[0]["lr"] = 5e-3 * (1 - step / steps)
-        optimizer.step()
-    return model.eval()
-
-
-def speak(model: Transformer, rows: int = 1) -> CachedDecoding:
-    """`rows` sentences begun."""
-    return CachedDecoding(model, torch.full((rows, 1), BOS))
-
-
-@shows()
-def step_greedy_can_be_wrong(experiment: Experiment):
-    """When greedy is wrong
-
-    Nine sentences with known probabilities. Half of them begin with “the”, but what follows is uncertain,
-    so each is rare; “a” is rarer and nearly always goes on with “cat”. A small model learns to speak like
-    this. Greedy takes “the” and can't go back. Beam search (next step) keeps “a” alive and finds the
-    likeliest sentence. Sampling says each sentence as often as the model believes in it.
-    """
-    model = experiment.speaker
-    sentences = pad([[*words.encode(text), EOS] for text in TRUTH])
-    believed = log_probability(speak(model, len(TRUTH)), sentences).exp().tolist()
-    draws = sample(speak(model, 20000), 5, generator=torch.Generator().manual_seed(0))
-    said = [words.decode(answer) for answer in draws.tolist()]
-    greedy = words.decode(greedy_decode(speak(model), 5)[0].tolist())
-    likeliest = max(TRUTH, key=TRUTH.get)
-    beam = words.decode(beam_search(speak(model), 3, 5, 0.0)[0][0].tokens)
-    rows = [(text, f"{true:.3f}", f"{model_says:.3f}", f"{said.count(text) / 20000:.3f}",
-             "greedy" if text == greedy else "beam" if text == beam else "")
-            for (text, true), model_says in zip(TRUTH.items(), believed, strict=True)]
-    gap = max(abs(p - q) for p, q in zip(believed, TRUTH.values(), strict=True))
-    check("the model's probabilities are near the true ones", gap < 0.06, f"off by at most {gap:.3f}")
-    check("greedy misses the likeliest sentence, beam search finds it",
-          greedy != likeliest == beam, f"“{greedy}” and “{beam}”")
-    counts = [said.count(text) for text in TRUTH]
-    statistic, limit = chi_square(counts, believed)
-    check("20,000 draws are as frequent as the model's probabilities say (chi-square)",
-          statistic < limit, f"{statistic:.1f}, limit {limit:.1f} at 0.001 %")
-    return table("sentence", "true", "model", "drawn", "found by", rows=rows)
-
-
-def chi_square(counts: list[int], probabilities: list[float]) -> tuple[float, float]:
-    """Pearson's statistic of the counts, all else in one more class; and its limit at 0.001 %.
-
-    The limit is the Wilson–Hilferty approximation, with classes − 1 degrees of freedom.
-    """
-    total = 20000
-    counts, probabilities = [*counts, total - sum(counts)], [*probabilities, 1 - sum(probabilities)]
-    expected = [max(total * p, 1e-9) for p in probabilities]
-    if expected[-1] < 5:  # too few for the approximation: join the last two
-        last = expected.pop()
-        expected[-1] += last
-        counts = [*counts[:-2], counts[-2] + counts[-1]]
-    statistic = sum((n - e) ** 2 / e for n, e in zip(counts, expected, strict=True))
-    freedom = len(expected) - 1
-    return statistic, freedom * (1 - 2 / (9 * freedom) + 4.2649 * math.sqrt(2 / (9 * freedom))) ** 3
-
-
-@shows(Beam.grow)
-def step_beam_search(experiment: Experiment):
-    """Beam search
-
-    Keep the `width` likeliest beginnings. All their continuations compete; those that end are put aside,
-    the best others go on. Sums of log-probabilities get smaller with every token, so short answers have an
-    advantage; dividing by length^α takes it away (α = 0: no correction). On all answers of a small random
-    model, counted out one by one, it has to find the best if it is wide enough.
-    """
-    check_all(prove_beam_search(beam_search))
-    trace: list[tuple[Candidate, str]] = []
-    found = beam_search(speak(experiment.speaker), 3, 5, 0.0, trace)[0]
-    check("the best hypothesis is the best of the finished ones",
-          found[0].log_prob == max(h.log_prob for h in found))
-    rows = [("    " * (len(candidate.tokens) - 1) + words.token_of[candidate.tokens[-1]],
-             f"{math.exp(candidate.log_prob):.3f}", fate)
-            for candidate, fate in sorted(trace, key=lambda part: tree_order(trace, part[0].tokens))
-            if fate != "pruned" or candidate.log_prob > math.log(0.05)]
-    picture = Picture("decoding_beam_tree.png", draw_tree(trace))
-    return table("width 3, α = 0", "P so far", "fate", rows=rows), picture
-
-
-def tree_order(trace: list[tuple[Candidate, str]], tokens: tuple[int, ...]) -> list[float]:
-    """Sorts a tree's nodes: each below the one it continues, the likelier first."""
-    log_probs = {candidate.tokens: candidate.log_prob for candidate, _ in trace}
-    return [-log_probs[tokens[: n + 1]] for n in range(len(tokens))]
-
-
-@shows()
-def step_wider_beams(experiment: Experiment):
-    """A wider beam: likelier, not always better
-
-    A wider beam finds answers that the model believes in more. That helps as far as the model is right.
-    Here it answers sequences of 17 and 18 digits, longer than it ever saw, with α = 0. From width to width
-    log P rises; whether more answers are right, the last column says. Some never end: they have no EOS
-    when max_length cuts them off.
-    """
-    batch, rows = experiment.batch(100, (17, 18)), []
-    for width in (1, 2, 4, 8):
-        found = beam_search(CachedDecoding(experiment.model, batch.src), width, 24, 0.0)
-        best = [hypotheses[0] for hypotheses in found]
-        mean = sum(hypothesis.log_prob for hypothesis in best) / len(best)
-        endless = sum(not hypothesis.finished for hypothesis in best)
-        answers = best_answers(found).to(experiment.device)
-        rows.append((width, mean, endless, int(right(answers, batch.tgt_out).sum())))
-    log_probs = [row[1] for row in rows]
-    check("log P rises with the width", log_probs == sorted(log_probs))
-    check("width 8 gets no more answers right than width 2 or 4",
-          rows[3][3] <= max(rows[1][3], rows[2][3]))
-    return table("width", "mean log P", "of 100: without EOS", "of 100: right", rows=rows)
-
-
-def right(answers: Tensor, wanted: Tensor) -> Tensor:
-    """answers (B, any) and wanted (B, T) → (B,): the whole answer is right, nothing behind it."""
-    length = wanted.shape[1]
-    return exactly_right(answers[:, :length], wanted) & (answers[:, length:] == PAD).all(dim=1)
-
-
-@shows(adjust_logits)
-def step_sampling(experiment: Experiment):
-    """Temperature, top-k, top-p
-
-    Temperature below 1 sharpens the distribution, above 1 it flattens it. Top-k keeps the k likeliest
-    tokens; top-p keeps as many as it takes to reach the probability p, few when the model is sure and many
-    when it isn't. Both cut the long tail of unlikely tokens, whose sum is what makes plain sampling go
-    astray. What is left is scaled to 1 again.
-    """
-    check_all(prove_adjust_logits(adjust_logits))
-    logits = torch.tensor([0.35, 0.25, 0.15, 0.10, 0.06, 0.04, 0.03, 0.02]).log()
-    settings = {
-        "as it is": {}, "temperature 0.5": {"temperature": 0.5}, "temperature 2": {"temperature": 2.0},
-        "top-k 3": {"top_k": 3}, "top-p 0.8": {"top_p": 0.8},
-    }
-    rows, adjusted = [], {}
-    for name, options in settings.items():
-        adjusted[name] = adjust_logits(logits, **options).softmax(-1)
-        rows.append((name, *(f"{p:.2f}" for p in adjusted[name].tolist())))
-        draws = sample(Constant(logits, 20000), 1, **options,
-                       generator=torch.Generator().manual_seed(0))[:, 0]
-        counts = draws.bincount(minlength=8)
-        impossible = counts[adjusted[name] == 0].sum().item()
-        possible = adjusted[name] > 0
-        statistic, limit = chi_square(counts[possible].tolist(), adjusted[name][possible].tolist())
-        check(f"{name}: 20,000 draws fit (chi-square), none is a token that was cut off",
-              impossible == 0 and statistic < limit, f"{statistic:.1f}, limit {limit:.1f}")
-    picture = Picture("decoding_distributions.png", draw_distributions(adjusted))
-    return table("", *"ABCDEFGH", rows=rows), picture
-
-
-class Constant:
-    """A decoding whose next token never depends on anything."""
-
-    def __init__(self, logits: Tensor, rows: int):
-        self.logits, self.rows, self.device = logits, rows, logits.device
-
-    def step(self, tokens: Tensor) -> Tensor:
-        return self.logits.expand(self.rows, -1)
-
-    def reorder(self, rows: Tensor) -> None:
-        self.rows = len(rows)
-
-
-def strategies(generator: torch.Generator) -> dict[str, Callable[[Decoding, int], Tensor]]:
-    """Every way of this lesson to make an answer."""
-
-    def sampling(**options) -> Callable:
-        return lambda decoding, limit: sample(decoding, limit, **options, generator=generator)
-
-    def beam(width: int) -> Callable:
-        return lambda decoding, limit: best_answers(beam_search(decoding, width, limit, 0.0))
-
-    return {
-        "greedy": greedy_decode,
-        "beam, width 4": beam(4),
-        "sampling": sampling(),
-        "temperature 0.5": sampling(temperature=0.5),
-        "temperature 2": sampling(temperature=2.0),
-        "temperature 2, top-k 3": sampling(temperature=2.0, top_k=3),
-        "temperature 2, top-p 0.9": sampling(temperature=2.0, top_p=0.9),
-    }
-
-
-@shows(strategies)
-def step_all_strategies(experiment: Experiment):
-    """All of them, side by side
-
-    200 test sequences, five answers to each. This task has one right answer and the model is sure of it:
-    greedy finds it, and beam search does several times the work for the same. What sampling is good for, a
-    text with many good continuations, isn't measured here; what it costs where one answer is right, is.
-    """
-    batch = experiment.batch(200)
-    limit, rows = batch.tgt_out.shape[1] + 2, []
-    src, wanted = (tensor.repeat(5, 1) for tensor in (batch.src, batch.tgt_out))
-    generator = torch.Generator(experiment.device).manual_seed(experiment.options.seed)
-    for name, decode in strategies(generator).items():
-        times = []
-        for _ in range(1 if name.startswith("beam") else 3):
-            started = time.perf_counter()
-            answers = decode(CachedDecoding(experiment.model, src), limit).to(experiment.device)
-            times.append(time.perf_counter() - started)
-        seconds = min(times)
-        total = log_probability(CachedDecoding(experiment.model, src), answers).mean().item()
-        exact = right(answers, wanted)
-        different = [len({tuple(answer) for answer in five}) for five in
-                     answers.view(5, 200, -1).transpose(0, 1).tolist()]
-        speed = (answers != PAD).sum().item() / seconds
-        rows.append((name, exact.float().mean().item(), total, sum(different) / 200, speed))
-    shown = [(name, f"{exact:.1%}", f"{total:.3f}", f"{different:.2f}", f"{speed:,.0f}")
-             for name, exact, total, different, speed in rows]
-    by_name = {name: values for name, *values in rows}
-    check("no strategy found likelier answers than beam search", max(row[2] for row in rows)
-          <= by_name["beam, width 4"][1] + 1e-4, f"mean log P {by_name['beam, width 4'][1]:.4f}")
-    check("at temperature 2 the answers differ, and cutting the tail (top-p) mends some",
-          by_name["temperature 2"][2] > by_name["temperature 2, top-p 0.9"][2]
-          and by_name["temperature 2, top-p 0.9"][0] > by_name["temperature 2"][0])
-    picture = Picture(experiment.file("decoding_strategies"), draw_strategies(rows))
-    return table("strategy", "exact match", "mean log P", "distinct of 5", "tokens/s", rows=shown), picture
-
-
-@shows(CacheNotReordered, AlwaysPositionZero)
-def step_broken_on_purpose(experiment: Experiment):
-    """Broken on purpose
-
-    Two mistakes with the cache, both easy to make and silent. If beams change places and the cache doesn't,
-    each goes on with another's past. If every new token is told that it stands at position 0, the model
-    loses count. Neither crashes.
-    """
-    batch, longer = experiment.batch(100), experiment.batch(50, (17, 18)).src
-    greedy, beams = [], []
-    for name, kind in {"right": CachedDecoding, "position always 0": AlwaysPositionZero}.items():
-        answers = greedy_decode(kind(experiment.model, batch.src), 20)
-        greedy.append((name, f"{right(answers, batch.tgt_out).float().mean():.0%}"))
-    for name, kind in {"right": CachedDecoding, "cache not reordered": CacheNotReordered}.items():
-        found = beam_search(kind(experiment.model, longer), 4, 24, 0.0)
-        answers = best_answers(found).to(experiment.device)
-        told = torch.tensor([hypotheses[0].log_prob for hypotheses in found])
-        true = log_probability(CachedDecoding(experiment.model, longer), answers).cpu()
-        beams.append((name, (told - true).abs().mean().item()))
-    check("cache not reordered: the beam's log P is not that of its answers",
-          beams[0][1] < 1e-3 and beams[1][1] > 0.05)
-    check_caught("AlwaysPositionZero", prove_cached_decoding(AlwaysPositionZero), "The logits of every")
-    check_caught("CacheNotReordered", prove_cached_decoding(CacheNotReordered), "After reorder")
-    return (table("greedy", "exact match", rows=greedy),
-            table("beam, 17 and 18 digits", "log P off by", rows=beams))
-
-
-def step_your_input(experiment: Experiment):
-    """Your own sequence
-
-    Every strategy's answer, and where the cross-attention of the last layer looked while it was written.
-    """
-    digits = experiment.options.input
-    batch = make_batch(experiment.options.task, [digits]).to(experiment.device)
-    limit, rows = batch.tgt_out.shape[1] + 4, []
-    generator = torch.Generator(experiment.device).manual_seed(experiment.options.seed)
-    for name, decode in strategies(generator).items():
-        answer = decode(CachedDecoding(experiment.model, batch.src), limit).to(experiment.device)
-        log_prob = log_probability(CachedDecoding(experiment.model, batch.src), answer).item()
-        rows.append((name, text_of(answer[0].tolist()), f"{math.exp(log_prob):.4f}"))
-    answer = greedy_decode(CachedDecoding(experiment.model, batch.src), limit)
-    tgt_in = torch.cat([torch.full_like(answer[:, :1], BOS), answer[:, :-1]], dim=1)
-    with torch.no_grad(), record_attention(experiment.model) as weights:
-        experiment.model(batch.src, tgt_in)
-    name = f"decoder.blocks.{experiment.run.config.n_layers - 1}.cross_attention"
-    picture = Picture(experiment.file("decoding_your_input"),
-                      draw_cross_attention(weights[name][0], batch.src[0], answer[0]))
-    wanted = text_of(batch.tgt_out[0].tolist())
-    return table(f"{experiment.options.task}: {wanted}", "answer", "P", rows=rows), picture
-
-
-def step_what_next(experiment: Experiment):
-    """What now?
-
-    Read: KeyValueCache and CachedDecoding, then generate and beam_search. Follow one token through them.
-
-    Change: (1) TRUTH: “a cat” 0.13 and “no one” 0.29: another sentence is found. (2) In step_wider_beams
-    the α of 0.0 to 2.0: fewer answers end. (3) --input with a sequence of your own; --task copy, sort or sum.
-
-    Write it yourself: --template my_decoding.py, then --grade my_decoding.py. This was the last lesson.
-    You have built every part of a Transformer, trained it, and made it answer. From here: nanoGPT for a
-    decoder alone on text, and the papers named in the docstrings.
-    """
 
 
 # ------------------------------------------------------------------ the figures
