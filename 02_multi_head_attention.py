@@ -49,7 +49,7 @@ padding_mask = lesson("01_attention_mechanism").padding_mask
 __all__ = ["MultiHeadAttention", "copy_attention", "record_attention"]
 
 SENTENCE = ["the", "cat", "sat", "on", "the", "mat"]
-FUSED_FROM = 128  # keys; below, PyTorch's fused kernel is slower on a CPU than lesson 1's lines
+FUSED_FROM = 128  # keys; with fewer, PyTorch's fused kernel trains more slowly on a CPU
 
 
 # ------------------------------------------------------------------ the components
@@ -139,7 +139,8 @@ class MultiHeadAttention(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """Lesson 1's attention, or PyTorch's fused kernel (the same output) where that is faster."""
         dropout = self.dropout if self.training else 0.0
-        if need_weights or not (keys.is_cuda or keys.shape[-2] > FUSED_FROM):
+        training_size = queries.shape[-2] > 1 and keys.shape[-2] <= FUSED_FROM
+        if need_weights or (training_size and not keys.is_cuda):
             return scaled_dot_product_attention(
                 queries, keys, values, mask, dropout
             )
@@ -419,9 +420,9 @@ def step_equals_pytorch():
 def step_fused():
     """A faster kernel, the same output
 
-    PyTorch's fused function never stores the (T × S) weights. It pays on a GPU and for long sequences,
-    so attend() takes it there when nobody asks for the weights. It has to be equal, also for a query
-    that may attend to nothing.
+    PyTorch's fused function never stores the (T × S) weights. It pays on a GPU, for long sequences, and for
+    a single query (lesson 6), so attend() takes it there when nobody asks for the weights. It has to be
+    equal, also for a query that may attend to nothing.
     """
     length = FUSED_FROM + 40
     (x,) = random_tensors((2, length, 12))

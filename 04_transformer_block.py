@@ -108,14 +108,15 @@ class FeedForward(nn.Module):
         self.activation = ACTIVATIONS[activation]
         self.expand = nn.Linear(d_model, d_ff)
         self.contract = nn.Linear(d_ff, d_model)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = dropout
         for linear in (self.expand, self.contract):
             nn.init.xavier_uniform_(linear.weight)
             nn.init.zeros_(linear.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """x (…, D) → (…, D)."""
-        return self.contract(self.dropout(self.activation(self.expand(x))))
+        x = self.activation(self.expand(x))
+        return self.contract(F.dropout(x, self.dropout, self.training))
 
 
 class Residual(nn.Module):
@@ -127,12 +128,15 @@ class Residual(nn.Module):
             raise ValueError(f"norm is {norm!r}; it must be 'pre' or 'post'")
         self.pre = norm == "pre"
         self.norm = LayerNorm(d_model)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = dropout
 
     def forward(self, x: Tensor, layer: Callable[[Tensor], Tensor]) -> Tensor:
         if self.pre:
-            return x + self.dropout(layer(self.norm(x)))
-        return self.norm(x + self.dropout(layer(x)))
+            return x + self.drop(layer(self.norm(x)))
+        return self.norm(x + self.drop(layer(x)))
+
+    def drop(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.dropout, self.training)
 
 
 class EncoderBlock(nn.Module):
@@ -300,7 +304,7 @@ class ResidualAroundNorm(Residual):
     """Broken on purpose: the path starts behind the norm, norm(x) + layer(norm(x))."""
 
     def forward(self, x: Tensor, layer: Callable[[Tensor], Tensor]) -> Tensor:
-        return self.norm(x) + self.dropout(layer(self.norm(x))) if self.pre else super().forward(x, layer)
+        return self.norm(x) + self.drop(layer(self.norm(x))) if self.pre else super().forward(x, layer)
 
 
 class NoResidual(Residual):

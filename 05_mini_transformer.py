@@ -181,7 +181,6 @@ class Transformer(nn.Module):
         sizes = (config.n_layers, width, config.n_heads, config.d_ff, config.dropout, config.norm,
                  config.activation, rotary)
         self.embedding = TokenEmbedding(config.vocab_size, width)
-        self.dropout = nn.Dropout(config.dropout)
         self.encoder = Encoder(*sizes)
         self.decoder = Decoder(*sizes)
         last = self.decoder.norm if config.norm == "pre" else self.decoder.blocks[-1].around_feed_forward.norm
@@ -204,9 +203,9 @@ class Transformer(nn.Module):
         needs no mask: the causal mask hides it from all real tokens before it.
         """
         start = 0 if cache is None else cache[0].self_attention.length
-        mask = self.tgt_mask(start + tgt.shape[1], tgt.device)[
-            start:
-        ]  # (T, start + T)
+        mask = None  # a single new token may see all before it
+        if tgt.shape[1] > 1:
+            mask = self.tgt_mask(start + tgt.shape[1], tgt.device)[start:]
         x = self.decoder(
             self.embed(tgt, start), memory, mask, src_mask, cache
         )
@@ -217,7 +216,7 @@ class Transformer(nn.Module):
         x = self.embedding(tokens)
         if self.positions is not None:
             x = self.positions(x, start)
-        return self.dropout(x)
+        return F.dropout(x, self.config.dropout, self.training)
 
     def src_mask(self, src: Tensor) -> Tensor:
         """src (B, S) → (B, 1, 1, S): the source's padding is hidden from everyone."""

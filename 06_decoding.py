@@ -20,6 +20,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from common import (
@@ -101,25 +102,31 @@ class KeyValueCache:
 
     def __init__(self, grows: bool):
         self.grows = grows
-        self.keys: Tensor | None = None
+        self.keys: Tensor | None = None  # (B, H, room, K), of which `used` are filled
         self.values: Tensor | None = None
+        self.used = 0
 
     @property
     def length(self) -> int:
         """The number of tokens decoded so far: the position of the next one."""
-        return self.keys.shape[2] if self.grows and self.keys is not None else 0
+        return self.used if self.grows else 0
 
-    def update(
-        self, make: Callable[[], tuple[Tensor, Tensor]]
-    ) -> tuple[Tensor, Tensor]:
+    def update(self, make: Callable[[], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
         """All keys and values, with those that make() gives if there is anything new."""
+        if self.grows or self.keys is None:
+            self.append(*make())
+        return self.keys[:, :, : self.used], self.values[:, :, : self.used]
+
+    def append(self, keys: Tensor, values: Tensor) -> None:
+        """Put keys and values behind those kept; when the room is used up, double it."""
+        end = self.used + keys.shape[2]
         if self.keys is None:
-            self.keys, self.values = make()
-        elif self.grows:
-            keys, values = make()
-            self.keys = torch.cat([self.keys, keys], dim=2)
-            self.values = torch.cat([self.values, values], dim=2)
-        return self.keys, self.values
+            self.keys, self.values = keys, values
+        elif end > self.keys.shape[2]:
+            self.keys, self.values = (F.pad(x, (0, 0, 0, end)) for x in (self.keys, self.values))
+        self.keys[:, :, self.used : end] = keys
+        self.values[:, :, self.used : end] = values
+        self.used = end
 
     def reorder(self, rows: Tensor) -> None:
         """Keep these rows of the batch."""
@@ -127,8 +134,8 @@ class KeyValueCache:
             self.keys, self.values = self.keys[rows], self.values[rows]
 
     def bytes(self) -> int:
-        """Memory of the tensors kept."""
-        return 0 if self.keys is None else self.keys.nbytes + self.values.nbytes
+        """Memory of the keys and values kept; up to twice as much is reserved."""
+        return 0 if self.keys is None else 2 * self.keys[:, :, : self.used].nbytes
 
 
 class LayerCache(NamedTuple):
@@ -148,7 +155,7 @@ class CachedDecoding:
         self.caches = [LayerCache(KeyValueCache(grows=True), KeyValueCache(grows=False))
                        for _ in model.decoder.blocks]
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def step(self, tokens: Tensor) -> Tensor:
         """The newest token of every answer (N,) → logits of the next ones (N, V)."""
         logits = self.model.decode(
@@ -173,7 +180,7 @@ class UncachedDecoding:
         self.rows, self.device = len(src), src.device
         self.tokens = src.new_empty(len(src), 0)
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def step(self, tokens: Tensor) -> Tensor:
         self.tokens = torch.cat([self.tokens, tokens[:, None]], dim=1)
         return self.model.decode(self.tokens, self.memory, self.src_mask)[:, -1]
@@ -447,7 +454,7 @@ class CacheNotReordered(CachedDecoding):
 class AlwaysPositionZero(CachedDecoding):
     """Broken on purpose: every new token is told that it is the first."""
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def step(self, tokens: Tensor) -> Tensor:
         embed = self.model.embed
         self.model.embed = lambda tokens, start=0: embed(tokens, 0)
@@ -515,7 +522,7 @@ def step_greedy(experiment: Experiment):
     return table("source", "answer", rows=rows)
 
 
-@shows(KeyValueCache.update, CachedDecoding.step)
+@shows(KeyValueCache.update, KeyValueCache.append, CachedDecoding.step)
 def step_cache(experiment: Experiment):
     """The key/value cache
 
