@@ -49,7 +49,6 @@ padding_mask = lesson("01_attention_mechanism").padding_mask
 __all__ = ["MultiHeadAttention", "copy_attention", "record_attention"]
 
 SENTENCE = ["the", "cat", "sat", "on", "the", "mat"]
-FUSED_FROM = 128  # keys; with fewer, PyTorch's fused kernel trains more slowly on a CPU
 
 
 # ------------------------------------------------------------------ the components
@@ -137,15 +136,16 @@ class MultiHeadAttention(nn.Module):
         mask: Tensor | None,
         need_weights: bool,
     ) -> tuple[Tensor, Tensor | None]:
-        """Lesson 1's attention, or PyTorch's fused kernel (the same output) where that is faster."""
+        """Lesson 1's attention; PyTorch's fused kernel (the same output) where nobody wants weights."""
         dropout = self.dropout if self.training else 0.0
-        training_size = queries.shape[-2] > 1 and keys.shape[-2] <= FUSED_FROM
-        if need_weights or (training_size and not keys.is_cuda):
+        if need_weights:
             return scaled_dot_product_attention(
                 queries, keys, values, mask, dropout
             )
-        fused = F.scaled_dot_product_attention
-        return fused(queries, keys, values, attn_mask=mask, dropout_p=dropout), None
+        output = F.scaled_dot_product_attention(
+            queries, keys, values, attn_mask=mask, dropout_p=dropout
+        )
+        return output, None
 
 
 @contextmanager
@@ -420,11 +420,11 @@ def step_equals_pytorch():
 def step_fused():
     """A faster kernel, the same output
 
-    PyTorch's fused function never stores the (T × S) weights. It pays on a GPU, for long sequences, and for
-    a single query (lesson 6), so attend() takes it there when nobody asks for the weights. It has to be
-    equal, also for a query that may attend to nothing.
+    PyTorch's fused function computes the same in one kernel, and need not store the (T × S) weights. So
+    attend() takes it when nobody asks for them, as in training. It has to be equal, also for a query that
+    may attend to nothing.
     """
-    length = FUSED_FROM + 40
+    length = 60
     (x,) = random_tensors((2, length, 12))
     attention = MultiHeadAttention(12, 3).double()
     mask = causal_mask(length).index_fill(0, torch.tensor(7), False)

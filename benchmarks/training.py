@@ -93,7 +93,7 @@ def without_notes(run: five.Run) -> five.Run:
     return run
 
 
-def time_per_step(device: torch.device, repeats: int = 15):
+def time_per_step(device: torch.device, repeats: int = 9):
     """Milliseconds a step of both models at several sizes, and the median of the paired ratios."""
     rows = []
     for d_model, length, layers in ((64, 16, 2), (64, 60, 2), (128, 16, 2), (256, 16, 2), (256, 60, 4)):

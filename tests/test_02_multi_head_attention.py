@@ -31,14 +31,14 @@ def test_equals_pytorch_for_any_shape(seed, n_heads, d_k, queries, keys):
     assert torch.allclose(found, weights, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("length", [5, m.FUSED_FROM + 1])
+@pytest.mark.parametrize("length", [1, 5, 130])
 def test_without_weights_the_output_is_the_same(length):
     torch.manual_seed(0)
     attention, x = m.MultiHeadAttention(8, 2).double(), torch.randn(2, length, 8).double()
-    mask = causal_mask(length).index_fill(0, torch.tensor(1), False)
+    mask = causal_mask(length).index_fill(0, torch.tensor(length // 2), False)
     with_weights, _ = attention(x, x, x, mask)
     without, nothing = attention(x, x, x, mask, need_weights=False)
-    assert nothing is None or length == 5
+    assert nothing is None
     assert torch.allclose(with_weights, without, rtol=0, atol=1e-12)
 
 
@@ -62,7 +62,7 @@ def test_order_does_not_matter_without_positions():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("length", [4, m.FUSED_FROM + 4])
+@pytest.mark.parametrize("length", [1, 4, 130])
 def test_blind_queries_have_finite_gradients(dtype, length):
     attention = m.MultiHeadAttention(8, 2).to(dtype)
     x = torch.randn(1, length, 8).to(dtype).requires_grad_()
