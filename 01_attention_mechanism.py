@@ -90,10 +90,8 @@ def scaled_dot_product_attention(
     if mask is not None:
         scores = scores.masked_fill(~mask, -math.inf)
     weights = torch.softmax(scores, dim=-1)  # step 6 writes it by hand
-    if mask is not None:
-        weights = weights.masked_fill(
-            ~mask, 0.0
-        )  # where all is hidden: not NaN
+    if mask is not None:  # where all keys are hidden, 0 instead of NaN
+        weights = weights.masked_fill(~mask, 0.0)
     weights = F.dropout(weights, dropout)
     return weights @ value, weights
 
@@ -515,9 +513,8 @@ class AdditiveScore(nn.Module):
         self.v = nn.Linear(hidden, 1, bias=False)
 
     def forward(self, query: Tensor, key: Tensor) -> Tensor:
-        mixed = (
-            self.query(query)[:, :, None] + self.key(key)[:, None]
-        )  # (B, T, S, hidden)
+        query, key = self.query(query), self.key(key)
+        mixed = query[:, :, None] + key[:, None]  # (B, T, S, hidden)
         return self.v(torch.tanh(mixed))[..., 0]  # (B, T, S)
 
 

@@ -95,15 +95,12 @@ class MultiHeadAttention(nn.Module):
         may be None. `cache` holds the keys and values of earlier calls (lesson 6).
         """
         start = 0 if cache is None else cache.length
-        queries = self.rotate(
-            self.split(self.project_query(query)), start
-        )  # (B, H, T, K)
+        queries = self.split(self.project_query(query))  # (B, H, T, K)
+        queries = self.rotate(queries, start)
 
         def keys_and_values() -> tuple[Tensor, Tensor]:
-            keys = self.rotate(
-                self.split(self.project_key(key)), start
-            )  # (B, H, S, K)
-            return keys, self.split(self.project_value(value))
+            keys = self.split(self.project_key(key))  # (B, H, S, K)
+            return self.rotate(keys, start), self.split(self.project_value(value))
 
         keys, values = (
             keys_and_values()
@@ -118,7 +115,8 @@ class MultiHeadAttention(nn.Module):
     def split(self, x: Tensor) -> Tensor:
         """(B, L, D) → (B, H, L, K): cut every token into H parts, then bring the heads forward."""
         batch, length, d_model = x.shape
-        return x.view(batch, length, self.n_heads, d_model // self.n_heads).transpose(1, 2)
+        d_k = d_model // self.n_heads
+        return x.view(batch, length, self.n_heads, d_k).transpose(1, 2)
 
     def merge(self, x: Tensor) -> Tensor:
         """(B, H, L, K) → (B, L, D): the reverse of split."""

@@ -109,9 +109,8 @@ class TokenEmbedding(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """tokens (…, L) → (…, L, D)."""
-        return F.embedding(tokens, self.weight) * math.sqrt(
-            self.weight.shape[1]
-        )
+        scale = math.sqrt(self.weight.shape[1])
+        return scale * F.embedding(tokens, self.weight)
 
     def logits(self, x: Tensor) -> Tensor:
         """x (…, D) → (…, V): how well x matches each token's vector."""

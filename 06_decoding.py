@@ -279,25 +279,18 @@ def adjust_logits(
     check_sampling(temperature, top_k, top_p)
     if temperature == 0:
         return keep_likeliest(logits)
-    logits = logits - logits.amax(
-        dim=-1, keepdim=True
-    )  # or a tiny temperature overflows
-    logits = logits / temperature
+    largest = logits.amax(dim=-1, keepdim=True)
+    logits = (logits - largest) / temperature  # ≤ 0: never overflows to +∞
     if 0 < top_k < logits.shape[-1]:
         kth = logits.topk(top_k, dim=-1).values[..., -1:]
         logits = logits.masked_fill(logits < kth, -math.inf)
     if top_p < 1:
-        ranked, order = logits.softmax(dim=-1).sort(
-            dim=-1, descending=True, stable=True
-        )
-        likelier = (
-            ranked.cumsum(dim=-1) - ranked
-        )  # the mass of all likelier tokens
+        probabilities = logits.softmax(dim=-1)
+        ranked, order = probabilities.sort(dim=-1, descending=True, stable=True)
+        likelier = ranked.cumsum(dim=-1) - ranked  # mass of all likelier tokens
         cut = likelier >= top_p
         cut[..., 0] = False  # at least one stays
-        cut = torch.zeros_like(cut).scatter(
-            -1, order, cut
-        )  # back to the tokens' order
+        cut = torch.zeros_like(cut).scatter(-1, order, cut)  # in token order
         logits = logits.masked_fill(cut, -math.inf)
     return logits
 

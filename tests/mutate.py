@@ -1,0 +1,106 @@
+"""Does the suite notice? python tests/mutate.py [NUMBER …]
+
+Applies one small mistake at a time to a copy of the repository, runs the tests of that file, and reports
+which mistakes survive. Not part of the normal test run: it takes a while.
+"""
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+L1, L2, L3 = "01_attention_mechanism", "02_multi_head_attention", "03_positional_encoding"
+L4, L5, L6 = "04_transformer_block", "05_mini_transformer", "06_decoding"
+
+# ruff: noqa: E501
+MUTATIONS = [  # file, what stands there, what is put in its place
+    (L1, "key.transpose(-2, -1) / math.sqrt(d_k)", "key.transpose(-2, -1) / 1.0"),
+    (L1, "d_k = query.shape[-1]\n", "d_k = query.shape[-2]\n"),
+    (L1, "scores = scores.masked_fill(~mask, -math.inf)", "scores = scores.masked_fill(mask, -math.inf)"),
+    (L1, "weights = torch.softmax(scores, dim=-1)  # step 6", "weights = torch.softmax(scores, dim=-2)  # step 6"),
+    (L1, "weights = weights.masked_fill(~mask, 0.0)", "pass"),
+    (L1, "weights = F.dropout(weights, dropout)\n    return weights @ value, weights", "return weights @ value, weights"),
+    (L1, "dtype=torch.bool, device=device).tril()", "dtype=torch.bool, device=device).tril(1)"),
+    (L1, "(tokens != pad_id)[:, None, None, :]", "(tokens != pad_id)[:, None, :, None]"),
+    (L1, "scores.detach().amax(dim, keepdim=True).clamp(min=lowest)", "scores.detach().amax(dim, keepdim=True)"),
+    (L2, "self.n_heads, d_k).transpose(1, 2)", "self.n_heads, d_k).transpose(1, 2).flip(1)"),
+    (L2, "x.transpose(1, 2).flatten(2)", "x.flatten(2).view(len(x), x.shape[2], -1)"),
+    (L2, "return self.rotate(keys, start), self", "return keys, self"),
+    (L2, "dropout = self.dropout if self.training else 0.0", "dropout = self.dropout"),
+    (L2, "return self.project_output(self.merge(heads)), weights", "return self.merge(heads), weights"),
+    (L3, "torch.arange(0, width, 2, dtype=torch.float64) / width", "torch.arange(0, width, 2, dtype=torch.float64) / (width + 1)"),
+    (L3, "torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)", "torch.cat([angle.sin(), angle.cos()], dim=-1)"),
+    (L3, "return x + self.table[start : start + x.shape[1]]", "return x + self.table[: x.shape[1]]"),
+    (L3, "even * cos - odd * sin", "even * cos + odd * sin"),
+    (L3, "if start + length > max_len:", "if start + length > max_len + 1:"),
+    (L3, "return scale * F.embedding", "return F.embedding"),
+    (L3, "start=len(SPECIALS)", "start=len(SPECIALS) - 1"),
+    (L4, "variance = (x - mean).square().mean(dim=-1, keepdim=True)", "variance = x.var(dim=-1, keepdim=True)"),
+    (L4, "torch.sqrt(variance + eps) + bias", "(torch.sqrt(variance) + eps) + bias"),
+    (L4, "return x + self.drop(layer(self.norm(x)))\n        return self.norm", "return self.norm(x) + self.drop(layer(self.norm(x)))\n        return self.norm"),
+    (L4, "x = self.around_cross(x, look_at_source)", "x = x + 0.0 * self.around_cross(x, look_at_source)"),
+    (L4, "LayerNorm(d_model) if norm == \"pre\" else nn.Identity()", "nn.Identity()"),
+    (L4, "return F.dropout(x, self.dropout, self.training)", "return F.dropout(x, self.dropout, True)"),
+    (L4, "return x * 0.5 * (1 + torch.erf(x / math.sqrt(2)))", "return x * torch.sigmoid(1.702 * x)"),
+    (L5, "tgt_out = pad([[*answer, EOS] for answer in answers])", "tgt_out = pad([[BOS, *answer] for answer in answers])"),
+    (L5, "loss.masked_fill(targets == PAD, 0.0).sum()", "loss.sum()"),
+    (L5, "unbiased_mean = mean / (1 - beta1**self.steps)", "unbiased_mean = mean"),
+    (L5, "(unbiased_square.sqrt() + self.eps)", "(unbiased_square + self.eps).sqrt()"),
+    (L5, "n, warmup = step + 1, max(1, training.warmup)", "n, warmup = step + 2, max(1, training.warmup)"),
+    (L5, "norm = clip_grad_norm_(self.model.parameters(), self.training.clip).item()", "norm = clip_grad_norm_(self.model.parameters(), 1e9).item()"),
+    (L5, "loss = self.loss(logits.float(), part.tgt_out) / tokens", "loss = self.loss(logits.float(), part.tgt_out) / (part.tgt_out != PAD).sum()"),
+    (L5, "\"random\": torch.get_rng_state(),", "\"random\": torch.zeros_like(torch.get_rng_state()),"),
+    (L5, "self.optimizer.load_state_dict(state[\"optimizer\"])", "pass"),
+    (L5, "ended = ended | (likeliest == EOS)", "ended = ended | (likeliest == BOS)"),
+    (L5, "return {0: \"test\", 1: \"validation\"}.get(zlib.crc32(bytes(digits)) % 10, \"train\")", "return \"train\""),
+    (L5, "loss + norm):", "0.0):"),
+    (L6, "return self.used if self.grows else 0", "return 0"),
+    (L6, "self.keys, self.values = self.keys[rows], self.values[rows]", "pass"),
+    (L6, "score = candidate.log_prob / len(candidate.tokens) ** self.length_penalty", "score = candidate.log_prob / (len(candidate.tokens) + 1) ** self.length_penalty"),
+    (L6, "if candidate.tokens[-1] == EOS and rank < self.width:", "if candidate.tokens[-1] == BOS and rank < self.width:"),
+    (L6, "return [best_first(beam.finished + beam.alive)[:width] for beam in beams]", "return [best_first(beam.finished or beam.alive)[:width] for beam in beams]"),
+    (L6, "tokens = pick(usable(decoding.step(tokens))).masked_fill(ended, PAD)", "tokens = pick(usable(decoding.step(tokens)))"),
+    (L6, "logits = logits.masked_fill(logits < kth, -math.inf)", "logits = logits.masked_fill(logits <= kth, -math.inf)"),
+    (L6, "cut = likelier >= top_p", "cut = likelier + ranked > top_p"),
+    (L6, "(logits - largest) / temperature", "(logits - largest) * temperature"),
+    (L6, "decoding.reorder(torch.tensor(rows, device=decoding.device))", "pass"),
+    ("common", "os.replace(name, path)", "pass"),
+    ("common", "holds = gap <= tolerance", "holds = not gap > tolerance"),
+    ("common", "sys.exit(1 if narrator.failed else 0)", "sys.exit(0)"),
+]
+
+
+def survives(number: int) -> bool:
+    """Apply one mutation to a copy of the repository and run the tests of its file."""
+    file, old, new = MUTATIONS[number]
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "copy"
+        shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".*", "outputs", "__pycache__"))
+        path = copy / f"{file}.py"
+        text = path.read_text(encoding="utf-8")
+        if old not in text:
+            raise SystemExit(f"mutation {number} doesn't apply to {file}: {old!r}")
+        path.write_text(text.replace(old, new, 1), encoding="utf-8")
+        tests = f"tests/test_{file}.py"
+        options = ["-x", "-p", "no:cacheprovider", "-k", "not walkthrough", tests]
+        run = subprocess.run([sys.executable, "-m", "pytest", *options], cwd=copy, capture_output=True)
+    return run.returncode == 0
+
+
+def main() -> None:
+    chosen = [int(text) for text in sys.argv[1:]] or range(len(MUTATIONS))
+    survivors = []
+    for number in chosen:
+        file, _, new = MUTATIONS[number]
+        alive = survives(number)
+        sys.stdout.write(f"{number:3} {'SURVIVED' if alive else 'killed  '} {file}: {new.strip()[:70]!r}\n")
+        sys.stdout.flush()
+        survivors += [number] if alive else []
+    sys.stdout.write(f"{len(chosen)} mutations, {len(survivors)} survivors {survivors}\n")
+    sys.exit(bool(survivors))
+
+
+if __name__ == "__main__":
+    main()
