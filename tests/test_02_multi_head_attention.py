@@ -81,6 +81,23 @@ def test_dropout_only_in_training():
     assert torch.equal(attention(x, x, x)[0], attention(x, x, x)[0])
 
 
+def test_rotary_attention_depends_on_offsets_alone_and_on_order():
+    torch.manual_seed(0)
+    rotary = lesson("03_positional_encoding").RotaryPositionalEncoding(4, 20)
+    attention = m.MultiHeadAttention(8, 2, rotary=rotary).double()
+    with torch.no_grad():
+        for parameter in attention.parameters():
+            parameter.normal_()
+    x, before = torch.randn(2, 5, 8).double(), torch.randn(2, 3, 8).double()
+    longer = torch.cat([before, x], dim=1)
+    hidden = padding_mask(torch.tensor([[0, 0, 0, 1, 1, 1, 1, 1]] * 2))  # only x may be looked at
+    moved = attention(longer, longer, longer, hidden)[0][:, 3:]
+    assert torch.allclose(moved, attention(x, x, x)[0], rtol=0, atol=1e-5)
+    order = [3, 0, 4, 1, 2]
+    shuffled = attention(x[:, order], x[:, order], x[:, order])[0]
+    assert not torch.allclose(shuffled, attention(x, x, x)[0][:, order], rtol=0, atol=1e-2)
+
+
 def test_recorded_attention_is_that_of_the_call():
     torch.manual_seed(0)
     stack = nn.ModuleDict({"a": m.MultiHeadAttention(8, 2), "b": m.MultiHeadAttention(8, 4)})
