@@ -720,7 +720,9 @@ def save_run(run: Run, path: Path | None) -> None:
     if path is None or RANK:
         return
     target = path if run.finished else unfinished(path)
-    write_atomically(target, lambda file: torch.save(run.state(), file))
+    content = io.BytesIO()
+    torch.save(run.state(), content)
+    write_atomically(target, lambda file: file.write(content.getvalue()))
     if run.finished:
         unfinished(path).unlink(missing_ok=True)
 

@@ -543,6 +543,9 @@ def narrate(options: argparse.Namespace, doc: str, steps: Sequence[Callable], *a
         sys.exit(1 if narrator.failed else 0)
     except KeyboardInterrupt:
         stop("interrupted", code=130)
+    except BrokenPipeError:  # somebody closed the output, as head does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE if hasattr(signal, "SIGPIPE") else 1)
     except OSError as error:
         stop(f"{error.strerror or error}: {error.filename}")
 
@@ -592,8 +595,10 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:
             write(file)
         os.chmod(name, 0o644)
         os.replace(name, path)
-    except BaseException:
+    except BaseException as error:
         os.unlink(name)
+        if isinstance(error, OSError) and error.filename is None:  # such as “no space left”
+            error.filename = str(path)
         raise
 
 

@@ -173,10 +173,23 @@ def test_odd_environments_are_survived(environment, tmp_path):
     assert "\x1b" not in process.stdout
 
 
-def test_a_closed_pipe_ends_quietly():
-    script = f"{sys.executable} {ROOT / ATTENTION}.py --list | head -1"
+@pytest.mark.parametrize("options", ["--list", "--step by-hand", ""])
+def test_a_closed_pipe_ends_quietly(options, tmp_path):
+    script = f"{sys.executable} {ROOT / ATTENTION}.py {options} --outputs {tmp_path} | head -1"
     process = subprocess.run(script, shell=True, capture_output=True, encoding="utf-8")
     assert process.stderr == ""
+    assert len(process.stdout.splitlines()) == 1
+
+
+def test_a_full_disk_is_one_line_and_leaves_no_half_file(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    path = tmp_path / "file"
+    with pytest.raises(OSError, match="No space") as caught:
+        common.write_atomically(path, full)
+    assert caught.value.filename == str(path)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", LESSONS)
@@ -222,7 +235,7 @@ def test_writing_is_all_or_nothing(tmp_path):
 
     def fail(file):
         file.write(b"half")
-        raise OSError("disk full")
+        raise OSError(28, "disk full")
 
     with pytest.raises(OSError, match="disk full"):
         common.write_atomically(path, fail)
