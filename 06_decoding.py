@@ -823,8 +823,9 @@ def step_broken_on_purpose(experiment: Experiment):
         told = torch.tensor([hypotheses[0].log_prob for hypotheses in found])
         true = log_probability(CachedDecoding(experiment.model, longer), answers).cpu()
         beams.append((name, (told - true).abs().mean().item()))
-    check("cache not reordered: the beam's log P is not that of its answers",
-          beams[0][1] < 1e-3 and beams[1][1] > 0.05)
+    if experiment.options.task == "reverse":  # a model that is sure of itself lets no beams cross
+        check("cache not reordered: the beam's log P is not that of its answers",
+              beams[0][1] < 1e-3 and beams[1][1] > 0.05)
     check_caught("AlwaysPositionZero", prove_cached_decoding(AlwaysPositionZero), "The logits of every")
     check_caught("CacheNotReordered", prove_cached_decoding(CacheNotReordered), "After reorder")
     return (table("greedy", "exact match", rows=greedy),
