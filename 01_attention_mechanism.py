@@ -31,10 +31,12 @@ from common import (
     check,
     check_all,
     check_caught,
+    fitted_exponent,
     gradients,
     heatmap,
     largest_difference,
     lesson_parser,
+    mask_rows,
     narrate,
     numbers,
     prove,
@@ -448,8 +450,7 @@ def step_masks():
     """
     tokens = torch.tensor([[5, 6, 7, 8], [5, 6, PAD, PAD]])
     mask = causal_mask(4) & padding_mask(tokens)  # (B, 1, T, S)
-    drawn = [["".join(" 1" if seen else " ·" for seen in row) for row in matrix]
-             for matrix in (causal_mask(4), *mask[:, 0])]
+    drawn = map(mask_rows, (causal_mask(4), *mask[:, 0]))
     check_all(prove_causal_mask(causal_mask) + prove_padding_mask(padding_mask))
     return table("causal", "& [5 6 7 8]", "& [5 6 PAD PAD]", rows=zip(*drawn))
 
@@ -652,11 +653,6 @@ def seconds_of(function, *inputs: Tensor, repeats: int = 3) -> float:
         function(*inputs)
         times.append(time.perf_counter() - started)
     return min(times[1:])
-
-
-def fitted_exponent(sizes, values) -> float:
-    """p of the best fit values ≈ c · sizesᵖ: the slope in a log-log plot."""
-    return float(np.polyfit(np.log(sizes), np.log(values), 1)[0])
 
 
 @shows()
@@ -970,7 +966,7 @@ def draw_cost(lengths, times, memory):
         panel.set_xlabel("n, tokens")
         panel.set_ylabel(unit)
         panel.legend()
-    axes[0].set_title("Time nears n² as n grows")
+    axes[0].set_title("Long sequences: time like n² or worse")
     axes[1].set_title("Memory for the backward pass is n²")
     return figure
 

@@ -35,6 +35,7 @@ from common import (
     lesson_parser,
     narrate,
     numbers,
+    parameters,
     prove,
     random_tensors,
     refused,
@@ -309,10 +310,6 @@ def step_one_average():
     figure = Picture("multi_head_one_or_two.png", draw_fetching(one, two))
     return table("seed", "parameters", "one head: error", "parameters", "two heads: error",
                  rows=rows), figure
-
-
-def parameters(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
 
 
 @shows(MultiHeadAttention.split, MultiHeadAttention.merge)

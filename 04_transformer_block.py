@@ -36,6 +36,7 @@ from common import (
     lesson,
     lesson_parser,
     narrate,
+    parameters,
     prove,
     random_tensors,
     shape,
@@ -558,10 +559,6 @@ def step_feed_forward():
     share = parameters(block.feed_forward) / parameters(block)
     check("it holds about two thirds of an encoder block", 0.6 < share < 0.7, f"{share:.1%}")
     check_all(prove_feed_forward(FeedForward))
-
-
-def parameters(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
 
 
 class Reverser(nn.Module):

@@ -50,7 +50,9 @@ from common import (
     largest_difference,
     lesson,
     lesson_parser,
+    mask_rows,
     narrate,
+    parameters,
     pick_device,
     progress,
     prove,
@@ -520,10 +522,11 @@ class Run:
     @property
     def finished(self) -> bool:
         """All steps done, or no lower validation loss for `patience` validations."""
-        losses = [record["validation_loss"] for record in self.history if "exact_match" in record]
         patience = self.training.patience
-        impatient = patience and len(losses) > patience and min(losses[-patience:]) > min(losses)
-        return bool(impatient) or len(self.history) == self.training.steps
+        if len(self.history) == self.training.steps or not patience:
+            return len(self.history) == self.training.steps
+        losses = [record["validation_loss"] for record in self.history if "exact_match" in record]
+        return len(losses) > patience and min(losses[-patience:]) > min(losses)
 
     def update(self) -> None:
         """One step of training, noted in the history. FloatingPointError if a number isn't finite."""
@@ -540,9 +543,10 @@ class Run:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
-        noted |= {"learning_rate": rate, "tokens": int((batch.tgt_out != PAD).sum())}
-        noted |= {"seconds": time.perf_counter() - started}
-        self.history.append({"step": step + 1, "loss": loss, "gradient_norm": norm} | noted)
+        noted |= {"step": step + 1, "loss": loss, "gradient_norm": norm}
+        noted |= {"learning_rate": rate, "seconds": time.perf_counter() - started}
+        noted["tokens"] = int((batch.tgt_out != PAD).sum())
+        self.history.append(noted)
 
     def backward(self, batch: Batch) -> float:
         """Put the gradient of the mean loss per token into the parameters, and return that loss.
@@ -976,11 +980,6 @@ def step_teacher_forcing(experiment: Experiment):
     return table("", "tokens", rows=rows)
 
 
-def drawn_mask(mask: Tensor) -> list[str]:
-    """A mask (T, S) as lines of text."""
-    return ["".join(" 1" if seen else " ·" for seen in row) for row in mask]
-
-
 @shows(Transformer.src_mask, Transformer.tgt_mask)
 def step_masks(experiment: Experiment):
     """The three masks of a batch
@@ -992,8 +991,8 @@ def step_masks(experiment: Experiment):
     batch = make_batch(experiment.training.task, [[1, 2, 3, 4, 5], [6, 7, 8]])
     source, target = batch.src.shape[1], batch.tgt_in.shape[1]
     padding = padding_mask(batch.src, PAD)[1, 0]  # (1, S)
-    columns = [drawn_mask(padding.expand(source, -1)), drawn_mask(causal_mask(target)),
-               drawn_mask(padding.expand(target, -1))]
+    columns = [mask_rows(padding.expand(source, -1)), mask_rows(causal_mask(target)),
+               mask_rows(padding.expand(target, -1))]
     rows = zip_longest(*columns, fillvalue="")
     model = Transformer(experiment.config).eval()
     wider = Batch(*(F.pad(tensor, (0, 7), value=PAD) for tensor in batch))
@@ -1015,10 +1014,6 @@ def step_the_model(experiment: Experiment):
     parts = {"embedding, also output": model.embedding, "encoder": model.encoder,
              "decoder": model.decoder, "all": model}
     return table("part", "parameters", rows=[(name, parameters(part)) for name, part in parts.items()])
-
-
-def parameters(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
 
 
 @shows(sequence_loss)

@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -32,6 +31,7 @@ from common import (
     check,
     check_all,
     check_caught,
+    fitted_exponent,
     heatmap,
     lesson,
     lesson_parser,
@@ -75,6 +75,9 @@ __all__ = [
     "log_probability",
     "sample",
 ]
+
+
+DRAWS = 20_000  # for every chi-square test
 
 
 # ------------------------------------------------------------------ one step at a time
@@ -438,9 +441,7 @@ class CacheNotReordered(CachedDecoding):
 
     def reorder(self, rows: Tensor) -> None:
         self.rows = len(rows)
-        if len(rows) != len(
-            self.memory
-        ):  # only the first time, when each source gets its beams
+        if len(rows) != len(self.memory):  # only when the number changes
             super().reorder(rows)
 
 
@@ -556,11 +557,6 @@ def seconds_until(kind: Callable, lengths: list[int]) -> list[float]:
     return times
 
 
-def fitted_exponent(sizes: list[int], values: list[float]) -> float:
-    """p of the best fit values ≈ c · sizesᵖ."""
-    return float(np.polyfit(np.log(sizes), np.log(values), 1)[0])
-
-
 TRUTH = {  # sentences and their probabilities
     "the dog": 0.14, "the cow": 0.10, "the hen": 0.10, "the fox": 0.08, "the owl": 0.08,
     "a cat": 0.27, "a rat": 0.03, "no one": 0.15, "no man": 0.05,
@@ -603,12 +599,12 @@ def step_greedy_can_be_wrong(experiment: Experiment):
     model = experiment.speaker
     sentences = pad([[*words.encode(text), EOS] for text in TRUTH])
     believed = log_probability(speak(model, len(TRUTH)), sentences).exp().tolist()
-    draws = sample(speak(model, 20000), 5, generator=torch.Generator().manual_seed(0))
+    draws = sample(speak(model, DRAWS), 5, generator=torch.Generator().manual_seed(0))
     said = [words.decode(answer) for answer in draws.tolist()]
     greedy = words.decode(greedy_decode(speak(model), 5)[0].tolist())
     likeliest = max(TRUTH, key=TRUTH.get)
     beam = words.decode(beam_search(speak(model), 3, 5, 0.0)[0][0].tokens)
-    rows = [(text, f"{true:.3f}", f"{model_says:.3f}", f"{said.count(text) / 20000:.3f}",
+    rows = [(text, f"{true:.3f}", f"{model_says:.3f}", f"{said.count(text) / DRAWS:.3f}",
              "greedy" if text == greedy else "beam" if text == beam else "")
             for (text, true), model_says in zip(TRUTH.items(), believed, strict=True)]
     gap = max(abs(p - q) for p, q in zip(believed, TRUTH.values(), strict=True))
@@ -623,13 +619,12 @@ def step_greedy_can_be_wrong(experiment: Experiment):
 
 
 def chi_square(counts: list[int], probabilities: list[float]) -> tuple[float, float]:
-    """Pearson's statistic of the counts, all else in one more class; and its limit at 0.001 %.
+    """Pearson's statistic of DRAWS draws, all not counted in one more class; its limit at 0.001 %.
 
     The limit is the Wilson–Hilferty approximation, with classes − 1 degrees of freedom.
     """
-    total = 20000
-    counts, probabilities = [*counts, total - sum(counts)], [*probabilities, 1 - sum(probabilities)]
-    expected = [max(total * p, 1e-9) for p in probabilities]
+    counts, probabilities = [*counts, DRAWS - sum(counts)], [*probabilities, 1 - sum(probabilities)]
+    expected = [max(DRAWS * p, 1e-9) for p in probabilities]
     if expected[-1] < 5:  # too few for the approximation: join the last two
         last = expected.pop()
         expected[-1] += last
@@ -716,7 +711,7 @@ def step_sampling(experiment: Experiment):
     for name, options in settings.items():
         adjusted[name] = adjust_logits(logits, **options).softmax(-1)
         rows.append((name, *(f"{p:.2f}" for p in adjusted[name].tolist())))
-        draws = sample(Constant(logits, 20000), 1, **options,
+        draws = sample(Constant(logits, DRAWS), 1, **options,
                        generator=torch.Generator().manual_seed(0))[:, 0]
         counts = draws.bincount(minlength=8)
         impossible = counts[adjusted[name] == 0].sum().item()
@@ -879,7 +874,8 @@ def step_what_next(experiment: Experiment):
     Read: KeyValueCache and CachedDecoding, then generate and beam_search. Follow one token through them.
 
     Change: (1) TRUTH: “a cat” 0.13 and “no one” 0.29: another sentence is found. (2) In step_wider_beams
-    the α of 0.0 to 2.0: fewer answers end. (3) --input with a sequence of your own; --task copy, sort or sum.
+    the α of 0.0 to 2.0: fewer answers end, and log P need not rise with the width any more. (3) --input
+    with a sequence of your own; --task copy, sort or sum.
 
     Write it yourself: --template my_decoding.py, then --grade my_decoding.py. This was the last lesson.
     You have built every part of a Transformer, trained it, and made it answer. From here: nanoGPT for a
@@ -1052,7 +1048,7 @@ def prove_sample(implementation) -> list[Proof]:
         """20,000 draws are as frequent as the probabilities (chi-square at 0.001 %)."""
         probabilities = torch.tensor([0.4, 0.3, 0.15, 0.1, 0.05])
         generator = torch.Generator().manual_seed(0)
-        draws = implementation(Constant(probabilities.log(), 20000), 1, generator=generator)
+        draws = implementation(Constant(probabilities.log(), DRAWS), 1, generator=generator)
         counts = draws[:, 0].bincount(minlength=5).tolist()
         statistic, limit = chi_square(counts, probabilities.tolist())
         return Finding(statistic < limit, f"{statistic:.1f}, limit {limit:.1f}")

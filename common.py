@@ -226,6 +226,21 @@ def cell_text(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
+def parameters(module: nn.Module) -> int:
+    """The number of numbers that the module learns."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def fitted_exponent(sizes: Sequence[float], values: Sequence[float]) -> float:
+    """p of the best fit values ≈ c · sizesᵖ: the slope in a log-log plot."""
+    return float(np.polyfit(np.log(sizes), np.log(values), 1)[0])
+
+
+def mask_rows(mask: Tensor) -> list[str]:
+    """A mask (T, S) as lines of text: 1 where the query may attend to the key."""
+    return ["".join(" 1" if seen else " ·" for seen in row) for row in mask]
+
+
 def shape(tensor: Tensor) -> str:
     """The shape as text: 2 × 3 × 4."""
     return " × ".join(map(str, tensor.shape))

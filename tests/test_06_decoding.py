@@ -192,7 +192,7 @@ def test_draws_are_as_frequent_as_their_probabilities(options):
     logits = levels[0][0, 0]
     probabilities = m.adjust_logits(logits, **options).softmax(-1)
     draws = m.sample(
-        m.Constant(logits, 20000), 1, **options, generator=torch.Generator().manual_seed(0)
+        m.Constant(logits, m.DRAWS), 1, **options, generator=torch.Generator().manual_seed(0)
     )[:, 0].bincount(minlength=5)
     possible = probabilities > 0
     assert not draws[~possible].any()
