@@ -13,6 +13,7 @@ import codecs
 import importlib
 import importlib.util
 import inspect
+import logging
 import multiprocessing
 import os
 import signal
@@ -254,6 +255,7 @@ def numbers(values: Iterable[float], digits: int = 2) -> str:
 def canvas(rows: int = 1, columns: int = 1, width: float = 8.0, height: float = 4.0, **options):
     """(figure, axes) of matplotlib, in the course's style. Needs no display."""
     os.environ["MPLBACKEND"] = "Agg"  # matplotlib checks it on import, even if nothing uses it
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # no words about its font cache
     import seaborn
     from matplotlib.figure import Figure
 

@@ -2,7 +2,7 @@ import math
 
 import pytest
 import torch
-from conftest import assert_diagnosed, holds
+from conftest import assert_diagnosed, holds, run_as_documented
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,7 +15,7 @@ texts = st.lists(st.text(alphabet="ab c,é\n", max_size=30), min_size=1, max_siz
 
 
 @given(texts, st.sampled_from(["word", "character"]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_tokenizer_round_trips_what_it_was_built_on(corpus, level):
     tokenizer = m.Tokenizer(corpus, level)
     for text in corpus:
@@ -32,7 +32,7 @@ def test_unknown_tokens_and_levels_are_named():
 
 
 @given(st.integers(0, 6000), st.sampled_from([2, 4, 10, 64]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_sinusoids_are_the_formula_even_far_out(position, d_model):
     encoding = m.SinusoidalPositionalEncoding(d_model, 6001)
     found = encoding(torch.zeros(1, 1, d_model), start=position)[0, 0]
@@ -57,7 +57,7 @@ def test_start_continues_where_the_whole_would_be(kind):
 
 
 @given(st.integers(0, 30), st.integers(0, 30), st.integers(0, 9))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_rotary_scores_depend_on_the_offset_alone(p, q, shift):
     torch.manual_seed(p)
     rotary = m.RotaryPositionalEncoding(8, 64).double()
@@ -124,6 +124,5 @@ def test_every_mistake_is_diagnosed(prove, mistakes):
         assert_diagnosed(prove(mistake), diagnosis)
 
 
-def test_walkthrough(walkthrough):
-    process, _ = walkthrough("03_positional_encoding")
-    assert process.returncode == 0, process.stdout[-2000:] + process.stderr
+def test_walkthrough(course):
+    run_as_documented("03_positional_encoding", course)

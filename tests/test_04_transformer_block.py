@@ -1,6 +1,6 @@
 import pytest
 import torch
-from conftest import assert_diagnosed, holds
+from conftest import assert_diagnosed, holds, run_as_documented
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -23,7 +23,7 @@ CASES = [
 
 
 @given(st.integers(0, 10**6), st.integers(1, 9), st.floats(-4, 4), st.floats(-6, 3))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_layer_norm_equals_pytorch_at_any_scale(seed, width, offset, log_scale):
     torch.manual_seed(seed)
     x = 10**log_scale * (torch.randn(3, width, dtype=torch.float64) + offset)
@@ -46,7 +46,7 @@ def test_the_feed_forward_is_the_same_at_every_position():
 
 
 @given(st.integers(0, 10**6), st.integers(1, 5), st.integers(1, 5), st.sampled_from(["pre", "post"]))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_decoder_blocks_equal_pytorch_for_any_length(seed, target, source, norm):
     torch.manual_seed(seed)
     theirs = m.pytorch_layer(nn.TransformerDecoderLayer, norm)
@@ -122,7 +122,7 @@ def test_sizes_that_make_no_sense_are_named():
 
 
 @given(st.sampled_from([8, 16, 24]), st.integers(1, 3), st.integers(1, 40))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_the_parameter_formula_counts(d_model, n_layers, d_ff):
     encoder, decoder = (kind(n_layers, d_model, 2, d_ff) for kind in (m.Encoder, m.Decoder))
     counted = m.parameters(encoder) + m.parameters(decoder)
@@ -141,6 +141,5 @@ def test_every_mistake_is_diagnosed(name, prove):
         assert_diagnosed(prove(mistake), diagnosis)
 
 
-def test_walkthrough(walkthrough):
-    process, _ = walkthrough("04_transformer_block")
-    assert process.returncode == 0, process.stdout[-2000:] + process.stderr
+def test_walkthrough(course):
+    run_as_documented("04_transformer_block", course)

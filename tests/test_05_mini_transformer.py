@@ -1,6 +1,7 @@
 import csv
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,7 +11,15 @@ from functools import partial
 
 import pytest
 import torch
-from conftest import ROOT, assert_diagnosed, holds, one_line_error, pictures_in, run_lesson
+from conftest import (
+    ROOT,
+    assert_diagnosed,
+    holds,
+    one_line_error,
+    pictures_in,
+    run_as_documented,
+    run_lesson,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -50,7 +59,7 @@ def test_splits_never_share_a_sequence():
 
 
 @given(st.integers(0, 1000), st.integers(1, 50))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_drawn_sequences_are_as_asked_and_repeatable(seed, count):
     drawn = m.draw_sequences(count, "train", (seed,), (2, 4))
     assert drawn == m.draw_sequences(count, "train", (seed,), (2, 4))
@@ -123,7 +132,7 @@ def test_every_parameter_is_trained_and_the_output_stays_tied():
 
 
 @given(st.integers(0, 10**6), st.floats(0, 0.9))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_the_loss_equals_pytorchs(seed, smoothing):
     torch.manual_seed(seed)
     logits, targets = 3 * torch.randn(3, 5, 7).double(), torch.randint(0, 7, (3, 5))
@@ -343,33 +352,61 @@ def uninterrupted(tmp_path_factory):
     return state_of(path)["model"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_interrupted_and_resumed_is_as_if_never_interrupted(tmp_path, number, uninterrupted):
-    options = [*LONGER, "--outputs"]
-    script, environment = str(ROOT / "05_mini_transformer.py"), os.environ | {"OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(
-        [sys.executable, script, *options, str(tmp_path)], env=environment,
+def start(*options):
+    """The lesson, begun in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "05_mini_transformer.py"), *map(str, options)],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8",
     )
+
+
+def wait_for(process, folder, pattern):
+    """Until a file of this name is there, while the process runs."""
     deadline = time.monotonic() + 60
-    while not list(tmp_path.glob("*.unfinished")):
+    while not list(folder.glob(pattern)):
         assert time.monotonic() < deadline
         assert process.poll() is None
-        time.sleep(0.01)
-    process.send_signal(number)
+        time.sleep(0.0001)
+
+
+@pytest.mark.parametrize(("signals", "saving"), [
+    ([signal.SIGINT], False), ([signal.SIGINT] * 2, False), ([signal.SIGTERM], False),
+    ([signal.SIGKILL], False), ([signal.SIGKILL], True),
+])
+def test_interrupted_and_resumed_is_as_if_never_interrupted(tmp_path, signals, saving, uninterrupted):
+    """Ctrl-C once and twice, SIGTERM, and kill -9: while training and in the middle of saving."""
+    options = [*LONGER, "--outputs", str(tmp_path)]
+    process = start(*options)
+    wait_for(process, tmp_path, "*.unfinished")
+    if saving:
+        wait_for(process, tmp_path, ".*.tmp")
+    for number in signals:
+        process.send_signal(number)
     _, error = process.communicate(timeout=60)
-    if number != signal.SIGKILL:
+    if signal.SIGKILL not in signals:
         assert process.returncode == 130
-        assert "--resume" in error
         assert len(error.strip().splitlines()) == 1
+        assert "--resume" in error or len(signals) > 1
     (left,) = tmp_path.glob("*.unfinished")
     assert 0 < len(state_of(left)["history"]) < 300
-    again = run_lesson("05_mini_transformer", *options, str(tmp_path), "--resume")
+    again = run_lesson("05_mini_transformer", *options, "--resume")
     assert again.returncode == 0, again.stderr
     (resumed,) = tmp_path.glob("*.pt")
     resumed = state_of(resumed)["model"]
     assert all(torch.equal(resumed[name], tensor) for name, tensor in uninterrupted.items())
     assert not list(tmp_path.glob("*.unfinished"))
+
+
+def test_two_runs_at_once_over_the_same_folder_leave_whole_files(tmp_path, uninterrupted):
+    both = [start(*LONGER, "--outputs", tmp_path) for _ in range(2)]
+    for process in both:
+        _, error = process.communicate(timeout=120)
+        assert (process.returncode, error) == (0, "")
+    (path,) = tmp_path.glob("*.pt")
+    assert all(torch.equal(state_of(path)["model"][name], t) for name, t in uninterrupted.items())
+    assert all(pictures_in(tmp_path).values())
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_two_processes_train_like_one(tmp_path):
@@ -395,10 +432,16 @@ def test_comparing_and_breaking_leave_figures(tmp_path):
     assert pictures_in(tmp_path) == {"training_compare_n_heads.png": True}
 
 
-def test_walkthrough(walkthrough):
-    process, folder = walkthrough("05_mini_transformer")
-    assert process.returncode == 0, process.stdout[-2000:] + process.stderr
-    with (folder / "history.csv").open() as file:
+def test_walkthrough_agrees_with_the_quickstart(course):
+    process = run_as_documented("05_mini_transformer", course)
+    with (course / "outputs" / "history.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == m.TrainingConfig().steps
     assert float(rows[-1]["exact_match"]) == 1
+    quickstart = " ".join((ROOT / "QUICKSTART.md").read_text(encoding="utf-8").split())
+    trains = r"([\d,]+) parameters for (\d+) steps and answers all ([\d,]+) test sequences right"
+    parameters, steps, sequences = re.search(trains, quickstart).groups()
+    assert len(rows) == int(steps)
+    assert re.search(rf"^all +{parameters}$", process.stdout, re.MULTILINE)
+    right = rf"all {sequences} answers to test sequences are right \(exact match 100\.00%\)"
+    assert re.search(right, process.stdout)
+    assert re.search(r"`(\d+ of \d+ checks hold)`", quickstart)[1] in process.stdout

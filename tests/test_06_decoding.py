@@ -2,7 +2,14 @@ import math
 
 import pytest
 import torch
-from conftest import assert_diagnosed, holds, one_line_error, pictures_in, run_lesson
+from conftest import (
+    assert_diagnosed,
+    holds,
+    one_line_error,
+    pictures_in,
+    run_as_documented,
+    run_lesson,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -32,7 +39,7 @@ def answer_up_to_eos(tokens):
 
 
 @given(SEEDS, st.integers(1, 5), st.integers(1, 5))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_greedy_on_tables(seed, count, max_length):
     levels = m.random_tree(count, 5, seed=seed)
     tokens = m.greedy_decode(m.TreeDecoding(levels), max_length)
@@ -88,7 +95,7 @@ def test_cached_steps_give_the_logits_of_the_whole_answer(positions, norm):
 
 
 @given(SEEDS)
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_cached_and_uncached_follow_their_rows(seed):
     torch.manual_seed(seed)
     model, src = model_of().double(), sources()
@@ -126,7 +133,7 @@ def test_past_max_len_is_a_value_error():
 
 
 @given(SEEDS, st.floats(0.05, 5), st.integers(0, 9), st.floats(0, 1))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_adjusted_logits_are_what_brute_force_keeps(seed, temperature, top_k, top_p):
     torch.manual_seed(seed)
     logits = torch.randn(7, dtype=torch.float64).round(decimals=1)  # ties happen
@@ -206,7 +213,7 @@ def test_draws_are_as_frequent_as_their_probabilities(options):
 
 
 @given(SEEDS, st.sampled_from([0.0, 0.6, 1.0, 2.0]), st.integers(1, 4))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_a_wide_beam_equals_enumeration(seed, alpha, max_length):
     levels = m.random_tree(2, 4, seed=seed)
     found = m.beam_search(m.TreeDecoding(levels), 400, max_length, alpha)
@@ -219,7 +226,7 @@ def test_a_wide_beam_equals_enumeration(seed, alpha, max_length):
 
 
 @given(SEEDS, st.integers(1, 5))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_width_one_equals_greedy(seed, max_length):
     levels = m.random_tree(4, 5, seed=seed)
     found = m.best_answers(m.beam_search(m.TreeDecoding(levels), 1, max_length, 0.0))
@@ -355,9 +362,9 @@ def test_a_foreign_checkpoint_is_one_line_and_left_alone(tmp_path):
     assert path.read_text() == "hello"
 
 
-def test_walkthrough_and_own_input(walkthrough):
-    process, folder = walkthrough("06_decoding")
-    assert process.returncode == 0, process.stdout[-2000:] + process.stderr
+def test_walkthrough_and_own_input(course):
+    run_as_documented("06_decoding", course)
+    folder = course / "outputs"
     own = run_lesson("06_decoding", "--input", "3 1 4 1 5", "--outputs", str(folder), "--no-code")
     assert own.returncode == 0, own.stderr
     assert "5 1 4 1 3 EOS" in own.stdout

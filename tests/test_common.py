@@ -1,8 +1,11 @@
 import ast
+import io
 import os
 import re
 import subprocess
 import sys
+from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -134,22 +137,11 @@ def test_tables_keep_brackets_and_numbers(capsys):
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
 @pytest.mark.parametrize("name", LESSONS)
-def test_any_encoding_is_survived(name, encoding, tmp_path):
-    """Every step's prose and code, through an encoding that may lack √, ✓ and α."""
-    process = subprocess.run(
-        [sys.executable, ROOT / f"{name}.py", "--list"], capture_output=True,
-        env=os.environ | {"PYTHONIOENCODING": encoding},
-    )
-    assert process.returncode == 0
-    assert b"Traceback" not in process.stderr
-    module = common.lesson(name)
-    text = "\n".join([module.__doc__, (ROOT / f"{name}.py").read_text(encoding="utf-8")])
-
-    class Stream:
-        pass
-
-    Stream.encoding = encoding
-    common.legible(text, Stream).encode(encoding)
+def test_any_encoding_can_say_what_a_lesson_says(name, encoding):
+    """All its prose and code, where the encoding may lack √, ✓ and α."""
+    text = (ROOT / f"{name}.py").read_text(encoding="utf-8")
+    stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    common.legible(text, stream).encode(encoding)
     if encoding == "ascii":
         lost = {c for c in text if not c.isascii() and common.spell_character(c) == "?"}
         assert not lost, f"characters that come out as ?: {lost}"
@@ -164,11 +156,13 @@ def test_nothing_but_text_when_piped():
 
 @pytest.mark.parametrize("environment", [
     {"NO_COLOR": "1"}, {"TERM": "dumb"}, {"COLUMNS": "40"}, {"PYTHONIOENCODING": "ascii"},
+    {"PYTHONIOENCODING": "cp1252"}, {"LC_ALL": "C", "PYTHONUTF8": "0"}, {"HOME": "/dev/null"},
     {"MPLBACKEND": "bogus"}, {"DISPLAY": ""},
 ])
 def test_odd_environments_are_survived(environment, tmp_path):
     process = run_lesson(ATTENTION, "--step", "other_scores", "--outputs", str(tmp_path), **environment)
     assert process.returncode == 0, process.stderr
+    assert process.stderr == ""
     assert pictures_in(tmp_path) == {"attention_scores.png": True}
     assert "\x1b" not in process.stdout
 
@@ -190,6 +184,24 @@ def test_a_full_disk_is_one_line_and_leaves_no_half_file(tmp_path, monkeypatch):
         common.write_atomically(path, full)
     assert caught.value.filename == str(path)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", LESSONS)
+def test_files_that_may_not_grow_end_in_one_line(name, tmp_path):
+    """What a full disk or a quota does, in the real script: the first file it can't write ends it."""
+    resource = pytest.importorskip("resource")
+    limit = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (10_000, 10_000))
+    process = run_lesson(name, "--outputs", str(tmp_path), preexec_fn=limit)
+    assert str(tmp_path) in one_line_error(process, 1)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_read_only_folder_is_one_line(tmp_path):
+    tmp_path.chmod(0o555)
+    folder = tmp_path if os.geteuid() else Path("/sys/kernel")  # root may write anywhere but there
+    process = run_lesson(ATTENTION, "--outputs", str(folder / "out"))
+    assert str(folder / "out") in one_line_error(process, 1)
+    assert process.stdout == ""
 
 
 @pytest.mark.parametrize("name", LESSONS)
