@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common import (
+    Finding,
     Picture,
     Proof,
     agree,
@@ -87,30 +88,25 @@ class MultiHeadAttention(nn.Module):
         key: Tensor,
         value: Tensor,
         mask: Tensor | None = None,
-        need_weights: bool = True,
         cache=None,
-    ) -> tuple[Tensor, Tensor | None]:
+    ) -> tuple[Tensor, Tensor]:
         """query (B, T, D), key and value (B, S, D) → output (B, T, D), weights (B, H, T, S).
 
-        mask is boolean, broadcastable to (B, H, T, S), True = may attend. Without `need_weights` they
-        may be None. `cache` holds the keys and values of earlier calls (lesson 6).
+        mask is boolean, broadcastable to (B, H, T, S), True = may attend. `cache` holds the keys and
+        values of earlier calls (lesson 6).
         """
         start = 0 if cache is None else cache.length
         queries = self.split(self.project_query(query))  # (B, H, T, K)
         queries = self.rotate(queries, start)
-
-        def keys_and_values() -> tuple[Tensor, Tensor]:
+        if cache is not None and cache.complete:
+            keys, values = cache.keys, cache.values
+        else:
             keys = self.split(self.project_key(key))  # (B, H, S, K)
-            return self.rotate(keys, start), self.split(self.project_value(value))
-
-        keys, values = (
-            keys_and_values()
-            if cache is None
-            else cache.update(keys_and_values)
-        )
-        heads, weights = self.attend(
-            queries, keys, values, mask, need_weights
-        )
+            keys = self.rotate(keys, start)
+            values = self.split(self.project_value(value))
+            if cache is not None:
+                keys, values = cache.append(keys, values)
+        heads, weights = self.attend(queries, keys, values, mask)
         return self.project_output(self.merge(heads)), weights
 
     def split(self, x: Tensor) -> Tensor:
@@ -127,24 +123,10 @@ class MultiHeadAttention(nn.Module):
         """x, turned by position from `start` on if this attention is rotary."""
         return x if self.rotary is None else self.rotary(x, start)
 
-    def attend(
-        self,
-        queries: Tensor,
-        keys: Tensor,
-        values: Tensor,
-        mask: Tensor | None,
-        need_weights: bool,
-    ) -> tuple[Tensor, Tensor | None]:
-        """Lesson 1's attention; PyTorch's fused kernel (the same output) where nobody wants weights."""
+    def attend(self, queries, keys, values, mask) -> tuple[Tensor, Tensor]:
+        """Lesson 1's attention, in all heads at once; dropout only while training."""
         dropout = self.dropout if self.training else 0.0
-        if need_weights:
-            return scaled_dot_product_attention(
-                queries, keys, values, mask, dropout
-            )
-        output = F.scaled_dot_product_attention(
-            queries, keys, values, attn_mask=mask, dropout_p=dropout
-        )
-        return output, None
+        return scaled_dot_product_attention(queries, keys, values, mask, dropout)
 
 
 @contextmanager
@@ -155,9 +137,6 @@ def record_attention(model: nn.Module) -> Iterator[dict[str, Tensor]]:
     """
     recorded: dict[str, Tensor] = {}
 
-    def ask_for_weights(module, inputs, options):
-        return inputs, options | {"need_weights": True}
-
     def keep(name: str) -> Callable:
         def hook(module, inputs, result):
             recorded[name] = result[1].detach()
@@ -167,7 +146,6 @@ def record_attention(model: nn.Module) -> Iterator[dict[str, Tensor]]:
     hooks = []
     for name, module in model.named_modules():
         if isinstance(module, MultiHeadAttention):
-            hooks.append(module.register_forward_pre_hook(ask_for_weights, with_kwargs=True))
             hooks.append(module.register_forward_hook(keep(name)))
     try:
         yield recorded
@@ -198,16 +176,15 @@ class MergedWithoutTranspose(MultiHeadAttention):
 class ScaledByModelWidth(MultiHeadAttention):
     """Broken on purpose: the scores are divided by √d_model instead of √d_k."""
 
-    def attend(self, queries, keys, values, mask, need_weights):
-        return super().attend(queries / math.sqrt(self.n_heads), keys, values, mask, need_weights)
+    def attend(self, queries, keys, values, mask):
+        return super().attend(queries / math.sqrt(self.n_heads), keys, values, mask)
 
 
 class WithoutScaling(MultiHeadAttention):
     """Broken on purpose: the scores are not divided at all."""
 
-    def attend(self, queries, keys, values, mask, need_weights):
-        d_k = queries.shape[-1]
-        return super().attend(queries * math.sqrt(d_k), keys, values, mask, need_weights)
+    def attend(self, queries, keys, values, mask):
+        return super().attend(queries * math.sqrt(queries.shape[-1]), keys, values, mask)
 
 
 class WithoutOutputProjection(MultiHeadAttention):
@@ -215,16 +192,15 @@ class WithoutOutputProjection(MultiHeadAttention):
 
     def forward(self, query, key, value, mask=None):
         projected = self.project_query(query), self.project_key(key), self.project_value(value)
-        heads, weights = self.attend(*map(self.split, projected), mask, need_weights=True)
+        heads, weights = self.attend(*map(self.split, projected), mask)
         return self.merge(heads), weights
 
 
 class WithReversedMask(MultiHeadAttention):
     """Broken on purpose: True hides a key."""
 
-    def attend(self, queries, keys, values, mask, need_weights):
-        mask = None if mask is None else ~mask
-        return super().attend(queries, keys, values, mask, need_weights)
+    def attend(self, queries, keys, values, mask):
+        return super().attend(queries, keys, values, None if mask is None else ~mask)
 
 
 MISTAKES = {
@@ -252,9 +228,7 @@ def fetching_task(batch: int) -> tuple[Tensor, Tensor, Tensor]:
     content = torch.randn(batch, ITEMS, CONTENT)
     places = torch.eye(ITEMS).expand(batch, -1, -1)
     items = widen(torch.cat([content, places], dim=-1), WIDTH)
-    wanted = torch.rand(batch, ITEMS).argsort(-1)[
-        :, :2
-    ]  # two different items
+    wanted = torch.rand(batch, ITEMS).argsort(-1)[:, :2]  # two different items
     query = naming(wanted)
     answer = content.gather(1, wanted[..., None].expand(-1, -1, CONTENT))
     return query, items, answer.flatten(1)
@@ -296,9 +270,9 @@ def step_one_average():
     head takes one mean of the items, and both contents have to be read from it. Two heads can look at one
     each. The same width, the same number of parameters, three seeds, mean squared error on new items:
 
-    One head can't come below 0.5, whatever it learns. If a and b are the two wanted items and w the
-    weights, the best guess of a from the mean leaves the error 1 − w_a² / Σw², that of b 1 − w_b² / Σw².
-    The two sum to at least 1.
+    With weights that depend on the positions alone, one head can't come below 0.5: if a and b are the two
+    wanted items and w the weights, the best guess of a from the mean leaves the error 1 − w_a² / Σw², that
+    of b 1 − w_b² / Σw², and the two sum to at least 1. The contents are no help: they are random.
     """
     rows = []
     for seed in range(3):
@@ -321,7 +295,7 @@ def step_split():
     transpose(1, 2). Below, 3 tokens with 2 heads of width 2; “t1h0” is a number of token 1 for head 0.
 
     *Broken on purpose*: view(B, H, L, K) at once has the right shape, and gives head 0 the first half of
-    all numbers: token 0 whole and half of token 1. Nothing fails; step 10 catches it.
+    all numbers: token 0 whole and half of token 1. Nothing fails; step 9 catches it.
     """
     names = [[f"t{t}h{h}" for h in (0, 0, 1, 1)] for t in range(3)]
     places = torch.arange(12).view(1, 3, 4)
@@ -375,8 +349,9 @@ def step_parameters_do_not_depend_on_heads():
 def step_dropout():
     """Dropout on the weights
 
-    In training, each weight is set to 0 with probability p and the others are divided by 1 − p (section
-    5.4). A row then sums to 1 only on average, so plots are made in eval mode, where nothing drops.
+    In training, each weight is set to 0 with probability p and the others are divided by 1 − p. (The
+    paper's section 5.4 drops parts of a layer's output; dropping weights came with later code.) A row then
+    sums to 1 only on average, so plots are made in eval mode, where nothing drops.
     """
     attention = MultiHeadAttention(32, 4, dropout=0.2)
     x = torch.randn(1, 6, 32)
@@ -386,16 +361,9 @@ def step_dropout():
     weights = attention(x, x, x)[1].detach()
     gap = largest_difference(draws.mean(0), weights[0])
     low, high = sums.min().item(), sums.max().item()
-    check(
-        "in training, rows sum to less and more than 1",
-        low < 0.9 and high > 1.1,
-        f"{low:.2f} to {high:.2f}",
-    )
-    check(
-        "their mean over 2,000 draws is the weight",
-        gap < 0.02,
-        f"off by {gap:.3f}",
-    )
+    check("in training, rows sum to less and more than 1", low < 0.9 and high > 1.1,
+          f"{low:.2f} to {high:.2f}")
+    check("their mean over 2,000 draws is the weight", gap < 0.02, f"off by {gap:.3f}")
     gap = largest_difference(weights.sum(-1), torch.ones(1, 4, 6))
     check("in eval mode rows sum to 1", gap < 1e-6, f"off by {gap:.0e}")
 
@@ -409,25 +377,6 @@ def step_equals_pytorch():
     lesson 3, `cache` to lesson 6: until then, read past them.
     """
     check_all(prove_multi_head_attention(MultiHeadAttention))
-
-
-@shows(MultiHeadAttention.attend)
-def step_fused():
-    """A faster kernel, the same output
-
-    PyTorch's fused function computes the same in one kernel, and need not store the (T × S) weights. So
-    attend() takes it when nobody asks for them, as in training. It has to be equal, also for a query that
-    may attend to nothing.
-    """
-    length = 60
-    (x,) = random_tensors((2, length, 12))
-    attention = MultiHeadAttention(12, 3).double()
-    mask = causal_mask(length).index_fill(0, torch.tensor(7), False)
-    output, weights = attention(x, x, x, mask)
-    fused, nothing = attention(x, x, x, mask, need_weights=False)
-    gap = largest_difference(output, fused)
-    check("the fused kernel was taken", weights is not None and nothing is None)
-    check("its output is the same", gap < 1e-12, f"largest difference {gap:.0e}")
 
 
 WORDS, RELATIONS = len(SENTENCE), ("previous word", "next word", "first word", "last word")
@@ -489,7 +438,7 @@ def step_where_not_why():
     """Where it looked, not why
 
     Attention weights say where a head looked. They do not say why the answer came out. Take a trained
-    layer of step 8 and a sentence in which words 0 and 4 are the very same vector. Moving any amount of
+    layer of step 7 and a sentence in which words 0 and 4 are the very same vector. Moving any amount of
     weight from one to the other changes the picture and nothing else.
     """
     attention, _ = train_relations(seed=0)
@@ -534,7 +483,7 @@ def step_what_next():
     Read: MultiHeadAttention from top to bottom; `rotary` belongs to lesson 3 and `cache` to lesson 6.
 
     Change: (1) CONTENT to 12: two heads of 16 still fetch both contents in step 1. (2) In train_to_fetch
-    one head more steps, 3,000 instead of 300: it stays above 0.5. (3) Return self.merge(heads) without
+    one head more steps, 3,000 instead of 300: it stays near 0.5. (3) Return self.merge(heads) without
     the last projection: the proofs say what is missing.
 
     Write it yourself: --template my_heads.py, then --grade my_heads.py.
@@ -614,6 +563,14 @@ def prove_multi_head_attention(implementation) -> list[Proof]:
         mask = ~both.expand(2, 3, 5, 5).flatten(0, 1)
         return agree(found, gradients(theirs(x, x, x, attn_mask=mask)[0].sin().sum(), [x]))
 
+    def drops_weights_in_training():
+        """dropout=0.5 sets about half of the weights to 0 in training, and none in eval mode."""
+        attention, (x,) = implementation(12, 3, dropout=0.5), random_tensors((4, 9, 12))
+        attention = attention.double()
+        shares = [(attention.train(mode)(x, x, x)[1] == 0).double().mean().item() for mode in (True, False)]
+        return Finding(0.4 < shares[0] < 0.6 and shares[1] == 0, f"{shares[0]:.0%} and {shares[1]:.0%}",
+                       "pass `dropout` on to lesson 1's attention only while self.training")
+
     def refuses_uneven_heads():
         """A d_model that does not split into the heads is refused with a ValueError."""
         return refused(lambda: implementation(30, 4), 30, 4)
@@ -625,6 +582,7 @@ def prove_multi_head_attention(implementation) -> list[Proof]:
         weights,
         all_gradients,
         input_gradient,
+        drops_weights_in_training,
         refuses_uneven_heads,
     )
 
@@ -690,7 +648,6 @@ def main():
         step_parameters_do_not_depend_on_heads,
         step_dropout,
         step_equals_pytorch,
-        step_fused,
         step_what_heads_learn,
         step_where_not_why,
         step_broken_on_purpose,

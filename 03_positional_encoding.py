@@ -7,7 +7,7 @@ vector for its position added, a pattern of waves from fast to slow:
     PE(p, 2i)     = sin(p / 10000^(2i / d_model))
     PE(p, 2i + 1) = cos(p / 10000^(2i / d_model))
 
-(Section 3.5.) Or queries and keys are rotated by their position (rotary), so that only the offset
+(Sections 3.4 and 3.5.) Or queries and keys are rotated by their position (rotary), so that only the offset
 counts. Lessons 1 and 2 built the attention used here; lesson 4 puts a block around it.
 """
 
@@ -118,7 +118,9 @@ class TokenEmbedding(nn.Module):
 
 
 def check_positions(start: int, length: int, max_len: int) -> None:
-    """ValueError if positions start … start + length − 1 go past max_len."""
+    """ValueError if positions start … start + length − 1 aren't all among 0 … max_len − 1."""
+    if start < 0:
+        raise ValueError(f"position {start} is before the beginning, 0")
     if start + length > max_len:
         last = start + length - 1
         raise ValueError(f"position {last} is past the end: max_len is {max_len}")
@@ -403,13 +405,13 @@ INITIALISATIONS = {
 def read_off(weight: Tensor, scale: float, what: str, steps: int = 100) -> float:
     """How often a linear layer, after a few steps, reads the token or the position off their sum."""
     vocab_size, d_model = weight.shape
-    embedding, waves = nn.Parameter(weight.clone()), sinusoids(16, d_model).float()
+    waves = sinusoids(16, d_model).float()
     readout = nn.Linear(d_model, vocab_size if what == "token" else 16)
-    optimizer = torch.optim.Adam([embedding, *readout.parameters()], lr=3e-3)
+    optimizer = torch.optim.Adam(readout.parameters(), lr=3e-3)
 
     def answers(batch: int) -> tuple[Tensor, Tensor]:
         tokens = torch.randint(vocab_size, (batch, 16))
-        logits = readout(scale * F.embedding(tokens, embedding) + waves)
+        logits = readout(scale * F.embedding(tokens, weight) + waves)
         return logits, tokens if what == "token" else torch.arange(16).expand(batch, 16)
 
     for _ in range(steps):
@@ -433,9 +435,9 @@ def step_how_big():
     brings both to one size, so that both count in the first products of queries and keys.
 
     Measured for V = 200, d_model = 64: the size of the token's vector over that of the position's; how
-    often a linear layer, trained for 100 steps, reads token or position off their sum; the first loss. The
-    token can be read at every size, the position only while the token isn't far larger: there is room for
-    the factor, and not for PyTorch's default times the factor.
+    often a linear layer, trained for 100 steps on these fixed vectors, reads token or position off their
+    sum; the first loss. What is far smaller is learned late: the token without the factor, the position
+    beside PyTorch's default times the factor.
     """
     waves = sinusoids(16, 64).pow(2).mean().sqrt().item()
     rows, facts = [], {}
@@ -452,10 +454,12 @@ def step_how_big():
     plain, scaled = facts[ours, "1"], facts[ours, "√D"]
     check("ours: only × √D are token and position within a factor 2",
           plain[0] < 0.5 < scaled[0] < 2, f"{plain[0]:.2f} and {scaled[0]:.2f}")
-    check("the token is read at every size", min(fact[1] for fact in facts.values()) > 0.99)
-    small = [position for ratio, _, position, _ in facts.values() if ratio < 0.5]
-    large = [position for ratio, _, position, _ in facts.values() if ratio > 0.5]
-    check("the position is read more often beside every smaller token", min(small) > max(large))
+    small = [fact for fact in facts.values() if fact[0] < 0.5]
+    large = [fact for fact in facts.values() if fact[0] > 0.5]
+    check("tokens far smaller than the waves are read less often than all others",
+          max(fact[1] for fact in small) < 0.9 < min(fact[1] for fact in large))
+    check("… and beside them the position is read more often",
+          min(fact[2] for fact in small) > max(fact[2] for fact in large))
     check("the default × √D drowns the position", facts[default, "√D"][2] < 0.5 * scaled[2])
     check("the default starts far above ln V, ours within 1 of it",
           facts[default, "1"][3] > 2 * math.log(200) and abs(plain[3] - math.log(200)) < 1,
@@ -488,8 +492,8 @@ def step_rotary():
 
     Adding a position mixes it with the token before anyone asks. Rotary encoding leaves the tokens alone
     and turns queries and keys instead: pair i by p times its frequency. Turning both by the same angle
-    changes no product, so the score of query p and key s depends on p − s alone. This is R_k of step 4 at
-    work inside the attention, and what most language models use today.
+    changes no product, so the score of query p and key s depends on p − s alone. It is the rotation of
+    step 4 (turning the other way), inside the attention. LLaMA and Gemma use it.
     """
     query, key = torch.randn(2, 1, 1, 1, 16)
     rotary, added = RotaryPositionalEncoding(16), SinusoidalPositionalEncoding(16)
@@ -518,12 +522,7 @@ class OneLayer(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         x = self.positions(self.embedding(tokens))
-        x = (
-            x
-            + self.attention(
-                x, x, x, causal_mask(tokens.shape[1]), need_weights=False
-            )[0]
-        )
+        x = x + self.attention(x, x, x, causal_mask(tokens.shape[1]))[0]
         return self.embedding.logits(x)
 
 
@@ -559,11 +558,11 @@ def step_longer_than_seen():
     One attention layer learns to name the token two places back, on lengths up to 16. Then it reads 64.
     How often it is right, for positions it was trained on and for those beyond. Random guessing gives 10 %.
 
-    It is mostly bad, and that is the honest state of it. Learned vectors past 16 were never trained. Waves
-    exist there, but the layer has not met these sums. Rotary scores know only offsets, and hold out
-    longest; but offsets past 15 were never trained either, and 21 and 40 look like 2 to the fastest pairs:
-    when they first occur, the curve drops. What the field does: train on longer texts; penalise distance
-    (ALiBi, Press et al. 2022); slow the rotation down (position interpolation, Chen et al. 2023).
+    Learned vectors past 16 were never trained. Waves exist there, but the layer has not met these sums.
+    Rotary scores know only offsets, and hold out longest; but offsets past 15 were never trained either.
+    The fastest pair turns once every 6.3 places, so offsets 21 and 40 look to it like 2: where they first
+    occur, the curve drops. What the field does: train on longer texts; penalise distance (ALiBi, Press et
+    al. 2022); slow the rotation down (position interpolation, Chen et al. 2023).
     """
     curves = {scheme: train_two_back(scheme) for scheme in SCHEMES}
     end = TRAINED_LENGTH
@@ -596,7 +595,7 @@ def step_compared():
     return table("", "acts on", "score depends on", "parameters", "used in", rows=[
         ("sinusoidal", "the input, once", "both positions", sizes["sinusoidal"], "Transformer"),
         ("learned", "the input, once", "both positions", sizes["learned"], "BERT, GPT-2"),
-        ("rotary", "Q and K, every layer", "the offset", sizes["rotary"], "LLaMA, Gemma"),
+        ("rotary", "Q, K of self-attention", "the offset", sizes["rotary"], "LLaMA, Gemma"),
     ])
 
 
@@ -776,6 +775,12 @@ def prove_learned(implementation) -> list[Proof]:
         part = encoding(second[:, :5].float(), 7) - second[:, :5].float()
         return agree(part, whole[:, 7:12], 1e-6)
 
+    def tells_positions_apart():
+        """No two positions start with the same vector."""
+        vectors = implementation(8, 40)(torch.zeros(1, 40, 8))[0]
+        distinct = len(vectors.unique(dim=0))
+        return Finding(distinct == 40, f"{distinct} different vectors of 40", "start from random numbers")
+
     def is_a_parameter():
         """Every used position receives a gradient, and no other."""
         encoding = implementation(8, 40)
@@ -788,7 +793,8 @@ def prove_learned(implementation) -> list[Proof]:
         """Past max_len it is a ValueError that names both numbers."""
         return refused(lambda: implementation(8, 40)(torch.zeros(1, 1, 8), 43), 43, 40)
 
-    return prove(adds_one_vector_a_position, is_a_parameter, refuses_positions_past_the_end)
+    return prove(adds_one_vector_a_position, tells_positions_apart, is_a_parameter,
+                 refuses_positions_past_the_end)
 
 
 def prove_rotary(implementation) -> list[Proof]:
@@ -901,7 +907,7 @@ def draw_longer(curves: dict[str, list[float]]):
     axes.axvspan(3, TRAINED_LENGTH, color="gray", alpha=0.15)
     axes.annotate("trained", (4, 0.02))
     axes.set_ylim(0, 1.03)
-    axes.set_title("Past the trained lengths every scheme loses, rotary least")
+    axes.set_title("Past the trained lengths all get worse; on the whole rotary stays best")
     axes.set_xlabel("position")
     axes.set_ylabel("accuracy")
     axes.legend()

@@ -7,9 +7,9 @@ path past every layer, a normalisation, and a small network that works on each t
     x = x + FeedForward(LayerNorm(x))
     x = LayerNorm(x + Attention(x)), …       post-norm, the paper's text
 
-(Section 3.1.) The authors' own code moved to pre-norm soon after the paper: it trains without a
-warm-up. With pre-norm each stack of blocks ends in one more LayerNorm. Lesson 2 built the attention;
-lesson 5 joins the stacks and trains.
+(Section 3.1.) The authors' own code moved to pre-norm soon after the paper, because deep models then
+learned more reliably; that it needs no warm-up, Xiong et al. showed in 2020. With pre-norm each stack of
+blocks ends in one more LayerNorm. Lesson 2 built the attention; lesson 5 joins the stacks and trains.
 """
 
 import math
@@ -78,7 +78,7 @@ def layer_norm(
 
 
 class LayerNorm(nn.Module):
-    """layer_norm() with its two learned vectors (Ba, Kiros and Hinton 2016; section 3.1)."""
+    """layer_norm() with its two learned vectors, gain and bias (Ba, Kiros and Hinton 2016; section 3.1)."""
 
     def __init__(self, d_model: int, eps: float = 1e-5):
         super().__init__()
@@ -100,7 +100,10 @@ ACTIVATIONS = {"gelu": F.gelu, "relu": F.relu}  # F.gelu is gelu() in one kernel
 
 
 class FeedForward(nn.Module):
-    """W_2·activation(W_1·x + b_1) + b_2 at every position (section 3.3: with ReLU)."""
+    """W_2·activation(W_1·x + b_1) + b_2 at every position (section 3.3: with ReLU).
+
+    The linear maps are called expand and contract. Dropout between them isn't in the paper.
+    """
 
     def __init__(self, d_model: int, d_ff: int, dropout: float = 0.0, activation: str = "gelu"):
         super().__init__()
@@ -141,7 +144,10 @@ class Residual(nn.Module):
 
 
 class EncoderBlock(nn.Module):
-    """Self-attention, then the feed-forward network, each with a path around it (section 3.1)."""
+    """Self-attention, then the feed-forward network, each with a path around it (section 3.1).
+
+    Its parts are self_attention, feed_forward and two LayerNorms, made in the order of their use.
+    """
 
     def __init__(self, d_model: int, n_heads: int, d_ff: int, dropout: float = 0.0,
                  norm: str = "pre", activation: str = "gelu", rotary: nn.Module | None = None):
@@ -153,16 +159,16 @@ class EncoderBlock(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """x (B, S, D) → (B, S, D); mask broadcastable to (B, H, S, S)."""
-
-        def look(x: Tensor) -> Tensor:
-            return self.self_attention(x, x, x, mask, need_weights=False)[0]
-
-        x = self.around_attention(x, look)
+        x = self.around_attention(x, lambda x: self.self_attention(x, x, x, mask)[0])
         return self.around_feed_forward(x, self.feed_forward)
 
 
 class DecoderBlock(nn.Module):
-    """Causal self-attention, attention to the encoder's output, feed-forward (section 3.1)."""
+    """Causal self-attention, attention to the encoder's output, feed-forward (section 3.1).
+
+    Its parts are self_attention, cross_attention, feed_forward and three LayerNorms, made in the order of
+    their use. Rotary positions (lesson 3) turn queries and keys of the self-attention alone.
+    """
 
     def __init__(self, d_model: int, n_heads: int, d_ff: int, dropout: float = 0.0,
                  norm: str = "pre", activation: str = "gelu", rotary: nn.Module | None = None):
@@ -191,20 +197,11 @@ class DecoderBlock(nn.Module):
         cross_cache = None if cache is None else cache.cross_attention
 
         def look_back(x: Tensor) -> Tensor:
-            return self.self_attention(
-                x, x, x, mask, need_weights=False, cache=self_cache
-            )[0]
+            return self.self_attention(x, x, x, mask, self_cache)[0]
 
         def look_at_source(x: Tensor) -> Tensor:
-            attend = self.cross_attention
-            return attend(
-                x,
-                memory,
-                memory,
-                memory_mask,
-                need_weights=False,
-                cache=cross_cache,
-            )[0]
+            attention = self.cross_attention
+            return attention(x, memory, memory, memory_mask, cross_cache)[0]
 
         x = self.around_self(x, look_back)
         x = self.around_cross(x, look_at_source)
@@ -212,7 +209,7 @@ class DecoderBlock(nn.Module):
 
 
 class Encoder(nn.Module):
-    """n_layers encoder blocks; with pre-norm one LayerNorm at the end."""
+    """n_layers encoder blocks, called blocks; with pre-norm one LayerNorm at the end, called norm."""
 
     def __init__(self, n_layers: int, d_model: int, n_heads: int, d_ff: int, dropout: float = 0.0,
                  norm: str = "pre", activation: str = "gelu", rotary: nn.Module | None = None):
@@ -229,7 +226,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """n_layers decoder blocks; with pre-norm one LayerNorm at the end."""
+    """n_layers decoder blocks, called blocks; with pre-norm one LayerNorm at the end, called norm."""
 
     def __init__(self, n_layers: int, d_model: int, n_heads: int, d_ff: int, dropout: float = 0.0,
                  norm: str = "pre", activation: str = "gelu", rotary: nn.Module | None = None):
@@ -452,12 +449,13 @@ def step_residual_paths():
     """Residual paths: a way round every layer
 
     A block has two layers, attention and a small network, and x + layer(x) has the derivative 1 + …: the
-    gradient has a path round each of them. Without it, through 12 blocks, it shrinks 24 times.
+    gradient has a path round each of them. Without it, each of the 24 layers in 12 blocks shrinks it.
 
     A normalisation in each block keeps the gradient's size, and hides a worse damage: without the path,
     attention averages the tokens again and again, until all of them are the same vector (Dong,
-    Cordonnier and Loukas 2021). The path keeps them apart. Untrained blocks of width 32; “apart” is the
-    share of the vectors that isn't common to all tokens of a sequence.
+    Cordonnier and Loukas 2021). The path keeps them apart. Untrained blocks of width 32, with the small
+    first weights of lesson 2; gradient is that of a block's input, “apart” the share of the vectors that
+    isn't common to all tokens of a sequence.
     """
     curves = {name: through_the_layers(*parts) for name, parts in STACKS.items()}
     rows = [(name, grads[0], grads[-1], apart[0], apart[-1])
@@ -484,7 +482,7 @@ def step_layer_norm():
     Each token's vector gets mean 0 and variance 1, then a learned gain and bias. It uses nothing but the
     token's own numbers. BatchNorm, while training, takes mean and variance of each number over all tokens
     of the batch, so a sentence's output depends on its neighbours and on how much padding there is.
-    The class runs PyTorch's kernel, which gives the numbers of layer_norm() faster.
+    The class LayerNorm runs PyTorch's kernel, which gives the numbers of layer_norm() faster.
     """
     x = torch.randn(4, 6, 8)
     other_neighbour, other_padding = x.clone(), x.clone()
@@ -521,7 +519,7 @@ def step_half_precision():
 
     float16 ends at 65,504. A token whose numbers are around 1,000 is no problem, but the squares in its
     variance are. PyTorch's kernel averages in float32; the formula, taken literally in float16, divides
-    by infinity. bfloat16 has float32's range, and only three digits. Error against float64:
+    by infinity. bfloat16 has float32's range, but only two to three digits. Error against float64:
     """
     x = 1000 * torch.randn(2, 6, 32)
     rows = []
@@ -690,9 +688,9 @@ def formula(d: int, d_ff: int, n_layers: int) -> tuple[int, int, int]:
 def step_stacking():
     """Stacking
 
-    An encoder of N blocks is N times the same class. Per encoder block one attention, per decoder block two:
-    4·(D² + D) parameters each; feed-forward 2·D·d_ff + d_ff + D; a LayerNorm 2·D. Formula and count for
-    N + N layers, d_ff = 4·D; the embedding is that of the paper, 37,000 tokens, counted once.
+    An encoder of N blocks is N times the same class. Per encoder block one attention, per decoder block
+    two: 4·(D² + D) parameters each; feed-forward 2·D·d_ff + d_ff + D; a LayerNorm 2·D. Formula and count
+    for N + N layers, d_ff = 4·D; the embedding is that of the paper, 37,000 tokens, counted once.
     """
     rows = []
     for d_model, n_layers in (64, 1), (64, 2), (256, 6), (512, 6), (1024, 6), (1024, 12):
@@ -735,9 +733,9 @@ def step_the_drawing():
 def step_broken_on_purpose():
     """Broken on purpose
 
-    A mask on the query axis hides nothing from the others. Cross-attention without the source's mask reads
-    padding, and its answers depend on the batch. Without the last LayerNorm a pre-norm stack hands on the
-    sum of all its layers, which grows with the depth:
+    A mask laid on the queries blinds the padding instead of hiding it from the others. Cross-attention
+    without the source's mask reads padding, and its answers depend on the batch. Without the last
+    LayerNorm a pre-norm stack hands on the sum of all its layers, which grows with the depth:
     """
     check_caught("MaskOnQueries", prove_encoder_block(MaskOnQueries), "Other content in the padding")
     check_caught("CrossWithoutMask", prove_decoder_block(CrossWithoutMask), "Other content in the source")
@@ -830,6 +828,10 @@ def prove_layer_norm(implementation) -> list[Proof]:
         """… also where the variance is as small as eps: eps stands inside the root."""
         return expect(x * 3e-3, 1e-12)
 
+    def honours_eps():
+        """… and with another eps, 0.5."""
+        return agree(implementation(6, 0.5).double()(x), F.layer_norm(x, (6,), eps=0.5), 1e-12)
+
     def starts_neutral():
         """Fresh, every token comes out with mean 0 and variance 1."""
         out = implementation(6).double()(10 + 10 * x)
@@ -852,8 +854,8 @@ def prove_layer_norm(implementation) -> list[Proof]:
             return Finding(False, "overflow", "square and average in float32, not in float16")
         return agree(found, expected, 0.01)
 
-    return prove(equals_pytorch, handles_small_variance, starts_neutral, has_right_gradients,
-                 survives_half_precision)
+    return prove(equals_pytorch, handles_small_variance, honours_eps, starts_neutral,
+                 has_right_gradients, survives_half_precision)
 
 
 HALVES = torch.bfloat16, torch.float16
@@ -883,6 +885,14 @@ def prove_feed_forward(implementation) -> list[Proof]:
         """With activation="relu" it is the paper's."""
         return expect(nn.ReLU(), "relu")
 
+    def drops_activations():
+        """Dropout in training alone, between activation and second map: 1.0 leaves only its bias."""
+        layer = implementation(6, 24, dropout=1.0).double()
+        nn.init.normal_(layer.contract.bias)
+        bias = layer.contract.bias.expand_as(x)
+        holds = torch.equal(layer(x), bias) and not torch.equal(layer.eval()(x), bias)
+        return Finding(holds, "", "F.dropout(…, self.training) between activation and second map")
+
     def works_by_position():
         """A token's output doesn't change, bit for bit, when another token does."""
         layer, other = implementation(6, 24).double(), x.clone()
@@ -890,7 +900,7 @@ def prove_feed_forward(implementation) -> list[Proof]:
         kept = [0, 1, 2, 4]
         return agree(layer(other)[:, kept], layer(x)[:, kept], 0)
 
-    return prove(equals_pytorch, knows_relu, works_by_position)
+    return prove(equals_pytorch, knows_relu, drops_activations, works_by_position)
 
 
 D_MODEL, HEADS, D_FF = 12, 3, 24
@@ -900,6 +910,15 @@ def pytorch_layer(kind: type, norm: str) -> nn.Module:
     """nn.TransformerEncoderLayer or …DecoderLayer with random weights, in float64."""
     return randomised(kind(D_MODEL, HEADS, D_FF, 0.0, "gelu", batch_first=True,
                            norm_first=norm == "pre"))
+
+
+def drops_half_of_each_layer(block: nn.Module, share: float, *inputs: Tensor) -> Finding:
+    """Whether `share` of the numbers leave a block with dropout 0.5 as they came; none in eval mode."""
+    shares = [(block.train(training)(*inputs) == inputs[0]).double().mean().item()
+              for training in (True, False)]
+    return Finding(abs(shares[0] - share) < 0.06 and shares[1] == 0,
+                   f"{shares[0]:.0%}, in eval mode {shares[1]:.0%}",
+                   "drop parts of every layer's output, in training alone")
 
 
 def prove_encoder_block(implementation) -> list[Proof]:
@@ -955,8 +974,13 @@ def prove_encoder_block(implementation) -> list[Proof]:
         other[1, 3:] = 7.0
         return agree(block(other, padding)[1, :3], block(x, padding)[1, :3], 0)
 
+    def drops_layers():
+        """dropout=0.5, in training: a quarter of the numbers pass both layers as they came."""
+        (x,) = random_tensors((20, 5, D_MODEL))
+        return drops_half_of_each_layer(implementation(D_MODEL, HEADS, D_FF, 0.5).double(), 1 / 4, x)
+
     return prove(pre_norm, pre_norm_masked, post_norm, post_norm_masked, has_right_gradients,
-                 hides_padding)
+                 hides_padding, drops_layers)
 
 
 def prove_decoder_block(implementation) -> list[Proof]:
@@ -1015,7 +1039,14 @@ def prove_decoder_block(implementation) -> list[Proof]:
         other[1, 3:] = 7.0
         return agree(*(block(x, source, causal, padding) for source in (other, memory)), 0)
 
-    return prove(pre_norm, post_norm, has_right_gradients, hides_the_future, hides_source_padding)
+    def drops_layers():
+        """dropout=0.5, in training: an eighth of the numbers pass all three layers as they came."""
+        x, memory = random_tensors((20, 4, D_MODEL), (20, 5, D_MODEL))
+        block = implementation(D_MODEL, HEADS, D_FF, 0.5).double()
+        return drops_half_of_each_layer(block, 1 / 8, x, memory)
+
+    return prove(pre_norm, post_norm, has_right_gradients, hides_the_future, hides_source_padding,
+                 drops_layers)
 
 
 def prove_encoder(implementation) -> list[Proof]:

@@ -7,9 +7,10 @@ while learning, is told all tokens before the one it has to guess (teacher forci
     loss = −mean log P(y_t | y_1 … y_{t−1}, source)
 
 Token embedding and logits share one matrix, source and target one vocabulary (section 3.4). Where we
-depart from the paper: pre-norm, GELU, no dropout and no label smoothing by default, a learning rate that
-falls linearly, weight decay, clipped gradients, a last norm that starts small. Lessons 1 to 4 built the
-parts; lesson 6 decodes in every other way.
+depart from the paper: pre-norm, GELU, biases in all projections, small first weights; no dropout and no
+label smoothing unless asked for; a learning rate that falls linearly, Adam with PyTorch's β₂ and ε, weight
+decay on every parameter, clipped gradients. Lessons 1 to 4 built the parts; lesson 6 decodes in every
+other way.
 """
 
 import argparse
@@ -36,6 +37,7 @@ from torch.utils.checkpoint import checkpoint
 
 from common import (
     EndHere,
+    Finding,
     Picture,
     Proof,
     agree,
@@ -122,7 +124,7 @@ def option(default: Any, text: str) -> Any:
 def at_least(lowest: int, config: Any, name: str) -> None:
     value = getattr(config, name)
     if not lowest <= value < math.inf:
-        raise ValueError(f"{name} is {value}; it must be at least {lowest}")
+        raise ValueError(f"{name} is {value}; it must be at least {lowest} and finite")
 
 
 def share(config: Any, name: str) -> None:
@@ -166,7 +168,10 @@ class TransformerConfig:
 
 
 class Transformer(nn.Module):
-    """Encoder and decoder with shared embeddings (figure 1 of the paper)."""
+    """Encoder and decoder with shared embeddings (figure 1 of the paper).
+
+    Its parts are embedding, encoder and decoder.
+    """
 
     def __init__(self, config: TransformerConfig):
         super().__init__()
@@ -263,7 +268,12 @@ def split_of(digits: list[int]) -> str:
 def draw_sequences(
     count: int, split: str, seed: tuple[int, ...], lengths: tuple[int, int] = LENGTHS
 ) -> list[list[int]]:
-    """`count` random digit sequences of one split, lengths uniform; the same for the same seed."""
+    """`count` random digit sequences of one split, lengths uniform; the same for the same seed.
+
+    ValueError for a split that split_of() never says.
+    """
+    if split not in ("train", "validation", "test"):
+        raise ValueError(f"split is {split!r}; it must be train, validation or test")
     random = np.random.default_rng(seed)
     drawn: list[list[int]] = []
     while len(drawn) < count:
@@ -383,7 +393,7 @@ class TrainingConfig:
     task: str = option("reverse", f"one of {', '.join(TASKS)}")
     steps: int = option(0, "training steps; 0: what the task needs")
     batch_size: int = option(0, "sequences a step; 0: what the task needs")
-    lr: float = option(3e-3, "highest learning rate (linear schedule)")
+    lr: float = option(3e-3, "highest learning rate; inverse_sqrt has its own")
     warmup: int = option(50, "steps of warm-up")
     schedule: str = option("linear", "linear, or inverse_sqrt as in the paper")
     weight_decay: float = option(0.2, "decoupled weight decay (AdamW)")
@@ -420,8 +430,9 @@ class TrainingConfig:
 def learning_rate(step: int, training: TrainingConfig, d_model: int) -> float:
     """The rate of step 0, 1, …
 
-    linear: up to training.lr over the warm-up, then down to 0 at the end. inverse_sqrt, section 5.3:
-    d_model^−½ · min(n^−½, n · warmup^−3/2) with n = step + 1; its peak is (d_model · warmup)^−½.
+    linear: up to training.lr over the warm-up, then down to 0 at the end; a run that is shorter than its
+    warm-up ends on the way up. inverse_sqrt, section 5.3: d_model^−½ · min(n^−½, n · warmup^−3/2) with n =
+    step + 1; its peak is (d_model · warmup)^−½.
     """
     n, warmup = step + 1, max(1, training.warmup)
     if training.schedule == "inverse_sqrt":
@@ -822,7 +833,7 @@ class WithoutScaling(Run):
         return model
 
 
-def attend_unscaled(attend: Callable, queries: Tensor, *others) -> tuple[Tensor, Tensor | None]:
+def attend_unscaled(attend: Callable, queries: Tensor, *others) -> tuple[Tensor, Tensor]:
     return attend(queries * math.sqrt(queries.shape[-1]), *others)
 
 
@@ -924,8 +935,15 @@ class Experiment:
     def run(self) -> Run:
         """The finished run: just trained, or else from its checkpoint."""
         if self.checkpoint.exists():
-            return load_run(self.checkpoint, self.device)
+            return self.load(self.checkpoint)
         return train(Run(self.config, self.training, self.device), self.checkpoint)
+
+    def load(self, path: Path) -> Run:
+        """The run saved there; ends the script in one line if it is none."""
+        try:
+            return load_run(path, self.device)
+        except ValueError as error:
+            stop(str(error))
 
     def fresh_or_resumed(self) -> Run:
         """A fresh run, or with --resume the one that was interrupted."""
@@ -934,7 +952,7 @@ class Experiment:
             left = unfinished(self.checkpoint)
             if not left.exists():
                 stop(f"nothing to resume: there is no {short_path(left)}")
-            run = load_run(left, self.device)
+            run = self.load(left)
         return run
 
 
@@ -969,9 +987,10 @@ def step_teacher_forcing(experiment: Experiment):
     """Teacher forcing
 
     The decoder learns to continue: at each place it sees the right tokens so far and has to say the next
-    one. So its input is the answer shifted by one place, with BOS in front, and the target ends in EOS.
-    All places of all sequences are learned at once; the causal mask keeps each from reading its target in
-    the input. When the trained model answers, nobody gives it the right tokens: it reads its own.
+    one. So its input is the answer shifted by one place, with BOS (beginning of sequence) in front, and
+    the target ends in EOS (end of sequence). PAD fills the shorter sequences of a batch. All places of
+    all sequences are learned at once; the causal mask keeps each from reading its target in the input.
+    When the trained model answers, nobody gives it the right tokens: it reads its own.
     """
     batch = make_batch(experiment.training.task, [[3, 1, 4, 1, 5]])
     check_all(prove_teacher_forcing(teacher_forcing))
@@ -1021,7 +1040,8 @@ def step_loss(experiment: Experiment):
     """The loss, before anything is learned
 
     The loss is −log of the probability given to the right token. A model that knows nothing spreads it
-    over all V tokens: ln V. Ours starts a little above, because its first guesses are not quite even.
+    over all V tokens: ln V. Ours starts a little above, because its first guesses are not quite even. (The
+    gain of its last norm starts small. At 1, the shared matrix would make it begin by repeating its input.)
     Padding must count nothing: the loss of a batch is the sum over its sequences, and training divides it
     by the number of real tokens. Label smoothing asks for a little probability everywhere; then even a
     perfect model has a loss, the entropy of its target.
@@ -1033,6 +1053,12 @@ def step_loss(experiment: Experiment):
     loss = (sequence_loss(logits, batch.tgt_out) / (batch.tgt_out != PAD).sum()).item()
     floor = math.log(len(tokenizer))
     check("the untrained loss is near ln V", abs(loss - floor) < 1, f"{loss:.2f}; ln V = {floor:.2f}")
+    if experiment.config.norm == "pre":
+        nn.init.ones_(model.decoder.norm.gain)
+        with torch.no_grad():
+            repeating = model(batch.src, batch.tgt_in).argmax(-1) == batch.tgt_in
+        share = repeating[batch.tgt_in != PAD].float().mean().item()
+        check("with the last gain at 1 it would repeat most of its input", share > 0.5, f"{share:.0%}")
     check_all(prove_sequence_loss(sequence_loss))
     smoothing, size = 0.1, len(tokenizer)
     target = torch.full((size,), smoothing / size)
@@ -1050,9 +1076,9 @@ def step_adam(experiment: Experiment):
     """Adam
 
     Plain gradient descent takes big steps where the gradient is big. Adam divides by the gradient's usual
-    size, per number: each moves by about the learning rate, in the direction that the last gradients agree
-    on. AdamW shrinks the weights a little beside that. The training below uses PyTorch's own, fused into
-    one kernel; here is ours beside it.
+    size, per number: each moves by about the learning rate, in the direction that the last gradients
+    agree on. AdamW also shrinks every weight a little in each step. The training below uses PyTorch's
+    own, fused into one kernel; here is ours beside it.
     """
     check_all(prove_adam(Adam))
 
@@ -1062,9 +1088,10 @@ def step_schedule(experiment: Experiment):
     """The learning rate, step by step
 
     First up: at the start small steps are safer. Pre-norm would learn without (lesson 4); a short warm-up
-    costs little, and lets post-norm learn, too. Then down: near the end, large steps would only shake what
-    was learned. The paper falls with one over the root of the step number; for a run whose length is known,
-    a straight line to 0 does well.
+    costs little, and lets post-norm learn, too. Then down: near the end, large steps would only shake
+    what was learned. The paper falls with one over the root of the step number; for a run whose length is
+    known, a straight line to 0 does well. (The paper's rate peaks at (d_model · warmup)^−½, far higher
+    with so short a warm-up.)
     """
     training = experiment.training
     rates = {}
@@ -1106,10 +1133,10 @@ def step_overfit(experiment: Experiment):
 def step_training(experiment: Experiment):
     """Training
 
-    The loop of step 8, with new sequences in every step, and with the schedule. If the gradient of all
-    parameters together is longer than 1, it is shortened to 1, its direction stays (clipping). backward()
-    computes the loss and its gradient; it can cut a batch into parts, for larger models (README). Every 50
-    steps 100 validation sequences are answered, free-running. All numbers go to a CSV file, too.
+    The same loop, with new sequences in every step, and with the schedule. If the gradient of all
+    parameters together is longer than 1, it is shortened to 1, its direction stays (clipping). Every 50
+    steps 100 validation sequences are answered, free-running: the model reads what it wrote itself.
+    “exact” is the share of whole answers that are right. All numbers go to a CSV file, too.
     """
     options, device = experiment.options, experiment.device
     run = experiment.fresh_or_resumed()
@@ -1224,8 +1251,8 @@ def step_gradient_flow(experiment: Experiment):
     """Does every layer learn?
 
     The norm of the gradient in each block, before clipping, noted at every validation. With pre-norm and
-    residual paths no block is left out: all norms are large while the model learns fastest, and small when
-    little is left to learn.
+    residual paths no block is left out: at every moment of the training, all norms are of one order. They
+    say who is pushed, not how fast the loss falls: it falls fastest before they peak.
     """
     run = experiment.run
     noted = [record for record in run.history if "exact_match" in record]
@@ -1233,6 +1260,10 @@ def step_gradient_flow(experiment: Experiment):
     ratio = max(max(record) / min(record) for record in norms)
     if experiment.name in ("reverse", "copy"):
         check("at no validation does the largest exceed 20 times the smallest", ratio < 20, f"{ratio:.1f}")
+        largest = max(noted, key=lambda record: max(norm for name, norm in record.items()
+                                                    if name.startswith("gradient in")))
+        gone = 1 - largest["loss"] / run.history[0]["loss"]
+        check("when they peak, most of the loss is gone", gone > 0.5, f"{gone:.0%}, step {largest['step']}")
     return Picture(experiment.file("training_gradient_flow"), draw_gradient_flow(noted))
 
 
@@ -1265,11 +1296,11 @@ def step_all_broken(experiment: Experiment):
     Each variant is trained for 400 steps, with the same data and the same seed. Compare the two accuracies
     with those of the right run; each bug has its signature:
 
-    No shift, no causal mask: teacher forcing looks perfect, free-running gives nothing. No positions: single
-    tokens are guessed above chance, whole answers are not. Padding mask inverted: the loss stays near that
-    of guessing, for no digit of the source can be seen. No scaling, loss on PAD: nearly as good as right,
-    in this small model; only a proof finds them. Post-norm at a learning rate of 0.01 without a warm-up:
-    stuck from the start, and with one it learns.
+    No shift, no causal mask: teacher forcing looks perfect, free-running gives nothing. No positions:
+    single tokens are guessed above chance, whole answers are not. Padding mask inverted: the loss stays
+    near that of guessing, for no digit of the source can be seen. No scaling, loss on PAD: nearly as good
+    as right, in this small model; only a proof finds them. Post-norm at a learning rate of 0.01 without a
+    warm-up: stuck from the start, and with one it learns.
     """
     training = replace(experiment.training, steps=400)
     results = train_broken(list(BROKEN), experiment.config, training, experiment.device)
@@ -1458,11 +1489,17 @@ def prove_adam(implementation) -> list[Proof]:
         """… and so does every number after 50 steps."""
         return expect(50, 0.0)
 
+    def honours_betas_and_eps():
+        """… and with betas (0.5, 0.8) and eps 0.1."""
+        options = {"lr": 0.05, "betas": (0.5, 0.8), "eps": 0.1}
+        expected = after(50, partial(torch.optim.Adam, **options))
+        return agree(after(50, partial(implementation, **options)), expected)
+
     def decays():
         """With decoupled weight decay it equals torch.optim.AdamW after 50 steps."""
         return expect(50, 0.3)
 
-    return prove(first_step, fifty_steps, decays)
+    return prove(first_step, fifty_steps, honours_betas_and_eps, decays)
 
 
 class Reference(nn.Module):
@@ -1521,7 +1558,7 @@ def prove_transformer(implementation) -> list[Proof]:
         return expect("pre")
 
     def post_norm():
-        """… and with post-norm, as in the paper."""
+        """… and with post-norm, as in the paper: without nn.Transformer's two extra last norms."""
         return expect("post")
 
     def hides_the_future():
@@ -1531,7 +1568,29 @@ def prove_transformer(implementation) -> list[Proof]:
         other[:, 3:] = ZERO
         return agree(model(batch.src, other)[:, :3], model(batch.src, batch.tgt_in)[:, :3], 0)
 
-    return prove(pre_norm, post_norm, hides_the_future)
+    def obeys_positions():
+        """Two digits of the source exchanged change the logits, unless positions are “none”."""
+        exchanged = batch.src[:, [1, 0, *range(2, batch.src.shape[1])]]
+        for positions in ("none", "sinusoidal", "learned", "rotary"):
+            torch.manual_seed(0)
+            config = TransformerConfig(d_model=16, n_heads=2, positions=positions)
+            model = implementation(config).double()
+            gap = largest_difference(model(exchanged, batch.tgt_in), model(batch.src, batch.tgt_in))
+            if (gap > 1e-10) == (positions == "none"):
+                return Finding(False, f"{positions}: {gap:.0e}", "build what config.positions says")
+        return Finding(True)
+
+    def begins_near_guessing():
+        """Untrained, its loss is within 0.3 of ln V."""
+        torch.manual_seed(0)
+        fresh = make_batch("copy", draw_sequences(64, "train", (0,)))
+        logits = implementation(TransformerConfig())(fresh.src, fresh.tgt_in)
+        loss = F.cross_entropy(logits.flatten(0, 1), fresh.tgt_out.flatten(), ignore_index=PAD).item()
+        expected = math.log(len(tokenizer))
+        return Finding(abs(loss - expected) < 0.3, f"{loss:.2f}, ln V = {expected:.2f}",
+                       "start the gain of the last norm at d_model^−½")
+
+    return prove(pre_norm, post_norm, hides_the_future, obeys_positions, begins_near_guessing)
 
 
 def prove_learning_rate(implementation) -> list[Proof]:
@@ -1548,11 +1607,13 @@ def prove_learning_rate(implementation) -> list[Proof]:
         return agree(found, torch.tensor(up + down), 1e-7, late)
 
     def follows_the_paper():
-        """inverse_sqrt: d_model^−½ · min(n^−½, n · warmup^−3/2), n = 1, 2, …"""
+        """inverse_sqrt: d_model^−½ · min(n^−½, n · warmup^−3/2), n = 1, 2, …, for d_model 64 and 16."""
         training = TrainingConfig(steps=100, warmup=20, schedule="inverse_sqrt")
-        found = torch.tensor([implementation(step, training, 64) for step in range(100)])
+        found = torch.tensor([[implementation(step, training, width) for step in range(100)]
+                              for width in (64, 16)])
         n = torch.arange(1, 101).double()
-        return agree(found, torch.minimum(n**-0.5, n * 20**-1.5) / 8, 1e-7)
+        curve = torch.minimum(n**-0.5, n * 20**-1.5)
+        return agree(found, torch.stack([curve / 8, curve / 4]), 1e-7)
 
     return prove(rises_and_falls, follows_the_paper)
 
@@ -1744,8 +1805,8 @@ def main():
         experiment = Experiment(config, training, options)
         for value in options.compare[1] if options.compare else ():
             Transformer(changed(experiment, options.compare[0], value, 0)[0])
-    except ValueError as error:
-        parser.error(str(error))
+    except (ValueError, RuntimeError) as error:  # RuntimeError: more memory than there is
+        parser.error(str(error).partition("\n")[0])
     steps = [
         step_task,
         step_teacher_forcing,

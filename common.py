@@ -16,6 +16,7 @@ import inspect
 import logging
 import multiprocessing
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -90,7 +91,9 @@ class Proof:
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # a learner's code may raise anything, even SystemExit
-            place = traceback.extract_tb(error.__traceback__)[-1]
+            frames = traceback.extract_tb(error.__traceback__)
+            ours = [frame for frame in frames if "site-packages" not in frame.filename]
+            place = (ours or frames)[-1]
             where = f"it happened in line {place.lineno} of {Path(place.filename).name}"
             return Finding(False, f"{type(error).__name__}: {error}", where)
 
@@ -161,6 +164,9 @@ def gradients_agree(ours: nn.Module, theirs: nn.Module, copy: Callable) -> Findi
 
     copy(ours, theirs) copies parameters; here it is given the gradients to copy. `theirs` is used up.
     """
+    unused = [name for name, parameter in ours.named_parameters() if parameter.grad is None]
+    if unused:
+        return Finding(False, f"no gradient for {', '.join(unused)}", "does forward() use it?")
     for parameter in theirs.parameters():
         parameter.data = parameter.grad
     found = [parameter.grad.flatten() for parameter in ours.parameters()]
@@ -592,7 +598,10 @@ def pick_device(name: str = "auto") -> torch.device:
     kind = there[0] if name == "auto" else name.partition(":")[0]
     if kind not in there:
         raise ValueError(f"device {name} isn't here; this machine has {', '.join(there)}")
-    return torch.device(there[0] if name == "auto" else name)
+    try:
+        return torch.device(there[0] if name == "auto" else name)
+    except RuntimeError as error:
+        raise ValueError(f"device {name} isn't one that PyTorch knows") from error
 
 
 def prepare_folder(folder: Path) -> None:
@@ -644,21 +653,37 @@ import math
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-
-PAD, BOS, EOS = 0, 1, 2'''
+from torch import Tensor, nn'''
 
 
 def write_template(file: Path, graded: dict[str, Callable]) -> None:
-    """Write the signatures and docstrings of the graded parts; an existing file stays as it is."""
+    """Write the signatures and docstrings of the graded parts; an existing file stays as it is.
+
+    Before them stands what they need: parts of earlier lessons, and classes that the signatures name.
+    """
     lines = inspect.getsource(sys.modules["__main__"]).splitlines()
     nodes = ast.parse("\n".join(lines)).body
-    parts = [emptied(node, lines) for node in nodes if getattr(node, "name", "") in graded]
+    wanted = [node for node in nodes if getattr(node, "name", "") in graded]
+    parts = [emptied(node, lines) for node in wanted]
+    named = words("\n".join(parts)) - {*graded}
+    used = words("\n".join("\n".join(lines[node.lineno : node.end_lineno]) for node in wanted))
+    bound = [line for line in lines if " = lesson(" in line and line.partition(" ")[0] in used]
+    bound += [f'{node.name} = lesson("{Path(sys.argv[0]).stem}").{node.name}'
+              for node in nodes if isinstance(node, ast.ClassDef) and node.name in named]
+    if "PAD" in used and not any(line.startswith("PAD") for line in bound):
+        bound.append("PAD, BOS, EOS = 0, 1, 2")
+    if any("lesson(" in line for line in bound):
+        bound = ["from common import lesson", "", *bound]
+    head = "\n".join([TEMPLATE, "", *bound]).rstrip()
     try:
         with file.open("x", encoding="utf-8") as out:
-            out.write("\n\n\n".join([TEMPLATE, *parts]) + "\n")
+            out.write("\n\n\n".join([head, *parts]) + "\n")
     except FileExistsError:
         stop(f"{file} exists already and was left as it is", code=2)
+
+
+def words(code: str) -> set[str]:
+    return set(re.findall(r"\w+", code))
 
 
 def emptied(node: ast.FunctionDef | ast.ClassDef, lines: list[str]) -> str:

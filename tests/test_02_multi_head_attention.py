@@ -31,17 +31,6 @@ def test_equals_pytorch_for_any_shape(seed, n_heads, d_k, queries, keys):
     assert torch.allclose(found, weights, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("length", [1, 5, 130])
-def test_without_weights_the_output_is_the_same(length):
-    torch.manual_seed(0)
-    attention, x = m.MultiHeadAttention(8, 2).double(), torch.randn(2, length, 8).double()
-    mask = causal_mask(length).index_fill(0, torch.tensor(length // 2), False)
-    with_weights, _ = attention(x, x, x, mask)
-    without, nothing = attention(x, x, x, mask, need_weights=False)
-    assert nothing is None
-    assert torch.allclose(with_weights, without, rtol=0, atol=1e-12)
-
-
 def test_batch_equals_one_by_one_and_padding_is_invisible():
     torch.manual_seed(0)
     attention = m.MultiHeadAttention(8, 2).double()
@@ -67,7 +56,7 @@ def test_blind_queries_have_finite_gradients(dtype, length):
     attention = m.MultiHeadAttention(8, 2).to(dtype)
     x = torch.randn(1, length, 8).to(dtype).requires_grad_()
     nobody = torch.zeros(length, length, dtype=torch.bool)
-    output, _ = attention(x, x, x, nobody, need_weights=False)
+    output, _ = attention(x, x, x, nobody)
     assert torch.equal(output, attention.project_output.bias.expand_as(output))
     output.float().sum().backward()
     assert x.grad.isfinite().all()
@@ -104,7 +93,7 @@ def test_recorded_attention_is_that_of_the_call():
     x = torch.randn(2, 3, 8)
     with m.record_attention(stack) as weights:
         for attention in stack.values():
-            attention(x, x, x, need_weights=False)
+            attention(x, x, x)
     assert {name: tuple(w.shape) for name, w in weights.items()} == {"a": (2, 2, 3, 3), "b": (2, 4, 3, 3)}
     assert torch.equal(weights["a"], stack["a"](x, x, x)[1])
     assert not any(part._forward_hooks or part._forward_pre_hooks for part in stack.modules())
