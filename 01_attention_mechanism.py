@@ -85,7 +85,7 @@ def scaled_dot_product_attention(
     output; PyTorch and most later code do it.) Raises TypeError for a mask that isn't boolean.
     """
     if mask is not None and mask.dtype != torch.bool:
-        raise TypeError(f"the mask is {mask.dtype}, not boolean (True = may attend)")
+        raise TypeError(f"the mask is {mask.dtype}, not boolean")
     d_k = query.shape[-1]
     scores = query @ key.transpose(-2, -1) / math.sqrt(d_k)  # (…, T, S)
     if mask is not None:
@@ -278,8 +278,8 @@ def step_soft_dictionary():
     """A soft dictionary
 
     A dictionary returns the value whose key equals the query. Attention returns a mean of all values,
-    weighted by how well their keys match. Multiply the query, and the scores sharpen until the mean is
-    the entry itself. Three keys at right angles, values 100, 200 and 300, a query for the first:
+    weighted by how well their keys match. Multiply the query by 4, 16, 64, and the scores sharpen until the
+    mean is the entry itself. Three keys at right angles, values 100, 200 and 300, a query for the first:
     """
     key = torch.eye(3).double()
     value = torch.tensor([[100.0], [200.0], [300.0]]).double()
@@ -313,7 +313,8 @@ def softmax_facts(d_k: int, scaled: bool) -> tuple[float, float]:
     scores = (query @ key.transpose(1, 2))[:, 0]
     weights = softmax(scores / math.sqrt(d_k) if scaled else scores)
     entropy = torch.special.entr(weights).sum(-1).mean() / math.log(64)
-    jacobian = torch.diag_embed(weights) - weights[:, :, None] * weights[:, None, :]
+    products = weights[:, :, None] * weights[:, None, :]
+    jacobian = torch.diag_embed(weights) - products
     return entropy.item(), jacobian.norm(dim=(1, 2)).median().item()
 
 
@@ -406,9 +407,9 @@ def step_masks():
     """
     tokens = torch.tensor([[5, 6, 7, 8], [5, 6, PAD, PAD]])
     mask = causal_mask(4) & padding_mask(tokens)  # (B, 1, T, S)
-    drawn = map(mask_rows, (causal_mask(4), *mask[:, 0]))
+    drawn = map(mask_rows, (causal_mask(4), padding_mask(tokens)[1, 0].expand(4, 4), mask[1, 0]))
     check_all(prove_causal_mask(causal_mask) + prove_padding_mask(padding_mask))
-    return table("causal", "& [5 6 7 8]", "& [5 6 PAD PAD]", rows=zip(*drawn))
+    return table("causal", "padding, for 5 6 PAD PAD", "both", rows=zip(*drawn))
 
 
 def step_masks_hide():
@@ -439,9 +440,9 @@ def step_blind_row():
     """Nothing to look at
 
     An empty source, or padding in front of a sentence under a causal mask: a row of the mask without any
-    True. Adding −10⁹ leaves weight on forbidden keys (in float32 the same on all: 10⁹ swallows the
-    scores), −∞ gives 0/0. In this course such a query gets 0, and finite gradients. What others do, on
-    this machine, with this PyTorch:
+    True. Adding −10⁹ leaves weight on forbidden keys (in float32 the same on all, for −10⁹ + 0.3 is rounded
+    to −10⁹), −∞ gives 0/0. In this course such a query, a blind one, gets 0, and finite gradients. What
+    others do, on this machine, with this PyTorch:
     """
     x = torch.randn(1, 4, 8)
     nobody = torch.zeros(4, 4, dtype=torch.bool)
@@ -572,7 +573,7 @@ def step_backward_by_hand():
         dQ = dS·K / √d_k    dK = dSᵀ·Q / √d_k
 
     ∘ multiplies number by number. The second line is the softmax: each weight a_i depends on all scores
-    of its row, ∂a_i/∂s_j = a_i·([i = j] − a_j). Autograd does exactly this:
+    of its row, ∂a_i/∂s_j = a_i·([i = j] − a_j), where [i = j] is 1 if i is j, else 0. Autograd does this:
     """
     inputs = random_tensors((2, 4, 8), (2, 5, 8), (2, 5, 3))
     leaves = [tensor.requires_grad_() for tensor in inputs]
@@ -669,8 +670,8 @@ def step_what_next():
 
     Change: (1) in step_by_hand, V to (1, 1), (2, 2), (3, 3): every answer lies between 1 and 3, for a
     weighted mean cannot leave the range of its values. (2) In causal_mask, tril() to tril(-1): the first
-    token becomes blind, and step 8's proof fails. (3) In step_soft_dictionary, one key to a copy of
-    another: no sharpness can tell the two apart.
+    token becomes blind, and proofs of steps 8 and 9 fail. (3) In step_soft_dictionary, the second key to a
+    copy of the first: no sharpness tells the two apart, the answer is 150, and the check fails.
 
     Write it yourself: python 01_attention_mechanism.py --template my_attention.py, fill in the file, then
     the same with --grade. Next: python 02_multi_head_attention.py.

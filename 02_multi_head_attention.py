@@ -14,6 +14,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
+from itertools import permutations
 
 import torch
 import torch.nn.functional as F
@@ -228,7 +229,7 @@ def fetching_task(batch: int) -> tuple[Tensor, Tensor, Tensor]:
     content = torch.randn(batch, ITEMS, CONTENT)
     places = torch.eye(ITEMS).expand(batch, -1, -1)
     items = widen(torch.cat([content, places], dim=-1), WIDTH)
-    wanted = torch.rand(batch, ITEMS).argsort(-1)[:, :2]  # two different items
+    wanted = torch.rand(batch, ITEMS).argsort(-1)[:, :2]  # two different
     query = naming(wanted)
     answer = content.gather(1, wanted[..., None].expand(-1, -1, CONTENT))
     return query, items, answer.flatten(1)
@@ -278,12 +279,13 @@ def step_one_average():
     for seed in range(3):
         one, error_of_one = train_to_fetch(1, seed)
         two, error_of_two = train_to_fetch(2, seed)
-        rows.append((seed, parameters(one), error_of_one, parameters(two), error_of_two))
+        rows.append((seed, error_of_one, error_of_two))
         check(f"seed {seed}: one head stays near the bound, two heads pass far below",
               error_of_one > 0.48 and error_of_two < 0.05)
     figure = Picture("multi_head_one_or_two.png", draw_fetching(one, two))
-    return table("seed", "parameters", "one head: error", "parameters", "two heads: error",
-                 rows=rows), figure
+    check("both have the same number of parameters", parameters(one) == parameters(two),
+          f"{parameters(one):,}")
+    return table("seed", "one head: error", "two heads: error", rows=rows), figure
 
 
 @shows(MultiHeadAttention.split, MultiHeadAttention.merge)
@@ -294,7 +296,7 @@ def step_split():
     memory. Attention multiplies the last two axes, so the heads must stand before the tokens:
     transpose(1, 2). Below, 3 tokens with 2 heads of width 2; “t1h0” is a number of token 1 for head 0.
 
-    *Broken on purpose*: view(B, H, L, K) at once has the right shape, and gives head 0 the first half of
+    Broken on purpose: view(B, H, L, K) at once has the right shape, and gives head 0 the first half of
     all numbers: token 0 whole and half of token 1. Nothing fails; step 9 catches it.
     """
     names = [[f"t{t}h{h}" for h in (0, 0, 1, 1)] for t in range(3)]
@@ -315,9 +317,9 @@ def step_split():
 def step_one_big_projection():
     """One big projection is H small ones
 
-    The paper gives every head matrices of its own, D × K. One D × D matrix holds them all, side by
-    side: rows h·K to (h + 1)·K − 1 of the weight, and of the bias, belong to head h. One large product
-    instead of H small ones, with the same result.
+    The paper gives every head matrices of its own, D × K. One D × D matrix holds them all, side by side.
+    (nn.Linear stores the transpose: rows h·K to (h + 1)·K − 1 of its weight belong to head h.) One large
+    product instead of H small ones, with the same result.
     """
     (x,) = random_tensors((2, 5, 12))
     big = nn.Linear(12, 12).double()
@@ -338,10 +340,8 @@ def step_parameters_do_not_depend_on_heads():
     for n_heads in (1, 2, 4, 8, 16):
         counted = parameters(MultiHeadAttention(64, n_heads))
         rows.append((n_heads, 64 // n_heads, 4 * (64 * 64 + 64), counted))
-    check(
-        "formula and count agree for every H",
-        all(row[2] == row[3] for row in rows),
-    )
+    agreed = all(row[2] == row[3] for row in rows)
+    check("formula and count agree for every H", agreed)
     return table("H", "d_k", "4·(D² + D)", "counted", rows=rows)
 
 
@@ -416,10 +416,11 @@ def relation_patterns() -> Tensor:
 def step_what_heads_learn():
     """What heads learn
 
-    Four heads, and for every word four things to fetch: the previous word (of the first: the last), the
-    next (of the last: the first), the first and the last. Nobody tells a head which. The table says how
-    much of each head's weight lies on each relation, for two trainings that differ in the seed alone. The
-    relations overlap (the second word's previous is the first), so a row may sum to more than 1.
+    Four heads, and for every word four words to fetch: the previous, the next (around the end, as in a
+    circle), the first and the last. Every word carries its place as a one-hot vector; lesson 3 does it
+    better. Nobody tells a head what to fetch. The table says how much of each head's weight lies on each
+    relation, for two trainings that differ in the seed alone. The relations overlap (the second word's
+    previous is the first), so a row may sum to more than 1.
     """
     rows, drawn = [], []
     for seed in (0, 1):
@@ -430,6 +431,9 @@ def step_what_heads_learn():
         rows += [(seed, head, *shares) for head, shares in enumerate(mass.tolist())]
         drawn.append((seed, error, weights, mass))
         check(f"seed {seed}: solved", error < 1e-3, f"squared error {error:.0e}")
+    first, second = (mass for _, _, _, mass in drawn)
+    gap = min(largest_difference(first, second[list(order)]) for order in permutations(range(4)))
+    check("the heads of the two share the work differently, in whatever order", gap > 0.1, f"{gap:.2f}")
     figure = Picture("multi_head_attention.png", draw_heads(drawn))
     return table("seed", "head", *RELATIONS, rows=rows), figure
 
@@ -482,9 +486,9 @@ def step_what_next():
 
     Read: MultiHeadAttention from top to bottom; `rotary` belongs to lesson 3 and `cache` to lesson 6.
 
-    Change: (1) CONTENT to 12: two heads of 16 still fetch both contents in step 1. (2) In train_to_fetch
-    one head more steps, 3,000 instead of 300: it stays near 0.5. (3) Return self.merge(heads) without
-    the last projection: the proofs say what is missing.
+    Change: (1) CONTENT to 12: two heads of 16 still fetch both contents in step 1. (2) In step_one_average
+    train_to_fetch(1, seed, 3000) for one head: ten times the steps, and it stays near 0.5. (3) In forward,
+    return self.merge(heads) without the last projection: ✗, and the proofs say what is missing.
 
     Write it yourself: --template my_heads.py, then --grade my_heads.py.
     Next: python 03_positional_encoding.py.

@@ -123,7 +123,7 @@ def check_positions(start: int, length: int, max_len: int) -> None:
         raise ValueError(f"position {start} is before the beginning, 0")
     if start + length > max_len:
         last = start + length - 1
-        raise ValueError(f"position {last} is past the end: max_len is {max_len}")
+        raise ValueError(f"position {last} is past max_len, {max_len}")
 
 
 def angles(max_len: int, width: int) -> Tensor:
@@ -194,7 +194,8 @@ class RotaryPositionalEncoding(nn.Module):
         check_positions(start, length, self.turns.shape[1])
         cos, sin = self.turns[:, start : start + length]  # (L, K / 2)
         even, odd = x[..., 0::2], x[..., 1::2]
-        return torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1).flatten(-2)
+        turned = even * cos - odd * sin, even * sin + odd * cos
+        return torch.stack(turned, dim=-1).flatten(-2)
 
 
 # ------------------------------------------------------------------ broken on purpose
@@ -302,8 +303,8 @@ def step_no_order():
 
     Shuffle the words, and self-attention gives every word the very output it had before: “dog bites man”
     is “man bites dog”. A causal decoder is different. Its mask lets a word see those before it, so the
-    number of visible words tells it something about its place. For one layer those it sees remain a set;
-    a second layer sees what the first made of each place, and so gets a trace of the order.
+    number of visible words tells it something about its place. One layer sees which words came before, but
+    not in which order; a second sees the first one's outputs, which differ from place to place.
     """
     (x,) = random_tensors((1, 6, 16))
     attention = MultiHeadAttention(16, 4).double()
@@ -635,9 +636,9 @@ def step_what_next():
     turned.
 
     Change: (1) the base 10000.0 in angles to 1.0: all hands turn alike, and step 3 finds positions that
-    nearly coincide. (2) TRAINED_LENGTH to 32: rotary positions then hold nearly to the end, learned ones
-    again to the last one trained. (3) In OneLayer drop the causal mask: step 8 gets harder, for rotary
-    positions most.
+    nearly coincide (✗). (2) TRAINED_LENGTH to 32: rotary positions then hold nearly to the end, learned
+    ones again only as far as they were trained. (3) In OneLayer drop the causal mask: step 8 gets harder
+    (✗), for rotary positions most.
 
     Write it yourself: --template my_positions.py, then --grade my_positions.py.
     Next: python 04_transformer_block.py.

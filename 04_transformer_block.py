@@ -159,7 +159,8 @@ class EncoderBlock(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """x (B, S, D) → (B, S, D); mask broadcastable to (B, H, S, S)."""
-        x = self.around_attention(x, lambda x: self.self_attention(x, x, x, mask)[0])
+        attention = self.self_attention
+        x = self.around_attention(x, lambda x: attention(x, x, x, mask)[0])
         return self.around_feed_forward(x, self.feed_forward)
 
 
@@ -615,8 +616,8 @@ def step_pre_or_post():
     Post-norm, the paper's text, normalises after adding: the path itself passes through every LayerNorm.
     Pre-norm normalises what goes into a layer and leaves the path free. In a fresh stack of 12 blocks
     pre-norm's gradient gets smaller towards the output, post-norm's doesn't: its last blocks are pushed
-    about twice as hard. Xiong et al. 2020 see in that why post-norm needs a warm-up, small steps first
-    (section 5.3), and pre-norm none.
+    about twice as hard (the gradient of a block's parameters). Xiong et al. 2020 explain by it why
+    post-norm needs a warm-up, small steps first (section 5.3), and pre-norm none.
 
     Four blocks learn to reverse six symbols, learning rate 0.01, 250 steps; guessing gives ln 10 = 2.30:
     """
@@ -756,8 +757,8 @@ def step_what_next():
     Read: Residual.forward, EncoderBlock.forward, DecoderBlock.forward: thirty lines, and the whole idea.
 
     Change: (1) in Residual, return self.norm(x) + … for pre-norm: the proofs name the mistake. (2) DEPTH to
-    24: without path and norm the gradient is then exactly 0. (3) RATE to 0.001: post-norm learns without
-    a warm-up, too, but slowly.
+    24: without path and norm the gradient is then exactly 0, and nothing is left to be apart. (3) RATE to
+    0.001: post-norm learns without a warm-up, too, but slowly (✗, for the step says it doesn't).
 
     Write it yourself: --template my_block.py, then --grade my_block.py.
     Next: python 05_mini_transformer.py.
@@ -1145,7 +1146,7 @@ def draw_warmup(runs, starts):
     axes[0].set_ylim(0)
     axes[0].set_title("At the start: post-norm pushes\nthe last blocks harder")
     axes[0].set_xlabel("block")
-    axes[0].set_ylabel("norm of the gradient")
+    axes[0].set_ylabel("gradient norm of its parameters")
     for (norm, warmup), losses in runs.items():
         smooth = np.convolve(losses, np.ones(10) / 10, mode="valid")
         style = "-" if norm == "pre" else "--"

@@ -262,7 +262,8 @@ TASKS: dict[str, Callable[[list[int]], list[int]]] = {
 
 def split_of(digits: list[int]) -> str:
     """train, validation or test: a checksum of the digits decides, so no run can mix them up."""
-    return {0: "test", 1: "validation"}.get(zlib.crc32(bytes(digits)) % 10, "train")
+    checksum = zlib.crc32(bytes(digits))
+    return {0: "test", 1: "validation"}.get(checksum % 10, "train")
 
 
 def draw_sequences(
@@ -380,7 +381,8 @@ class Adam:
             unbiased_mean = mean / (1 - beta1**self.steps)
             unbiased_square = square / (1 - beta2**self.steps)
             parameter.mul_(1 - self.lr * self.weight_decay)
-            parameter.sub_(self.lr * unbiased_mean / (unbiased_square.sqrt() + self.eps))
+            size = unbiased_square.sqrt() + self.eps
+            parameter.sub_(self.lr * unbiased_mean / size)
 
 
 RECIPES = {"sort": (2000, 64), "sum": (2000, 128)}  # steps and batch size; else 700 and 32
@@ -1126,7 +1128,8 @@ def step_overfit(experiment: Experiment):
             exact == 1,
             f"exact match {exact:.0%}",
         )
-    return table("step", "loss", rows=[(step, losses[step - 1]) for step in (1, 10, 30, 60, 100)])
+    rows = [(step, losses[step - 1]) for step in (1, 10, 30, 60, 100)]
+    return table("step", "loss", rows=rows)
 
 
 @shows(Run.update)
@@ -1222,9 +1225,9 @@ def step_attention_patterns(experiment: Experiment):
 
     To write the next digit of a reversed sequence, the decoder has to find it from the end of the source:
     in cross-attention that is an anti-diagonal (for copy: a diagonal). Which heads do it, and in which
-    block, is up to the training. The table gives the mean weight on exactly that digit, over 50 test
-    sequences of 10 digits; a head that looks everywhere alike would put 0.10 there. Look at the figure for
-    what the other heads do: some look everywhere nearly alike.
+    block, is up to the training. For these two tasks a table gives the mean weight on exactly that digit,
+    over 50 test sequences of 10 digits; a head that looks everywhere alike would put 0.10 there. The figure
+    shows what the other heads do.
     """
     run = experiment.run
     run.model.eval()
@@ -1343,7 +1346,7 @@ def broken_table(results: dict[str, Scores]):
 def step_compare(experiment: Experiment):
     """Compared
 
-    The same data in the same order for every value, a few seeds each.
+    The same data in the same order for every value; with --seeds, several seeds each.
     """
     name, values = experiment.options.compare
     rows, curves = [], {}
@@ -1797,7 +1800,8 @@ def main():
     parser.add_argument("--broken", action="store_true", help="train every broken variant, and end")
     parser.add_argument("--compare", type=comparison, metavar="NAME=VALUE,…",
                         help="train with each value, and end: " + ", ".join(COMPARABLE))
-    parser.add_argument("--seeds", type=count, default=1, help="seeds for each value of --compare")
+    parser.add_argument("--seeds", type=count, default=1,
+                        help="seeds for each value of --compare (default: 1)")
     options = parser.parse_args()
     try:
         config, training = chosen(TransformerConfig, options), chosen(TrainingConfig, options)

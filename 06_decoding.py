@@ -285,8 +285,8 @@ def adjust_logits(
         logits = logits.masked_fill(logits < kth, -math.inf)
     if top_p < 1:
         probabilities = logits.softmax(dim=-1)
-        ranked, order = probabilities.sort(dim=-1, descending=True, stable=True)
-        likelier = ranked.cumsum(dim=-1) - ranked  # mass of all likelier tokens
+        ranked, order = probabilities.sort(descending=True, stable=True)
+        likelier = ranked.cumsum(dim=-1) - ranked  # mass of likelier tokens
         cut = likelier >= top_p - 1e-6  # reached, up to rounding
         cut[..., 0] = False  # at least one stays
         cut = torch.zeros_like(cut).scatter(-1, order, cut)  # in token order
@@ -636,7 +636,8 @@ def step_beam_search(experiment: Experiment):
     Keep the `width` likeliest beginnings. All their continuations compete; those that end are put aside,
     the best others go on. Sums of log-probabilities get smaller with every token, so short answers have an
     advantage; dividing by length^α takes it away (α = 0: no correction). On all answers of a small random
-    model, counted out one by one, it has to find the best if it is wide enough.
+    model, counted out one by one, it has to find the best if it is wide enough. (The tree leaves out pruned
+    beginnings below 0.05.)
     """
     check_all(prove_beam_search(beam_search))
     trace: list[tuple[Candidate, str]] = []
@@ -730,10 +731,14 @@ def strategies(generator: torch.Generator) -> dict[str, Callable[[Decoding, int]
     """Every way of this lesson to make an answer."""
 
     def sampling(**options) -> Callable:
-        return lambda decoding, limit: sample(decoding, limit, **options, generator=generator)
+        options["generator"] = generator
+        return lambda decoding, limit: sample(decoding, limit, **options)
 
     def beam(width: int) -> Callable:
-        return lambda decoding, limit: best_answers(beam_search(decoding, width, limit, 0.0))
+        def decode(decoding: Decoding, limit: int) -> Tensor:
+            return best_answers(beam_search(decoding, width, limit, 0.0))
+
+        return decode
 
     return {
         "greedy": greedy_decode,

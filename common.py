@@ -562,7 +562,8 @@ def narrate(options: argparse.Namespace, doc: str, steps: Sequence[Callable], *a
         narrator.console.print()
         total = narrator.proved + narrator.failed
         seconds = time.perf_counter() - started
-        narrator.say(f"{narrator.proved} of {total} checks hold, {seconds:.1f} s", "bold")
+        if total:
+            narrator.say(f"{narrator.proved} of {total} checks hold, {seconds:.1f} s", "bold")
         sys.exit(1 if narrator.failed else 0)
     except KeyboardInterrupt:
         stop("interrupted", code=130)
