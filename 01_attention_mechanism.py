@@ -872,9 +872,8 @@ def draw_reach(reach: dict[str, list[float]]):
     axes.set_yscale("log")
     axes.set_xticks(DISTANCES, DISTANCES)
     axes.set_ylim(1e-16, 10)  # below, nothing is left that float64 could add to a 1
-    axes.set_xlabel("n, steps back")
-    axes.set_ylabel("gradient norm (mean of 8 seeds)")
-    axes.set_title("Recurrence loses the gradient, slowly if its gate is open; attention dilutes it")
+    axes.set(xlabel="n, steps back", ylabel="gradient norm (mean of 8 seeds)",
+             title="Recurrence loses the gradient, slowly if its gate is open; attention dilutes it")
     axes.legend()
     return figure
 
@@ -888,8 +887,7 @@ def draw_scaling(rows):
     for panel, name, index in (axes[1], "entropy / ln 64", 0), (axes[2], "‖Jacobian‖", 1):
         panel.semilogx(widths, facts[index], marker="s", label="q·k")
         panel.semilogx(widths, facts[index + 2], marker="o", label="q·k / √d_k")
-        panel.set_ylabel(name)
-        panel.set_ylim(0)
+        panel.set(ylabel=name, ylim=0)
     axes[1].set_title("Unscaled, one key takes all")
     axes[2].set_title("… and wide heads their gradient")
     for panel in axes:
@@ -907,8 +905,7 @@ def draw_attention(itself, cross, masked):
     hidden = masked.masked_fill(~causal_mask(6), math.nan)
     heatmap(axes[2], hidden, SENTENCE, SENTENCE, "Causal: nothing above the diagonal", True)
     for panel in axes:
-        panel.set_xlabel("key")
-        panel.set_ylabel("query")
+        panel.set(xlabel="key", ylabel="query")
     return figure
 
 
@@ -917,8 +914,7 @@ def draw_scores(found: dict[str, Tensor], order: Tensor):
     for panel, (name, weights) in zip(axes, found.items()):
         heatmap(panel, weights[0], range(6), range(6), name, numbers=True)
         panel.scatter(order[0], torch.arange(6) - 0.35, marker="v", color="C1", s=20)
-        panel.set_xlabel("key")
-        panel.set_ylabel("query")
+        panel.set(xlabel="key", ylabel="query")
     figure.suptitle("Each query is a noisy copy of one key (marked): three scores, unequally certain")
     return figure
 
@@ -931,8 +927,7 @@ def draw_cost(lengths, times, memory):
         panel.loglog(lengths, square, linestyle="--", color="gray", label="n²")
         panel.set_xticks(lengths, lengths)
         panel.minorticks_off()
-        panel.set_xlabel("n, tokens")
-        panel.set_ylabel(unit)
+        panel.set(xlabel="n, tokens", ylabel=unit)
         panel.legend()
     axes[0].set_title(f"Time: n^{fitted_exponent(lengths[2:], times[2:]):.1f} over the last three")
     axes[1].set_title("Memory for the backward pass is n²")

@@ -864,9 +864,8 @@ GRADED = {
 def draw_waves(waves: Tensor):
     figure, axes = canvas(width=9, height=4.6)
     image = axes.imshow(waves, cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto", interpolation="none")
-    axes.set_title("Each position has its own pattern: fast waves on the left, slow on the right")
-    axes.set_xlabel("dimension (sine and cosine in pairs)")
-    axes.set_ylabel("position")
+    axes.set(title="Each position has its own pattern: fast waves on the left, slow on the right",
+             xlabel="dimension (sine and cosine in pairs)", ylabel="position")
     axes.grid(False)
     figure.colorbar(image, ticks=[-1, 0, 1])
     return figure
@@ -878,16 +877,12 @@ def draw_wavelengths(wavelengths: Tensor):
     for value, name in (2 * math.pi, "2π"), (10000 * 2 * math.pi, "10000 · 2π"):
         axes[0].axhline(value, linestyle="--", color="gray")
         axes[0].annotate(name, (24, value), xytext=(0, 4), textcoords="offset points")
-    axes[0].set_ylim(3, 200_000)
-    axes[0].set_title("Wavelengths grow from 2π towards 10000 · 2π")
-    axes[0].set_xlabel("pair i")
-    axes[0].set_ylabel("positions a turn")
+    axes[0].set(ylim=(3, 200_000), title="Wavelengths grow from 2π towards 10000 · 2π", xlabel="pair i",
+                ylabel="positions a turn")
     waves = sinusoids(100, 64)
     for pair in (0, 4, 8, 12):
         axes[1].plot(waves[:, 2 * pair], label=f"pair {pair}: {wavelengths[pair]:.0f} positions")
-    axes[1].set_title("The sines of four pairs")
-    axes[1].set_xlabel("position")
-    axes[1].set_ylim(-1.05, 1.75)
+    axes[1].set(title="The sines of four pairs", xlabel="position", ylim=(-1.05, 1.75))
     axes[1].legend(loc="upper center", ncols=2)
     return figure
 
@@ -895,9 +890,8 @@ def draw_wavelengths(wavelengths: Tensor):
 def draw_distance(products: Tensor):
     figure, axes = canvas(width=8, height=3.4)
     axes.plot(range(-100, 100), products)
-    axes.set_title("PE(p) · PE(p + k) peaks at k = 0 and is the same to both sides")
-    axes.set_xlabel("k")
-    axes.set_ylabel("dot product")
+    axes.set(title="PE(p) · PE(p + k) peaks at k = 0 and is the same to both sides", xlabel="k",
+             ylabel="dot product")
     return figure
 
 
@@ -907,10 +901,9 @@ def draw_longer(curves: dict[str, list[float]]):
         axes.plot(range(3, 65), curve[2:], label=scheme)
     axes.axvspan(3, TRAINED_LENGTH, color="gray", alpha=0.15)
     axes.annotate("trained", (4, 0.02))
-    axes.set_ylim(0, 1.03)
-    axes.set_title("Past the trained lengths all get worse; on the whole rotary stays best")
-    axes.set_xlabel("position")
-    axes.set_ylabel("accuracy")
+    axes.set(ylim=(0, 1.03),
+             title="Past the trained lengths all get worse; on the whole rotary stays best",
+             xlabel="position", ylabel="accuracy")
     axes.legend()
     return figure
 

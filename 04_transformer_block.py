@@ -1128,10 +1128,10 @@ def draw_through_the_layers(curves):
     for marker, (name, (grads, apart)) in zip("xsD^", curves.items(), strict=True):
         axes[0].semilogy(blocks, grads, marker=marker, label=name)
         axes[1].semilogy(blocks, apart, marker=marker, label=name)
-    axes[0].set_title("Without path and norm the gradient dies")
-    axes[0].set_ylabel("gradient norm at the block's input")
-    axes[1].set_title("Without the path all tokens become one")
-    axes[1].set_ylabel("share that differs between tokens")
+    axes[0].set(title="Without path and norm the gradient dies",
+                ylabel="gradient norm at the block's input")
+    axes[1].set(title="Without the path all tokens become one",
+                ylabel="share that differs between tokens")
     for panel in axes:
         panel.set_xlabel("block")
     axes[1].legend(loc="center right")
@@ -1143,19 +1143,16 @@ def draw_warmup(runs, starts):
     blocks = range(1, DEPTH + 1)
     for (norm, values), style in zip(starts.items(), ("-", "--")):
         axes[0].plot(blocks, values, style, marker="o", markersize=4, label=f"{norm}-norm")
-    axes[0].set_ylim(0)
-    axes[0].set_title("At the start: post-norm pushes\nthe last blocks harder")
-    axes[0].set_xlabel("block")
-    axes[0].set_ylabel("gradient norm of its parameters")
+    axes[0].set(ylim=0, title="At the start: post-norm pushes\nthe last blocks harder", xlabel="block",
+                ylabel="gradient norm of its parameters")
     for (norm, warmup), losses in runs.items():
         smooth = np.convolve(losses, np.ones(10) / 10, mode="valid")
         style = "-" if norm == "pre" else "--"
         label = f"{norm}-norm, {f'warm-up {warmup}' if warmup else 'no warm-up'}"
         axes[1].plot(range(10, len(losses) + 1), smooth, style, label=label)
     axes[1].axhline(math.log(10), color="gray", linewidth=1, label="guessing, ln 10")
-    axes[1].set_title("At full speed from the start,\nonly post-norm fails")
-    axes[1].set_xlabel("step")
-    axes[1].set_ylabel("loss (mean of 10 steps)")
+    axes[1].set(title="At full speed from the start,\nonly post-norm fails", xlabel="step",
+                ylabel="loss (mean of 10 steps)")
     axes[0].legend()
     axes[1].legend(loc="center right", bbox_to_anchor=(1, 0.42))
     return figure
@@ -1263,8 +1260,7 @@ def draw_transformer(embedding, positions, encoder, decoder):
     draw_block(axes[1], decoder.blocks[0], "Decoder block (pre-norm)")
     draw_towers(axes[2], embedding, positions, encoder, decoder)
     for panel in axes:
-        panel.set_xlim(0, 9.4)
-        panel.set_ylim(-0.3, 9.6)
+        panel.set(xlim=(0, 9.4), ylim=(-0.3, 9.6))
         panel.axis("off")
     return figure
 

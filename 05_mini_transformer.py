@@ -1637,9 +1637,7 @@ def draw_schedule(rates: dict[str, list[float]]):
     figure, axes = canvas(width=6, height=3)
     for schedule, values in rates.items():
         axes.plot(range(1, len(values) + 1), values, label=schedule)
-    axes.set_xlabel("step")
-    axes.set_ylabel("learning rate")
-    axes.set_title("Up, then down: in a line, or as in the paper")
+    axes.set(xlabel="step", ylabel="learning rate", title="Up, then down: in a line, or as in the paper")
     axes.legend()
     return figure
 
@@ -1656,15 +1654,13 @@ def draw_training(run: Run):
     (loss, accuracy), (rate, norm) = axes
     loss.semilogy(*column(history, "loss"), label="training", alpha=0.7)
     loss.semilogy(*column(history, "validation_loss"), marker="o", markersize=4, label="validation")
-    loss.set_title(f"The loss falls to {history[-1]['loss']:.2g}")
-    loss.set_ylabel("loss per token")
+    loss.set(title=f"The loss falls to {history[-1]['loss']:.2g}", ylabel="loss per token")
     loss.legend()
     accuracy.plot(*column(history, "token_accuracy"), marker="s", markersize=4,
                   label="tokens, teacher forcing")
     accuracy.plot(*column(history, "exact_match"), marker="o", markersize=4,
                   label="exact match, free-running")
-    accuracy.set_ylim(0, 1.03)
-    accuracy.set_title("Single tokens are right long before whole answers")
+    accuracy.set(ylim=(0, 1.03), title="Single tokens are right long before whole answers")
     accuracy.legend()
     rate.plot(*column(history, "learning_rate"))
     rate.set_title("Learning rate: warm-up, then down")
@@ -1707,9 +1703,8 @@ def draw_gradient_flow(noted: list[dict[str, float]]):
     for name in names:
         part = name.removeprefix("gradient in ")
         axes.semilogy(*column(noted, name), linestyle=styles[part.split()[0]], label=part)
-    axes.set_xlabel("step")
-    axes.set_ylabel("norm of the gradient")
-    axes.set_title("Every block receives a gradient, from the first to the last")
+    axes.set(xlabel="step", ylabel="norm of the gradient",
+             title="Every block receives a gradient, from the first to the last")
     axes.legend()
     return figure
 
@@ -1722,8 +1717,7 @@ def draw_broken(results: dict[str, Scores]):
         axes.barh(places + offset, [getattr(s, attribute) for s in results.values()], 0.4, label=label)
     axes.set_yticks(places, list(results))
     axes.invert_yaxis()
-    axes.set_xlim(0, 1)
-    axes.set_title("Teacher forcing hides what free running shows")
+    axes.set(xlim=(0, 1), title="Teacher forcing hides what free running shows")
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, -0.25), ncols=2)
     return figure
 

@@ -751,7 +751,7 @@ def strategies(generator: torch.Generator) -> dict[str, Callable[[Decoding, int]
     }
 
 
-@shows(strategies)
+@shows()
 def step_all_strategies(experiment: Experiment):
     """All of them, side by side
 
@@ -847,7 +847,7 @@ def step_what_next(experiment: Experiment):
     Read: KeyValueCache and CachedDecoding, then generate and beam_search. Follow one token through them.
 
     Change: (1) TRUTH: “a cat” 0.13 and “no one” 0.29: another sentence is found. (2) In step_wider_beams
-    200 steps to 700: a model that is sure isn't led astray. (3) --input
+    200 steps to 700: a model that is sure isn't led astray (✗). (3) --input
     with a sequence of your own; --task copy, sort or sum.
 
     Write it yourself: --template my_decoding.py, then --grade my_decoding.py. This was the last lesson.
@@ -1195,11 +1195,8 @@ def draw_cache(lengths: list[int], times: dict[str, list[float]]):
         panel.minorticks_off()
         panel.set_xlabel("length of the answers")
         panel.legend()
-    axes[0].set_ylabel("seconds in all")
-    axes[0].set_title("Without a cache the time runs away")
-    axes[1].set_ylabel("tokens per second")
-    axes[1].set_ylim(0)
-    axes[1].set_title("With it, each token costs nearly the same")
+    axes[0].set(ylabel="seconds in all", title="Without a cache the time runs away")
+    axes[1].set(ylabel="tokens per second", ylim=0, title="With it, each token costs nearly the same")
     return figure
 
 
@@ -1231,8 +1228,7 @@ def draw_tree(trace: list[tuple[Candidate, str]]):
                   va="center", fontsize=9, weight="bold" if fates[tokens] != "pruned" else "normal")
     for label, (colour, alpha) in styles.items():
         axes.plot([], [], color=colour, alpha=alpha, label=label)
-    axes.set_xlim(-0.3, max(map(len, nodes)) + 0.8)
-    axes.set_ylim(min(height.values()) - 0.7, 0.7)
+    axes.set(xlim=(-0.3, max(map(len, nodes)) + 0.8), ylim=(min(height.values()) - 0.7, 0.7))
     axes.axis("off")
     axes.legend(loc="lower left")
     axes.set_title("Beam of width 3: the likeliest beginning splits up, another one wins (numbers: P so far)")
@@ -1244,8 +1240,7 @@ def draw_distributions(adjusted: dict[str, Tensor]):
     for panel, (name, probabilities) in zip(axes, adjusted.items(), strict=True):
         panel.bar(list("ABCDEFGH"), adjusted["as it is"].tolist(), color="lightgray")
         panel.bar(list("ABCDEFGH"), probabilities.tolist(), color="C0", width=0.5)
-        panel.set_title(name)
-        panel.set_xlabel("token")
+        panel.set(title=name, xlabel="token")
     axes[0].set_ylabel("probability")
     figure.suptitle("Temperature bends the distribution, top-k and top-p cut its tail (grey: as it was)")
     return figure

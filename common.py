@@ -465,7 +465,9 @@ class Narrator:
         elif isinstance(shown, str):
             self.say(shown, wrap=False)
         else:
-            for part in shown or ():
+            for number, part in enumerate(shown or ()):
+                if number and isinstance(part, Table):
+                    self.console.print()
                 self.show(part)
 
     def proof(self, proof: Proof) -> None:
