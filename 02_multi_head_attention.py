@@ -69,7 +69,7 @@ class MultiHeadAttention(nn.Module):
         self, d_model: int, n_heads: int, dropout: float = 0.0, rotary: nn.Module | None = None
     ):
         super().__init__()
-        if d_model % n_heads:
+        if n_heads < 1 or d_model % n_heads:
             raise ValueError(f"d_model {d_model} does not split into {n_heads} heads")
         self.n_heads = n_heads
         self.dropout = dropout

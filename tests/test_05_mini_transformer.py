@@ -118,6 +118,13 @@ def test_padding_and_batch_mates_are_invisible(positions, norm):
     assert torch.allclose(together, model(alone.src, alone.tgt_in)[0], rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("positions", ["sinusoidal", "learned"])
+def test_tokens_from_start_on_get_their_own_positions(positions):
+    model = m.Transformer(replace(SMALL, positions=positions))
+    tokens = m.draw_batch("copy", 3, "train", (0,)).src
+    assert torch.equal(model.embed(tokens[:, 2:], start=2), model.embed(tokens)[:, 2:])
+
+
 def test_every_parameter_is_trained_and_the_output_stays_tied():
     torch.manual_seed(0)
     model = m.Transformer(SMALL)
@@ -326,6 +333,16 @@ def test_free_running_is_repeated_argmax_and_stops_at_eos():
 ])
 def test_bad_options_are_one_line(options, said):
     assert said in one_line_error(run_lesson("05_mini_transformer", *options), 2)
+
+
+def test_a_foreign_checkpoint_is_one_line_and_kept(tmp_path):
+    path = tmp_path / "checkpoint_reverse.pt"
+    path.write_text("junk")
+    for name in ("05_mini_transformer", "06_decoding"):
+        process = run_lesson(name, "--step", "two_accuracies" if name < "06" else "greedy",
+                             "--outputs", str(tmp_path))
+        assert "not a checkpoint of this lesson" in one_line_error(process, 1)
+    assert path.read_text() == "junk"
 
 
 def test_nothing_to_resume_is_one_line(tmp_path):

@@ -67,6 +67,8 @@ def test_a_max_length_below_one_is_named(max_length):
             decode(m.TreeDecoding(m.random_tree(1, 2)), max_length)
     with pytest.raises(ValueError, match="width is 0"):
         m.beam_search(m.TreeDecoding(m.random_tree(1, 2)), 0, 2)
+    with pytest.raises(ValueError, match="length_penalty is nan"):
+        m.beam_search(m.TreeDecoding(m.random_tree(1, 2)), 2, 2, math.nan)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])

@@ -277,6 +277,8 @@ def test_devices():
     assert common.pick_device("cpu") == torch.device("cpu")
     with pytest.raises(ValueError, match=r"tpu.*cpu"):
         common.pick_device("tpu")
+    with pytest.raises(ValueError, match="cpu:x"):
+        common.pick_device("cpu:x")
     if not torch.cuda.is_available():
         with pytest.raises(ValueError, match="cuda"):
             common.pick_device("cuda")
