@@ -125,6 +125,16 @@ def test_tokens_from_start_on_get_their_own_positions(positions):
     assert torch.equal(model.embed(tokens[:, 2:], start=2), model.embed(tokens)[:, 2:])
 
 
+def test_several_new_tokens_beside_a_cache_see_what_they_may():
+    torch.manual_seed(0)
+    model, batch = m.Transformer(SMALL).double().eval(), m.draw_batch("copy", 3, "train", (0,))
+    whole = model(batch.src, batch.tgt_in)
+    cached = lesson("06_decoding").CachedDecoding(model, batch.src)
+    parts = [model.decode(tokens, cached.memory, cached.src_mask, cached.caches)
+             for tokens in (batch.tgt_in[:, :2], batch.tgt_in[:, 2:])]
+    assert torch.allclose(torch.cat(parts, dim=1), whole, rtol=0, atol=1e-10)
+
+
 def test_every_parameter_is_trained_and_the_output_stays_tied():
     torch.manual_seed(0)
     model = m.Transformer(SMALL)

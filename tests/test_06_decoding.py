@@ -195,6 +195,11 @@ def test_temperature_zero_equals_greedy_and_a_seed_repeats():
     assert not torch.equal(first, other)
 
 
+def test_a_temperature_too_small_for_the_type_is_greedy():
+    logits = torch.tensor([[0.1, 0.5, 0.5], [1.0, -2.0, 0.0]])
+    assert torch.equal(m.adjust_logits(logits, 1e-46), m.adjust_logits(logits, 0.0))
+
+
 @pytest.mark.parametrize("options", [{}, {"temperature": 1.7}, {"top_k": 3}, {"top_p": 0.9}])
 def test_draws_are_as_frequent_as_their_probabilities(options):
     levels = m.random_tree(1, 1)
