@@ -1152,9 +1152,9 @@ def draw_warmup(runs, starts):
         axes[1].plot(range(10, len(losses) + 1), smooth, style, label=label)
     axes[1].axhline(math.log(10), color="gray", linewidth=1, label="guessing, ln 10")
     axes[1].set(title="At full speed from the start,\nonly post-norm fails", xlabel="step",
-                ylabel="loss (mean of 10 steps)")
+                ylabel="loss (mean of 10 steps)", ylim=(-0.15, 5.2))
     axes[0].legend()
-    axes[1].legend(loc="center right", bbox_to_anchor=(1, 0.42))
+    axes[1].legend(loc="upper right", ncols=2)
     return figure
 
 
