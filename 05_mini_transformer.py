@@ -1296,8 +1296,8 @@ def step_broken_on_purpose(experiment: Experiment):
 def step_all_broken(experiment: Experiment):
     """Every way to break it
 
-    Each variant is trained for 400 steps, with the same data and the same seed. Compare the two accuracies
-    with those of the right run; each bug has its signature:
+    Each variant is trained for 400 steps (or --steps), with the same data and seed. Compare the two
+    accuracies with those of the right run; each bug has its signature:
 
     No shift, no causal mask: teacher forcing looks perfect, free-running gives nothing. No positions:
     single tokens are guessed above chance, whole answers are not. Padding mask inverted: the loss stays
@@ -1305,7 +1305,7 @@ def step_all_broken(experiment: Experiment):
     as right, in this small model; only a proof finds them. Post-norm at a learning rate of 0.01 without a
     warm-up: stuck from the start, and with one it learns.
     """
-    training = replace(experiment.training, steps=400)
+    training = replace(experiment.training, steps=experiment.options.steps or 400)
     results = train_broken(list(BROKEN), experiment.config, training, experiment.device)
     if experiment.name in ("reverse", "copy"):
         scores = {name: (result.token_accuracy, result.exact_match) for name, result in results.items()}

@@ -345,6 +345,12 @@ def test_bad_options_are_one_line(options, said):
     assert said in one_line_error(run_lesson("05_mini_transformer", *options), 2)
 
 
+def test_a_run_that_bursts_is_one_line_and_keeps_the_state_before(tmp_path):
+    process = run_lesson("05_mini_transformer", *TINY, "--lr", "1e30", "--outputs", str(tmp_path))
+    assert "step" in one_line_error(process, 1)
+    assert m.load_run(next(tmp_path.glob("*.unfinished")), CPU).history
+
+
 def test_a_foreign_checkpoint_is_one_line_and_kept(tmp_path):
     path = tmp_path / "checkpoint_reverse.pt"
     path.write_text("junk")
@@ -456,7 +462,11 @@ def test_comparing_and_breaking_leave_figures(tmp_path):
     compared = run_lesson("05_mini_transformer", "--compare", "n_heads=1,2", "--seeds", "2", "--steps", "20",
                           "--outputs", str(tmp_path))
     assert compared.returncode == 0, compared.stderr
-    assert pictures_in(tmp_path) == {"training_compare_n_heads.png": True}
+    broken = run_lesson("05_mini_transformer", "--broken", "--d-model", "16", "--heads", "2", "--layers", "1",
+                        "--steps", "20", "--outputs", str(tmp_path))
+    assert broken.returncode == 0, broken.stderr
+    assert all(name in broken.stdout for name in m.BROKEN)
+    assert pictures_in(tmp_path) == {"training_broken.png": True, "training_compare_n_heads.png": True}
 
 
 def test_walkthrough_agrees_with_the_quickstart(course):
