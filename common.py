@@ -715,6 +715,7 @@ def grade(options: argparse.Namespace) -> int:
     results, sender = spawn.Pipe(duplex=False)
     names = Path(sys.argv[0]).stem, options.grade
     child = spawn.Process(target=grade_in_child, args=(*names, sender), daemon=True)
+    sys.stdout.flush()
     child.start()
     sender.close()
     seen = set()
@@ -755,7 +756,9 @@ def grade_in_child(lesson_name: str, file: Path, results) -> None:
                 yield from ((name, proof) for proof in prove_part(getattr(module, name)))
 
     for name, proof in proofs():
-        results.send((name, proof.statement, finding_within(SECONDS_PER_STATEMENT, proof)))
+        finding = finding_within(SECONDS_PER_STATEMENT, proof)
+        sys.stdout.flush()  # what the file printed meanwhile
+        results.send((name, proof.statement, finding))
     os._exit(0)  # not sys.exit: a thread that never ends may be left
 
 
