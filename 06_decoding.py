@@ -1258,8 +1258,7 @@ def draw_strategies(rows: list[tuple]):
         panel.bar_label(bars, [form.format(row[part]) for row in rows], padding=3, fontsize=8)
         reach = 1.35 * max((row[part] for row in rows), key=abs)
         panel.set_xlim(*sorted((0, reach)))
-        if part == 1:
-            panel.set_xticks([0, 0.5, 1])
+        panel.locator_params(axis="x", nbins=3)  # else the numbers touch
         panel.set_xlabel(title)
     axes[0].invert_yaxis()
     figure.suptitle("One right answer: greedy is enough; heat makes errors, cutting the tail mends some")
