@@ -15,45 +15,53 @@ several attentions side by side.
 """
 
 import math
-import time
+import sys
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from checks.attention import (
+    attention_checks,
+    causal_mask_checks,
+    padding_mask_checks,
+    softmax_checks,
+    weights_checks,
+)
 from common import (
-    Finding,
     Picture,
-    Proof,
-    agree,
-    canvas,
     check,
-    check_all,
-    check_caught,
+    check_mistakes,
+    check_part,
     fitted_exponent,
-    gradients,
-    heatmap,
-    largest_difference,
     lesson_parser,
     mask_rows,
     narrate,
     numbers,
-    prove,
-    random_tensors,
     shape,
     shows,
     table,
 )
+from course.checking import largest_difference, random_tensors
+from course.measuring import bytes_kept, seconds_of
+from figures.attention import draw_attention, draw_cost, draw_reach, draw_scaling, draw_scores
 
-__all__ = ["causal_mask", "padding_mask", "scaled_dot_product_attention", "softmax"]
+__all__ = [
+    "attention_weights",
+    "causal_mask",
+    "fused_attention",
+    "padding_mask",
+    "scaled_dot_product_attention",
+    "softmax",
+]
 
 SENTENCE = ["the", "cat", "sat", "on", "the", "mat"]
 TRANSLATION = ["le", "chat", "était", "assis", "sur", "le", "tapis"]
 PAD = 0
 
 
-# ------------------------------------------------------------------ the components
+# ------------------------------------------------------------------ the parts
 
 
 def softmax(scores: Tensor, dim: int = -1) -> Tensor:
@@ -69,29 +77,55 @@ def softmax(scores: Tensor, dim: int = -1) -> Tensor:
     return exponentials / exponentials.sum(dim, keepdim=True).clamp(min=1.0)
 
 
+def attention_weights(query: Tensor, key: Tensor, mask: Tensor | None = None) -> Tensor:
+    """softmax(Q·Kᵀ / √d_k) (section 3.2.1): how much each query looks at each key.
+
+    query (…, T, K), key (…, S, K) → weights (…, T, S). mask is boolean, broadcastable to (…, T, S), True
+    where the query may attend to the key; a query that may attend to nothing gets weights of exactly 0.
+    Raises TypeError for a mask that isn't boolean.
+    """
+    d_k = query.shape[-1]
+    scores = query @ key.transpose(-2, -1) / math.sqrt(d_k)  # (…, T, S)
+    if mask is not None:
+        scores = scores.masked_fill(~boolean(mask), -math.inf)
+    return softmax(scores)
+
+
 def scaled_dot_product_attention(
     query: Tensor,
     key: Tensor,
     value: Tensor,
     mask: Tensor | None = None,
     dropout: float = 0.0,
-) -> tuple[Tensor, Tensor]:
+) -> Tensor:
     """softmax(Q·Kᵀ / √d_k) · V (section 3.2.1): every query gets a weighted mean of the values.
 
-    query (…, T, K), key (…, S, K), value (…, S, any) → output (…, T, any), weights (…, T, S).
-    mask is boolean, broadcastable to (…, T, S), True where the query may attend to the key; a query
-    that may attend to nothing gets weights and output exactly 0. dropout is the share of weights
-    set to 0; pass 0 outside training. (Not in the paper, whose section 5.4 drops parts of a layer's
-    output; PyTorch and most later code do it.) Raises TypeError for a mask that isn't boolean.
+    query (…, T, K), key (…, S, K), value (…, S, any) → output (…, T, any); mask as in
+    attention_weights(). dropout is the share of weights set to 0; pass 0 outside training. (Not in the
+    paper, whose section 5.4 drops parts of a layer's output; PyTorch and most later code do it.)
     """
-    if mask is not None and mask.dtype != torch.bool:
-        raise TypeError(f"the mask is {mask.dtype}, not boolean")
-    d_k = query.shape[-1]
-    scores = query @ key.transpose(-2, -1) / math.sqrt(d_k)  # (…, T, S)
+    weights = F.dropout(attention_weights(query, key, mask), dropout)
+    return weights @ value
+
+
+def fused_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None = None,
+    dropout: float = 0.0,
+) -> Tensor:
+    """scaled_dot_product_attention() in one kernel of PyTorch's: the same to rounding, and sooner."""
     if mask is not None:
-        scores = scores.masked_fill(~mask, -math.inf)
-    weights = F.dropout(softmax(scores), dropout)
-    return weights @ value, weights
+        mask = torch.atleast_2d(boolean(mask))  # the kernel would add numbers
+    return F.scaled_dot_product_attention(query, key, value, mask, dropout)
+
+
+def boolean(mask: Tensor) -> Tensor:
+    """The mask as it is; TypeError if it isn't boolean."""
+    if mask.dtype != torch.bool:
+        raise TypeError(f"the mask is {mask.dtype}, not boolean")
+    return mask
 
 
 def causal_mask(length: int, device: torch.device | None = None) -> Tensor:
@@ -104,59 +138,14 @@ def padding_mask(tokens: Tensor, pad_id: int = 0) -> Tensor:
     return (tokens != pad_id)[:, None, None, :]
 
 
-# ------------------------------------------------------------------ broken on purpose
-
-
-def attention_without_scaling(query, key, value, mask=None):
-    """Broken on purpose: the scores are not divided by √d_k."""
-    return attention_from(query @ key.transpose(-2, -1), value, mask)
-
-
-def attention_divided_by_d_k(query, key, value, mask=None):
-    """Broken on purpose: the scores are divided by d_k, not by its square root."""
-    return attention_from(query @ key.transpose(-2, -1) / query.shape[-1], value, mask)
-
-
-def attention_over_queries(query, key, value, mask=None):
-    """Broken on purpose: the softmax runs down the queries instead of along the keys."""
-    scores = query @ key.transpose(-2, -1) / math.sqrt(query.shape[-1])
-    return attention_from(scores, value, mask, dim=-2)
-
-
-def attention_with_reversed_mask(query, key, value, mask=None):
-    """Broken on purpose: True hides a key, as in nn.MultiheadAttention."""
-    return scaled_dot_product_attention(query, key, value, None if mask is None else ~mask)
-
-
-def attention_masked_after_softmax(query, key, value, mask=None):
-    """Broken on purpose: masked weights are set to 0 after the softmax has counted them."""
-    _, weights = scaled_dot_product_attention(query, key, value)
-    weights = weights if mask is None else weights * mask
-    return weights @ value, weights
-
-
-def attention_with_nan(query, key, value, mask=None):
-    """Broken on purpose: a query that may attend to nothing gets NaN."""
-    scores = query @ key.transpose(-2, -1) / math.sqrt(query.shape[-1])
-    scores = scores if mask is None else scores.masked_fill(~mask, -math.inf)
-    weights = torch.softmax(scores, dim=-1)
-    return weights @ value, weights
-
-
-def attention_from(scores, value, mask=None, dim=-1):
-    """What the broken variants share: mask and softmax the scores, average the values."""
-    weights = softmax(scores if mask is None else scores.masked_fill(~mask, -math.inf), dim)
-    return weights @ value, weights
-
-
-MISTAKES = {
-    "not divided by √d_k: the scores grow with it": attention_without_scaling,
-    "divided by d_k: it should be its square root": attention_divided_by_d_k,
-    "softmax over queries: it belongs over the keys, dim=-1": attention_over_queries,
-    "the mask is reversed: True means may attend": attention_with_reversed_mask,
-    "masked after softmax: set the scores to −∞ before it": attention_masked_after_softmax,
-    "0/0 in a hidden row: a query that may attend to nothing gets 0": attention_with_nan,
+GRADED = {  # the parts that --grade looks for, and what has to hold of each
+    "softmax": softmax_checks,
+    "attention_weights": weights_checks,
+    "scaled_dot_product_attention": attention_checks,
+    "causal_mask": causal_mask_checks,
+    "padding_mask": padding_mask_checks,
 }
+OURS = sys.modules[__name__]  # of whose parts the checks make the classic mistakes
 
 
 # ------------------------------------------------------------------ the steps
@@ -169,8 +158,9 @@ class SelfAttention(nn.Module):
         super().__init__()
         self.query, self.key, self.value = (nn.Linear(d_model, d_model) for _ in range(3))
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return scaled_dot_product_attention(self.query(x), self.key(x), self.value(x))
+    def forward(self, x: Tensor) -> tuple[Tensor, None]:
+        """The output, and None where nn.RNN has its last state."""
+        return scaled_dot_product_attention(self.query(x), self.key(x), self.value(x)), None
 
 
 def open_lstm(size: int, **options) -> nn.LSTM:
@@ -237,19 +227,25 @@ def step_why_attention():
     check("the open gate carries more than attention from n = 16 to 128",
           all(n in more for n in DISTANCES if n >= 16))
     rows = [(name, 1 if name == "attention" else "n", *norms[::2]) for name, norms in reach.items()]
-    figure = Picture("attention_gradient_path.png", draw_reach(reach))
+    figure = Picture("attention_gradient_path.png", draw_reach(DISTANCES, reach),
+                     "Recurrence loses the gradient, slowly if its gate is open; attention dilutes it")
     return table("", "steps", *(f"n = {n}" for n in DISTANCES[::2]), rows=rows), figure
 
 
-def stage_table(**stages):
-    """A table with one row a stage of the computation and one column a token."""
-    rows = [
-        (name.replace("_", " "), *("  ".join(f"{x:.3g}" for x in row) for row in stage))
-        for name, stage in stages.items()
-    ]
-    return table("", "token 1", "token 2", "token 3", rows=rows)
+def by_hand(query, key, value):
+    """Every stage of attention, in NumPy; query (T, 2), key and value (S, 2)."""
+    scores = query @ key.T  # (T, S)
+    scaled = scores / np.sqrt(2)
+    exponentials = np.exp(scaled)
+    weights = exponentials / exponentials.sum(axis=1, keepdims=True)
+    output = weights @ value  # (T, 2)
+    return scores, scaled, exponentials, weights, output
 
 
+STAGES = "scores", "scaled", "exponentials", "weights", "output"
+
+
+@shows(by_hand)
 def step_by_hand():
     """Three tokens by hand
 
@@ -262,18 +258,26 @@ def step_by_hand():
     """
     query = key = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
     value = np.array([[10.0, 0.0], [0.0, 10.0], [5.0, 5.0]])
-    scores = query @ key.T  # (T, S)
-    scaled = scores / np.sqrt(2)
-    exponentials = np.exp(scaled)
-    weights = exponentials / exponentials.sum(axis=1, keepdims=True)
-    output = weights @ value  # (T, 2)
+    stages = by_hand(query, key, value)
     inputs = map(torch.from_numpy, (query, key, value))
-    gap = abs(scaled_dot_product_attention(*inputs)[0].numpy() - output).max()
+    gap = abs(scaled_dot_product_attention(*inputs).numpy() - stages[-1]).max()
     check("the real function says the same", gap < 1e-12, f"difference {gap:.0e}")
-    return stage_table(scores=scores, scaled=scaled, exponentials=exponentials,
-                       weights=weights, output=output)
+    rows = [(name, *("  ".join(f"{x:.3g}" for x in row) for row in stage))
+            for name, stage in zip(STAGES, stages)]
+    return table("", "token 1", "token 2", "token 3", rows=rows)
 
 
+KEYS = torch.eye(3).double()
+ENTRIES = torch.tensor([[100.0], [200.0], [300.0]]).double()
+
+
+def look_up(sharpness: float) -> tuple[Tensor, Tensor]:
+    """Weights and answer of a query for the first of three keys, multiplied by `sharpness`."""
+    query = sharpness * KEYS[:1]
+    return attention_weights(query, KEYS), scaled_dot_product_attention(query, KEYS, ENTRIES)
+
+
+@shows(look_up)
 def step_soft_dictionary():
     """A soft dictionary
 
@@ -281,12 +285,9 @@ def step_soft_dictionary():
     weighted by how well their keys match. Multiply the query by 4, 16, 64, and the scores sharpen until the
     mean is the entry itself. Three keys at right angles, values 100, 200 and 300, a query for the first:
     """
-    key = torch.eye(3).double()
-    value = torch.tensor([[100.0], [200.0], [300.0]]).double()
     rows = []
     for factor in (0, 1, 4, 16, 64):
-        query = factor * key[:1]
-        output, weights = scaled_dot_product_attention(query, key, value)
+        weights, output = look_up(factor)
         shown = "  ".join(f"{weight:.4f}" for weight in weights[0])
         rows.append((factor, shown, f"{output.item():.9f}"))
     gap = abs(output.item() - 100)
@@ -294,14 +295,15 @@ def step_soft_dictionary():
     return table("query ×", "weights", "answer", rows=rows)
 
 
-@shows(scaled_dot_product_attention)
+@shows(attention_weights, scaled_dot_product_attention)
 def step_in_pytorch():
     """The same in PyTorch
 
     For any number of leading dimensions (batch, heads), with a mask (step 8) and with dropout (lesson 2).
-    What is proved here is what `--grade FILE` proves of your own attempt.
+    What is checked here is what `--grade FILE` checks of your own attempt; `--checks` shows each by itself.
     """
-    check_all(prove_attention(scaled_dot_product_attention))
+    check_part(attention_weights, weights_checks, OURS)
+    check_part(scaled_dot_product_attention, attention_checks, OURS)
 
 
 def softmax_facts(d_k: int, scaled: bool) -> tuple[float, float]:
@@ -342,7 +344,8 @@ def step_why_the_root():
           min(left[:3]) > 0.9 and max(left[3:]) < 0.9, numbers(left))
     check("… and at 1024 less than a twentieth is left", left[-1] < 0.05, f"{left[-1]:.1%}")
     rows = [(d_k, v, *p, *s) for d_k, v, p, s in zip(widths, variances, plain, scaled)]
-    figure = Picture("attention_scaling.png", draw_scaling(rows))
+    figure = Picture("attention_scaling.png", draw_scaling(rows),
+                     "Undivided scores grow with √d_k: one key takes all, and no gradient is left")
     header = "d_k", "Var(q·k)", "entropy", "gradient", "÷ √d_k: entropy", "gradient"
     return table(*header, rows=rows), figure
 
@@ -363,7 +366,7 @@ def step_stable_softmax():
         both = ["  ".join(f"{w:.4f}" for w in ws) for ws in (naive, softmax(scores))]
         rows.append((str(dtype), f"{top}, {top - 1}, 0", *both))
     check("the naive formula fails on the last two, and only there", failed == [False, True, True])
-    check_all(prove_softmax(softmax))
+    check_part(softmax, softmax_checks, OURS)
     return table("type", "scores", "naive", "shifted", rows=rows)
 
 
@@ -373,7 +376,6 @@ def embed(words: list[str], d_model: int = 16) -> Tensor:
     return torch.randn(len(known), d_model)[[known.index(word) for word in words]]
 
 
-@shows()
 def step_who_asks_whom():
     """Self-attention and cross-attention
 
@@ -384,16 +386,19 @@ def step_who_asks_whom():
     answer wherever it stands (lesson 3 mends that).
     """
     english, french = embed(SENTENCE), embed(TRANSLATION)
-    self_output, itself = scaled_dot_product_attention(english, english, english)
-    cross_output, cross = scaled_dot_product_attention(french, english, english)
-    masked = scaled_dot_product_attention(english, english, english, causal_mask(6))[1]
+    itself, cross = attention_weights(english, english), attention_weights(french, english)
+    self_output = scaled_dot_product_attention(english, english, english)
+    cross_output = scaled_dot_product_attention(french, english, english)
+    masked = attention_weights(english, english, causal_mask(6))
     check("both “the” get the same row of weights", torch.equal(itself[0], itself[4]))
     check("… and the same column", torch.allclose(itself[:, 0], itself[:, 4]))
     rows = [
         ("self", "English (T = 6)", "English (S = 6)", shape(itself), shape(self_output)),
         ("cross", "French (T = 7)", "English (S = 6)", shape(cross), shape(cross_output)),
     ]
-    figure = Picture("attention_weights.png", draw_attention(itself, cross, masked))
+    drawing = draw_attention(SENTENCE, TRANSLATION, itself, cross, masked, causal_mask(6))
+    figure = Picture("attention_weights.png", drawing,
+                     "The same word asks and answers alike wherever it stands; a mask hides what comes later")
     return table("", "queries", "keys", "weights", "output", rows=rows), figure
 
 
@@ -408,10 +413,17 @@ def step_masks():
     tokens = torch.tensor([[5, 6, 7, 8], [5, 6, PAD, PAD]])
     mask = causal_mask(4) & padding_mask(tokens)  # (B, 1, T, S)
     drawn = map(mask_rows, (causal_mask(4), padding_mask(tokens)[1, 0].expand(4, 4), mask[1, 0]))
-    check_all(prove_causal_mask(causal_mask) + prove_padding_mask(padding_mask))
+    check_part(causal_mask, causal_mask_checks, OURS)
+    check_part(padding_mask, padding_mask_checks, OURS)
     return table("causal", "padding, for 5 6 PAD PAD", "both", rows=zip(*drawn))
 
 
+def with_each(mask: Tensor, queries: Tensor, *contents: Tensor) -> list[Tensor]:
+    """The outputs for the same queries over one content of keys and values, and over another."""
+    return [scaled_dot_product_attention(queries, x, x, mask) for x in contents]
+
+
+@shows(with_each)
 def step_masks_hide():
     """Causal means: the future changes nothing
 
@@ -420,22 +432,14 @@ def step_masks_hide():
     """
     x = embed(SENTENCE)
     other = torch.cat([x[:3], torch.randn(3, 16)])
-    mask = causal_mask(6)
-    attend = scaled_dot_product_attention
-    before, after = (attend(v, v, v, mask)[0] for v in (x, other))
-    same = torch.equal(before[:3], after[:3])
-    check("another future: outputs 0 to 2 are the same bits", same)
-    check(
-        "… and outputs 3 to 5 are not",
-        (before[3:] != after[3:]).any(dim=-1).all(),
-    )
+    before, after = with_each(causal_mask(6), x, x, other)
+    check("another future: outputs 0 to 2 are the same bits", torch.equal(before[:3], after[:3]))
+    check("… and outputs 3 to 5 are not", (before[3:] != after[3:]).any(dim=-1).all())
     mask = padding_mask(torch.tensor([[5, 6, 7, PAD, PAD, PAD]]))[0, 0]
-    before, after = (attend(x, v, v, mask)[0] for v in (x, other))
-    same = torch.equal(before, after)
-    check("other padding: all outputs are the same bits", same)
+    before, after = with_each(mask, x, x, other)
+    check("other padding: all outputs are the same bits", torch.equal(before, after))
 
 
-@shows()
 def step_blind_row():
     """Nothing to look at
 
@@ -448,16 +452,16 @@ def step_blind_row():
     nobody = torch.zeros(4, 4, dtype=torch.bool)
     scores = x @ x.transpose(1, 2)
     theirs = nn.MultiheadAttention(8, 1, batch_first=True)
-    ours = scaled_dot_product_attention(x, x, x, nobody)
+    weights = attention_weights(x, x, nobody)
     rows = [
         ("softmax(scores − 10⁹)", softmax(scores - 1e9)[0, 0]),
         ("torch.softmax(scores − ∞)", torch.softmax(scores - math.inf, -1)[0, 0]),
         ("nn.MultiheadAttention", theirs(x, x, x, attn_mask=~nobody)[1][0, 0]),
-        ("ours", ours[1][0, 0]),
+        ("ours", weights[0, 0]),
     ]
-    fused = F.scaled_dot_product_attention(x, x, x, attn_mask=nobody)
+    ours, fused = (attend(x, x, x, nobody) for attend in (scaled_dot_product_attention, fused_attention))
     rows.append(("F.scaled_dot_product_attention (output)", fused[0, 0, :4]))
-    check("ours: weights and output are exactly 0", not ours[0].any() and not ours[1].any())
+    check("ours: weights and output are exactly 0", not ours.any() and not weights.any())
     return table("", "first row", rows=[(name, numbers(row)) for name, row in rows])
 
 
@@ -515,7 +519,7 @@ def matching_task(batch: int, keys: int = 6, d_k: int = 8) -> tuple[Tensor, Tens
 
 def train_score(score: nn.Module, steps: int = 300) -> nn.Module:
     """Teach the score to give each query the key that it was copied from."""
-    optimizer = torch.optim.Adam(score.parameters(), lr=0.02)
+    optimizer = torch.optim.Adam(score.parameters(), lr=0.02, fused=True)
     for _ in range(steps):
         query, key, order = matching_task(batch=32)
         loss = F.cross_entropy(score(query, key).transpose(1, 2), order)
@@ -545,7 +549,8 @@ def step_other_scores():
         hits = (scores.argmax(-1) == order).float().mean().item()
         rows.append((name, formula, size, f"{hits:.1%}"))
         check(f"{name}: finds most of the keys", hits > 0.5, f"{hits:.1%}")
-    figure = Picture("attention_scores.png", draw_scores(found, order))
+    figure = Picture("attention_scores.png", draw_scores(found, order),
+                     "Each query is a noisy copy of one key (marked): three scores, unequally certain")
     return table("score", "formula", "parameters", "found", rows=rows), figure
 
 
@@ -577,7 +582,7 @@ def step_backward_by_hand():
     """
     inputs = random_tensors((2, 4, 8), (2, 5, 8), (2, 5, 3))
     leaves = [tensor.requires_grad_() for tensor in inputs]
-    output, _ = scaled_dot_product_attention(*leaves)
+    output = scaled_dot_product_attention(*leaves)
     grad_output = torch.cos(output).detach()
     autograd = torch.autograd.grad(output, leaves, grad_output)
     by_hand = attention_backward(*leaves, grad_output)
@@ -586,352 +591,64 @@ def step_backward_by_hand():
         check(f"d{name} by hand equals autograd's", gap < 1e-12, f"{gap:.0e}")
 
 
-def bytes_kept(function, *inputs: Tensor) -> int:
-    """Bytes that autograd keeps for the backward pass of `function`, beyond the inputs."""
-    kept = {}
-
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        result = function(*inputs)
-    inputs_kept = {tensor.untyped_storage().data_ptr() for tensor in inputs}
-    del result
-    return sum(size for pointer, size in kept.items() if pointer not in inputs_kept)
-
-
-def seconds_of(function, *inputs: Tensor, repeats: int = 3) -> float:
-    """The fastest of a few runs, after one to warm up."""
-    times = []
-    for _ in range(repeats + 1):
-        started = time.perf_counter()
-        function(*inputs)
-        times.append(time.perf_counter() - started)
-    return min(times[1:])
-
-
-@shows()
+@shows(fused_attention)
 def step_what_it_costs():
     """What it costs
 
     n tokens have n² pairs. The work grows with the square of the length, and so does the memory of our
     lines, which keep all weights for the backward pass. It is the price for reaching everything in one
     step, and why long texts are hard. PyTorch's fused kernel does the same work, but computes the weights
-    block by block and again in backward (Dao et al. 2022): it keeps only O(n). One head of width 64:
+    block by block and again in backward (Dao et al. 2022): it keeps only O(n). From lesson 2 on it is what
+    runs; here it passes the checks of step 4. One head of width 64:
     """
     lengths = [128, 256, 512, 1024, 2048]
     inputs = [torch.randn(3, 1, 1, n, 64, requires_grad=True).unbind() for n in lengths]
     memory = [bytes_kept(scaled_dot_product_attention, *qkv) for qkv in inputs]
-    fused = [bytes_kept(F.scaled_dot_product_attention, *qkv) for qkv in inputs]
+    fused = [bytes_kept(fused_attention, *qkv) for qkv in inputs]
     times = [seconds_of(scaled_dot_product_attention, *qkv) for qkv in inputs]
     power = fitted_exponent(lengths, memory)
     check("the memory grows like n²", abs(power - 2) < 0.1, f"n^{power:.2f}")
     fused_power = fitted_exponent(lengths, fused)
     check("… of the fused kernel like n", abs(fused_power - 1) < 0.1, f"n^{fused_power:.2f}")
-    figure = Picture("attention_cost.png", draw_cost(lengths, times, memory))
+    check_part(fused_attention, attention_checks, OURS)
+    figure = Picture("attention_cost.png", draw_cost(lengths, times, memory),
+                     "Work and memory grow with the square of the length")
     rows = [(n, f"{1e3 * t:.2f}", f"{m / 2**20:.2f}", f"{f / 2**20:.2f}")
             for n, t, m, f in zip(lengths, times, memory, fused)]
     fit = f"time fitted over the last three: n^{fitted_exponent(lengths[2:], times[2:]):.2f}"
     return table("n", "milliseconds", "MiB kept for backward", "fused", rows=rows), fit, figure
 
 
-@shows()
 def step_broken_on_purpose():
     """Broken on purpose
 
-    Six mistakes that run without an error and return the right shapes. The table shows what each does to
-    the weights of three tokens under a causal mask in which token 1 may see nothing. Then each goes
-    through the proofs of step 4: the statement that it fails is what to test first in your own code.
+    Six mistakes that run without an error and return the right shapes. The first table shows what each does
+    to the weights of three tokens under a causal mask in which token 1 may see nothing, the second the check
+    of step 4 that it fails: what to test first in your own code.
     """
-    query, key, value = random_tensors((3, 16), (3, 16), (3, 16), seed=3)
+    query, key = random_tensors((3, 16), (3, 16), seed=3)
     mask = causal_mask(3).index_fill(0, torch.tensor(1), False)
-    variants = [("right", scaled_dot_product_attention), *MISTAKES.items()]
-    rows = [(text.partition(":")[0], *map(numbers, variant(query, key, value, mask)[1]))
-            for text, variant in variants]
-    caught_by = {
-        attention_without_scaling: "The weights are softmax",
-        attention_divided_by_d_k: "The weights are softmax",
-        attention_over_queries: "The weights are softmax",
-        attention_with_reversed_mask: "With a causal mask",
-        attention_masked_after_softmax: "Hidden keys get weight 0",
-        attention_with_nan: "A query that may attend to nothing",
-    }
-    for mistake, statement in caught_by.items():
-        check_caught(mistake.__name__, prove_attention(mistake), statement)
-    return table("mistake", "token 0", "token 1 (blind)", "token 2", rows=rows)
+    mistakes = {name: mistake.implementation for name, mistake in weights_checks.mistakes(OURS).items()}
+    rows = [(name, *map(numbers, weights(query, key, mask)))
+            for name, weights in {"right": attention_weights, **mistakes}.items()]
+    weights = table("mistake", "token 0", "token 1 (blind)", "token 2", rows=rows)
+    return weights, check_mistakes(OURS, weights_checks)
 
 
 def step_what_next():
     """What now?
 
-    Read: softmax and scaled_dot_product_attention, then prove_attention; that is all of this lesson.
+    Read: softmax, attention_weights and scaled_dot_product_attention, then checks/attention.py, which says
+    what has to hold of them.
 
     Change: (1) in step_by_hand, V to (1, 1), (2, 2), (3, 3): every answer lies between 1 and 3, for a
     weighted mean cannot leave the range of its values. (2) In causal_mask, tril() to tril(-1): the first
-    token becomes blind, and proofs of steps 8 and 9 fail. (3) In step_soft_dictionary, the second key to a
+    token becomes blind, and checks of step 8 fail. (3) In step_soft_dictionary, the second key to a
     copy of the first: no sharpness tells the two apart, the answer is 150, and the check fails.
 
     Write it yourself: python 01_attention_mechanism.py --template my_attention.py, fill in the file, then
     the same with --grade. Next: python 02_multi_head_attention.py.
     """
-
-
-# ------------------------------------------------------------------ the proofs
-
-
-def attention_in_numpy(query, key, value, mask=True):
-    """The formula in NumPy: output (…, T, any) and weights (…, T, S)."""
-    scores = query @ np.swapaxes(key, -2, -1) / np.sqrt(query.shape[-1])
-    scores = np.where(mask, scores, -np.inf)
-    exponentials = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    weights = exponentials / exponentials.sum(axis=-1, keepdims=True)
-    return weights @ value, weights
-
-
-def prove_softmax(implementation) -> list[Proof]:
-    """What holds for every softmax(scores, dim=-1)."""
-    (scores,) = random_tensors((2, 3, 5))
-
-    def sums_to_one():
-        """The weights sum to 1 along the chosen dimension."""
-        wrong = {"dim is ignored: use it for the maximum and the sum": softmax(scores).sum(1)}
-        return agree(implementation(scores, dim=1).sum(1), torch.ones(2, 5), 1e-12, wrong)
-
-    def equals_pytorch():
-        """It equals torch.softmax."""
-        return agree(implementation(scores), torch.softmax(scores, -1), 1e-12)
-
-    def survives_large_scores():
-        """Scores of 1,000 (float32) and of 100 (float16) don't overflow."""
-        large = torch.tensor([1000.0, 999.0, 0.0]), torch.tensor([100.0, 99.0, 0.0]).half()
-        found = torch.stack([implementation(scores).double() for scores in large])
-        expected = torch.softmax(torch.tensor([1.0, 0.0, -99.0]).double(), -1).expand(2, 3)
-        hint = "subtract the largest score before exp()"
-        return agree(found, expected, 1e-3)._replace(diagnosis=hint)
-
-    def survives_hidden_rows():
-        """A row that is −∞ throughout gets weights 0."""
-        hidden = scores.masked_fill(torch.arange(3)[:, None] == 1, -math.inf)
-        return agree(implementation(hidden)[:, 1], torch.zeros(2, 5), 0)
-
-    return prove(sums_to_one, equals_pytorch, survives_large_scores, survives_hidden_rows)
-
-
-def prove_attention(attention) -> list[Proof]:
-    """What holds for every attention(query, key, value, mask=None) → (output, weights)."""
-    query, key, value = inputs = random_tensors((2, 4, 8), (2, 5, 8), (2, 5, 3))
-    arrays = [tensor.numpy() for tensor in inputs]
-    mask = torch.ones(4, 5, dtype=torch.bool).tril()
-    blind = mask.index_fill(0, torch.tensor(1), False)  # query 1 may attend to nothing
-
-    def compare(part, mask, expected, rows=slice(None)):
-        """The output (part 0) or weights (part 1) against `expected`, known mistakes diagnosed."""
-        wrong = {text: broken(*inputs, mask)[part][:, rows] for text, broken in MISTAKES.items()}
-        other = scaled_dot_product_attention(*inputs, mask)[1 - part][:, rows]
-        wrong["return (output, weights), in this order"] = other
-        return agree(attention(*inputs, mask)[part][:, rows], expected, 1e-12, wrong)
-
-    def follows_the_formula():
-        """The weights are softmax(Q·Kᵀ / √d_k), as NumPy computes it."""
-        return compare(1, None, torch.from_numpy(attention_in_numpy(*arrays)[1]))
-
-    def equals_pytorch():
-        """The output equals that of PyTorch's function."""
-        return compare(0, None, F.scaled_dot_product_attention(*inputs))
-
-    def any_leading_dimensions():
-        """… with any number of leading dimensions, as for heads: (B, H, T, K)."""
-        query, key, value = random_tensors((2, 3, 4, 6), (2, 3, 5, 6), (2, 3, 5, 3), seed=1)
-        expected = F.scaled_dot_product_attention(query, key, value)
-        return agree(attention(query, key, value)[0], expected, 1e-12)
-
-    def masks_like_pytorch():
-        """With a causal mask it equals PyTorch's function, too."""
-        return compare(0, mask, F.scaled_dot_product_attention(*inputs, attn_mask=mask))
-
-    def hidden_keys_get_zero():
-        """Hidden keys get weight 0, the weights of the others sum to 1."""
-        expected = attention_in_numpy(*arrays, mask.numpy())[1]
-        return compare(1, mask, torch.from_numpy(expected))
-
-    def hidden_keys_do_not_matter():
-        """Other finite keys and values behind the mask change nothing, bit for bit."""
-        changed_key, changed_value = key.clone(), value.clone()
-        changed_key[:, 3], changed_value[:, 3] = 9.0, -9.0  # hidden from queries 0, 1 and 2
-        before = attention(query, key, value, mask)[0]
-        after = attention(query, changed_key, changed_value, mask)[0]
-        seeing = (before != after)[:, :3].any(-1).any(0).nonzero().flatten().tolist()
-        figure = f"query {seeing[0]} sees key 3" if seeing else "queries 0 to 2 as before"
-        return Finding(not seeing, figure, "set the hidden scores to −∞, then take the softmax")
-
-    def blind_query_gets_zero():
-        """A query that may attend to nothing gets weights and output exactly 0."""
-        finding = compare(1, blind, torch.zeros(2, 5), rows=1)
-        return compare(0, blind, torch.zeros(2, 3), rows=1) if finding.holds else finding
-
-    def gradients_equal_pytorch():
-        """The gradients of query, key and value equal PyTorch's, also with a blind query."""
-        leaves = [tensor.clone().requires_grad_() for tensor in inputs]
-        ours = attention(*leaves, blind)[0].sin().sum()
-        theirs = F.scaled_dot_product_attention(*leaves, attn_mask=blind).sin().sum()
-        return agree(gradients(ours, leaves), gradients(theirs, leaves))
-
-    def survives_half_precision():
-        """In float16 and bfloat16 a blind query gets 0, too, and all gradients are finite."""
-        for kind in (torch.float16, torch.bfloat16):
-            leaves = [tensor.to(kind).requires_grad_() for tensor in inputs]
-            output, _ = attention(*leaves, blind)
-            finite = gradients(output.float().sin().sum(), leaves).isfinite().all()
-            if not finite or output[:, 1].any():
-                return Finding(False, str(kind), "mask with −∞, not with a large number")
-        return Finding(True)
-
-    def drops_weights():
-        """dropout=0.5 sets about half of the weights to 0 and doubles the others."""
-        zeros = torch.zeros(1, 100, 8, dtype=torch.float64)
-        weights = attention(zeros, zeros, zeros, dropout=0.5)[1]
-        share = (weights == 0).double().mean().item()
-        doubled = ((weights == 0) | ((weights - 0.02).abs() < 1e-12)).all().item()
-        return Finding(0.4 < share < 0.6 and doubled, f"{share:.0%}", "nn.functional.dropout does both")
-
-    return prove(
-        follows_the_formula,
-        equals_pytorch,
-        any_leading_dimensions,
-        masks_like_pytorch,
-        hidden_keys_get_zero,
-        hidden_keys_do_not_matter,
-        blind_query_gets_zero,
-        gradients_equal_pytorch,
-        survives_half_precision,
-        drops_weights,
-    )
-
-
-def prove_causal_mask(implementation) -> list[Proof]:
-    """What holds for every causal_mask(length)."""
-
-    def looks_back_only():
-        """Position i may attend to j exactly where j ≤ i, as a boolean mask."""
-        found = implementation(5)
-        expected = torch.tensor([[j <= i for j in range(5)] for i in range(5)])
-        mistakes = {
-            "it is reversed: True means may attend": (~expected).int(),
-            "the diagonal is missing: a position may see itself": expected.tril(-1).int(),
-            "it is transposed: rows are queries, columns are keys": expected.T.int(),
-        }
-        if found.dtype != torch.bool:
-            return Finding(False, f"dtype {found.dtype}", "make it boolean")
-        return agree(found.int(), expected.int(), 0, mistakes)
-
-    return prove(looks_back_only)
-
-
-def prove_padding_mask(implementation) -> list[Proof]:
-    """What holds for every padding_mask(tokens, pad_id)."""
-    tokens = torch.tensor([[5, 6, 7, 0], [5, 0, 0, 0]])
-
-    def hides_padding():
-        """It is boolean (B, 1, 1, S): True for real tokens, False for padding."""
-        found = implementation(tokens, 0)
-        expected = torch.tensor([[1, 1, 1, 0], [1, 0, 0, 0]])[:, None, None]
-        mistakes = {
-            "it is reversed: True means may attend": 1 - expected,
-            "add two dimensions, for heads and queries": expected[:, 0, 0],
-            "the padding must be missing as a key (last axis), not as a query": expected.mT,
-        }
-        if found.dtype != torch.bool:
-            return Finding(False, f"dtype {found.dtype}", "make it boolean")
-        return agree(found.int(), expected, 0, mistakes)
-
-    def honours_pad_id():
-        """Another pad_id is honoured."""
-        found = implementation(tokens, 7)
-        return agree(found.int(), (tokens != 7).int()[:, None, None], 0)
-
-    return prove(hides_padding, honours_pad_id)
-
-
-GRADED = {
-    "softmax": prove_softmax,
-    "scaled_dot_product_attention": prove_attention,
-    "causal_mask": prove_causal_mask,
-    "padding_mask": prove_padding_mask,
-}
-
-
-# ------------------------------------------------------------------ the figures
-
-
-def draw_reach(reach: dict[str, list[float]]):
-    figure, axes = canvas(width=7, height=4)
-    for marker, (name, norms) in zip("osD^", reach.items()):
-        axes.loglog(DISTANCES, norms, marker=marker, label=name, base=2)
-    axes.set_yscale("log")
-    axes.set_xticks(DISTANCES, DISTANCES)
-    axes.set_ylim(1e-16, 10)  # below, nothing is left that float64 could add to a 1
-    axes.set(xlabel="n, steps back", ylabel="gradient norm (mean of 8 seeds)",
-             title="Recurrence loses the gradient, slowly if its gate is open; attention dilutes it")
-    axes.legend()
-    return figure
-
-
-def draw_scaling(rows):
-    widths, variances, *facts = zip(*rows)
-    figure, axes = canvas(columns=3, width=10, height=3.4)
-    axes[0].loglog(widths, variances, marker="o", label="measured")
-    axes[0].loglog(widths, widths, linestyle="--", color="gray", label="d_k")
-    axes[0].set_title("The variance of q·k is d_k")
-    for panel, name, index in (axes[1], "entropy / ln 64", 0), (axes[2], "‖Jacobian‖", 1):
-        panel.semilogx(widths, facts[index], marker="s", label="q·k")
-        panel.semilogx(widths, facts[index + 2], marker="o", label="q·k / √d_k")
-        panel.set(ylabel=name, ylim=0)
-    axes[1].set_title("Unscaled, one key takes all")
-    axes[2].set_title("… and wide heads their gradient")
-    for panel in axes:
-        panel.set_xticks(widths, widths)
-        panel.minorticks_off()
-        panel.set_xlabel("d_k")
-        panel.legend()
-    return figure
-
-
-def draw_attention(itself, cross, masked):
-    figure, axes = canvas(columns=3, width=12, height=4.2)
-    heatmap(axes[0], itself, SENTENCE, SENTENCE, "Self: both “the” ask and answer alike", True)
-    heatmap(axes[1], cross, TRANSLATION, SENTENCE, "Cross: French asks, English answers", True)
-    hidden = masked.masked_fill(~causal_mask(6), math.nan)
-    heatmap(axes[2], hidden, SENTENCE, SENTENCE, "Causal: nothing above the diagonal", True)
-    for panel in axes:
-        panel.set(xlabel="key", ylabel="query")
-    return figure
-
-
-def draw_scores(found: dict[str, Tensor], order: Tensor):
-    figure, axes = canvas(columns=3, width=10, height=4.1)
-    for panel, (name, weights) in zip(axes, found.items()):
-        heatmap(panel, weights[0], range(6), range(6), name, numbers=True)
-        panel.scatter(order[0], torch.arange(6) - 0.35, marker="v", color="C1", s=20)
-        panel.set(xlabel="key", ylabel="query")
-    figure.suptitle("Each query is a noisy copy of one key (marked): three scores, unequally certain")
-    return figure
-
-
-def draw_cost(lengths, times, memory):
-    figure, axes = canvas(columns=2, width=8, height=3.4)
-    for panel, values, unit in (axes[0], times, "seconds"), (axes[1], memory, "bytes"):
-        panel.loglog(lengths, values, marker="o", label="measured")
-        square = [values[-1] * (n / lengths[-1]) ** 2 for n in lengths]
-        panel.loglog(lengths, square, linestyle="--", color="gray", label="n²")
-        panel.set_xticks(lengths, lengths)
-        panel.minorticks_off()
-        panel.set(xlabel="n, tokens", ylabel=unit)
-        panel.legend()
-    axes[0].set_title(f"Time: n^{fitted_exponent(lengths[2:], times[2:]):.1f} over the last three")
-    axes[1].set_title("Memory for the backward pass is n²")
-    return figure
 
 
 def main():

@@ -10,51 +10,42 @@ The paper's projections have no bias; ours have one, as in PyTorch. Lesson 1 bui
 lesson 3 tells it about order.
 """
 
-import math
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from copy import deepcopy
 from itertools import permutations
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from checks.heads import copy_attention, heads_checks
 from common import (
-    Finding,
     Picture,
-    Proof,
-    agree,
-    canvas,
     check,
-    check_all,
-    check_caught,
-    gradients,
-    gradients_agree,
-    heatmap,
-    largest_difference,
+    check_mistakes,
+    check_part,
     lesson,
     lesson_parser,
     narrate,
     numbers,
     parameters,
-    prove,
-    random_tensors,
-    refused,
     shows,
     table,
 )
+from course.checking import largest_difference, random_tensors
+from figures.heads import draw_fetching, draw_heads, draw_split
 
-scaled_dot_product_attention = lesson("01_attention_mechanism").scaled_dot_product_attention
+attention_weights = lesson("01_attention_mechanism").attention_weights
+fused_attention = lesson("01_attention_mechanism").fused_attention
 causal_mask = lesson("01_attention_mechanism").causal_mask
-padding_mask = lesson("01_attention_mechanism").padding_mask
 
-__all__ = ["MultiHeadAttention", "copy_attention", "record_attention"]
+__all__ = ["MultiHeadAttention", "record_attention"]
 
 SENTENCE = ["the", "cat", "sat", "on", "the", "mat"]
 
 
-# ------------------------------------------------------------------ the components
+# ------------------------------------------------------------------ the parts
 
 
 class MultiHeadAttention(nn.Module):
@@ -64,6 +55,8 @@ class MultiHeadAttention(nn.Module):
     of attention weights set to 0 in training. `rotary` turns queries and keys by their position
     (lesson 3). Raises ValueError if d_model does not split into n_heads.
     """
+
+    scaled_dot_product_attention = staticmethod(fused_attention)  # a slot: --by-hand fills it otherwise
 
     def __init__(
         self, d_model: int, n_heads: int, dropout: float = 0.0, rotary: nn.Module | None = None
@@ -90,8 +83,8 @@ class MultiHeadAttention(nn.Module):
         value: Tensor,
         mask: Tensor | None = None,
         cache=None,
-    ) -> tuple[Tensor, Tensor]:
-        """query (B, T, D), key and value (B, S, D) → output (B, T, D), weights (B, H, T, S).
+    ) -> Tensor:
+        """query (B, T, D), key and value (B, S, D) → output (B, T, D).
 
         mask is boolean, broadcastable to (B, H, T, S), True = may attend. `cache` holds the keys and
         values of earlier calls (lesson 6).
@@ -107,8 +100,17 @@ class MultiHeadAttention(nn.Module):
             values = self.split(self.project_value(value))
             if cache is not None:
                 keys, values = cache.append(keys, values)
-        heads, weights = self.attend(queries, keys, values, mask)
-        return self.project_output(self.merge(heads)), weights
+        dropout = self.dropout if self.training else 0.0
+        heads = self.scaled_dot_product_attention(
+            queries, keys, values, mask, dropout
+        )
+        return self.project_output(self.merge(heads))
+
+    def weights(self, query: Tensor, key: Tensor, mask: Tensor | None = None) -> Tensor:
+        """query (B, T, D), key (B, S, D) → (B, H, T, S): how much each query looks at each key."""
+        queries = self.rotate(self.split(self.project_query(query)))
+        keys = self.rotate(self.split(self.project_key(key)))
+        return attention_weights(queries, keys, mask)
 
     def split(self, x: Tensor) -> Tensor:
         """(B, L, D) → (B, H, L, K): cut every token into H parts, then bring the heads forward."""
@@ -120,34 +122,32 @@ class MultiHeadAttention(nn.Module):
         """(B, H, L, K) → (B, L, D): the reverse of split."""
         return x.transpose(1, 2).flatten(2)
 
-    def rotate(self, x: Tensor, start: int) -> Tensor:
+    def rotate(self, x: Tensor, start: int = 0) -> Tensor:
         """x, turned by position from `start` on if this attention is rotary."""
         return x if self.rotary is None else self.rotary(x, start)
-
-    def attend(self, queries, keys, values, mask) -> tuple[Tensor, Tensor]:
-        """Lesson 1's attention, in all heads at once; dropout only while training."""
-        dropout = self.dropout if self.training else 0.0
-        return scaled_dot_product_attention(queries, keys, values, mask, dropout)
 
 
 @contextmanager
 def record_attention(model: nn.Module) -> Iterator[dict[str, Tensor]]:
     """Inside `with`, collect the weights of every attention in `model`: module name → (B, H, T, S).
 
-    A module called several times leaves the weights of its last call.
+    They are computed beside each call; a module called several times leaves those of its last call.
+    Works for every attention that has project_query and the method weights(query, key, mask). ValueError
+    for a call with a cache, whose earlier keys the weights would miss.
     """
     recorded: dict[str, Tensor] = {}
 
-    def keep(name: str) -> Callable:
-        def hook(module, inputs, result):
-            recorded[name] = result[1].detach()
+    def note(name: str) -> Callable:
+        def look(attention, query, key, value, mask=None, cache=None) -> None:
+            if cache is not None:
+                raise ValueError(f"{name} is called with a cache; record it over the whole answer")
+            with torch.no_grad():
+                recorded[name] = attention.weights(query, key, mask)
 
-        return hook
+        return lambda attention, inputs, named: look(attention, *inputs, **named)
 
-    hooks = []
-    for name, module in model.named_modules():
-        if isinstance(module, MultiHeadAttention):
-            hooks.append(module.register_forward_hook(keep(name)))
+    hooks = [module.register_forward_pre_hook(note(name), with_kwargs=True)
+             for name, module in model.named_modules() if hasattr(module, "project_query")]
     try:
         yield recorded
     finally:
@@ -155,63 +155,8 @@ def record_attention(model: nn.Module) -> Iterator[dict[str, Tensor]]:
             hook.remove()
 
 
-# ------------------------------------------------------------------ broken on purpose
-
-
-class WithoutTranspose(MultiHeadAttention):
-    """Broken on purpose: `view` straight to (B, H, L, K)."""
-
-    def split(self, x: Tensor) -> Tensor:
-        batch, length, d_model = x.shape
-        return x.view(batch, self.n_heads, length, d_model // self.n_heads)
-
-
-class MergedWithoutTranspose(MultiHeadAttention):
-    """Broken on purpose: the heads are flattened without being moved back behind the tokens."""
-
-    def merge(self, x: Tensor) -> Tensor:
-        batch, heads, length, d_k = x.shape
-        return x.reshape(batch, length, heads * d_k)
-
-
-class ScaledByModelWidth(MultiHeadAttention):
-    """Broken on purpose: the scores are divided by √d_model instead of √d_k."""
-
-    def attend(self, queries, keys, values, mask):
-        return super().attend(queries / math.sqrt(self.n_heads), keys, values, mask)
-
-
-class WithoutScaling(MultiHeadAttention):
-    """Broken on purpose: the scores are not divided at all."""
-
-    def attend(self, queries, keys, values, mask):
-        return super().attend(queries * math.sqrt(queries.shape[-1]), keys, values, mask)
-
-
-class WithoutOutputProjection(MultiHeadAttention):
-    """Broken on purpose: the heads are only joined."""
-
-    def forward(self, query, key, value, mask=None):
-        projected = self.project_query(query), self.project_key(key), self.project_value(value)
-        heads, weights = self.attend(*map(self.split, projected), mask)
-        return self.merge(heads), weights
-
-
-class WithReversedMask(MultiHeadAttention):
-    """Broken on purpose: True hides a key."""
-
-    def attend(self, queries, keys, values, mask):
-        return super().attend(queries, keys, values, None if mask is None else ~mask)
-
-
-MISTAKES = {
-    "view() alone mixes tokens: view to (B, L, H, K), then transpose(1, 2)": WithoutTranspose,
-    "merged without transpose: transpose(1, 2) back before joining": MergedWithoutTranspose,
-    "divided by √d_model: one head's width is d_k = d_model / n_heads": ScaledByModelWidth,
-    "not divided by √d_k: the scores grow with it": WithoutScaling,
-    "the output projection is missing": WithoutOutputProjection,
-    "the mask is reversed: True means may attend": WithReversedMask,
-}
+GRADED = {"MultiHeadAttention": heads_checks}
+OURS = sys.modules[__name__]  # of whose parts the checks make the classic mistakes
 
 
 # ------------------------------------------------------------------ the steps
@@ -249,17 +194,24 @@ def train_to_fetch(n_heads: int, seed: int, steps: int = 300) -> tuple[MultiHead
     """The trained attention and its mean squared error on new items."""
     torch.manual_seed(seed)
     attention = MultiHeadAttention(WIDTH, n_heads)
-    optimizer = torch.optim.Adam(attention.parameters(), lr=0.02)
+    optimizer = torch.optim.Adam(attention.parameters(), lr=0.02, fused=True)
     for _ in range(steps):
         query, items, answer = fetching_task(128)
-        loss = F.mse_loss(attention(query, items, items)[0][:, 0, : 2 * CONTENT], answer)
+        loss = F.mse_loss(attention(query, items, items)[:, 0, : 2 * CONTENT], answer)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     query, items, answer = fetching_task(2000)
     with torch.no_grad():
-        output, _ = attention(query, items, items)
+        output = attention(query, items, items)
     return attention, F.mse_loss(output[:, 0, : 2 * CONTENT], answer).item()
+
+
+def looked_at(attention: MultiHeadAttention, items: Tensor) -> Tensor:
+    """(H, 6, 6): the weights of each head for queries that want items 0 and 1, 1 and 2, … 5 and 0."""
+    first = torch.arange(ITEMS)
+    query = naming(torch.stack([first, (first + 1) % ITEMS], dim=1))
+    return attention.weights(query, items)[:, :, 0].transpose(0, 1)
 
 
 @shows(fetching_task)
@@ -282,7 +234,9 @@ def step_one_average():
         rows.append((seed, error_of_one, error_of_two))
         check(f"seed {seed}: one head stays near the bound, two heads pass far below",
               error_of_one > 0.48 and error_of_two < 0.05)
-    figure = Picture("multi_head_one_or_two.png", draw_fetching(one, two))
+    items = fetching_task(ITEMS)[1]
+    figure = Picture("multi_head_one_or_two.png", draw_fetching(looked_at(one, items), looked_at(two, items)),
+                     "One head is torn between the two items it should fetch; two heads look at one each")
     check("both have the same number of parameters", parameters(one) == parameters(two),
           f"{parameters(one):,}")
     return table("seed", "one head: error", "two heads: error", rows=rows), figure
@@ -301,8 +255,8 @@ def step_split():
     """
     names = [[f"t{t}h{h}" for h in (0, 0, 1, 1)] for t in range(3)]
     places = torch.arange(12).view(1, 3, 4)
-    right = MultiHeadAttention(4, 2).split(places)[0]
-    wrong = WithoutTranspose(4, 2).split(places)[0]
+    view_alone = heads_checks.mistakes(OURS)["view() alone"].implementation
+    right, wrong = (kind(4, 2).split(places)[0] for kind in (MultiHeadAttention, view_alone))
     flat = [name for row in names for name in row]
     rows = [(f"head {head}, row {row}", *(" ".join(flat[i] for i in x[head, row]) for x in (right, wrong)))
             for head in range(2) for row in range(3)]
@@ -310,10 +264,20 @@ def step_split():
           all(flat[i].endswith(f"h{h}") for h in range(2) for i in right[h].flatten()))
     check("after view alone head 0 holds numbers of head 1",
           any(flat[i].endswith("h1") for i in wrong[0].flatten()))
-    figure = Picture("multi_head_split.png", draw_split(places[0], right, wrong))
+    figure = Picture("multi_head_split.png", draw_split(places[0], right, wrong),
+                     "With view alone the shape is right, and head 0 gets token 0 and half of token 1")
     return table("", "view, transpose", "view alone", rows=rows), figure
 
 
+def one_big_and_small_ones(x: Tensor, big: nn.Linear, n_heads: int):
+    """The heads' queries (B, H, L, K) from one big projection of x, and from a small one a head."""
+    together = MultiHeadAttention(x.shape[-1], n_heads).split(big(x))
+    parts = zip(big.weight.chunk(n_heads), big.bias.chunk(n_heads))
+    apart = [x @ weight.mT + bias for weight, bias in parts]
+    return together, torch.stack(apart, dim=1)
+
+
+@shows(one_big_and_small_ones)
 def step_one_big_projection():
     """One big projection is H small ones
 
@@ -322,11 +286,9 @@ def step_one_big_projection():
     product instead of H small ones, with the same result.
     """
     (x,) = random_tensors((2, 5, 12))
-    big = nn.Linear(12, 12).double()
-    together = MultiHeadAttention(12, 3).split(big(x))  # (B, H, L, K)
-    parts = zip(big.weight.chunk(3), big.bias.chunk(3))
-    for head, (weight, bias) in enumerate(parts):
-        gap = largest_difference(together[:, head], x @ weight.mT + bias)
+    together, apart = one_big_and_small_ones(x, nn.Linear(12, 12).double(), 3)
+    for head in range(3):
+        gap = largest_difference(together[:, head], apart[:, head])
         check(f"head {head} of the big projection is its own small one",
               gap < 1e-12, f"difference {gap:.0e}")
 
@@ -345,20 +307,30 @@ def step_parameters_do_not_depend_on_heads():
     return table("H", "d_k", "4·(D² + D)", "counted", rows=rows)
 
 
-@shows()
+def dropped_weights(attention: MultiHeadAttention, x: Tensor) -> Tensor:
+    """The weights (B, H, L, L) that a training step would use, brought out by one-hot values."""
+    queries = attention.split(attention.project_query(x))
+    keys = attention.split(attention.project_key(x))
+    one_hot = torch.eye(x.shape[1]).expand(len(x), attention.n_heads, -1, -1)
+    return attention.scaled_dot_product_attention(
+        queries, keys, one_hot, dropout=attention.dropout
+    )
+
+
+@shows(dropped_weights)
 def step_dropout():
     """Dropout on the weights
 
     In training, each weight is set to 0 with probability p and the others are divided by 1 − p. (The
     paper's section 5.4 drops parts of a layer's output; dropping weights came with later code.) A row then
     sums to 1 only on average, so plots are made in eval mode, where nothing drops.
+
+    The kernel drops inside and returns means of values alone. With one-hot values the means are the weights:
     """
     attention = MultiHeadAttention(32, 4, dropout=0.2)
     x = torch.randn(1, 6, 32)
-    draws = torch.cat([attention(x, x, x)[1] for _ in range(2000)]).detach()
-    sums = draws.sum(-1)
-    attention.eval()
-    weights = attention(x, x, x)[1].detach()
+    draws = dropped_weights(attention, x.expand(2000, -1, -1))
+    sums, weights = draws.sum(-1), attention.weights(x, x)
     gap = largest_difference(draws.mean(0), weights[0])
     low, high = sums.min().item(), sums.max().item()
     check("in training, rows sum to less and more than 1", low < 0.9 and high > 1.1,
@@ -373,10 +345,10 @@ def step_equals_pytorch():
     """The same as nn.MultiheadAttention
 
     With copied weights, in float64: outputs, weights, gradients, without and with masks. These are the
-    proofs that `--grade FILE` runs on a MultiHeadAttention of your own. `rotate` and `start` belong to
+    checks that `--grade FILE` runs on a MultiHeadAttention of your own. `rotate` and `start` belong to
     lesson 3, `cache` to lesson 6: until then, read past them.
     """
-    check_all(prove_multi_head_attention(MultiHeadAttention))
+    check_part(MultiHeadAttention, heads_checks, OURS)
 
 
 WORDS, RELATIONS = len(SENTENCE), ("previous word", "next word", "first word", "last word")
@@ -394,10 +366,10 @@ def train_relations(seed: int, steps: int = 500) -> tuple[MultiHeadAttention, fl
     """Four heads trained to bring every word the four contents, and their error on new sentences."""
     torch.manual_seed(seed)
     attention = MultiHeadAttention(64, 4)
-    optimizer = torch.optim.Adam(attention.parameters(), lr=0.02)
+    optimizer = torch.optim.Adam(attention.parameters(), lr=0.02, fused=True)
     for step in range(steps):
         sentences, wanted = relations_task(64)
-        loss = F.mse_loss(attention(sentences, sentences, sentences)[0][..., : 4 * CONTENT], wanted)
+        loss = F.mse_loss(attention(sentences, sentences, sentences)[..., : 4 * CONTENT], wanted)
         optimizer.zero_grad()
         loss.backward()
         optimizer.param_groups[0]["lr"] = 0.02 * (1 - step / steps)
@@ -412,7 +384,6 @@ def relation_patterns() -> Tensor:
     return torch.stack([own.roll(-1, 1), own.roll(1, 1), first, last])
 
 
-@shows()
 def step_what_heads_learn():
     """What heads learn
 
@@ -426,18 +397,36 @@ def step_what_heads_learn():
     for seed in (0, 1):
         attention, error = train_relations(seed)
         sentence, _ = relations_task(1)
-        weights = attention(sentence, sentence, sentence)[1][0].detach()  # (H, T, S)
+        weights = attention.weights(sentence, sentence)[0].detach()  # (H, T, S)
         mass = (weights[:, None] * relation_patterns()).sum(-1).mean(-1)  # (H, 4)
         rows += [(seed, head, *shares) for head, shares in enumerate(mass.tolist())]
-        drawn.append((seed, error, weights, mass))
+        drawn.append((weights, mass))
         check(f"seed {seed}: solved", error < 1e-3, f"squared error {error:.0e}")
-    first, second = (mass for _, _, _, mass in drawn)
+    first, second = (mass for _, mass in drawn)
     gap = min(largest_difference(first, second[list(order)]) for order in permutations(range(4)))
     check("the heads of the two share the work differently, in whatever order", gap > 0.1, f"{gap:.2f}")
-    figure = Picture("multi_head_attention.png", draw_heads(drawn))
+    figure = Picture("multi_head_attention.png", draw_heads(drawn, SENTENCE, RELATIONS),
+                     "Two trainings solve the same task, and share the work between the heads differently")
     return table("seed", "head", *RELATIONS, rows=rows), figure
 
 
+def move_weight(weights: Tensor, start: int, end: int) -> Tensor:
+    """The weights (B, H, T, S) with all that lay on key `start` added to key `end`."""
+    moved = weights.clone()
+    moved[..., start] = 0.0
+    moved[..., end] += weights[..., start]
+    return moved
+
+
+def output_with(
+    attention: MultiHeadAttention, weights: Tensor, x: Tensor
+) -> Tensor:
+    """The output (B, L, D) over x if the attention's weights were these."""
+    values = attention.split(attention.project_value(x))
+    return attention.project_output(attention.merge(weights @ values))
+
+
+@shows(move_weight, output_with)
 def step_where_not_why():
     """Where it looked, not why
 
@@ -448,200 +437,46 @@ def step_where_not_why():
     attention, _ = train_relations(seed=0)
     sentence, _ = relations_task(1)
     sentence[:, 4] = sentence[:, 0]
-    values = attention.split(attention.project_value(sentence))
-    output, weights = attention(sentence, sentence, sentence)
-    moved = weights.clone()
-    moved[..., 0], moved[..., 4] = 0.0, weights[..., 0] + weights[..., 4]
-    same = attention.project_output(attention.merge(moved @ values))
-    apart, gap = (
-        largest_difference(weights, moved),
-        largest_difference(output, same),
-    )
+    weights = attention.weights(sentence, sentence)
+    moved = move_weight(weights, start=0, end=4)
+    output = attention(sentence, sentence, sentence)
+    gap = largest_difference(output, output_with(attention, moved, sentence))
+    apart = largest_difference(weights, moved)
     check("two patterns that differ", apart > 0.4, f"by up to {apart:.2f}")
     check("… give the same output", gap < 1e-5, f"largest difference {gap:.0e}")
 
 
-@shows()
 def step_broken_on_purpose():
     """Broken on purpose
 
     Six mistakes that raise no error and return the right shapes. Each gets the weights of one and the same
-    nn.MultiheadAttention; the table shows the first numbers of its output under a causal mask. The
-    statement that it fails is what to test first in your own.
+    nn.MultiheadAttention; the first table shows the first numbers of its output under a causal mask, the
+    second the check that it fails: what to test first in your own.
     """
     (x,) = random_tensors((1, 4, 12))
     theirs = nn.MultiheadAttention(12, 3, batch_first=True).double()
+    mistakes = {name: mistake.implementation for name, mistake in heads_checks.mistakes(OURS).items()}
     rows = []
-    for text, kind in {"right": MultiHeadAttention, **MISTAKES}.items():
-        output, _ = copy_attention(kind(12, 3).double(), theirs)(x, x, x, causal_mask(4))
-        rows.append((text.partition(":")[0], numbers(output[0, 3, :4].tolist())))
-    for kind in MISTAKES.values():
-        statement = "… and with a causal" if kind is WithReversedMask else "With the same weights"
-        check_caught(kind.__name__, prove_multi_head_attention(kind), statement)
-    return table("mistake", "output of the last token", rows=rows)
+    for name, kind in {"right": MultiHeadAttention, **mistakes}.items():
+        output = copy_attention(kind(12, 3).double(), theirs)(x, x, x, causal_mask(4))
+        rows.append((name, numbers(output[0, 3, :4].tolist())))
+    outputs = table("mistake", "output of the last token", rows=rows)
+    return outputs, check_mistakes(OURS, heads_checks)
 
 
 def step_what_next():
     """What now?
 
-    Read: MultiHeadAttention from top to bottom; `rotary` belongs to lesson 3 and `cache` to lesson 6.
+    Read: MultiHeadAttention from top to bottom; `rotary` belongs to lesson 3 and `cache` to lesson 6. Then
+    checks/heads.py, which says what has to hold of it.
 
     Change: (1) CONTENT to 12: two heads of 16 still fetch both contents in step 1. (2) In step_one_average
     train_to_fetch(1, seed, 3000) for one head: ten times the steps, and it stays near 0.5. (3) In forward,
-    return self.merge(heads) without the last projection: ✗, and the proofs say what is missing.
+    return self.merge(heads) without the last projection: ✗, and the checks say what is missing.
 
     Write it yourself: --template my_heads.py, then --grade my_heads.py.
     Next: python 03_positional_encoding.py.
     """
-
-
-# ------------------------------------------------------------------ the proofs
-
-
-def copy_attention(ours: nn.Module, theirs: nn.MultiheadAttention) -> nn.Module:
-    """`ours` with the weights of `theirs`."""
-    weights, biases = theirs.in_proj_weight.chunk(3), theirs.in_proj_bias.chunk(3)
-    projections = ours.project_query, ours.project_key, ours.project_value
-    with torch.no_grad():
-        for projection, weight, bias in zip(projections, weights, biases, strict=True):
-            projection.weight.copy_(weight)
-            projection.bias.copy_(bias)
-    ours.project_output.load_state_dict(theirs.out_proj.state_dict())
-    return ours
-
-
-def prove_multi_head_attention(implementation) -> list[Proof]:
-    """What holds for every MultiHeadAttention(d_model, n_heads) with the four projections' names."""
-    query, memory = random_tensors((2, 5, 12), (2, 7, 12))
-    tokens = torch.tensor([[3, 4, 5, 6, 7, 8, 9], [3, 4, 5, 6, 0, 0, 0]])
-    padding = padding_mask(tokens)
-    causal = causal_mask(5)
-    both = causal & padding[..., :5]
-    torch.manual_seed(0)
-    theirs = nn.MultiheadAttention(12, 3, batch_first=True).double()
-    nn.init.normal_(theirs.in_proj_bias)
-    nn.init.normal_(theirs.out_proj.bias)
-
-    def build(kind):
-        return copy_attention(kind(12, 3).double(), theirs)
-
-    def run_theirs(key, mask, theirs=theirs):
-        """PyTorch's output and weights. Its masks mean the reverse, and it wants (B·H, T, S)."""
-        if mask is not None:
-            mask = ~mask.expand(2, 3, 5, key.shape[1]).flatten(0, 1)
-        return theirs(query, key, key, attn_mask=mask, average_attn_weights=False)
-
-    def compare(key, mask, part=0):
-        """Output (part 0) or weights (part 1) against PyTorch's, known mistakes diagnosed."""
-        expected = run_theirs(key, mask)[part]
-        wrong = {text: build(kind)(query, key, key, mask)[part] for text, kind in MISTAKES.items()}
-        return agree(build(implementation)(query, key, key, mask)[part], expected, 1e-10, wrong)
-
-    def self_attention():
-        """With the same weights it equals nn.MultiheadAttention in self-attention."""
-        return compare(query, None)
-
-    def cross_attention():
-        """… and in cross-attention, with a padding mask."""
-        return compare(memory, padding)
-
-    def causal_attention():
-        """… and with a causal and a padding mask together."""
-        return compare(query, both)
-
-    def weights():
-        """The weights of every head equal PyTorch's, (B, H, T, S)."""
-        return compare(query, both, part=1)
-
-    def all_gradients():
-        """The gradients of every parameter equal PyTorch's."""
-        ours, reference = build(implementation), deepcopy(theirs)
-        ours(query, query, query, both)[0].sin().sum().backward()
-        run_theirs(query, both, reference)[0].sin().sum().backward()
-        return gradients_agree(ours, reference, copy_attention)
-
-    def input_gradient():
-        """The gradient of the input equals PyTorch's."""
-        ours, x = build(implementation), query.clone().requires_grad_()
-        found = gradients(ours(x, x, x, both)[0].sin().sum(), [x])
-        mask = ~both.expand(2, 3, 5, 5).flatten(0, 1)
-        return agree(found, gradients(theirs(x, x, x, attn_mask=mask)[0].sin().sum(), [x]))
-
-    def drops_weights_in_training():
-        """dropout=0.5 sets about half of the weights to 0 in training, and none in eval mode."""
-        attention, (x,) = implementation(12, 3, dropout=0.5), random_tensors((4, 9, 12))
-        attention = attention.double()
-        shares = [(attention.train(mode)(x, x, x)[1] == 0).double().mean().item() for mode in (True, False)]
-        return Finding(0.4 < shares[0] < 0.6 and shares[1] == 0, f"{shares[0]:.0%} and {shares[1]:.0%}",
-                       "pass `dropout` on to lesson 1's attention only while self.training")
-
-    def refuses_uneven_heads():
-        """A d_model that does not split into the heads is refused with a ValueError."""
-        return refused(lambda: implementation(30, 4), 30, 4)
-
-    return prove(
-        self_attention,
-        cross_attention,
-        causal_attention,
-        weights,
-        all_gradients,
-        input_gradient,
-        drops_weights_in_training,
-        refuses_uneven_heads,
-    )
-
-
-GRADED = {"MultiHeadAttention": prove_multi_head_attention}
-
-
-# ------------------------------------------------------------------ the figures
-
-
-def draw_fetching(one: MultiHeadAttention, two: MultiHeadAttention):
-    """The weights of both layers, for queries that want items 0 and 1, 1 and 2, … 5 and 0."""
-    first = torch.arange(ITEMS)
-    query = naming(torch.stack([first, (first + 1) % ITEMS], dim=1))
-    items = fetching_task(ITEMS)[1]
-    panels = [one(query, items, items)[1][:, 0, 0]]
-    panels += two(query, items, items)[1][:, :, 0].unbind(1)
-    names = [f"{i} and {(i + 1) % ITEMS}" for i in range(ITEMS)]
-    titles = "One head: torn between both", "Two heads, the first", "Two heads, the second"
-    figure, axes = canvas(columns=3, width=11, height=4)
-    for panel, weights, title in zip(axes, panels, titles):
-        heatmap(panel, weights, names, range(ITEMS), title, numbers=True)
-        panel.set_xlabel("item looked at")
-    axes[0].set_ylabel("items wanted")
-    return figure
-
-
-def draw_split(tokens: Tensor, right: Tensor, wrong: Tensor):
-    """Every number as a cell in the colour of its token, labelled with token and head."""
-    import seaborn
-
-    figure, axes = canvas(columns=3, width=10, height=3.2)
-    layouts = tokens, right.flatten(0, 1), wrong.flatten(0, 1)
-    titles = "x: one row a token", "view, transpose: each head sees all", "view alone: tokens mixed"
-    for panel, places, title in zip(axes, layouts, titles, strict=True):
-        token, head = places // 4, places % 4 // 2
-        text = [[f"t{t}h{h}" for t, h in zip(*row)] for row in zip(token.tolist(), head.tolist())]
-        seaborn.heatmap(token, annot=text, fmt="", cmap=seaborn.color_palette("colorblind", 3),
-                        cbar=False, ax=panel, linewidths=1, xticklabels=False)
-        labels = [f"head {row // 3}" for row in range(6)] if len(places) == 6 else range(3)
-        panel.set_yticks([row + 0.5 for row in range(len(places))], labels, rotation=0)
-        panel.set_title(title)
-    axes[0].set_ylabel("token")
-    return figure
-
-
-def draw_heads(drawn):
-    figure, axes = canvas(rows=2, columns=4, width=12, height=6.8)
-    for line, (seed, _, weights, mass) in zip(axes, drawn, strict=True):
-        for head, panel in enumerate(line):
-            share, relation = mass[head].max(0)
-            title = f"seed {seed}, head {head}: {share:.0%} {RELATIONS[relation]}"
-            heatmap(panel, weights[head], SENTENCE, SENTENCE, title)
-    figure.suptitle("Two trainings solve the same task, and share the work between the heads differently")
-    return figure
 
 
 def main():

@@ -12,34 +12,35 @@ counts. Lessons 1 and 2 built the attention used here; lesson 4 puts a block aro
 """
 
 import math
+import sys
 from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from checks.positions import (
+    embedding_checks,
+    learned_checks,
+    rotary_checks,
+    sinusoidal_checks,
+    tokenizer_checks,
+)
 from common import (
-    Finding,
     Picture,
-    Proof,
-    agree,
-    canvas,
     check,
-    check_all,
-    check_caught,
-    gradients,
-    largest_difference,
+    check_mistakes,
+    check_part,
     lesson,
     lesson_parser,
     narrate,
     numbers,
-    prove,
-    random_tensors,
-    refused,
     shape,
     shows,
     table,
 )
+from course.checking import largest_difference, random_tensors
+from figures.positions import draw_distance, draw_longer, draw_wavelengths, draw_waves
 
 causal_mask = lesson("01_attention_mechanism").causal_mask
 MultiHeadAttention = lesson("02_multi_head_attention").MultiHeadAttention
@@ -59,7 +60,7 @@ PAD, BOS, EOS = SPECIALS = 0, 1, 2  # filling, begin and end of a sequence; symb
 SENTENCE = "the cat sat on the mat"
 
 
-# ------------------------------------------------------------------ the components
+# ------------------------------------------------------------------ the parts
 
 
 class Tokenizer:
@@ -198,69 +199,14 @@ class RotaryPositionalEncoding(nn.Module):
         return torch.stack(turned, dim=-1).flatten(-2)
 
 
-# ------------------------------------------------------------------ broken on purpose
-
-
-class CosineExponentOffByOne(SinusoidalPositionalEncoding):
-    """Broken on purpose: the cosine's exponent is 2i + 1, its own column, not that of its sine."""
-
-    def __init__(self, d_model: int, max_len: int = 512):
-        super().__init__(d_model, max_len)
-        columns = torch.arange(1, d_model, 2) / d_model
-        self.table[:, 1::2] = torch.cos(torch.arange(max_len)[:, None] * 10000.0**-columns)
-
-
-class HalvesInsteadOfPairs(SinusoidalPositionalEncoding):
-    """Not the paper's text: all sines first, then all cosines (as its authors' code did)."""
-
-    def __init__(self, d_model: int, max_len: int = 512):
-        super().__init__(d_model, max_len)
-        self.table.copy_(torch.cat([self.table[:, 0::2], self.table[:, 1::2]], dim=1))
-
-
-class StartIgnored(SinusoidalPositionalEncoding):
-    """Broken on purpose: every decoded token gets position 0."""
-
-    def forward(self, x: Tensor, start: int = 0) -> Tensor:
-        return super().forward(x, 0)
-
-
-class RotaryInHalves(RotaryPositionalEncoding):
-    """Not the paper's text: number i is paired with number i + d_k / 2 (as in GPT-NeoX)."""
-
-    def forward(self, x: Tensor, start: int = 0) -> Tensor:
-        half = x.shape[-1] // 2
-        pairs = torch.stack([x[..., :half], x[..., half:]], dim=-1).flatten(-2)
-        turned = super().forward(pairs, start)
-        return torch.cat([turned[..., 0::2], turned[..., 1::2]], dim=-1)
-
-
-class RotaryStartIgnored(RotaryPositionalEncoding):
-    """Broken on purpose: every decoded token is turned as if at position 0."""
-
-    def forward(self, x: Tensor, start: int = 0) -> Tensor:
-        return super().forward(x, 0)
-
-
-class EmbeddingNotScaled(TokenEmbedding):
-    """Broken on purpose: the token vectors are not multiplied by √d_model."""
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        return F.embedding(tokens, self.weight)
-
-
-SINUSOIDAL_MISTAKES = {
-    "the cosine must have the frequency of the sine beside it: the exponent is 2i/d_model in both": (
-        CosineExponentOffByOne
-    ),
-    "sines and cosines are in two halves; section 3.5 puts them side by side": HalvesInsteadOfPairs,
-    "start is ignored: while decoding, every token would get position 0": StartIgnored,
+GRADED = {
+    "Tokenizer": tokenizer_checks,
+    "TokenEmbedding": embedding_checks,
+    "SinusoidalPositionalEncoding": sinusoidal_checks,
+    "LearnedPositionalEncoding": learned_checks,
+    "RotaryPositionalEncoding": rotary_checks,
 }
-ROTARY_MISTAKES = {
-    "number i is paired with i + d_k/2; pair neighbours, 2i with 2i + 1": RotaryInHalves,
-    "start is ignored: while decoding, every token would be at position 0": RotaryStartIgnored,
-}
-EMBEDDING_MISTAKES = {"the vectors aren't multiplied by √d_model": EmbeddingNotScaled}
+OURS = sys.modules[__name__]  # of whose parts the checks make the classic mistakes
 
 
 # ------------------------------------------------------------------ the steps
@@ -287,7 +233,8 @@ def step_text_to_vectors():
     check("one-hot: all words equally far apart, embedding: not",
           alike.std() < 1e-12 and unlike.std() > 0.01,
           f"{alike.min():.2f}; {unlike.min():.2f} to {unlike.max():.2f}")
-    check_all(prove_tokenizer(Tokenizer) + prove_embedding(TokenEmbedding))
+    check_part(Tokenizer, tokenizer_checks, OURS)
+    check_part(TokenEmbedding, embedding_checks, OURS)
     return table("stage", "shape", "the first word", rows=[
         ("tokens", "6", SENTENCE.split()[0]),
         ("ids", shape(ids), ids[0, 0].item()),
@@ -297,7 +244,6 @@ def step_text_to_vectors():
     ])
 
 
-@shows()
 def step_no_order():
     """Without positions there is no order
 
@@ -309,8 +255,8 @@ def step_no_order():
     (x,) = random_tensors((1, 6, 16))
     attention = MultiHeadAttention(16, 4).double()
     shuffled = torch.randperm(6)
-    before = attention(x, x, x)[0][:, shuffled]
-    after = attention(*[x[:, shuffled]] * 3)[0]
+    before = attention(x, x, x)[:, shuffled]
+    after = attention(*[x[:, shuffled]] * 3)
     gap = largest_difference(before, after)
     check(
         "shuffled in, shuffled out",
@@ -318,21 +264,21 @@ def step_no_order():
         f"largest difference {gap:.0e}",
     )
     mask = causal_mask(6)
-    before = attention(x, x, x, mask)[0][:, shuffled]
-    after = attention(*[x[:, shuffled]] * 3, mask)[0]
+    before = attention(x, x, x, mask)[:, shuffled]
+    after = attention(*[x[:, shuffled]] * 3, mask)
     check(
         "with a causal mask the order matters",
         largest_difference(before, after) > 1e-3,
     )
     swapped = x[:, [1, 0, 2, 3, 4, 5]]
-    last, same = (attention(v, v, v, mask)[0][:, -1] for v in (x, swapped))
+    last, same = (attention(v, v, v, mask)[:, -1] for v in (x, swapped))
     check(
         "… but not the order of the words before",
         largest_difference(last, same) < 1e-12,
     )
-    first, second = (attention(v, v, v, mask)[0] for v in (x, swapped))
+    first, second = (attention(v, v, v, mask) for v in (x, swapped))
     last, other = (
-        attention(v, v, v, mask)[0][:, -1] for v in (first, second)
+        attention(v, v, v, mask)[:, -1] for v in (first, second)
     )
     gap = largest_difference(last, other)
     check("… unless a second layer follows", gap > 1e-4, f"difference {gap:.0e}")
@@ -346,7 +292,7 @@ def step_the_formula():
     flips at every step, the one before at every second, … The waves are a smooth version of that. Pair i
     turns with frequency 10000^(−2i/d_model), like the hands of a clock: sine and cosine together say where
     the hand stands. Fast hands repeat and slow ones hardly move; together, no two positions look alike.
-    `start` in the proofs below is the position of the first token, for when a text is written on.
+    `start` in the checks is the position of the first token, for when a text is written on.
     """
     table_of_waves = sinusoids(512, 64)
     frequencies = angles(2, 64)[1]
@@ -359,9 +305,13 @@ def step_the_formula():
     check("the last nears 10000 · 2π as d_model grows: 64, 256, 1024",
           wider == sorted(wider) and 0.97 < wider[-1] < 1, numbers(wider))
     check("all 512 positions differ", apart > 0.5, f"closest pair {apart:.2f} apart")
-    check_all(prove_sinusoidal(SinusoidalPositionalEncoding))
-    return [Picture("positional_encoding_heatmap.png", draw_waves(table_of_waves[:50])),
-            Picture("positional_encoding_wavelengths.png", draw_wavelengths(wavelengths))]
+    check_part(SinusoidalPositionalEncoding, sinusoidal_checks, OURS)
+    return [
+        Picture("positional_encoding_heatmap.png", draw_waves(table_of_waves[:50]),
+                "Each position has its own pattern: fast waves on the left, slow on the right"),
+        Picture("positional_encoding_wavelengths.png", draw_wavelengths(wavelengths, table_of_waves[:100]),
+                "From pair to pair the waves get longer, from 2π towards 10000 · 2π positions"),
+    ]
 
 
 def rotation(offset: int, d_model: int) -> Tensor:
@@ -393,7 +343,8 @@ def step_relative_position():
     around = products[100]  # k = −100 … 99
     check("… largest at k = 0", around.argmax() == 100)
     check("… the same to both sides", largest_difference(around[1:100], around[101:].flip(0)) < 1e-12)
-    return Picture("positional_encoding_distance.png", draw_distance(around))
+    return Picture("positional_encoding_distance.png", draw_distance(around),
+                   "PE(p) · PE(p + k) peaks at k = 0 and is the same to both sides")
 
 
 INITIALISATIONS = {
@@ -408,7 +359,7 @@ def read_off(weight: Tensor, scale: float, what: str, steps: int = 100) -> float
     vocab_size, d_model = weight.shape
     waves = sinusoids(16, d_model).float()
     readout = nn.Linear(d_model, vocab_size if what == "token" else 16)
-    optimizer = torch.optim.Adam(readout.parameters(), lr=3e-3)
+    optimizer = torch.optim.Adam(readout.parameters(), lr=3e-3, fused=True)
 
     def answers(batch: int) -> tuple[Tensor, Tensor]:
         tokens = torch.randint(vocab_size, (batch, 16))
@@ -425,7 +376,6 @@ def read_off(weight: Tensor, scale: float, what: str, steps: int = 100) -> float
     return (logits.argmax(-1) == wanted).float().mean().item()
 
 
-@shows()
 def step_how_big():
     """How big? Why × √d_model
 
@@ -477,7 +427,7 @@ def step_learned_positions():
     A table has an end, though: position 512 of a table of 512 doesn't exist, and an error that says so
     is better than a wrong vector. Ours says the same for the waves' table.
     """
-    check_all(prove_learned(LearnedPositionalEncoding))
+    check_part(LearnedPositionalEncoding, learned_checks, OURS)
     lines = []
     for kind in (LearnedPositionalEncoding, SinusoidalPositionalEncoding):
         try:
@@ -506,7 +456,7 @@ def step_rotary():
     gap = max(abs(row[3] - rows[0][3]) for row in rows[:3])
     check("rotary: offset 2 gives one score everywhere", gap < 1e-4, f"{gap:.0e}")
     check("added: it does not", abs(rows[0][4] - rows[1][4]) > 0.01)
-    check_all(prove_rotary(RotaryPositionalEncoding))
+    check_part(RotaryPositionalEncoding, rotary_checks, OURS)
     return table("query at", "key at", "offset", "rotary score", "added: score", rows=rows)
 
 
@@ -523,7 +473,7 @@ class OneLayer(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         x = self.positions(self.embedding(tokens))
-        x = x + self.attention(x, x, x, causal_mask(tokens.shape[1]))[0]
+        x = x + self.attention(x, x, x, causal_mask(tokens.shape[1]))
         return self.embedding.logits(x)
 
 
@@ -540,7 +490,7 @@ def two_back(batch: int, length: int) -> tuple[Tensor, Tensor]:
 def train_two_back(scheme: str, steps: int = 500) -> list[float]:
     """Train on lengths 4 to 16; the accuracy at each of 64 positions on sequences of length 64."""
     model = OneLayer(scheme)
-    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3, fused=True)
     for _ in range(steps):
         tokens, wanted = two_back(64, int(torch.randint(4, TRAINED_LENGTH + 1, ())))
         loss = F.cross_entropy(model(tokens)[:, 2:].flatten(0, 1), wanted[:, 2:].flatten())
@@ -576,11 +526,11 @@ def step_longer_than_seen():
           min(seen[scheme] for scheme in SCHEMES[1:]) > 0.95)
     beyond = {scheme: sum(c[end:]) for scheme, c in curves.items()}
     check("beyond them rotary is best", max(beyond, key=beyond.get) == "rotary")
-    figure = Picture("positional_encoding_longer.png", draw_longer(curves))
+    figure = Picture("positional_encoding_longer.png", draw_longer(curves, TRAINED_LENGTH),
+                     "Past the trained lengths all get worse; on the whole rotary stays best")
     return table("positions", *(f"{a + 1} to {b}" for a, b in parts), rows=rows), figure
 
 
-@shows()
 def step_compared():
     """Absolute and relative, side by side
 
@@ -600,7 +550,10 @@ def step_compared():
     ])
 
 
-@shows(CosineExponentOffByOne, StartIgnored)
+BROKEN = {name: mistake.implementation for name, mistake in sinusoidal_checks.mistakes(OURS).items()}
+
+
+@shows(BROKEN["cosine's own exponent"], BROKEN["start ignored"])
 def step_broken_on_purpose():
     """Broken on purpose
 
@@ -609,24 +562,22 @@ def step_broken_on_purpose():
     where it is gives every new token position 0. In training, where all positions come at once, nothing
     is wrong; token by token, everything is.
     """
-    for name, kind in (("right", SinusoidalPositionalEncoding), ("broken", CosineExponentOffByOne)):
+    for name, kind in (("right", SinusoidalPositionalEncoding), ("broken", BROKEN["cosine's own exponent"])):
         lengths = kind(64, 200).table.norm(dim=1)
         spread = (lengths.max() - lengths.min()).item()
         check(f"{name}: the vectors of 200 positions are {'equally' if name == 'right' else 'not equally'} "
               "long", (spread < 1e-4) == (name == "right"), f"spread {spread:.1e}")
     x = torch.randn(1, 6, 16)
     rows = []
-    for name, kind in (("right", SinusoidalPositionalEncoding), ("start ignored", StartIgnored)):
+    for name, kind in (("right", SinusoidalPositionalEncoding), ("start ignored", BROKEN["start ignored"])):
         encoding = kind(16)
         whole = largest_difference(encoding(x), SinusoidalPositionalEncoding(16)(x))
         single = torch.cat([encoding(x[:, [p]], start=p) for p in range(6)], dim=1)
         rows.append((name, whole, largest_difference(single, SinusoidalPositionalEncoding(16)(x))))
     check("start ignored: right at once, wrong token by token", rows[1][1] == 0 and rows[1][2] > 1)
-    check_caught("CosineExponentOffByOne", prove_sinusoidal(CosineExponentOffByOne), "Every number")
-    check_caught("StartIgnored", prove_sinusoidal(StartIgnored), "With start = 7")
-    check_caught("RotaryStartIgnored", prove_rotary(RotaryStartIgnored), "With start = 7")
-    check_caught("EmbeddingNotScaled", prove_embedding(EmbeddingNotScaled), "It equals one-hot")
-    return table("error of the positions", "all at once", "token by token", rows=rows)
+    errors = table("error of the positions", "all at once", "token by token", rows=rows)
+    parts = sinusoidal_checks, rotary_checks, embedding_checks
+    return errors, check_mistakes(OURS, *parts)
 
 
 def step_what_next():
@@ -643,269 +594,6 @@ def step_what_next():
     Write it yourself: --template my_positions.py, then --grade my_positions.py.
     Next: python 04_transformer_block.py.
     """
-
-
-# ------------------------------------------------------------------ the proofs
-
-
-def prove_tokenizer(implementation) -> list[Proof]:
-    """What holds for every Tokenizer(texts, level="word")."""
-    texts = ["the cat sat on the mat", "a  cat, twice", ""]
-
-    def round_trips_words():
-        """Words: decode(encode(text)) is the text, double spaces included."""
-        tokenizer = implementation(texts)
-        wrong = [text for text in texts if tokenizer.decode(tokenizer.encode(text)) != text]
-        return Finding(not wrong, f"{len(texts) - len(wrong)} of {len(texts)} texts",
-                       f"changed: {wrong}; split at single spaces")
-
-    def round_trips_characters():
-        """Characters: the same."""
-        tokenizer = implementation(texts, "character")
-        wrong = [text for text in texts if tokenizer.decode(tokenizer.encode(text)) != text]
-        return Finding(not wrong, f"{len(texts) - len(wrong)} of {len(texts)} texts")
-
-    def ids_start_after_the_specials():
-        """Ids are 3, 4, … in the order of appearance; 0, 1, 2 stay free and decode to nothing."""
-        tokenizer = implementation([SENTENCE])
-        found = [*tokenizer.encode("the cat the"), len(tokenizer)]
-        silent = tokenizer.decode([BOS, 3, EOS, PAD]) == "the"
-        return Finding(found == [3, 4, 3, 8] and silent, f"ids {found[:3]}, {found[3]} in all")
-
-    def refuses_unknown_tokens():
-        """An unknown word is a ValueError that names it."""
-        return refused(lambda: implementation([SENTENCE]).encode("the dog"), "dog")
-
-    return prove(
-        round_trips_words,
-        round_trips_characters,
-        ids_start_after_the_specials,
-        refuses_unknown_tokens,
-    )
-
-
-def prove_embedding(implementation) -> list[Proof]:
-    """What holds for every TokenEmbedding(vocab_size, d_model) with a parameter `weight`."""
-    tokens = torch.tensor([[3, 1, 4], [1, 5, 3]])
-
-    def is_a_scaled_lookup():
-        """It equals one-hot · weight · √d_model."""
-        embedding = implementation(7, 16).double()
-        expected = F.one_hot(tokens, 7).double() @ embedding.weight * 4
-        wrong = {}
-        for text, kind in EMBEDDING_MISTAKES.items():
-            wrong[text] = kind.forward(embedding, tokens)
-        return agree(embedding(tokens), expected, 1e-12, wrong)
-
-    def has_tied_logits():
-        """logits(x) is x · weightᵀ, from the same parameter."""
-        embedding = implementation(7, 16).double()
-        (x,) = random_tensors((2, 3, 16))
-        return agree(embedding.logits(x), x @ embedding.weight.T, 1e-12)
-
-    def starts_at_the_right_size():
-        """The weight starts with standard deviation d_model^−0.5."""
-        std = implementation(4000, 64).weight.std().item()
-        return Finding(abs(std * 8 - 1) < 0.02, f"{std:.4f}, expected 0.1250")
-
-    def learns():
-        """The gradient of the weight equals that of nn.functional.embedding."""
-        embedding = implementation(7, 16).double()
-        found = gradients(embedding(tokens).sin().sum(), [embedding.weight])
-        expected = F.embedding(tokens, embedding.weight) * 4
-        return agree(found, gradients(expected.sin().sum(), [embedding.weight]))
-
-    return prove(is_a_scaled_lookup, has_tied_logits, starts_at_the_right_size, learns)
-
-
-def prove_sinusoidal(implementation) -> list[Proof]:
-    """What holds for every SinusoidalPositionalEncoding(d_model, max_len)."""
-
-    def table_of(kind, start=0):
-        return kind(8, 40)(torch.zeros(1, 20, 8), start)[0]
-
-    def formula(position: int, column: int) -> float:
-        """Section 3.5, one number at a time."""
-        angle = position / 10000 ** ((column - column % 2) / 8)
-        return math.cos(angle) if column % 2 else math.sin(angle)
-
-    def expect(start):
-        rows = [[formula(p, c) for c in range(8)] for p in range(start, start + 20)]
-        wrong = {text: table_of(kind, start) for text, kind in SINUSOIDAL_MISTAKES.items()}
-        return agree(table_of(implementation, start), torch.tensor(rows), 1e-6, wrong)
-
-    def follows_the_formula():
-        """Every number is that of section 3.5."""
-        return expect(0)
-
-    def honours_start():
-        """With start = 7 the first token is at position 7."""
-        return expect(7)
-
-    def is_added():
-        """It is added to what comes in."""
-        (x,) = random_tensors((2, 20, 8))
-        encoding = implementation(8, 40)
-        return agree(encoding(x.float()) - encoding(torch.zeros(1, 20, 8)), x.float(), 1e-6)
-
-    def refuses_positions_past_the_end():
-        """Past max_len it is a ValueError that names both numbers."""
-        return refused(lambda: implementation(8, 40)(torch.zeros(1, 1, 8), 43), 43, 40)
-
-    def refuses_odd_widths():
-        """An odd d_model is a ValueError that names it."""
-        return refused(lambda: implementation(7, 40), 7)
-
-    return prove(
-        follows_the_formula,
-        honours_start,
-        is_added,
-        refuses_positions_past_the_end,
-        refuses_odd_widths,
-    )
-
-
-def prove_learned(implementation) -> list[Proof]:
-    """What holds for every LearnedPositionalEncoding(d_model, max_len)."""
-
-    def adds_one_vector_a_position():
-        """What is added depends on the position alone, also from start on."""
-        encoding = implementation(8, 40)
-        first, second = random_tensors((1, 20, 8), (1, 20, 8))
-        whole = encoding(first.float()) - first.float()
-        part = encoding(second[:, :5].float(), 7) - second[:, :5].float()
-        return agree(part, whole[:, 7:12], 1e-6)
-
-    def tells_positions_apart():
-        """No two positions start with the same vector."""
-        vectors = implementation(8, 40)(torch.zeros(1, 40, 8))[0]
-        distinct = len(vectors.unique(dim=0))
-        return Finding(distinct == 40, f"{distinct} different vectors of 40", "start from random numbers")
-
-    def is_a_parameter():
-        """Every used position receives a gradient, and no other."""
-        encoding = implementation(8, 40)
-        encoding(torch.zeros(1, 5, 8), 3).sum().backward()
-        (table,) = encoding.parameters()
-        used = table.grad.abs().sum(-1).nonzero().flatten().tolist()
-        return Finding(used == [3, 4, 5, 6, 7], f"positions {used}")
-
-    def refuses_positions_past_the_end():
-        """Past max_len it is a ValueError that names both numbers."""
-        return refused(lambda: implementation(8, 40)(torch.zeros(1, 1, 8), 43), 43, 40)
-
-    return prove(adds_one_vector_a_position, tells_positions_apart, is_a_parameter,
-                 refuses_positions_past_the_end)
-
-
-def prove_rotary(implementation) -> list[Proof]:
-    """What holds for every RotaryPositionalEncoding(d_k, max_len)."""
-    query, key = (x.float() for x in random_tensors((1, 1, 20, 8), (1, 1, 20, 8)))
-
-    def turns_pairs():
-        """Seen as complex numbers, pair j at position p is multiplied by e^(i·p·f_j)."""
-        pairs = torch.view_as_complex(query.double().unflatten(-1, (4, 2)))
-        turned = torch.view_as_real(pairs * torch.exp(1j * angles(20, 8))).flatten(-2)
-        wrong = {text: kind(8, 40)(query) for text, kind in ROTARY_MISTAKES.items()}
-        return agree(implementation(8, 40)(query), turned.float(), 1e-5, wrong)
-
-    def keeps_the_length():
-        """Rotation changes no vector's length."""
-        turned = implementation(8, 40)(query)
-        return agree(turned.norm(dim=-1), query.norm(dim=-1), 1e-5)
-
-    def sees_offsets_only():
-        """The scores depend on the offset alone: 9 positions later they are the same."""
-        rotary = implementation(8, 40)
-        now = rotary(query) @ rotary(key).mT
-        later = rotary(query, 9) @ rotary(key, 9).mT
-        same_place = query @ key.mT
-        finding = agree(later, now, 1e-4)
-        if finding.holds and largest_difference(now, same_place) < 1e-4:
-            return Finding(False, "the scores don't change with the offset either")
-        return finding
-
-    def honours_start():
-        """With start = 7 the first token is at position 7."""
-        rotary = implementation(8, 40)
-        wrong = {text: kind(8, 40)(query[:, :, 7:], 7) for text, kind in ROTARY_MISTAKES.items()}
-        return agree(rotary(query[:, :, 7:], 7), rotary(query)[:, :, 7:], 1e-6, wrong)
-
-    def refuses_positions_past_the_end():
-        """Past max_len it is a ValueError that names both numbers."""
-        return refused(lambda: implementation(8, 40)(query[:, :, :1], 43), 43, 40)
-
-    def refuses_odd_widths():
-        """An odd d_k is a ValueError that names it."""
-        return refused(lambda: implementation(7, 40), 7)
-
-    return prove(
-        turns_pairs,
-        keeps_the_length,
-        sees_offsets_only,
-        honours_start,
-        refuses_positions_past_the_end,
-        refuses_odd_widths,
-    )
-
-
-GRADED = {
-    "Tokenizer": prove_tokenizer,
-    "TokenEmbedding": prove_embedding,
-    "SinusoidalPositionalEncoding": prove_sinusoidal,
-    "LearnedPositionalEncoding": prove_learned,
-    "RotaryPositionalEncoding": prove_rotary,
-}
-
-
-# ------------------------------------------------------------------ the figures
-
-
-def draw_waves(waves: Tensor):
-    figure, axes = canvas(width=9, height=4.6)
-    image = axes.imshow(waves, cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto", interpolation="none")
-    axes.set(title="Each position has its own pattern: fast waves on the left, slow on the right",
-             xlabel="dimension (sine and cosine in pairs)", ylabel="position")
-    axes.grid(False)
-    figure.colorbar(image, ticks=[-1, 0, 1])
-    return figure
-
-
-def draw_wavelengths(wavelengths: Tensor):
-    figure, axes = canvas(columns=2, width=10, height=3.6)
-    axes[0].semilogy(wavelengths, marker="o", markersize=3)
-    for value, name in (2 * math.pi, "2π"), (10000 * 2 * math.pi, "10000 · 2π"):
-        axes[0].axhline(value, linestyle="--", color="gray")
-        axes[0].annotate(name, (24, value), xytext=(0, 4), textcoords="offset points")
-    axes[0].set(ylim=(3, 200_000), title="Wavelengths grow from 2π towards 10000 · 2π", xlabel="pair i",
-                ylabel="positions a turn")
-    waves = sinusoids(100, 64)
-    for pair in (0, 4, 8, 12):
-        axes[1].plot(waves[:, 2 * pair], label=f"pair {pair}: {wavelengths[pair]:.0f} positions")
-    axes[1].set(title="The sines of four pairs", xlabel="position", ylim=(-1.05, 1.75))
-    axes[1].legend(loc="upper center", ncols=2)
-    return figure
-
-
-def draw_distance(products: Tensor):
-    figure, axes = canvas(width=8, height=3.4)
-    axes.plot(range(-100, 100), products)
-    axes.set(title="PE(p) · PE(p + k) peaks at k = 0 and is the same to both sides", xlabel="k",
-             ylabel="dot product")
-    return figure
-
-
-def draw_longer(curves: dict[str, list[float]]):
-    figure, axes = canvas(width=8, height=3.8)
-    for scheme, curve in curves.items():
-        axes.plot(range(3, 65), curve[2:], label=scheme)
-    axes.axvspan(3, TRAINED_LENGTH, color="gray", alpha=0.15)
-    axes.annotate("trained", (4, 0.02))
-    axes.set(ylim=(0, 1.03),
-             title="Past the trained lengths all get worse; on the whole rotary stays best",
-             xlabel="position", ylabel="accuracy")
-    axes.legend()
-    return figure
 
 
 def main():

@@ -9,65 +9,68 @@ while learning, is told all tokens before the one it has to guess (teacher forci
 Token embedding and logits share one matrix, source and target one vocabulary (section 3.4). Where we
 depart from the paper: pre-norm, GELU, biases in all projections, small first weights; no dropout and no
 label smoothing unless asked for; a learning rate that falls linearly, Adam with PyTorch's β₂ and ε, weight
-decay on every parameter, clipped gradients. Lessons 1 to 4 built the parts; lesson 6 decodes in every
-other way.
+decay on every parameter, clipped gradients. What PyTorch has as one kernel (attention, LayerNorm, GELU,
+cross-entropy, Adam) was or is built by hand and shown equal; the kernel is what trains, --by-hand trains
+with the hand-made ones. Lessons 1 to 4 built the parts; lesson 6 decodes in every other way.
 """
 
 import argparse
-import csv
-import io
 import math
-import os
-import time
-import zlib
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext, redirect_stdout
-from dataclasses import asdict, dataclass, field, fields, replace
-from functools import cached_property, partial
+import statistics
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
-from torch.utils.checkpoint import checkpoint
 
+from checks.broken import broken_runs, signatures
+from checks.training import (
+    adam_checks,
+    learning_rate_checks,
+    sequence_loss_checks,
+    teacher_forcing_checks,
+    transformer_checks,
+)
 from common import (
-    EndHere,
-    Finding,
     Picture,
-    Proof,
-    agree,
-    canvas,
     check,
-    check_all,
-    check_caught,
-    gradients,
-    gradients_agree,
-    heatmap,
-    interruptible,
-    largest_difference,
+    check_mistakes,
+    check_part,
     lesson,
     lesson_parser,
     mask_rows,
     narrate,
     parameters,
-    pick_device,
-    progress,
-    prove,
-    random_tensors,
-    short_path,
     shows,
-    stop,
     table,
-    write_atomically,
+)
+from course.checking import gradients, largest_difference
+from course.comparing import changed, compare, scores_of, summaries
+from course.digits import DIGITS, draw_sequences, split_of
+from course.engine import Job, Run, Settings, finish, train
+from course.experiment import Experiment, checkpoint_path, load_run
+from course.options import add_options, changed_options, check_limits, chosen, comparison, count, option
+from course.parts import build
+from course.processes import PROCESSES, all_processes, own_device
+from figures.training import (
+    draw_broken,
+    draw_comparison,
+    draw_gradient_flow,
+    draw_patterns,
+    draw_schedule,
+    draw_training,
 )
 
 causal_mask = lesson("01_attention_mechanism").causal_mask
 padding_mask = lesson("01_attention_mechanism").padding_mask
+scaled_dot_product_attention = lesson("01_attention_mechanism").scaled_dot_product_attention
 record_attention = lesson("02_multi_head_attention").record_attention
 BOS = lesson("03_positional_encoding").BOS
 EOS = lesson("03_positional_encoding").EOS
@@ -79,13 +82,13 @@ TokenEmbedding = lesson("03_positional_encoding").TokenEmbedding
 Tokenizer = lesson("03_positional_encoding").Tokenizer
 Decoder = lesson("04_transformer_block").Decoder
 Encoder = lesson("04_transformer_block").Encoder
-copy_stack = lesson("04_transformer_block").copy_stack
+gelu = lesson("04_transformer_block").gelu
+layer_norm = lesson("04_transformer_block").layer_norm
 
 __all__ = [
     "TASKS",
     "Adam",
     "Batch",
-    "Run",
     "TrainingConfig",
     "Transformer",
     "TransformerConfig",
@@ -94,76 +97,49 @@ __all__ = [
     "evaluate",
     "exactly_right",
     "free_running",
+    "fused_sequence_loss",
     "learning_rate",
     "load_or_train",
-    "load_run",
     "make_batch",
+    "make_job",
+    "make_run",
     "pad",
+    "remake",
+    "run_name",
     "sequence_loss",
     "teacher_forcing",
     "tokenizer",
-    "train",
 ]
 
-SYMBOLS = "0123456789"
 LENGTHS = 4, 16
 TEST_SIZE = 2000
-RANK, PROCESSES = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))  # torchrun's
-tokenizer = Tokenizer([SYMBOLS], level="character")
+tokenizer = Tokenizer([DIGITS], level="character")
 ZERO = tokenizer.encode("0")[0]  # digit d has id ZERO + d
 
 
 # ------------------------------------------------------------------ the model
 
 
-def option(default: Any, text: str) -> Any:
-    """A field with a default and the help text of its command-line option."""
-    return field(default=default, metadata={"help": text})
-
-
-def at_least(lowest: int, config: Any, name: str) -> None:
-    value = getattr(config, name)
-    if not lowest <= value < math.inf:
-        raise ValueError(f"{name} is {value}; it must be at least {lowest} and finite")
-
-
-def share(config: Any, name: str) -> None:
-    value = getattr(config, name)
-    if not 0 <= value < 1:
-        raise ValueError(f"{name} is {value}; it must be at least 0 and below 1")
-
-
-def one_of(known: Iterable[str], config: Any, name: str) -> None:
-    value = getattr(config, name)
-    if value not in known:
-        raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(known)}")
-
-
 @dataclass(frozen=True)
 class TransformerConfig:
     """The sizes of a model. ValueError, with the values, for sizes that don't fit together."""
 
-    d_model: int = option(64, "width of a token's vector")
-    n_heads: int = option(4, "attention heads, into which d_model must split")
-    n_layers: int = option(2, "layers of the encoder, and of the decoder")
-    d_ff: int = option(0, "width of the feed-forward network; 0 means 4 · d_model")
-    dropout: float = option(0.0, "share of activations dropped in training")
-    norm: str = option("pre", "pre or post")
-    positions: str = option("sinusoidal", "sinusoidal, learned, rotary or none")
-    activation: str = option("gelu", "gelu or relu")
-    max_len: int = 128
-    vocab_size: int = len(tokenizer)
+    d_model: int = option(64, "width of a token's vector", least=1)
+    n_heads: int = option(4, "attention heads, into which d_model must split", least=1, names=["--heads"])
+    n_layers: int = option(2, "blocks of the encoder, and of the decoder", least=1, names=["--layers"])
+    d_ff: int = option(0, "width of the feed-forward network; 0 means 4 · d_model", least=0)
+    dropout: float = option(0.0, "share of activations dropped in training", least=0, below=1)
+    norm: str = option("pre", "pre or post", among=("pre", "post"))
+    positions: str = option("sinusoidal", "sinusoidal, learned, rotary or none",
+                            among=("sinusoidal", "learned", "rotary", "none"))
+    activation: str = option("gelu", "gelu or relu", among=("gelu", "relu"))
+    max_len: int = option(128, least=1)
+    vocab_size: int = option(len(tokenizer), least=1)
 
     def __post_init__(self):
-        for name in ("d_model", "n_heads", "n_layers", "max_len", "vocab_size"):
-            at_least(1, self, name)
-        at_least(0, self, "d_ff")
+        check_limits(self)
         if self.d_model % self.n_heads:
             raise ValueError(f"d_model {self.d_model} does not split into {self.n_heads} heads")
-        share(self, "dropout")
-        one_of(("pre", "post"), self, "norm")
-        one_of(("sinusoidal", "learned", "rotary", "none"), self, "positions")
-        one_of(("gelu", "relu"), self, "activation")
         object.__setattr__(self, "d_ff", self.d_ff or 4 * self.d_model)
 
 
@@ -202,9 +178,9 @@ class Transformer(nn.Module):
         return self.encoder(self.embed(src), self.src_mask(src))
 
     def decode(
-        self, tgt: Tensor, memory: Tensor, src_mask: Tensor, cache=None
+        self, tgt: Tensor, memory: Tensor, src_mask: Tensor | None, cache=None
     ) -> Tensor:
-        """tgt (B, T), memory (B, S, D), src_mask (B, 1, 1, S) → logits (B, T, V).
+        """tgt (B, T), memory (B, S, D), src_mask (B, 1, 1, S) or None → logits (B, T, V).
 
         With a cache (lesson 6), tgt is only what the cache hasn't seen yet. Padding at the end of tgt
         needs no mask: the causal mask hides it from all real tokens before it.
@@ -213,9 +189,7 @@ class Transformer(nn.Module):
         mask = None  # a single new token may see all before it
         if tgt.shape[1] > 1:
             mask = self.tgt_mask(start + tgt.shape[1], tgt.device)[start:]
-        x = self.decoder(
-            self.embed(tgt, start), memory, mask, src_mask, cache
-        )
+        x = self.decoder(self.embed(tgt, start), memory, mask, src_mask, cache)
         return self.embedding.logits(x)
 
     def embed(self, tokens: Tensor, start: int = 0) -> Tensor:
@@ -260,31 +234,6 @@ TASKS: dict[str, Callable[[list[int]], list[int]]] = {
 }
 
 
-def split_of(digits: list[int]) -> str:
-    """train, validation or test: a checksum of the digits decides, so no run can mix them up."""
-    checksum = zlib.crc32(bytes(digits))
-    return {0: "test", 1: "validation"}.get(checksum % 10, "train")
-
-
-def draw_sequences(
-    count: int, split: str, seed: tuple[int, ...], lengths: tuple[int, int] = LENGTHS
-) -> list[list[int]]:
-    """`count` random digit sequences of one split, lengths uniform; the same for the same seed.
-
-    ValueError for a split that split_of() never says.
-    """
-    if split not in ("train", "validation", "test"):
-        raise ValueError(f"split is {split!r}; it must be train, validation or test")
-    random = np.random.default_rng(seed)
-    drawn: list[list[int]] = []
-    while len(drawn) < count:
-        sizes = random.integers(lengths[0], lengths[1] + 1, size=count).tolist()
-        digits = random.integers(0, len(SYMBOLS), size=(count, lengths[1])).tolist()
-        rows = (row[:size] for row, size in zip(digits, sizes, strict=True))
-        drawn += [row for row in rows if split_of(row) == split]
-    return drawn[:count]
-
-
 class Batch(NamedTuple):
     """Padded ids: src (B, S), tgt_in (B, T) = BOS y…, tgt_out (B, T) = y… EOS."""
 
@@ -294,9 +243,6 @@ class Batch(NamedTuple):
 
     def to(self, device: torch.device) -> "Batch":
         return Batch(*(tensor.to(device) for tensor in self))
-
-    def rows(self, rows: slice) -> "Batch":
-        return Batch(*(tensor[rows] for tensor in self))
 
 
 def pad(rows: list[list[int]]) -> Tensor:
@@ -340,90 +286,82 @@ def sequence_loss(
     """
     log_probs = logits.log_softmax(dim=-1)  # (B, T, V)
     right = log_probs.gather(-1, targets[..., None])[..., 0]  # (B, T)
-    loss = -(1 - label_smoothing) * right - label_smoothing * log_probs.mean(
-        dim=-1
-    )
+    even = log_probs.mean(dim=-1)
+    loss = -(1 - label_smoothing) * right - label_smoothing * even
     return loss.masked_fill(targets == PAD, 0.0).sum()
 
 
-class Adam:
+def fused_sequence_loss(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """sequence_loss() in PyTorch's kernel."""
+    return F.cross_entropy(logits.flatten(0, -2), targets.flatten(), ignore_index=PAD,
+                           label_smoothing=label_smoothing, reduction="sum")
+
+
+class Adam(torch.optim.Optimizer):
     """Adam (Kingma and Ba 2015, algorithm 1), with AdamW's decoupled decay (Loshchilov and Hutter).
 
     Per parameter a running mean of the gradient and of its square; both start at 0, which the
-    division by 1 − βᵗ corrects. The step is learning rate · mean / √square.
+    division by 1 − βᵗ corrects. The step is learning rate · mean / √square. Parameters without a gradient
+    stay as they are.
     """
 
-    def __init__(
-        self,
-        parameters: Iterable[Tensor],
-        lr: float,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
-    ):
-        self.parameters = list(parameters)
-        self.lr, self.betas, self.eps, self.weight_decay = lr, betas, eps, weight_decay
-        self.means = [torch.zeros_like(parameter) for parameter in self.parameters]
-        self.squares = [torch.zeros_like(parameter) for parameter in self.parameters]
-        self.steps = 0
+    def __init__(self, parameters, lr: float, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
+                 weight_decay: float = 0.0):
+        super().__init__(parameters, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
 
     @torch.no_grad()
     def step(self) -> None:
         """Move every parameter against its gradient."""
-        self.steps += 1
-        beta1, beta2 = self.betas
-        for parameter, mean, square in zip(
-            self.parameters, self.means, self.squares, strict=True
-        ):
-            gradient = parameter.grad
-            mean.mul_(beta1).add_((1 - beta1) * gradient)
-            square.mul_(beta2).add_((1 - beta2) * gradient**2)
-            unbiased_mean = mean / (1 - beta1**self.steps)
-            unbiased_square = square / (1 - beta2**self.steps)
-            parameter.mul_(1 - self.lr * self.weight_decay)
-            size = unbiased_square.sqrt() + self.eps
-            parameter.sub_(self.lr * unbiased_mean / size)
+        for group in self.param_groups:
+            options = group["lr"], group["betas"], group["eps"], group["weight_decay"]
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    self.move(parameter, *options)
+
+    def move(self, parameter: Tensor, lr, betas, eps, weight_decay) -> None:
+        """One step of one parameter; its running means are kept in self.state."""
+        state, gradient = self.state[parameter], parameter.grad
+        if not state:
+            state["steps"] = 0
+            state["mean"] = torch.zeros_like(parameter)
+            state["square"] = torch.zeros_like(parameter)
+        state["steps"] += 1
+        beta1, beta2 = betas
+        state["mean"].mul_(beta1).add_((1 - beta1) * gradient)
+        state["square"].mul_(beta2).add_((1 - beta2) * gradient**2)
+        mean = self.corrected(state["mean"], beta1, state["steps"])
+        square = self.corrected(state["square"], beta2, state["steps"])
+        parameter.mul_(1 - lr * weight_decay)
+        parameter.sub_(lr * mean / (square.sqrt() + eps))
+
+    def corrected(self, mean: Tensor, beta: float, steps: int) -> Tensor:
+        """A running mean that began at 0, without that beginning's share."""
+        return mean / (1 - beta**steps)
 
 
 RECIPES = {"sort": (2000, 64), "sum": (2000, 128)}  # steps and batch size; else 700 and 32
 
 
 @dataclass(frozen=True)
-class TrainingConfig:
-    """One training run. ValueError, with the value, for what makes no sense."""
+class TrainingConfig(Settings):
+    """One training run on digits. ValueError, with the value, for what makes no sense."""
 
-    task: str = option("reverse", f"one of {', '.join(TASKS)}")
-    steps: int = option(0, "training steps; 0: what the task needs")
-    batch_size: int = option(0, "sequences a step; 0: what the task needs")
-    lr: float = option(3e-3, "highest learning rate; inverse_sqrt has its own")
-    warmup: int = option(50, "steps of warm-up")
-    schedule: str = option("linear", "linear, or inverse_sqrt as in the paper")
-    weight_decay: float = option(0.2, "decoupled weight decay (AdamW)")
-    clip: float = option(1.0, "longest gradient, over all parameters")
-    label_smoothing: float = option(0.0, "share of the target spread over all tokens")
-    patience: int = option(0, "stop after so many validations without a lower loss (0: never)")
-    accumulate: int = option(1, "pieces into which a batch is cut to save memory")
-    precision: str = option("fp32", "fp32, or bf16 for matrix products in bfloat16")
-    recompute: bool = option(False, "compute activations again in backward, to save memory")
-    compile: bool = option(False, "let torch.compile translate the model (needs a C++ compiler)")
-    seed: int = 0
+    task: str = option("reverse", f"one of {', '.join(TASKS)}", among=TASKS)
+    steps: int = option(0, "training steps; 0: what the task needs", least=0)
+    batch_size: int = option(0, "sequences a step; 0: what the task needs", least=0)
+    lr: float = option(3e-3, "highest learning rate; inverse_sqrt has its own", above=0)
+    warmup: int = option(50, "steps of warm-up", least=0)
+    schedule: str = option("linear", "linear, or inverse_sqrt as in the paper",
+                           among=("linear", "inverse_sqrt"))
+    weight_decay: float = option(0.2, "decoupled weight decay (AdamW)", least=0)
+    label_smoothing: float = option(0.0, "share of the target spread over all tokens", least=0, below=1)
+    by_hand: bool = option(False, "train with the hand-made parts in place of PyTorch's kernels")
 
     def __post_init__(self):
-        one_of(TASKS, self, "task")
-        one_of(("linear", "inverse_sqrt"), self, "schedule")
-        one_of(("fp32", "bf16"), self, "precision")
-        for name in ("steps", "batch_size"):
-            at_least(0, self, name)
+        super().__post_init__()
         steps, batch_size = RECIPES.get(self.task, (700, 32))
         object.__setattr__(self, "steps", self.steps or steps)
         object.__setattr__(self, "batch_size", self.batch_size or batch_size)
-        at_least(1, self, "accumulate")
-        for name in ("warmup", "patience", "weight_decay", "seed"):
-            at_least(0, self, name)
-        share(self, "label_smoothing")
-        for name in ("lr", "clip"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0 and finite")
         parts = self.accumulate * PROCESSES
         if self.batch_size < parts:
             raise ValueError(f"batch_size {self.batch_size} can't be cut into {parts} parts")
@@ -496,466 +434,117 @@ def evaluate(model: Transformer, batch: Batch, decode: Callable = free_running) 
 
 # ------------------------------------------------------------------ training
 
-VALIDATE_EVERY = 50  # steps; after each validation the run is saved, too
+
+def train_plainly(model: nn.Module, training: TrainingConfig, steps: int) -> list[float]:
+    """The loop, as short as it gets → the losses. The engine does the same, and more besides."""
+    optimizer = torch.optim.AdamW(
+        model.parameters(), weight_decay=training.weight_decay, fused=True
+    )
+    losses = []
+    for step in range(steps):
+        batch = training_batch(training, step)
+        logits = model(batch.src, batch.tgt_in)
+        loss = fused_sequence_loss(logits, batch.tgt_out, training.label_smoothing)
+        loss = loss / (batch.tgt_out != PAD).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        clip_grad_norm_(model.parameters(), training.clip)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, training, model.config.d_model)
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
 
 
-class Run:
-    """A training in progress: model, optimiser and what was noted, all that a checkpoint holds."""
-
-    def __init__(self, config: TransformerConfig, training: TrainingConfig, device: torch.device):
-        torch.manual_seed(training.seed)
-        self.config, self.training, self.device = config, training, device
-        self.model = self.make_model().to(device)
-        if training.recompute:
-            recompute_blocks(self.model)
-        if training.compile:
-            self.model.compile(dynamic=True)
-        self.optimizer = torch.optim.AdamW(
-            self.model.parameters(), weight_decay=training.weight_decay, fused=True
-        )
-        self.history: list[dict[str, float]] = []  # one record a step
-        torch.manual_seed(training.seed + RANK)  # of several processes each drops other activations
-        self.validation = draw_batch(training.task, 100, "validation", (training.seed,)).to(device)
-
-    def make_model(self) -> Transformer:
-        return Transformer(self.config)
-
-    def batch(self, step: int) -> Batch:
-        """The batch of a step depends on seed and step alone, so a resumed run sees the same."""
-        seed = self.training.seed, step
-        return self.spoil(draw_batch(self.training.task, self.training.batch_size, "train", seed))
-
-    def spoil(self, batch: Batch) -> Batch:
-        """The batch as it is; a variant broken on purpose changes it."""
-        return batch
-
-    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        return sequence_loss(logits, targets, self.training.label_smoothing)
-
-    @property
-    def finished(self) -> bool:
-        """All steps done, or no lower validation loss for `patience` validations."""
-        patience = self.training.patience
-        if len(self.history) == self.training.steps or not patience:
-            return len(self.history) == self.training.steps
-        losses = [record["validation_loss"] for record in self.history if "exact_match" in record]
-        return len(losses) > patience and min(losses[-patience:]) > min(losses)
-
-    def update(self) -> None:
-        """One step of training, noted in the history. FloatingPointError if a number isn't finite."""
-        started, step = time.perf_counter(), len(self.history)
-        batch = self.batch(step).to(self.device)
-        self.optimizer.zero_grad()
-        loss = self.backward(batch)
-        noted = gradient_norms(self.model) if self.validates_after(step) else {}
-        norm = clip_grad_norm_(self.model.parameters(), self.training.clip).item()
-        if not math.isfinite(loss + norm):
-            numbers = f"the loss is {loss}, the gradient's norm {norm}"
-            raise FloatingPointError(f"step {step + 1}: {numbers}")
-        rate = learning_rate(step, self.training, self.config.d_model)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.optimizer.step()
-        noted |= {"step": step + 1, "loss": loss, "gradient_norm": norm}
-        noted |= {"learning_rate": rate, "seconds": time.perf_counter() - started}
-        noted["tokens"] = int((batch.tgt_out != PAD).sum())
-        self.history.append(noted)
-
-    def backward(self, batch: Batch) -> float:
-        """Put the gradient of the mean loss per token into the parameters, and return that loss.
-
-        The batch may come in parts, and the parts lie in several processes: every part's loss is divided
-        by the tokens of the whole batch, so the sum of their gradients is the batch's.
-        """
-        tokens = (batch.tgt_out != PAD).sum()
-        total = torch.zeros((), device=self.device)
-        for part in own_parts(batch, self.training.accumulate):
-            with self.precision():
-                logits = self.model(part.src, part.tgt_in)
-            loss = self.loss(logits.float(), part.tgt_out) / tokens
-            loss.backward()
-            total += loss.detach()
-        add_over_processes([total, *(p.grad for p in self.model.parameters())])
-        return total.item()
-
-    def precision(self):
-        """Inside `with`, matrix products run in bfloat16 if the training asks for it."""
-        if self.training.precision == "bf16":
-            return torch.autocast(self.device.type, torch.bfloat16)
-        return nullcontext()
-
-    def validates_after(self, step: int) -> bool:
-        """After every 50th step (counted from 0) and the last one."""
-        return (step + 1) % VALIDATE_EVERY == 0 or step + 1 == self.training.steps
-
-    def validate(self) -> None:
-        """Note the scores on the validation sequences."""
-        loss, accuracy, exact, _ = evaluate(self.model, self.validation)
-        scores = {"validation_loss": loss, "token_accuracy": accuracy, "exact_match": exact}
-        self.history[-1] |= scores
-
-    def state(self) -> dict[str, Any]:
-        """Plain values and tensors from which load_run() goes on as if never interrupted."""
-        return {
-            "config": asdict(self.config),
-            "training": asdict(self.training),
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "history": self.history,
-            "random": torch.get_rng_state(),
-        }
-
-    def load(self, state: dict[str, Any]) -> None:
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.history = list(state["history"])
-        torch.set_rng_state(state["random"])
+def training_batch(training: TrainingConfig, step: int) -> Batch:
+    """The batch of a step depends on seed and step alone, so that a resumed run sees the same."""
+    return draw_batch(training.task, training.batch_size, "train", (training.seed, step))
 
 
-def gradient_norms(model: Transformer) -> dict[str, float]:
-    """The norm of the gradient in the embedding and in every block of both stacks."""
-    parts = {"embedding": model.embedding}
-    for name, stack in (
-        ("encoder", model.encoder),
-        ("decoder", model.decoder),
-    ):
-        parts |= {
-            f"{name} {number}": block
-            for number, block in enumerate(stack.blocks)
-        }
-    return {
-        f"gradient in {name}": torch.cat(
-            [p.grad.flatten() for p in part.parameters()]
-        )
-        .norm()
-        .item()
-        for name, part in parts.items()
-    }
+BY_HAND = {  # name → the hand-made part; the kernel of each runs unless --by-hand
+    "scaled_dot_product_attention": scaled_dot_product_attention,
+    "layer_norm": layer_norm,
+    "gelu": gelu,
+}
 
 
-def train(run: Run, path: Path | None = None) -> Run:
-    """Train until the run is finished, or until Ctrl-C or SIGTERM; then run.finished is False.
+def make_job(model: nn.Module, training: TrainingConfig, device: torch.device, held_out: Batch) -> Job:
+    """What the engine needs to know of a training on digits; it validates on `held_out`."""
+    loss_of, adam = fused_sequence_loss, partial(torch.optim.AdamW, fused=True)
+    if training.by_hand:
+        loss_of, adam = sequence_loss, Adam
+    held_out = held_out.to(device)
 
-    With a path the run is saved there after each validation, and when it ends. FloatingPointError,
-    with the run saved as it was one step before, if the loss or the gradient stops being finite.
-    """
-    training, exact = run.training, "–"
-    with progress(training.task, training.steps) as report, \
-            interruptible() as interrupted:
-        while not run.finished and not any_process(interrupted(), run.device):
-            try:
-                run.update()
-            except FloatingPointError:
-                save_run(run, path)
-                raise
-            done = len(run.history)
-            if run.validates_after(done - 1):
-                run.validate()
-                exact = f"{run.history[-1]['exact_match']:.0%}"
-                save_run(run, path)
-            recent = run.history[-20:]
-            speed = sum(r["tokens"] for r in recent) / sum(r["seconds"] for r in recent)
-            report(done, f"{done}/{training.steps}, loss {recent[-1]['loss']:.3f}, "
-                         f"exact {exact}, {speed:,.0f} tokens/s")
-        save_run(run, path)
-    return run
+    def loss(forward: Callable, part: Batch, whole: Batch) -> Tensor:
+        logits = forward(part.src, part.tgt_in).float()
+        return loss_of(logits, part.tgt_out, training.label_smoothing) / (whole.tgt_out != PAD).sum()
+
+    def validate(model: nn.Module) -> dict[str, float]:
+        scores = evaluate(model, held_out)
+        return {"validation_loss": scores.loss, "token_accuracy": scores.token_accuracy,
+                "exact_match": scores.exact_match}
+
+    return Job(
+        batch=partial(training_batch, training),
+        loss=loss,
+        rate=lambda step: learning_rate(step, training, model.config.d_model),
+        optimizer=lambda trained: adam(trained, lr=0.0, weight_decay=training.weight_decay),
+        validate=validate,
+        blocks=[*model.encoder.blocks, *model.decoder.blocks],
+    )
 
 
-def recompute_blocks(model: Transformer) -> None:
-    """Keep only what enters each block, and compute the rest again in backward (Chen et al. 2016)."""
-    for block in (*model.encoder.blocks, *model.decoder.blocks):
-        block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+def make_run(config: TransformerConfig, training: TrainingConfig, device: torch.device) -> Run:
+    """A fresh run; --by-hand puts the hand-made parts into its model."""
+    torch.manual_seed(training.seed)
+    model = build(lambda: Transformer(config), BY_HAND if training.by_hand else {})
+    held_out = draw_batch(training.task, 100, "validation", (training.seed,))
+    about = {"name": training.task, "config": asdict(config), "training": asdict(training)}
+    return Run(model, make_job(model, training, device, held_out), training, device, about)
 
 
-# ------------------------------------------------------------------ several processes (torchrun)
-
-
-def own_parts(batch: Batch, accumulate: int) -> Iterator[Batch]:
-    """This process's rows of the batch, cut into `accumulate` parts."""
-    for part in range(accumulate):
-        yield batch.rows(slice(RANK * accumulate + part, None, PROCESSES * accumulate))
-
-
-def add_over_processes(tensors: list[Tensor]) -> None:
-    """Replace each tensor by its sum over all processes."""
-    if PROCESSES > 1:
-        flat = torch.cat([tensor.flatten() for tensor in tensors])
-        distributed.all_reduce(flat)
-        for tensor, part in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
-            tensor.copy_(part.view_as(tensor))
-
-
-def own_device(name: str) -> torch.device:
-    """pick_device(), and under torchrun with CUDA a GPU for every process."""
-    device = pick_device(name)
-    if PROCESSES > 1 and device.type == "cuda":
-        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-        torch.cuda.set_device(device)
-    return device
-
-
-@contextmanager
-def all_processes(device: torch.device) -> Iterator[None]:
-    """Inside `with`, the processes that torchrun started work together; only the first one speaks."""
-    if PROCESSES == 1:
-        yield
-        return
-    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere) if RANK else nullcontext():
-        try:
-            yield
-        finally:
-            distributed.destroy_process_group()
-
-
-def any_process(flag: bool, device: torch.device) -> bool:
-    """True if the flag is set in any process: they have to end together."""
-    if PROCESSES == 1:
-        return flag
-    total = torch.tensor(float(flag), device=device)
-    distributed.all_reduce(total)
-    return total.item() > 0
-
-
-# ------------------------------------------------------------------ keeping
+def remake(about: dict[str, Any], device: torch.device) -> Run:
+    """The run that a checkpoint tells of, fresh."""
+    return make_run(TransformerConfig(**about["config"]), TrainingConfig(**about["training"]), device)
 
 
 def run_name(config: TransformerConfig, training: TrainingConfig) -> str:
     """The task and every option that isn't the default: runs that differ never share a file."""
-    parts = [training.task]
-    for ours, default in ((config, TransformerConfig()), (training, TrainingConfig(training.task))):
-        parts += [f"{name}={value}" for name, value in asdict(ours).items()
-                  if value != asdict(default)[name] and (name, value) != ("d_ff", 4 * config.d_model)]
-    return "-".join(parts)
-
-
-def save_run(run: Run, path: Path | None) -> None:
-    """Write the run to `path`, whole or not at all; of several processes only the first writes.
-
-    An unfinished run goes beside it, to …unfinished, and leaves a finished one at `path` alone.
-    """
-    if path is None or RANK:
-        return
-    target = path if run.finished else unfinished(path)
-    content = io.BytesIO()
-    torch.save(run.state(), content)
-    write_atomically(target, lambda file: file.write(content.getvalue()))
-    if run.finished:
-        unfinished(path).unlink(missing_ok=True)
-
-
-def unfinished(path: Path) -> Path:
-    return path.with_name(path.name + ".unfinished")
-
-
-def load_run(path: Path, device: torch.device) -> Run:
-    """The run saved at `path`. ValueError, in one line, for anything else; no code in it is run."""
-    content = io.BytesIO(path.read_bytes())
-    try:
-        state = torch.load(content, map_location="cpu", weights_only=True)
-        run = Run(TransformerConfig(**state["config"]), TrainingConfig(**state["training"]), device)
-        run.load(state)
-    except Exception as error:  # a foreign file can fail in any way
-        reason = str(error).partition("\n")[0][:80]
-        message = f"{path} is not a checkpoint of this lesson ({type(error).__name__}: {reason})"
-        raise ValueError(message) from error
-    return run
-
-
-def checkpoint_path(outputs: Path, config: TransformerConfig, training: TrainingConfig) -> Path:
-    return outputs / f"checkpoint_{run_name(config, training)}.pt"
+    default = replace(TransformerConfig(), d_ff=4 * config.d_model)  # that follows d_model
+    sizes = changed_options(config, default)
+    return "-".join([training.task, *sizes, *changed_options(training, TrainingConfig(task=training.task))])
 
 
 def load_or_train(task: str, outputs: Path, device: torch.device) -> Run:
     """The finished default run on `task`: from its checkpoint in `outputs`, else trained now."""
-    config, training = TransformerConfig(), TrainingConfig(task)
-    path = checkpoint_path(outputs, config, training)
-    return load_run(path, device) if path.exists() else train(Run(config, training, device), path)
+    config, training = TransformerConfig(), TrainingConfig(task=task)
+    path = checkpoint_path(outputs, run_name(config, training))
+    if path.exists():
+        return load_run(path, partial(remake, device=device))
+    return train(make_run(config, training, device), path)
 
 
-def write_history(history: list[dict[str, float]], path: Path) -> None:
-    """The history as CSV, one line a step; scores stand in the lines of the validated steps."""
-    columns = dict.fromkeys(name for record in history for name in record)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(history)
-    write_atomically(path, lambda file: file.write(text.getvalue().encode()))
-
-
-# ------------------------------------------------------------------ broken on purpose
-
-
-class WithoutCausalMask(Transformer):
-    """Broken on purpose: the decoder sees the future."""
-
-    def tgt_mask(self, length: int, device: torch.device) -> Tensor:
-        return torch.ones_like(causal_mask(length, device))
-
-
-class PaddingMaskInverted(Transformer):
-    """Broken on purpose: the padding may be looked at, the digits may not."""
-
-    def src_mask(self, src: Tensor) -> Tensor:
-        return ~super().src_mask(src)
-
-
-def broken_model(kind: type[Transformer]) -> type[Run]:
-    """A run of a model that is broken on purpose."""
-
-    class BrokenRun(Run):
-        def make_model(self) -> Transformer:
-            return kind(self.config)
-
-    return BrokenRun
-
-
-class WithoutShift(Run):
-    """Broken on purpose: the decoder reads the very tokens that it should say."""
-
-    def spoil(self, batch: Batch) -> Batch:
-        return batch._replace(tgt_in=batch.tgt_out)
-
-
-class LossOnPadding(Run):
-    """Broken on purpose: PAD counts like any token."""
-
-    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum")
-
-
-class WithoutScaling(Run):
-    """Broken on purpose: scores are not divided by √d_k."""
-
-    def make_model(self) -> Transformer:
-        model = super().make_model()
-        for attention in model.modules():
-            if hasattr(attention, "attend"):
-                attention.attend = partial(attend_unscaled, attention.attend)
-        return model
-
-
-def attend_unscaled(attend: Callable, queries: Tensor, *others) -> tuple[Tensor, Tensor]:
-    return attend(queries * math.sqrt(queries.shape[-1]), *others)
-
-
-BROKEN: dict[str, tuple[type[Run], dict[str, Any]]] = {
-    "right": (Run, {}),
-    "no shift": (WithoutShift, {}),
-    "no causal mask": (broken_model(WithoutCausalMask), {}),
-    "no positions": (Run, {"positions": "none"}),
-    "no scaling": (WithoutScaling, {}),
-    "padding mask inverted": (broken_model(PaddingMaskInverted), {}),
-    "loss on PAD": (LossOnPadding, {}),
-    "post-norm, warm-up 100": (Run, {"norm": "post", "lr": 0.01, "warmup": 100}),
-    "post-norm, no warm-up": (Run, {"norm": "post", "lr": 0.01, "warmup": 0}),
+GRADED = {  # the parts that --grade looks for, and what has to hold of each
+    "Transformer": transformer_checks,
+    "teacher_forcing": teacher_forcing_checks,
+    "sequence_loss": sequence_loss_checks,
+    "Adam": adam_checks,
+    "learning_rate": learning_rate_checks,
 }
-
-
-def shifted_the_other_way(answers: list[list[int]]) -> tuple[Tensor, Tensor]:
-    """Broken on purpose: the decoder reads what comes after the token it should say."""
-    return teacher_forcing(answers)[::-1]
-
-
-def not_shifted(answers: list[list[int]]) -> tuple[Tensor, Tensor]:
-    """Broken on purpose: input and target are the same."""
-    return teacher_forcing(answers)[0], teacher_forcing(answers)[0]
-
-
-def without_eos(answers: list[list[int]]) -> tuple[Tensor, Tensor]:
-    """Broken on purpose: the target does not end, so the model never learns to stop."""
-    tgt_in, tgt_out = teacher_forcing(answers)
-    return tgt_in, tgt_out.masked_fill(tgt_out == EOS, PAD)
-
-
-def loss_on_padding(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
-    """Broken on purpose: PAD counts like any token."""
-    return F.cross_entropy(logits.flatten(0, -2), targets.flatten(), reduction="sum",
-                           label_smoothing=label_smoothing)
-
-
-def mean_loss(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
-    """Broken on purpose: the mean over the batch's own tokens, where the sum was asked for."""
-    return sequence_loss(logits, targets, label_smoothing) / (targets != PAD).sum()
-
-
-class AdamWithoutCorrection(Adam):
-    """Broken on purpose: the averages that start at 0 are not corrected."""
-
-    def step(self) -> None:
-        before, self.steps = self.steps, 10**9
-        super().step()
-        self.steps = before + 1
-
-
-class AdamWithL2(Adam):
-    """Broken on purpose: the decay goes through the gradient, so Adam divides it away again."""
-
-    def step(self) -> None:
-        decay, self.weight_decay = self.weight_decay, 0.0
-        for parameter in self.parameters:
-            parameter.grad = parameter.grad + decay * parameter.detach()
-        super().step()
-        self.weight_decay = decay
-
-
-SHIFT_MISTAKES = {
-    "input and target are swapped: the input begins with BOS, the target ends in EOS": (
-        shifted_the_other_way
-    ),
-    "nothing is shifted: the target is one token ahead of the input": not_shifted,
-    "EOS is missing: the model could never learn to stop": without_eos,
-}
-LOSS_MISTAKES = {
-    "padding counts: leave out what has target PAD": loss_on_padding,
-    "this is the mean; the sum was asked for": mean_loss,
-}
-ADAM_MISTAKES = {
-    "the running means start at 0: divide them by 1 − βᵗ": AdamWithoutCorrection,
-    "the decay is in the gradient (L2); AdamW shrinks the parameter itself": AdamWithL2,
-}
+OURS = sys.modules[__name__]  # of whose parts the checks make the classic mistakes
 
 
 # ------------------------------------------------------------------ the steps
 
 
-class Experiment:
+class DigitExperiment(Experiment):
     """What the command line asked for, and the run that came of it."""
 
-    def __init__(self, config: TransformerConfig, training: TrainingConfig,
-                 options: argparse.Namespace):
-        self.config, self.training, self.options = config, training, options
-        self.device = own_device(options.device)
-        self.name = run_name(config, training)
-        self.checkpoint = checkpoint_path(options.outputs, config, training)
-
-    def file(self, stem: str, ending: str = "png") -> str:
-        """The file name; of any run but the default one it says what was different."""
-        return f"{stem}.{ending}" if self.name == "reverse" else f"{stem}-{self.name}.{ending}"
-
-    @cached_property
-    def run(self) -> Run:
-        """The finished run: just trained, or else from its checkpoint."""
-        if self.checkpoint.exists():
-            return self.load(self.checkpoint)
-        return train(Run(self.config, self.training, self.device), self.checkpoint)
-
-    def load(self, path: Path) -> Run:
-        """The run saved there; ends the script in one line if it is none."""
-        try:
-            return load_run(path, self.device)
-        except ValueError as error:
-            stop(str(error))
-
-    def fresh_or_resumed(self) -> Run:
-        """A fresh run, or with --resume the one that was interrupted."""
-        run = Run(self.config, self.training, self.device)
-        if self.options.resume:
-            left = unfinished(self.checkpoint)
-            if not left.exists():
-                stop(f"nothing to resume: there is no {short_path(left)}")
-            run = self.load(left)
-        return run
+    def __init__(self, config: TransformerConfig, training: TrainingConfig, options: argparse.Namespace):
+        device = own_device(options.device)
+        self.config, self.training = config, training
+        super().__init__(run_name(config, training), "reverse", lambda: make_run(config, training, device),
+                         partial(remake, device=device), options, device)
 
 
 def text_of(ids: Tensor) -> str:
@@ -964,7 +553,7 @@ def text_of(ids: Tensor) -> str:
 
 
 @shows(split_of)
-def step_task(experiment: Experiment):
+def step_task(experiment: DigitExperiment):
     """The task
 
     Sequences of 4 to 16 digits, and for each the answer: the digits reversed, copied, sorted, or the digits
@@ -985,7 +574,7 @@ def step_task(experiment: Experiment):
 
 
 @shows(teacher_forcing)
-def step_teacher_forcing(experiment: Experiment):
+def step_teacher_forcing(experiment: DigitExperiment):
     """Teacher forcing
 
     The decoder learns to continue: at each place it sees the right tokens so far and has to say the next
@@ -995,14 +584,14 @@ def step_teacher_forcing(experiment: Experiment):
     When the trained model answers, nobody gives it the right tokens: it reads its own.
     """
     batch = make_batch(experiment.training.task, [[3, 1, 4, 1, 5]])
-    check_all(prove_teacher_forcing(teacher_forcing))
+    check_part(teacher_forcing, teacher_forcing_checks, OURS)
     rows = [("source", text_of(batch.src[0])), ("decoder reads", text_of(batch.tgt_in[0])),
             ("… and should say", text_of(batch.tgt_out[0]))]
     return table("", "tokens", rows=rows)
 
 
 @shows(Transformer.src_mask, Transformer.tgt_mask)
-def step_masks(experiment: Experiment):
+def step_masks(experiment: DigitExperiment):
     """The three masks of a batch
 
     Here is a source of 3 digits in a batch with one of 5. The encoder must not look at the two PADs, and
@@ -1023,14 +612,14 @@ def step_masks(experiment: Experiment):
 
 
 @shows(Transformer.forward, Transformer.encode, Transformer.decode, Transformer.embed)
-def step_the_model(experiment: Experiment):
+def step_the_model(experiment: DigitExperiment):
     """The whole model
 
     Two stacks, one embedding for source and target, and the same matrix once more to turn the decoder's
     vectors into a score for every token. With PyTorch's own nn.Transformer between the same embedding and
     the same output it has to give the same logits and gradients. `cache` is None until lesson 6.
     """
-    check_all(prove_transformer(Transformer))
+    check_part(Transformer, transformer_checks, OURS)
     model = Transformer(experiment.config)
     parts = {"embedding, also output": model.embedding, "encoder": model.encoder,
              "decoder": model.decoder, "all": model}
@@ -1038,7 +627,7 @@ def step_the_model(experiment: Experiment):
 
 
 @shows(sequence_loss)
-def step_loss(experiment: Experiment):
+def step_loss(experiment: DigitExperiment):
     """The loss, before anything is learned
 
     The loss is −log of the probability given to the right token. A model that knows nothing spreads it
@@ -1061,7 +650,8 @@ def step_loss(experiment: Experiment):
             repeating = model(batch.src, batch.tgt_in).argmax(-1) == batch.tgt_in
         share = repeating[batch.tgt_in != PAD].float().mean().item()
         check("with the last gain at 1 it would repeat most of its input", share > 0.5, f"{share:.0%}")
-    check_all(prove_sequence_loss(sequence_loss))
+    check_part(sequence_loss, sequence_loss_checks, OURS)
+    check_part(fused_sequence_loss, sequence_loss_checks, OURS)
     smoothing, size = 0.1, len(tokenizer)
     target = torch.full((size,), smoothing / size)
     target[3] += 1 - smoothing
@@ -1073,8 +663,8 @@ def step_loss(experiment: Experiment):
     check("… and its gradient is 0: it is the lowest", gradients(lowest, [best]).abs().max() < 1e-6)
 
 
-@shows(Adam.step)
-def step_adam(experiment: Experiment):
+@shows(Adam.move, Adam.corrected)
+def step_adam(experiment: DigitExperiment):
     """Adam
 
     Plain gradient descent takes big steps where the gradient is big. Adam divides by the gradient's usual
@@ -1082,11 +672,11 @@ def step_adam(experiment: Experiment):
     agree on. AdamW also shrinks every weight a little in each step. The training below uses PyTorch's
     own, fused into one kernel; here is ours beside it.
     """
-    check_all(prove_adam(Adam))
+    check_part(Adam, adam_checks, OURS)
 
 
 @shows(learning_rate)
-def step_schedule(experiment: Experiment):
+def step_schedule(experiment: DigitExperiment):
     """The learning rate, step by step
 
     First up: at the start small steps are safer. Pre-norm would learn without (lesson 4); a short warm-up
@@ -1101,73 +691,130 @@ def step_schedule(experiment: Experiment):
         kind = replace(training, schedule=schedule)
         rates[schedule] = [learning_rate(step, kind, experiment.config.d_model)
                            for step in range(training.steps)]
-    check_all(prove_learning_rate(learning_rate))
-    return Picture(experiment.file("training_schedule"), draw_schedule(rates))
+    check_part(learning_rate, learning_rate_checks, OURS)
+    return Picture(experiment.file("training_schedule"), draw_schedule(rates),
+                   "The learning rate goes up, then down: in a line, or as in the paper")
 
 
-def step_overfit(experiment: Experiment):
+def learn_by_heart(model, batch: Batch, steps: int = 150) -> list[float]:
+    """The losses on one batch, again and again."""
+    optimizer, losses = Adam(model.parameters(), lr=3e-3), []
+    for _ in range(steps):
+        loss = sequence_loss(model(batch.src, batch.tgt_in), batch.tgt_out)
+        loss = loss / (batch.tgt_out != PAD).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+@shows(learn_by_heart)
+def step_overfit(experiment: DigitExperiment):
     """One batch by heart
 
     The first thing to try with any new model: can it learn eight sequences by heart? If not, something is
     wrong that no amount of data will mend. No schedule, no clipping, our own Adam.
     """
     batch = draw_batch(experiment.training.task, 8, "train", (2,))
-    model, losses = Transformer(experiment.config), []
-    optimizer = Adam(model.parameters(), lr=3e-3)
-    for _ in range(150):
-        loss = sequence_loss(model(batch.src, batch.tgt_in), batch.tgt_out)
-        loss = loss / (batch.tgt_out != PAD).sum()
-        model.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
+    model = Transformer(experiment.config)
+    losses = learn_by_heart(model, batch)
     exact = evaluate(model, batch).exact_match
     if experiment.config == TransformerConfig():
-        check(
-            "after 150 steps it answers all eight",
-            exact == 1,
-            f"exact match {exact:.0%}",
-        )
+        check("after 150 steps it answers all eight", exact == 1, f"exact match {exact:.0%}")
     rows = [(step, losses[step - 1]) for step in (1, 10, 50, 100, 150)]
     return table("step", "loss", rows=rows)
 
 
-@shows(Run.update)
-def step_training(experiment: Experiment):
+CPU = torch.device("cpu")
+
+
+def twice(training: TrainingConfig) -> tuple[Any, Any]:
+    """(losses, weights) of the first steps: by the plain loop, and by the engine."""
+    torch.manual_seed(training.seed)
+    plain = Transformer(TransformerConfig())
+    losses = train_plainly(plain, training, STEPS_SHOWN)
+    run = make_run(TransformerConfig(), training, CPU)
+    while len(run.history) < STEPS_SHOWN:
+        run.update()
+    return (losses, plain.state_dict()), (run.noted("loss"), run.model.state_dict())
+
+
+STEPS_SHOWN = 20
+
+
+@shows(train_plainly)
+def step_the_loop(experiment: DigitExperiment):
+    """The training loop
+
+    New sequences in every step; forward, loss, backward; if the gradient of all parameters together is
+    longer than 1, it is shortened to 1, its direction stays (clipping); set the rate; step. The training
+    below runs in the course's engine (course/engine.py), which does the same and, besides, keeps a history,
+    validates, saves, resumes, and works in several processes. The first 20 steps, done both ways:
+    """
+    (losses, weights), (engine_losses, engine_weights) = twice(TrainingConfig(task=experiment.training.task))
+    check(f"the engine's first {STEPS_SHOWN} losses are those of the loop, bit for bit",
+          losses == engine_losses)
+    check("… and so is every weight after them",
+          all(torch.equal(weights[name], engine_weights[name]) for name in weights))
+
+
+def first_steps(training: TrainingConfig) -> tuple[list[float], float]:
+    """The losses of the first steps, and the seconds of a typical one."""
+    run = make_run(TransformerConfig(), training, CPU)
+    while len(run.history) < STEPS_SHOWN:
+        run.update()
+    return run.noted("loss"), statistics.median(run.noted("seconds")[5:])
+
+
+KERNELS = (
+    ("softmax, attention", 1, "F.scaled_dot_product_attention"), ("layer_norm", 4, "F.layer_norm"),
+    ("gelu", 4, "F.gelu"), ("sequence_loss", 5, "F.cross_entropy"), ("Adam", 5, "optim.AdamW(fused=True)"),
+)
+
+
+def step_by_hand_or_kernel(experiment: DigitExperiment):
+    """By hand, or in one kernel
+
+    These parts were built by hand, line by line as their formulas, and shown equal to what PyTorch has as
+    one kernel, gradients included. The training takes the kernels; --by-hand takes ours. Both learn the
+    same: only the order of the additions differs, and with it the last digits. What that costs:
+    """
+    training = TrainingConfig(task=experiment.training.task)
+    kernel, by_hand = first_steps(training), first_steps(replace(training, by_hand=True))
+    gap = max(abs(a - b) for a, b in zip(kernel[0], by_hand[0], strict=True))
+    check(f"the first {STEPS_SHOWN} losses are the same to rounding", gap < 1e-4, f"{gap:.0e} apart")
+    rows = [("kernels", kernel[0][-1], f"{1e3 * kernel[1]:.1f}"),
+            ("by hand", by_hand[0][-1], f"{1e3 * by_hand[1]:.1f}")]
+    return (table("by hand", "in lesson", "PyTorch's kernel", rows=KERNELS),
+            table("", f"loss of step {STEPS_SHOWN}", "milliseconds a step", rows=rows))
+
+
+def step_training(experiment: DigitExperiment):
     """Training
 
-    The same loop, with new sequences in every step, and with the schedule. If the gradient of all
-    parameters together is longer than 1, it is shortened to 1, its direction stays (clipping). Every 50
-    steps 100 validation sequences are answered, free-running: the model reads what it wrote itself.
-    “exact” is the share of whole answers that are right. All numbers go to a CSV file, too.
+    Every 50 steps 100 validation sequences are answered, free-running: the model reads what it wrote
+    itself. “exact match” is the share of whole answers that are right. All numbers go to a CSV file, too.
     """
-    options, device = experiment.options, experiment.device
-    run = experiment.fresh_or_resumed()
-    before = len(run.history)
-    try:
-        train(run, experiment.checkpoint)
-    except FloatingPointError as error:
-        stop(f"{error}; try a smaller --lr or a longer --warmup. "
-             f"The state before is in {short_path(unfinished(experiment.checkpoint))}")
-    experiment.run = run
-    seconds = sum(record["seconds"] for record in run.history)
-    write_history(run.history, options.outputs / experiment.file("history", "csv"))
-    picture = Picture(experiment.file("training_progress"), draw_training(run))
-    if not run.finished:
-        script = f"python {Path(__file__).name}"
-        return picture, EndHere(f"interrupted after step {len(run.history)} of {run.training.steps}; "
-                                f"to go on: the same command with --resume ({script} …)", 130)
-    loss = run.history[-1]["loss"]
-    check("the loss fell", loss < run.history[0]["loss"], f"{run.history[0]['loss']:.2f} to {loss:.4f}")
-    facts = [f"{len(run.history) - before} steps on {device}: {seconds:.1f} s in the steps themselves"]
-    first = [r["step"] for r in run.history if r.get("exact_match") == 1]
-    if first:
-        facts.append(f"first validation without an error: after step {first[0]}")
+    ended = experiment.train(note_gradients)
+    run = experiment.run
+    first, last = run.noted("loss")[0], run.noted("loss")[-1]
+    name = {"sum": "add"}.get(experiment.training.task, experiment.training.task)
+    picture = Picture(experiment.file("training_progress"), draw_training(run.history, run.settings.clip),
+                      f"Learning to {name}: single tokens are right long before whole answers")
+    if ended:
+        return picture, ended
+    check("the loss fell", last < first, f"{first:.2f} to {last:.4f}")
+    facts = [f"{len(run.history) - experiment.begun_at} steps on {experiment.device}: "
+             f"{sum(run.noted('seconds')):.1f} s in the steps themselves"]
+    right = [record["step"] for record in run.history if record.get("exact_match") == 1]
+    if right:
+        facts.append(f"first validation without an error: after step {right[0]}")
     return "\n".join(facts), picture
 
 
 @shows(free_running)
-def step_two_accuracies(experiment: Experiment):
+def step_two_accuracies(experiment: DigitExperiment):
     """Two accuracies
 
     With teacher forcing, single tokens are counted, each after a perfect beginning. Free-running, the model
@@ -1177,8 +824,8 @@ def step_two_accuracies(experiment: Experiment):
     anything trained.
     """
     run = experiment.run
-    model, task = run.model.eval(), run.training.task
-    batch = draw_batch(task, TEST_SIZE, "test", (run.training.seed,)).to(run.device)
+    model, task = run.model.eval(), experiment.training.task
+    batch = draw_batch(task, TEST_SIZE, "test", (experiment.training.seed,)).to(run.device)
     scores = evaluate(model, batch)
     with torch.no_grad():
         right = (model(batch.src, batch.tgt_in).argmax(-1) == batch.tgt_out).cpu()
@@ -1220,7 +867,7 @@ def mass_on_partner(weights: Tensor, task: str) -> Tensor:
 
 
 @shows(mass_on_partner)
-def step_attention_patterns(experiment: Experiment):
+def step_attention_patterns(experiment: DigitExperiment):
     """Where the model looks
 
     To write the next digit of a reversed sequence, the decoder has to find it from the end of the source:
@@ -1231,26 +878,44 @@ def step_attention_patterns(experiment: Experiment):
     """
     run = experiment.run
     run.model.eval()
-    task = run.training.task
+    task = experiment.training.task
     batch = make_batch(task, draw_sequences(50, "test", (3,), (10, 10))).to(run.device)
     with torch.no_grad(), record_attention(run.model) as weights:
         run.model(batch.src, batch.tgt_in)
-    file = experiment.file("transformer_attention_patterns")
-    picture = Picture(file, draw_patterns(weights, batch, run.config))
+    picture = Picture(experiment.file("transformer_attention_patterns"),
+                      draw_patterns(weights, text_of(batch.src[0]).split(), text_of(batch.tgt_in[0]).split()),
+                      "Which token looks where: rows ask, columns answer")
     if task not in PARTNER:
         return picture
     rows, best = [], 0.0
-    for layer in range(run.config.n_layers):
+    for layer in range(experiment.config.n_layers):
         mass = mass_on_partner(weights[f"decoder.blocks.{layer}.cross_attention"], task)
         best = max(best, mass.max().item())
         rows.append((f"cross-attention, block {layer}", *mass.tolist()))
     if experiment.name == task:
         check("one head puts most of its weight on the digit to write", best > 0.5, f"{best:.2f}")
-    return table("", *(f"head {head}" for head in range(run.config.n_heads)), rows=rows), picture
+    return table("", *(f"head {head}" for head in range(experiment.config.n_heads)), rows=rows), picture
+
+
+def gradient_norms(model: Transformer) -> dict[str, float]:
+    """The norm of the gradient in the embedding and in every block of both stacks."""
+    stacks = ("encoder", model.encoder), ("decoder", model.decoder)
+    parts = {"embedding": model.embedding} | {
+        f"{name} {number}": block for name, stack in stacks for number, block in enumerate(stack.blocks)}
+    return {name: torch.cat([p.grad.flatten() for p in part.parameters()]).norm().item()
+            for name, part in parts.items()}
+
+
+def note_gradients(run: Run) -> None:
+    """After an update that is validated, note the norms as they were before clipping."""
+    if run.validation_due:
+        clipped = max(1.0, run.history[-1]["gradient_norm"] / run.settings.clip)
+        run.history[-1] |= {f"gradient in {name}": clipped * norm
+                            for name, norm in gradient_norms(run.model).items()}
 
 
 @shows(gradient_norms)
-def step_gradient_flow(experiment: Experiment):
+def step_gradient_flow(experiment: DigitExperiment):
     """Does every layer learn?
 
     The norm of the gradient in each block, before clipping, noted at every validation. With pre-norm and
@@ -1267,11 +932,12 @@ def step_gradient_flow(experiment: Experiment):
                                                     if name.startswith("gradient in")))
         gone = 1 - largest["loss"] / run.history[0]["loss"]
         check("when they peak, most of the loss is gone", gone > 0.5, f"{gone:.0%}, step {largest['step']}")
-    return Picture(experiment.file("training_gradient_flow"), draw_gradient_flow(noted))
+    return Picture(experiment.file("training_gradient_flow"), draw_gradient_flow(noted),
+                   "Every block receives a gradient, from the first to the last")
 
 
 @shows()
-def step_broken_on_purpose(experiment: Experiment):
+def step_broken_on_purpose(experiment: DigitExperiment):
     """Broken on purpose
 
     Two mistakes that look like success. Without the shift the decoder reads the very token that it should
@@ -1279,21 +945,28 @@ def step_broken_on_purpose(experiment: Experiment):
     teacher forcing they beat the right model, in loss and accuracy; when they have to answer by themselves,
     nothing is there to copy. All three learned reverse for 200 steps:
     """
-    training = TrainingConfig("reverse", steps=200)
-    results = train_broken(["right", "no causal mask", "no shift"], TransformerConfig(), training,
-                           experiment.device)
-    right = results["right"]
-    for name in ("no causal mask", "no shift"):
-        loss, token_accuracy, exact_match, _ = results[name]
-        better = loss < right.loss and token_accuracy > right.token_accuracy
+    training = TrainingConfig(task="reverse", steps=200)
+    held_out = draw_batch("reverse", 500, "test", (0,))
+    every = broken_runs(OURS, TransformerConfig(), training, experiment.device, held_out)
+    names = "right", "no causal mask", "no shift"
+    scores = scores_of({name: every[name] for name in names}, 0, finish)
+    right = scores["right"]
+    for name in names[1:]:
+        better = (scores[name]["validation_loss"] < right["validation_loss"]
+                  and scores[name]["token_accuracy"] > right["token_accuracy"])
         check(f"{name}: better than right with teacher forcing, useless alone",
-              better and exact_match < 0.05 < right.exact_match)
-    check_caught("WithoutCausalMask", prove_transformer(WithoutCausalMask), "Other tokens to come")
-    return broken_table(results)
+              better and scores[name]["exact_match"] < 0.05 < right["exact_match"])
+    return broken_table(scores), check_mistakes(OURS, transformer_checks)
+
+
+def broken_table(scores: dict[str, dict[str, float]]):
+    rows = [(name, score["validation_loss"], f"{score['token_accuracy']:.1%}", f"{score['exact_match']:.1%}")
+            for name, score in scores.items()]
+    return table("", "test loss", "tokens, teacher forcing", "exact match", rows=rows)
 
 
 @shows()
-def step_all_broken(experiment: Experiment):
+def step_all_broken(experiment: DigitExperiment):
     """Every way to break it
 
     Each variant is trained for 400 steps (or --steps), with the same data and seed. Compare the two
@@ -1302,97 +975,48 @@ def step_all_broken(experiment: Experiment):
     No shift, no causal mask: teacher forcing looks perfect, free-running gives nothing. No positions:
     single tokens are guessed above chance, whole answers are not. Padding mask inverted: the loss stays
     near that of guessing, for no digit of the source can be seen. No scaling, loss on PAD: nearly as good
-    as right, in this small model; only a proof finds them. Post-norm at a learning rate of 0.01 without a
+    as right, in this small model; only a check finds them. Post-norm at a learning rate of 0.01 without a
     warm-up: stuck from the start, and with one it learns.
     """
     training = replace(experiment.training, steps=experiment.options.steps or 400)
-    results = train_broken(list(BROKEN), experiment.config, training, experiment.device)
+    held_out = draw_batch(training.task, 500, "test", (0,))
+    variants = broken_runs(OURS, experiment.config, training, experiment.device, held_out)
+    scores = scores_of(variants, training.seed, train)
     if experiment.name in ("reverse", "copy"):
-        scores = {name: (result.token_accuracy, result.exact_match) for name, result in results.items()}
-        for name in ("no shift", "no causal mask"):
-            check(f"{name}: perfect with teacher forcing, useless alone",
-                  scores[name][0] > 0.99 and scores[name][1] < 0.01)
-        for name in ("no positions", "padding mask inverted", "post-norm, no warm-up"):
-            check(f"{name}: next to no answer is right", scores[name][1] < 0.1)
-        for name in ("right", "no scaling", "loss on PAD", "post-norm, warm-up 100"):
-            check(f"{name}: nearly all answers are right", scores[name][1] > 0.95)
-    return broken_table(results), Picture("training_broken.png", draw_broken(results))
+        for statement, holds in signatures(scores):
+            check(statement, holds)
+    return broken_table(scores), Picture("training_broken.png", draw_broken(scores),
+                                         "Teacher forcing hides what free running shows")
 
 
-def train_broken(
-    names: list[str], config: TransformerConfig, training: TrainingConfig, device: torch.device
-) -> dict[str, Scores]:
-    """The scores of each variant on 500 test sequences, after `training`."""
-    results = {}
-    batch = draw_batch(training.task, 500, "test", (0,)).to(device)
-    for name in names:
-        kind, changes = BROKEN[name]
-        sizes = {key: value for key, value in changes.items() if hasattr(config, key)}
-        other = {key: value for key, value in changes.items() if key not in sizes}
-        run = kind(replace(config, **sizes), replace(training, **other), device)
-        while not run.finished:
-            run.update()
-        results[name] = evaluate(run.model, run.spoil(batch))
-    return results
-
-
-def broken_table(results: dict[str, Scores]):
-    rows = [(name, scores.loss, f"{scores.token_accuracy:.1%}", f"{scores.exact_match:.1%}")
-            for name, scores in results.items()]
-    return table("", "test loss", "tokens, teacher forcing", "exact match", rows=rows)
-
-
-@shows()
-def step_compare(experiment: Experiment):
+def step_compare(experiment: DigitExperiment):
     """Compared
 
     The same data in the same order for every value; with --seeds, several seeds each.
     """
     name, values = experiment.options.compare
-    rows, curves = [], {}
-    batch = draw_batch(experiment.training.task, 1000, "test", (0,)).to(
-        experiment.device
-    )
-    for value in values:
-        exact, seconds = [], []
-        for seed in range(experiment.options.seeds):
-            config, training = changed(experiment, name, value, seed)
-            run = train(Run(config, training, experiment.device))
-            exact.append(evaluate(run.model, batch).exact_match)
-            seconds.append(sum(record["seconds"] for record in run.history))
-            curves.setdefault(value, []).append(run.history)
-        spread = (
-            f"{min(exact):.1%} to {max(exact):.1%}"
-            if len(exact) > 1
-            else f"{exact[0]:.1%}"
-        )
-        rows.append(
-            (
-                str(value),
-                parameters(run.model),
-                f"{sum(seconds) / len(seconds):.1f}",
-                spread,
-            )
-        )
-    picture = Picture(
-        f"training_compare_{name}.png", draw_comparison(name, curves)
-    )
+    batch = draw_batch(experiment.training.task, 1000, "test", (0,)).to(experiment.device)
+
+    def run_with(value: Any, seed: int) -> Run:
+        config, training = changed((experiment.config, experiment.training), name, value)
+        return make_run(config, replace(training, seed=seed), experiment.device)
+
+    variants = {value: partial(run_with, value) for value in values}
+    compared = compare(variants, experiment.options.seeds, train,
+                       lambda run: evaluate(run.model, batch).exact_match)
+    rows = [(str(value), parameters(compared[value].runs[0].model), *summary)
+            for value, summary in summaries(compared).items()]
+    curves = {value: [run.history for run in result.runs] for value, result in compared.items()}
+    best = max(compared, key=lambda value: sum(compared[value].measured))
+    picture = Picture(f"training_compare_{name}.png", draw_comparison(name, curves),
+                      f"{name} = {best} answers most test sequences right")
     return table(name, "parameters", "seconds", "exact match", rows=rows), picture
 
 
-def changed(experiment: Experiment, name: str, value: Any, seed: int
-            ) -> tuple[TransformerConfig, TrainingConfig]:
-    """The experiment's settings with one of them changed; ValueError if that makes no sense."""
-    config, training = experiment.config, replace(experiment.training, seed=seed)
-    if hasattr(config, name):
-        return replace(config, **({"d_ff": 0} if name == "d_model" else {}), **{name: value}), training
-    return config, replace(training, **{name: value})
-
-
-def step_what_next(experiment: Experiment):
+def step_what_next(experiment: DigitExperiment):
     """What now?
 
-    Read: Transformer, then Run.update and train; what surrounds them is bookkeeping.
+    Read: Transformer, then train_plainly, then Run.update in course/engine.py, which is the same in parts.
 
     Change: (1) --positions none: see what is left of reverse. (2) --norm post --lr 0.01 --warmup 0, then
     with --warmup 100: the first doesn't learn. (3) Add a task: one function from digits to digits, one line
@@ -1404,385 +1028,11 @@ def step_what_next(experiment: Experiment):
     """
 
 
-# ------------------------------------------------------------------ the proofs
-
-
-def prove_teacher_forcing(implementation) -> list[Proof]:
-    """What holds for every teacher_forcing(answers) → (tgt_in, tgt_out)."""
-    answers = [[7, 8, 9], [5], [6, 6]]
-    tgt_in = torch.tensor([[BOS, 7, 8, 9], [BOS, 5, PAD, PAD], [BOS, 6, 6, PAD]])
-    tgt_out = torch.tensor([[7, 8, 9, EOS], [5, EOS, PAD, PAD], [6, 6, EOS, PAD]])
-
-    def compare(part: int, expected: Tensor):
-        wrong = {text: kind(answers)[part] for text, kind in SHIFT_MISTAKES.items()
-                 if agree(implementation(answers)[1 - part], kind(answers)[1 - part]).holds}
-        return agree(implementation(answers)[part], expected, 0, wrong)
-
-    def input_begins_with_bos():
-        """The input is BOS, then the answer, then PAD."""
-        return compare(0, tgt_in)
-
-    def target_ends_in_eos():
-        """The target is the answer, then EOS, then PAD: one place ahead of the input."""
-        return compare(1, tgt_out)
-
-    return prove(input_begins_with_bos, target_ends_in_eos)
-
-
-def prove_sequence_loss(implementation) -> list[Proof]:
-    """What holds for every sequence_loss(logits, targets, label_smoothing=0.0)."""
-    (logits,) = random_tensors((3, 5, 7))
-    targets = torch.tensor([[3, 4, 5, 6, EOS], [3, EOS, PAD, PAD, PAD], [5, 5, EOS, PAD, PAD]])
-
-    def expect(smoothing: float):
-        expected = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=PAD,
-                                   label_smoothing=smoothing, reduction="sum")
-        wrong = {text: kind(logits, targets, smoothing) for text, kind in LOSS_MISTAKES.items()}
-        return agree(implementation(logits, targets, smoothing), expected, 1e-10, wrong)
-
-    def equals_pytorch():
-        """It equals the sum of nn.functional.cross_entropy without PAD."""
-        return expect(0.0)
-
-    def smooths_labels():
-        """… also with label smoothing."""
-        return expect(0.1)
-
-    def is_the_sum_of_the_single_ones():
-        """The loss of a padded batch is the sum of the losses of its sequences, unpadded."""
-        lengths = (targets != PAD).sum(1).tolist()
-        single = [implementation(logits[[i], :n], targets[[i], :n]) for i, n in enumerate(lengths)]
-        return agree(implementation(logits, targets), torch.stack(single).sum())
-
-    def ignores_padding():
-        """Logits where the target is PAD have gradient 0."""
-        leaf = logits.clone().requires_grad_()
-        gradient = gradients(implementation(leaf, targets), [leaf]).view_as(leaf)
-        hint = "leave out what has target PAD"
-        return agree(gradient[targets == PAD], torch.zeros(5, 7), 0)._replace(diagnosis=hint)
-
-    return prove(equals_pytorch, smooths_labels, is_the_sum_of_the_single_ones, ignores_padding)
-
-
-def prove_adam(implementation) -> list[Proof]:
-    """What holds for every Adam(parameters, lr, betas, eps, weight_decay) with step()."""
-
-    def after(steps: int, make_optimizer) -> Tensor:
-        """Two parameters after some steps on a bumpy function."""
-        leaves = [tensor.requires_grad_() for tensor in random_tensors((4, 3), (5,))]
-        optimizer = make_optimizer(leaves)
-        for _ in range(steps):
-            for leaf in leaves:
-                leaf.grad = None
-            sum((leaf.sin() + 0.1 * leaf**2).sum() for leaf in leaves).backward()
-            optimizer.step()
-        return torch.cat([leaf.detach().flatten() for leaf in leaves])
-
-    def expect(steps: int, decay: float):
-        expected = after(steps, partial(torch.optim.AdamW, lr=0.05, weight_decay=decay))
-        options = {"lr": 0.05, "weight_decay": decay}
-        wrong = {text: after(steps, partial(kind, **options)) for text, kind in ADAM_MISTAKES.items()}
-        return agree(after(steps, partial(implementation, **options)), expected, 1e-10, wrong)
-
-    def first_step():
-        """The first step equals torch.optim.Adam's."""
-        return expect(1, 0.0)
-
-    def fifty_steps():
-        """… and so does every number after 50 steps."""
-        return expect(50, 0.0)
-
-    def honours_betas_and_eps():
-        """… and with betas (0.5, 0.8) and eps 0.1."""
-        options = {"lr": 0.05, "betas": (0.5, 0.8), "eps": 0.1}
-        expected = after(50, partial(torch.optim.Adam, **options))
-        return agree(after(50, partial(implementation, **options)), expected)
-
-    def decays():
-        """With decoupled weight decay it equals torch.optim.AdamW after 50 steps."""
-        return expect(50, 0.3)
-
-    return prove(first_step, fifty_steps, honours_betas_and_eps, decays)
-
-
-class Reference(nn.Module):
-    """nn.Transformer between our embedding and our logits."""
-
-    def __init__(self, config: TransformerConfig):
-        super().__init__()
-        self.embedding = TokenEmbedding(config.vocab_size, config.d_model)
-        self.positions = SinusoidalPositionalEncoding(config.d_model, config.max_len)
-        sizes = config.d_model, config.n_heads, config.d_ff, config.dropout, config.activation
-        options = {"batch_first": True, "norm_first": config.norm == "pre"}
-        # nn.Transformer ends post-norm stacks in one more norm, the paper doesn't: so we give it our own
-        norms = [nn.LayerNorm(config.d_model) if config.norm == "pre" else None for _ in range(2)]
-        encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(*sizes, **options), config.n_layers,
-                                        norms[0], enable_nested_tensor=False)
-        decoder = nn.TransformerDecoder(nn.TransformerDecoderLayer(*sizes, **options), config.n_layers,
-                                        norms[1])
-        self.stacks = nn.Transformer(config.d_model, config.n_heads, custom_encoder=encoder,
-                                     custom_decoder=decoder, **options)
-
-    def forward(self, src: Tensor, tgt: Tensor) -> Tensor:
-        hidden = src == PAD
-        x, y = self.positions(self.embedding(src)), self.positions(self.embedding(tgt))
-        y = self.stacks(x, y, tgt_mask=~causal_mask(tgt.shape[1], tgt.device),
-                        src_key_padding_mask=hidden, memory_key_padding_mask=hidden)
-        return self.embedding.logits(y)
-
-
-def copy_transformer(ours: nn.Module, theirs: Reference) -> nn.Module:
-    """`ours` with the weights of the reference."""
-    with torch.no_grad():
-        ours.embedding.weight.copy_(theirs.embedding.weight)
-    copy_stack(ours.encoder, theirs.stacks.encoder)
-    copy_stack(ours.decoder, theirs.stacks.decoder)
-    return ours
-
-
-def prove_transformer(implementation) -> list[Proof]:
-    """What holds for every Transformer(config) with embedding, encoder and decoder."""
-    batch = make_batch("reverse", [[1, 2, 3, 4, 5], [6, 7, 8]])
-
-    def expect(norm: str):
-        config = TransformerConfig(d_model=16, n_heads=2, n_layers=2, norm=norm)
-        theirs = Reference(config).double()
-        ours = copy_transformer(implementation(config).double(), theirs)
-        found, expected = (model(batch.src, batch.tgt_in) for model in (ours, theirs))
-        finding = agree(found, expected)
-        if not finding.holds:
-            return finding
-        found.sin().sum().backward()
-        expected.sin().sum().backward()
-        return gradients_agree(ours, theirs, copy_transformer)
-
-    def pre_norm():
-        """With the same weights it equals nn.Transformer, logits and gradients (pre-norm)."""
-        return expect("pre")
-
-    def post_norm():
-        """… and with post-norm, as in the paper: without nn.Transformer's two extra last norms."""
-        return expect("post")
-
-    def hides_the_future():
-        """Other tokens to come change no logit, bit for bit."""
-        model = implementation(TransformerConfig(d_model=16, n_heads=2)).double()
-        other = batch.tgt_in.clone()
-        other[:, 3:] = ZERO
-        return agree(model(batch.src, other)[:, :3], model(batch.src, batch.tgt_in)[:, :3], 0)
-
-    def obeys_positions():
-        """Two digits of the source exchanged change the logits, unless positions are “none”."""
-        exchanged = batch.src[:, [1, 0, *range(2, batch.src.shape[1])]]
-        for positions in ("none", "sinusoidal", "learned", "rotary"):
-            torch.manual_seed(0)
-            config = TransformerConfig(d_model=16, n_heads=2, positions=positions)
-            model = implementation(config).double()
-            gap = largest_difference(model(exchanged, batch.tgt_in), model(batch.src, batch.tgt_in))
-            if (gap > 1e-10) == (positions == "none"):
-                return Finding(False, f"{positions}: {gap:.0e}", "build what config.positions says")
-        return Finding(True)
-
-    def begins_near_guessing():
-        """Untrained, its loss is within 0.3 of ln V."""
-        torch.manual_seed(0)
-        fresh = make_batch("copy", draw_sequences(64, "train", (0,)))
-        logits = implementation(TransformerConfig())(fresh.src, fresh.tgt_in)
-        loss = F.cross_entropy(logits.flatten(0, 1), fresh.tgt_out.flatten(), ignore_index=PAD).item()
-        expected = math.log(len(tokenizer))
-        return Finding(abs(loss - expected) < 0.3, f"{loss:.2f}, ln V = {expected:.2f}",
-                       "start the gain of the last norm at d_model^−½")
-
-    return prove(pre_norm, post_norm, hides_the_future, obeys_positions, begins_near_guessing)
-
-
-def prove_learning_rate(implementation) -> list[Proof]:
-    """What holds for every learning_rate(step, training, d_model)."""
-
-    def rises_and_falls():
-        """linear: up to lr in the warm-up, down to lr / (steps − warmup) in the last step."""
-        training = TrainingConfig(steps=100, warmup=20, lr=0.5)
-        found = torch.tensor([implementation(step, training, 64) for step in range(100)])
-        up = [0.5 * (step + 1) / 20 for step in range(20)]
-        down = [0.5 * (100 - step) / 80 for step in range(20, 100)]
-        late = {"the warm-up is one step late: step 0 has a rate, too": torch.tensor(
-            [0.5 * step / 20 for step in range(20)] + down)}
-        return agree(found, torch.tensor(up + down), 1e-7, late)
-
-    def follows_the_paper():
-        """inverse_sqrt: d_model^−½ · min(n^−½, n · warmup^−3/2), n = 1, 2, …, for d_model 64 and 16."""
-        training = TrainingConfig(steps=100, warmup=20, schedule="inverse_sqrt")
-        found = torch.tensor([[implementation(step, training, width) for step in range(100)]
-                              for width in (64, 16)])
-        n = torch.arange(1, 101).double()
-        curve = torch.minimum(n**-0.5, n * 20**-1.5)
-        return agree(found, torch.stack([curve / 8, curve / 4]), 1e-7)
-
-    return prove(rises_and_falls, follows_the_paper)
-
-
-GRADED = {
-    "Transformer": prove_transformer,
-    "teacher_forcing": prove_teacher_forcing,
-    "sequence_loss": prove_sequence_loss,
-    "Adam": prove_adam,
-    "learning_rate": prove_learning_rate,
-}
-
-
-# ------------------------------------------------------------------ the figures
-
-
-def draw_schedule(rates: dict[str, list[float]]):
-    figure, axes = canvas(width=6, height=3)
-    for schedule, values in rates.items():
-        axes.plot(range(1, len(values) + 1), values, label=schedule)
-    axes.set(xlabel="step", ylabel="learning rate", title="Up, then down: in a line, or as in the paper")
-    axes.legend()
-    return figure
-
-
-def column(history: list[dict[str, float]], name: str) -> tuple[list[float], list[float]]:
-    """(steps, values) of the records that have `name`."""
-    records = [record for record in history if name in record]
-    return [record["step"] for record in records], [record[name] for record in records]
-
-
-def draw_training(run: Run):
-    figure, axes = canvas(rows=2, columns=2, width=9, height=5.6)
-    history, name = run.history, run.training.task
-    (loss, accuracy), (rate, norm) = axes
-    loss.semilogy(*column(history, "loss"), label="training", alpha=0.7)
-    loss.semilogy(*column(history, "validation_loss"), marker="o", markersize=4, label="validation")
-    loss.set(title=f"The loss falls to {history[-1]['loss']:.2g}", ylabel="loss per token")
-    loss.legend()
-    accuracy.plot(*column(history, "token_accuracy"), marker="s", markersize=4,
-                  label="tokens, teacher forcing")
-    accuracy.plot(*column(history, "exact_match"), marker="o", markersize=4,
-                  label="exact match, free-running")
-    accuracy.set(ylim=(0, 1.03), title="Single tokens are right long before whole answers")
-    accuracy.legend()
-    rate.plot(*column(history, "learning_rate"))
-    rate.set_title("Learning rate: warm-up, then down")
-    norm.semilogy(*column(history, "gradient_norm"), alpha=0.7)
-    norm.axhline(run.training.clip, linestyle="--", color="gray", label="clipped above")
-    norm.set_title("Norm of the gradient")
-    norm.legend(loc="lower left")
-    for panel in axes.flat:
-        panel.set_xlabel("step")
-    figure.suptitle(f"Learning to {name}" if name != "sum" else "Learning to add")
-    return figure
-
-
-def draw_patterns(weights: dict[str, Tensor], batch: Batch, config: TransformerConfig):
-    """Every layer a column, every head a row, for the first sequence of the batch."""
-    source = text_of(batch.src[0]).split()
-    target = text_of(batch.tgt_in[0]).split()
-    kinds = {"encoder": ("encoder.blocks.{}.self_attention", source, source),
-             "decoder": ("decoder.blocks.{}.self_attention", target, target),
-             "cross": ("decoder.blocks.{}.cross_attention", target, source)}
-    columns = [(f"{kind}, block {layer}", names[0].format(layer), *names[1:])
-               for kind, names in kinds.items() for layer in range(config.n_layers)]
-    figure, axes = canvas(rows=config.n_heads, columns=len(columns), width=2.3 * len(columns),
-                          height=2.45 * config.n_heads, squeeze=False)
-    for number, (title, name, rows, tokens) in enumerate(columns):
-        for head in range(config.n_heads):
-            panel = axes[head, number]
-            heatmap(panel, weights[name][0, head], rows, tokens, title if head == 0 else "")
-            panel.tick_params(labelsize=7, rotation=0, pad=-2)
-            if number == 0:
-                panel.set_ylabel(f"head {head}")
-    figure.suptitle("Which token looks where: rows ask, columns answer")
-    return figure
-
-
-def draw_gradient_flow(noted: list[dict[str, float]]):
-    figure, axes = canvas(width=7, height=3.6)
-    names = [name for name in noted[0] if name.startswith("gradient in")]
-    styles = {"embedding": ":", "encoder": "-", "decoder": "--"}
-    for name in names:
-        part = name.removeprefix("gradient in ")
-        axes.semilogy(*column(noted, name), linestyle=styles[part.split()[0]], label=part)
-    axes.set(xlabel="step", ylabel="norm of the gradient",
-             title="Every block receives a gradient, from the first to the last")
-    axes.legend()
-    return figure
-
-
-def draw_broken(results: dict[str, Scores]):
-    figure, axes = canvas(width=8, height=4)
-    places = np.arange(len(results))
-    for offset, attribute, label in ((-0.2, "token_accuracy", "tokens, teacher forcing"),
-                                     (0.2, "exact_match", "exact match, free-running")):
-        axes.barh(places + offset, [getattr(s, attribute) for s in results.values()], 0.4, label=label)
-    axes.set_yticks(places, list(results))
-    axes.invert_yaxis()
-    axes.set(xlim=(0, 1), title="Teacher forcing hides what free running shows")
-    axes.legend(loc="lower center", bbox_to_anchor=(0.5, -0.25), ncols=2)
-    return figure
-
-
-def draw_comparison(name: str, curves: dict[Any, list[list[dict[str, float]]]]):
-    figure, axes = canvas(columns=2, width=9, height=3.6)
-    for number, (value, histories) in enumerate(curves.items()):
-        for panel, measure in zip(axes, ("validation_loss", "exact_match"), strict=True):
-            for run, history in enumerate(histories):
-                panel.plot(*column(history, measure), color=f"C{number}", alpha=0.8,
-                           label=f"{name} = {value}" if run == 0 else None)
-            panel.set_xlabel("step")
-    axes[0].set_yscale("log")
-    axes[0].set_title("Validation loss")
-    axes[1].set_title("Exact match on validation sequences")
-    axes[1].legend()
-    return figure
-
-
 # ------------------------------------------------------------------ the command line
-
-
-def add_options(parser: argparse.ArgumentParser, config: type) -> None:
-    """An option for every field that has a help text."""
-    aliases = {"n_heads": ["--heads"], "n_layers": ["--layers"]}
-    for setting in fields(config):
-        if "help" in setting.metadata:
-            names = ["--" + setting.name.replace("_", "-"), *aliases.get(setting.name, ())]
-            text = f"{setting.metadata['help']} (default: {setting.default})"
-            if isinstance(setting.default, bool):
-                parser.add_argument(*names, dest=setting.name, action="store_true",
-                                    help=setting.metadata["help"])
-            else:
-                parser.add_argument(*names, dest=setting.name, type=type(setting.default),
-                                    default=setting.default, help=text)
-
-
-def chosen(config: type, options: argparse.Namespace) -> Any:
-    """The dataclass with the values from the command line."""
-    names = [setting.name for setting in fields(config) if hasattr(options, setting.name)]
-    return config(**{name: getattr(options, name) for name in names})
 
 
 COMPARABLE = ("n_heads", "n_layers", "d_model", "norm", "positions", "warmup", "label_smoothing",
               "batch_size", "dropout", "lr", "schedule", "weight_decay", "activation")
-
-
-def comparison(text: str) -> tuple[str, list[Any]]:
-    """“n_heads=1,2,4” → ("n_heads", [1, 2, 4])."""
-    name, _, values = text.partition("=")
-    if name not in COMPARABLE or not values:
-        raise argparse.ArgumentTypeError(f"{text!r}: give NAME=VALUE,VALUE,… with one of "
-                                         + ", ".join(COMPARABLE))
-    kinds = {setting.name: type(setting.default)
-             for config in (TransformerConfig, TrainingConfig) for setting in fields(config)}
-    try:
-        return name, [kinds[name](value) for value in values.split(",")]
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r}: {error}") from error
-
-
-def count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
-    return int(text)
 
 
 def main():
@@ -1792,7 +1042,8 @@ def main():
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default: auto)")
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted training")
     parser.add_argument("--broken", action="store_true", help="train every broken variant, and end")
-    parser.add_argument("--compare", type=comparison, metavar="NAME=VALUE,…",
+    comparing = partial(comparison, configs=(TransformerConfig, TrainingConfig), comparable=COMPARABLE)
+    parser.add_argument("--compare", type=comparing, metavar="NAME=VALUE,…",
                         help="train with each value, and end: " + ", ".join(COMPARABLE))
     parser.add_argument("--seeds", type=count, default=1,
                         help="seeds for each value of --compare (default: 1)")
@@ -1800,9 +1051,9 @@ def main():
     try:
         config, training = chosen(TransformerConfig, options), chosen(TrainingConfig, options)
         Transformer(config)  # refuses sizes that don't fit together
-        experiment = Experiment(config, training, options)
+        experiment = DigitExperiment(config, training, options)
         for value in options.compare[1] if options.compare else ():
-            Transformer(changed(experiment, options.compare[0], value, 0)[0])
+            Transformer(changed((config, training), options.compare[0], value)[0])
     except (ValueError, RuntimeError) as error:  # RuntimeError: more memory than there is
         parser.error(str(error).partition("\n")[0])
     steps = [
@@ -1814,6 +1065,8 @@ def main():
         step_adam,
         step_schedule,
         step_overfit,
+        step_the_loop,
+        step_by_hand_or_kernel,
         step_training,
         step_two_accuracies,
         step_attention_patterns,

@@ -11,37 +11,47 @@ Lesson 5 trained the model that is used here.
 """
 
 import argparse
-import itertools
 import math
+import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from checks.decoding import (
+    adjust_logits_checks,
+    beam_search_checks,
+    cached_decoding_checks,
+    greedy_checks,
+    sample_checks,
+)
+from checks.trees import DRAWS, TreeDecoding, chi_square
 from common import (
-    Finding,
     Picture,
-    Proof,
-    agree,
-    canvas,
     check,
-    check_all,
-    check_caught,
+    check_mistakes,
+    check_part,
     fitted_exponent,
-    heatmap,
     lesson,
     lesson_parser,
     narrate,
-    pick_device,
-    prove,
-    random_tensors,
-    refused,
     shows,
-    stop,
     table,
+)
+from course.console import stop
+from course.engine import Run, finish
+from course.processes import pick_device
+from figures.decoding import (
+    draw_cache,
+    draw_cross_attention,
+    draw_distributions,
+    draw_strategies,
+    draw_tree,
+    tree_order,
 )
 
 record_attention = lesson("02_multi_head_attention").record_attention
@@ -50,7 +60,6 @@ EOS = lesson("03_positional_encoding").EOS
 PAD = lesson("03_positional_encoding").PAD
 Tokenizer = lesson("03_positional_encoding").Tokenizer
 TASKS = lesson("05_mini_transformer").TASKS
-Run = lesson("05_mini_transformer").Run
 TrainingConfig = lesson("05_mini_transformer").TrainingConfig
 Transformer = lesson("05_mini_transformer").Transformer
 TransformerConfig = lesson("05_mini_transformer").TransformerConfig
@@ -58,6 +67,7 @@ draw_sequences = lesson("05_mini_transformer").draw_sequences
 exactly_right = lesson("05_mini_transformer").exactly_right
 load_or_train = lesson("05_mini_transformer").load_or_train
 make_batch = lesson("05_mini_transformer").make_batch
+make_run = lesson("05_mini_transformer").make_run
 pad = lesson("05_mini_transformer").pad
 sequence_loss = lesson("05_mini_transformer").sequence_loss
 teacher_forcing = lesson("05_mini_transformer").teacher_forcing
@@ -71,13 +81,12 @@ __all__ = [
     "UncachedDecoding",
     "adjust_logits",
     "beam_search",
+    "best_answers",
+    "first_tokens",
     "greedy_decode",
     "log_probability",
     "sample",
 ]
-
-
-DRAWS = 20_000  # for every chi-square test
 
 
 # ------------------------------------------------------------------ one step at a time
@@ -123,13 +132,14 @@ class KeyValueCache:
         if self.keys is not None:
             keys = torch.cat([self.keys, keys], dim=2)
             values = torch.cat([self.values, values], dim=2)
-        self.keys, self.values = keys, values
-        return keys, values
+        self.keys, self.values = keys.contiguous(), values.contiguous()  # read again in every step
+        return self.keys, self.values
 
     def reorder(self, rows: Tensor) -> None:
         """Keep these rows of the batch."""
         if self.keys is not None:
-            self.keys, self.values = self.keys[rows], self.values[rows]
+            self.keys = self.keys.index_select(0, rows)  # self.keys[rows], several times as fast
+            self.values = self.values.index_select(0, rows)
 
     def bytes(self) -> int:
         """Memory of the keys and values kept."""
@@ -148,8 +158,10 @@ class CachedDecoding:
 
     def __init__(self, model: Transformer, src: Tensor):
         with torch.no_grad():
-            self.model, self.memory, self.src_mask = model, model.encode(src), model.src_mask(src)
+            self.model, self.memory, mask = model, model.encode(src), model.src_mask(src)
+        self.src_mask = None if mask.all() else mask  # nothing to hide
         self.rows, self.device = len(src), src.device
+        self.sources = torch.arange(self.rows, device=self.device)  # (N,): what each row answers
         self.caches = [LayerCache(KeyValueCache(grows=True), KeyValueCache(grows=False))
                        for _ in model.decoder.blocks]
 
@@ -164,9 +176,15 @@ class CachedDecoding:
     def reorder(self, rows: Tensor) -> None:
         """Go on with these answers (M,)."""
         self.rows = len(rows)
-        self.memory, self.src_mask = self.memory[rows], self.src_mask[rows]
-        for cache in itertools.chain.from_iterable(self.caches):
-            cache.reorder(rows)
+        for cache in self.caches:
+            cache.self_attention.reorder(rows)
+        before, self.sources = self.sources, self.sources[rows]
+        if torch.equal(before, self.sources):
+            return  # answers to the same source changed places: what they see of it is the same
+        self.memory = self.memory[rows]
+        self.src_mask = None if self.src_mask is None else self.src_mask[rows]
+        for cache in self.caches:
+            cache.cross_attention.reorder(rows)
 
 
 class UncachedDecoding:
@@ -319,58 +337,54 @@ class Hypothesis(NamedTuple):
     finished: bool  # False if max_length cut it off
 
 
-class Candidate(NamedTuple):
-    """One continuation: of the answer in which row, by what, and the log-probability of the whole."""
+class Hypotheses(NamedTuple):
+    """W places for hypotheses of each source; the score −∞ marks an empty one."""
 
-    log_prob: float
-    row: int
-    tokens: tuple[int, ...]
+    tokens: Tensor  # (B, W, T), PAD behind EOS
+    log_probs: Tensor  # (B, W)
+    scores: Tensor  # (B, W)
+    rows: Tensor  # (B, W), the row of the decoding that each of them continues
 
+    @property
+    def taken(self) -> Tensor:
+        """(B, W): True where there is a hypothesis."""
+        return self.scores > -math.inf
 
-class Beam:
-    """The hypotheses of one source: at most `width` alive, at most `width` finished."""
+    def only(self, wanted: Tensor) -> "Hypotheses":
+        """wanted (B, W) → the same places, empty where it is False."""
+        return self._replace(scores=self.scores.masked_fill(~wanted, -math.inf))
 
-    def __init__(self, width: int, max_length: int, length_penalty: float):
-        self.width, self.max_length, self.length_penalty = width, max_length, length_penalty
-        self.alive = [Hypothesis((), 0.0, 0.0, False)]
-        self.finished: list[Hypothesis] = []
+    def best(self, width: int) -> "Hypotheses":
+        """The `width` best of each source, best first, of equal ones the first."""
+        order = self.scores.sort(dim=1, descending=True, stable=True).indices[:, :width]
+        sources = torch.arange(len(order))[:, None]
+        return Hypotheses(*(part[sources, order] for part in self))
 
-    def hypothesis(self, candidate: Candidate, finished: bool) -> Hypothesis:
-        score = candidate.log_prob / len(candidate.tokens) ** self.length_penalty
-        return Hypothesis(candidate.tokens, candidate.log_prob, score, finished)
+    def join(self, longer: "Hypotheses") -> "Hypotheses":
+        """Both, side by side, filled up with PAD."""
+        missing = longer.tokens.shape[2] - self.tokens.shape[2]
+        filled = self._replace(tokens=F.pad(self.tokens, (0, missing), value=PAD))
+        return Hypotheses(*(torch.cat(parts, dim=1) for parts in zip(filled, longer)))
 
-    def grow(self, candidates: list[Candidate]) -> list[int]:
-        """Put the best continuations (given best first) in place of what was alive → their rows."""
-        kept: list[Candidate] = []
-        for rank, candidate in enumerate(candidates):
-            if candidate.tokens[-1] == EOS and rank < self.width:
-                self.finished.append(self.hypothesis(candidate, True))
-            elif candidate.tokens[-1] != EOS and len(kept) < self.width:
-                kept.append(candidate)
-        self.finished = best_first(self.finished)[: self.width]
-        if self.decided(kept):
-            kept = []
-        self.alive = [self.hypothesis(candidate, False) for candidate in kept]
-        return [candidate.row for candidate in kept]
-
-    def decided(self, kept: list[Candidate]) -> bool:
-        """True if `width` are finished and nothing alive could still overtake the last of them."""
-        if len(self.finished) < self.width or not kept:
-            return not kept
-        lengths = len(kept[0].tokens) + 1, self.max_length  # if only certain tokens followed
-        within_reach = max(kept[0].log_prob / n**self.length_penalty for n in lengths)
-        return within_reach <= self.finished[-1].score
-
-    def fate(self, candidate: Candidate) -> str:
-        """kept, finished or pruned: what grow() made of a candidate."""
-        if any(candidate.tokens == hypothesis.tokens for hypothesis in self.alive):
-            return "kept"
-        ended = any(candidate.tokens == hypothesis.tokens for hypothesis in self.finished)
-        return "finished" if ended else "pruned"
+    def listed(self) -> list[list[Hypothesis]]:
+        """For each source a list, without empty places."""
+        columns = (part.tolist() for part in (self.tokens, self.log_probs, self.scores))
+        return [[hypothesis(*values) for values in zip(*source) if values[-1] > -math.inf]
+                for source in zip(*columns)]
 
 
-def best_first(hypotheses: list[Hypothesis]) -> list[Hypothesis]:
-    return sorted(hypotheses, key=lambda hypothesis: -hypothesis.score)
+def empty_places(sources: int, width: int) -> Hypotheses:
+    """Room for `width` hypotheses of each source, as yet without tokens."""
+    tokens = torch.zeros(sources, width, 0, dtype=torch.long)
+    log_probs = torch.zeros(sources, width, dtype=torch.double)
+    return Hypotheses(tokens, log_probs, log_probs - math.inf, torch.zeros(sources, width, dtype=torch.long))
+
+
+def hypothesis(tokens: list[int], log_prob: float, score: float) -> Hypothesis:
+    """One of them, what stands behind EOS cut off."""
+    finished = EOS in tokens
+    answer = tokens[: tokens.index(EOS) + 1] if finished else tokens
+    return Hypothesis(tuple(answer), log_prob, score, finished)
 
 
 def beam_search(
@@ -378,7 +392,7 @@ def beam_search(
     width: int,
     max_length: int,
     length_penalty: float = 1.0,
-    trace: list[tuple[Candidate, str]] | None = None,
+    trace: list[tuple[Hypothesis, str]] | None = None,
 ) -> list[list[Hypothesis]]:
     """For every source the best hypotheses found, at most `width`, best first.
 
@@ -394,36 +408,64 @@ def beam_search(
         raise ValueError(f"width is {width} and max_length {max_length}; both must be at least 1")
     if not math.isfinite(length_penalty):
         raise ValueError(f"length_penalty is {length_penalty}; it must be finite")
-    beams = [Beam(width, max_length, length_penalty) for _ in range(decoding.rows)]
+    finished, alive = empty_places(decoding.rows, width), empty_places(decoding.rows, 1)
+    alive = alive._replace(scores=alive.log_probs)  # one for each source: no token, log P = 0
     tokens = first_tokens(decoding)
     for _ in range(max_length):
         logits = usable(decoding.step(tokens))
         log_probs = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(dim=-1)
-        alive = [hypothesis for beam in beams for hypothesis in beam.alive]
-        sums = log_probs.new_tensor([hypothesis.log_prob for hypothesis in alive])
-        branches = likeliest(sums[:, None] + log_probs, alive, 2 * width)  # at most `width` are EOS
-        rows: list[int] = []
-        for beam in beams:
-            mine = [candidate for _ in beam.alive for candidate in next(branches)]
-            mine = sorted(mine, key=lambda candidate: -candidate.log_prob)[: 2 * width]
-            rows += beam.grow(mine)
-            if trace is not None:
-                trace += [(candidate, beam.fate(candidate)) for candidate in mine]
-        if not rows:
+        candidates = continuations(alive, log_probs, 2 * width, length_penalty)
+        alive, finished = grow(candidates, finished, width)
+        alive = alive.only(~decided(alive, finished, max_length, length_penalty)[:, None])
+        if trace is not None:
+            trace += fates(candidates, alive, finished)
+        if not alive.taken.any():
             break
-        decoding.reorder(torch.tensor(rows, device=decoding.device))
-        newest = [hypothesis.tokens[-1] for beam in beams for hypothesis in beam.alive]
-        tokens = torch.tensor(newest, device=decoding.device)
-    return [best_first(beam.finished + beam.alive)[:width] for beam in beams]
+        decoding.reorder(alive.rows[alive.taken].to(decoding.device))
+        tokens = alive.tokens[alive.taken][:, -1].to(decoding.device)
+    return finished.join(alive).best(width).listed()
 
 
-def likeliest(totals: Tensor, alive: list[Hypothesis], count: int) -> Iterator[list[Candidate]]:
-    """For each row of totals (N, V) its `count` likeliest continuations, impossible ones left out."""
-    values, tokens = totals.sort(dim=1, descending=True, stable=True)
-    both = zip(values[:, :count].tolist(), tokens[:, :count].tolist())
-    for row, (log_probs, choices) in enumerate(both):
-        yield [Candidate(log_prob, row, (*alive[row].tokens, token))
-               for log_prob, token in zip(log_probs, choices) if log_prob > -math.inf]
+def continuations(alive: Hypotheses, log_probs: Tensor, count: int, length_penalty: float) -> Hypotheses:
+    """log_probs (N, V) of what follows each of the N alive → each source's `count` likeliest, best first."""
+    taken, vocabulary = alive.taken, log_probs.shape[1]
+    sums = alive.log_probs[taken].to(log_probs)  # (N,)
+    totals = log_probs.new_full((*taken.shape, vocabulary), -math.inf)  # (B, W, V)
+    totals[taken.to(totals.device)] = sums[:, None] + log_probs
+    ranked, order = totals.flatten(1).sort(dim=1, descending=True, stable=True)  # (B, W · V)
+    ranked, order = ranked[:, :count].cpu().double(), order[:, :count].cpu()  # the rest is little work
+    sources = torch.arange(len(order))[:, None]  # (B, 1)
+    parents, newest = order // vocabulary, order % vocabulary  # (B, count)
+    tokens = torch.cat([alive.tokens[sources, parents], newest[:, :, None]], dim=2)  # (B, count, T)
+    rows = taken.flatten().cumsum(0).view_as(taken) - 1  # (B, W): 0 … N − 1 where alive
+    scores = ranked / tokens.shape[2] ** length_penalty
+    return Hypotheses(tokens, ranked, scores, rows[sources, parents])
+
+
+def grow(candidates: Hypotheses, finished: Hypotheses, width: int) -> tuple[Hypotheses, Hypotheses]:
+    """The candidates (B, C), best first → what is alive now, and what is finished."""
+    ended = candidates.tokens[:, :, -1] == EOS  # (B, C)
+    among_first = torch.arange(ended.shape[1]) < width  # (C,)
+    alive = candidates.only(~ended).best(width)
+    finished = finished.join(candidates.only(ended & among_first)).best(width)
+    return alive, finished
+
+
+def decided(alive: Hypotheses, finished: Hypotheses, max_length: int, length_penalty: float) -> Tensor:
+    """(B,): `width` are finished and nothing alive could still overtake the last of them."""
+    lengths = alive.tokens.shape[2] + 1, max_length  # if only certain tokens followed
+    within_reach = [alive.log_probs[:, 0] / length**length_penalty for length in lengths]
+    return torch.maximum(*within_reach) <= finished.scores[:, -1]
+
+
+def fates(
+    candidates: Hypotheses, alive: Hypotheses, finished: Hypotheses
+) -> Iterator[tuple[Hypothesis, str]]:
+    """Every candidate, and what became of it: kept, finished or pruned."""
+    for mine, kept, done in zip(candidates.listed(), alive.listed(), finished.listed()):
+        for candidate in mine:
+            fate = "kept" if candidate in kept else "finished" if candidate in done else "pruned"
+            yield candidate, fate
 
 
 def best_answers(found: list[list[Hypothesis]]) -> Tensor:
@@ -431,29 +473,14 @@ def best_answers(found: list[list[Hypothesis]]) -> Tensor:
     return pad([list(hypotheses[0].tokens) for hypotheses in found])
 
 
-# ------------------------------------------------------------------ broken on purpose
-
-
-class CacheNotReordered(CachedDecoding):
-    """Broken on purpose: the beams change places, the cache doesn't."""
-
-    def reorder(self, rows: Tensor) -> None:
-        self.rows = len(rows)
-        if len(rows) != len(self.memory):  # only when the number changes
-            super().reorder(rows)
-
-
-class AlwaysPositionZero(CachedDecoding):
-    """Broken on purpose: every new token is told that it is the first."""
-
-    @torch.inference_mode()
-    def step(self, tokens: Tensor) -> Tensor:
-        embed = self.model.embed
-        self.model.embed = lambda tokens, start=0: embed(tokens, 0)
-        try:
-            return super().step(tokens)
-        finally:
-            del self.model.embed
+GRADED = {  # the parts that --grade looks for, and what has to hold of each
+    "greedy_decode": greedy_checks,
+    "adjust_logits": adjust_logits_checks,
+    "sample": sample_checks,
+    "beam_search": beam_search_checks,
+    "CachedDecoding": cached_decoding_checks,
+}
+OURS = sys.modules[__name__]  # of whose parts the checks make the classic mistakes
 
 
 # ------------------------------------------------------------------ the steps
@@ -508,7 +535,7 @@ def step_greedy(experiment: Experiment):
     """
     batch = experiment.batch(5)
     answers = greedy_decode(CachedDecoding(experiment.model, batch.src), 20)
-    check_all(prove_greedy(greedy_decode))
+    check_part(greedy_decode, greedy_checks, OURS)
     rows = [(text_of(src[src != PAD]), " ".join(tokenizer.token_of[id] for id in answer))
             for src, answer in zip(batch.src[:3], answers.tolist(), strict=False)]
     return table("source", "answer", rows=rows)
@@ -522,8 +549,8 @@ def step_cache(experiment: Experiment):
     let them see it. So their keys and values can be kept. Each step then runs one token instead of the
     whole answer. Cross-attention's keys and values come from the source and are computed once.
     """
-    check_all(prove_cached_decoding(CachedDecoding))
-    batch, config = experiment.batch(8), experiment.run.config
+    check_part(CachedDecoding, cached_decoding_checks, OURS)
+    batch, config = experiment.batch(8), experiment.model.config
     decoding = CachedDecoding(experiment.model, batch.src)
     answers = greedy_decode(decoding, 20)
     measured = sum(cache.bytes() for layer in decoding.caches for cache in layer)
@@ -538,7 +565,8 @@ def step_cache(experiment: Experiment):
           f"n^{powers['CachedDecoding']:.1f} against n^{powers['UncachedDecoding']:.1f}")
     rows = [(n, *(f"{4 * n / seconds[i]:,.0f}" for seconds in times.values()))
             for i, n in enumerate(lengths)]
-    picture = Picture("decoding_cache.png", draw_cache(lengths, times))
+    picture = Picture("decoding_cache.png", draw_cache(lengths, times),
+                      "With the cache each token costs nearly the same, without one the time runs away")
     return table("length", "tokens/s with the cache", "without", rows=rows), picture
 
 
@@ -566,7 +594,7 @@ def train_speaker(steps: int = 250) -> Transformer:
     """A small model that learns to say sentences as often as in TRUTH; its source says nothing."""
     config = TransformerConfig(d_model=32, n_heads=2, n_layers=1, vocab_size=len(words), max_len=8)
     model = Transformer(config)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3, fused=True)
     sentences, chances = [words.encode(text) for text in TRUTH], torch.tensor(list(TRUTH.values()))
     src = torch.full((128, 1), BOS)
     for step in range(steps):
@@ -585,7 +613,6 @@ def speak(model: Transformer, rows: int = 1) -> CachedDecoding:
     return CachedDecoding(model, torch.full((rows, 1), BOS))
 
 
-@shows()
 def step_greedy_can_be_wrong(experiment: Experiment):
     """When greedy is wrong
 
@@ -618,20 +645,7 @@ def step_greedy_can_be_wrong(experiment: Experiment):
     return table("sentence", "true", "model", "drawn", "found by", rows=rows)
 
 
-def chi_square(counts: list[int], probabilities: list[float]) -> float:
-    """Pearson's test of DRAWS draws, all not counted in one more class → the p-value."""
-    counts, probabilities = [*counts, DRAWS - sum(counts)], [*probabilities, 1 - sum(probabilities)]
-    expected = [max(DRAWS * p, 1e-9) for p in probabilities]
-    if expected[-1] < 5:  # too few for the test: join the last two
-        last = expected.pop()
-        expected[-1] += last
-        counts = [*counts[:-2], counts[-2] + counts[-1]]
-    statistic = sum((n - e) ** 2 / e for n, e in zip(counts, expected, strict=True))
-    halves = torch.tensor([len(expected) - 1, statistic], dtype=torch.float64) / 2
-    return torch.special.gammaincc(*halves).item()
-
-
-@shows(Beam.grow)
+@shows(grow)
 def step_beam_search(experiment: Experiment):
     """Beam search
 
@@ -641,8 +655,8 @@ def step_beam_search(experiment: Experiment):
     model, counted out one by one, it has to find the best if it is wide enough. (The tree leaves out pruned
     beginnings below 0.05.)
     """
-    check_all(prove_beam_search(beam_search))
-    trace: list[tuple[Candidate, str]] = []
+    check_part(beam_search, beam_search_checks, OURS)
+    trace: list[tuple[Hypothesis, str]] = []
     found = beam_search(speak(experiment.speaker), 3, 5, 0.0, trace)[0]
     check("the best hypothesis is the best of the finished ones",
           found[0].finished and found[0].log_prob == max(h.log_prob for h in found if h.finished))
@@ -650,17 +664,11 @@ def step_beam_search(experiment: Experiment):
              f"{math.exp(candidate.log_prob):.3f}", fate)
             for candidate, fate in sorted(trace, key=lambda part: tree_order(trace, part[0].tokens))
             if fate != "pruned" or candidate.log_prob > math.log(0.05)]
-    picture = Picture("decoding_beam_tree.png", draw_tree(trace))
+    picture = Picture("decoding_beam_tree.png", draw_tree(trace, words.token_of.get),
+                      "Width 3: the likeliest beginning splits up, another one wins (numbers: P so far)")
     return table("width 3, α = 0", "P so far", "fate", rows=rows), picture
 
 
-def tree_order(trace: list[tuple[Candidate, str]], tokens: tuple[int, ...]) -> list[float]:
-    """Sorts a tree's nodes: each below the one it continues, the likelier first."""
-    log_probs = {candidate.tokens: candidate.log_prob for candidate, _ in trace}
-    return [-log_probs[tokens[: n + 1]] for n in range(len(tokens))]
-
-
-@shows()
 def step_wider_beams(experiment: Experiment):
     """A wider beam: likelier, not always better
 
@@ -671,9 +679,8 @@ def step_wider_beams(experiment: Experiment):
     finds it. With α = 1 the length is divided out, and the long answers come back. (Seen in machine
     translation by Koehn and Knowles 2017.)
     """
-    unsure = Run(TransformerConfig(), TrainingConfig("reverse", steps=200), experiment.device)
-    while not unsure.finished:
-        unsure.update()
+    training = TrainingConfig(task="reverse", steps=200)
+    unsure = finish(make_run(TransformerConfig(), training, experiment.device))
     model, sequences = unsure.model.eval(), draw_sequences(100, "test", (1,), (12, 16))
     batch, rows = make_batch("reverse", sequences).to(experiment.device), []
     for width in (1, 2, 4, 8, 16):
@@ -707,7 +714,8 @@ def step_sampling(experiment: Experiment):
     when it isn't. Both cut the long tail of unlikely tokens, whose sum is what makes plain sampling go
     astray. What is left is scaled to 1 again.
     """
-    check_all(prove_adjust_logits(adjust_logits) + prove_sample(sample))
+    check_part(adjust_logits, adjust_logits_checks, OURS)
+    check_part(sample, sample_checks, OURS)
     logits = torch.tensor([0.35, 0.25, 0.15, 0.10, 0.06, 0.04, 0.03, 0.02]).log()
     settings = {
         "as it is": {}, "temperature 0.5": {"temperature": 0.5}, "temperature 2": {"temperature": 2.0},
@@ -725,7 +733,8 @@ def step_sampling(experiment: Experiment):
         p = chi_square(counts[possible].tolist(), adjusted[name][possible].tolist())
         check(f"{name}: 20,000 draws fit (chi-square), none is a token that was cut off",
               impossible == 0 and p > 1e-5, f"p = {p:.2g}")
-    picture = Picture("decoding_distributions.png", draw_distributions(adjusted))
+    picture = Picture("decoding_distributions.png", draw_distributions(adjusted),
+                      "Temperature bends the distribution, top-k and top-p cut its tail (grey: as it was)")
     return table("", *"ABCDEFGH", rows=rows), picture
 
 
@@ -753,7 +762,6 @@ def strategies(generator: torch.Generator) -> dict[str, Callable[[Decoding, int]
     }
 
 
-@shows()
 def step_all_strategies(experiment: Experiment):
     """All of them, side by side
 
@@ -786,11 +794,12 @@ def step_all_strategies(experiment: Experiment):
     check("at temperature 2 the answers differ, and cutting the tail (top-p) mends some",
           by_name["temperature 2"][2] > by_name["temperature 2, top-p 0.9"][2]
           and by_name["temperature 2, top-p 0.9"][0] > by_name["temperature 2"][0])
-    picture = Picture(experiment.file("decoding_strategies"), draw_strategies(rows))
+    picture = Picture(experiment.file("decoding_strategies"), draw_strategies(rows),
+                      "One right answer: greedy is enough; heat makes errors, cutting the tail mends some")
     return table("strategy", "exact match", "mean log P", "distinct of 5", "tokens/s", rows=shown), picture
 
 
-@shows(CacheNotReordered, AlwaysPositionZero)
+@shows(KeyValueCache.reorder, CachedDecoding.reorder)
 def step_broken_on_purpose(experiment: Experiment):
     """Broken on purpose
 
@@ -799,11 +808,14 @@ def step_broken_on_purpose(experiment: Experiment):
     loses count. Neither crashes.
     """
     batch, longer = experiment.batch(100), experiment.batch(50, (17, 18)).src
+    mistakes = cached_decoding_checks.mistakes(OURS)
+    stuck = mistakes["position always 0"].implementation
+    unordered = mistakes["cache not reordered"].implementation
     greedy, beams = [], []
-    for name, kind in {"right": CachedDecoding, "position always 0": AlwaysPositionZero}.items():
+    for name, kind in (("right", CachedDecoding), ("position always 0", stuck)):
         answers = greedy_decode(kind(experiment.model, batch.src), 20)
         greedy.append((name, f"{right(answers, batch.tgt_out).float().mean():.0%}"))
-    for name, kind in {"right": CachedDecoding, "cache not reordered": CacheNotReordered}.items():
+    for name, kind in (("right", CachedDecoding), ("cache not reordered", unordered)):
         found = beam_search(kind(experiment.model, longer), 4, 24, 0.0)
         answers = best_answers(found).to(experiment.device)
         told = torch.tensor([hypotheses[0].log_prob for hypotheses in found])
@@ -812,13 +824,11 @@ def step_broken_on_purpose(experiment: Experiment):
     if experiment.options.task == "reverse":  # a model that is sure of itself lets no beams cross
         check("cache not reordered: the beam's log P is not that of its answers",
               beams[0][1] < 1e-3 and beams[1][1] > 0.05)
-    check_caught("AlwaysPositionZero", prove_cached_decoding(AlwaysPositionZero), "The logits of every")
-    check_caught("CacheNotReordered", prove_cached_decoding(CacheNotReordered), "After reorder")
+    caught = check_mistakes(OURS, cached_decoding_checks)
     return (table("greedy", "exact match", rows=greedy),
-            table("beam, 17 and 18 digits", "its log P, off by", rows=beams))
+            table("beam, 17 and 18 digits", "its log P, off by", rows=beams), caught)
 
 
-@shows()
 def step_your_input(experiment: Experiment):
     """Your own sequence
 
@@ -836,9 +846,11 @@ def step_your_input(experiment: Experiment):
     tgt_in = torch.cat([torch.full_like(answer[:, :1], BOS), answer[:, :-1]], dim=1)
     with torch.no_grad(), record_attention(model) as weights:
         model(batch.src, tgt_in)
-    name = f"decoder.blocks.{experiment.run.config.n_layers - 1}.cross_attention"
-    figure = draw_cross_attention(weights[name][0], batch.src[0], answer[0])
-    picture = Picture(experiment.file("decoding_your_input"), figure)
+    name = f"decoder.blocks.{experiment.model.config.n_layers - 1}.cross_attention"
+    figure = draw_cross_attention(weights[name][0], text_of(batch.src[0].tolist()).split(),
+                                  text_of(answer[0].tolist()).split())
+    picture = Picture(experiment.file("decoding_your_input"), figure,
+                      "Where the cross-attention of the last block looked while each token was chosen")
     wanted = text_of(batch.tgt_out[0].tolist())
     return table(f"{experiment.options.task}: {wanted}", "answer", "P", rows=rows), picture
 
@@ -858,422 +870,7 @@ def step_what_next(experiment: Experiment):
     """
 
 
-# ------------------------------------------------------------------ a model that is a table
-
-
-class TreeDecoding:
-    """Stands in for a Transformer: the logits after every possible beginning are in a table.
-
-    levels[t] is (B, Vᵗ, V): for each source the logits after t tokens, the tokens read as digits of a
-    number with base V.
-    """
-
-    def __init__(self, levels: list[Tensor]):
-        self.levels, self.position = levels, 0
-        self.rows, self.device = len(levels[0]), levels[0].device
-        self.sources = torch.arange(self.rows)
-        self.places = torch.zeros(self.rows, dtype=torch.long)
-
-    def step(self, tokens: Tensor) -> Tensor:
-        level = self.levels[self.position]
-        if self.position:
-            self.places = self.places * level.shape[-1] + tokens
-        self.position += 1
-        return level[self.sources, self.places]
-
-    def reorder(self, rows: Tensor) -> None:
-        self.rows, self.sources, self.places = len(rows), self.sources[rows], self.places[rows]
-
-
-def random_tree(sources: int, depth: int, vocabulary: int = 5, seed: int = 0) -> list[Tensor]:
-    """Random logits after every beginning shorter than `depth`."""
-    sizes = [(sources, vocabulary**length, vocabulary) for length in range(depth)]
-    return [1.5 * level for level in random_tensors(*sizes, seed=seed)]
-
-
-def enumerated(levels: list[Tensor], source: int, max_length: int) -> dict[tuple[int, ...], float]:
-    """Every answer up to max_length and its log-probability, one by one."""
-    found, vocabulary = {}, levels[0].shape[-1]
-    beginnings = [((), 0, 0.0)]
-    for length in range(max_length):
-        log_probs = levels[length][source].log_softmax(-1).tolist()
-        grown = []
-        for tokens, place, total in beginnings:
-            for token, log_prob in enumerate(log_probs[place]):
-                answer = (*tokens, token), place * vocabulary + token, total + log_prob
-                if token == EOS or length + 1 == max_length:
-                    found[answer[0]] = answer[2]
-                else:
-                    grown.append(answer)
-        beginnings = grown
-    return found
-
-
-# ------------------------------------------------------------------ the proofs
-
-
-def prove_greedy(implementation) -> list[Proof]:
-    """What holds for every greedy_decode(decoding, max_length)."""
-    levels = random_tree(sources=8, depth=5)
-
-    def greedy_by_hand(stop: bool = True) -> Tensor:
-        answers = []
-        for source in range(8):
-            tokens, place = [], 0
-            for level in levels:
-                tokens.append(int(level[source, place].argmax()))
-                place = place * 5 + tokens[-1]
-                if stop and tokens[-1] == EOS:
-                    break
-            answers.append(tokens)
-        return pad(answers)
-
-    def takes_the_likeliest():
-        """Each token is the likeliest after those before it, with PAD alone after EOS."""
-        wrong = {"go on with PAD after EOS, for each answer by itself": greedy_by_hand(stop=False)}
-        return agree(implementation(TreeDecoding(levels), 5), greedy_by_hand(), 0, wrong)
-
-    def respects_max_length():
-        """Nothing is longer than max_length."""
-        found = implementation(TreeDecoding(levels), 2)
-        return agree(found, greedy_by_hand()[:, :2], 0)
-
-    def stops_early():
-        """It stops when every answer has ended."""
-        ending = [level.clone() for level in levels]
-        ending[1][..., EOS] = 100.0
-        decoding = TreeDecoding(ending)
-        implementation(decoding, 5)
-        return Finding(decoding.position == 2, f"{decoding.position} steps, expected 2")
-
-    return prove(takes_the_likeliest, respects_max_length, stops_early)
-
-
-def kept(adjusted: Tensor) -> Tensor:
-    """1 where a token may still be drawn."""
-    return (adjusted.softmax(-1) > 0).int()
-
-
-def prove_adjust_logits(implementation) -> list[Proof]:
-    """What holds for every adjust_logits(logits, temperature=1.0, top_k=0, top_p=1.0)."""
-    logits = torch.tensor([0.5, 0.2, 0.2, 0.06, 0.04], dtype=torch.float64).log()
-
-    def divides_by_temperature():
-        """The temperature divides the logits: 0.5 squares the probabilities and renormalises."""
-        squared = logits.exp() ** 2 / (logits.exp() ** 2).sum()
-        wrong = {"multiplied by the temperature: divide": (0.5 * logits).softmax(-1)}
-        return agree(implementation(logits, 0.5).softmax(-1), squared, 1e-12, wrong)
-
-    def zero_is_greedy():
-        """Temperature 0 leaves the likeliest token alone."""
-        return agree(kept(implementation(logits, 0.0)), torch.tensor([1, 0, 0, 0, 0]), 0)
-
-    def keeps_k():
-        """top_k = 2 keeps the two likeliest and, here, the third that ties with the second."""
-        wrong = {"ties with the k-th stay": torch.tensor([1, 1, 0, 0, 0])}
-        found = kept(implementation(logits, top_k=2))
-        return agree(found, torch.tensor([1, 1, 1, 0, 0]), 0, wrong)
-
-    def takes_any_shape():
-        """Each row of (N, V) and (B, N, V) is adjusted by itself."""
-        rows = torch.stack([logits, logits.flip(0), logits.roll(1)])
-        options = {"temperature": 0.7, "top_k": 3, "top_p": 0.8}
-        single = torch.stack([implementation(row, **options) for row in rows]).exp()
-        together = [implementation(rows.view(*size, 5), **options).view(3, 5).exp()
-                    for size in ((3,), (1, 3))]
-        return agree(torch.stack(together), single.expand(2, 3, 5), 1e-12)
-
-    def keeps_the_fewest():
-        """… also in float32, where sums are rounded: p = 0.85 of .35 .25 .15 .10 .06 … takes four."""
-        single = torch.tensor([0.35, 0.25, 0.15, 0.10, 0.06, 0.04, 0.03, 0.02]).log()
-        return agree(kept(implementation(single, top_p=0.85)), torch.tensor([1] * 4 + [0] * 4), 0)
-
-    def keeps_p():
-        """top_p = 0.6 keeps the fewest tokens whose probabilities reach 0.6: the first two."""
-        wrong = {"the token that passes p stays": torch.tensor([1, 0, 0, 0, 0]),
-                 "one token too many": torch.tensor([1, 1, 1, 0, 0])}
-        return agree(kept(implementation(logits, top_p=0.6)), torch.tensor([1, 1, 0, 0, 0]), 0, wrong)
-
-    def temperature_comes_first():
-        """Temperature first, then top-p: at temperature 0.5 one token has 0.74 and is enough."""
-        found = kept(implementation(logits, 0.5, top_p=0.6))
-        wrong = {"top-p was applied before the temperature": torch.tensor([1, 1, 0, 0, 0])}
-        return agree(found, torch.tensor([1, 0, 0, 0, 0]), 0, wrong)
-
-    def always_keeps_one():
-        """top_p = 0 still keeps the likeliest."""
-        return agree(kept(implementation(logits, top_p=0.0)), torch.tensor([1, 0, 0, 0, 0]), 0)
-
-    def can_change_nothing():
-        """top_k at V or above and top_p = 1 change nothing."""
-        found = implementation(logits, top_k=7, top_p=1.0).softmax(-1)
-        return agree(found, logits.exp(), 1e-12)
-
-    def refuses_nonsense():
-        """Temperature −1, infinite or NaN, top_k −1, top_p 1.5: a ValueError that names the value."""
-        attempts = [(-1.0, 0, 1.0), (math.inf, 0, 1.0), (math.nan, 0, 1.0), (1.0, -1, 1.0),
-                    (1.0, 0, 1.5), (1.0, 0, math.nan)]
-        for attempt in attempts:
-            bad = next(v for v, fine in zip(attempt, (1.0, 0, 1.0), strict=True) if v != fine)
-            finding = refused(lambda attempt=attempt: implementation(logits, *attempt), bad)
-            if not finding.holds:
-                return finding._replace(figure=f"{attempt}: {finding.figure}")
-        return finding
-
-    return prove(divides_by_temperature, zero_is_greedy, keeps_k, keeps_p, keeps_the_fewest,
-                 temperature_comes_first, always_keeps_one, can_change_nothing, takes_any_shape,
-                 refuses_nonsense)
-
-
-def prove_sample(implementation) -> list[Proof]:
-    """What holds for every sample(decoding, max_length, temperature, top_k, top_p, generator)."""
-    levels = random_tree(sources=8, depth=5)
-
-    def zero_is_greedy():
-        """Temperature 0 gives greedy's answers."""
-        found = implementation(TreeDecoding(levels), 5, temperature=0.0)
-        return agree(found, greedy_decode(TreeDecoding(levels), 5), 0)
-
-    def draws_in_proportion():
-        """20,000 draws are as frequent as the probabilities (chi-square, p > 0.00001)."""
-        probabilities = torch.tensor([0.4, 0.3, 0.15, 0.1, 0.05])
-        generator = torch.Generator().manual_seed(0)
-        decoding = TreeDecoding([probabilities.log().expand(DRAWS, 1, -1)])
-        draws = implementation(decoding, 1, generator=generator)
-        p = chi_square(draws[:, 0].bincount(minlength=5).tolist(), probabilities.tolist())
-        return Finding(p > 1e-5, f"p = {p:.2g}")
-
-    def cuts_the_tail():
-        """With top_k = 2 nothing but the two likeliest is drawn."""
-        generator = torch.Generator().manual_seed(0)
-        logits = torch.tensor([0.1, 0.4, 0.2, 0.2, 0.1]).log() + torch.tensor([0, 0, 0.1, 0, 0])
-        decoding = TreeDecoding([logits.expand(500, 1, -1)])
-        draws = implementation(decoding, 1, top_k=2, generator=generator)
-        return agree(draws.unique(), torch.tensor([1, 2]), 0)
-
-    def repeats():
-        """The same generator state gives the same answers, and another one others."""
-        answers = [implementation(TreeDecoding(levels), 5, generator=torch.Generator().manual_seed(seed))
-                   for seed in (1, 1, 2)]
-        same = agree(answers[0], answers[1], 0)
-        differs = not agree(answers[0], answers[2], 0).holds
-        return same if not same.holds else Finding(differs, diagnosis="pass the generator on")
-
-    def pads_after_eos():
-        """Nothing but PAD follows EOS."""
-        found = implementation(TreeDecoding(levels), 5, generator=torch.Generator().manual_seed(3))
-        behind = (found == EOS).cumsum(dim=1) - (found == EOS).int() > 0
-        return agree(found[behind], torch.zeros_like(found[behind]), 0)
-
-    return prove(zero_is_greedy, draws_in_proportion, cuts_the_tail, repeats, pads_after_eos)
-
-
-def prove_beam_search(implementation) -> list[Proof]:
-    """What holds for every beam_search(decoding, width, max_length, length_penalty).
-
-    It returns for each source a list of (tokens, log_prob, score, finished), best first.
-    """
-    levels = random_tree(sources=3, depth=4)
-    answers = [enumerated(levels, source, 4) for source in range(3)]
-
-    def best_scores(alpha: float, value: Callable = lambda total, n, alpha: total / n**alpha,
-                    keep: Callable = lambda tokens: True) -> Tensor:
-        """The three best scores of each source, of all answers there are."""
-        return torch.tensor([
-            sorted((value(total, len(tokens), alpha) for tokens, total in found.items()
-                    if keep(tokens)), reverse=True)[:3]
-            for found in answers
-        ])
-
-    def expect(alpha: float) -> Finding:
-        found = implementation(TreeDecoding(levels), 400, 4, alpha)
-        scores = torch.tensor([[hypothesis[2] for hypothesis in beams[:3]] for beams in found])
-        wrong = {
-            "EOS counts in the length": best_scores(
-                alpha, lambda total, n, alpha: total / max(1, n - 1) ** alpha),
-            "the length is one too long: BOS doesn't count": best_scores(
-                alpha, lambda total, n, alpha: total / (n + 1) ** alpha),
-            "the sum of log-probabilities was not divided by length^α": best_scores(0.0),
-            "what max_length cuts off is a candidate, too": best_scores(
-                alpha, keep=lambda tokens: tokens[-1] == EOS),
-            "finished hypotheses must be kept and compared": best_scores(
-                alpha, keep=lambda tokens: len(tokens) == 4),
-        }
-        return agree(scores, best_scores(alpha), 1e-5, wrong)
-
-    def finds_the_best():
-        """Wide enough, it finds the three best of all answers (α = 0, by enumeration)."""
-        return expect(0.0)
-
-    def penalises_length():
-        """… and with scores log P / length^α, α = 1."""
-        return expect(1.0)
-
-    def width_one_is_greedy():
-        """Width 1 with α = 0 equals greedy decoding."""
-        found = implementation(TreeDecoding(levels), 1, 4, 0.0)
-        return agree(best_answers([[Hypothesis(*beams[0])] for beams in found]),
-                     greedy_decode(TreeDecoding(levels), 4), 0)
-
-    def reports_true_scores():
-        """The log_prob of every hypothesis of a narrow beam is that of its tokens."""
-        found = implementation(TreeDecoding(levels), 3, 4, 0.6)
-        pairs = [(hypothesis[1], answers[source][tuple(hypothesis[0])])
-                 for source, beams in enumerate(found) for hypothesis in beams]
-        hint = "move the decoding along with the beams: decoding.reorder(rows)"
-        reported, true = torch.tensor(pairs).T
-        return agree(reported, true, 1e-5)._replace(diagnosis=hint)
-
-    def batches():
-        """All sources together give what each gives alone."""
-        together = implementation(TreeDecoding(levels), 3, 4, 0.6)
-        alone = [implementation(TreeDecoding([level[[source]] for level in levels]), 3, 4, 0.6)[0]
-                 for source in range(3)]
-        same = [[tuple(h[0]) for h in beams] for beams in together] == [
-            [tuple(h[0]) for h in beams] for beams in alone]
-        return Finding(same, "the same hypotheses" if same else "other hypotheses")
-
-    return prove(finds_the_best, penalises_length, width_one_is_greedy, reports_true_scores, batches)
-
-
-def prove_cached_decoding(implementation) -> list[Proof]:
-    """What holds for every CachedDecoding(model, src): it changes the work, not the logits."""
-    batch = make_batch("copy", [[1, 2, 3, 4, 5, 6], [7, 8, 9]])
-    _, tokens = batch.src, batch.tgt_in
-
-    def same_logits(positions: str, norm: str) -> Finding:
-        torch.manual_seed(0)
-        config = TransformerConfig(d_model=16, n_heads=2, positions=positions, norm=norm)
-        model = Transformer(config).double().eval()
-        decoding = implementation(model, batch.src)
-        with torch.no_grad():
-            stepped = torch.stack([decoding.step(token) for token in tokens.unbind(1)], dim=1)
-            return agree(stepped, model(batch.src, tokens), 1e-12)
-
-    def claim(positions: str) -> Callable:
-        def test() -> Finding:
-            return min((same_logits(positions, norm) for norm in ("pre", "post")), key=lambda f: f.holds)
-
-        test.__doc__ = f"The logits of every step are those of the whole answer at once ({positions})."
-        return test
-
-    def follows_its_rows():
-        """After reorder(rows) it goes on with the answers in their new order."""
-        torch.manual_seed(0)
-        model = Transformer(TransformerConfig(d_model=16, n_heads=2)).double().eval()
-        decoding, rows = implementation(model, batch.src), torch.tensor([1, 0])
-        for token in tokens[:, :3].unbind(1):
-            decoding.step(token)
-        decoding.reorder(rows)
-        with torch.no_grad():
-            expected = model(batch.src[rows], tokens[rows, :4])[:, -1]
-        return agree(decoding.step(tokens[rows, 3]), expected, 1e-12)
-
-    return prove(*map(claim, ("sinusoidal", "learned", "rotary")), follows_its_rows)
-
-
-GRADED = {
-    "greedy_decode": prove_greedy,
-    "adjust_logits": prove_adjust_logits,
-    "sample": prove_sample,
-    "beam_search": prove_beam_search,
-    "CachedDecoding": prove_cached_decoding,
-}
-
-
-# ------------------------------------------------------------------ the figures
-
-
-def draw_cache(lengths: list[int], times: dict[str, list[float]]):
-    figure, axes = canvas(columns=2, width=9, height=3.6)
-    for name, label, marker in (("CachedDecoding", "with the cache", "o"),
-                                ("UncachedDecoding", "without", "s")):
-        seconds = times[name]
-        axes[0].loglog(lengths, seconds, marker=marker, label=label)
-        axes[1].semilogx(lengths, [4 * n / t for n, t in zip(lengths, seconds, strict=True)],
-                         marker=marker, label=label)
-    for panel in axes:
-        panel.set_xticks(lengths, lengths)
-        panel.minorticks_off()
-        panel.set_xlabel("length of the answers")
-        panel.legend()
-    axes[0].set(ylabel="seconds in all", title="Without a cache the time runs away")
-    axes[1].set(ylabel="tokens per second", ylim=0, title="With it, each token costs nearly the same")
-    return figure
-
-
-def draw_tree(trace: list[tuple[Candidate, str]]):
-    """Every candidate of the beam search: x the step, y its place in the tree."""
-    nodes = {candidate.tokens: candidate for candidate, _ in trace}
-    fates = {candidate.tokens: fate for candidate, fate in trace}
-    leaves = [tokens for tokens in nodes if not any(other[:-1] == tokens for other in nodes)]
-    leaves.sort(key=lambda tokens: tree_order(trace, tokens))
-    height = {tokens: -place for place, tokens in enumerate(leaves)}
-
-    def place(tokens: tuple[int, ...]) -> float:
-        below = [other for other in nodes if other[:-1] == tokens]
-        return height[tokens] if tokens in height else sum(map(place, below)) / len(below)
-
-    figure, axes = canvas(width=8.5, height=0.34 * len(leaves) + 1.2)
-    styles = {"kept": ("C0", 1.0), "finished": ("C2", 1.0), "pruned": ("gray", 0.45)}
-    roots = [tokens for tokens in nodes if len(tokens) == 1]
-    start = sum(map(place, roots)) / len(roots)
-    axes.annotate("BOS", (0, start), ha="right", va="center")
-    for tokens, candidate in nodes.items():
-        colour, alpha = styles[fates[tokens]]
-        x, y = len(tokens), place(tokens)
-        before = (x - 1, place(tokens[:-1])) if x > 1 else (0, start)
-        begin = before[0] + (0.42 if x > 1 else 0.02)
-        axes.plot([begin, x - 0.02], [before[1], y], color=colour, alpha=alpha, linewidth=1.5)
-        word = words.token_of[tokens[-1]] + (" (finished)" if fates[tokens] == "finished" else "")
-        axes.text(x, y, f"{word}  {math.exp(candidate.log_prob):.3f}", color=colour, alpha=max(alpha, 0.7),
-                  va="center", fontsize=9, weight="bold" if fates[tokens] != "pruned" else "normal")
-    for label, (colour, alpha) in styles.items():
-        axes.plot([], [], color=colour, alpha=alpha, label=label)
-    axes.set(xlim=(-0.3, max(map(len, nodes)) + 0.8), ylim=(min(height.values()) - 0.7, 0.7))
-    axes.axis("off")
-    axes.legend(loc="lower left")
-    axes.set_title("Beam of width 3: the likeliest beginning splits up, another one wins (numbers: P so far)")
-    return figure
-
-
-def draw_distributions(adjusted: dict[str, Tensor]):
-    figure, axes = canvas(columns=len(adjusted), width=12, height=2.8, sharey=True)
-    for panel, (name, probabilities) in zip(axes, adjusted.items(), strict=True):
-        panel.bar(list("ABCDEFGH"), adjusted["as it is"].tolist(), color="lightgray")
-        panel.bar(list("ABCDEFGH"), probabilities.tolist(), color="C0", width=0.5)
-        panel.set(title=name, xlabel="token")
-    axes[0].set_ylabel("probability")
-    figure.suptitle("Temperature bends the distribution, top-k and top-p cut its tail (grey: as it was)")
-    return figure
-
-
-def draw_strategies(rows: list[tuple]):
-    figure, axes = canvas(columns=4, width=13, height=3.4, sharey=True)
-    names = [row[0] for row in rows]
-    titles = ("exact match", 1), ("mean log P", 2), ("distinct answers of 5", 3), ("tokens per second", 4)
-    for number, (panel, (title, part)) in enumerate(zip(axes, titles, strict=True)):
-        bars = panel.barh(names, [row[part] for row in rows], color=f"C{number}")
-        form = {1: "{:.1%}", 2: "{:.2f}", 3: "{:.2f}", 4: "{:,.0f}"}[part]
-        panel.bar_label(bars, [form.format(row[part]) for row in rows], padding=3, fontsize=8)
-        reach = 1.35 * max((row[part] for row in rows), key=abs)
-        panel.set_xlim(*sorted((0, reach)))
-        panel.locator_params(axis="x", nbins=3)  # else the numbers touch
-        panel.set_xlabel(title)
-    axes[0].invert_yaxis()
-    figure.suptitle("One right answer: greedy is enough; heat makes errors, cutting the tail mends some")
-    return figure
-
-
-def draw_cross_attention(weights: Tensor, src: Tensor, answer: Tensor):
-    rows, columns = text_of(answer.tolist()).split(), text_of(src.tolist()).split()
-    figure, axes = canvas(columns=len(weights), width=3 * len(weights), height=3.4, squeeze=False)
-    for head, panel in enumerate(axes[0]):
-        heatmap(panel, weights[head, : len(rows)], rows, columns, f"head {head}")
-        panel.set_xlabel("source")
-    axes[0, 0].set_ylabel("token written")
-    figure.suptitle("Cross-attention of the last layer while each token was chosen")
-    return figure
+# ------------------------------------------------------------------ the command line
 
 
 def sequence(text: str) -> list[int]:

@@ -1,34 +1,26 @@
 """How fast lesson 6 decodes, as ratios measured in one run: python -m benchmarks.decoding
 
 Every comparison takes turns and gives the median of the paired ratios. With transformers installed, batched
-greedy decoding is timed against its Marian model of the same size, both with random weights.
+greedy decoding and beam search are timed against its Marian model of the same size, all with random weights.
+--quick takes fewer turns, --sizes 16 64 only these lengths of the cache's table.
 """
 
+import argparse
 import importlib.util
-import statistics
-import time
 from collections.abc import Callable
 
 import torch
 
-from common import lesson, make_console, pick_device, table
+from benchmarks.pairing import paired
+from common import lesson, table
+from course.console import make_console
+from course.options import OneLineParser, count
+from course.processes import pick_device
 
 five, six = lesson("05_mini_transformer"), lesson("06_decoding")
+EOS = lesson("03_positional_encoding").EOS
 
-
-def paired(first: Callable, second: Callable, turns: int = 5) -> tuple[float, float, float]:
-    """Median seconds of both, and the median of second / first, taking turns after one to warm up."""
-    pairs = []
-    for turn in range(turns + 1):
-        pair = []
-        for run in (first, second):
-            started = time.perf_counter()
-            run()
-            pair.append(time.perf_counter() - started)
-        if turn:
-            pairs.append(pair)
-    times = [statistics.median(column) for column in zip(*pairs)]
-    return *times, statistics.median(b / a for a, b in pairs)
+ANSWERS, STEPS, WIDTH = 32, 64, 4
 
 
 def decode(kind: Callable, model, src: torch.Tensor, length: int) -> Callable[[], None]:
@@ -43,20 +35,40 @@ def decode(kind: Callable, model, src: torch.Tensor, length: int) -> Callable[[]
     return run
 
 
-def cached_or_not(device: torch.device):
+class Endless(six.CachedDecoding):
+    """Answers that never end: EOS has probability 0."""
+
+    def step(self, tokens: torch.Tensor) -> torch.Tensor:
+        return super().step(tokens).index_fill(-1, torch.tensor(EOS, device=tokens.device), -float("inf"))
+
+
+def cached_or_not(device: torch.device, options: argparse.Namespace):
     """The cache, 8 answers, default model."""
     torch.manual_seed(0)
-    model = five.Transformer(five.TransformerConfig(max_len=512)).to(device).eval()
+    model = five.Transformer(five.TransformerConfig(max_len=max(options.sizes))).to(device).eval()
     src, rows = torch.full((8, 16), 5, device=device), []
-    for length in (16, 32, 64, 128, 256):
+    for length in options.sizes:
         runs = [decode(kind, model, src, length) for kind in (six.CachedDecoding, six.UncachedDecoding)]
-        cached, uncached, ratio = paired(*runs, turns=3)
-        rows.append((length, f"{8 * length / cached:,.0f}", f"{8 * length / uncached:,.0f}", f"{ratio:.2f}"))
+        found = paired(*runs, turns=1 if options.quick else 3)
+        rows.append((length, f"{8 * length / found.first:,.0f}", f"{8 * length / found.second:,.0f}",
+                     f"{found.ratio:.2f}"))
     return table("length", "tokens/s with the cache", "without", "times as fast", rows=rows)
 
 
-def against_marian(device: torch.device):
-    """Batched greedy decoding, 32 answers of 64 tokens, against transformers' Marian."""
+def beams_against_greedy(device: torch.device, options: argparse.Namespace):
+    """Beam search of width 4 against greedy decoding, 32 answers of 64 tokens."""
+    torch.manual_seed(0)
+    model = five.Transformer(five.TransformerConfig(max_len=512)).to(device).eval()
+    src = torch.randint(3, 13, (ANSWERS, 16), device=device)
+    found = paired(lambda: six.greedy_decode(Endless(model, src), STEPS),
+                   lambda: six.beam_search(Endless(model, src), WIDTH, STEPS),
+                   turns=2 if options.quick else 7)
+    return table("greedy, s", "beam, s", "beam takes times as long", rows=[
+        (found.first, found.second, f"{found.ratio:.2f}")])
+
+
+def against_marian(device: torch.device, options: argparse.Namespace):
+    """Greedy and beam search (width 4) against transformers' Marian, 32 answers of 64 tokens."""
     if not importlib.util.find_spec("transformers"):
         return "transformers isn't installed"
     from transformers import MarianConfig, MarianMTModel
@@ -71,23 +83,37 @@ def against_marian(device: torch.device):
         decoder_ffn_dim=config.d_ff, max_position_embeddings=512, pad_token_id=0, eos_token_id=2,
         decoder_start_token_id=1, bos_token_id=1, forced_eos_token_id=None,
     )).to(device).eval()
-    src = torch.randint(3, 13, (32, 16), device=device)
+    src = torch.randint(3, 13, (ANSWERS, 16), device=device)
 
-    def run_marian() -> None:
-        marian.generate(src, attention_mask=torch.ones_like(src), num_beams=1, do_sample=False,
-                        min_new_tokens=64, max_new_tokens=64)
+    def run_marian(beams: int) -> None:
+        marian.generate(src, attention_mask=torch.ones_like(src), num_beams=beams, do_sample=False,
+                        min_new_tokens=STEPS, max_new_tokens=STEPS)
 
-    mine, theirs, ratio = paired(decode(six.CachedDecoding, ours, src, 64), run_marian)
-    rows = [("ours", f"{1e3 * mine / 64:.2f}", f"{32 * 64 / mine:,.0f}", ""),
-            ("Marian", f"{1e3 * theirs / 64:.2f}", f"{32 * 64 / theirs:,.0f}", f"{ratio:.2f}")]
-    return table("", "ms a step", "tokens/s", "ours times as fast", rows=rows)
+    pairs = (("greedy", lambda: six.greedy_decode(Endless(ours, src), STEPS), lambda: run_marian(1)),
+             (f"beam, width {WIDTH}", lambda: six.beam_search(Endless(ours, src), WIDTH, STEPS),
+              lambda: run_marian(WIDTH)))
+    rows = []
+    for name, mine, theirs in pairs:
+        found = paired(mine, theirs, turns=2 if options.quick else 7)
+        rows.append((name, f"{1e3 * found.first / STEPS:.2f}", f"{1e3 * found.second / STEPS:.2f}",
+                     f"{found.ratio:.2f}"))
+    return table("", "ours, ms a step", "Marian, ms a step", "ours times as fast", rows=rows)
 
 
 def main() -> None:
-    device, console = pick_device("auto"), make_console()
-    for measure in (cached_or_not, against_marian):
+    parser = OneLineParser(description=__doc__.partition("\n")[0], allow_abbrev=False)
+    parser.add_argument("--sizes", type=count, nargs="+", default=(16, 32, 64, 128, 256), metavar="LENGTH",
+                        help="only these lengths of the cache's table")
+    parser.add_argument("--quick", action="store_true", help="fewer turns: rough figures, sooner")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default: auto)")
+    options = parser.parse_args()
+    try:
+        device, console = pick_device(options.device), make_console()
+    except ValueError as error:
+        parser.error(str(error))
+    for measure in (cached_or_not, beams_against_greedy, against_marian):
         console.print(f"\n{measure.__doc__.splitlines()[0]}")
-        console.print(measure(device))
+        console.print(measure(device, options))
 
 
 if __name__ == "__main__":

@@ -1,46 +1,56 @@
 """How fast lesson 5 trains, as ratios measured in one run: python -m benchmarks.training
 
 Every comparison takes turns, a few steps of one, a few of the other, so that a busy machine slows both
-alike. The other model is Reference of lesson 5: PyTorch's nn.Transformer between the same embedding and
-the same logits, with the same data, loss, optimiser and schedule. With x-transformers installed, its
-encoder-decoder is timed to 100 %, too.
+alike. The other models are PyTorch's nn.Transformer between the same embedding and the same logits (Reference
+of checks/training.py) and, where it is installed, x-transformers; data, loss, optimiser, schedule and engine
+are the same. --quick takes fewer turns and one seed, --sizes 64,16,2 only these (d_model, length, layers).
 """
 
+import argparse
 import importlib.util
 import statistics
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from common import lesson, make_console, pick_device, table
+from benchmarks.pairing import paired
+from checks.training import Reference
+from common import lesson, table
+from course.console import make_console
+from course.engine import Run, finish
+from course.options import OneLineParser
+from course.processes import pick_device
 
 five = lesson("05_mini_transformer")
-PAD, BOS = five.PAD, five.BOS
+causal_mask = lesson("01_attention_mechanism").causal_mask
+PAD = lesson("03_positional_encoding").PAD
+
+SIZES = (64, 16, 2), (64, 60, 2), (128, 16, 2), (256, 16, 2), (256, 60, 4)
 
 
-class Torch(five.Reference):
+class Torch(Reference):
     """nn.Transformer with the methods that lesson 5's evaluation calls."""
 
     src_mask = five.Transformer.src_mask
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.config = config
+        self.encoder, self.decoder = nn.Module(), nn.Module()
+        self.encoder.blocks = self.decoder.blocks = ()
 
     def encode(self, src: Tensor) -> Tensor:
         return self.stacks.encoder(self.positions(self.embedding(src)), src_key_padding_mask=src == PAD)
 
     def decode(self, tgt: Tensor, memory: Tensor, src_mask: Tensor) -> Tensor:
         y = self.positions(self.embedding(tgt))
-        mask = ~five.causal_mask(tgt.shape[1], tgt.device)
+        mask = ~causal_mask(tgt.shape[1], tgt.device)
         hidden = ~src_mask[:, 0, 0]
         y = self.stacks.decoder(y, memory, tgt_mask=mask, memory_key_padding_mask=hidden)
         return self.embedding.logits(y)
-
-
-class TorchRun(five.Run):
-    """Lesson 5's run of nn.Transformer."""
-
-    def make_model(self) -> nn.Module:
-        return Torch(self.config)
 
 
 class XTransformer(nn.Module):
@@ -50,11 +60,13 @@ class XTransformer(nn.Module):
         super().__init__()
         from x_transformers import Decoder, Encoder, TransformerWrapper
 
+        self.config = config
         sizes = {"dim": config.d_model, "depth": config.n_layers, "heads": config.n_heads,
                  "attn_dim_head": config.d_model // config.n_heads}
         tokens = {"num_tokens": config.vocab_size, "max_seq_len": config.max_len}
         self.encoder = TransformerWrapper(**tokens, attn_layers=Encoder(**sizes))
         self.decoder = TransformerWrapper(**tokens, attn_layers=Decoder(**sizes, cross_attend=True))
+        self.encoder.blocks = self.decoder.blocks = ()
 
     def forward(self, src: Tensor, tgt: Tensor) -> Tensor:
         return self.decode(tgt, self.encode(src), self.src_mask(src))
@@ -69,76 +81,89 @@ class XTransformer(nn.Module):
         return self.decoder(tgt, context=memory, context_mask=src_mask)
 
 
-class XRun(five.Run):
-    """Lesson 5's run of x-transformers."""
+def models() -> dict[str, Callable]:
+    """Name → model class, ours first; what isn't installed is left out."""
+    kinds = {"ours": five.Transformer, "nn.Transformer": Torch}
+    if importlib.util.find_spec("x_transformers"):
+        kinds["x-transformers"] = XTransformer
+    return kinds
 
-    def make_model(self) -> nn.Module:
-        return XTransformer(self.config)
+
+def run_of(kind: Callable, config, training, device: torch.device) -> Run:
+    """A fresh run of a model of this class, in lesson 5's job."""
+    torch.manual_seed(training.seed)
+    model = kind(config)
+    held_out = five.draw_batch(training.task, 500, "validation", (training.seed,))
+    return Run(model, five.make_job(model, training, device, held_out), training, device)
 
 
-def fixed_batches(run: five.Run, length: int) -> five.Run:
+def of_length(run: Run, length: int) -> Run:
     """The run with batches of sequences of one length."""
 
     def batch(step: int) -> five.Batch:
-        sequences = five.draw_sequences(run.training.batch_size, "train", (step,), (length, length))
-        return five.make_batch(run.training.task, sequences)
+        sequences = five.draw_sequences(run.settings.batch_size, "train", (step,), (length, length))
+        return five.make_batch(run.settings.task, sequences)
 
-    run.batch = batch
-    return without_notes(run)
-
-
-def without_notes(run: five.Run) -> five.Run:
-    """The run without the gradient norms that lesson 5 notes now and then."""
-    run.validates_after = lambda step: False
+    run.job = replace(run.job, batch=batch)
     return run
 
 
-def time_per_step(device: torch.device, repeats: int = 9):
-    """Milliseconds a step of both models at several sizes, and the median of the paired ratios."""
+def three_steps(run: Run) -> Callable[[], float]:
+    """A turn: three updates, → the seconds of the fastest."""
+
+    def turn() -> float:
+        for _ in range(3):
+            run.update()
+        return min(run.noted("seconds")[-3:])
+
+    return turn
+
+
+def time_per_step(device: torch.device, options: argparse.Namespace):
+    """Milliseconds a step at several sizes, and the median of the paired ratios."""
     rows = []
-    for d_model, length, layers in ((64, 16, 2), (64, 60, 2), (128, 16, 2), (256, 16, 2), (256, 60, 4)):
+    for d_model, length, layers in options.sizes:
         config = five.TransformerConfig(d_model=d_model, n_layers=layers)
-        training = replace(five.TrainingConfig(), steps=10_000)
-        runs = [fixed_batches(kind(config, training, device), length) for kind in (five.Run, TorchRun)]
-        pairs = []
-        for turn in range(repeats + 2):
-            pair = []
-            for run in runs:
-                for _ in range(3):
-                    run.update()
-                pair.append(min(record["seconds"] for record in run.history[-3:]))
-            if turn >= 2:
-                pairs.append(pair)
-        ours, theirs = (1e3 * statistics.median(times) for times in zip(*pairs))
-        ratio = statistics.median(theirs / ours for ours, theirs in pairs)
-        rows.append((d_model, layers, length, ours, theirs, f"{ratio:.2f}"))
-    return table("d_model", "layers", "length", "ours, ms", "nn.Transformer, ms", "times as fast", rows=rows)
+        training = five.TrainingConfig(steps=10_000)
+        for name, kind in list(models().items())[1:]:
+            runs = [of_length(run_of(model, config, training, device), length)
+                    for model in (five.Transformer, kind)]
+            found = paired(*map(three_steps, runs), turns=3 if options.quick else 15)
+            rows.append((d_model, layers, length, 1e3 * found.first, name, 1e3 * found.second,
+                         f"{found.ratio:.2f}"))
+    return table("d_model", "layers", "length", "ours, ms", "the other", "its ms", "times as fast", rows=rows)
 
 
-def seconds_to_perfect(device: torch.device, seeds: int = 3):
+def seconds_to_perfect(device: torch.device, options: argparse.Namespace):
     """Seconds of training until 500 validation sequences are answered without an error."""
-    kinds = {"ours": five.Run, "nn.Transformer": TorchRun}
-    if importlib.util.find_spec("x_transformers"):
-        kinds["x-transformers"] = XRun
-    rows = []
-    for name, kind in kinds.items():
+    rows, seeds = [], 1 if options.quick else 3
+    for name, kind in models().items():
         found = []
         for seed in range(seeds):
-            run = without_notes(kind(five.TransformerConfig(), five.TrainingConfig(seed=seed), device))
-            held_out = five.draw_batch(run.training.task, 500, "validation", (seed,)).to(device)
+            run = run_of(kind, five.TransformerConfig(), five.TrainingConfig(seed=seed), device)
             while not run.finished:
                 run.update()
-                due = len(run.history) % 25 == 0
-                if due and five.evaluate(run.model, held_out).exact_match == 1:
-                    break
-            perfect = five.evaluate(run.model, held_out).exact_match == 1
-            seconds = sum(record["seconds"] for record in run.history)
-            found.append(f"{seconds:.1f} ({len(run.history)} steps)" if perfect else "not in 700 steps")
+                if len(run.history) % 25 == 0 or run.finished:
+                    run.validate()
+                    if run.history[-1]["exact_match"] == 1:
+                        break
+            perfect = run.history[-1]["exact_match"] == 1
+            steps, seconds = len(run.history), sum(run.noted("seconds"))
+            found.append(f"{seconds:.1f} ({steps} steps)" if perfect else f"not in {steps} steps")
         rows.append((name, *found))
     return table("", *(f"seed {seed}: seconds" for seed in range(seeds)), rows=rows)
 
 
-def share_of_the_machine(device: torch.device):
+def by_hand(device: torch.device, options: argparse.Namespace):
+    """A step with PyTorch's kernels against one with the hand-made parts."""
+    config, training = five.TransformerConfig(), five.TrainingConfig(steps=10_000)
+    runs = [five.make_run(config, replace(training, by_hand=by_hand), device) for by_hand in (False, True)]
+    found = paired(*map(three_steps, runs), turns=3 if options.quick else 15)
+    return table("kernels, ms", "by hand, ms", "times as fast", rows=[
+        (1e3 * found.first, 1e3 * found.second, f"{found.ratio:.2f}")])
+
+
+def share_of_the_machine(device: torch.device, options: argparse.Namespace):
     """The step's arithmetic a second against the fastest matrix product of this machine."""
     a, b = torch.randn(2, 1024, 1024, device=device)
     best = 0.0
@@ -148,26 +173,42 @@ def share_of_the_machine(device: torch.device):
         best = max(best, 2 * 1024**3 / (time.perf_counter() - started))
     rows = []
     for d_model in (64, 256):
-        training = replace(five.TrainingConfig(), steps=10_000)
-        run = fixed_batches(five.Run(five.TransformerConfig(d_model=d_model), training, device), 16)
-        while len(run.history) < 12:
-            run.update()
-        seconds = statistics.median(record["seconds"] for record in run.history[4:])
+        training = five.TrainingConfig(steps=12)
+        run = of_length(five.make_run(five.TransformerConfig(d_model=d_model), training, device), 16)
+        seconds = statistics.median(finish(run).noted("seconds")[4:])
         blocks = [stack.blocks for stack in (run.model.encoder, run.model.decoder)]
         weights = [sum(p.numel() for p in part.parameters()) for part in blocks]
-        source, target = 32 * 16, 32 * 17
+        rows_each = training.batch_size
+        source, target = rows_each * 16, rows_each * 17
         operations = 6 * (weights[0] * source + weights[1] * target)
-        operations += 12 * d_model * 32 * 2 * (16 * 16 + 17 * 17 + 17 * 16)  # scores and averages
+        operations += 12 * d_model * rows_each * 2 * (16 * 16 + 17 * 17 + 17 * 16)  # scores and averages
         rows.append((d_model, f"{operations / seconds / 1e9:.1f}", f"{best / 1e9:.1f}",
                      f"{operations / seconds / best:.0%}"))
     return table("d_model", "step, GFLOP/s", "matrix product, GFLOP/s", "share", rows=rows)
 
 
+def sizes(text: str) -> tuple[int, int, int]:
+    """“64,16,2” → (64, 16, 2)."""
+    parts = text.split(",")
+    if len(parts) != 3 or not all(part.isdecimal() and int(part) for part in parts):
+        raise argparse.ArgumentTypeError(f"{text!r}: give D_MODEL,LENGTH,LAYERS")
+    return tuple(map(int, parts))
+
+
 def main() -> None:
-    device, console = pick_device("auto"), make_console()
-    for measure in (time_per_step, seconds_to_perfect, share_of_the_machine):
+    parser = OneLineParser(description=__doc__.partition("\n")[0], allow_abbrev=False)
+    parser.add_argument("--sizes", type=sizes, nargs="+", default=SIZES, metavar="D,LENGTH,LAYERS",
+                        help="only these sizes of the time per step")
+    parser.add_argument("--quick", action="store_true", help="fewer turns, one seed: rough figures, sooner")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default: auto)")
+    options = parser.parse_args()
+    try:
+        device, console = pick_device(options.device), make_console()
+    except ValueError as error:
+        parser.error(str(error))
+    for measure in (time_per_step, seconds_to_perfect, by_hand, share_of_the_machine):
         console.print(f"\n{measure.__doc__.splitlines()[0]}")
-        console.print(measure(device))
+        console.print(measure(device, options))
 
 
 if __name__ == "__main__":

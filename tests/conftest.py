@@ -16,7 +16,8 @@ settings.register_profile("course", deadline=None, suppress_health_check=[Health
 settings.load_profile("course")  # a busy machine is no reason to fail
 torch.set_num_threads(1)  # the tests run in as many processes as there are cores
 ROOT = Path(__file__).parent.parent
-LESSONS = sorted(path.stem for path in ROOT.glob("0*.py"))
+LESSONS = sorted(path.stem for path in ROOT.glob("[0-9][0-9]_*.py"))
+PACKAGES = "checks", "course", "figures"  # what the lessons import, beside common.py
 
 
 def run_lesson(name: str, *options: str, cwd: Path = ROOT, preexec_fn=None, **environment: str):
@@ -49,24 +50,45 @@ def one_line_error(process, code: int) -> str:
     return lines[0]
 
 
-def holds(proof) -> None:
-    """Fail with the figure and the diagnosis of a proof that doesn't hold."""
-    finding = proof.finding
-    assert finding.holds, f"{proof.statement} {finding.figure} {finding.diagnosis}"
+def holds(check) -> None:
+    """Fail with the figure and the diagnosis of a check that doesn't hold."""
+    finding = check.finding
+    assert finding.holds, f"{check.statement} {finding.figure} {finding.diagnosis}"
 
 
-def assert_diagnosed(proofs, diagnosis: str) -> None:
-    """Some proof fails and says what is wrong."""
-    said = {proof.finding.diagnosis for proof in proofs if not proof.finding.holds}
-    assert diagnosis in said, f"said: {said}"
+def assert_diagnosed(checks, hint: str) -> None:
+    """Some check fails, and its diagnosis holds the hint."""
+    said = {check.finding.diagnosis for check in checks if not check.finding.holds}
+    assert hint
+    assert any(hint in diagnosis for diagnosis in said), f"said: {said}"
+
+
+def every_mistake(m) -> list[tuple[str, str]]:
+    """(part, mistake) for every mistake of every graded part of the lesson `m`."""
+    return [(name, mistake) for name, part in m.GRADED.items() for mistake in part.mistakes(m)]
+
+
+def assert_caught(m, part_name: str, mistake_name: str) -> None:
+    """The mistake fails the statement that it names, and its hint is given there."""
+    part = m.GRADED[part_name]
+    mistake = part.mistakes(m)[mistake_name]
+    assert mistake.hint
+    checks = {check.statement: check for check in part(mistake.implementation, m)}
+    named = [check for statement, check in checks.items() if statement.startswith(mistake.caught_by)]
+    assert named, f"no statement begins with {mistake.caught_by!r}; they are {list(checks)}"
+    finding = named[0].finding
+    assert not finding.holds, f"{named[0].statement}: it holds"
+    assert mistake.hint in finding.diagnosis, f"{named[0].statement}: {finding.figure}; {finding.diagnosis}"
 
 
 @pytest.fixture(scope="session")
 def course(tmp_path_factory):
-    """A folder with the scripts alone, as a fresh clone has them, and an empty outputs/."""
+    """A folder with the scripts and what they import alone, as a fresh clone has them, without outputs/."""
     folder = tmp_path_factory.mktemp("course")
     for script in ROOT.glob("*.py"):
         shutil.copy(script, folder)
+    for package in PACKAGES:
+        shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
     return folder
 
 
@@ -82,8 +104,8 @@ def run_as_documented(name: str, course: Path):
     )
     assert process.returncode == 0, process.stdout[-2000:] + process.stderr
     assert process.stderr == ""
-    proved, total = re.search(r"(\d+) of (\d+) checks hold", process.stdout).groups()
-    assert proved == total
+    held, total = re.search(r"(\d+) of (\d+) checks hold", process.stdout).groups()
+    assert held == total
     named = set(re.findall(r"outputs/([\w-]+\.png)", process.stdout))
     after = pictures_in(course / "outputs")
     assert after.keys() - before.keys() == named

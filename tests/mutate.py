@@ -11,20 +11,35 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-L1, L2, L3 = "01_attention_mechanism", "02_multi_head_attention", "03_positional_encoding"
-L4, L5, L6 = "04_transformer_block", "05_mini_transformer", "06_decoding"
+L1, L2, L3 = "01_attention_mechanism.py", "02_multi_head_attention.py", "03_positional_encoding.py"
+L4, L5, L6 = "04_transformer_block.py", "05_mini_transformer.py", "06_decoding.py"
+COMMON, CHECKING, CONSOLE = "common.py", "course/checking.py", "course/console.py"
+GRADING, KEEPING, OPTIONS, PARTS = "course/grading.py", "course/keeping.py", "course/options.py", "course/parts.py"
+LESSON_OF = {  # file in checks/ or figures/ → the lesson that it serves
+    "attention": L1, "heads": L2, "positions": L3, "layers": L4, "block": L4, "stack": L4, "drawing": L4,
+    "training": L5, "broken": L5, "decoding": L6, "trees": L6,
+}
+TESTS = {  # of what is neither lesson nor checks nor figures; the rest of course/ is in test_course.py
+    COMMON: ["common"], CONSOLE: ["common"], CHECKING: ["checking"], GRADING: ["grading"],
+    "course/engine.py": ["engine"], "course/processes.py": ["course", "engine"],
+    "course/comparing.py": ["05_mini_transformer"], "course/experiment.py": ["05_mini_transformer"],
+    "course/measuring.py": ["01_attention_mechanism"],
+}
 
 # ruff: noqa: E501
-SECONDS = 120
+SECONDS = 300
 QUICK = "not walkthrough and not interrupted and not two_processes and not comparing"  # the slow ones
 
 MUTATIONS = [  # file, what stands there, what is put in its place
     (L1, "key.transpose(-2, -1) / math.sqrt(d_k)", "key.transpose(-2, -1) / 1.0"),
     (L1, "d_k = query.shape[-1]\n", "d_k = query.shape[-2]\n"),
-    (L1, "scores = scores.masked_fill(~mask, -math.inf)", "scores = scores.masked_fill(mask, -math.inf)"),
-    (L1, "F.dropout(softmax(scores), dropout)", "F.dropout(softmax(scores, dim=-2), dropout)"),
+    (L1, "scores.masked_fill(~boolean(mask), -math.inf)", "scores.masked_fill(boolean(mask), -math.inf)"),
+    (L1, "return softmax(scores)\n", "return softmax(scores, dim=-2)\n"),
     (L1, ".sum(dim, keepdim=True).clamp(min=1.0)", ".sum(dim, keepdim=True)"),
-    (L1, "weights = F.dropout(softmax(scores), dropout)", "weights = softmax(scores)"),
+    (L1, "weights = F.dropout(attention_weights(query, key, mask), dropout)", "weights = attention_weights(query, key, mask)"),
+    (L1, "return F.scaled_dot_product_attention(query, key, value, mask, dropout)", "return F.scaled_dot_product_attention(query, key, value, mask)"),
+    (L1, "torch.atleast_2d(boolean(mask))", "torch.atleast_2d(mask)"),
+    (L1, "torch.atleast_2d(boolean(mask))", "boolean(mask)"),
     (L1, "dtype=torch.bool, device=device).tril()", "dtype=torch.bool, device=device).tril(1)"),
     (L1, "(tokens != pad_id)[:, None, None, :]", "(tokens != pad_id)[:, None, :, None]"),
     (L1, "scores.detach().amax(dim, keepdim=True).clamp(min=lowest)", "scores.detach().amax(dim, keepdim=True)"),
@@ -85,44 +100,90 @@ MUTATIONS = [  # file, what stands there, what is put in its place
     (L6, "likelier >= top_p - 1e-6", "likelier >= top_p"),
     (L6, "if temperature < torch.finfo(logits.dtype).tiny:", "if temperature == 0:"),
     (L6, "return self.keys is not None and not self.grows", "return False"),
-    ("common", "os.replace(name, path)", "pass"),
-    ("common", "holds = gap <= tolerance", "holds = not gap > tolerance"),
-    ("common", "sys.exit(1 if narrator.failed else 0)", "sys.exit(0)"),
+    (COMMON, "sys.exit(1 if narrator.failed else 0)", "sys.exit(0)"),
+    (COMMON, "missed += [name] if caught.finding.holds else []", "pass"),
+    (COMMON, "    torch.manual_seed(seed)\n", "    pass\n"),
+    (CONSOLE, "if tested.part and holding == count and not self.unfolded:", "if tested.part and not self.unfolded:"),
+    (CONSOLE, "holding == count and not self.unfolded:", "holding == count:"),
+    (CONSOLE, "if finding.gap is not None]", "if finding.gap is not None][:1]"),
+    (CONSOLE, "textwrap.wrap(text, self.console.width - indent, break_on_hyphens=False)", "re.findall(f'.{{1,{self.console.width - indent}}}', text)"),
+    (CHECKING, "return Finding(gap <= tolerance,", "return Finding(not gap > tolerance,"),
+    (CHECKING, "return same and not finding.holds", "return same"),
+    (CHECKING, "len(values) == len(seen) > 0 and all(", "len(values) == len(seen) > 0 and any("),
+    (CHECKING, "len(values) == len(seen) > 0 and all(", "len(values) == len(seen) and all("),
+    (CHECKING, "(actual.detach().clone(), tolerance)", "(actual.detach(), tolerance)"),
+    (CHECKING, "torch.default_generator.manual_seed(0)", "pass"),
+    (CHECKING, "with torch.random.fork_rng(devices=[]), witnessing()", "with witnessing()"),
+    (CHECKING, "return failed[0] if failed else", "return failed[-1] if failed else"),
+    (CHECKING, " or PYTHON in Path(file).parents", ""),
+    (CHECKING, "if isinstance(error, AttributeError) and frames", "if False and frames"),
+    (CHECKING, "if actual.shape != expected.shape:", "if actual.numel() != expected.numel():"),
+    (GRADING, "or not complete or", "or"),
+    (GRADING, "complete = line == END", "complete = True"),
+    (GRADING, "os.killpg(child.pid, signal.SIGKILL)", "child.kill()"),
+    (GRADING, "        finally:\n            end_with_all(child)", "        finally:\n            pass"),
+    (GRADING, "        write(BEGIN)\n", ""),
+    (GRADING, "sys.exit(128 + number))", "os._exit(128 + number))"),
+    (GRADING, "sys.path.insert(0, sys.argv.pop(1))", "sys.path.append(sys.argv.pop(1))"),
+    (GRADING, "if thread.is_alive():", "if False:"),
+    (KEEPING, "os.replace(name, path)", "pass"),
+    (KEEPING, "weights_only=True", "weights_only=False"),
+    (KEEPING, "os.unlink(name)", "pass"),
+    (KEEPING, "error.filename = str(path)", "pass"),
+    (OPTIONS, "value >= limits[\"least\"]", "value > limits[\"least\"]"),
+    (OPTIONS, "value > limits[\"above\"]", "value >= limits[\"above\"]"),
+    (OPTIONS, "value < limits[\"below\"]", "value <= limits[\"below\"]"),
+    (OPTIONS, "not isinstance(value, float) or math.isfinite(value)", "True"),
+    (OPTIONS, "int(text) >= 2**32", "int(text) > 2**32"),
+    (PARTS, "setattr(module, name, own)", "pass"),
+    (PARTS, "setattr(module, name, function)", "setattr(type(module), name, staticmethod(function))"),
+    (PARTS, "if re.match(r\"\\d\\d_\", name) or name == \"__main__\"]", "]"),
 ]
 
 
-def survives(number: int) -> bool:
+def tests_of(file: str) -> list[str]:
+    """The test files that have to notice a mistake in this file."""
+    folder, stem = Path(file).parent.name, Path(file).stem
+    if folder in ("checks", "figures"):
+        names = [Path(LESSON_OF[stem]).stem]
+    elif folder == "course" or file == COMMON:
+        names = TESTS.get(file, ["course"])
+    else:
+        names = [stem]
+    return [f"tests/test_{name}.py" for name in names]
+
+
+def outcome(number: int) -> str:
     """Apply one mutation to a copy of the repository and run the tests of its file."""
     file, old, new = MUTATIONS[number]
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "copy"
         shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".*", "outputs", "__pycache__"))
-        path = copy / f"{file}.py"
+        path = copy / file
         text = path.read_text(encoding="utf-8")
         if old not in text:
-            raise SystemExit(f"mutation {number} doesn't apply to {file}: {old!r}")
+            return "NOT FOUND"
         path.write_text(text.replace(old, new, 1), encoding="utf-8")
-        tests = f"tests/test_{file}.py"
-        options = ["-x", "-p", "no:cacheprovider", "-k", QUICK, tests]
+        options = ["-x", "-p", "no:cacheprovider", "-k", QUICK, *tests_of(file)]
         command = [sys.executable, "-m", "pytest", *options]
         try:
             run = subprocess.run(command, cwd=copy, capture_output=True, timeout=SECONDS)
-        except subprocess.TimeoutExpired:  # a loop without end is noticed, too
-            return False
-    return run.returncode == 0
+        except subprocess.TimeoutExpired:
+            return "endless"  # noticed, too, unless the machine is very busy
+    return "SURVIVED" if run.returncode == 0 else "killed"
 
 
 def main() -> None:
     chosen = [int(text) for text in sys.argv[1:]] or range(len(MUTATIONS))
-    survivors = []
+    unnoticed = []
     for number in chosen:
         file, _, new = MUTATIONS[number]
-        alive = survives(number)
-        sys.stdout.write(f"{number:3} {'SURVIVED' if alive else 'killed  '} {file}: {new.strip()[:70]!r}\n")
+        found = outcome(number)
+        sys.stdout.write(f"{number:3} {found:9} {file}: {new.strip()[:70]!r}\n")
         sys.stdout.flush()
-        survivors += [number] if alive else []
-    sys.stdout.write(f"{len(chosen)} mutations, {len(survivors)} survivors {survivors}\n")
-    sys.exit(bool(survivors))
+        unnoticed += [number] if found in ("SURVIVED", "NOT FOUND") else []
+    sys.stdout.write(f"{len(chosen)} mutations, {len(unnoticed)} unnoticed {unnoticed}\n")
+    sys.exit(bool(unnoticed))
 
 
 if __name__ == "__main__":

@@ -3,14 +3,14 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import assert_diagnosed, holds, run_as_documented
+from conftest import assert_caught, every_mistake, holds, run_as_documented
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common import lesson
 
 m = lesson("01_attention_mechanism")
-attention = m.scaled_dot_product_attention
+both = pytest.mark.parametrize("attention", [m.scaled_dot_product_attention, m.fused_attention])
 HALVES = [torch.float32, torch.bfloat16, torch.float16]
 
 
@@ -34,43 +34,48 @@ def problems(draw):
 @settings(max_examples=60)
 def test_equals_pytorch_for_any_shape_and_mask(problem):
     query, key, value, mask = problem
-    output, weights = attention(query, key, value, mask)
+    output = m.scaled_dot_product_attention(query, key, value, mask)
     expected = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
     assert torch.allclose(output, expected, rtol=0, atol=1e-12)
     plain = F.scaled_dot_product_attention(query, key, value)
-    assert torch.allclose(attention(query, key, value)[0], plain, rtol=0, atol=1e-12)
+    assert torch.allclose(m.scaled_dot_product_attention(query, key, value), plain, rtol=0, atol=1e-12)
+    weights = m.attention_weights(query, key, mask)
+    assert torch.allclose(weights @ value, output, rtol=0, atol=1e-12)
     seeing = mask.expand_as(weights).any(-1)
     assert torch.allclose(weights.sum(-1), seeing.double())
     assert not weights[~mask.expand_as(weights)].any()
 
 
-@given(problems())
+@both
+@given(problem=problems())
 @settings(max_examples=30)
-def test_hidden_keys_change_nothing_bitwise(problem):
+def test_hidden_keys_change_nothing_bitwise(attention, problem):
     query, key, value, _ = problem
     hidden = torch.rand(key.shape[2]) < 0.5
-    other_key, other_value = (torch.where(hidden[:, None], 50.0, x) for x in (key, value))
-    before, after = (attention(query, k, v, ~hidden)[0] for k, v in ((key, value), (other_key, other_value)))
+    others = [torch.where(hidden[:, None], 50.0, x) for x in (key, value)]
+    before, after = (attention(query, *pair, ~hidden) for pair in ((key, value), others))
     assert torch.equal(before, after)
 
 
+@both
 @pytest.mark.parametrize("length", [1, 2, 7])
-def test_no_gradient_flows_from_the_future(length):
+def test_no_gradient_flows_from_the_future(attention, length):
     x = torch.randn(length, 4, dtype=torch.float64)
     jacobian = torch.autograd.functional.jacobian(
-        lambda x: attention(x, x, x, m.causal_mask(length))[0], x
+        lambda x: attention(x, x, x, m.causal_mask(length)), x
     )  # (T, 4, S, 4)
     reaches = jacobian.abs().amax(dim=(1, 3)) > 0
     assert not reaches.triu(1).any()
 
 
-@pytest.mark.parametrize("dtype", HALVES)
-def test_blind_rows_are_zero_with_finite_gradients(dtype):
+@both
+@pytest.mark.parametrize("dtype", [torch.float64, *HALVES])
+def test_blind_rows_are_zero_with_finite_gradients(attention, dtype):
     query, key, value = (torch.randn(2, 3, 4).to(dtype).requires_grad_() for _ in range(3))
     mask = torch.tensor([[True, False, True], [False] * 3, [True] * 3])
-    output, weights = attention(100 * query, key, value, mask)
+    output = attention(100 * query, key, value, mask)
     assert not output[:, 1].any()
-    assert not weights[:, 1].any()
+    assert not m.attention_weights(query, key, mask)[:, 1].any()
     output.float().square().sum().backward()
     assert all(x.grad.isfinite().all() for x in (query, key, value))
 
@@ -79,23 +84,36 @@ def test_gradcheck_with_masks():
     torch.manual_seed(0)
     inputs = [torch.randn(2, 3, 4, dtype=torch.float64, requires_grad=True) for _ in range(3)]
     mask = m.causal_mask(3).index_fill(0, torch.tensor(0), False)
-    assert torch.autograd.gradcheck(lambda q, k, v: attention(q, k, v, mask), inputs)
-    assert torch.autograd.gradcheck(lambda q, k, v: attention(q, k, v), inputs)
+    assert torch.autograd.gradcheck(lambda *qkv: m.scaled_dot_product_attention(*qkv, mask), inputs)
+    assert torch.autograd.gradcheck(m.scaled_dot_product_attention, inputs)
 
 
-def test_dropout_keeps_the_mean():
+@both
+def test_dropout_keeps_the_mean(attention):
     torch.manual_seed(0)
     x = torch.randn(1, 5, 4)
-    plain, _ = attention(x, x, x)
     many = x.expand(4000, 5, 4)
-    mean = attention(many, many, many, dropout=0.3)[0].mean(0, keepdim=True)
-    assert torch.allclose(mean, plain, atol=0.05)
+    mean = attention(many, many, many, dropout=0.3).mean(0, keepdim=True)
+    assert torch.allclose(mean, attention(x, x, x), atol=0.05)
 
 
-def test_a_mask_that_is_not_boolean_is_refused():
+@both
+def test_a_mask_that_is_not_boolean_is_refused(attention):
     x = torch.randn(1, 3, 4)
     with pytest.raises(TypeError, match=r"float32.*boolean"):
         attention(x, x, x, torch.zeros(3, 3))
+
+
+def test_the_kernel_equals_the_lines_by_hand_with_gradients():
+    """Also for a blind query; that is why it may run in their place from lesson 2 on."""
+    torch.manual_seed(0)
+    mask = (torch.rand(3, 5, 6) < 0.6).index_fill(1, torch.tensor(2), False)
+    inputs = [torch.randn(3, n, 4, dtype=torch.float64, requires_grad=True) for n in (5, 6, 6)]
+    found = []
+    for attend in (m.fused_attention, m.scaled_dot_product_attention):
+        output = attend(*inputs, mask)
+        found.append([output, *torch.autograd.grad(output.sin().sum(), inputs)])
+    assert all(torch.allclose(a, b, rtol=0, atol=1e-12) for a, b in zip(*found))
 
 
 @given(st.integers(0, 10**6), st.integers(1, 5), st.integers(1, 5), st.sampled_from([0, 1, -1]))
@@ -119,40 +137,29 @@ def test_softmax_survives_extremes(dtype):
 def test_backward_by_hand_equals_autograd():
     torch.manual_seed(0)
     query, key, value = (torch.randn(3, 4, 5, dtype=torch.float64, requires_grad=True) for _ in range(3))
-    output, _ = attention(query, key, value)
+    output = m.scaled_dot_product_attention(query, key, value)
     upstream = torch.randn_like(output)
     expected = torch.autograd.grad(output, (query, key, value), upstream)
     found = m.attention_backward(query, key, value, upstream)
     assert all(torch.allclose(a, b, atol=1e-12) for a, b in zip(found, expected))
 
 
-@pytest.mark.parametrize("name", m.GRADED)
-def test_our_own_components_are_proved(name):
-    for proof in m.GRADED[name](getattr(m, name)):
-        holds(proof)
+@pytest.mark.parametrize("name", [*m.GRADED, "fused_attention"])
+def test_all_checks_of_our_own_parts_hold(name):
+    checks = m.GRADED.get(name, m.attention_checks)
+    for check in checks(getattr(m, name), m):
+        holds(check)
 
 
-@pytest.mark.parametrize("diagnosis", m.MISTAKES)
-def test_every_mistake_is_diagnosed(diagnosis):
-    assert_diagnosed(m.prove_attention(m.MISTAKES[diagnosis]), diagnosis)
+@pytest.mark.parametrize(("part", "mistake"), every_mistake(m))
+def test_every_mistake_is_caught_and_explained(part, mistake):
+    assert_caught(m, part, mistake)
 
 
-def test_other_mistakes_are_diagnosed():
-    swapped = m.prove_attention(lambda *inputs: attention(*inputs)[::-1])
-    assert_diagnosed(swapped, "return (output, weights), in this order")
-    assert_diagnosed(
-        m.prove_causal_mask(lambda n: ~m.causal_mask(n)), "it is reversed: True means may attend"
-    )
-    assert_diagnosed(
-        m.prove_causal_mask(lambda n: m.causal_mask(n).T),
-        "it is transposed: rows are queries, columns are keys",
-    )
-    assert_diagnosed(
-        m.prove_padding_mask(lambda tokens, pad: m.padding_mask(tokens, pad).mT),
-        "the padding must be missing as a key (last axis), not as a query",
-    )
-    naive = m.prove_softmax(lambda scores, dim=-1: scores.exp() / scores.exp().sum(dim, keepdim=True))
-    assert_diagnosed(naive, "subtract the largest score before exp()")
+def test_a_query_that_sees_what_is_hidden_is_named():
+    check = next(c for c in m.attention_checks(lambda q, k, v, mask=None: m.fused_attention(q, k, v), m)
+                 if c.statement.startswith("Other finite keys"))
+    assert "query 0 sees key 3" in check.finding.diagnosis
 
 
 def test_walkthrough(course):

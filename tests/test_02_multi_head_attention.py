@@ -1,15 +1,18 @@
 import pytest
 import torch
-from conftest import assert_diagnosed, holds, run_as_documented
+import torch.nn.functional as F
+from conftest import assert_caught, assert_diagnosed, every_mistake, holds, run_as_documented
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from checks.heads import copy_attention, drops_weights_in_training, heads_checks
 from common import lesson
 
 m = lesson("02_multi_head_attention")
 causal_mask = lesson("01_attention_mechanism").causal_mask
 padding_mask = lesson("01_attention_mechanism").padding_mask
+by_hand = lesson("01_attention_mechanism").scaled_dot_product_attention
 
 
 @given(
@@ -20,15 +23,14 @@ def test_equals_pytorch_for_any_shape(seed, n_heads, d_k, queries, keys):
     torch.manual_seed(seed)
     d_model = n_heads * d_k
     theirs = nn.MultiheadAttention(d_model, n_heads, batch_first=True).double()
-    ours = m.copy_attention(m.MultiHeadAttention(d_model, n_heads).double(), theirs)
+    ours = copy_attention(m.MultiHeadAttention(d_model, n_heads).double(), theirs)
     query, key, value = (torch.randn(3, n, d_model).double() for n in (queries, keys, keys))
     mask = torch.rand(3, 1, queries, keys) < 0.7
     mask[..., 0] = True  # PyTorch gives NaN for a query that may attend to nothing
     hidden = ~mask.expand(3, n_heads, queries, keys).flatten(0, 1)
     expected, weights = theirs(query, key, value, attn_mask=hidden, average_attn_weights=False)
-    output, found = ours(query, key, value, mask)
-    assert torch.allclose(output, expected, rtol=0, atol=1e-12)
-    assert torch.allclose(found, weights, rtol=0, atol=1e-12)
+    assert torch.allclose(ours(query, key, value, mask), expected, rtol=0, atol=1e-12)
+    assert torch.allclose(ours.weights(query, key, mask), weights, rtol=0, atol=1e-12)
 
 
 def test_batch_equals_one_by_one_and_padding_is_invisible():
@@ -37,37 +39,54 @@ def test_batch_equals_one_by_one_and_padding_is_invisible():
     x = torch.randn(3, 6, 8).double()
     lengths = [6, 2, 4]
     tokens = torch.tensor([[1] * n + [0] * (6 - n) for n in lengths])
-    together, _ = attention(x, x, x, padding_mask(tokens))
+    together = attention(x, x, x, padding_mask(tokens))
     for row, length in enumerate(lengths):
         alone = x[row : row + 1, :length]
-        assert torch.allclose(together[row, :length], attention(alone, alone, alone)[0][0], atol=1e-12)
+        assert torch.allclose(together[row, :length], attention(alone, alone, alone)[0], atol=1e-12)
 
 
 def test_order_does_not_matter_without_positions():
     torch.manual_seed(0)
     attention, x, order = m.MultiHeadAttention(8, 2).double(), torch.randn(1, 5, 8).double(), [3, 0, 4, 1, 2]
     shuffled = x[:, order]
-    assert torch.allclose(attention(shuffled, shuffled, shuffled)[0], attention(x, x, x)[0][:, order])
+    assert torch.allclose(attention(shuffled, shuffled, shuffled), attention(x, x, x)[:, order])
 
 
+@pytest.mark.parametrize("function", [by_hand, m.fused_attention])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("length", [1, 4, 130])
-def test_blind_queries_have_finite_gradients(dtype, length):
+def test_blind_queries_have_finite_gradients(dtype, length, function):
     attention = m.MultiHeadAttention(8, 2).to(dtype)
+    attention.scaled_dot_product_attention = function
     x = torch.randn(1, length, 8).to(dtype).requires_grad_()
     nobody = torch.zeros(length, length, dtype=torch.bool)
-    output, _ = attention(x, x, x, nobody)
+    output = attention(x, x, x, nobody)
     assert torch.equal(output, attention.project_output.bias.expand_as(output))
     output.float().sum().backward()
     assert x.grad.isfinite().all()
 
 
+def test_the_slot_is_what_runs_and_by_hand_it_is_the_same_with_gradients():
+    torch.manual_seed(0)
+    attention, x = m.MultiHeadAttention(8, 2).double(), torch.randn(2, 5, 8).double().requires_grad_()
+    inputs, results = [x, *attention.parameters()], []
+    for function in (m.fused_attention, by_hand):
+        attention.scaled_dot_product_attention = function
+        output = attention(x, x, x, causal_mask(5))
+        results.append([output, *torch.autograd.grad(output.sin().sum(), inputs)])
+    assert all(torch.allclose(a, b, rtol=0, atol=1e-12) for a, b in zip(*results, strict=True))
+    attention.scaled_dot_product_attention = lambda query, key, value, mask, dropout: torch.zeros_like(query)
+    assert torch.equal(attention(x, x, x), attention.project_output.bias.expand_as(x))
+    assert m.MultiHeadAttention.scaled_dot_product_attention is m.fused_attention  # other models keep it
+
+
 def test_dropout_only_in_training():
     torch.manual_seed(0)
     attention, x = m.MultiHeadAttention(8, 2, dropout=0.5), torch.randn(1, 5, 8)
-    assert not torch.equal(attention(x, x, x)[0], attention(x, x, x)[0])
+    assert not torch.equal(attention(x, x, x), attention(x, x, x))
+    assert torch.equal(attention.weights(x, x), attention.weights(x, x))
     attention.eval()
-    assert torch.equal(attention(x, x, x)[0], attention(x, x, x)[0])
+    assert torch.equal(attention(x, x, x), attention(x, x, x))
 
 
 def test_rotary_attention_depends_on_offsets_alone_and_on_order():
@@ -80,33 +99,164 @@ def test_rotary_attention_depends_on_offsets_alone_and_on_order():
     x, before = torch.randn(2, 5, 8).double(), torch.randn(2, 3, 8).double()
     longer = torch.cat([before, x], dim=1)
     hidden = padding_mask(torch.tensor([[0, 0, 0, 1, 1, 1, 1, 1]] * 2))  # only x may be looked at
-    moved = attention(longer, longer, longer, hidden)[0][:, 3:]
-    assert torch.allclose(moved, attention(x, x, x)[0], rtol=0, atol=1e-5)
+    moved = attention(longer, longer, longer, hidden)[:, 3:]
+    assert torch.allclose(moved, attention(x, x, x), rtol=0, atol=1e-5)
+    moved = attention.weights(longer, longer, hidden)[..., 3:, 3:]
+    assert torch.allclose(moved, attention.weights(x, x), rtol=0, atol=1e-5)
     order = [3, 0, 4, 1, 2]
-    shuffled = attention(x[:, order], x[:, order], x[:, order])[0]
-    assert not torch.allclose(shuffled, attention(x, x, x)[0][:, order], rtol=0, atol=1e-2)
+    shuffled = attention(x[:, order], x[:, order], x[:, order])
+    assert not torch.allclose(shuffled, attention(x, x, x)[:, order], rtol=0, atol=1e-2)
 
 
 def test_recorded_attention_is_that_of_the_call():
     torch.manual_seed(0)
     stack = nn.ModuleDict({"a": m.MultiHeadAttention(8, 2), "b": m.MultiHeadAttention(8, 4)})
-    x = torch.randn(2, 3, 8)
+    x, memory = torch.randn(2, 3, 8), torch.randn(2, 4, 8)
     with m.record_attention(stack) as weights:
         for attention in stack.values():
-            attention(x, x, x)
+            attention(memory, memory, memory)
+            attention(x, x, x, causal_mask(3))  # the last call counts
     assert {name: tuple(w.shape) for name, w in weights.items()} == {"a": (2, 2, 3, 3), "b": (2, 4, 3, 3)}
-    assert torch.equal(weights["a"], stack["a"](x, x, x)[1])
+    for name, attention in stack.items():
+        assert torch.equal(weights[name], attention.weights(x, x, causal_mask(3)))
+        assert not weights[name].requires_grad
+        values = attention.split(attention.project_value(x))
+        output = attention.project_output(attention.merge(weights[name] @ values))
+        assert torch.allclose(output, attention(x, x, x, causal_mask(3)), atol=1e-6)
     assert not any(part._forward_hooks or part._forward_pre_hooks for part in stack.modules())
 
 
-def test_our_own_component_is_proved():
-    for proof in m.prove_multi_head_attention(m.MultiHeadAttention):
-        holds(proof)
+def test_recorded_attention_hears_what_is_passed_by_name():
+    torch.manual_seed(0)
+    attention, x, memory = m.MultiHeadAttention(8, 2), torch.randn(2, 3, 8), torch.randn(2, 4, 8)
+    mask = torch.arange(4)[None] < 2
+    with m.record_attention(attention) as weights:
+        attention(x, value=memory, key=memory, mask=mask)
+    assert torch.equal(weights[""], attention.weights(x, memory, mask))
+    assert not weights[""][..., 2:].any()
 
 
-@pytest.mark.parametrize("diagnosis", m.MISTAKES)
-def test_every_mistake_is_diagnosed(diagnosis):
-    assert_diagnosed(m.prove_multi_head_attention(m.MISTAKES[diagnosis]), diagnosis)
+def test_recording_a_call_with_a_cache_names_the_module():
+    class Cache:  # as lesson 6 has it
+        length, complete = 0, False
+
+        def append(self, keys, values):
+            return keys, values
+
+    model, x = nn.ModuleDict({"looking": m.MultiHeadAttention(8, 2)}), torch.randn(1, 3, 8)
+    for inputs, named in (((None, Cache()), {}), ((), {"cache": Cache()})):
+        with pytest.raises(ValueError, match=r"^looking is called with a cache"), m.record_attention(model):
+            model["looking"](x, x, x, *inputs, **named)
+    assert not model["looking"]._forward_pre_hooks  # the error left none behind
+    model["looking"](x, x, x, cache=Cache())
+
+
+@pytest.mark.parametrize("name", m.GRADED)
+def test_all_checks_of_our_own_part_hold(name):
+    for check in m.GRADED[name](getattr(m, name), m):
+        holds(check)
+
+
+@pytest.mark.parametrize(("part", "mistake"), every_mistake(m))
+def test_every_mistake_is_caught_and_diagnosed(part, mistake):
+    assert_caught(m, part, mistake)
+
+
+class FromScratch(nn.Module):
+    """Somebody's own attention with the four names, and no other name of ours; right, or with a mistake."""
+
+    def __init__(self, d_model, n_heads, dropout=0.0):
+        super().__init__()
+        if d_model % n_heads:
+            raise ValueError(f"{d_model} is no multiple of {n_heads}")
+        self.heads, self.drop = n_heads, dropout
+        for name in ("query", "key", "value", "output"):
+            setattr(self, f"project_{name}", nn.Linear(d_model, d_model))
+
+    def cut(self, x):
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+    def weights(self, query, key, mask=None):
+        queries, keys = self.cut(self.project_query(query)), self.cut(self.project_key(key))
+        scores = queries @ keys.mT / self.root(queries)
+        return torch.softmax(scores if mask is None else scores.masked_fill(~mask, float("-inf")), dim=-1)
+
+    def root(self, queries):
+        return queries.shape[-1] ** 0.5
+
+    def dropped(self, weights):
+        return F.dropout(weights, self.drop, self.training)
+
+    def forward(self, query, key, value, mask=None):
+        values = self.cut(self.project_value(value))
+        joined = (self.dropped(self.weights(query, key, mask)) @ values).transpose(1, 2).flatten(2)
+        return self.finished(joined)
+
+    def finished(self, joined):
+        return self.project_output(joined)
+
+
+class DividedByTheRootOfDModel(FromScratch):
+    def root(self, queries):
+        return (self.heads * queries.shape[-1]) ** 0.5
+
+
+class WithoutLastProjection(FromScratch):
+    def finished(self, joined):
+        return joined
+
+
+class MaskReversed(FromScratch):
+    def weights(self, query, key, mask=None):
+        return super().weights(query, key, None if mask is None else ~mask)
+
+
+def test_somebody_elses_attention_passes():
+    for check in heads_checks(FromScratch, m):
+        holds(check)
+
+
+@pytest.mark.parametrize(
+    ("attempt", "name"),
+    [(DividedByTheRootOfDModel, "divided by √d_model"), (WithoutLastProjection, "no output projection"),
+     (MaskReversed, "mask reversed")],
+)
+def test_somebody_elses_mistake_is_diagnosed(attempt, name):
+    assert_diagnosed(heads_checks(attempt, m), heads_checks.mistakes(m)[name].hint)
+
+
+class DropsAlways(FromScratch):
+    def dropped(self, weights):
+        return F.dropout(weights, self.drop)
+
+
+class DropsNever(FromScratch):
+    def dropped(self, weights):
+        return weights
+
+
+class DropsOutputs(FromScratch):
+    def dropped(self, weights):
+        return weights
+
+    def finished(self, joined):
+        return F.dropout(self.project_output(joined), self.drop, self.training)
+
+
+@pytest.mark.parametrize("attempt", [DropsAlways, DropsNever, DropsOutputs])
+def test_wrong_dropout_is_seen_in_the_outputs(attempt):
+    finding = drops_weights_in_training(attempt, m)
+    assert not finding.holds
+    assert ("drop weights" if attempt is DropsOutputs else "self.training") in finding.diagnosis
+
+
+def test_missing_names_are_said():
+    class Renamed(FromScratch):
+        def __init__(self, *arguments, **options):
+            super().__init__(*arguments, **options)
+            del self.project_value
+
+    assert_diagnosed(heads_checks(Renamed, m), heads_checks.needs)
 
 
 def test_walkthrough(course):

@@ -2,10 +2,12 @@ import math
 
 import pytest
 import torch
-from conftest import assert_diagnosed, holds, run_as_documented
+from conftest import assert_caught, assert_diagnosed, every_mistake, holds, run_as_documented
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
+from checks.positions import embedding_checks, learned_checks, rotary_checks, sinusoidal_checks
 from common import lesson
 
 m = lesson("03_positional_encoding")
@@ -91,7 +93,7 @@ def test_without_positions_a_permutation_passes_through():
     positions = m.SinusoidalPositionalEncoding(8, 10).double()
 
     def run(x):
-        return attention(x, x, x)[0]
+        return attention(x, x, x)
 
     assert torch.allclose(run(x[:, order]), run(x)[:, order], atol=1e-12)
     assert not torch.allclose(run(positions(x[:, order])), run(positions(x))[:, order], atol=1e-3)
@@ -106,22 +108,94 @@ def test_the_embedding_is_tied_to_its_logits():
 
 
 @pytest.mark.parametrize("name", m.GRADED)
-def test_our_own_components_are_proved(name):
-    for proof in m.GRADED[name](getattr(m, name)):
-        holds(proof)
+def test_all_checks_of_our_own_parts_hold(name):
+    for check in m.GRADED[name](getattr(m, name), m):
+        holds(check)
+
+
+@pytest.mark.parametrize(("part", "mistake"), every_mistake(m))
+def test_every_mistake_is_caught_and_diagnosed(part, mistake):
+    assert_caught(m, part, mistake)
+
+
+class Unscaled(nn.Embedding):
+    """Somebody's own embedding, started from other random numbers than ours."""
+
+    def __init__(self, vocab_size, d_model):
+        super().__init__(vocab_size, d_model)
+        nn.init.trunc_normal_(self.weight, std=d_model**-0.5)
+
+    def logits(self, x):
+        return x @ self.weight.T
+
+
+def waves(max_len, width, exponents):
+    """(max_len, width / 2): position / 10000^exponent."""
+    return torch.arange(max_len)[:, None] / 10000 ** (exponents / width)
+
+
+class OwnExponents(nn.Module):
+    """Somebody's own waves: each column with an exponent of its own."""
+
+    def __init__(self, d_model, max_len=512):
+        super().__init__()
+        if d_model % 2:
+            raise ValueError(f"{d_model}")
+        columns = torch.arange(d_model)
+        angle = waves(max_len, d_model, columns)
+        self.waves = torch.where(columns % 2 == 0, angle.sin(), angle.cos())
+
+    def forward(self, x, start=0):
+        if start + x.shape[1] > len(self.waves):
+            raise ValueError(f"{start + x.shape[1] - 1} > {len(self.waves)}")
+        return x + self.waves[start : start + x.shape[1]]
+
+
+class TurnedInHalves(nn.Module):
+    """Somebody's own rotation, as GPT-NeoX has it."""
+
+    def __init__(self, d_k, max_len=512):
+        super().__init__()
+        self.angles = waves(max_len, d_k, torch.arange(0, d_k, 2)).repeat(1, 2)
+
+    def forward(self, x, start=0):
+        angle, (first, second) = self.angles[start : start + x.shape[-2]], x.chunk(2, dim=-1)
+        return x * angle.cos() + torch.cat([-second, first], dim=-1) * angle.sin()
 
 
 @pytest.mark.parametrize(
-    ("prove", "mistakes"),
-    [
-        (m.prove_sinusoidal, m.SINUSOIDAL_MISTAKES),
-        (m.prove_rotary, m.ROTARY_MISTAKES),
-        (m.prove_embedding, m.EMBEDDING_MISTAKES),
-    ],
+    ("checks", "attempt", "name"),
+    [(embedding_checks, Unscaled, "not scaled"),
+     (sinusoidal_checks, OwnExponents, "cosine's own exponent"),
+     (rotary_checks, TurnedInHalves, "two halves")],
 )
-def test_every_mistake_is_diagnosed(prove, mistakes):
-    for diagnosis, mistake in mistakes.items():
-        assert_diagnosed(prove(mistake), diagnosis)
+def test_somebody_elses_mistake_is_diagnosed(checks, attempt, name):
+    assert_diagnosed(checks(attempt, m), checks.mistakes(m)[name].hint)
+
+
+def test_missing_names_are_said():
+    class Renamed(nn.Module):
+        def __init__(self, vocab_size, d_model):
+            super().__init__()
+            self.vectors = nn.Parameter(torch.randn(vocab_size, d_model))
+
+    assert_diagnosed(embedding_checks(Renamed, m), embedding_checks.needs)
+
+
+def test_learned_positions_that_are_no_parameter_are_seen():
+    class Fixed(m.LearnedPositionalEncoding):
+        def __init__(self, d_model, max_len=512):
+            super().__init__(d_model, max_len)
+            table = self.table.detach()
+            del self.table
+            self.table = table
+
+    class Unused(m.LearnedPositionalEncoding):
+        def forward(self, x, start=0):
+            return super().forward(x, start).detach() + 0 * x.requires_grad_()
+
+    assert_diagnosed(learned_checks(Fixed, m), "one nn.Parameter")
+    assert_diagnosed(learned_checks(Unused, m), "does forward() use it?")
 
 
 def test_walkthrough(course):

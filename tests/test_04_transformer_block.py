@@ -1,25 +1,21 @@
 import pytest
 import torch
-from conftest import assert_diagnosed, holds, run_as_documented
+import torch.nn.functional as F
+from conftest import assert_caught, every_mistake, holds, run_as_documented
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from common import lesson
+from checks.block import D_FF, D_MODEL, HEADS, copy_block, pytorch_layer
+from checks.layers import copy_norm
+from common import lesson, parameters
+from course.checking import randomised
+from course.parts import build
 
 m = lesson("04_transformer_block")
 causal_mask = lesson("01_attention_mechanism").causal_mask
 padding_mask = lesson("01_attention_mechanism").padding_mask
 RotaryPositionalEncoding = lesson("03_positional_encoding").RotaryPositionalEncoding
-
-CASES = [
-    ("LayerNorm", m.prove_layer_norm),
-    ("FeedForward", m.prove_feed_forward),
-    ("EncoderBlock", m.prove_encoder_block),
-    ("DecoderBlock", m.prove_decoder_block),
-    ("Encoder", m.prove_encoder),
-    ("Decoder", m.prove_decoder),
-]
 
 
 @given(st.integers(0, 10**6), st.integers(1, 9), st.floats(-4, 4), st.floats(-6, 3))
@@ -27,15 +23,48 @@ CASES = [
 def test_layer_norm_equals_pytorch_at_any_scale(seed, width, offset, log_scale):
     torch.manual_seed(seed)
     x = 10**log_scale * (torch.randn(3, width, dtype=torch.float64) + offset)
-    theirs = m.randomised(nn.LayerNorm(width))
-    ours = m.copy_norm(m.LayerNorm(width).double(), theirs)
+    theirs = randomised(nn.LayerNorm(width))
+    ours = copy_norm(m.LayerNorm(width).double(), theirs)
     assert torch.allclose(ours(x), theirs(x), rtol=0, atol=1e-10)
     assert torch.allclose(m.layer_norm(x, ours.gain, ours.bias), theirs(x), rtol=0, atol=1e-9)
 
 
 def test_gelu_by_hand_equals_pytorch():
     x = torch.linspace(-8, 8, 1001, dtype=torch.float64)
-    assert torch.allclose(m.gelu(x), nn.functional.gelu(x), rtol=0, atol=1e-14)
+    assert torch.allclose(m.gelu(x), F.gelu(x), rtol=0, atol=1e-14)
+
+
+def test_gradcheck_of_the_parts_by_hand():
+    torch.manual_seed(0)
+    x, gain, bias = (torch.randn(size, dtype=torch.float64, requires_grad=True) for size in ((3, 5), 5, 5))
+    assert torch.autograd.gradcheck(m.layer_norm, (x, gain, bias))
+    assert torch.autograd.gradcheck(m.gelu, (x,))
+
+
+@pytest.mark.parametrize("name", ["layer_norm", "gelu"])
+def test_a_slot_filled_with_the_part_by_hand_gives_the_same(name):
+    called = []
+
+    def counted(*inputs):
+        called.append(name)
+        return getattr(m, name)(*inputs)
+
+    blocks = []
+    for parts in {}, {name: counted}:
+        torch.manual_seed(0)
+        blocks.append(build(lambda: m.EncoderBlock(8, 2, 16).double(), parts))
+    kernel, by_hand = blocks
+    x = torch.randn(2, 3, 8).double()
+    expected = kernel(x)
+    assert not called  # the other model keeps its kernel
+    assert torch.allclose(by_hand(x), expected, rtol=0, atol=1e-12)
+    assert called
+
+
+def test_relu_leaves_the_slot_of_gelu_alone():
+    layer, x = m.FeedForward(4, 8, activation="relu"), torch.randn(3, 4)
+    layer.gelu = None
+    assert torch.equal(layer(x), layer.contract(F.relu(layer.expand(x))))
 
 
 def test_the_feed_forward_is_the_same_at_every_position():
@@ -49,9 +78,9 @@ def test_the_feed_forward_is_the_same_at_every_position():
 @settings(max_examples=20)
 def test_decoder_blocks_equal_pytorch_for_any_length(seed, target, source, norm):
     torch.manual_seed(seed)
-    theirs = m.pytorch_layer(nn.TransformerDecoderLayer, norm)
-    ours = m.copy_block(m.DecoderBlock(m.D_MODEL, m.HEADS, m.D_FF, 0.0, norm).double(), theirs)
-    x, memory = (torch.randn(2, n, m.D_MODEL).double() for n in (target, source))
+    theirs = pytorch_layer(nn.TransformerDecoderLayer, norm)
+    ours = copy_block(m.DecoderBlock(D_MODEL, HEADS, D_FF, 0.0, norm).double(), theirs)
+    x, memory = (torch.randn(2, n, D_MODEL).double() for n in (target, source))
     tokens = torch.tensor([[1] * source, [1] + [0] * (source - 1)])
     causal, padding = causal_mask(target), padding_mask(tokens)
     expected = theirs(x, memory, tgt_mask=~causal, memory_key_padding_mask=tokens == 0)
@@ -125,20 +154,31 @@ def test_sizes_that_make_no_sense_are_named():
 @settings(max_examples=20)
 def test_the_parameter_formula_counts(d_model, n_layers, d_ff):
     encoder, decoder = (kind(n_layers, d_model, 2, d_ff) for kind in (m.Encoder, m.Decoder))
-    counted = m.parameters(encoder) + m.parameters(decoder)
-    assert sum(m.formula(d_model, d_ff, n_layers)) == counted
+    assert sum(m.formula(d_model, d_ff, n_layers)) == parameters(encoder) + parameters(decoder)
 
 
-@pytest.mark.parametrize(("name", "prove"), CASES)
-def test_our_own_components_are_proved(name, prove):
-    for proof in prove(getattr(m, name)):
-        holds(proof)
+@pytest.mark.parametrize("name", m.GRADED)
+def test_all_checks_of_our_own_parts_hold(name):
+    for check in m.GRADED[name](getattr(m, name), m):
+        holds(check)
 
 
-@pytest.mark.parametrize(("name", "prove"), CASES)
-def test_every_mistake_is_diagnosed(name, prove):
-    for diagnosis, mistake in m.MISTAKES[name].items():
-        assert_diagnosed(prove(mistake), diagnosis)
+@pytest.mark.parametrize(("part", "mistake"), every_mistake(m))
+def test_every_mistake_is_caught_and_diagnosed(part, mistake):
+    assert_caught(m, part, mistake)
+
+
+@pytest.mark.parametrize(("part", "wrong", "said"), [
+    ("FeedForward", lambda *sizes, **options: nn.Linear(6, 6), "expand and contract"),
+    ("LayerNorm", lambda *sizes: nn.Identity(), "the gain, then the bias"),
+    ("EncoderBlock", lambda *sizes: m.FeedForward(12, 24), "self_attention"),
+    ("DecoderBlock", lambda *sizes: m.EncoderBlock(*sizes), "cross_attention"),
+    ("Encoder", lambda *sizes, **options: nn.Identity(), "`blocks`"),
+])
+def test_a_missing_name_is_said_in_the_learners_words(part, wrong, said):
+    check = m.GRADED[part](wrong, m)[0]
+    assert not check.finding.holds
+    assert said in check.finding.diagnosis
 
 
 def test_walkthrough(course):

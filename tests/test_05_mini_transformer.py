@@ -7,13 +7,13 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
-from functools import partial
 
 import pytest
 import torch
 from conftest import (
     ROOT,
-    assert_diagnosed,
+    assert_caught,
+    every_mistake,
     holds,
     one_line_error,
     pictures_in,
@@ -23,12 +23,27 @@ from conftest import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from checks.broken import broken_runs
 from common import lesson
+from course.engine import save_run, train
+from course.experiment import load_run
+from course.keeping import unfinished
+from course.parts import build
 
 m = lesson("05_mini_transformer")
 CPU = torch.device("cpu")
 SMALL = m.TransformerConfig(d_model=16, n_heads=2, n_layers=1)
 SHORT = m.TrainingConfig(steps=30, batch_size=8, warmup=5)
+
+
+def run_of(config=SMALL, training=SHORT):
+    return m.make_run(config, training, CPU)
+
+
+def loaded(path):
+    return load_run(path, lambda about: m.remake(about, CPU))
+
+
 digits = st.lists(st.integers(0, 9), min_size=1, max_size=8)
 
 
@@ -81,30 +96,20 @@ def test_batches_hold_the_answers_shifted(sequences, task):
 # model, loss, optimiser, schedule
 
 
-@pytest.mark.parametrize("prove", [
-    partial(m.prove_transformer, m.Transformer),
-    partial(m.prove_teacher_forcing, m.teacher_forcing),
-    partial(m.prove_sequence_loss, m.sequence_loss),
-    partial(m.prove_adam, m.Adam),
-])
-def test_our_own_components_are_proved(prove):
-    for proof in prove():
-        holds(proof)
+@pytest.mark.parametrize("name", m.GRADED)
+def test_our_own_parts_hold(name):
+    for check in m.GRADED[name](getattr(m, name), m):
+        holds(check)
 
 
-@pytest.mark.parametrize(("prove", "mistakes"), [
-    (m.prove_teacher_forcing, m.SHIFT_MISTAKES),
-    (m.prove_sequence_loss, m.LOSS_MISTAKES),
-    (m.prove_adam, m.ADAM_MISTAKES),
-])
-def test_every_mistake_is_diagnosed(prove, mistakes):
-    for diagnosis, mistake in mistakes.items():
-        assert_diagnosed(prove(mistake), diagnosis)
+def test_the_kernel_of_the_loss_holds():
+    for check in m.sequence_loss_checks(m.fused_sequence_loss, m):
+        holds(check)
 
 
-@pytest.mark.parametrize("broken", [m.WithoutCausalMask, m.PaddingMaskInverted])
-def test_broken_models_fail_the_proofs(broken):
-    assert not m.prove_transformer(broken)[0].finding.holds
+@pytest.mark.parametrize(("part", "mistake"), every_mistake(m))
+def test_every_mistake_is_caught_and_diagnosed(part, mistake):
+    assert_caught(m, part, mistake)
 
 
 @pytest.mark.parametrize("norm", ["pre", "post"])
@@ -213,39 +218,102 @@ def test_nonsense_is_refused_by_name(config, changes, message):
         config(**changes)
 
 
+def test_our_adam_keeps_its_state_like_any_optimizer():
+    def steps(optimizer, leaf, count):
+        for _ in range(count):
+            leaf.grad = leaf.detach().cos()
+            optimizer.step()
+
+    torch.manual_seed(0)
+    leaf, unused = (torch.randn(5, requires_grad=True) for _ in range(2))
+    before = unused.detach().clone()
+    whole = leaf.detach().clone().requires_grad_()
+    steps(m.Adam([whole, unused], lr=0.1, weight_decay=0.1), whole, 8)
+    first = m.Adam([leaf, unused], lr=0.1, weight_decay=0.1)
+    steps(first, leaf, 3)
+    second = m.Adam([leaf, unused], lr=0.7)
+    second.load_state_dict(first.state_dict())
+    steps(second, leaf, 5)
+    assert torch.equal(leaf, whole)
+    assert torch.equal(unused, before)  # no gradient, no step
+
+
 # training
+
+
+def weights(run):
+    return torch.cat([tensor.flatten() for tensor in run.model.state_dict().values()])
 
 
 def test_two_runs_with_a_seed_are_the_same_bit_for_bit_and_seeds_matter():
     config = replace(SMALL, dropout=0.1)
-    first, second, other = (
-        trained(m.Run(config, replace(SHORT, seed=seed), CPU)).model.state_dict() for seed in (0, 0, 1)
-    )
-    assert all(torch.equal(first[name], second[name]) for name in first)
-    assert not all(torch.equal(first[name], other[name]) for name in first)
+    first, second, other = (weights(trained(run_of(config, replace(SHORT, seed=seed)))) for seed in (0, 0, 1))
+    assert torch.equal(first, second)
+    assert not torch.equal(first, other)
 
 
-def test_a_resumed_run_goes_on_bit_for_bit(tmp_path):
-    config = replace(SMALL, dropout=0.1)
-    whole = trained(m.Run(config, SHORT, CPU))
-    half = trained(m.Run(config, SHORT, CPU), until=13)
-    m.save_run(half, tmp_path / "run.pt")
+def test_the_plain_loop_is_what_the_engine_does():
+    """With other settings than the step's: clipping, smoothing, rates and decay, bit for bit."""
+    training = replace(SHORT, clip=0.3, label_smoothing=0.1, weight_decay=0.5, schedule="inverse_sqrt")
+    torch.manual_seed(0)
+    model = m.Transformer(SMALL)
+    losses = m.train_plainly(model, training, 10)
+    run = trained(run_of(training=training), until=10)
+    assert run.noted("loss") == losses
+    assert torch.equal(weights(run), torch.cat([t.flatten() for t in model.state_dict().values()]))
+
+
+def test_by_hand_learns_the_same_and_really_runs_the_hand_made_parts(monkeypatch):
+    called = set()
+
+    def noting(name, part):
+        def run(*arguments):
+            called.add(name)
+            return part(*arguments)
+        return run
+
+    for name in m.BY_HAND:
+        monkeypatch.setitem(m.BY_HAND, name, noting(name, m.BY_HAND[name]))
+    monkeypatch.setattr(m, "sequence_loss", noting("sequence_loss", m.sequence_loss))
+    by_hand, kernel = (trained(run_of(training=replace(SHORT, by_hand=by_hand)), until=10)
+                       for by_hand in (True, False))
+    assert called == {"scaled_dot_product_attention", "layer_norm", "gelu", "sequence_loss"}
+    assert isinstance(by_hand.optimizer, m.Adam)
+    assert not isinstance(kernel.optimizer, m.Adam)
+    assert by_hand.noted("loss") == pytest.approx(kernel.noted("loss"), abs=1e-4)
+    assert by_hand.noted("loss") != kernel.noted("loss")
+
+
+def test_hand_made_parts_stand_in_one_model_alone():
+    by_hand = build(lambda: m.Transformer(SMALL), m.BY_HAND)
+    attention = by_hand.encoder.blocks[0].self_attention
+    assert attention.scaled_dot_product_attention is m.scaled_dot_product_attention
+    other = m.Transformer(SMALL).encoder.blocks[0].self_attention
+    assert other.scaled_dot_product_attention is not m.scaled_dot_product_attention
+    assert by_hand.state_dict().keys() == m.Transformer(SMALL).state_dict().keys()
+
+
+@pytest.mark.parametrize("changes", [{}, {"by_hand": True}])
+def test_a_resumed_run_goes_on_bit_for_bit(tmp_path, changes):
+    config, training = replace(SMALL, dropout=0.1), replace(SHORT, **changes)
+    whole = trained(run_of(config, training))
+    half = trained(run_of(config, training), until=13)
+    save_run(half, tmp_path / "run.pt")
     torch.manual_seed(99)
-    resumed = trained(m.load_run(tmp_path / "run.pt.unfinished", CPU))
-    for name, tensor in whole.model.state_dict().items():
-        assert torch.equal(tensor, resumed.model.state_dict()[name]), name
-    assert [r["loss"] for r in whole.history] == [r["loss"] for r in resumed.history]
+    resumed = trained(loaded(unfinished(tmp_path / "run.pt")))
+    assert torch.equal(weights(resumed), weights(whole))
+    assert resumed.noted("loss") == whole.noted("loss")
+    assert resumed.settings == training
 
 
-def test_an_unfinished_run_leaves_the_finished_one_alone(tmp_path):
-    path = tmp_path / "run.pt"
-    m.save_run(trained(m.Run(SMALL, SHORT, CPU)), path)
-    before = path.read_bytes()
-    m.save_run(trained(m.Run(SMALL, SHORT, CPU), until=2), path)
-    assert path.read_bytes() == before
-    assert m.unfinished(path).exists()
-    m.save_run(trained(m.Run(SMALL, SHORT, CPU)), path)
-    assert not m.unfinished(path).exists()
+@pytest.mark.parametrize(("sizes", "settings", "name"), [
+    ({}, {}, "reverse"), ({}, {"task": "copy"}, "copy"), ({"d_ff": 256}, {}, "reverse"),
+    ({"d_ff": 32}, {}, "reverse-d_ff=32"), ({"d_model": 16, "d_ff": 64}, {}, "reverse-d_model=16"),
+    ({"d_model": 16, "d_ff": 256}, {}, "reverse-d_model=16-d_ff=256"),
+    ({}, {"by_hand": True}, "reverse-by_hand=True"), ({}, {"lr": 0.01, "seed": 3}, "reverse-seed=3-lr=0.01"),
+])
+def test_names_say_what_is_not_the_default(sizes, settings, name):
+    assert m.run_name(m.TransformerConfig(**sizes), m.TrainingConfig(**settings)) == name
 
 
 class Harmful:
@@ -256,7 +324,7 @@ class Harmful:
 @pytest.mark.parametrize("content", ["truncated", "text", "empty", "other values", "harmful"])
 def test_foreign_checkpoints_are_one_clear_error(tmp_path, content):
     path = tmp_path / "run.pt"
-    m.save_run(trained(m.Run(SMALL, replace(SHORT, steps=1), CPU)), path)
+    save_run(trained(run_of(training=replace(SHORT, steps=1))), path)
     if content == "truncated":
         path.write_bytes(path.read_bytes()[:5000])
     elif content in ("text", "empty"):
@@ -264,53 +332,36 @@ def test_foreign_checkpoints_are_one_clear_error(tmp_path, content):
     else:
         torch.save({"model": {}} if content == "other values" else Harmful(), path)
     with pytest.raises(ValueError, match="is not a checkpoint of this lesson") as caught:
-        m.load_run(path, CPU)
+        loaded(path)
     assert "\n" not in str(caught.value)
 
 
-def test_accumulation_gives_the_same_gradients():
-    losses = []
-    for accumulate in (1, 3, 8):
-        run = m.Run(SMALL, replace(SHORT, accumulate=accumulate), CPU)
-        trained(run, until=4)
-        losses.append([record["loss"] for record in run.history])
-    assert losses[1] == pytest.approx(losses[0], abs=1e-4)
-    assert losses[2] == pytest.approx(losses[0], abs=1e-4)
-
-
-@pytest.mark.parametrize("changes", [{"recompute": True}, {"precision": "bf16"}])
+@pytest.mark.parametrize("changes", [{"recompute": True}, {"precision": "bf16"}, {"accumulate": 3}])
 def test_saving_memory_changes_little(changes):
-    plain = trained(m.Run(SMALL, SHORT, CPU), until=4)
-    other = trained(m.Run(SMALL, replace(SHORT, **changes), CPU), until=4)
-    tolerance = 1e-5 if "recompute" in changes else 0.05
-    assert [r["loss"] for r in other.history] == pytest.approx(
-        [r["loss"] for r in plain.history], abs=tolerance)
+    plain = trained(run_of(), until=4).noted("loss")
+    other = trained(run_of(training=replace(SHORT, **changes)), until=4).noted("loss")
+    assert other == pytest.approx(plain, abs=0.05 if "precision" in changes else 1e-4)
 
 
-def test_gradients_are_clipped_before_the_step():
-    run = m.Run(SMALL, replace(SHORT, clip=1e-3), CPU)
-    run.update()
-    after = torch.cat([p.grad.flatten() for p in run.model.parameters()]).norm()
-    assert after.item() == pytest.approx(1e-3, rel=1e-3)
-    assert run.history[0]["gradient_norm"] > 1e-2
+def test_the_gradient_flow_is_that_before_clipping():
+    run = run_of(training=replace(SHORT, steps=1, clip=1e-3))
+    train(run, after=m.note_gradients)
+    (record,) = run.history
+    norms = [norm for name, norm in record.items() if name.startswith("gradient in")]
+    others = [p.grad.norm().item() for name, p in run.model.named_parameters() if "blocks" not in name
+              and "embedding" not in name]
+    whole = math.hypot(*norms, *(norm * record["gradient_norm"] / 1e-3 for norm in others))
+    assert whole == pytest.approx(record["gradient_norm"], rel=1e-3)
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_before_the_step(tmp_path):
-    run = trained(m.Run(SMALL, SHORT, CPU), until=3)
-    before = {name: tensor.clone() for name, tensor in run.model.state_dict().items()}
-    run.loss = lambda logits, targets: m.sequence_loss(logits, targets) * math.nan
-    with pytest.raises(FloatingPointError, match="step 4"):
-        m.train(run, tmp_path / "run.pt")
-    kept = m.load_run(tmp_path / "run.pt.unfinished", CPU).model.state_dict()
-    assert all(torch.equal(kept[name], before[name]) for name in before)
-
-
-def test_patience_stops_a_run_that_gets_no_better():
-    run = m.Run(SMALL, replace(SHORT, patience=2), CPU)
-    run.history = [{"validation_loss": loss, "exact_match": 0.0} for loss in (3.0, 1.0, 2.0)]
-    assert not run.finished
-    run.history.append({"validation_loss": 1.5, "exact_match": 0.0})
-    assert run.finished
+def test_broken_runs_differ_from_the_right_one_from_the_first_loss_on():
+    held_out = m.draw_batch("reverse", 20, "test", (0,))
+    training = replace(SHORT, steps=2)
+    losses = {}
+    for name, make in broken_runs(m, SMALL, training, CPU, held_out).items():
+        losses[name] = tuple(trained(make(0)).noted("loss"))
+    assert losses["right"] == tuple(trained(run_of(training=training)).noted("loss"))
+    assert len(set(losses.values())) == len(losses)
 
 
 def test_free_running_is_repeated_argmax_and_stops_at_eos():
@@ -348,7 +399,7 @@ def test_bad_options_are_one_line(options, said):
 def test_a_run_that_bursts_is_one_line_and_keeps_the_state_before(tmp_path):
     process = run_lesson("05_mini_transformer", *TINY, "--lr", "1e30", "--outputs", str(tmp_path))
     assert "step" in one_line_error(process, 1)
-    assert m.load_run(next(tmp_path.glob("*.unfinished")), CPU).history
+    assert loaded(next(tmp_path.glob("*.unfinished"))).history
 
 
 def test_a_foreign_checkpoint_is_one_line_and_kept(tmp_path):
@@ -465,7 +516,8 @@ def test_comparing_and_breaking_leave_figures(tmp_path):
     broken = run_lesson("05_mini_transformer", "--broken", "--d-model", "16", "--heads", "2", "--layers", "1",
                         "--steps", "20", "--outputs", str(tmp_path))
     assert broken.returncode == 0, broken.stderr
-    assert all(name in broken.stdout for name in m.BROKEN)
+    held_out = m.draw_batch("reverse", 2, "test", (0,))
+    assert all(name in broken.stdout for name in broken_runs(m, SMALL, SHORT, CPU, held_out))
     assert pictures_in(tmp_path) == {"training_broken.png": True, "training_compare_n_heads.png": True}
 
 

@@ -1,9 +1,11 @@
 import math
 
+import plain_beam
 import pytest
 import torch
 from conftest import (
-    assert_diagnosed,
+    assert_caught,
+    every_mistake,
     holds,
     one_line_error,
     pictures_in,
@@ -13,6 +15,8 @@ from conftest import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from checks.decoding import greedy_by_hand
+from checks.trees import DRAWS, TreeDecoding, chi_square, enumerated, random_tree
 from common import lesson
 
 m = lesson("06_decoding")
@@ -41,8 +45,8 @@ def answer_up_to_eos(tokens):
 @given(SEEDS, st.integers(1, 5), st.integers(1, 5))
 @settings(max_examples=30)
 def test_greedy_on_tables(seed, count, max_length):
-    levels = m.random_tree(count, 5, seed=seed)
-    tokens = m.greedy_decode(m.TreeDecoding(levels), max_length)
+    levels = random_tree(count, 5, seed=seed)
+    tokens = m.greedy_decode(TreeDecoding(levels), max_length)
     assert tokens.shape[1] <= max_length
     for source, row in enumerate(tokens.tolist()):
         answer, place = answer_up_to_eos(row), 0
@@ -64,11 +68,11 @@ def test_greedy_equals_lesson_fives_free_running():
 def test_a_max_length_below_one_is_named(max_length):
     for decode in (m.greedy_decode, m.sample):
         with pytest.raises(ValueError, match=str(max_length)):
-            decode(m.TreeDecoding(m.random_tree(1, 2)), max_length)
+            decode(TreeDecoding(random_tree(1, 2)), max_length)
     with pytest.raises(ValueError, match="width is 0"):
-        m.beam_search(m.TreeDecoding(m.random_tree(1, 2)), 0, 2)
+        m.beam_search(TreeDecoding(random_tree(1, 2)), 0, 2)
     with pytest.raises(ValueError, match="length_penalty is nan"):
-        m.beam_search(m.TreeDecoding(m.random_tree(1, 2)), 2, 2, math.nan)
+        m.beam_search(TreeDecoding(random_tree(1, 2)), 2, 2, math.nan)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
@@ -76,7 +80,7 @@ def test_logits_that_are_no_distribution_are_one_clear_error(bad):
     logits = torch.full((5,), bad) if bad == -math.inf else torch.tensor([0.0, 1.0, bad, 0.0, 0.0])
     for decode in (m.greedy_decode, m.sample, lambda d, n: m.beam_search(d, 2, n)):
         with pytest.raises(ValueError, match="no probabilities"):
-            decode(m.TreeDecoding([logits.expand(2, 1, -1)]), 3)
+            decode(TreeDecoding([logits.expand(2, 1, -1)]), 3)
 
 
 # the cache
@@ -170,7 +174,7 @@ def test_adjusted_logits_are_what_brute_force_keeps(seed, temperature, top_k, to
 )
 def test_sampling_options_out_of_range_are_named(options, named):
     with pytest.raises(ValueError, match=named):
-        m.sample(m.TreeDecoding([torch.zeros(2, 1, 5)]), 3, **options)
+        m.sample(TreeDecoding([torch.zeros(2, 1, 5)]), 3, **options)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
@@ -202,18 +206,18 @@ def test_a_temperature_too_small_for_the_type_is_greedy():
 
 @pytest.mark.parametrize("options", [{}, {"temperature": 1.7}, {"top_k": 3}, {"top_p": 0.9}])
 def test_draws_are_as_frequent_as_their_probabilities(options):
-    levels = m.random_tree(1, 1)
+    levels = random_tree(1, 1)
     logits = levels[0][0, 0]
     probabilities = m.adjust_logits(logits, **options).softmax(-1)
     draws = m.sample(
-        m.TreeDecoding([logits.expand(m.DRAWS, 1, -1)]), 1, **options,
+        TreeDecoding([logits.expand(DRAWS, 1, -1)]), 1, **options,
         generator=torch.Generator().manual_seed(0),
     )[:, 0].bincount(minlength=5)
     possible = probabilities > 0
     assert not draws[~possible].any()
-    assert m.chi_square(draws[possible].tolist(), probabilities[possible].tolist()) > 1e-5
+    assert chi_square(draws[possible].tolist(), probabilities[possible].tolist()) > 1e-5
     wrong = torch.full_like(probabilities[possible], 1 / possible.sum())
-    assert m.chi_square(draws[possible].tolist(), wrong.tolist()) < 1e-5
+    assert chi_square(draws[possible].tolist(), wrong.tolist()) < 1e-5
 
 
 # beam search
@@ -222,10 +226,10 @@ def test_draws_are_as_frequent_as_their_probabilities(options):
 @given(SEEDS, st.sampled_from([0.0, 0.6, 1.0, 2.0]), st.integers(1, 4))
 @settings(max_examples=15)
 def test_a_wide_beam_equals_enumeration(seed, alpha, max_length):
-    levels = m.random_tree(2, 4, seed=seed)
-    found = m.beam_search(m.TreeDecoding(levels), 400, max_length, alpha)
+    levels = random_tree(2, 4, seed=seed)
+    found = m.beam_search(TreeDecoding(levels), 400, max_length, alpha)
     for source, hypotheses in enumerate(found):
-        true = m.enumerated(levels, source, max_length)
+        true = enumerated(levels, source, max_length)
         scores = sorted((total / len(tokens) ** alpha for tokens, total in true.items()), reverse=True)
         assert [h.score for h in hypotheses] == pytest.approx(scores[:400], abs=1e-9)
         assert all(h.log_prob == pytest.approx(true[h.tokens], abs=1e-9) for h in hypotheses)
@@ -235,9 +239,9 @@ def test_a_wide_beam_equals_enumeration(seed, alpha, max_length):
 @given(SEEDS, st.integers(1, 5))
 @settings(max_examples=20)
 def test_width_one_equals_greedy(seed, max_length):
-    levels = m.random_tree(4, 5, seed=seed)
-    found = m.best_answers(m.beam_search(m.TreeDecoding(levels), 1, max_length, 0.0))
-    assert torch.equal(found, m.greedy_decode(m.TreeDecoding(levels), max_length))
+    levels = random_tree(4, 5, seed=seed)
+    found = m.best_answers(m.beam_search(TreeDecoding(levels), 1, max_length, 0.0))
+    assert torch.equal(found, m.greedy_decode(TreeDecoding(levels), max_length))
 
 
 @pytest.mark.parametrize("positions", ["sinusoidal", "rotary"])
@@ -265,86 +269,126 @@ def test_batched_beams_equal_one_by_one():
         assert [h.tokens for h in alone] == [h.tokens for h in hypotheses]
 
 
-def test_the_stop_rule_never_drops_a_winner():
+def test_the_stop_rule_never_drops_a_winner(monkeypatch):
     """Narrow beams with and without stopping early give the same best answer."""
 
-    class NeverDecided(m.Beam):
-        def decided(self, kept):
-            return not kept
+    def search(levels, alpha):
+        return [h.tokens for h in m.beam_search(TreeDecoding(levels), 2, 6, alpha)[0]]
 
-    for seed in range(30):
-        levels = m.random_tree(1, 6, vocabulary=4, seed=seed)
-        for alpha in (0.0, 1.0):
-            early = m.beam_search(m.TreeDecoding(levels), 2, 6, alpha)[0]
-            original, m.Beam = m.Beam, NeverDecided
-            try:
-                late = m.beam_search(m.TreeDecoding(levels), 2, 6, alpha)[0]
-            finally:
-                m.Beam = original
-            assert [h.tokens for h in early] == [h.tokens for h in late]
+    def never(alive, *others):
+        return torch.zeros(len(alive.tokens), dtype=torch.bool)
+
+    trees = [random_tree(1, 6, vocabulary=4, seed=seed) for seed in range(30)]
+    early = [search(levels, alpha) for levels in trees for alpha in (0.0, 1.0)]
+    monkeypatch.setattr(m, "decided", never)
+    assert [search(levels, alpha) for levels in trees for alpha in (0.0, 1.0)] == early
 
 
-# proofs and broken variants
+# against a plain loop over hypotheses
 
 
-@pytest.mark.parametrize("prove", [
-    lambda: m.prove_greedy(m.greedy_decode),
-    lambda: m.prove_adjust_logits(m.adjust_logits),
-    lambda: m.prove_beam_search(m.beam_search),
-    lambda: m.prove_cached_decoding(m.CachedDecoding),
-    lambda: m.prove_cached_decoding(m.UncachedDecoding),
-])
-def test_our_own_components_are_proved(prove):
-    for proof in prove():
-        holds(proof)
+class Counting(TreeDecoding):
+    """Counts the rows that the model computes."""
+
+    def __init__(self, levels):
+        super().__init__(levels)
+        self.work = []
+
+    def step(self, tokens):
+        self.work.append(self.rows)
+        return super().step(tokens)
 
 
-@pytest.mark.parametrize("broken", [m.CacheNotReordered, m.AlwaysPositionZero])
-def test_broken_caches_are_caught(broken):
-    assert not all(proof.finding.holds for proof in m.prove_cached_decoding(broken))
+def tree(sources, depth, vocabulary, seed, kind, dtype):
+    levels = random_tree(sources, depth, vocabulary, seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    for level in levels:
+        if kind == "ties":  # few different values: equal sums all over
+            level.copy_(level.round())
+        elif kind == "flat":
+            level.zero_()
+        elif kind == "impossible":  # at least one token stays possible
+            hidden = torch.rand(level.shape, generator=generator) < 0.6
+            hidden.scatter_(-1, level.argmax(-1, keepdim=True), False)
+            level.masked_fill_(hidden, -math.inf)
+        elif kind == "early":  # some sources end long before others
+            level[::2, :, m.EOS] += 3.0
+        elif kind == "certain":
+            level.mul_(30)
+    return [level.to(dtype) for level in levels]
 
 
-def test_wrong_decoders_are_diagnosed():
-    def never_ends(decoding, max_length):
-        tokens, answers = m.first_tokens(decoding), []
-        for _ in range(max_length):
-            tokens = decoding.step(tokens).argmax(-1)
-            answers.append(tokens)
-        return torch.stack(answers, 1)
+def assert_same_search(make, width, max_length, alpha):
+    plain_trace, trace = [], []
+    before, after = make(), make()
+    plain = plain_beam.beam_search(before, width, max_length, alpha, plain_trace)
+    found = m.beam_search(after, width, max_length, alpha, trace)
+    for expected, hypotheses in zip(plain, found, strict=True):
+        assert [(h.tokens, h.finished) for h in hypotheses] == [(h.tokens, h.finished) for h in expected]
+        for f, e in zip(hypotheses, expected, strict=True):
+            assert f.log_prob == pytest.approx(e.log_prob, rel=1e-12, abs=0)
+            assert f.score == pytest.approx(e.score, rel=1e-12, abs=0)
+    assert [(h.tokens, h.log_prob, fate) for h, fate in trace] == [
+        (c.tokens, c.log_prob, fate) for c, fate in plain_trace]
+    return before, after
 
-    assert_diagnosed(m.prove_greedy(never_ends), "go on with PAD after EOS, for each answer by itself")
 
-    def hot(logits, temperature=1.0, top_k=0, top_p=1.0):
-        return m.adjust_logits(logits, 1.0, top_k, top_p) * (temperature or 1.0)
+@given(
+    st.integers(0, 10**6),
+    st.sampled_from(["plain", "ties", "flat", "impossible", "early", "certain"]),
+    st.sampled_from([torch.float64, torch.float32, torch.bfloat16]),
+    st.sampled_from([-0.5, 0.0, 0.6, 1.0, 2.0]),
+    st.integers(1, 5),
+    st.integers(1, 5),
+    st.integers(1, 4),
+    st.integers(3, 5),
+)
+@settings(max_examples=200)
+def test_beams_are_those_of_the_plain_loop(seed, kind, dtype, alpha, width, max_length, count, vocabulary):
+    levels = tree(count, 5, vocabulary, seed, kind, dtype)
+    before, after = assert_same_search(lambda: Counting(levels), width, max_length, alpha)
+    assert after.work == before.work  # the same rows in the same steps
 
-    assert_diagnosed(m.prove_adjust_logits(hot), "multiplied by the temperature: divide")
 
-    def shorter(decoding, width, max_length, alpha=1.0):
-        found = m.beam_search(decoding, width, max_length, alpha)
-        return [[h._replace(score=h.log_prob / max(1, len(h.tokens) - 1) ** alpha) for h in beams]
-                for beams in found]
+@pytest.mark.parametrize("kind", ["plain", "ties", "impossible", "early"])
+@pytest.mark.parametrize("alpha", [-0.5, 0.0, 1.0])
+def test_a_beam_wider_than_the_tree(alpha, kind):
+    levels = tree(2, 4, 5, 1, kind, torch.float32)
+    assert_same_search(lambda: TreeDecoding(levels), 400, 4, alpha)
 
-    def resorted(*arguments):
-        return [sorted(beams, key=lambda h: -h.score) for beams in shorter(*arguments)]
 
-    assert_diagnosed(m.prove_beam_search(resorted), "EOS counts in the length")
+@pytest.mark.parametrize("alpha", [0.0, 1.0])
+@pytest.mark.parametrize("width", [1, 4])
+def test_beams_of_a_transformer_are_those_of_the_plain_loop(width, alpha):
+    model, src = model_of(seed=width).double(), sources(6, seed=width)
+    assert_same_search(lambda: m.CachedDecoding(model, src), width, 12, alpha)
 
-    def finished_only(*arguments):
-        return [[h for h in beams if h.finished] for beams in m.beam_search(*arguments)]
 
-    assert_diagnosed(m.prove_beam_search(finished_only), "what max_length cuts off is a candidate, too")
+# checks and mistakes
 
-    class Stuck(m.TreeDecoding):
-        def reorder(self, rows):
-            self.rows = len(rows)
-            self.sources = self.sources[rows]
-            self.places = self.places[torch.arange(len(rows)) % len(self.places)]
 
-    def not_reordered(decoding, *arguments):
-        return m.beam_search(Stuck(decoding.levels), *arguments)
+@pytest.mark.parametrize("name", m.GRADED)
+def test_our_own_parts_hold(name):
+    for check in m.GRADED[name](getattr(m, name), m):
+        holds(check)
 
-    hint = "move the decoding along with the beams: decoding.reorder(rows)"
-    assert_diagnosed(m.prove_beam_search(not_reordered), hint)
+
+def test_without_a_cache_the_checks_of_the_cache_hold_too():
+    for check in m.cached_decoding_checks(m.UncachedDecoding, m):
+        holds(check)
+
+
+@pytest.mark.parametrize(("part", "mistake"), every_mistake(m))
+def test_every_mistake_is_caught_and_diagnosed(part, mistake):
+    assert_caught(m, part, mistake)
+
+
+def test_the_reference_for_greedy_stops_where_it_should():
+    levels = random_tree(8, 5)
+    stopped, endless = greedy_by_hand(levels), greedy_by_hand(levels, stop=False)
+    ended = (stopped == m.EOS).cumsum(1) - (stopped == m.EOS).int() > 0
+    assert not stopped[ended].any()
+    assert torch.equal(stopped[~ended], endless[:, : stopped.shape[1]][~ended])
 
 
 # the script

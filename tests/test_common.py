@@ -1,4 +1,3 @@
-import ast
 import io
 import os
 import re
@@ -9,124 +8,198 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import LESSONS, ROOT, one_line_error, pictures_in, run_lesson
+from conftest import LESSONS, PACKAGES, ROOT, one_line_error, pictures_in, run_lesson
 
 import common
+from course.checking import Finding, Mistake, Part, agree
+from course.console import Narrator, Picture, legible, make_console, spell_character
 
 ATTENTION = "01_attention_mechanism"
-
-
-# the shape of the repository
-
-
-def tree_of(name):
-    return ast.parse((ROOT / f"{name}.py").read_text(encoding="utf-8"))
-
-
-def bound_names(name):
-    """(own name, lesson, its name) for every NAME = lesson("…").NAME at the top of a lesson."""
-    for node in tree_of(name).body:
-        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Attribute):
-            call = node.value.value
-            if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "lesson":
-                yield node.targets[0].id, call.args[0].value, node.value.attr
-
-
-@pytest.mark.parametrize("name", LESSONS)
-def test_lessons_bind_only_lower_lessons_and_only_what_those_offer(name):
-    for own, other, attribute in bound_names(name):
-        assert own == attribute
-        assert other < name
-        assert attribute in common.lesson(other).__all__
-
-
-@pytest.mark.parametrize("name", LESSONS)
-def test_every_lesson_has_the_same_shape(name):
-    module = common.lesson(name)
-    assert module.__doc__.startswith(f"Lesson {int(name[:2])}. ")
-    assert all(hasattr(module, exported) for exported in module.__all__)
-    assert list(module.__all__) == sorted(module.__all__, key=lambda n: (not n.isupper(), n[0].islower(), n))
-    assert callable(module.main)
-    calls = [n for n in ast.walk(tree_of(name)) if isinstance(n, ast.Call)]
-    assert not [c for c in calls if getattr(c.func, "id", "") == "print"]
-
-
-def test_importing_every_lesson_is_silent_and_leaves_nothing(tmp_path):
-    names = ", ".join(f"lesson({name!r})" for name in LESSONS)
-    code = f"import torch; s = torch.get_rng_state(); from common import lesson; {names}; " \
-           "assert torch.equal(s, torch.get_rng_state())"
-    process = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, encoding="utf-8",
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-    )
-    assert (process.returncode, process.stdout, process.stderr) == (0, "", "")
-    assert not list(tmp_path.iterdir())
+every_lesson = pytest.mark.parametrize("name", LESSONS)
 
 
 # statements put to the test
 
 
-def test_agree_notices_differences_shapes_types_and_nan():
-    zeros = torch.zeros(2, 3)
-    assert common.agree(zeros, zeros).holds
-    assert not common.agree(zeros + 1e-6, zeros).holds
-    assert common.agree(zeros + 1e-6, zeros, 1e-5).holds
-    assert not common.agree(zeros * float("nan"), zeros).holds
-    assert "(3, 2)" in common.agree(zeros.T, zeros).figure
-    assert "NoneType" in common.agree(None, zeros).figure
-    finding = common.agree(zeros + 2, zeros, mistakes={"off by one": zeros + 1, "off by two": zeros + 2})
-    assert finding.diagnosis == "off by two"
+SCRIPT = '''"""Lesson 0. A try."""
+import torch
+from common import check, check_part, lesson_parser, narrate
+from course.checking import Part, Finding, agree
+import sys
+
+def same(part, ours):
+    """It is the same."""
+    return agree(part(torch.ones(1)), torch.ones(1))
+def close(part, ours):
+    """The numbers are close."""
+    return agree(part(torch.ones(1).double()), torch.ones(1).double() + 7e-16)
+def known(part, ours):
+    """The answer is known."""
+    return Finding(part is identity, "", "ask again")
+def identity(x):
+    return x
+def other(x):
+    return x
+def step_one():
+    """One
+
+    Prose.
+    """
+    check("two is three", 2 == 3, "2")
+def step_two():
+    """Two
+    """
+    return "text with [batch, heads]"
+def step_good():
+    """Good
+    """
+    check_part(identity, Part([same, close, known]), sys.modules[__name__])
+    check_part(identity, Part([known]), sys.modules[__name__], "the same")
+def step_bad():
+    """Bad
+    """
+    check_part(other, Part([close, known]), sys.modules[__name__])
+    check("the step goes on", True)
+steps = [step_one, step_two, step_good, step_bad]
+narrate(lesson_parser(__doc__).parse_args(), __doc__, steps)
+'''
 
 
-def test_refused_wants_a_value_error_with_the_values():
-    def refuse(message):
-        raise ValueError(message)
-
-    assert common.refused(lambda: refuse("30 and 4"), 30, 4).holds
-    assert not common.refused(lambda: refuse("no"), 30).holds
-    assert not common.refused(lambda: None).holds
-
-
-def test_a_proof_that_raises_says_what_and_where():
-    def crashes():
-        """It crashes."""
-        raise SystemExit("bye")
-
-    (proof,) = common.prove(crashes)
-    assert not proof.finding.holds
-    assert "SystemExit: bye" in proof.finding.figure
-    assert "test_common.py" in proof.finding.diagnosis
-
-
-def test_a_failed_check_makes_the_lesson_fail(tmp_path):
+@pytest.fixture
+def run_script(tmp_path):
+    """Runs the script; the exit code, and what stands under the headings: a list of lines for each step."""
     script = tmp_path / "try_it.py"
-    script.write_text(
-        '"""Lesson 0. A try."""\n'
-        "from common import check, lesson_parser, narrate\n"
-        "def step_one():\n    '''One\n\n    Prose.\n    '''\n    check('two is three', 2 == 3, '2')\n"
-        "def step_two():\n    '''Two\n    '''\n    return 'text with [batch, heads]'\n"
-        "narrate(lesson_parser(__doc__).parse_args(), __doc__, [step_one, step_two])\n"
-    )
+    script.write_text(SCRIPT, encoding="utf-8")
 
     def run(*options):
-        return subprocess.run(
-            [sys.executable, script, *options, "--outputs", tmp_path / "out"], capture_output=True,
-            encoding="utf-8", env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"},
+        process = subprocess.run(
+            [sys.executable, script, *options, "--outputs", tmp_path / "out"],
+            capture_output=True, encoding="utf-8",
+            env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"},
         )
+        under = re.split(r"^\d\. .*\n-+\n", process.stdout, flags=re.MULTILINE)[1:]
+        return process.returncode, [[line for line in text.splitlines() if line] for text in under]
 
-    process = run()
-    assert process.returncode == 1
-    assert "✗: two is three (2)" in process.stdout
-    assert "0 of 1 checks hold" in process.stdout
-    assert "[batch, heads]" in process.stdout
-    assert run("--step", "two").returncode == 0
+    return run
+
+
+def test_a_failed_check_makes_the_lesson_fail(run_script):
+    """The checks of a part are one line while they hold, and all shown if one fails."""
+    code, (one, two, good, bad) = run_script()
+    assert code == 1
+    assert one == ["Prose.", "✗: two is three (2)"]
+    assert two == ["text with [batch, heads]"]
+    assert good == ["✓ identity: 3 checks hold (largest difference 7e-16)", "✓ the same: 1 check holds"]
+    assert bad[:-1] == ["other:", "✓ The numbers are close (largest difference 7e-16)",
+                        "✗: The answer is known", "    ask again", "✓ the step goes on"]
+    assert bad[-1].startswith("6 of 8 checks hold, ")
+
+
+def test_all_checks_of_a_part_are_shown_if_asked_for(run_script):
+    code, ((*lines, total),) = run_script("--step", "good", "--checks")
+    assert code == 0
+    assert total.startswith("4 of 4 checks hold, ")
+    assert lines == ["identity:", "✓ It is the same (identical)",
+                     "✓ The numbers are close (largest difference 7e-16)",
+                     "✓ The answer is known", "the same:", "✓ The answer is known"]
+
+
+def test_a_step_without_checks_counts_none(run_script):
+    assert run_script("--step", "two") == (0, [["text with [batch, heads]"]])
+
+
+def test_lesson_1_folds_its_checks_and_unfolds_them():
+    folded, unfolded = (run_lesson(ATTENTION, "--step", "in-pytorch", *more) for more in ([], ["--checks"]))
+    parts = common.lesson(ATTENTION).GRADED
+    for name in ("attention_weights", "scaled_dot_product_attention"):
+        count = len(parts[name].claims)
+        assert re.search(rf"^✓ {name}: {count} checks hold \(largest difference \de-\d\d\)$",
+                         folded.stdout, re.MULTILINE)
+    assert len(re.findall("^✓", folded.stdout, re.MULTILINE)) == 2
+    assert len(re.findall("^✓", unfolded.stdout, re.MULTILINE)) == sum(
+        len(parts[name].claims) for name in ("attention_weights", "scaled_dot_product_attention"))
+    assert folded.stdout.splitlines()[-1].split(",")[0] == unfolded.stdout.splitlines()[-1].split(",")[0]
+
+
+def doubles(double, ours):
+    """It doubles."""
+    return agree(double(torch.ones(2)), torch.full((2,), 2.0))
+
+
+def multiplied(name, factor):
+    """A part with one mistake."""
+    return Part([doubles], lambda ours: {name: Mistake("", lambda x: factor * x, "It doubles")})
+
+
+@pytest.mark.parametrize(("factor", "found"), [
+    (3, Finding(True, "2 mistakes")), (2, Finding(False, "harmless")),
+])
+def test_mistakes_are_recorded_as_caught_or_named(factor, found):
+    parts = multiplied("tripled", 3), multiplied("harmless", factor)
+
+    def step_mistakes():
+        """Mistakes."""
+        return common.check_mistakes(None, *parts)
+
+    record = common.run_step(step_mistakes)
+    assert record.tested == [("", [("each mistake fails the check named", found)])]
+    assert record.shown.row_count == 2
+
+
+# steps
+
+
+def computes(x):
+    """Not shown."""
+    return x + 1  # shown
+
+
+@common.shows(computes)
+def step_that_shows():
+    """A title
+
+    Its prose.
+
+    More.
+    """
+    common.check("something", True, 3)
+    return torch.rand(1).item()
+
+
+def test_a_step_leaves_a_record_and_starts_from_its_seed():
+    first, same, other = (common.run_step(step_that_shows, seed=seed, number=4) for seed in (1, 1, 2))
+    assert first[:5] == (4, "that-shows", "A title", "Its prose.\n\nMore.",
+                         "def computes(x):\n    return x + 1  # shown")
+    assert first.tested == [("", [("something", Finding(True, "3"))])]
+    assert first.shown == same.shown != other.shown
+
+
+def test_a_step_that_names_no_function_shows_no_code():
+    def step_silent():
+        """Silent."""
+
+    assert common.run_step(step_silent)[2:] == ("Silent.", "", "", None, [])
+
+
+def test_a_finding_is_title_and_caption_of_its_figure(tmp_path, capsys):
+    figure, axes = common.canvas(width=4)
+    axes.plot([1, 2], [3, 1])
+    finding = "What falls here is more than sixty characters long, so its title is broken"
+    Narrator(tmp_path).show((Picture("a.png", figure, finding), "text"))
+    (title,) = figure.texts
+    assert title.get_text().split() == finding.split()
+    assert title.get_window_extent().width <= figure.bbox.width
+    assert "\n" in title.get_text()
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"a.png: {finding} text" in said
+    assert pictures_in(tmp_path) == {"a.png": True}
 
 
 # the console and the command line
 
 
 def test_tables_keep_brackets_and_numbers(capsys):
-    console = common.make_console()
+    console = make_console()
     console.print(common.table("[a]", "n", rows=[("[batch, heads]", 12345), ("b", 0.123456)]))
     said = capsys.readouterr().out
     assert "[a]" in said
@@ -135,15 +208,29 @@ def test_tables_keep_brackets_and_numbers(capsys):
     assert "0.1235" in said
 
 
+@pytest.mark.parametrize("width", [40, 80])
+def test_check_lines_never_break_a_number(width, tmp_path, capsys):
+    """At every column that a number can reach: 7e-16 stays 7e-16."""
+    narrator = Narrator(tmp_path)
+    narrator.console.width = width
+    figures = "largest difference 7e-16", "n^-1.52, 3.1e+05", "-12,345.6"
+    for length in range(width - 14):
+        for figure in figures:
+            narrator.finding("x" * length, Finding(False, figure, f"{'y' * length} {figure}"))
+            words = capsys.readouterr().out.split()
+            wanted = f"✗ FAILED: {'x' * length} ({figure}) {'y' * length} {figure}".split()
+            assert [word for word in words if "✗" not in word] == wanted[2:]
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
-@pytest.mark.parametrize("name", LESSONS)
-def test_any_encoding_can_say_what_a_lesson_says(name, encoding):
-    """All its prose and code, where the encoding may lack √, ✓ and α."""
-    text = (ROOT / f"{name}.py").read_text(encoding="utf-8")
+@pytest.mark.parametrize("folder", [".", *PACKAGES])
+def test_any_encoding_can_say_what_a_lesson_says(folder, encoding):
+    """All prose, statements and code, where the encoding may lack √, ✓ and α."""
+    text = "".join(path.read_text(encoding="utf-8") for path in (ROOT / folder).glob("*.py"))
     stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
-    common.legible(text, stream).encode(encoding)
+    legible(text, stream).encode(encoding)
     if encoding == "ascii":
-        lost = {c for c in text if not c.isascii() and common.spell_character(c) == "?"}
+        lost = {c for c in text if not c.isascii() and spell_character(c) == "?"}
         assert not lost, f"characters that come out as ?: {lost}"
 
 
@@ -160,10 +247,10 @@ def test_nothing_but_text_when_piped():
     {"HOME": "/dev/null", "DISPLAY": ""},
 ])
 def test_odd_environments_are_survived(environment, tmp_path):
-    process = run_lesson(ATTENTION, "--step", "other_scores", "--outputs", str(tmp_path), **environment)
+    process = run_lesson(ATTENTION, "--step", "who-asks-whom", "--outputs", str(tmp_path), **environment)
     assert process.returncode == 0, process.stderr
     assert process.stderr == ""
-    assert pictures_in(tmp_path) == {"attention_scores.png": True}
+    assert pictures_in(tmp_path) == {"attention_weights.png": True}
     assert "\x1b" not in process.stdout
 
 
@@ -173,17 +260,6 @@ def test_a_closed_pipe_ends_quietly(options, tmp_path):
     process = subprocess.run(script, shell=True, capture_output=True, encoding="utf-8")
     assert process.stderr == ""
     assert len(process.stdout.splitlines()) == 1
-
-
-def test_a_full_disk_is_one_line_and_leaves_no_half_file(tmp_path, monkeypatch):
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    path = tmp_path / "file"
-    with pytest.raises(OSError, match="No space") as caught:
-        common.write_atomically(path, full)
-    assert caught.value.filename == str(path)
-    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", [ATTENTION, "06_decoding"])  # a figure and a checkpoint
@@ -204,14 +280,17 @@ def test_a_read_only_folder_is_one_line(tmp_path):
     assert process.stdout == ""
 
 
-@pytest.mark.parametrize("name", LESSONS)
+@every_lesson
 def test_list_names_every_step(name):
     process = run_lesson(name, "--list")
     assert process.returncode == 0
     source = (ROOT / f"{name}.py").read_text(encoding="utf-8")
-    steps = re.findall(r"^        step_(\w+),", source, re.MULTILINE)
-    assert steps
-    assert all(step in process.stdout for step in steps)
+    steps = re.findall(r"^def step_(\w+)\(", source, re.MULTILINE)
+    listed = re.findall(r"^ *\d+ +([\w-]+)", process.stdout, re.MULTILINE)
+    named = [step.replace("_", "-") for step in steps]
+    assert listed
+    assert listed == [step for step in named if step in listed]  # defined in the order of the console
+    assert all(source.count(f"step_{step}") > 1 for step in steps)
 
 
 @pytest.mark.parametrize(("options", "said"), [
@@ -233,36 +312,9 @@ def test_an_output_folder_that_is_a_file_is_one_line(tmp_path):
 
 
 def test_from_another_folder_the_outputs_go_where_they_are_told(tmp_path):
-    process = run_lesson(ATTENTION, "--step", "other_scores", "--outputs", "here", cwd=tmp_path)
+    process = run_lesson(ATTENTION, "--step", "who-asks-whom", "--outputs", "here", cwd=tmp_path)
     assert process.returncode == 0, process.stderr
     assert pictures_in(tmp_path / "here")
-
-
-# files
-
-
-def test_writing_is_all_or_nothing(tmp_path):
-    path = tmp_path / "file"
-    path.write_text("old")
-
-    def fail(file):
-        file.write(b"half")
-        raise OSError(28, "disk full")
-
-    with pytest.raises(OSError, match="disk full"):
-        common.write_atomically(path, fail)
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
-    common.write_atomically(path, lambda file: file.write(b"new"))
-    assert path.read_text() == "new"
-
-
-def test_equal_figures_give_equal_bytes(tmp_path):
-    for name in ("a.png", "b.png"):
-        figure, axes = common.canvas()
-        common.heatmap(axes, torch.eye(2), "ab", "cd", "title")
-        common.save_figure(figure, tmp_path / name)
-    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
 def test_a_heatmap_is_fixed_from_0_to_1_and_labelled():
@@ -271,102 +323,3 @@ def test_a_heatmap_is_fixed_from_0_to_1_and_labelled():
     assert axes.images[0].get_clim() == (0, 1)
     assert [t.get_text() for t in axes.get_xticklabels()] == ["k0", "k1"]
     assert [t.get_text() for t in axes.get_yticklabels()] == ["q"]
-
-
-def test_devices():
-    assert common.pick_device("cpu") == torch.device("cpu")
-    with pytest.raises(ValueError, match=r"tpu.*cpu"):
-        common.pick_device("tpu")
-    with pytest.raises(ValueError, match="cpu:x"):
-        common.pick_device("cpu:x")
-    if not torch.cuda.is_available():
-        with pytest.raises(ValueError, match="cuda"):
-            common.pick_device("cuda")
-
-
-# grading
-
-
-@pytest.mark.parametrize("name", LESSONS)
-def test_templates_run_and_are_unsolved(name, tmp_path):
-    file = tmp_path / "mine.py"
-    assert run_lesson(name, "--template", str(file)).returncode == 0
-    text = file.read_text(encoding="utf-8")
-    for part in common.lesson(name).GRADED:
-        assert re.search(rf"^(def|class) {part}\b", text, re.MULTILINE), part
-    graded = run_lesson(name, "--grade", str(file))
-    assert graded.returncode == 1
-    assert "✓ The file runs" in graded.stdout
-    assert "NotImplementedError" in graded.stdout
-    assert "Traceback" not in graded.stdout + graded.stderr
-
-
-def test_a_template_never_overwrites(tmp_path):
-    file = tmp_path / "mine.py"
-    file.write_text("kept")
-    assert "exists already" in one_line_error(run_lesson(ATTENTION, "--template", str(file)), 2)
-    assert file.read_text() == "kept"
-
-
-@pytest.mark.parametrize("name", LESSONS)
-def test_our_own_components_get_full_marks(name, tmp_path):
-    file = tmp_path / "mine.py"
-    parts = common.lesson(name).GRADED
-    lines = [f"{part} = lesson({name!r}).{part}" for part in parts]
-    head = f"import sys\nsys.path.insert(0, {str(ROOT)!r})\nfrom common import lesson\n"
-    file.write_text(head + "\n".join(lines))
-    process = run_lesson(name, "--grade", str(file))
-    assert process.returncode == 0, process.stdout + process.stderr
-
-
-WRONG = """
-import math, os, time, torch
-
-def softmax(scores, dim=-1):
-    return scores.exp() / scores.exp().sum(dim, keepdim=True)
-
-def scaled_dot_product_attention(query, key, value, mask=None, dropout=0.0):
-    if mask is not None:
-        raise KeyError("what mask")
-    weights = torch.softmax(query @ key.transpose(-2, -1), -1)
-    return weights @ value, weights
-
-def causal_mask(length):
-    while True:
-        pass
-
-def padding_mask(tokens, pad_id=0):
-    return (tokens == pad_id)[:, None, None, :]
-"""
-
-
-def test_wrong_attempts_get_the_diagnosis_and_the_rest_is_still_graded(tmp_path, monkeypatch):
-    file = tmp_path / "mine.py"
-    file.write_text(WRONG)
-    process = run_lesson(ATTENTION, "--grade", str(file))
-    assert process.returncode == 1
-    said = " ".join(process.stdout.split())
-    for hint in (
-        "subtract the largest score before exp()",
-        "not divided by √d_k",
-        "KeyError: 'what mask'",
-        "still running after 10 s",
-        "it is reversed: True means may attend",
-    ):
-        assert hint in said, process.stdout
-
-
-@pytest.mark.parametrize(("text", "said"), [
-    ("import nothing_like_this", "ModuleNotFoundError"),
-    ("def softmax(:", "SyntaxError"),
-    ("import os; os._exit(3)", "the process ended with code 3"),
-    ("x = 1", "not in the file: softmax"),
-    ("print('hello')", "hello"),
-])
-def test_files_that_do_not_even_run(tmp_path, text, said):
-    file = tmp_path / "mine.py"
-    file.write_text(text)
-    process = run_lesson(ATTENTION, "--grade", str(file))
-    assert process.returncode == 1
-    assert said in process.stdout
-    assert "Traceback" not in process.stderr

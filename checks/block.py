@@ -1,0 +1,268 @@
+"""What has to hold of lesson 4's blocks: EncoderBlock and DecoderBlock."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from checks.heads import copy_attention
+from checks.layers import copy_norm
+from common import lesson
+from course.checking import (
+    Finding,
+    Mistake,
+    Part,
+    agree,
+    gradients_agree,
+    random_tensors,
+    randomised,
+    together,
+)
+from course.parts import build
+
+causal_mask = lesson("01_attention_mechanism").causal_mask
+padding_mask = lesson("01_attention_mechanism").padding_mask
+
+
+# ------------------------------------------------------------------ PyTorch's layers as the oracles
+
+
+D_MODEL, HEADS, D_FF = 12, 3, 24
+SOURCE_PADDING = padding_mask(torch.tensor([[3, 4, 5, 6, 7], [3, 4, 5, 0, 0]]))
+CAUSAL = causal_mask(4)
+SOURCE, TARGET = random_tensors((2, 5, D_MODEL), (2, 4, D_MODEL))
+
+
+def pytorch_layer(kind: type, norm: str) -> nn.Module:
+    """nn.TransformerEncoderLayer or …DecoderLayer with random weights, in float64."""
+    layer = kind(D_MODEL, HEADS, D_FF, 0.0, "gelu", batch_first=True, norm_first=norm == "pre")
+    return randomised(layer)
+
+
+def norms_of(module: nn.Module) -> list[nn.Module]:
+    """The normalisations of a block or stack, in the order in which they were made."""
+    return [part for part in module.modules() if type(part).__name__ == "LayerNorm"]
+
+
+def copy_block(ours: nn.Module, theirs: nn.Module) -> nn.Module:
+    """`ours`, an encoder or decoder block, with the weights of PyTorch's layer."""
+    copy_attention(ours.self_attention, theirs.self_attn)
+    if hasattr(theirs, "multihead_attn"):
+        copy_attention(ours.cross_attention, theirs.multihead_attn)
+    ours.feed_forward.expand.load_state_dict(theirs.linear1.state_dict())
+    ours.feed_forward.contract.load_state_dict(theirs.linear2.state_dict())
+    for norm, reference in zip(norms_of(ours), norms_of(theirs), strict=True):
+        copy_norm(norm, reference)
+    return ours
+
+
+def drops_half_of_each_layer(block: nn.Module, share: float, *inputs: Tensor) -> Finding:
+    """Whether `share` of the numbers leave a block with dropout 0.5 as they came; none in eval mode."""
+    shares = [(block.train(training)(*inputs) == inputs[0]).double().mean().item()
+              for training in (True, False)]
+    return Finding(abs(shares[0] - share) < 0.06 and shares[1] == 0,
+                   f"{shares[0]:.0%}, in eval mode {shares[1]:.0%}",
+                   "drop parts of every layer's output, in training alone")
+
+
+def path_mistakes(ours, block: str) -> dict[str, Mistake]:
+    """The mistakes with the residual path, around the layers of the block of this name."""
+
+    class BehindTheNorm(ours.Residual):
+        def after(self, x, y):
+            return self.norm(x) + self.dropped(y) if self.pre else self.norm(x + self.dropped(y))
+
+        def dropped(self, y):
+            return F.dropout(y, self.dropout, self.training)
+
+    class NoPath(BehindTheNorm):
+        def after(self, x, y):
+            return self.dropped(y) if self.pre else self.norm(self.dropped(y))
+
+    class Swapped(ours.Residual):
+        def __init__(self, *sizes):
+            super().__init__(*sizes)
+            self.pre = not self.pre
+
+    def around(path):
+        def make(*sizes, **options):
+            return build(lambda: getattr(ours, block)(*sizes, **options), {"Residual": path})
+
+        return make
+
+    return {
+        "path behind the norm": Mistake(
+            "the path starts behind the norm: x + layer(norm(x)), not norm(x) + …", around(BehindTheNorm),
+            "Pre-norm"),
+        "no path": Mistake("the path around the layers is missing: x + layer(…)", around(NoPath), "Pre-norm"),
+        "norms swapped": Mistake("norm='pre' and norm='post' are swapped", around(Swapped), "Pre-norm"),
+    }
+
+
+# ------------------------------------------------------------------ EncoderBlock(d_model, n_heads, d_ff, …)
+
+
+def encoder_layers(implementation, norm: str) -> tuple[nn.Module, nn.Module]:
+    """PyTorch's layer, and the implementation with its weights."""
+    theirs = pytorch_layer(nn.TransformerEncoderLayer, norm)
+    return theirs, copy_block(implementation(D_MODEL, HEADS, D_FF, 0.0, norm).double(), theirs)
+
+
+def compare_encoder_block(implementation, norm: str, mask: Tensor | None) -> Finding:
+    theirs, block = encoder_layers(implementation, norm)
+    expected = theirs(SOURCE, src_key_padding_mask=None if mask is None else ~mask[:, 0, 0])
+    return agree(block(SOURCE, mask), expected)
+
+
+def encoder_pre_norm(implementation, ours):
+    """Pre-norm: it equals nn.TransformerEncoderLayer with norm_first=True."""
+    return compare_encoder_block(implementation, "pre", None)
+
+
+def encoder_pre_norm_masked(implementation, ours):
+    """… with a padding mask, too."""
+    return compare_encoder_block(implementation, "pre", SOURCE_PADDING)
+
+
+def encoder_post_norm(implementation, ours):
+    """Post-norm: it equals nn.TransformerEncoderLayer with norm_first=False."""
+    return compare_encoder_block(implementation, "post", None)
+
+
+def encoder_post_norm_masked(implementation, ours):
+    """… with a padding mask as well."""
+    return compare_encoder_block(implementation, "post", SOURCE_PADDING)
+
+
+def encoder_has_right_gradients(implementation, ours):
+    """The gradients of all parameters equal PyTorch's, pre and post."""
+    findings = []
+    for norm in ("pre", "post"):
+        theirs, block = encoder_layers(implementation, norm)
+        block(SOURCE, SOURCE_PADDING).sin().sum().backward()
+        theirs(SOURCE, src_key_padding_mask=~SOURCE_PADDING[:, 0, 0]).sin().sum().backward()
+        findings.append(gradients_agree(block, theirs, copy_block))
+    return together(*findings)
+
+
+def encoder_hides_padding(implementation, ours):
+    """Other content in the padding changes no real token, bit for bit."""
+    block, other = encoder_layers(implementation, "pre")[1], SOURCE.clone()
+    other[1, 3:] = 7.0
+    return agree(block(other, SOURCE_PADDING)[1, :3], block(SOURCE, SOURCE_PADDING)[1, :3], 0)
+
+
+def encoder_drops_layers(implementation, ours):
+    """dropout=0.5, in training: a quarter of the numbers pass both layers as they came."""
+    (x,) = random_tensors((20, 5, D_MODEL))
+    return drops_half_of_each_layer(implementation(D_MODEL, HEADS, D_FF, 0.5).double(), 1 / 4, x)
+
+
+def encoder_block_mistakes(ours):
+    class MaskOnQueries(ours.EncoderBlock):
+        def forward(self, x, mask=None):
+            return super().forward(x, None if mask is None else mask.mT)
+
+    on_queries = Mistake("the mask lies on the query axis; it hides keys, (B, 1, 1, S)", MaskOnQueries,
+                         "Other content in the padding")
+    return {**path_mistakes(ours, "EncoderBlock"), "mask on queries": on_queries}
+
+
+encoder_block_checks = Part(
+    [encoder_pre_norm, encoder_pre_norm_masked, encoder_post_norm, encoder_post_norm_masked,
+     encoder_has_right_gradients, encoder_hides_padding, encoder_drops_layers],
+    encoder_block_mistakes,
+    needs="The checks copy weights into self_attention (project_query, project_key, project_value, "
+          "project_output), feed_forward (expand, contract) and two parts of a class called LayerNorm, "
+          "made in the order of their use.",
+)
+
+
+# ------------------------------------------------------------------ DecoderBlock(d_model, n_heads, d_ff, …)
+
+
+def decoder_layers(implementation, norm: str) -> tuple[nn.Module, nn.Module]:
+    """PyTorch's layer, and the implementation with its weights."""
+    theirs = pytorch_layer(nn.TransformerDecoderLayer, norm)
+    return theirs, copy_block(implementation(D_MODEL, HEADS, D_FF, 0.0, norm).double(), theirs)
+
+
+def run_decoder(theirs: nn.Module) -> Tensor:
+    """What PyTorch's decoder layer, or a stack of them, gives under both masks."""
+    hidden = ~SOURCE_PADDING[:, 0, 0]
+    return theirs(TARGET, SOURCE, tgt_mask=~CAUSAL, memory_key_padding_mask=hidden)
+
+
+def compare_decoder_block(implementation, norm: str) -> Finding:
+    theirs, block = decoder_layers(implementation, norm)
+    return agree(block(TARGET, SOURCE, CAUSAL, SOURCE_PADDING), run_decoder(theirs))
+
+
+def decoder_pre_norm(implementation, ours):
+    """Pre-norm, both masks: it equals nn.TransformerDecoderLayer with norm_first=True."""
+    return compare_decoder_block(implementation, "pre")
+
+
+def decoder_post_norm(implementation, ours):
+    """Post-norm, both masks: it equals nn.TransformerDecoderLayer with norm_first=False."""
+    return compare_decoder_block(implementation, "post")
+
+
+def decoder_has_right_gradients(implementation, ours):
+    """The gradients of all parameters equal PyTorch's, pre and post."""
+    findings = []
+    for norm in ("pre", "post"):
+        theirs, block = decoder_layers(implementation, norm)
+        block(TARGET, SOURCE, CAUSAL, SOURCE_PADDING).sin().sum().backward()
+        run_decoder(theirs).sin().sum().backward()
+        findings.append(gradients_agree(block, theirs, copy_block))
+    return together(*findings)
+
+
+def decoder_hides_the_future(implementation, ours):
+    """Other tokens in the future change no earlier output, bit for bit."""
+    block, other = decoder_layers(implementation, "pre")[1], TARGET.clone()
+    other[:, 2:] = 7.0
+    after, before = (block(x, SOURCE, CAUSAL, SOURCE_PADDING)[:, :2] for x in (other, TARGET))
+    return agree(after, before, 0)
+
+
+def decoder_hides_source_padding(implementation, ours):
+    """Other content in the source's padding changes nothing, bit for bit."""
+    block, other = decoder_layers(implementation, "pre")[1], SOURCE.clone()
+    other[1, 3:] = 7.0
+    after, before = (block(TARGET, source, CAUSAL, SOURCE_PADDING) for source in (other, SOURCE))
+    return agree(after, before, 0)
+
+
+def decoder_drops_layers(implementation, ours):
+    """dropout=0.5, in training: an eighth of the numbers pass all three layers as they came."""
+    x, memory = random_tensors((20, 4, D_MODEL), (20, 5, D_MODEL))
+    return drops_half_of_each_layer(implementation(D_MODEL, HEADS, D_FF, 0.5).double(), 1 / 8, x, memory)
+
+
+def decoder_block_mistakes(ours):
+    class CrossWithoutMask(ours.DecoderBlock):
+        def forward(self, x, memory, mask=None, memory_mask=None, cache=None):
+            return super().forward(x, memory, mask, None, cache)
+
+    class SelfWithoutMask(ours.DecoderBlock):
+        def forward(self, x, memory, mask=None, memory_mask=None, cache=None):
+            return super().forward(x, memory, None, memory_mask, cache)
+
+    return {
+        **path_mistakes(ours, "DecoderBlock"),
+        "source padding seen": Mistake("cross-attention ignores memory_mask, the source's padding",
+                                       CrossWithoutMask, "Other content in the source"),
+        "future seen": Mistake("self-attention ignores the causal mask", SelfWithoutMask,
+                               "Other tokens in the future"),
+    }
+
+
+decoder_block_checks = Part(
+    [decoder_pre_norm, decoder_post_norm, decoder_has_right_gradients, decoder_hides_the_future,
+     decoder_hides_source_padding, decoder_drops_layers],
+    decoder_block_mistakes,
+    needs="The checks copy weights into self_attention and cross_attention (project_query, project_key, "
+          "project_value, project_output), feed_forward (expand, contract) and three parts of a class called "
+          "LayerNorm, made in the order of their use.",
+)

@@ -1,0 +1,85 @@
+"""Trainings broken on purpose, made from lesson 5's parts: other batches, losses, models or rates."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from checks.training import transformer_checks
+from course.engine import Job, Run
+
+
+def unshifted(batch):
+    """The decoder reads the very tokens that it should say."""
+    return batch._replace(tgt_in=batch.tgt_out)
+
+
+def padding_counted(job: Job) -> Job:
+    """PAD counts like any token."""
+
+    def loss(forward, part, whole):
+        logits = forward(part.src, part.tgt_in).float()
+        total = F.cross_entropy(logits.flatten(0, 1), part.tgt_out.flatten(), reduction="sum")
+        return total / whole.tgt_out.numel()
+
+    return replace(job, loss=loss)
+
+
+def without_scaling(model: nn.Module) -> nn.Module:
+    """Scores are not divided by √d_k."""
+    for attention in model.modules():
+        if hasattr(attention, "scaled_dot_product_attention"):
+            attend = attention.scaled_dot_product_attention
+            attention.scaled_dot_product_attention = lambda query, *others, attend=attend: attend(
+                query * math.sqrt(query.shape[-1]), *others)
+    return model
+
+
+def broken_runs(ours, config, training, device: torch.device, held_out) -> dict[str, Callable[[int], Run]]:
+    """Name → what makes the run for a seed; “right” is the run as it should be.
+
+    `ours` is lesson 5, `held_out` the batch on which a run validates itself.
+    """
+    mistakes = transformer_checks.mistakes(ours)
+
+    def run(batches=lambda batch: batch, jobs=lambda job: job, models=lambda model: model,
+            transformer=ours.Transformer, **changes) -> Callable[[int], Run]:
+        def make(seed: int) -> Run:
+            sizes = {name: value for name, value in changes.items() if hasattr(config, name)}
+            rest = {name: value for name, value in changes.items() if name not in sizes}
+            settings = replace(training, seed=seed, **rest)
+            torch.manual_seed(seed)
+            model = models(transformer(replace(config, **sizes)))
+            job = ours.make_job(model, settings, device, batches(held_out))
+            job = replace(job, batch=lambda step, good=job.batch: batches(good(step)))
+            return Run(model, jobs(job), settings, device)
+
+        return make
+
+    return {
+        "right": run(),
+        "no shift": run(batches=unshifted),
+        "no causal mask": run(transformer=mistakes["no causal mask"].implementation),
+        "no positions": run(positions="none"),
+        "no scaling": run(models=without_scaling),
+        "padding mask inverted": run(transformer=mistakes["padding mask inverted"].implementation),
+        "loss on PAD": run(jobs=padding_counted),
+        "post-norm, warm-up 100": run(norm="post", lr=0.01, warmup=100),
+        "post-norm, no warm-up": run(norm="post", lr=0.01, warmup=0),
+    }
+
+
+def signatures(scores: dict[str, dict[str, float]]) -> list[tuple[str, bool]]:
+    """What each mistake does to the two accuracies after 400 steps of reverse or copy, and whether it did."""
+    forced = {name: score["token_accuracy"] for name, score in scores.items()}
+    alone = {name: score["exact_match"] for name, score in scores.items()}
+    perfect = [(f"{name}: perfect with teacher forcing, useless alone",
+                forced[name] > 0.99 and alone[name] < 0.01) for name in ("no shift", "no causal mask")]
+    useless = [(f"{name}: next to no answer is right", alone[name] < 0.1)
+               for name in ("no positions", "padding mask inverted", "post-norm, no warm-up")]
+    unseen = [(f"{name}: nearly all answers are right", alone[name] > 0.95)
+              for name in ("right", "no scaling", "loss on PAD", "post-norm, warm-up 100")]
+    return perfect + useless + unseen

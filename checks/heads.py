@@ -1,0 +1,207 @@
+"""What has to hold of lesson 2's part: the heads side by side."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from course.checking import (
+    Finding,
+    Mistake,
+    Part,
+    agree,
+    gradients,
+    gradients_agree,
+    random_tensors,
+    refused,
+)
+
+QUERY, MEMORY = random_tensors((2, 5, 12), (2, 7, 12))
+LENGTHS = torch.tensor([6, 4])  # of two sources; filling behind both, so that a reversed mask blinds nobody
+PADDING = (torch.arange(7) < LENGTHS[:, None])[:, None, None]  # (B, 1, 1, S)
+BOTH = torch.ones(5, 5, dtype=torch.bool).tril() & PADDING[..., :5]  # (B, 1, T, T)
+
+
+# ------------------------------------------------------------------ PyTorch's attention as the oracle
+
+
+def copy_attention(ours: nn.Module, theirs: nn.MultiheadAttention) -> nn.Module:
+    """`ours` with the weights of `theirs`."""
+    weights, biases = theirs.in_proj_weight.chunk(3), theirs.in_proj_bias.chunk(3)
+    projections = ours.project_query, ours.project_key, ours.project_value
+    with torch.no_grad():
+        for projection, weight, bias in zip(projections, weights, biases, strict=True):
+            projection.weight.copy_(weight)
+            projection.bias.copy_(bias)
+    ours.project_output.load_state_dict(theirs.out_proj.state_dict())
+    return ours
+
+
+def reference() -> nn.MultiheadAttention:
+    """PyTorch's attention of width 12 with 3 heads, in float64, biases random too; always the same."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        theirs = nn.MultiheadAttention(12, 3, batch_first=True).double()
+        nn.init.normal_(theirs.in_proj_bias)
+        nn.init.normal_(theirs.out_proj.bias)
+    return theirs
+
+
+def run(theirs: nn.MultiheadAttention, query: Tensor, key: Tensor, mask: Tensor | None) -> list[Tensor]:
+    """PyTorch's output and weights (B, H, T, S). Its masks mean the reverse, and it wants (B·H, T, S)."""
+    if mask is not None:
+        mask = ~mask.expand(2, 3, query.shape[1], key.shape[1]).flatten(0, 1)
+    return list(theirs(query, key, key, attn_mask=mask, average_attn_weights=False))
+
+
+def compare(implementation, key: Tensor, mask: Tensor | None) -> Finding:
+    """Finding: with PyTorch's weights the output is PyTorch's."""
+    theirs = reference()
+    attention = copy_attention(implementation(12, 3).double(), theirs)
+    return agree(attention(QUERY, key, key, mask), run(theirs, QUERY, key, mask)[0])
+
+
+# ------------------------------------------------------------------ MultiHeadAttention(d_model, n_heads)
+
+
+def attends_to_itself(implementation, ours):
+    """With the same weights it equals nn.MultiheadAttention in self-attention."""
+    return compare(implementation, QUERY, None)
+
+
+def attends_to_another(implementation, ours):
+    """… and in cross-attention, with a padding mask."""
+    return compare(implementation, MEMORY, PADDING)
+
+
+def takes_both_masks(implementation, ours):
+    """… and with a causal and a padding mask together."""
+    return compare(implementation, QUERY, BOTH)
+
+
+def tells_its_weights(implementation, ours):
+    """The weights of every head equal PyTorch's, (B, H, T, S)."""
+    theirs = reference()
+    attention = copy_attention(implementation(12, 3).double(), theirs)
+    return agree(attention.weights(QUERY, QUERY, BOTH), run(theirs, QUERY, QUERY, BOTH)[1])
+
+
+def learns_like_pytorch(implementation, ours):
+    """The gradients of every parameter equal PyTorch's."""
+    theirs = reference()
+    attention = copy_attention(implementation(12, 3).double(), theirs)
+    attention(QUERY, QUERY, QUERY, BOTH).sin().sum().backward()
+    run(theirs, QUERY, QUERY, BOTH)[0].sin().sum().backward()
+    return gradients_agree(attention, theirs, copy_attention)
+
+
+def passes_gradients_on(implementation, ours):
+    """The gradient of the input equals PyTorch's."""
+    theirs, x = reference(), QUERY.clone().requires_grad_()
+    attention = copy_attention(implementation(12, 3).double(), theirs)
+    found = gradients(attention(x, x, x, BOTH).sin().sum(), [x])
+    return agree(found, gradients(run(theirs, x, x, BOTH)[0].sin().sum(), [x]))
+
+
+def shown_weights(attention: nn.Module) -> Tensor:
+    """(B, T, H, K): the weights of 500 queries for the only key, as the output shows them.
+
+    The key has the value 1 throughout and the last two maps change nothing, so that each of a head's K
+    numbers is the weight: 1, and 0 or 2 where half of the weights are dropped.
+    """
+    for projection in (attention.project_value, attention.project_output):
+        nn.init.eye_(projection.weight)
+        nn.init.zeros_(projection.bias)
+    query, key = random_tensors((2, 500, 12), (2, 1, 12))
+    return attention(query, key, torch.ones_like(key)).unflatten(-1, (3, 4))
+
+
+def drops_weights_in_training(implementation, ours):
+    """dropout=0.5 sets about half of the weights to 0 in training, and none in eval mode."""
+    attention = implementation(12, 3, dropout=0.5).double()
+    dropped = shown_weights(attention.train()) == 0
+    missing = (shown_weights(attention.eval()) == 0).double().mean().item()
+    if not torch.equal(dropped, dropped[..., :1].expand_as(dropped)):
+        return Finding(False, "a value is 0 in part", "drop weights: a query then misses a key as a whole")
+    shares = dropped.double().mean((1, 3))  # (B, H): for every key and head some queries miss it
+    holds = shares.min() > 0.4 and shares.max() < 0.6 and missing == 0
+    return Finding(bool(holds), f"{shares.mean():.0%} and {missing:.0%}",
+                   "pass `dropout` on to lesson 1's attention only while self.training")
+
+
+def refuses_uneven_heads(implementation, ours):
+    """A d_model that does not split into the heads is refused with a ValueError."""
+    return refused(lambda: implementation(30, 4), 30, 4)
+
+
+def heads_mistakes(ours):
+    """The classic mistakes, made from the course's own heads."""
+
+    class ViewAlone(ours.MultiHeadAttention):
+        """`view` straight to (B, H, L, K)."""
+
+        def split(self, x):
+            batch, length, d_model = x.shape
+            return x.view(batch, self.n_heads, length, d_model // self.n_heads)
+
+    class MergedAsTheyStand(ours.MultiHeadAttention):
+        """The heads are flattened without being moved back behind the tokens."""
+
+        def merge(self, x):
+            batch, heads, length, d_k = x.shape
+            return x.reshape(batch, length, heads * d_k)
+
+    class TimesFactor(ours.MultiHeadAttention):
+        """The scores are multiplied by a factor; queries and keys, which pass here, by its root."""
+
+        def rotate(self, x, start=0):
+            return super().rotate(x, start) * math.sqrt(self.factor)
+
+    class DividedByModelWidth(TimesFactor):
+        @property
+        def factor(self):
+            return 1 / math.sqrt(self.n_heads)  # √d_k / √d_model
+
+    class NotDivided(TimesFactor):
+        @property
+        def factor(self):
+            return math.sqrt(self.project_query.out_features / self.n_heads)  # √d_k
+
+    class OnlyJoined(ours.MultiHeadAttention):
+        """The last projection is missing."""
+
+        def forward(self, query, key, value, mask=None, cache=None):
+            projected = self.project_query(query), self.project_key(key), self.project_value(value)
+            dropout = self.dropout if self.training else 0.0
+            return self.merge(self.scaled_dot_product_attention(*map(self.split, projected), mask, dropout))
+
+    class MaskReversed(ours.MultiHeadAttention):
+        """True hides a key."""
+
+        def forward(self, query, key, value, mask=None, cache=None):
+            return super().forward(query, key, value, None if mask is None else ~mask)
+
+        def weights(self, query, key, mask=None):
+            return super().weights(query, key, None if mask is None else ~mask)
+
+    same = "With the same weights"
+    return {
+        "view() alone": Mistake("view() alone mixes tokens: view to (B, L, H, K), then transpose(1, 2)",
+                                ViewAlone, same),
+        "merged without transpose": Mistake(
+            "merged without transpose: transpose(1, 2) back before joining", MergedAsTheyStand, same),
+        "divided by √d_model": Mistake("divided by √d_model: one head's width is d_k = d_model / n_heads",
+                                       DividedByModelWidth, same),
+        "not divided": Mistake("not divided by √d_k: the scores grow with it", NotDivided, same),
+        "no output projection": Mistake("the output projection is missing", OnlyJoined, same),
+        "mask reversed": Mistake("the mask is reversed: True means may attend", MaskReversed,
+                                 "… and in cross-attention"),
+    }
+
+
+heads_checks = Part(
+    [attends_to_itself, attends_to_another, takes_both_masks, tells_its_weights, learns_like_pytorch,
+     passes_gradients_on, drops_weights_in_training, refuses_uneven_heads],
+    heads_mistakes,
+    needs="The checks use project_query, project_key, project_value, project_output (nn.Linear), weights().",
+)

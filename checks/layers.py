@@ -1,0 +1,265 @@
+"""What has to hold of lesson 4's layers: LayerNorm, GELU, the feed-forward network."""
+
+import math
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from course.checking import (
+    Finding,
+    Mistake,
+    Part,
+    agree,
+    gradients,
+    gradients_agree,
+    random_tensors,
+    randomised,
+)
+
+HALVES = torch.bfloat16, torch.float16
+(X,) = random_tensors((2, 5, 6))
+
+
+# ------------------------------------------------------------------ layer_norm(x, gain, bias, eps=1e-5)
+
+
+GAIN, BIAS = random_tensors((6,), (6,), seed=1)
+
+
+def formula_equals_pytorch(layer_norm, ours):
+    """It equals F.layer_norm, with any gain and bias."""
+    return agree(layer_norm(X, GAIN, BIAS), F.layer_norm(X, (6,), GAIN, BIAS), 1e-12)
+
+
+def formula_handles_small_variance(layer_norm, ours):
+    """… also where the variance is as small as eps: eps stands inside the root."""
+    small = 3e-3 * X
+    return agree(layer_norm(small, GAIN, BIAS), F.layer_norm(small, (6,), GAIN, BIAS), 1e-12)
+
+
+def formula_honours_eps(layer_norm, ours):
+    """… and with another eps, 0.5."""
+    return agree(layer_norm(X, GAIN, BIAS, 0.5), F.layer_norm(X, (6,), GAIN, BIAS, 0.5), 1e-12)
+
+
+def formula_has_right_gradients(layer_norm, ours):
+    """The gradients of x, gain and bias equal PyTorch's."""
+    leaves = [tensor.clone().requires_grad_() for tensor in (X, GAIN, BIAS)]
+    x, gain, bias = leaves
+    found = layer_norm(x, gain, bias).sin().sum()
+    expected = F.layer_norm(x, (6,), gain, bias).sin().sum()
+    return agree(gradients(found, leaves), gradients(expected, leaves))
+
+
+def layer_norm_mistakes(ours):
+    def unbiased(x, gain, bias, eps=1e-5):
+        variance, mean = torch.var_mean(x, dim=-1, keepdim=True)  # PyTorch divides by D − 1
+        return gain * (x - mean) / torch.sqrt(variance + eps) + bias
+
+    def eps_outside(x, gain, bias, eps=1e-5):
+        variance, mean = torch.var_mean(x, dim=-1, correction=0, keepdim=True)
+        return gain * (x - mean) / (torch.sqrt(variance) + eps) + bias
+
+    def not_rooted(x, gain, bias, eps=1e-5):
+        variance, mean = torch.var_mean(x, dim=-1, correction=0, keepdim=True)
+        return gain * (x - mean) / (variance + eps) + bias
+
+    def over_the_tokens(x, gain, bias, eps=1e-5):
+        return F.layer_norm(x.mT, x.shape[-2:-1], eps=eps).mT * gain + bias
+
+    return {
+        "divided by D − 1": Mistake("the variance is divided by D − 1: use the biased one, divided by D",
+                                    unbiased, "It equals"),
+        "eps outside": Mistake("eps belongs inside the root: √(variance + eps)", eps_outside,
+                               "… also where the variance"),
+        "no root": Mistake("divided by the variance: take its root", not_rooted, "It equals"),
+        "over the tokens": Mistake("mean and variance run over the tokens; they belong over the last axis",
+                                   over_the_tokens, "It equals"),
+    }
+
+
+layer_norm_checks = Part(
+    [formula_equals_pytorch, formula_handles_small_variance, formula_honours_eps,
+     formula_has_right_gradients],
+    layer_norm_mistakes,
+)
+
+
+# ------------------------------------------------------------------ LayerNorm(d_model, eps=1e-5)
+
+
+def copy_norm(ours: nn.Module, theirs: nn.LayerNorm) -> nn.Module:
+    """`ours` with the weights of `theirs`."""
+    with torch.no_grad():
+        for parameter, weight in zip(ours.parameters(), theirs.parameters(), strict=True):
+            parameter.copy_(weight)
+    return ours
+
+
+def compare_norm(implementation, x: Tensor) -> Finding:
+    """Finding: with the gain and bias of nn.LayerNorm it gives the same."""
+    theirs = randomised(nn.LayerNorm(6))
+    return agree(copy_norm(implementation(6).double(), theirs)(x), theirs(x), 1e-12)
+
+
+def norm_equals_pytorch(implementation, ours):
+    """It equals nn.LayerNorm."""
+    return compare_norm(implementation, X)
+
+
+def norm_handles_small_variance(implementation, ours):
+    """… also where the variance is as small as eps: eps stands inside the root."""
+    return compare_norm(implementation, 3e-3 * X)
+
+
+def norm_honours_eps(implementation, ours):
+    """… and with another eps, 0.5."""
+    return agree(implementation(6, 0.5).double()(X), F.layer_norm(X, (6,), eps=0.5), 1e-12)
+
+
+def norm_starts_neutral(implementation, ours):
+    """Fresh, every token comes out with mean 0 and variance 1."""
+    out = implementation(6).double()(10 + 10 * X)
+    facts = torch.stack([out.mean(-1), out.var(-1, correction=0)])
+    expected = torch.stack([torch.zeros(2, 5), torch.ones(2, 5)])
+    return agree(facts, expected, 1e-4)._replace(gap=None)  # eps makes it, not rounding
+
+
+def norm_has_right_gradients(implementation, ours):
+    """The gradients equal those of nn.LayerNorm."""
+    theirs = randomised(nn.LayerNorm(6))
+    norm = copy_norm(implementation(6).double(), theirs)
+    norm(X).sin().sum().backward()
+    theirs(X).sin().sum().backward()
+    return gradients_agree(norm, theirs, copy_norm)
+
+
+def norm_survives_half_precision(implementation, ours):
+    """In bfloat16 and float16, numbers of 1,000 stay finite and come out right to 1 %."""
+    large = 1000 * X
+    found = torch.stack([implementation(6).to(kind)(large.to(kind)).double() for kind in HALVES])
+    expected = torch.stack([F.layer_norm(large.to(kind).double(), (6,)) for kind in HALVES])
+    if not found.isfinite().all() or not found.any(-1).all():
+        return Finding(False, "overflow", "square and average in float32, not in float16")
+    return agree(found, expected, 0.01)._replace(gap=None)  # the types round so coarsely
+
+
+def with_slots(part: type, **functions) -> type:
+    """The class with other functions in its slots."""
+    return type(part.__name__, (part,), {name: staticmethod(f) for name, f in functions.items()})
+
+
+def norm_mistakes(ours):
+    """The mistakes with the formula, inside the class."""
+    return {
+        name: mistake._replace(implementation=with_slots(ours.LayerNorm, layer_norm=mistake.implementation))
+        for name, mistake in layer_norm_mistakes(ours).items()
+    }
+
+
+norm_checks = Part(
+    [norm_equals_pytorch, norm_handles_small_variance, norm_honours_eps, norm_starts_neutral,
+     norm_has_right_gradients, norm_survives_half_precision],
+    norm_mistakes,
+    needs="The checks copy weights into its two parameters: the gain, then the bias.",
+)
+
+
+# ------------------------------------------------------------------ gelu(x)
+
+
+LINE = torch.linspace(-8, 8, 161, dtype=torch.float64)
+
+
+def gelu_equals_pytorch(gelu, ours):
+    """It equals F.gelu from −8 to 8."""
+    return agree(gelu(LINE), F.gelu(LINE), 1e-12)
+
+
+def gelu_has_right_gradient(gelu, ours):
+    """Its gradient equals that of F.gelu."""
+    x = LINE.clone().requires_grad_()
+    return agree(gradients(gelu(x).sum(), [x]), gradients(F.gelu(x).sum(), [x]), 1e-12)
+
+
+def gelu_mistakes(ours):
+    def without_the_root(x):
+        return ours.gelu(x * math.sqrt(2)) / math.sqrt(2)
+
+    return {
+        "tanh approximation": Mistake("this is GELU's tanh approximation, not x·Φ(x)",
+                                      partial(F.gelu, approximate="tanh"), "It equals"),
+        "√2 missing": Mistake("erf counts in steps of √2: Φ(x) = (1 + erf(x / √2)) / 2", without_the_root,
+                              "It equals"),
+    }
+
+
+gelu_checks = Part([gelu_equals_pytorch, gelu_has_right_gradient], gelu_mistakes)
+
+
+# ------------------------------------------------------------------ FeedForward(d_model, d_ff, …)
+
+
+def compare_feed_forward(implementation, name: str, activation: nn.Module) -> Finding:
+    """Finding: with the same weights it equals Linear, activation, Linear."""
+    first, _, second = theirs = randomised(nn.Sequential(nn.Linear(6, 24), activation, nn.Linear(24, 6)))
+    layer = implementation(6, 24, activation=name).double()
+    layer.expand.load_state_dict(first.state_dict())
+    layer.contract.load_state_dict(second.state_dict())
+    return agree(layer(X), theirs(X), 1e-10)
+
+
+def feed_forward_equals_pytorch(implementation, ours):
+    """It equals Linear, GELU, Linear."""
+    return compare_feed_forward(implementation, "gelu", nn.GELU())
+
+
+def knows_relu(implementation, ours):
+    """With activation="relu" it is the paper's."""
+    return compare_feed_forward(implementation, "relu", nn.ReLU())
+
+
+def drops_activations(implementation, ours):
+    """Dropout in training alone, between activation and second map: 1.0 leaves only its bias."""
+    layer = implementation(6, 24, dropout=1.0).double()
+    nn.init.normal_(layer.contract.bias)
+    bias = layer.contract.bias.expand_as(X)
+    holds = torch.equal(layer(X), bias) and not torch.equal(layer.eval()(X), bias)
+    return Finding(holds, "", "F.dropout(…, self.training) between activation and second map")
+
+
+def works_by_position(implementation, ours):
+    """A token's output doesn't change, bit for bit, when another token does."""
+    layer, other = implementation(6, 24).double(), X.clone()
+    other[:, 3] = 7.0
+    kept = [0, 1, 2, 4]
+    return agree(layer(other)[:, kept], layer(X)[:, kept], 0)
+
+
+def feed_forward_mistakes(ours):
+    class ActivationLast(ours.FeedForward):
+        def forward(self, x):
+            return getattr(self, self.activation)(self.contract(self.expand(x)))
+
+    def nothing(x):
+        return x
+
+    approximate = gelu_mistakes(ours)["tanh approximation"]
+    equals = "It equals Linear"
+    return {
+        "no activation": Mistake("there is no activation between the two matrices",
+                                 with_slots(ours.FeedForward, gelu=nothing, relu=nothing), equals),
+        "tanh approximation": Mistake(approximate.hint,
+                                      with_slots(ours.FeedForward, gelu=approximate.implementation), equals),
+        "activation last": Mistake("the activation belongs between the matrices, not after both",
+                                   ActivationLast, equals),
+    }
+
+
+feed_forward_checks = Part(
+    [feed_forward_equals_pytorch, knows_relu, drops_activations, works_by_position],
+    feed_forward_mistakes,
+    needs="The checks copy weights into expand and contract (nn.Linear).",
+)

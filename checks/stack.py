@@ -1,0 +1,114 @@
+"""What has to hold of lesson 4's stacks: Encoder and Decoder."""
+
+from torch import nn
+
+from checks.block import (
+    CAUSAL,
+    D_FF,
+    D_MODEL,
+    HEADS,
+    SOURCE,
+    SOURCE_PADDING,
+    TARGET,
+    copy_block,
+    norms_of,
+    pytorch_layer,
+    run_decoder,
+)
+from checks.layers import copy_norm
+from course.checking import Finding, Mistake, Part, agree, randomised
+
+NEEDS = ("The checks copy weights into `blocks`, a list of lesson 4's blocks, and with pre-norm into `norm`, "
+         "of a class called LayerNorm.")
+
+
+def copy_stack(ours: nn.Module, theirs: nn.Module) -> nn.Module:
+    """`ours`, an Encoder or Decoder, with the weights of PyTorch's stack."""
+    for block, layer in zip(ours.blocks, theirs.layers, strict=True):
+        copy_block(block, layer)
+    if theirs.norm is not None and norms_of(ours.norm):
+        copy_norm(ours.norm, theirs.norm)
+    return ours
+
+
+def final_norm(norm: str) -> nn.Module | None:
+    """What ends PyTorch's stack."""
+    return nn.LayerNorm(D_MODEL) if norm == "pre" else None
+
+
+def without_norm(stack_class: type) -> type:
+    """The stack without a LayerNorm after the last block."""
+
+    class WithoutNorm(stack_class):
+        def __init__(self, *sizes, **options):
+            super().__init__(*sizes, **options)
+            self.norm = nn.Identity()
+
+    return WithoutNorm
+
+
+def norm_missing(stack_class: type) -> Mistake:
+    return Mistake("with pre-norm the stack ends in one more LayerNorm", without_norm(stack_class),
+                   "Three pre-norm layers")
+
+
+# ------------------------------------------------------------------ Encoder(n_layers, d_model, …)
+
+
+def compare_encoder(implementation, norm: str) -> Finding:
+    """Finding: with PyTorch's weights the output is PyTorch's."""
+    layer = pytorch_layer(nn.TransformerEncoderLayer, norm)
+    theirs = randomised(nn.TransformerEncoder(layer, 3, final_norm(norm), enable_nested_tensor=False))
+    encoder = copy_stack(implementation(3, D_MODEL, HEADS, D_FF, norm=norm).double(), theirs)
+    expected = theirs(SOURCE, src_key_padding_mask=~SOURCE_PADDING[:, 0, 0])
+    return agree(encoder(SOURCE, SOURCE_PADDING), expected)
+
+
+def encoder_pre_norm(implementation, ours):
+    """Three pre-norm layers and a final norm: it equals nn.TransformerEncoder."""
+    return compare_encoder(implementation, "pre")
+
+
+def encoder_post_norm(implementation, ours):
+    """Three post-norm layers, no final norm: it equals nn.TransformerEncoder."""
+    return compare_encoder(implementation, "post")
+
+
+def encoder_mistakes(ours):
+    return {"norm missing": norm_missing(ours.Encoder)}
+
+
+encoder_checks = Part([encoder_pre_norm, encoder_post_norm], encoder_mistakes, NEEDS)
+
+
+# ------------------------------------------------------------------ Decoder(n_layers, d_model, …)
+
+
+def compare_decoder(implementation, norm: str) -> Finding:
+    """Finding: with PyTorch's weights the output is PyTorch's."""
+    layer = pytorch_layer(nn.TransformerDecoderLayer, norm)
+    theirs = randomised(nn.TransformerDecoder(layer, 3, final_norm(norm)))
+    decoder = copy_stack(implementation(3, D_MODEL, HEADS, D_FF, norm=norm).double(), theirs)
+    return agree(decoder(TARGET, SOURCE, CAUSAL, SOURCE_PADDING), run_decoder(theirs))
+
+
+def decoder_pre_norm(implementation, ours):
+    """Three pre-norm layers and a final norm: it equals nn.TransformerDecoder."""
+    return compare_decoder(implementation, "pre")
+
+
+def decoder_post_norm(implementation, ours):
+    """Three post-norm layers, no final norm: it equals nn.TransformerDecoder."""
+    return compare_decoder(implementation, "post")
+
+
+def decoder_mistakes(ours):
+    class WithoutMemoryMask(ours.Decoder):
+        def forward(self, x, memory, mask=None, memory_mask=None, cache=None):
+            return super().forward(x, memory, mask, None, cache)
+
+    lost = Mistake("memory_mask doesn't reach the blocks", WithoutMemoryMask, "Three pre-norm layers")
+    return {"norm missing": norm_missing(ours.Decoder), "memory_mask lost": lost}
+
+
+decoder_checks = Part([decoder_pre_norm, decoder_post_norm], decoder_mistakes, NEEDS)

@@ -1,0 +1,47 @@
+"""What a call does: its seconds, its bytes, the shapes on its way."""
+
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+
+def bytes_kept(function: Callable, *inputs: Tensor) -> int:
+    """Bytes that autograd keeps for the backward pass of `function`, beyond the inputs."""
+    kept = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        result = function(*inputs)
+    inputs_kept = {tensor.untyped_storage().data_ptr() for tensor in inputs}
+    del result
+    return sum(size for pointer, size in kept.items() if pointer not in inputs_kept)
+
+
+def seconds_of(function: Callable, *inputs: Tensor, repeats: int = 3) -> float:
+    """The fastest of a few runs, after one to warm up."""
+    times = []
+    for _ in range(repeats + 1):
+        started = time.perf_counter()
+        function(*inputs)
+        times.append(time.perf_counter() - started)
+    return min(times[1:])
+
+
+def shapes_through(module: nn.Module, *inputs: Tensor) -> list[tuple[str, str, str]]:
+    """(part, its class, shape of its output) for every layer and norm, in the order of running."""
+    rows, hooks = [], []
+    for name, part in module.named_modules():
+        if name and ("." not in name or name.endswith(".norm")):
+            def note(part, _, output, name=name):
+                rows.append((name, type(part).__name__, " × ".join(map(str, output.shape))))
+            hooks.append(part.register_forward_hook(note))
+    module(*inputs)
+    for hook in hooks:
+        hook.remove()
+    return rows

@@ -1,0 +1,53 @@
+"""Parts put into a model: the hand-made ones, or the learner's own.
+
+A part is a name. Classes are exchanged in the lessons while the model is built; functions go into the slots
+that modules have for them, such as MultiHeadAttention.scaled_dot_product_attention. Other models notice
+nothing.
+"""
+
+import inspect
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any
+
+from torch import nn
+
+
+def build(make: Callable[[], nn.Module], parts: Mapping[str, Any]) -> nn.Module:
+    """What make() builds, with these parts in place of the course's of the same names."""
+    with exchanged({name: part for name, part in parts.items() if inspect.isclass(part)}):
+        model = make()
+    for name, part in parts.items():
+        if not inspect.isclass(part):
+            fill_slots(model, name, part)
+    return model
+
+
+@contextmanager
+def exchanged(classes: Mapping[str, type]) -> Iterator[None]:
+    """Inside `with`, the lessons know these classes in place of their own."""
+    before = [(module, name, getattr(module, name))
+              for module in lessons() for name in classes if hasattr(module, name)]
+    try:
+        for module, name, _ in before:
+            setattr(module, name, classes[name])
+        yield
+    finally:
+        for module, name, own in before:
+            setattr(module, name, own)
+
+
+def lessons() -> list[ModuleType]:
+    """All lessons that are loaded, the running script with them."""
+    return [module for name, module in list(sys.modules.items())
+            if re.match(r"\d\d_", name) or name == "__main__"]
+
+
+def fill_slots(model: nn.Module, name: str, function: Callable) -> None:
+    """Let every module that has a slot of this name use the function."""
+    for module in model.modules():
+        if hasattr(type(module), name):
+            setattr(module, name, function)

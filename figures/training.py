@@ -1,0 +1,120 @@
+"""How lesson 5's pictures are drawn."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from common import canvas, heatmap
+
+History = list[dict[str, float]]
+
+
+def column(history: History, name: str) -> tuple[list[float], list[float]]:
+    """(steps, values) of the records that have `name`."""
+    records = [record for record in history if name in record]
+    return [record["step"] for record in records], [record[name] for record in records]
+
+
+def draw_schedule(rates: dict[str, list[float]]):
+    """The learning rate of every step, a curve a schedule."""
+    figure, axes = canvas(width=6, height=3.2)
+    for schedule, values in rates.items():
+        axes.plot(range(1, len(values) + 1), values, label=schedule)
+    axes.set(xlabel="step", ylabel="learning rate")
+    axes.legend()
+    return figure
+
+
+def draw_training(history: History, clip: float):
+    """Loss, both accuracies, learning rate and gradient norm of a run."""
+    figure, axes = canvas(rows=2, columns=2, width=9, height=5.8)
+    (loss, accuracy), (rate, norm) = axes
+    loss.semilogy(*column(history, "loss"), label="training", alpha=0.7)
+    loss.semilogy(*column(history, "validation_loss"), marker="o", markersize=4, label="validation")
+    loss.set(title="loss per token")
+    loss.legend()
+    accuracy.plot(*column(history, "token_accuracy"), marker="s", markersize=4,
+                  label="tokens, teacher forcing")
+    accuracy.plot(*column(history, "exact_match"), marker="o", markersize=4,
+                  label="exact match, free-running")
+    accuracy.set(ylim=(0, 1.03), title="both accuracies, on validation sequences")
+    accuracy.legend()
+    rate.plot(*column(history, "learning_rate"))
+    rate.set_title("learning rate")
+    norm.semilogy(*column(history, "gradient_norm"), alpha=0.7)
+    norm.axhline(clip, linestyle="--", color="gray", label="clipped above")
+    norm.set_title("norm of the gradient")
+    norm.legend(loc="lower left")
+    for panel in axes.flat:
+        panel.set_xlabel("step")
+    return figure
+
+
+def draw_patterns(weights: dict[str, Tensor], source: Sequence[str], target: Sequence[str]):
+    """A column for each attention of the model, a row for each head; the first sequence of the batch.
+
+    `weights` are recorded ones: encoder.blocks.0.self_attention and so on, (B, H, T, S) each.
+    """
+    columns = [(f"{name.split('.')[0]}, block {name.split('.')[2]}", weights[name][0],
+                source if name.startswith("encoder") else target,
+                target if name.startswith("decoder") and name.endswith("self_attention") else source)
+               for name in sorted(weights, key=lambda name: (name.endswith("cross_attention"),
+                                                             name.startswith("decoder")))]
+    heads = len(columns[0][1])
+    figure, axes = canvas(rows=heads, columns=len(columns), width=2.3 * len(columns),
+                          height=2.45 * heads, squeeze=False)
+    for number, (title, maps, queries, keys) in enumerate(columns):
+        for head in range(heads):
+            panel = axes[head, number]
+            cross = keys is source and queries is target
+            heatmap(panel, maps[head], queries, keys,
+                    title.replace("decoder", "cross" if cross else "decoder") if head == 0 else "")
+            panel.tick_params(labelsize=7, rotation=0, pad=-2)
+            if number == 0:
+                panel.set_ylabel(f"head {head}")
+    return figure
+
+
+def draw_gradient_flow(noted: History):
+    """The norm of the gradient in every part of the model, as noted during the training."""
+    figure, axes = canvas(width=7, height=3.8)
+    styles = {"embedding": ":", "encoder": "-", "decoder": "--"}
+    for name in noted[0]:
+        if name.startswith("gradient in"):
+            part = name.removeprefix("gradient in ")
+            axes.semilogy(*column(noted, name), linestyle=styles[part.split()[0]], label=part)
+    axes.set(xlabel="step", ylabel="norm of the gradient")
+    axes.legend()
+    return figure
+
+
+def draw_broken(scores: dict[str, dict[str, float]]):
+    """Both accuracies of every variant as bars."""
+    figure, axes = canvas(width=8, height=4.2)
+    places = np.arange(len(scores))
+    for offset, name, label in ((-0.2, "token_accuracy", "tokens, teacher forcing"),
+                                (0.2, "exact_match", "exact match, free-running")):
+        axes.barh(places + offset, [score[name] for score in scores.values()], 0.4, label=label)
+    axes.set_yticks(places, list(scores))
+    axes.invert_yaxis()
+    axes.set(xlim=(0, 1), xlabel="share that is right")
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2)
+    return figure
+
+
+def draw_comparison(name: str, curves: dict[Any, list[History]]):
+    """Validation loss and exact match over the steps: a colour a value, a line a seed."""
+    figure, axes = canvas(columns=2, width=9, height=3.8)
+    for number, (value, histories) in enumerate(curves.items()):
+        for panel, measure in zip(axes, ("validation_loss", "exact_match"), strict=True):
+            for run, history in enumerate(histories):
+                panel.plot(*column(history, measure), marker="o", markersize=3, color=f"C{number}",
+                           alpha=0.8, label=f"{name} = {value}" if run == 0 else None)
+            panel.set_xlabel("step")
+    axes[0].set_yscale("log")
+    axes[0].set_title("validation loss")
+    axes[1].set_title("exact match on validation sequences")
+    axes[1].legend()
+    return figure

@@ -1,0 +1,185 @@
+"""The shape of the house: what may import what, how long files are, which words they use."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+from conftest import LESSONS, PACKAGES, ROOT
+
+import common
+
+MAY_IMPORT = {  # one direction: course ← common ← figures, checks ← lessons ← benchmarks, tests
+    "course": {"course"},
+    "common": {"course"},
+    "figures": {"course", "common", "figures"},
+    "checks": {"course", "common", "checks"},
+    "lessons": {"course", "common", "checks", "figures"},
+    "benchmarks": {"course", "common", "checks", "benchmarks"},
+    "tests": {"course", "common", "checks", "figures", "benchmarks", "tests"},
+}
+TESTED = {"attention": 1, "heads": 2, "positions": 3, "layers": 4, "block": 4, "stack": 4, "training": 5,
+          "broken": 5, "decoding": 6, "trees": 6}  # file in checks/ → lesson whose parts it tests
+# 05 holds the whole training: model, loss, optimiser, job, and sixteen steps; others: 450
+LINES = {"01": 700, "02": 700, "03": 700, "04": 700, "05": 1100, "06": 920, "common": 350}
+
+
+def place_of(path):
+    """course, common, figures, checks, lessons, benchmarks or tests."""
+    if path.parent != ROOT:
+        return path.parent.name
+    return "common" if path.stem == "common" else "lessons"
+
+
+FILES = [path for pattern in ("*.py", *(f"{folder}/*.py" for folder in (*PACKAGES, "benchmarks", "tests")))
+         for path in sorted(ROOT.glob(pattern))]
+FILES = {str(path.relative_to(ROOT).as_posix()): path for path in FILES}
+SHOWN = [file for file, path in FILES.items() if place_of(path) not in ("benchmarks", "tests")]
+every_file = pytest.mark.parametrize("file", FILES)
+every_shown_file = pytest.mark.parametrize("file", SHOWN)
+every_lesson = pytest.mark.parametrize("name", LESSONS)
+
+
+def tree_of(file):
+    return ast.parse(FILES[file].read_text(encoding="utf-8"))
+
+
+def imports_in(node):
+    """(module, the statement) for every import below the node; a relative one begins with a dot."""
+    for part in ast.walk(node):
+        if isinstance(part, ast.Import):
+            yield from ((alias.name, part) for alias in part.names)
+        elif isinstance(part, ast.ImportFrom):
+            yield "." * part.level + (part.module or ""), part
+
+
+def house_imports(file):
+    """(place, module) for every import of something of ours."""
+    for module, _ in imports_in(tree_of(file)):
+        first = module.split(".")[0]
+        ours = [path for path in FILES.values() if first in (path.stem, path.parent.name)]
+        if module.startswith("."):
+            yield "relative", module
+        elif first in MAY_IMPORT:
+            yield first, module
+        elif ours and place_of(ours[0]) != "tests":
+            yield place_of(ours[0]), module
+
+
+def bindings(file):
+    """(own name, lesson, its name) for every NAME = lesson("…").NAME at the top of a file."""
+    for node in tree_of(file).body:
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Attribute):
+            call = node.value.value
+            if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "lesson":
+                yield node.targets[0].id, call.args[0].value, node.value.attr
+
+
+def exported(name):
+    """__all__ of a lesson, as it stands in the file."""
+    return next(ast.literal_eval(node.value) for node in tree_of(f"{name}.py").body
+                if isinstance(node, ast.Assign) and node.targets[0].id == "__all__")
+
+
+def own_lesson(file):
+    """The number of the lesson that the file is, or whose parts it tests."""
+    path = FILES[file]
+    return int(path.stem[:2]) if place_of(path) == "lessons" else TESTED.get(path.stem, 0)
+
+
+@every_file
+def test_imports_point_one_way(file):
+    allowed = MAY_IMPORT[place_of(FILES[file])]
+    wrong = {module for place, module in house_imports(file) if place not in allowed}
+    assert not wrong
+
+
+@every_shown_file
+def test_nothing_is_imported_late(file):
+    """Only seaborn and matplotlib are, in common.canvas() and in drawings: they take seconds."""
+    tree = tree_of(file)
+    early = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    late = {module.split(".")[0] for module, node in imports_in(tree) if node not in early}
+    where = {node.name for node in tree.body for module, part in imports_in(node) if part not in early}
+    draws = file.startswith("figures/") or (file == "common.py" and where <= {"canvas"})
+    assert late <= ({"seaborn", "matplotlib"} if draws else set())
+
+
+@every_shown_file
+def test_earlier_lessons_are_bound_name_by_name(file):
+    """A lesson binds earlier lessons, a check those before the one that it tests, nothing else binds any."""
+    place, tree, bound = place_of(FILES[file]), tree_of(file), list(bindings(file))
+    named = [node for node in ast.walk(tree) if isinstance(node, ast.Constant) and node.value in LESSONS]
+    calls = [node for node in ast.walk(tree)
+             if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "lesson"]
+    assert len(named) == len(calls) == len(bound)
+    assert not bound or place in ("lessons", "checks")
+    for own, other, attribute in bound:
+        assert own == attribute
+        assert int(other[:2]) < own_lesson(file)
+        assert attribute in exported(other)
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if file.startswith(("checks/", "0"))])
+def test_checks_of_later_lessons_are_not_imported(file):
+    if file != "checks/__init__.py":
+        assert own_lesson(file), "say in TESTED which lesson it tests"
+    for place, module in house_imports(file):
+        if place == "checks":
+            assert TESTED[module.split(".")[1]] <= own_lesson(file)
+
+
+@pytest.mark.parametrize("name", ["07_mine", "lesson_of_mine"])
+def test_a_script_that_asks_for_itself_is_an_import_error(name, tmp_path):
+    script = tmp_path / f"{name}.py"
+    script.write_text(f"from common import lesson\nlesson({name!r})\n")
+    process = subprocess.run(
+        [sys.executable, script], capture_output=True, encoding="utf-8",
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    assert process.stderr.splitlines()[-1] == f"ImportError: lesson {name} asks for itself"
+
+
+@every_lesson
+def test_every_lesson_has_the_same_shape(name):
+    module, tree = common.lesson(name), tree_of(f"{name}.py")
+    assert module.__doc__.startswith(f"Lesson {int(name[:2])}. ")
+    assert all(hasattr(module, exported) for exported in module.__all__)
+    assert list(module.__all__) == sorted(module.__all__, key=lambda n: (not n.isupper(), n[0].islower(), n))
+    assert callable(module.main)
+    assert module.OURS is module
+    assert all(hasattr(module, part) for part in module.GRADED)
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    assert not [call for call in calls if getattr(call.func, "id", "") == "print"]
+    assert not {"canvas", "heatmap"} & set(vars(module))  # drawings are in figures/
+
+
+PROMISES = re.compile("(?<![a-z])pro" + r"(ofs?|v(e|es|ed|en|ing))(?![a-z])", re.IGNORECASE)
+
+
+@pytest.mark.parametrize("file", [*FILES, "README.md", "QUICKSTART.md"])
+def test_nothing_promises_more_than_a_check_gives(file):
+    """A few random inputs check or test a statement, in code and prose."""
+    lines = (ROOT / file).read_text(encoding="utf-8").splitlines()
+    assert not [f"{number}: {line}" for number, line in enumerate(lines, 1) if PROMISES.search(line)]
+
+
+@every_shown_file
+def test_files_are_short_enough_to_read(file):
+    stem = FILES[file].stem
+    limit = LINES.get(stem if stem == "common" else stem[:2], 450)
+    assert len(FILES[file].read_text(encoding="utf-8").splitlines()) <= limit
+
+
+def test_importing_every_lesson_is_silent_and_leaves_nothing(tmp_path):
+    names = ", ".join(f"lesson({name!r})" for name in LESSONS)
+    code = f"import torch; s = torch.get_rng_state(); from common import lesson; {names}; " \
+           "assert torch.equal(s, torch.get_rng_state())"
+    process = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, encoding="utf-8",
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    assert (process.returncode, process.stdout, process.stderr) == (0, "", "")
+    assert not list(tmp_path.iterdir())
