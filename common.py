@@ -31,7 +31,7 @@ from course import grading
 from course.checking import Finding, Part, claims_of
 from course.console import Narrator, Picture, Record, Tested, code_of, legible, slug, stop
 from course.keeping import prepare_folder
-from course.options import OneLineParser, seed
+from course.options import OneLineParser, count, seed
 
 __all__ = [
     "Picture",
@@ -219,6 +219,9 @@ def lesson_parser(doc: str, graded: dict[str, Part] | None = None) -> argparse.A
     parser.add_argument("--outputs", type=Path, default=OUTPUTS, metavar="DIR",
                         help="folder for the figures (default: outputs)")
     parser.add_argument("--seed", type=seed, default=0, help="seed of every step (default: 0)")
+    parser.add_argument("--threads", type=count, metavar="N",
+                        help="threads of PyTorch (default: 1, for models of this size gain little from more "
+                             "and lose much where something else runs; lesson 5: all for d_model ≥ 256)")
     if graded:
         names = ", ".join(graded)
         parser.add_argument("--grade", type=Path, metavar="FILE",
@@ -235,6 +238,7 @@ def narrate(options: argparse.Namespace, doc: str, steps: Sequence[Callable], *a
     Every step is called with `arguments`. Each starts from the same seed, so that a step run
     alone with --step shows what it shows in the whole walkthrough.
     """
+    torch.set_num_threads(options.threads or 1)
     try:
         narrator = Narrator(options.outputs, options.code, options.checks)
         if getattr(options, "template", None):

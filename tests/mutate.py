@@ -23,7 +23,7 @@ TESTS = {  # of what is neither lesson nor checks nor figures; the rest of cours
     COMMON: ["common"], CONSOLE: ["common"], CHECKING: ["checking"], GRADING: ["grading"],
     "course/engine.py": ["engine"], "course/processes.py": ["course", "engine"],
     "course/comparing.py": ["05_mini_transformer"], "course/experiment.py": ["05_mini_transformer"],
-    "course/measuring.py": ["01_attention_mechanism"],
+    "course/digits.py": ["05_mini_transformer"], "course/measuring.py": ["01_attention_mechanism"],
 }
 
 # ruff: noqa: E501

@@ -124,16 +124,15 @@ class MultiHeadAttention(nn.Module):
 @pytest.mark.parametrize(("text", "said"), [
     ("import nothing_like_this", "ModuleNotFoundError"),
     ("def softmax(:", "SyntaxError: invalid syntax (mine.py, line 1)"),
-    ("import os; os._exit(3)", "✗ the process ended with code 3 before the end"),
     ("import os; os.abort()", "✗ the process ended with code"),
     ("import sys; sys.exit(0)", "✗: The file runs (SystemExit: 0)"),
-    ("x = 1", "not in the file: softmax"),
     ("print('hello')", "hello"),
 ])
 def test_files_that_do_not_even_run(tmp_path, text, said):
     process = grade(tmp_path / "mine.py", text)
     assert process.returncode == 1
     assert said in process.stdout
+    assert "not in the file: softmax" in process.stdout
     assert "Traceback" not in process.stderr
 
 
