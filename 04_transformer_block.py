@@ -371,7 +371,6 @@ def step_layer_norm():
     return table("sentence 1 changes by", "another neighbour", "other padding", rows=rows)
 
 
-@shows()
 def step_half_precision():
     """Half precision: where a norm overflows
 

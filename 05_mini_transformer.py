@@ -55,7 +55,7 @@ from course.checking import gradients, largest_difference
 from course.comparing import changed, compare, scores_of, summaries
 from course.digits import DIGITS, draw_sequences, split_of
 from course.engine import Job, Run, Settings, finish, train
-from course.experiment import Experiment, checkpoint_path, load_run
+from course.experiment import Experiment, checkpoint_path, load_run, trained_to_the_end
 from course.options import add_options, changed_options, check_limits, chosen, comparison, count, option
 from course.parts import build
 from course.processes import PROCESSES, all_processes, own_device
@@ -521,7 +521,7 @@ def load_or_train(task: str, outputs: Path, device: torch.device) -> Run:
     path = checkpoint_path(outputs, run_name(config, training))
     if path.exists():
         return load_run(path, partial(remake, device=device))
-    return train(make_run(config, training, device), path)
+    return trained_to_the_end(make_run(config, training, device), path, note_gradients)
 
 
 GRADED = {  # the parts that --grade looks for, and what has to hold of each
@@ -544,7 +544,7 @@ class DigitExperiment(Experiment):
         device = own_device(options.device)
         self.config, self.training = config, training
         super().__init__(run_name(config, training), "reverse", lambda: make_run(config, training, device),
-                         partial(remake, device=device), options, device)
+                         partial(remake, device=device), options, device, note_gradients)
 
 
 def text_of(ids: Tensor) -> str:
@@ -796,7 +796,7 @@ def step_training(experiment: DigitExperiment):
     Every 50 steps 100 validation sequences are answered, free-running: the model reads what it wrote
     itself. “exact match” is the share of whole answers that are right. All numbers go to a CSV file, too.
     """
-    ended = experiment.train(note_gradients)
+    ended = experiment.train()
     run = experiment.run
     first, last = run.noted("loss")[0], run.noted("loss")[-1]
     name = {"sum": "add"}.get(experiment.training.task, experiment.training.task)
@@ -936,7 +936,6 @@ def step_gradient_flow(experiment: DigitExperiment):
                    "Every block receives a gradient, from the first to the last")
 
 
-@shows()
 def step_broken_on_purpose(experiment: DigitExperiment):
     """Broken on purpose
 
@@ -965,7 +964,6 @@ def broken_table(scores: dict[str, dict[str, float]]):
     return table("", "test loss", "tokens, teacher forcing", "exact match", rows=rows)
 
 
-@shows()
 def step_all_broken(experiment: DigitExperiment):
     """Every way to break it
 
@@ -1002,14 +1000,15 @@ def step_compare(experiment: DigitExperiment):
         return make_run(config, replace(training, seed=seed), experiment.device)
 
     variants = {value: partial(run_with, value) for value in values}
-    compared = compare(variants, experiment.options.seeds, train,
+    first = experiment.training.seed
+    compared = compare(variants, range(first, first + experiment.options.seeds), train,
                        lambda run: evaluate(run.model, batch).exact_match)
     rows = [(str(value), parameters(compared[value].runs[0].model), *summary)
             for value, summary in summaries(compared).items()]
     curves = {value: [run.history for run in result.runs] for value, result in compared.items()}
     best = max(compared, key=lambda value: sum(compared[value].measured))
     picture = Picture(f"training_compare_{name}.png", draw_comparison(name, curves),
-                      f"{name} = {best} answers most test sequences right")
+                      f"{name} = {best} answers the largest share of test sequences right")
     return table(name, "parameters", "seconds", "exact match", rows=rows), picture
 
 

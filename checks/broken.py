@@ -10,6 +10,7 @@ from torch import nn
 
 from checks.training import transformer_checks
 from course.engine import Job, Run
+from course.parts import build
 
 
 def unshifted(batch):
@@ -52,7 +53,8 @@ def broken_runs(ours, config, training, device: torch.device, held_out) -> dict[
             rest = {name: value for name, value in changes.items() if name not in sizes}
             settings = replace(training, seed=seed, **rest)
             torch.manual_seed(seed)
-            model = models(transformer(replace(config, **sizes)))
+            parts = ours.BY_HAND if training.by_hand else {}
+            model = models(build(lambda: transformer(replace(config, **sizes)), parts))
             job = ours.make_job(model, settings, device, batches(held_out))
             job = replace(job, batch=lambda step, good=job.batch: batches(good(step)))
             return Run(model, jobs(job), settings, device)

@@ -116,8 +116,10 @@ def what_happened(error: BaseException, needs: str = "") -> Finding:
     theirs = [frame for frame in frames if not is_ours(frame.filename)]
     text = f"{type(error).__name__}: {error}".rstrip(": ")
     if isinstance(error, AttributeError) and frames and is_ours(frames[-1].filename):
-        missing = "nothing came back: is a return missing?" if "'NoneType'" in text else ""
-        return Finding(False, text, needs or missing or "the check asks for this name")
+        missing = "is there a None where something should be: a return missing, a bias?"
+        hints = [missing] if "'NoneType'" in text else []
+        hints += [needs] if needs else []
+        return Finding(False, text, " ".join(hints) or "the check asks for this name")
     if not theirs:
         return Finding(False, text, needs)
     line, file = theirs[-1].lineno, Path(theirs[-1].filename).name

@@ -14,16 +14,18 @@ class Compared(NamedTuple):
     measured: list[Any]
 
 
-def compare(variants: Mapping[Any, Callable[[int], Run]], seeds: int, train: Callable[[Run], Run],
-            measure: Callable[[Run], Any]) -> dict[Any, Compared]:
-    """Train every variant with every seed; variants make a run of a seed."""
+def compare(variants: Mapping[Any, Callable[[int], Run]], seeds: Sequence[int],
+            train: Callable[[Run], Run], measure: Callable[[Run], Any]) -> dict[Any, Compared]:
+    """Train every variant with every seed; variants make a run of a seed. Ctrl-C ends it all."""
     found = {}
     for name, make in variants.items():
         runs = []
-        for seed in range(seeds):
+        for seed in seeds:
             run = make(seed)
-            run.about = run.about | {"name": f"{name}, seed {seed}" if seeds > 1 else str(name)}
+            run.about = run.about | {"name": f"{name}, seed {seed}" if len(seeds) > 1 else str(name)}
             runs.append(train(run))
+            if not run.finished:
+                raise KeyboardInterrupt
         found[name] = Compared(runs, [measure(run) for run in runs])
     return found
 
@@ -36,8 +38,7 @@ def scores_of(variants: Mapping[str, Callable[[int], Run]], seed: int, train: Ca
         run.validate()
         return run.history[-1]
 
-    seeded = {name: lambda _, make=make: make(seed) for name, make in variants.items()}
-    found = compare(seeded, 1, train, measure)
+    found = compare(variants, [seed], train, measure)
     return {name: compared.measured[0] for name, compared in found.items()}
 
 

@@ -60,8 +60,9 @@ class Job:
 
     batch(step) gives a named tuple of tensors, rows first, and depends on the step alone. loss(forward, part,
     whole) is the part's share of the mean over the whole batch, where forward(…) calls the model. rate(step)
-    is the learning rate, times a parameter group's "scale" if it has one. validate(model) returns scores, of
-    which "validation_loss" decides about patience. `blocks` are what --recompute computes again.
+    is the learning rate, times a parameter group's "scale" if it has one. validate(model) returns scores:
+    "validation_loss" decides about patience, the first and the last are shown on the way. `blocks` are what
+    --recompute computes again.
     """
 
     batch: Callable[[int], Any]
@@ -82,6 +83,7 @@ class Run:
         self.trained = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = job.optimizer(self.trained)
         self.history: list[Scores] = []  # one record a step
+        self.scores: Scores = {}  # of the latest validation
         if settings.compile:
             self.model.compile(dynamic=True)
 
@@ -91,7 +93,7 @@ class Run:
         patience, losses = self.settings.patience, self.noted("validation_loss")
         if len(self.history) >= self.settings.steps or not patience:
             return len(self.history) >= self.settings.steps
-        return len(losses) > patience and min(losses[-patience:]) > min(losses)
+        return len(losses) > patience and not min(losses[-patience:]) < min(losses[:-patience])
 
     def noted(self, name: str) -> list[float]:
         """Every value of this name in the history, in the order of the steps."""
@@ -100,7 +102,7 @@ class Run:
     def update(self) -> None:
         """One step, noted in the history; gradients stay where they are.
 
-        FloatingPointError, before anything has moved, if the loss or the gradient isn't finite.
+        FloatingPointError, before any parameter has moved, if the loss or the gradient isn't finite.
         """
         started, step = time.perf_counter(), len(self.history)
         self.optimizer.zero_grad()
@@ -149,12 +151,14 @@ class Run:
         def scores() -> Scores:
             was_training = self.model.training
             self.model.eval()
-            with torch.no_grad():
-                found = self.job.validate(self.model)
-            self.model.train(was_training)
-            return found
+            try:
+                with torch.no_grad():
+                    return self.job.validate(self.model)
+            finally:
+                self.model.train(was_training)
 
-        self.history[-1] |= said_by_the_first(scores)
+        self.scores = said_by_the_first(scores)
+        self.history[-1] |= self.scores
 
     def state(self) -> dict[str, Any]:
         """Plain values and tensors from which load() goes on as if never interrupted."""
@@ -203,10 +207,8 @@ def finish(run: Run) -> Run:
 def summary(run: Run) -> str:
     """Where the run is: step, loss, the latest scores, steps a second."""
     recent = run.history[-20:]
-    known = ("step", "loss", "gradient_norm", "learning_rate", "seconds")
-    scored = next((record for record in reversed(run.history) if set(record) - set(known)), {})
-    scores = [f"{name.replace('_', ' ')} {value:.3g}" for name, value in scored.items()
-              if name in ("exact_match", "validation_loss")]
+    named = [f"{name.replace('_', ' ')} {value:.3g}" for name, value in run.scores.items()]
+    scores = dict.fromkeys(named[:1] + named[-1:])
     speed = len(recent) / sum(record["seconds"] for record in recent)
     parts = [f"{len(run.history)}/{run.settings.steps}", f"loss {recent[-1]['loss']:.3f}", *scores,
              f"{speed:,.0f} steps/s"]
@@ -247,6 +249,7 @@ def seed_random(device: torch.device, *origin: int) -> None:
 @contextmanager
 def recomputed(blocks: Sequence[nn.Module]) -> Iterator[None]:
     """Inside `with`, keep only what enters each block; the rest is computed again (Chen et al. 2016)."""
+    blocks = list(dict.fromkeys(blocks))  # one that stands in several places is wrapped once
     for block in blocks:
         block.forward = partial(checkpoint, block.forward, use_reentrant=False)
     try:

@@ -15,13 +15,15 @@ from course.keeping import load_checkpoint, short_path, unfinished, write_histor
 class Experiment:
     """The run called `name`, whose files lie in options.outputs; `default` is the name that needs none.
 
-    make() gives the fresh run, remake(about) the run that a checkpoint tells of.
+    make() gives the fresh run, remake(about) the run that a checkpoint tells of; after(run) is called after
+    each update.
     """
 
     def __init__(self, name: str, default: str, make: Callable[[], Run], remake: Callable[[dict], Run],
-                 options: argparse.Namespace, device: torch.device):
+                 options: argparse.Namespace, device: torch.device,
+                 after: Callable[[Run], None] | None = None):
         self.name, self.default, self.make, self.remake = name, default, make, remake
-        self.options, self.device = options, device
+        self.options, self.device, self.after = options, device, after
         self.checkpoint = checkpoint_path(options.outputs, name)
 
     def file(self, stem: str, ending: str = "png") -> str:
@@ -33,7 +35,7 @@ class Experiment:
         """The finished run: just trained, or else from its checkpoint."""
         if self.checkpoint.exists():
             return self.load(self.checkpoint)
-        return train(self.make(), self.checkpoint)
+        return trained_to_the_end(self.make(), self.checkpoint, self.after)
 
     def load(self, path: Path) -> Run:
         """The run saved there; ends the script in one line if it is none."""
@@ -51,7 +53,7 @@ class Experiment:
             stop(f"nothing to resume: there is no {short_path(left)}")
         return self.load(left)
 
-    def train(self, after: Callable[[Run], None] | None = None) -> EndHere | None:
+    def train(self) -> EndHere | None:
         """Train the run, keep it and its history; EndHere if it was interrupted.
 
         A run that bursts ends the script in one line; the state before is kept.
@@ -59,7 +61,7 @@ class Experiment:
         run = self.fresh_or_resumed()
         self.begun_at = len(run.history)
         try:
-            train(run, self.checkpoint, after)
+            train(run, self.checkpoint, self.after)
         except FloatingPointError as error:
             stop(f"{error}; try a smaller --lr or a longer --warmup. "
                  f"The state before is in {short_path(unfinished(self.checkpoint))}")
@@ -69,6 +71,13 @@ class Experiment:
             return None
         return EndHere(f"interrupted after step {len(run.history)} of {run.settings.steps}; "
                        "to go on: the same command with --resume", 130)
+
+
+def trained_to_the_end(run: Run, path: Path, after: Callable[[Run], None] | None = None) -> Run:
+    """The finished run. Ctrl-C ends the script: a half-trained model isn't measured as a finished one."""
+    if not train(run, path, after).finished:
+        raise KeyboardInterrupt
+    return run
 
 
 def checkpoint_path(outputs: Path, name: str) -> Path:

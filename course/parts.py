@@ -17,12 +17,18 @@ from torch import nn
 
 
 def build(make: Callable[[], nn.Module], parts: Mapping[str, Any]) -> nn.Module:
-    """What make() builds, with these parts in place of the course's of the same names."""
-    with exchanged({name: part for name, part in parts.items() if inspect.isclass(part)}):
+    """What make() builds, with these parts in place of the course's of the same names.
+
+    ValueError for a class that no lesson has, or a function that no module of the model has a slot for.
+    """
+    classes = {name: part for name, part in parts.items() if inspect.isclass(part)}
+    missing = [name for name in classes if not any(hasattr(module, name) for module in lessons())]
+    with exchanged(classes):
         model = make()
-    for name, part in parts.items():
-        if not inspect.isclass(part):
-            fill_slots(model, name, part)
+    functions = {name: part for name, part in parts.items() if name not in classes}
+    missing += [name for name, part in functions.items() if not fill_slots(model, name, part)]
+    if missing:
+        raise ValueError(f"nothing in this model is called {', '.join(missing)}")
     return model
 
 
@@ -46,8 +52,9 @@ def lessons() -> list[ModuleType]:
             if re.match(r"\d\d_", name) or name == "__main__"]
 
 
-def fill_slots(model: nn.Module, name: str, function: Callable) -> None:
-    """Let every module that has a slot of this name use the function."""
-    for module in model.modules():
-        if hasattr(type(module), name):
-            setattr(module, name, function)
+def fill_slots(model: nn.Module, name: str, function: Callable) -> int:
+    """Let every module that has a slot of this name use the function → how many have."""
+    slots = [module for module in model.modules() if hasattr(type(module), name)]
+    for module in slots:
+        setattr(module, name, function)
+    return len(slots)

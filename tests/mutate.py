@@ -96,7 +96,7 @@ MUTATIONS = [  # file, what stands there, what is put in its place
     (L5, "return d_model**-0.5 * min", "return 64**-0.5 * min"),
     (L5, "self.corrected(state[\"square\"], beta2, state[\"steps\"])", "self.corrected(state[\"square\"], 0.999, state[\"steps\"])"),
     (L5, "mask = self.tgt_mask(start + tgt.shape[1], tgt.device)[start:]", "mask = self.tgt_mask(start + tgt.shape[1], tgt.device)[:tgt.shape[1]]"),
-    (ENGINE, "min(losses[-patience:]) > min(losses)", "min(losses[-patience:]) >= min(losses)"),
+    (ENGINE, "not min(losses[-patience:]) < min(losses[:-patience])", "min(losses[-patience:]) > min(losses[:-patience])"),
     (L6, "return torch.maximum(*within_reach) <= finished.scores[:, -1]", "return finished.scores[:, -1] > -math.inf"),
     (L6, "likelier >= top_p - 1e-6", "likelier >= top_p"),
     (L6, "if temperature < torch.finfo(logits.dtype).tiny:", "if temperature == 0:"),

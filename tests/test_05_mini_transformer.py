@@ -521,6 +521,44 @@ def test_comparing_and_breaking_leave_figures(tmp_path):
     assert pictures_in(tmp_path) == {"training_broken.png": True, "training_compare_n_heads.png": True}
 
 
+@pytest.mark.parametrize("step", [["--step", "two_accuracies"], ["--compare", "n_heads=1,2"]])
+def test_interrupted_while_it_trains_what_it_needs_it_ends(tmp_path, step):
+    """A half-trained model is not measured as if it were a finished one."""
+    process = start(*TINY[2:], *step, "--steps", "5000", "--validate-every", "10", "--outputs", tmp_path)
+    wait_for_words(process, "500/5000")
+    process.send_signal(signal.SIGINT)
+    said, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert error.strip().splitlines() == ["05_mini_transformer.py: interrupted"]
+    assert "checks hold" not in said
+    assert not list(tmp_path.glob("*.png"))
+
+
+def wait_for_words(process, words):
+    """Until the process has said them."""
+    for line in process.stdout:
+        if words in line:
+            return
+    raise AssertionError("it ended before")
+
+
+def test_a_step_that_trains_for_itself_has_the_notes_that_it_draws(tmp_path):
+    process = run_lesson("05_mini_transformer", "--step", "gradient_flow", *TINY[2:], "--steps", "20",
+                         "--outputs", str(tmp_path))
+    assert process.returncode == 0, process.stderr
+    assert any(name.startswith("training_gradient_flow") for name in pictures_in(tmp_path))
+
+
+def test_comparing_begins_with_the_seed_that_was_asked_for(tmp_path):
+    options = [*TINY[2:], "--steps", "6", "--validate-every", "2", "--compare", "n_heads=1"]
+    files = []
+    for seed in ("0", "0", "1"):
+        process = run_lesson("05_mini_transformer", *options, "--seed", seed, "--outputs", str(tmp_path))
+        assert process.returncode == 0, process.stderr
+        files.append((tmp_path / "training_compare_n_heads.png").read_bytes())
+    assert files[0] == files[1] != files[2]
+
+
 def test_walkthrough_agrees_with_the_quickstart(course):
     process = run_as_documented("05_mini_transformer", course)
     with (course / "outputs" / "history.csv").open() as file:

@@ -119,7 +119,7 @@ def test_classes_are_exchanged_while_the_model_is_built_only(lessons):
         assert lessons.no_lesson.Plain is Plain
         return nn.Sequential(lessons.owns.Plain(), lessons.binds.Plain())
 
-    model = build(make, {"Plain": Doubling, "Unknown": Doubling})
+    model = build(make, {"Plain": Doubling})
     assert [type(part) for part in model] == [Doubling, Doubling]
     assert lessons.owns.Plain is lessons.binds.Plain is Plain
     assert not hasattr(lessons.owns, "Unknown")
@@ -285,3 +285,10 @@ def test_the_first_signal_is_noted_and_the_second_ends():
     process = subprocess.run([sys.executable, "-c", SIGNALS], cwd=ROOT, capture_output=True, encoding="utf-8")
     assert process.stdout.splitlines() == ["False True", "Ctrl-C True", "False True"]
     assert process.returncode == -signal.SIGTERM
+
+
+@pytest.mark.parametrize("parts", [{"Unknwon": nn.Linear}, {"no_slot": len}])
+def test_a_part_that_hits_nothing_is_named(parts):
+    (name,) = parts
+    with pytest.raises(ValueError, match=name):
+        build(lambda: nn.Linear(1, 1), parts)

@@ -1,5 +1,6 @@
 """The engine, on models that know nothing of digits."""
 
+import math
 import os
 import subprocess
 import sys
@@ -174,10 +175,11 @@ def test_patience_stops_a_run_that_gets_no_better():
     run = run_of(replace(SETTINGS, patience=2))
     run.history = [{"validation_loss": loss} for loss in (3.0, 1.0, 2.0)]
     assert not run.finished
-    run.history.append({"validation_loss": 1.0})
-    assert not run.finished  # as low as the lowest
-    run.history = [{"validation_loss": loss} for loss in (3.0, 1.0, 2.0, 1.5)]
-    assert run.finished
+    run.history.append({"validation_loss": 0.9})
+    assert not run.finished
+    for losses in (3.0, 1.0, 2.0, 1.5), (3.0, 1.0, 1.0, 1.0), (3.0, 1.0, math.nan, math.nan):
+        run.history = [{"validation_loss": loss} for loss in losses]
+        assert run.finished
 
 
 def test_a_number_that_is_not_finite_stops_the_run_before_the_step(tmp_path):
