@@ -591,6 +591,14 @@ def step_backward_by_hand():
         check(f"d{name} by hand equals autograd's", gap < 1e-12, f"{gap:.0e}")
 
 
+def with_gradients(attention) -> list[Tensor]:
+    """The output (B, H, T, K) for random inputs, and the gradients of query, key and value."""
+    leaves = [tensor.requires_grad_() for tensor in random_tensors((2, 3, 4, 8), (2, 3, 5, 8), (2, 3, 5, 8))]
+    mask = torch.ones(4, 5, dtype=torch.bool).tril().index_fill(0, torch.tensor(1), False)
+    output = attention(*leaves, mask)
+    return [output, *torch.autograd.grad(output.sin().sum(), leaves)]
+
+
 @shows(fused_attention)
 def step_what_it_costs():
     """What it costs
@@ -611,8 +619,12 @@ def step_what_it_costs():
     fused_power = fitted_exponent(lengths, fused)
     check("… of the fused kernel like n", abs(fused_power - 1) < 0.1, f"n^{fused_power:.2f}")
     check_part(fused_attention, attention_checks, OURS)
+    gap = max(largest_difference(ours, theirs) for ours, theirs in zip(*map(with_gradients, (
+        scaled_dot_product_attention, fused_attention))))
+    check("… and equals our lines in 2 × 3 heads, a blind query among them, gradients and all",
+          gap < 1e-12, f"{gap:.0e}")
     figure = Picture("attention_cost.png", draw_cost(lengths, times, memory),
-                     "Work and memory grow with the square of the length")
+                     "The time and the memory of our lines grow with the square of the length")
     rows = [(n, f"{1e3 * t:.2f}", f"{m / 2**20:.2f}", f"{f / 2**20:.2f}")
             for n, t, m, f in zip(lengths, times, memory, fused)]
     fit = f"time fitted over the last three: n^{fitted_exponent(lengths[2:], times[2:]):.2f}"

@@ -233,8 +233,9 @@ class Narrator:
         count = len(tested.results)
         if tested.part and holding == count and not self.unfolded:
             gaps = [finding.gap for _, finding in tested.results if finding.gap is not None]
-            largest = f" (largest difference {max(gaps):.0e})" if any(gaps) else ""
-            self.say(f"✓ {tested.part}: {count} {'check holds' if count == 1 else 'checks hold'}{largest}",
+            largest = f"largest difference {max(gaps):.0e}" if any(gaps) else "identical"
+            self.say(f"✓ {tested.part}: {count} {'check holds' if count == 1 else 'checks hold'}"
+                     + (f" ({largest})" if gaps else ""),
                      "green")
             return
         if tested.part:

@@ -175,7 +175,7 @@ class Run:
 def train(run: Run, path: Path | None = None, after: Callable[[Run], None] | None = None) -> Run:
     """Train until the run is finished, or until Ctrl-C or SIGTERM; then run.finished is False.
 
-    With a path the run is saved there after each validation, and when it ends. after(run) is called after
+    With a path the run is saved after each validation, beside it while unfinished. after(run) is called after
     each update. FloatingPointError, with the run saved as it was before that step, if a number bursts.
     """
     label = str(run.about.get("name", "training"))
