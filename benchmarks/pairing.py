@@ -3,7 +3,7 @@
 import statistics
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Paired(NamedTuple):
@@ -14,15 +14,15 @@ class Paired(NamedTuple):
     ratio: float
 
 
-def paired(first: Callable[[], float | None], second: Callable[[], float | None], turns: int = 5) -> Paired:
-    """Run both in turns, after one turn to warm up. What a run returns, if anything, are its seconds."""
+def paired(first: Callable[[], Any], second: Callable[[], Any], turns: int = 5) -> Paired:
+    """Run both in turns, after one turn to warm up. A number that a run returns are its seconds."""
     pairs = []
     for turn in range(turns + 1):
         pair = []
         for run in (first, second) if turn % 2 else (second, first):
             started = time.perf_counter()
             told = run()
-            pair.append(time.perf_counter() - started if told is None else told)
+            pair.append(told if isinstance(told, float) else time.perf_counter() - started)
         if turn:
             pairs.append(pair if turn % 2 else pair[::-1])
     times = [statistics.median(column) for column in zip(*pairs)]
