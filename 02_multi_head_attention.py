@@ -52,64 +52,44 @@ class MultiHeadAttention(nn.Module):
     """H attentions side by side (section 3.2.2), each of width d_k = d_model / n_heads.
 
     Four linear maps: project_query, project_key, project_value, project_output. `dropout` is the share
-    of attention weights set to 0 in training. `rotary` turns queries and keys by their position
-    (lesson 3). Raises ValueError if d_model does not split into n_heads.
+    of attention weights set to 0 in training. Raises ValueError if d_model does not split into n_heads.
     """
 
     scaled_dot_product_attention = staticmethod(fused_attention)  # a slot: --by-hand fills it otherwise
 
-    def __init__(
-        self, d_model: int, n_heads: int, dropout: float = 0.0, rotary: nn.Module | None = None
-    ):
+    def __init__(self, d_model: int, n_heads: int, dropout: float = 0.0):
         super().__init__()
         if n_heads < 1 or d_model % n_heads:
             raise ValueError(f"d_model {d_model} does not split into {n_heads} heads")
         self.n_heads = n_heads
         self.dropout = dropout
-        self.rotary = rotary
         self.project_query = nn.Linear(d_model, d_model)
         self.project_key = nn.Linear(d_model, d_model)
         self.project_value = nn.Linear(d_model, d_model)
         self.project_output = nn.Linear(d_model, d_model)
-        for projection in self.children():
-            if isinstance(projection, nn.Linear):  # small, so that training starts near x + 0
-                nn.init.xavier_uniform_(projection.weight, gain=0.5)
-                nn.init.zeros_(projection.bias)
+        for projection in self.children():  # small, so that training starts near x + 0
+            nn.init.xavier_uniform_(projection.weight, gain=0.5)
+            nn.init.zeros_(projection.bias)
 
-    def forward(
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        mask: Tensor | None = None,
-        cache=None,
-    ) -> Tensor:
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
         """query (B, T, D), key and value (B, S, D) → output (B, T, D).
 
-        mask is boolean, broadcastable to (B, H, T, S), True = may attend. `cache` holds the keys and
-        values of earlier calls (lesson 6).
+        mask is boolean, broadcastable to (B, H, T, S), True = may attend.
         """
-        start = 0 if cache is None else cache.length
         queries = self.split(self.project_query(query))  # (B, H, T, K)
-        queries = self.rotate(queries, start)
-        if cache is not None and cache.complete:
-            keys, values = cache.keys, cache.values
-        else:
-            keys = self.split(self.project_key(key))  # (B, H, S, K)
-            keys = self.rotate(keys, start)
-            values = self.split(self.project_value(value))
-            if cache is not None:
-                keys, values = cache.append(keys, values)
-        dropout = self.dropout if self.training else 0.0
-        heads = self.scaled_dot_product_attention(
-            queries, keys, values, mask, dropout
-        )
+        keys = self.split(self.project_key(key))  # (B, H, S, K)
+        values = self.split(self.project_value(value))
+        heads = self.attend(queries, keys, values, mask)  # (B, H, T, K)
         return self.project_output(self.merge(heads))
+
+    def attend(self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+        """Lesson 1's attention in every head: queries (B, H, T, K), the others (B, H, S, K)."""
+        dropout = self.dropout if self.training else 0.0
+        return self.scaled_dot_product_attention(queries, keys, values, mask, dropout)
 
     def weights(self, query: Tensor, key: Tensor, mask: Tensor | None = None) -> Tensor:
         """query (B, T, D), key (B, S, D) → (B, H, T, S): how much each query looks at each key."""
-        queries = self.rotate(self.split(self.project_query(query)))
-        keys = self.rotate(self.split(self.project_key(key)))
+        queries, keys = self.split(self.project_query(query)), self.split(self.project_key(key))
         return attention_weights(queries, keys, mask)
 
     def split(self, x: Tensor) -> Tensor:
@@ -122,10 +102,6 @@ class MultiHeadAttention(nn.Module):
         """(B, H, L, K) → (B, L, D): the reverse of split."""
         return x.transpose(1, 2).flatten(2)
 
-    def rotate(self, x: Tensor, start: int = 0) -> Tensor:
-        """x, turned by position from `start` on if this attention is rotary."""
-        return x if self.rotary is None else self.rotary(x, start)
-
 
 @contextmanager
 def record_attention(model: nn.Module) -> Iterator[dict[str, Tensor]]:
@@ -133,14 +109,14 @@ def record_attention(model: nn.Module) -> Iterator[dict[str, Tensor]]:
 
     They are computed beside each call; a module called several times leaves those of its last call.
     Works for every attention that has project_query and the method weights(query, key, mask). ValueError
-    for a call with a cache, whose earlier keys the weights would miss.
+    while lesson 6's cache holds the earlier keys, which the weights would miss.
     """
     recorded: dict[str, Tensor] = {}
 
     def note(name: str) -> Callable:
-        def look(attention, query, key, value, mask=None, cache=None) -> None:
-            if cache is not None:
-                raise ValueError(f"{name} is called with a cache; record it over the whole answer")
+        def look(attention, query, key, value, mask=None) -> None:
+            if "attend" in vars(attention):
+                raise ValueError(f"{name} runs beside a cache; record it over the whole answer")
             with torch.no_grad():
                 recorded[name] = attention.weights(query, key, mask)
 

@@ -42,6 +42,7 @@ from common import (
 from course.checking import largest_difference, random_tensors
 from figures.positions import draw_distance, draw_longer, draw_wavelengths, draw_waves
 
+attention_weights = lesson("01_attention_mechanism").attention_weights
 causal_mask = lesson("01_attention_mechanism").causal_mask
 MultiHeadAttention = lesson("02_multi_head_attention").MultiHeadAttention
 
@@ -50,6 +51,7 @@ __all__ = [
     "EOS",
     "PAD",
     "LearnedPositionalEncoding",
+    "RotaryAttention",
     "RotaryPositionalEncoding",
     "SinusoidalPositionalEncoding",
     "TokenEmbedding",
@@ -197,6 +199,30 @@ class RotaryPositionalEncoding(nn.Module):
         even, odd = x[..., 0::2], x[..., 1::2]
         turned = even * cos - odd * sin, even * sin + odd * cos
         return torch.stack(turned, dim=-1).flatten(-2)
+
+
+class RotaryAttention(MultiHeadAttention):
+    """A sequence's attention to itself in which queries and keys are rotated by their position.
+
+    `rotary` is the rotation, for heads of width d_model / n_heads. Fewer queries than keys are the last of
+    the sequence.
+    """
+
+    def __init__(self, d_model: int, n_heads: int, dropout: float, rotary: RotaryPositionalEncoding):
+        super().__init__(d_model, n_heads, dropout)
+        self.rotary = rotary
+
+    def attend(self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+        return super().attend(*self.rotated(queries, keys), values, mask)
+
+    def weights(self, query: Tensor, key: Tensor, mask: Tensor | None = None) -> Tensor:
+        """query (B, T, D), key (B, S, D) → (B, H, T, S): how much each query looks at each key."""
+        queries, keys = self.split(self.project_query(query)), self.split(self.project_key(key))
+        return attention_weights(*self.rotated(queries, keys), mask)
+
+    def rotated(self, queries: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
+        start = keys.shape[2] - queries.shape[2]
+        return self.rotary(queries, start), self.rotary(keys)
 
 
 GRADED = {
@@ -466,10 +492,13 @@ class OneLayer(nn.Module):
     def __init__(self, scheme: str, vocab_size: int = 13, d_model: int = 64, n_heads: int = 4):
         super().__init__()
         added = {"sinusoidal": SinusoidalPositionalEncoding, "learned": LearnedPositionalEncoding}
-        rotary = RotaryPositionalEncoding(d_model // n_heads) if scheme == "rotary" else None
         self.embedding = TokenEmbedding(vocab_size, d_model)
         self.positions = added[scheme](d_model) if scheme in added else nn.Identity()
-        self.attention = MultiHeadAttention(d_model, n_heads, rotary=rotary)
+        if scheme == "rotary":
+            rotary = RotaryPositionalEncoding(d_model // n_heads)
+            self.attention = RotaryAttention(d_model, n_heads, 0.0, rotary)
+        else:
+            self.attention = MultiHeadAttention(d_model, n_heads)
 
     def forward(self, tokens: Tensor) -> Tensor:
         x = self.positions(self.embedding(tokens))

@@ -42,6 +42,7 @@ from figures.drawing import draw_transformer
 
 causal_mask = lesson("01_attention_mechanism").causal_mask
 MultiHeadAttention = lesson("02_multi_head_attention").MultiHeadAttention
+RotaryAttention = lesson("03_positional_encoding").RotaryAttention
 TokenEmbedding = lesson("03_positional_encoding").TokenEmbedding
 SinusoidalPositionalEncoding = lesson("03_positional_encoding").SinusoidalPositionalEncoding
 
@@ -153,6 +154,13 @@ class Residual(nn.Module):
         return x if self.pre else self.norm(x)
 
 
+def attention_to_itself(d_model: int, n_heads: int, dropout: float, rotary: nn.Module | None):
+    """Self-attention, with rotary positions (lesson 3) if there is a rotation."""
+    if rotary is None:
+        return MultiHeadAttention(d_model, n_heads, dropout)
+    return RotaryAttention(d_model, n_heads, dropout, rotary)
+
+
 class EncoderBlock(nn.Module):
     """Self-attention, then the feed-forward network, each with a path around it (section 3.1).
 
@@ -162,7 +170,7 @@ class EncoderBlock(nn.Module):
     def __init__(self, d_model: int, n_heads: int, d_ff: int, dropout: float = 0.0,
                  norm: str = "pre", activation: str = "gelu", rotary: nn.Module | None = None):
         super().__init__()
-        self.self_attention = MultiHeadAttention(d_model, n_heads, dropout, rotary)
+        self.self_attention = attention_to_itself(d_model, n_heads, dropout, rotary)
         self.around_attention = Residual(d_model, dropout, norm)
         self.feed_forward = FeedForward(d_model, d_ff, dropout, activation)
         self.around_feed_forward = Residual(d_model, dropout, norm)
@@ -187,7 +195,7 @@ class DecoderBlock(nn.Module):
     def __init__(self, d_model: int, n_heads: int, d_ff: int, dropout: float = 0.0,
                  norm: str = "pre", activation: str = "gelu", rotary: nn.Module | None = None):
         super().__init__()
-        self.self_attention = MultiHeadAttention(d_model, n_heads, dropout, rotary)
+        self.self_attention = attention_to_itself(d_model, n_heads, dropout, rotary)
         self.around_self = Residual(d_model, dropout, norm)
         self.cross_attention = MultiHeadAttention(d_model, n_heads, dropout)
         self.around_cross = Residual(d_model, dropout, norm)
@@ -195,19 +203,16 @@ class DecoderBlock(nn.Module):
         self.around_feed_forward = Residual(d_model, dropout, norm)
 
     def forward(self, x: Tensor, memory: Tensor, mask: Tensor | None = None,
-                memory_mask: Tensor | None = None, cache=None) -> Tensor:
+                memory_mask: Tensor | None = None) -> Tensor:
         """x (B, T, D) and the encoder's memory (B, S, D) → (B, T, D).
 
-        mask is broadcastable to (B, H, T, T), memory_mask to (B, H, T, S). `cache` holds two caches,
-        self_attention and cross_attention (lesson 6); x is then the tokens that are not in it yet.
+        mask is broadcastable to (B, H, T, T), memory_mask to (B, H, T, S).
         """
-        past = None if cache is None else cache.self_attention
-        source = None if cache is None else cache.cross_attention
         h = self.around_self.before(x)
-        y = self.self_attention(h, h, h, mask, past)
+        y = self.self_attention(h, h, h, mask)
         x = self.around_self.after(x, y)
         h = self.around_cross.before(x)
-        y = self.cross_attention(h, memory, memory, memory_mask, source)
+        y = self.cross_attention(h, memory, memory, memory_mask)
         x = self.around_cross.after(x, y)
         h = self.around_feed_forward.before(x)
         y = self.feed_forward(h)
@@ -242,10 +247,10 @@ class Decoder(nn.Module):
         self.norm = LayerNorm(d_model) if norm == "pre" else nn.Identity()
 
     def forward(self, x: Tensor, memory: Tensor, mask: Tensor | None = None,
-                memory_mask: Tensor | None = None, cache=None) -> Tensor:
-        """x (B, T, D), memory (B, S, D) → (B, T, D); masks and cache as in the block, cache a list."""
-        for number, block in enumerate(self.blocks):
-            x = block(x, memory, mask, memory_mask, None if cache is None else cache[number])
+                memory_mask: Tensor | None = None) -> Tensor:
+        """x (B, T, D), memory (B, S, D) → (B, T, D); masks as in the block."""
+        for block in self.blocks:
+            x = block(x, memory, mask, memory_mask)
         return self.norm(x)
 
 

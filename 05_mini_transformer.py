@@ -177,19 +177,16 @@ class Transformer(nn.Module):
         """src (B, S) → memory (B, S, D)."""
         return self.encoder(self.embed(src), self.src_mask(src))
 
-    def decode(
-        self, tgt: Tensor, memory: Tensor, src_mask: Tensor | None, cache=None
-    ) -> Tensor:
+    def decode(self, tgt: Tensor, memory: Tensor, src_mask: Tensor | None, start: int = 0) -> Tensor:
         """tgt (B, T), memory (B, S, D), src_mask (B, 1, 1, S) or None → logits (B, T, V).
 
-        With a cache (lesson 6), tgt is only what the cache hasn't seen yet. Padding at the end of tgt
-        needs no mask: the causal mask hides it from all real tokens before it.
+        The first token of tgt stands at position `start`; lesson 6's cache knows what came before it.
+        Padding at the end of tgt needs no mask: the causal mask hides it from all real tokens before it.
         """
-        start = 0 if cache is None else cache[0].self_attention.length
         mask = None  # a single new token may see all before it
         if tgt.shape[1] > 1:
             mask = self.tgt_mask(start + tgt.shape[1], tgt.device)[start:]
-        x = self.decoder(self.embed(tgt, start), memory, mask, src_mask, cache)
+        x = self.decoder(self.embed(tgt, start), memory, mask, src_mask)
         return self.embedding.logits(x)
 
     def embed(self, tokens: Tensor, start: int = 0) -> Tensor:
@@ -617,7 +614,7 @@ def step_the_model(experiment: DigitExperiment):
 
     Two stacks, one embedding for source and target, and the same matrix once more to turn the decoder's
     vectors into a score for every token. With PyTorch's own nn.Transformer between the same embedding and
-    the same output it has to give the same logits and gradients. `cache` is None until lesson 6.
+    the same output it has to give the same logits and gradients.
     """
     check_part(Transformer, transformer_checks, OURS)
     model = Transformer(experiment.config)

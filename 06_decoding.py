@@ -14,13 +14,14 @@ import argparse
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from checks.decoding import (
     adjust_logits_checks,
@@ -105,34 +106,28 @@ class Decoding(Protocol):
 
 
 class KeyValueCache:
-    """The keys and values of one attention, (B, H, S, K) each.
+    """The keys and values that one attention has met so far, (B, H, S, K) each.
 
-    A growing cache (self-attention) appends those of every new token. The other kind
-    (cross-attention) is complete with the first ones: the memory doesn't change.
+    Its attend() stands in for the attention's own (lesson 2) while a token is decoded.
     """
 
-    def __init__(self, grows: bool):
-        self.grows = grows
+    def __init__(self, attention: nn.Module):
+        self.attention = attention
         self.keys: Tensor | None = None
         self.values: Tensor | None = None
 
-    @property
-    def complete(self) -> bool:
-        """Whether there is nothing to append any more."""
-        return self.keys is not None and not self.grows
+    def attend(self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+        """The attention of the queries (B, H, T, K) to all that was kept, and to these behind it."""
+        self.append(keys, values)
+        return type(self.attention).attend(self.attention, queries, self.keys, self.values, mask)
 
-    @property
-    def length(self) -> int:
-        """The number of tokens decoded so far: the position of the next one."""
-        return self.keys.shape[2] if self.grows and self.keys is not None else 0
-
-    def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Put these behind those kept → all of them."""
-        if self.keys is not None:
-            keys = torch.cat([self.keys, keys], dim=2)
-            values = torch.cat([self.values, values], dim=2)
-        self.keys, self.values = keys.contiguous(), values.contiguous()  # read again in every step
-        return self.keys, self.values
+    def append(self, keys: Tensor, values: Tensor) -> None:
+        """Put these behind those kept."""
+        if self.keys is None:
+            self.keys, self.values = keys.contiguous(), values.contiguous()  # read again in every step
+        elif keys.shape[2]:
+            self.keys = torch.cat([self.keys, keys], dim=2)
+            self.values = torch.cat([self.values, values], dim=2)
 
     def reorder(self, rows: Tensor) -> None:
         """Keep these rows of the batch."""
@@ -145,11 +140,16 @@ class KeyValueCache:
         return 0 if self.keys is None else self.keys.nbytes + self.values.nbytes
 
 
-class LayerCache(NamedTuple):
-    """What one decoder block keeps."""
-
-    self_attention: KeyValueCache
-    cross_attention: KeyValueCache
+@contextmanager
+def remembering(caches: Sequence[KeyValueCache]) -> Iterator[None]:
+    """Inside `with`, every attention attends to what its cache has kept, too."""
+    for cache in caches:
+        cache.attention.attend = cache.attend
+    try:
+        yield
+    finally:
+        for cache in caches:
+            del cache.attention.attend
 
 
 class CachedDecoding:
@@ -161,29 +161,31 @@ class CachedDecoding:
         self.src_mask = None if mask.all() else mask  # nothing to hide
         self.rows, self.device = len(src), src.device
         self.sources = torch.arange(self.rows, device=self.device)  # (N,): what each row answers
-        self.caches = [LayerCache(KeyValueCache(grows=True), KeyValueCache(grows=False))
-                       for _ in model.decoder.blocks]
+        self.length = 0  # of the answers so far
+        self.self_caches = [KeyValueCache(block.self_attention) for block in model.decoder.blocks]
+        self.cross_caches = [KeyValueCache(block.cross_attention) for block in model.decoder.blocks]
 
     @torch.inference_mode()
     def step(self, tokens: Tensor) -> Tensor:
         """The newest token of every answer (N,) → logits of the next ones (N, V)."""
-        logits = self.model.decode(
-            tokens[:, None], self.memory, self.src_mask, self.caches
-        )
+        with remembering([*self.self_caches, *self.cross_caches]):
+            logits = self.model.decode(tokens[:, None], self.memory, self.src_mask, self.length)
+        self.length += 1
+        self.memory = self.memory[:, :0]  # nothing of it is new any more: its keys and values are kept
         return logits[:, -1]
 
     def reorder(self, rows: Tensor) -> None:
         """Go on with these answers (M,)."""
         self.rows = len(rows)
-        for cache in self.caches:
-            cache.self_attention.reorder(rows)
+        for cache in self.self_caches:
+            cache.reorder(rows)
         before, self.sources = self.sources, self.sources[rows]
         if torch.equal(before, self.sources):
             return  # answers to the same source changed places: what they see of it is the same
         self.memory = self.memory[rows]
         self.src_mask = None if self.src_mask is None else self.src_mask[rows]
-        for cache in self.caches:
-            cache.cross_attention.reorder(rows)
+        for cache in self.cross_caches:
+            cache.reorder(rows)
 
 
 class UncachedDecoding:
@@ -552,7 +554,7 @@ def step_cache(experiment: Experiment):
     batch, config = experiment.batch(8), experiment.model.config
     decoding = CachedDecoding(experiment.model, batch.src)
     answers = greedy_decode(decoding, 20)
-    measured = sum(cache.bytes() for layer in decoding.caches for cache in layer)
+    measured = sum(cache.bytes() for cache in [*decoding.self_caches, *decoding.cross_caches])
     tokens = batch.src.shape[1] + answers.shape[1]
     formula = 2 * config.n_layers * len(batch.src) * tokens * config.d_model * 4
     check("memory = 2 · layers · B · (S + T) · D · 4 bytes", measured == formula, f"{measured:,} bytes")

@@ -242,12 +242,12 @@ def decoder_drops_layers(implementation, ours):
 
 def decoder_block_mistakes(ours):
     class CrossWithoutMask(ours.DecoderBlock):
-        def forward(self, x, memory, mask=None, memory_mask=None, cache=None):
-            return super().forward(x, memory, mask, None, cache)
+        def forward(self, x, memory, mask=None, memory_mask=None):
+            return super().forward(x, memory, mask, None)
 
     class SelfWithoutMask(ours.DecoderBlock):
-        def forward(self, x, memory, mask=None, memory_mask=None, cache=None):
-            return super().forward(x, memory, None, memory_mask, cache)
+        def forward(self, x, memory, mask=None, memory_mask=None):
+            return super().forward(x, memory, None, memory_mask)
 
     return {
         **path_mistakes(ours, "DecoderBlock"),

@@ -152,10 +152,14 @@ def heads_mistakes(ours):
             return x.reshape(batch, length, heads * d_k)
 
     class TimesFactor(ours.MultiHeadAttention):
-        """The scores are multiplied by a factor; queries and keys, which pass here, by its root."""
+        """The scores are multiplied by a factor."""
 
-        def rotate(self, x, start=0):
-            return super().rotate(x, start) * math.sqrt(self.factor)
+        def attend(self, queries, keys, values, mask):
+            return super().attend(queries * self.factor, keys, values, mask)
+
+        def weights(self, query, key, mask=None):
+            queries, keys = self.split(self.project_query(query)), self.split(self.project_key(key))
+            return ours.attention_weights(queries * self.factor, keys, mask)
 
     class DividedByModelWidth(TimesFactor):
         @property
@@ -170,15 +174,14 @@ def heads_mistakes(ours):
     class OnlyJoined(ours.MultiHeadAttention):
         """The last projection is missing."""
 
-        def forward(self, query, key, value, mask=None, cache=None):
+        def forward(self, query, key, value, mask=None):
             projected = self.project_query(query), self.project_key(key), self.project_value(value)
-            dropout = self.dropout if self.training else 0.0
-            return self.merge(self.scaled_dot_product_attention(*map(self.split, projected), mask, dropout))
+            return self.merge(self.attend(*map(self.split, projected), mask))
 
     class MaskReversed(ours.MultiHeadAttention):
         """True hides a key."""
 
-        def forward(self, query, key, value, mask=None, cache=None):
+        def forward(self, query, key, value, mask=None):
             return super().forward(query, key, value, None if mask is None else ~mask)
 
         def weights(self, query, key, mask=None):

@@ -104,8 +104,8 @@ def decoder_post_norm(implementation, ours):
 
 def decoder_mistakes(ours):
     class WithoutMemoryMask(ours.Decoder):
-        def forward(self, x, memory, mask=None, memory_mask=None, cache=None):
-            return super().forward(x, memory, mask, None, cache)
+        def forward(self, x, memory, mask=None, memory_mask=None):
+            return super().forward(x, memory, mask, None)
 
     lost = Mistake("memory_mask doesn't reach the blocks", WithoutMemoryMask, "Three pre-norm layers")
     return {"norm missing": norm_missing(ours.Decoder), "memory_mask lost": lost}

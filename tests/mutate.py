@@ -46,7 +46,7 @@ MUTATIONS = [  # file, what stands there, what is put in its place
     (L1, "scores.detach().amax(dim, keepdim=True).clamp(min=lowest)", "scores.detach().amax(dim, keepdim=True)"),
     (L2, "self.n_heads, d_k).transpose(1, 2)", "self.n_heads, d_k).transpose(1, 2).flip(1)"),
     (L2, "x.transpose(1, 2).flatten(2)", "x.flatten(2).view(len(x), x.shape[2], -1)"),
-    (L2, "keys = self.rotate(keys, start)", "pass"),
+    (L3, "return self.rotary(queries, start), self.rotary(keys)", "return self.rotary(queries), self.rotary(keys)"),
     (L2, "dropout = self.dropout if self.training else 0.0", "dropout = self.dropout"),
     (L2, "return self.project_output(self.merge(heads))", "return self.merge(heads)"),
     (L3, "torch.arange(0, width, 2, dtype=torch.float64) / width", "torch.arange(0, width, 2, dtype=torch.float64) / (width + 1)"),

@@ -11,6 +11,8 @@ from checks.positions import embedding_checks, learned_checks, rotary_checks, si
 from common import lesson
 
 m = lesson("03_positional_encoding")
+causal_mask = lesson("01_attention_mechanism").causal_mask
+padding_mask = lesson("01_attention_mechanism").padding_mask
 MultiHeadAttention = lesson("02_multi_head_attention").MultiHeadAttention
 
 texts = st.lists(st.text(alphabet="ab c,é\n", max_size=30), min_size=1, max_size=4)
@@ -67,6 +69,35 @@ def test_rotary_scores_depend_on_the_offset_alone(p, q, shift):
     now = (rotary(query, p) * rotary(key, q)).sum()
     later = (rotary(query, p + shift) * rotary(key, q + shift)).sum()
     assert now.item() == pytest.approx(later.item(), abs=1e-5)
+
+
+def test_rotary_attention_depends_on_offsets_alone_and_on_order():
+    torch.manual_seed(0)
+    attention = m.RotaryAttention(8, 2, 0.0, m.RotaryPositionalEncoding(4, 20)).double()
+    with torch.no_grad():
+        for parameter in attention.parameters():
+            parameter.normal_()
+    x, before = torch.randn(2, 5, 8).double(), torch.randn(2, 3, 8).double()
+    longer = torch.cat([before, x], dim=1)
+    hidden = padding_mask(torch.tensor([[0, 0, 0, 1, 1, 1, 1, 1]] * 2))  # only x may be looked at
+    moved = attention(longer, longer, longer, hidden)[:, 3:]
+    assert torch.allclose(moved, attention(x, x, x), rtol=0, atol=1e-5)
+    moved = attention.weights(longer, longer, hidden)[..., 3:, 3:]
+    assert torch.allclose(moved, attention.weights(x, x), rtol=0, atol=1e-5)
+    order = [3, 0, 4, 1, 2]
+    shuffled = attention(x[:, order], x[:, order], x[:, order])
+    assert not torch.allclose(shuffled, attention(x, x, x)[:, order], rtol=0, atol=1e-2)
+
+
+def test_rotary_attention_takes_the_last_queries_alone():
+    """As while decoding, with lesson 6's cache: the keys of the whole sequence, the newest query."""
+    torch.manual_seed(0)
+    attention = m.RotaryAttention(8, 2, 0.0, m.RotaryPositionalEncoding(4, 20)).double()
+    x = torch.randn(2, 5, 8).double()
+    whole = attention(x, x, x, causal_mask(5))
+    assert torch.allclose(attention(x[:, 3:], x, x, causal_mask(5)[3:]), whole[:, 3:], rtol=0, atol=1e-12)
+    weights = attention.weights(x[:, 3:], x, causal_mask(5)[3:])
+    assert torch.allclose(weights, attention.weights(x, x, causal_mask(5))[..., 3:, :], rtol=0, atol=1e-12)
 
 
 def test_errors_name_both_numbers():

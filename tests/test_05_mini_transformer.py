@@ -134,9 +134,11 @@ def test_several_new_tokens_beside_a_cache_see_what_they_may():
     torch.manual_seed(0)
     model, batch = m.Transformer(SMALL).double().eval(), m.draw_batch("copy", 3, "train", (0,))
     whole = model(batch.src, batch.tgt_in)
-    cached = lesson("06_decoding").CachedDecoding(model, batch.src)
-    parts = [model.decode(tokens, cached.memory, cached.src_mask, cached.caches)
-             for tokens in (batch.tgt_in[:, :2], batch.tgt_in[:, 2:])]
+    six = lesson("06_decoding")
+    cached = six.CachedDecoding(model, batch.src)
+    with six.remembering([*cached.self_caches, *cached.cross_caches]):
+        parts = [model.decode(tokens, memory, cached.src_mask, start) for tokens, memory, start in (
+            (batch.tgt_in[:, :2], cached.memory, 0), (batch.tgt_in[:, 2:], cached.memory[:, :0], 2))]
     assert torch.allclose(torch.cat(parts, dim=1), whole, rtol=0, atol=1e-10)
 
 

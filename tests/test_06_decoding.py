@@ -118,12 +118,14 @@ def test_cross_attention_keys_are_computed_once_and_memory_is_as_the_formula_say
     model, src = model_of(), sources()
     calls = []
     for block in model.decoder.blocks:
-        block.cross_attention.project_key.register_forward_hook(lambda *_: calls.append(1))
+        block.cross_attention.project_key.register_forward_hook(
+            lambda _, inputs, output: calls.append(output.shape[1]))
     decoding = m.CachedDecoding(model, src)
     for _ in range(5):
         decoding.step(torch.full((4,), 5))
-    assert len(calls) == 2  # one a layer
-    measured = sum(cache.bytes() for layer in decoding.caches for cache in layer)
+    assert sum(calls) == 2 * src.shape[1]  # once a block
+    assert not any("attend" in vars(block.cross_attention) for block in model.decoder.blocks)
+    measured = sum(cache.bytes() for cache in [*decoding.self_caches, *decoding.cross_caches])
     assert measured == 2 * 2 * 4 * (src.shape[1] + 5) * 16 * 4
 
 
