@@ -1,17 +1,23 @@
 """Lesson 1. How does one token look at the others?
 
-A token asks with its query, every token answers with its key; the better they match, the more of that
-token's value flows into the answer:
+A Transformer turns one sequence into another: a sentence into its translation, say. The text is cut into
+tokens, here words, and each token becomes a vector, a list of numbers. Two halves share the work:
+
+    the cat loves the mat                  <begin> le chat aime
+              │                                      │
+          [encoder] ───────── memory ──────────→ [decoder] ───→ le
+
+The encoder reads the source. In it every token's vector takes in what it needs from the others (which
+cat? who loves it?), and what comes out, a vector a token, is the memory. The decoder writes the target,
+one token after the other: it reads what is written so far, looks into the memory, and names the next.
+
+“Takes in” and “looks into” are the same thing, attention. A token asks with its query, every token answers
+with its key; the better they match, the more of that token's value is taken in:
 
     Attention(Q, K, V) = softmax(Q·Kᵀ / √d_k) · V
 
-(“Attention Is All You Need”, Vaswani et al. 2017, section 3.2.1.) Queries, keys and values are three
-learned linear maps of the tokens' vectors; lesson 2 adds them, until then they are given.
-
-Sizes in shape comments, in every lesson: B batch, T target (query) length, S source (key) length,
-L either, H heads, D d_model, K d_k = D / H, V vocabulary. Masks are boolean and True means “may
-attend”; torch.nn.MultiheadAttention uses the reverse. Nothing comes before this lesson; lesson 2 puts
-several attentions side by side.
+(“Attention Is All You Need”, Vaswani et al. 2017, section 3.2.1.) After step 9 every sign of it has been
+built. Lesson 2 puts several attentions side by side, lesson 3 tells them about order.
 """
 
 import math
@@ -39,13 +45,25 @@ from common import (
     mask_rows,
     narrate,
     numbers,
+    parameters,
     shape,
     shows,
     table,
 )
 from course.checking import largest_difference, random_tensors
-from course.measuring import bytes_kept, seconds_of
-from figures.attention import draw_attention, draw_cost, draw_reach, draw_scaling, draw_scores
+from course.measuring import bytes_kept, multiplications_of, seconds_of
+from figures.attention import (
+    draw_attention,
+    draw_cost,
+    draw_flow,
+    draw_lookup,
+    draw_reach,
+    draw_scaling,
+    draw_scores,
+)
+
+# Sizes in shape comments, in every lesson: B batch, T target (query) length, S source (key) length,
+# L either, H heads, D d_model, K d_k = D / H, V vocabulary.
 
 __all__ = [
     "attention_weights",
@@ -56,8 +74,6 @@ __all__ = [
     "softmax",
 ]
 
-SENTENCE = ["the", "cat", "sat", "on", "the", "mat"]
-TRANSLATION = ["le", "chat", "était", "assis", "sur", "le", "tapis"]
 PAD = 0
 
 
@@ -92,11 +108,7 @@ def attention_weights(query: Tensor, key: Tensor, mask: Tensor | None = None) ->
 
 
 def scaled_dot_product_attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    mask: Tensor | None = None,
-    dropout: float = 0.0,
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, dropout: float = 0.0
 ) -> Tensor:
     """softmax(Q·Kᵀ / √d_k) · V (section 3.2.1): every query gets a weighted mean of the values.
 
@@ -109,11 +121,7 @@ def scaled_dot_product_attention(
 
 
 def fused_attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    mask: Tensor | None = None,
-    dropout: float = 0.0,
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, dropout: float = 0.0
 ) -> Tensor:
     """scaled_dot_product_attention() in one kernel of PyTorch's: the same to rounding, and sooner."""
     if mask is not None:
@@ -151,85 +159,38 @@ OURS = sys.modules[__name__]  # of whose parts the checks make the classic mista
 # ------------------------------------------------------------------ the steps
 
 
-class SelfAttention(nn.Module):
-    """Queries, keys and values are three linear maps of the same tokens x (B, L, D)."""
-
-    def __init__(self, d_model: int):
-        super().__init__()
-        self.query, self.key, self.value = (nn.Linear(d_model, d_model) for _ in range(3))
-
-    def forward(self, x: Tensor) -> tuple[Tensor, None]:
-        """The output, and None where nn.RNN has its last state."""
-        return scaled_dot_product_attention(self.query(x), self.key(x), self.value(x)), None
+KEYS = np.eye(3)  # three keys at right angles
+ENTRIES = np.array([100.0, 200.0, 300.0])
 
 
-def open_lstm(size: int, **options) -> nn.LSTM:
-    """An LSTM whose forget gates start around σ(3) = 0.95 instead of 0.5."""
-    lstm = nn.LSTM(size, size, **options)
-    with torch.no_grad():
-        lstm.bias_ih_l0[size : 2 * size] = 3.0  # PyTorch's order: input, forget, cell, output
-        lstm.bias_hh_l0[size : 2 * size] = 0.0
-    return lstm
+def look_up(query, keys, values):
+    """The weights of three keys, and the mean of their values with these weights."""
+    scores = keys @ query  # large where key and query match
+    weights = np.exp(scores) / np.exp(scores).sum()  # softmax
+    return weights, weights @ values
 
 
-DISTANCES = (1, 2, 4, 8, 16, 32, 64, 128)
-LAYERS = {
-    "RNN": lambda: nn.RNN(32, 32, batch_first=True),
-    "LSTM": lambda: nn.LSTM(32, 32, batch_first=True),
-    "LSTM, open gate": lambda: open_lstm(32, batch_first=True),
-    "attention": lambda: SelfAttention(32),
-}
+@shows(look_up)
+def step_soft_dictionary():
+    """A soft dictionary
 
-
-def gradient_from_the_past(layer: nn.Module, distance: int) -> float:
-    """Norm of d(last output) / d(input `distance` steps back), along a random direction."""
-    inputs = torch.randn(
-        1, distance + 1, 32, dtype=torch.float64, requires_grad=True
-    )
-    last = layer.double()(inputs)[0][0, -1]
-    (gradient,) = torch.autograd.grad(last @ torch.randn_like(last), inputs)
-    return gradient[0, 0].norm().item()
-
-
-def mean_gradients(make_layer, seeds: int = 8) -> list[float]:
-    """The gradient norm at each of DISTANCES, the mean over freshly initialised layers."""
-    return [
-        sum(gradient_from_the_past(make_layer(), distance) for _ in range(seeds)) / seeds
-        for distance in DISTANCES
-    ]
-
-
-@shows(gradient_from_the_past)
-def step_why_attention():
-    """Why attention? The path to the past
-
-    A recurrent network (RNN) reads word by word: from the word n steps back to the last output lead n
-    steps, one after the other. Attention gets there in one (section 4, table 1). So the gradient that
-    should teach “this word mattered” passes n matrices in an RNN, and one layer here. Below: its size, in
-    untrained layers of width 32.
-
-    An LSTM, a recurrent network with a memory, does better than an RNN: on its way the memory is only
-    multiplied by a gate. The gate starts near 0.5 in PyTorch, and 0.5ⁿ vanishes as well. Opened to 0.95,
-    which training can do, it carries more gradient than attention from 16 steps to the 128 measured here;
-    hundreds of steps back 0.95ⁿ is gone, too. Attention dilutes: n + 1 words share a weight of 1, so its
-    gradient falls like 1/n. What it removes is the n steps in a row.
+    A dictionary returns the value whose key equals the query. Attention asks all keys at once. A product
+    says how well each one matches (its score), softmax turns the scores into weights that sum to 1, and the
+    answer is the mean of all values with these weights. Here are three keys, values 100, 200 and 300, and a
+    query for the first. Multiply the query by 4, 16, 64: the sharper the scores, the nearer the mean comes
+    to the entry itself. The picture shows the weights: even on the left, all on one key on the right.
     """
-    reach = {name: mean_gradients(make) for name, make in LAYERS.items()}
-    shares = [(n + 1) * g for n, g in zip(DISTANCES, reach["attention"])]
-    spread = max(shares) / min(shares)
-    left = reach["RNN"][-1] / reach["RNN"][0]
-    check("attention: (n + 1) · gradient stays within a factor of 2.5",
-          spread < 2.5, f"factor {spread:.2f}")
-    check("RNN: after 128 steps less than a billionth is left",
-          left < 1e-9, f"{left:.0e}")
-    more = [n for n, gate, ours in zip(DISTANCES, reach["LSTM, open gate"], reach["attention"])
-            if gate > ours]
-    check("the open gate carries more than attention from n = 16 to 128",
-          all(n in more for n in DISTANCES if n >= 16))
-    rows = [(name, 1 if name == "attention" else "n", *norms[::2]) for name, norms in reach.items()]
-    figure = Picture("attention_gradient_path.png", draw_reach(DISTANCES, reach),
-                     "Recurrence loses the gradient, slowly if its gate is open; attention dilutes it")
-    return table("", "steps", *(f"n = {n}" for n in DISTANCES[::2]), rows=rows), figure
+    rows = []
+    for factor in (0, 1, 4, 16, 64):
+        weights, answer = look_up(factor * KEYS[0], KEYS, ENTRIES)
+        rows.append((factor, numbers(weights, 4), f"{answer:.9f}"))
+    gap = abs(answer - 100)
+    check("the sharpest answer is the entry", gap < 1e-9, f"off by {gap:.0e}")
+    sharpness = np.linspace(0, 8, 81)
+    curves = np.array([look_up(factor * KEYS[0], KEYS, ENTRIES)[0] for factor in sharpness])
+    figure = Picture("attention_soft_dictionary.png", draw_lookup(sharpness, curves, curves @ ENTRIES),
+                     "The sharper the query, the more of the weight lies on the key that matches")
+    return table("query ×", "weights", "answer", rows=rows), figure
 
 
 def by_hand(query, key, value):
@@ -249,166 +210,159 @@ STAGES = "scores", "scaled", "exponentials", "weights", "output"
 def step_by_hand():
     """Three tokens by hand
 
-    Take a pocket calculator. Three tokens, vectors of two numbers, keys equal to the queries:
+    Take a pocket calculator. Three tokens ask, and the same three answer: vectors of two numbers, the keys
+    equal to the queries, one row a token:
 
         Q = K = (1, 0), (0, 1), (1, 1)        V = (10, 0), (0, 10), (5, 5)
 
-    Multiply every query with every key, divide by √d_k = √2 = 1.414, raise e to the result, divide by
-    the sum of the row, and average the values with these weights.
+    Multiply every query with every key. Divide by √d_k, where d_k is the length of a key: √2 = 1.414 (step
+    10 says why). Raise e to the result, divide by the sum of the row, and average the values.
     """
     query = key = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
     value = np.array([[10.0, 0.0], [0.0, 10.0], [5.0, 5.0]])
     stages = by_hand(query, key, value)
-    inputs = map(torch.from_numpy, (query, key, value))
-    gap = abs(scaled_dot_product_attention(*inputs).numpy() - stages[-1]).max()
-    check("the real function says the same", gap < 1e-12, f"difference {gap:.0e}")
+    theirs = F.scaled_dot_product_attention(*map(torch.from_numpy, (query, key, value)))
+    gap = abs(theirs.numpy() - stages[-1]).max()
+    check("PyTorch's own attention says the same", gap < 1e-12, f"difference {gap:.0e}")
     rows = [(name, *("  ".join(f"{x:.3g}" for x in row) for row in stage))
             for name, stage in zip(STAGES, stages)]
-    return table("", "token 1", "token 2", "token 3", rows=rows)
+    return table("", "token 0", "token 1", "token 2", rows=rows)
 
 
-KEYS = torch.eye(3).double()
-ENTRIES = torch.tensor([[100.0], [200.0], [300.0]]).double()
+WORDS = ["the", "cat", "loves", "the", "mat", "it", "found"]
+KINDS = {"the": (0, 0, 0, 0), "cat": (1, 0, 0, 0), "mat": (0, 1, 0, 0), "it": (0, 0, 1, 0),
+         "loves": (0, 0, 0, 1), "found": (0, 0, 0, 1)}  # living, thing, pronoun, verb
+X = np.array([KINDS[word] for word in WORDS], dtype=float)  # (7, 4)
+W_QUERY = np.array([[0, 0], [0, 0], [6, 0], [0, 6]])  # a pronoun seeks what lives, a verb a thing
+W_KEY = np.array([[1, 0], [0, 1], [0, 0], [0, 0]])  # found as: living, thing
+W_VALUE = np.array([[9, 1], [0, 9], [0, 0], [0, 0]])  # hands over: it purrs, it is flat
 
 
-def look_up(sharpness: float) -> tuple[Tensor, Tensor]:
-    """Weights and answer of a query for the first of three keys, multiplied by `sharpness`."""
-    query = sharpness * KEYS[:1]
-    return attention_weights(query, KEYS), scaled_dot_product_attention(query, KEYS, ENTRIES)
+def three_maps(x):
+    """What each word seeks, what it is found as, and what it hands over: three times (7, 2)."""
+    return x @ W_QUERY, x @ W_KEY, x @ W_VALUE
 
 
-@shows(look_up)
-def step_soft_dictionary():
-    """A soft dictionary
+@shows(three_maps)
+def step_it_is_the_cat():
+    """Whom does “it” mean? Queries, keys and values
 
-    A dictionary returns the value whose key equals the query. Attention returns a mean of all values,
-    weighted by how well their keys match. Multiply the query by 4, 16, 64, and the scores sharpen until the
-    mean is the entry itself. Three keys at right angles, values 100, 200 and 300, a query for the first:
+    “The cat loves the mat it found”: who found it? The vectors here are made by hand. Each word's says what
+    kind of word it is (living, thing, pronoun, verb), and three matrices make of it
+
+        the query   what the word seeks: “it” something living, a verb a thing
+        the key     what the word is found as: the cat as living, the mat as a thing
+        the value   what the word hands over: the cat purrs, the mat is flat
+
+    Then the lines of step 2 run. Follow the framed row of “it” through the picture, from left to right: its
+    query matches the key of “cat”; that gets the weight, and what comes out is nearly the cat's value. A
+    word that seeks nothing (query 0) looks at all alike.
+
+    Why three vectors and not one? Who seeks isn't who is sought: “it” finds the cat, but the cat doesn't
+    seek “it”. With one vector for both, the score would be the same both ways. Nor is the key the value:
+    what a word is found by isn't what it has to say. In a real model all three matrices are learned.
     """
-    rows = []
-    for factor in (0, 1, 4, 16, 64):
-        weights, output = look_up(factor)
-        shown = "  ".join(f"{weight:.4f}" for weight in weights[0])
-        rows.append((factor, shown, f"{output.item():.9f}"))
-    gap = abs(output.item() - 100)
-    check("the sharpest answer is the entry", gap < 1e-9, f"off by {gap:.0e}")
-    return table("query ×", "weights", "answer", rows=rows)
+    query, key, value = three_maps(X)
+    stages = dict(zip(STAGES, by_hand(query, key, value)))
+    weights, it, cat, mat = stages["weights"], 5, 1, 4
+    check("“it” looks at “cat”, not at “mat”", weights[it, cat] > 0.9 and weights[it, mat] < 0.02,
+          numbers(weights[it, [cat, mat]]))
+    check("… and “cat” doesn't look back: its weights are even", np.ptp(weights[cat]) < 1e-12)
+    seeks, hidden, silent = query.copy(), key.copy(), value.copy()
+    seeks[it], hidden[cat], silent[cat] = (0, 6), 0, 0
+    found = by_hand(seeks, key, value)[3]
+    others = np.arange(7) != it
+    check("another query: it finds the mat, and no other row changes",
+          found[it].argmax() == mat and (found[others] == weights[others]).all(), f"{found[it, mat]:.2f}")
+    lost = by_hand(query, hidden, value)[3][it]
+    check("the cat without its key: “it” looks at all alike", np.ptp(lost) < 1e-12, f"{lost[cat]:.2f}")
+    *_, same, output = by_hand(query, key, silent)
+    check("the cat with another value: no weight changes, what “it” gets does",
+          (same == weights).all() and abs(output[it] - stages["output"][it]).max() > 8)
+    figure = Picture("attention_data_flow.png", draw_flow(WORDS, query, key, value, stages, it),
+                     "“it” asks, the key of “cat” matches, and the value of “cat” flows to “it”")
+    rows = [(word, *(numbers(row, 0) for row in (q, k, v)), numbers(out, 1))
+            for word, q, k, v, out in zip(WORDS, query, key, value, stages["output"])]
+    return table("word", "query", "key", "value", "output", rows=rows), figure
 
 
-@shows(attention_weights, scaled_dot_product_attention)
+def attention_in_five_lines(query, key, value):
+    """query (B, T, K), key and value (B, S, K) → output (B, T, K)."""
+    d_k = query.shape[-1]
+    scores = query @ key.transpose(-2, -1) / math.sqrt(d_k)  # (B, T, S)
+    exponentials = torch.exp(scores)
+    weights = exponentials / exponentials.sum(dim=-1, keepdim=True)
+    return weights @ value
+
+
+@shows(attention_in_five_lines)
 def step_in_pytorch():
-    """The same in PyTorch
+    """The same in five lines of PyTorch
 
-    For any number of leading dimensions (batch, heads), with a mask (step 8) and with dropout (lesson 2).
-    What is checked here is what `--grade FILE` checks of your own attempt; `--checks` shows each by itself.
+    PyTorch runs many sequences at once, a batch. The comments on the right give shapes, with the same
+    letters in all lessons: B sequences in the batch, T queries (target), S keys and values (source), K
+    numbers in each of them, which is d_k. transpose(-2, -1) swaps the last two axes, as .T does for a matrix.
     """
-    check_part(attention_weights, weights_checks, OURS)
-    check_part(scaled_dot_product_attention, attention_checks, OURS)
+    query, key, value = random_tensors((3, 4, 2), (3, 5, 2), (3, 5, 2))
+    output = attention_in_five_lines(query, key, value)
+    numpy = np.stack([by_hand(*inputs)[-1] for inputs in zip(*(x.numpy() for x in (query, key, value)))])
+    gap = abs(output.numpy() - numpy).max()
+    check("three random sequences: the same as NumPy, one after the other", gap < 1e-12, f"{gap:.0e}")
+    many = random_tensors((2, 7, 16), (2, 9, 16), (2, 9, 16), seed=1)
+    gap = largest_difference(attention_in_five_lines(*many), F.scaled_dot_product_attention(*many))
+    check("… and the same as PyTorch's own, for d_k = 16, too", gap < 1e-12, f"{gap:.0e}")
 
 
-def softmax_facts(d_k: int, scaled: bool) -> tuple[float, float]:
-    """Entropy of the weights over 64 keys, as a share of ln 64, and size of the softmax's gradient.
-
-    Queries and keys have unit variance; the gradient is ‖diag(w) − w·wᵀ‖, zero for a one-hot w.
-    """
-    query, key = torch.randn(200, 1, d_k), torch.randn(200, 64, d_k)
-    scores = (query @ key.transpose(1, 2))[:, 0]
-    weights = softmax(scores / math.sqrt(d_k) if scaled else scores)
-    entropy = torch.special.entr(weights).sum(-1).mean() / math.log(64)
-    products = weights[:, :, None] * weights[:, None, :]
-    jacobian = torch.diag_embed(weights) - products
-    return entropy.item(), jacobian.norm(dim=(1, 2)).median().item()
+FRENCH = ["le", "chat", "aime", "le", "tapis"]  # the beginning of a translation
+MEANING = {"the": 0, "le": 0, "cat": 1, "chat": 1, "loves": 2, "aime": 2, "mat": 3, "tapis": 3, "it": 4,
+           "found": 5}
 
 
-@shows(softmax_facts)
-def step_why_the_root():
-    """Why divide by √d_k?
-
-    A product of two independent numbers of mean 0 and variance 1 has variance 1, and q·k adds up d_k
-    of them: its variance is d_k. Undivided, a wide head has scores so large that the softmax puts nearly
-    all weight on one key (its entropy nears 0), and for most queries no gradient is left. Up to d_k = 64,
-    the paper's, none is lost yet; from 256 on it is. This d_k is the width of one head, not d_model.
-
-    Below: 64 keys; entropy as a share of ln 64; gradient is the size of the softmax's matrix of
-    derivatives (step 12), the median of 200 queries.
-    """
-    widths = [4, 16, 64, 256, 1024]
-    products = [torch.randn(2, 20_000, d_k).prod(0).sum(-1) for d_k in widths]
-    variances = [product.var().item() for product in products]
-    plain = [softmax_facts(d_k, scaled=False) for d_k in widths]
-    scaled = [softmax_facts(d_k, scaled=True) for d_k in widths]
-    errors = [abs(v / d_k - 1) for v, d_k in zip(variances, widths)]
-    check("Var(q·k) = d_k within 5 %", max(errors) < 0.05, f"{max(errors):.1%} off")
-    left = [p[1] / s[1] for p, s in zip(plain, scaled)]  # gradient without / with the division
-    check("undivided, the median gradient isn't smaller up to d_k = 64, but from 256 on",
-          min(left[:3]) > 0.9 and max(left[3:]) < 0.9, numbers(left))
-    check("… and at 1024 less than a twentieth is left", left[-1] < 0.05, f"{left[-1]:.1%}")
-    rows = [(d_k, v, *p, *s) for d_k, v, p, s in zip(widths, variances, plain, scaled)]
-    figure = Picture("attention_scaling.png", draw_scaling(rows),
-                     "Undivided scores grow with √d_k: one key takes all, and no gradient is left")
-    header = "d_k", "Var(q·k)", "entropy", "gradient", "÷ √d_k: entropy", "gradient"
-    return table(*header, rows=rows), figure
+def meaning(words: list[str]) -> Tensor:
+    """(L, 6): a vector for what a word means, the same in both languages."""
+    numbers = torch.tensor([MEANING[word] for word in words])
+    return F.one_hot(numbers, 6).double()
 
 
-@shows(softmax)
-def step_stable_softmax():
-    """A softmax that survives
-
-    exp(x) exceeds the largest float32 from x = 89 on, the largest float16 from x = 11.1. The naive
-    formula then says ∞/∞. Subtracting the row's largest score divides both sides of the fraction by the
-    same number: in exact arithmetic nothing changes, and now the largest exponential is 1.
-    """
-    rows, failed = [], []
-    for dtype, top in (torch.float32, 50), (torch.float32, 100), (torch.float16, 20):
-        scores = torch.tensor([top, top - 1, 0], dtype=dtype)
-        naive = torch.exp(scores) / torch.exp(scores).sum()
-        failed.append(naive.isnan().any().item())
-        both = ["  ".join(f"{w:.4f}" for w in ws) for ws in (naive, softmax(scores))]
-        rows.append((str(dtype), f"{top}, {top - 1}, 0", *both))
-    check("the naive formula fails on the last two, and only there", failed == [False, True, True])
-    check_part(softmax, softmax_checks, OURS)
-    return table("type", "scores", "naive", "shifted", rows=rows)
-
-
-def embed(words: list[str], d_model: int = 16) -> Tensor:
-    """(L, D) random vectors, the same for the same word: stand-ins until lesson 3."""
-    known = list(dict.fromkeys(words))
-    return torch.randn(len(known), d_model)[[known.index(word) for word in words]]
-
-
+@shows(meaning)
 def step_who_asks_whom():
     """Self-attention and cross-attention
 
-    In self-attention a sequence asks itself: T = S. In cross-attention one sequence asks another: the
-    queries come from the target, keys and values from the source. The output always has the length of
-    the queries. The vectors x below are random and Q = K = V = x, so the pictures show no understanding:
-    as a rule a word matches itself best. But the same word asks the same question and gives the same
-    answer wherever it stands (lesson 3 mends that).
+    In self-attention a sequence asks itself, as in step 3: T = S. So does the encoder. In cross-attention
+    one sequence asks another: the decoder's tokens ask the memory. The output has a row for every query.
+
+    Left in the picture is step 3 again. In the middle the first French words ask the English ones. Their
+    vectors are made by hand, too: words of one meaning match. (Lesson 7 learns such a pattern.) Both “le”
+    look at both “the” alike: attention knows what a word is, not where it stands. Lesson 3 mends that. On
+    the right is what step 6 is about.
     """
-    english, french = embed(SENTENCE), embed(TRANSLATION)
-    itself, cross = attention_weights(english, english), attention_weights(french, english)
-    self_output = scaled_dot_product_attention(english, english, english)
-    cross_output = scaled_dot_product_attention(french, english, english)
-    masked = attention_weights(english, english, causal_mask(6))
-    check("both “the” get the same row of weights", torch.equal(itself[0], itself[4]))
-    check("… and the same column", torch.allclose(itself[:, 0], itself[:, 4]))
-    rows = [
-        ("self", "English (T = 6)", "English (S = 6)", shape(itself), shape(self_output)),
-        ("cross", "French (T = 7)", "English (S = 6)", shape(cross), shape(cross_output)),
-    ]
-    drawing = draw_attention(SENTENCE, TRANSLATION, itself, cross, masked, causal_mask(6))
+    query, key, value = map(torch.from_numpy, three_maps(X))
+    itself, output = attention_weights(query, key), attention_in_five_lines(query, key, value)
+    french, english = 10 * meaning(FRENCH), meaning(WORDS)
+    cross = attention_weights(french, english)
+    taken = attention_in_five_lines(french, english, value)
+    check("every French word looks most at an English word of its meaning",
+          all(MEANING[WORDS[i]] == MEANING[word] for word, i in zip(FRENCH, cross.argmax(-1))))
+    alike = torch.equal(cross[0], cross[3]) and torch.equal(cross[:, 0], cross[:, 3])
+    check("both “le” have the same weights, and as much for either “the”", alike, numbers(cross[0, [0, 3]]))
+    rows = [("self", "English (T = 7)", "English (S = 7)", shape(itself), shape(output)),
+            ("cross", "French (T = 5)", "English (S = 7)", shape(cross), shape(taken))]
+    seen = causal_mask(7)
+    drawing = draw_attention(WORDS, FRENCH, itself, cross, attention_weights(query, key, seen), seen)
     figure = Picture("attention_weights.png", drawing,
-                     "The same word asks and answers alike wherever it stands; a mask hides what comes later")
+                     "Weights: a sentence asks itself, French asks English, and no word sees a later one")
     return table("", "queries", "keys", "weights", "output", rows=rows), figure
 
 
-@shows(causal_mask, padding_mask)
+@shows(causal_mask, padding_mask, attention_weights)
 def step_masks():
     """Masks: what may be looked at
 
-    The causal mask hides the future from a decoder, the padding mask hides the filling that makes all
-    sequences of a batch equally long. Both are boolean, True means “may attend”, and they are joined
-    with &. Their shapes need only broadcast to (B, H, T, S).
+    Two things must not be looked at. The decoder has to name the next token, so it must not see it: the
+    causal mask hides what comes later. And the sequences of a batch are filled up to one length with PAD:
+    the padding mask hides the filling. A mask is boolean, True means “may attend”
+    (torch.nn.MultiheadAttention means the reverse), and two are joined with &. Where it is False the score
+    becomes −∞ before the softmax, and e^−∞ = 0. A mask's shape must only broadcast to that of the weights.
     """
     tokens = torch.tensor([[5, 6, 7, 8], [5, 6, PAD, PAD]])
     mask = causal_mask(4) & padding_mask(tokens)  # (B, 1, T, S)
@@ -418,20 +372,21 @@ def step_masks():
     return table("causal", "padding, for 5 6 PAD PAD", "both", rows=zip(*drawn))
 
 
-def with_each(mask: Tensor, queries: Tensor, *contents: Tensor) -> list[Tensor]:
+def with_each(mask: Tensor, queries: Tensor, *contents: Tensor) -> list:
     """The outputs for the same queries over one content of keys and values, and over another."""
-    return [scaled_dot_product_attention(queries, x, x, mask) for x in contents]
+    attend = scaled_dot_product_attention
+    return [attend(queries, content, content, mask) for content in contents]
 
 
 @shows(with_each)
 def step_masks_hide():
-    """Causal means: the future changes nothing
+    """Hidden means hidden
 
-    Not approximately, but bit for bit: other words after position 2, or other filling behind the end of
-    a sentence, leave every allowed output as it was.
+    Not nearly, but bit for bit: other words after position 2, or other filling behind the end of a
+    sentence, leave every allowed output as it was.
     """
-    x = embed(SENTENCE)
-    other = torch.cat([x[:3], torch.randn(3, 16)])
+    x, other = torch.randn(2, 6, 16)
+    other[:3] = x[:3]
     before, after = with_each(causal_mask(6), x, x, other)
     check("another future: outputs 0 to 2 are the same bits", torch.equal(before[:3], after[:3]))
     check("… and outputs 3 to 5 are not", (before[3:] != after[3:]).any(dim=-1).all())
@@ -440,29 +395,176 @@ def step_masks_hide():
     check("other padding: all outputs are the same bits", torch.equal(before, after))
 
 
-def step_blind_row():
-    """Nothing to look at
+@shows(softmax)
+def step_stable_softmax():
+    """A softmax that survives
 
-    An empty source, or padding in front of a sentence under a causal mask: a row of the mask without any
-    True. Adding −10⁹ leaves weight on forbidden keys (in float32 the same on all, for −10⁹ + 0.3 is rounded
-    to −10⁹), −∞ gives 0/0. In this course such a query, a blind one, gets 0, and finite gradients. What
-    others do, on this machine, with this PyTorch:
+    exp(x) exceeds the largest float32 from x = 88.73 on, the largest float16 from x = 11.1, and ∞/∞ is
+    undefined. Subtracting the row's largest score first divides numerator and denominator by the same
+    number: in exact arithmetic nothing changes, and now the largest exponential is 1.
     """
-    x = torch.randn(1, 4, 8)
-    nobody = torch.zeros(4, 4, dtype=torch.bool)
-    scores = x @ x.transpose(1, 2)
-    theirs = nn.MultiheadAttention(8, 1, batch_first=True)
-    weights = attention_weights(x, x, nobody)
-    rows = [
-        ("softmax(scores − 10⁹)", softmax(scores - 1e9)[0, 0]),
-        ("torch.softmax(scores − ∞)", torch.softmax(scores - math.inf, -1)[0, 0]),
-        ("nn.MultiheadAttention", theirs(x, x, x, attn_mask=~nobody)[1][0, 0]),
-        ("ours", weights[0, 0]),
-    ]
-    ours, fused = (attend(x, x, x, nobody) for attend in (scaled_dot_product_attention, fused_attention))
-    rows.append(("F.scaled_dot_product_attention (output)", fused[0, 0, :4]))
-    check("ours: weights and output are exactly 0", not ours.any() and not weights.any())
-    return table("", "first row", rows=[(name, numbers(row)) for name, row in rows])
+    rows, failed = [], []
+    for dtype, top in (torch.float32, 50), (torch.float32, 100), (torch.float16, 20):
+        scores = torch.tensor([top, top - 1, 0], dtype=dtype)
+        naive = torch.exp(scores) / torch.exp(scores).sum()
+        failed.append(naive.isnan().any().item())
+        rows.append((str(dtype), f"{top}, {top - 1}, 0", numbers(naive, 4), numbers(softmax(scores), 4)))
+    check("the naive formula fails on the last two, and only there", failed == [False, True, True])
+    edges = torch.tensor([88.72, 88.73]), torch.tensor([11.08, 11.1]).half()
+    check("exp() overflows where it is said to",
+          all(torch.exp(edge).isinf().tolist() == [False, True] for edge in edges))
+    check_part(softmax, softmax_checks, OURS)
+    return table("type", "scores", "naive", "shifted", rows=rows)
+
+
+@shows(scaled_dot_product_attention)
+def step_finished():
+    """The function, finished
+
+    Step 6 showed the weights, with the mask; this is the rest. Leading dimensions may be any (batch,
+    heads); dropout comes in lesson 2. What is checked here is what `--grade FILE` checks of your own
+    attempt; the last appendix lists it.
+    """
+    check_part(attention_weights, weights_checks, OURS)
+    check_part(scaled_dot_product_attention, attention_checks, OURS)
+
+
+def gradient_of_queries(d_k: int, keys: int, scaled: bool):
+    """The size of the gradient that reaches each of 400 random queries, and the weights' evenness.
+
+    Queries, keys and values have variance 1, the gradient of the output is random. Evenness is the entropy
+    of the weights as a share of that of even weights, ln(keys).
+    """
+    query = torch.randn(4, 100, d_k, requires_grad=True)
+    key, value = torch.randn(2, 4, keys, d_k)
+    scores = query @ key.mT / (math.sqrt(d_k) if scaled else 1)
+    weights = softmax(scores)
+    output = weights @ value
+    upstream = torch.randn_like(output)
+    (gradient,) = torch.autograd.grad(output, query, upstream)
+    entropy = torch.special.entr(weights).sum(-1).mean() / math.log(keys)
+    return gradient.norm(dim=-1).flatten(), entropy.item()
+
+
+@shows(gradient_of_queries)
+def step_why_the_root():
+    """Why divide by √d_k?
+
+    A product of two independent numbers of mean 0 and variance 1 has variance 1, and q·k adds up d_k of
+    them: its variance is d_k. Undivided, the scores of a wide head lie so far apart that the softmax puts
+    nearly all weight on one key. “Evenness” says it below: 1 for even weights, 0 for one key that takes all.
+    (It is their entropy as a share of the largest.)
+
+    What becomes of the gradient that should teach the queries? It isn't small on the whole: its mean even
+    grows. But it is shared out unequally: a query for which one key has taken all gets hardly any.
+    “Starved” is the share of the queries that get less than a tenth of what is usual with the division (the
+    median). The right panel: the more keys, the later it begins. d_k is the width of one head, not d_model.
+    """
+    widths = [4, 16, 64, 256, 1024]
+    variances = [torch.randn(2, 10_000, d_k).prod(0).sum(-1).var().item() for d_k in widths]
+    rows, starved = [], {16: [], 64: [], 512: []}
+    for d_k, variance in zip(widths, variances):
+        for keys, shares in starved.items():
+            (plain, uneven), (divided, even) = (gradient_of_queries(d_k, keys, yes) for yes in (False, True))
+            usual = divided.median()
+            shares.append(((plain < usual / 10).float().mean().item(),
+                           (divided < usual / 10).float().mean().item()))
+            if keys == 64:
+                rows.append((d_k, variance, uneven, even, f"{shares[-1][0]:.0%}", f"{shares[-1][1]:.0%}",
+                             (plain.mean() / divided.mean()).item()))
+    errors = [abs(v / d_k - 1) for v, d_k in zip(variances, widths)]
+    check("Var(q·k) = d_k within 5 %", max(errors) < 0.05, f"{max(errors):.1%} off")
+    uneven, even = [row[2] for row in rows], [row[3] for row in rows]
+    check("undivided, the evenness falls with every width, below 0.1; divided, it stays above 0.8",
+          uneven == sorted(uneven, reverse=True) and uneven[-1] < 0.1 and min(even) > 0.8)
+    check("undivided, more than a third of the queries starve at d_k = 1024, for 16, 64 and 512 keys",
+          all(shares[-1][0] > 1 / 3 for shares in starved.values()),
+          "  ".join(f"{shares[-1][0]:.0%}" for shares in starved.values()))
+    check("divided, at no width more than one in 20 does",
+          max(share for shares in starved.values() for _, share in shares) < 0.05)
+    check("… while the mean gradient is larger undivided, at every width", all(row[-1] > 1 for row in rows))
+    figure = Picture("attention_scaling.png", draw_scaling(rows, starved),
+                     "Undivided scores grow with √d_k: one key takes all, and a part of the queries starves")
+    header = "d_k", "Var(q·k)", "evenness", "÷ √d_k", "starved", "÷ √d_k", "mean gradient"
+    title = "64 keys: undivided and divided; mean gradient: undivided over divided"
+    return table(*header, rows=rows, title=title), figure
+
+
+class OneAttention(nn.Module):
+    """Self-attention over x (B, L, 32): untrained, or sharp, as if the query had learned to match word 0."""
+
+    def __init__(self, sharp: bool):
+        super().__init__()
+        self.query, self.key, self.value = (nn.Linear(32, 32) for _ in range(3))
+        self.sharp = sharp
+
+    def forward(self, x: Tensor) -> tuple[Tensor, None]:
+        """The output, and None where nn.RNN has its last state."""
+        query, key = (6 * x[:, :1].detach(), x) if self.sharp else (self.query(x), self.key(x))
+        return scaled_dot_product_attention(query, key, self.value(x)), None
+
+
+def open_lstm(size: int, **options) -> nn.LSTM:
+    """An LSTM whose forget gates let 95 % through, σ(3), instead of 50 %."""
+    lstm = nn.LSTM(size, size, **options)
+    with torch.no_grad():
+        lstm.bias_ih_l0[size : 2 * size] = 3.0  # PyTorch's order: input, forget, cell, output
+        lstm.bias_hh_l0[size : 2 * size] = 0.0
+    return lstm
+
+
+DISTANCES = (1, 4, 16, 64, 256, 512)
+LAYERS = {
+    "RNN": lambda: nn.RNN(32, 32, batch_first=True),
+    "LSTM": lambda: nn.LSTM(32, 32, batch_first=True),
+    "LSTM, open": lambda: open_lstm(32, batch_first=True),
+    "even attention": lambda: OneAttention(sharp=False),
+    "sharp attention": lambda: OneAttention(sharp=True),
+}
+
+
+def gradient_from_the_past(layer: nn.Module, distance: int) -> float:
+    """Norm of d(last output) / d(input `distance` steps back), along a random direction."""
+    inputs = torch.randn(1, distance + 1, 32).double().requires_grad_()
+    last = layer.double()(inputs)[0][0, -1]
+    (gradient,) = torch.autograd.grad(last, inputs, torch.randn_like(last))
+    return gradient[0, 0].norm().item()
+
+
+@shows(gradient_from_the_past)
+def step_why_attention():
+    """Why attention? The way to the past
+
+    Before, sequences were read by recurrent networks (RNN): word by word, with one vector that carries all
+    that is known so far. From the word n steps back to the last output lead n steps, one after the other,
+    and each multiplies the gradient that has to say “this word mattered”. Attention gets there in one step
+    (section 4, table 1), and all words at once instead of one after the other.
+
+    Below is the size of that gradient, for new layers of width 32, the mean of 4; “kept” is what one step
+    leaves of it. An LSTM carries a memory that is only multiplied by a gate. Half open, as PyTorch starts
+    it, it loses the gradient, too; opened, which training can do, it keeps a part for dozens of steps, and
+    more than attention that looks at all words alike: that shares a weight of 1 among them, and dilutes
+    like 1/n. Attention whose query matches the word, which training can do as well, gets it whole from any
+    distance. So sharp attention doesn't fade, and any attention spares the n steps in a row.
+    """
+    reach = {name: [sum(gradient_from_the_past(make(), n) for _ in range(4)) / 4 for n in DISTANCES]
+             for name, make in LAYERS.items()}
+    even, sharp, gate = reach["even attention"], reach["sharp attention"], reach["LSTM, open"]
+    spread = [max(norms) / min(norms) for norms in ([(n + 1) * g for n, g in zip(DISTANCES, even)], sharp)]
+    check("even attention: (n + 1) · gradient stays within a factor of 4; sharp: the gradient does",
+          max(spread) < 4, numbers(spread))
+    check("RNN and LSTM: after 64 steps less than a billionth is left",
+          max(reach[name][3] / reach[name][0] for name in ("RNN", "LSTM")) < 1e-9)
+    check("the open gate carries more than even attention at 16 and 64, less than sharp attention",
+          all(even[i] < gate[i] < sharp[i] for i in (2, 3)))
+    rows = []
+    for name, norms in reach.items():
+        kept = (norms[3] / norms[2]) ** (1 / 48)  # from 16 to 64
+        steps = ("1", "") if "attention" in name else ("n", f"{kept:.2f}")
+        rows.append((name, *steps, *(f"{norm:.0e}" if norm < 1e-3 else f"{norm:.2g}" for norm in norms)))
+    figure = Picture("attention_gradient_path.png", draw_reach(DISTANCES, reach),
+                     "Recurrence multiplies n times; attention gets there at once, undiminished if sharp")
+    return table("", "steps", "kept", *(f"n = {n}" for n in DISTANCES), rows=rows), figure
 
 
 class AdditiveScore(nn.Module):
@@ -491,28 +593,33 @@ class MultiplicativeScore(nn.Module):
         return query @ self.w(key).transpose(1, 2)  # (B, T, S)
 
 
-class ScaledDotScore(nn.Module):
-    """q·k / √d_k: nothing to learn."""
+def scaled_dot(query: Tensor, key: Tensor) -> Tensor:
+    """q·k / √d_k (B, T, S): nothing to learn."""
+    return query @ key.mT / math.sqrt(query.shape[-1])
 
-    def __init__(self, d_k: int):
-        super().__init__()
-        self.scale = 1 / math.sqrt(d_k)
 
-    def forward(self, query: Tensor, key: Tensor) -> Tensor:
-        return self.scale * query @ key.transpose(1, 2)  # (B, T, S)
+def less_length(query: Tensor, key: Tensor) -> Tensor:
+    """q·k − ‖k‖² / 2: large where the distance ‖q − k‖ is small, for −‖q − k‖² / 2 = this − ‖q‖² / 2."""
+    return query @ key.mT - key.square().sum(-1)[:, None] / 2
 
 
 SCORES = {
     "additive": ("vᵀ·tanh(W_q·q + W_k·k + b)", AdditiveScore),
     "multiplicative": ("qᵀ·W·k", MultiplicativeScore),
-    "scaled dot product": ("q·k / √d_k", ScaledDotScore),
+    "scaled dot product": ("q·k / √d_k", lambda d_k: scaled_dot),
+    "less the length": ("q·k − ‖k‖²/2", lambda d_k: less_length),
 }
 
 
-def matching_task(batch: int, keys: int = 6, d_k: int = 8) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries (B, S, K) that are noisy copies of the keys in another order, the keys, that order."""
-    key = torch.randn(batch, keys, d_k)
-    order = torch.rand(batch, keys).argsort(-1)
+def matching_task(batch: int, length: float | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries (B, 6, 8) that are noisy copies of 6 keys in another order, the keys, that order.
+
+    With a length, all keys have that length.
+    """
+    key = torch.randn(batch, 6, 8)
+    if length is not None:
+        key = length * F.normalize(key, dim=-1)
+    order = torch.rand(batch, 6).argsort(-1)
     query = key.gather(1, order[..., None].expand_as(key))
     return query + 0.3 * torch.randn_like(query), key, order
 
@@ -529,29 +636,140 @@ def train_score(score: nn.Module, steps: int = 300) -> nn.Module:
     return score
 
 
-@shows(AdditiveScore.forward, MultiplicativeScore.forward, ScaledDotScore.forward)
+@shows(AdditiveScore.forward, MultiplicativeScore.forward, scaled_dot, less_length)
 def step_other_scores():
     """Other ways to score a match
 
-    The first attention (Bahdanau) ran query and key through a small network; Luong put a matrix between
-    them; the Transformer only multiplies. Here all three have to find, among 6 keys, the one that the
-    query is a noisy copy of. The first two are trained for it; the third has nothing to train. In a
-    Transformer learned projections stand in front of it, which turns it into the second: (W_q·q)·(W_k·k) =
-    qᵀ·W·k with W = W_qᵀ·W_k. And all scores together are one matrix product.
+    The first attention (Bahdanau) ran query and key through a small network. Luong compared that with a
+    matrix between the two, and with the plain product. The Transformer takes the product, divided: all
+    scores are one matrix product then. Here each has to find, among 6 keys, the one that the query is a
+    noisy copy of. The first two are trained for it, the others have nothing to train.
+
+    The network finds more than the product, and a matrix doesn't help the product. The reason is that it
+    favours long keys. Take half of the squared length off, and nothing else, and it finds as many as the
+    network. Or make all keys equally long (last column): then all four do. The picture is a case that the
+    product gets wrong; the mark is on the true key. How sharp the weights are is another matter:
+    multiply the scores, and they sharpen.
+
+    In a Transformer learned matrices stand before the product, which makes it the second kind:
+    (W_q·q)·(W_k·k) = qᵀ·W·k with W = W_qᵀ·W_k, of rank d_k at most.
     """
-    query, key, order = matching_task(batch=500)
-    rows, found = [], {}
+    query, key, order = matching_task(2000)
+    equal = matching_task(2000, length=math.sqrt(8))
+    rows, scored, hits = [], {}, {}
     for name, (formula, make) in SCORES.items():
         score = make(d_k=8)
-        size = sum(p.numel() for p in score.parameters())
-        scores = (train_score(score) if size else score)(query, key)
-        found[name] = softmax(scores).detach()
-        hits = (scores.argmax(-1) == order).float().mean().item()
-        rows.append((name, formula, size, f"{hits:.1%}"))
-        check(f"{name}: finds most of the keys", hits > 0.5, f"{hits:.1%}")
-    figure = Picture("attention_scores.png", draw_scores(found, order),
-                     "Each query is a noisy copy of one key (marked): three scores, unequally certain")
-    return table("score", "formula", "parameters", "found", rows=rows), figure
+        size = parameters(score) if isinstance(score, nn.Module) else 0
+        score = train_score(score) if size else score
+        scored[name] = score(query, key).detach()
+        hits[name] = (scored[name].argmax(-1) == order).float().mean().item()
+        same = (score(*equal[:2]).argmax(-1) == equal[2]).float().mean().item()
+        rows.append((name, formula, size, f"{hits[name]:.1%}", f"{same:.1%}"))
+        check(f"{name}: of keys of one length it finds more than 97 %", same > 0.97, f"{same:.1%}")
+    product = scored["scaled dot product"].argmax(-1)
+    missed = product != order
+    lengths = key.norm(dim=-1)
+    longer = (lengths.gather(1, product) > lengths.gather(1, order))[missed].float().mean().item()
+    check("where the product takes a wrong key, it is a longer one", longer > 0.98, f"in {longer:.1%}")
+    check("network and product less the length find more than 97 %, product and matrix less than 95 %",
+          min(hits["additive"], hits["less the length"]) > 0.97
+          and max(hits["multiplicative"], hits["scaled dot product"]) < 0.95)
+    case = missed.any(-1).nonzero()[0, 0]
+    shown = {name: softmax(scores[case]) for name, scores in scored.items()}
+    figure = Picture("attention_scores.png", draw_scores(shown, order[case]),
+                     "The product favours long keys; less their length, it finds what the network finds")
+    return table("score", "formula", "parameters", "found", "one length", rows=rows), figure
+
+
+def with_gradients(attention) -> list[Tensor]:
+    """The output (B, H, T, K) for random inputs, and the gradients of query, key and value."""
+    leaves = [tensor.requires_grad_() for tensor in random_tensors((2, 3, 4, 8), (2, 3, 5, 8), (2, 3, 5, 8))]
+    mask = torch.ones(4, 5, dtype=torch.bool).tril().index_fill(0, torch.tensor(1), False)
+    output = attention(*leaves, mask)
+    return [output, *torch.autograd.grad(output.sin().sum(), leaves)]
+
+
+@shows(fused_attention)
+def step_what_it_costs():
+    """What it costs
+
+    n tokens have n² pairs. So the work grows with the square of the length, and so does the memory: our
+    lines keep two tables of n × n numbers for the backward pass, the exponentials and the weights. It is
+    the price for reaching everything in one step, and why long texts are hard.
+
+    PyTorch has the whole function as one kernel, one program for the processor. It goes through the table
+    block by block, keeps none of it, and computes it again in the backward pass (Dao et al. 2022): it keeps
+    only O(n). From lesson 2 on it is what runs. In the picture the work is counted, not timed, and both
+    kinds lie on straight lines: a slope of 2 is n², a slope of 1 is n. One head of width 64:
+    """
+    lengths = [128, 256, 512, 1024, 2048]
+    inputs = [torch.randn(3, 1, 1, n, 64, requires_grad=True).unbind() for n in lengths]
+    work = [multiplications_of(scaled_dot_product_attention, *qkv) for qkv in inputs]
+    memory = [bytes_kept(scaled_dot_product_attention, *qkv) for qkv in inputs]
+    fused = [bytes_kept(fused_attention, *qkv) for qkv in inputs]
+    check("multiplications: 64 · n² for the scores, as many for the means",
+          work == [2 * 64 * n * n for n in lengths], f"{work[-1]:,} for n = {lengths[-1]:,}")
+    tables = [m / (4 * n * n) for m, n in zip(memory, lengths)]
+    check("bytes kept: two tables of n² numbers of 4 bytes, within 5 %",
+          all(abs(t / 2 - 1) < 0.05 for t in tables), numbers(tables))
+    power = fitted_exponent(lengths, fused)
+    check("… of the fused kernel they grow like n", abs(power - 1) < 0.1, f"n^{power:.2f}")
+    check_part(fused_attention, attention_checks, OURS)
+    both = scaled_dot_product_attention, fused_attention
+    gap = max(largest_difference(ours, theirs) for ours, theirs in zip(*map(with_gradients, both)))
+    check("… and equals our lines in 2 × 3 heads, a blind query among them, gradients and all",
+          gap < 1e-12, f"{gap:.0e}")
+    figure = Picture("attention_cost.png", draw_cost(lengths, work, memory, fused),
+                     "Work and memory of our lines grow with the square of the length; the kernel keeps O(n)")
+    rows = [(n, f"{w / 1e6:.0f}", *(f"{b / 2**20:.2f}" for b in kept),
+             *(f"{1e3 * seconds_of(attend, *qkv):.1f}" for attend in both))
+            for n, w, kept, qkv in zip(lengths, work, zip(memory, fused), inputs)]
+    header = "n", "million products", "MiB kept", "fused", "milliseconds", "fused"
+    return table(*header, rows=rows), figure
+
+
+def step_broken_on_purpose():
+    """Broken on purpose
+
+    Mistakes that run without an error and return the right shapes. The first table shows what each does to
+    the weights of three tokens under a causal mask in which token 1 may see nothing, the second the check
+    of step 9 that it fails: what to test first in your own code.
+    """
+    query, key = random_tensors((3, 16), (3, 16), seed=3)
+    mask = causal_mask(3).index_fill(0, torch.tensor(1), False)
+    mistakes = {name: mistake.implementation for name, mistake in weights_checks.mistakes(OURS).items()}
+    rows = [(name, *map(numbers, weights(query, key, mask)))
+            for name, weights in {"right": attention_weights, **mistakes}.items()]
+    weights = table("mistake", "token 0", "token 1 (blind)", "token 2", rows=rows)
+    return weights, check_mistakes(OURS, weights_checks)
+
+
+def step_blind_row():
+    """Appendix: nothing to look at
+
+    (The three appendices may be skipped.) An empty source, or padding in front of a sentence under a causal
+    mask: a row of the mask without any True. Adding −10⁹ to the scores leaves weight on forbidden keys (in
+    float32 the same on all, for −10⁹ + 0.3 is rounded to −10⁹), −∞ gives 0/0. In this course such a query,
+    a blind one, gets 0, and finite gradients. What others do, on this machine, with this PyTorch:
+    """
+    x = torch.randn(1, 4, 8)
+    nobody = torch.zeros(4, 4, dtype=torch.bool)
+    scores = x @ x.transpose(1, 2)
+    theirs = nn.MultiheadAttention(8, 1, batch_first=True)
+    weights = attention_weights(x, x, nobody)
+    asked, not_asked = (theirs(x, x, x, attn_mask=~nobody, need_weights=yes)[0] for yes in (True, False))
+    ours, fused = (attend(x, x, x, nobody) for attend in (scaled_dot_product_attention, fused_attention))
+    rows = [
+        ("softmax(scores − 10⁹): weights", softmax(scores - 1e9)[0, 0]),
+        ("torch.softmax(scores − ∞): weights", torch.softmax(scores - math.inf, -1)[0, 0]),
+        ("nn.MultiheadAttention: output", asked[0, 0, :4]),
+        ("… with need_weights=False: output", not_asked[0, 0, :4]),
+        ("F.scaled_dot_product_attention: output", fused[0, 0, :4]),
+        ("ours: weights", weights[0, 0]),
+        ("ours: output", ours[0, 0, :4]),
+    ]
+    check("ours: weights and output are exactly 0", not ours.any() and not weights.any())
+    return table("", "first row", rows=[(name, numbers(row)) for name, row in rows])
 
 
 def attention_backward(query, key, value, grad_output):
@@ -569,16 +787,17 @@ def attention_backward(query, key, value, grad_output):
 
 @shows(attention_backward)
 def step_backward_by_hand():
-    """Backward by hand
+    """Appendix: backward by hand
 
-    With A for the weights, O = A·V for the output and d in front of what is a gradient:
+    With Z for the scores, A for the weights, O = A·V for the output and d in front of what is a gradient:
 
         dV = Aᵀ·dO          dA = dO·Vᵀ
-        dS = A ∘ (dA − sum of A ∘ dA along the row)
-        dQ = dS·K / √d_k    dK = dSᵀ·Q / √d_k
+        dZ = A ∘ (dA − sum of A ∘ dA along the row)
+        dQ = dZ·K / √d_k    dK = dZᵀ·Q / √d_k
 
-    ∘ multiplies number by number. The second line is the softmax: each weight a_i depends on all scores
-    of its row, ∂a_i/∂s_j = a_i·([i = j] − a_j), where [i = j] is 1 if i is j, else 0. Autograd does this:
+    ∘ multiplies number by number. The second line is the softmax: each weight a_i depends on all scores of
+    its row, ∂a_i/∂z_j = a_i·([i = j] − a_j), where [i = j] is 1 if i is j, else 0. (All these derivatives
+    together are called its Jacobian.) Written by hand, and checked against PyTorch's automatic gradients:
     """
     inputs = random_tensors((2, 4, 8), (2, 5, 8), (2, 5, 3))
     leaves = [tensor.requires_grad_() for tensor in inputs]
@@ -591,60 +810,14 @@ def step_backward_by_hand():
         check(f"d{name} by hand equals autograd's", gap < 1e-12, f"{gap:.0e}")
 
 
-def with_gradients(attention) -> list[Tensor]:
-    """The output (B, H, T, K) for random inputs, and the gradients of query, key and value."""
-    leaves = [tensor.requires_grad_() for tensor in random_tensors((2, 3, 4, 8), (2, 3, 5, 8), (2, 3, 5, 8))]
-    mask = torch.ones(4, 5, dtype=torch.bool).tril().index_fill(0, torch.tensor(1), False)
-    output = attention(*leaves, mask)
-    return [output, *torch.autograd.grad(output.sin().sum(), leaves)]
+def step_all_checks():
+    """Appendix: what the checks hold
 
-
-@shows(fused_attention)
-def step_what_it_costs():
-    """What it costs
-
-    n tokens have n² pairs. The work grows with the square of the length, and so does the memory of our
-    lines, which keep all weights for the backward pass. It is the price for reaching everything in one
-    step, and why long texts are hard. PyTorch's fused kernel does the same work, but computes the weights
-    block by block and again in backward (Dao et al. 2022): it keeps only O(n). From lesson 2 on it is what
-    runs; here it passes the checks of step 4. One head of width 64:
+    Every statement about the parts of this lesson, in the words in which --grade reports it. `--checks`
+    shows each with its figure.
     """
-    lengths = [128, 256, 512, 1024, 2048]
-    inputs = [torch.randn(3, 1, 1, n, 64, requires_grad=True).unbind() for n in lengths]
-    memory = [bytes_kept(scaled_dot_product_attention, *qkv) for qkv in inputs]
-    fused = [bytes_kept(fused_attention, *qkv) for qkv in inputs]
-    times = [seconds_of(scaled_dot_product_attention, *qkv) for qkv in inputs]
-    power = fitted_exponent(lengths, memory)
-    check("the memory grows like n²", abs(power - 2) < 0.1, f"n^{power:.2f}")
-    fused_power = fitted_exponent(lengths, fused)
-    check("… of the fused kernel like n", abs(fused_power - 1) < 0.1, f"n^{fused_power:.2f}")
-    check_part(fused_attention, attention_checks, OURS)
-    gap = max(largest_difference(ours, theirs) for ours, theirs in zip(*map(with_gradients, (
-        scaled_dot_product_attention, fused_attention))))
-    check("… and equals our lines in 2 × 3 heads, a blind query among them, gradients and all",
-          gap < 1e-12, f"{gap:.0e}")
-    figure = Picture("attention_cost.png", draw_cost(lengths, times, memory),
-                     "The time and the memory of our lines grow with the square of the length")
-    rows = [(n, f"{1e3 * t:.2f}", f"{m / 2**20:.2f}", f"{f / 2**20:.2f}")
-            for n, t, m, f in zip(lengths, times, memory, fused)]
-    fit = f"time fitted over the last three: n^{fitted_exponent(lengths[2:], times[2:]):.2f}"
-    return table("n", "milliseconds", "MiB kept for backward", "fused", rows=rows), fit, figure
-
-
-def step_broken_on_purpose():
-    """Broken on purpose
-
-    Six mistakes that run without an error and return the right shapes. The first table shows what each does
-    to the weights of three tokens under a causal mask in which token 1 may see nothing, the second the check
-    of step 4 that it fails: what to test first in your own code.
-    """
-    query, key = random_tensors((3, 16), (3, 16), seed=3)
-    mask = causal_mask(3).index_fill(0, torch.tensor(1), False)
-    mistakes = {name: mistake.implementation for name, mistake in weights_checks.mistakes(OURS).items()}
-    rows = [(name, *map(numbers, weights(query, key, mask)))
-            for name, weights in {"right": attention_weights, **mistakes}.items()]
-    weights = table("mistake", "token 0", "token 1 (blind)", "token 2", rows=rows)
-    return weights, check_mistakes(OURS, weights_checks)
+    return table("part", "what has to hold", rows=[
+        (name, check.statement) for name, part in GRADED.items() for check in part(None, OURS)])
 
 
 def step_what_next():
@@ -655,8 +828,9 @@ def step_what_next():
 
     Change: (1) in step_by_hand, V to (1, 1), (2, 2), (3, 3): every answer lies between 1 and 3, for a
     weighted mean cannot leave the range of its values. (2) In causal_mask, tril() to tril(-1): the first
-    token becomes blind, and checks of step 8 fail. (3) In step_soft_dictionary, the second key to a
-    copy of the first: no sharpness tells the two apart, the answer is 150, and the check fails.
+    token becomes blind, and a check of step 6 fails. Those of step 7 hold: a blind token isn't one that
+    sees too much. (3) The second row of KEYS to that of the first: no sharpness tells the two apart, the
+    answer is 150, and the check of step 1 fails.
 
     Write it yourself: python 01_attention_mechanism.py --template my_attention.py, fill in the file, then
     the same with --grade. Next: python 02_multi_head_attention.py.
@@ -665,20 +839,23 @@ def step_what_next():
 
 def main():
     steps = [
-        step_why_attention,
-        step_by_hand,
         step_soft_dictionary,
+        step_by_hand,
+        step_it_is_the_cat,
         step_in_pytorch,
-        step_why_the_root,
-        step_stable_softmax,
         step_who_asks_whom,
         step_masks,
         step_masks_hide,
-        step_blind_row,
+        step_stable_softmax,
+        step_finished,
+        step_why_the_root,
+        step_why_attention,
         step_other_scores,
-        step_backward_by_hand,
         step_what_it_costs,
         step_broken_on_purpose,
+        step_blind_row,
+        step_backward_by_hand,
+        step_all_checks,
         step_what_next,
     ]
     narrate(lesson_parser(__doc__, GRADED).parse_args(), __doc__, steps)

@@ -1,10 +1,12 @@
-"""What a call does: its seconds, its bytes, the shapes on its way."""
+"""What a call does: its multiplications, seconds and bytes, the shapes on its way."""
 
+import statistics
 import time
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 
 def bytes_kept(function: Callable, *inputs: Tensor) -> int:
@@ -23,14 +25,21 @@ def bytes_kept(function: Callable, *inputs: Tensor) -> int:
     return sum(size for pointer, size in kept.items() if pointer not in inputs_kept)
 
 
+def multiplications_of(function: Callable, *inputs: Tensor) -> int:
+    """How many pairs of numbers the matrix products in `function` multiply."""
+    with FlopCounterMode(display=False) as counter:
+        function(*inputs)
+    return counter.get_total_flops() // 2  # a product and a sum count as two
+
+
 def seconds_of(function: Callable, *inputs: Tensor, repeats: int = 3) -> float:
-    """The fastest of a few runs, after one to warm up."""
+    """The median of a few runs, after one to warm up."""
     times = []
     for _ in range(repeats + 1):
         started = time.perf_counter()
         function(*inputs)
         times.append(time.perf_counter() - started)
-    return min(times[1:])
+    return statistics.median(times[1:])
 
 
 def shapes_through(module: nn.Module, *inputs: Tensor) -> list[tuple[str, str, str]]:
