@@ -42,14 +42,46 @@ def draw_split(tokens: Tensor, right: Tensor, wrong: Tensor):
     return figure
 
 
-def draw_heads(trainings: Sequence[tuple[Tensor, Tensor]], words: Sequence[str], relations: Sequence[str]):
-    """A line of heads for each training: weights (H, T, S), and the mass (H, relations) on each relation."""
-    figure, axes = canvas(rows=2, columns=4, width=12, height=6.8)
-    for seed, (line, (weights, mass)) in enumerate(zip(axes, trainings, strict=True)):
+def draw_flow(stages: dict[str, Tensor], weights: Tensor):
+    """One layer with two heads: stages (L, D) from x to the output, and each head's weights (2, L, L)."""
+    figure, axes = canvas(rows=3, columns=4, width=12, height=7)
+    figure.get_layout_engine().set(wspace=0.15, hspace=0.12)  # room for the arrows
+    for panel in axes.flat:
+        panel.set_visible(False)
+    places = {"x": (1, 0), "queries": (0, 1), "keys": (1, 1), "values": (2, 1), "heads, joined": (2, 2),
+              "output": (2, 3)}
+    for name, place in places.items():
+        panel, numbers = axes[place], stages[name]
+        panel.set_visible(True)
+        largest = numbers.abs().max()
+        panel.imshow(numbers, cmap="RdBu_r", vmin=-largest, vmax=largest, aspect="auto")
+        panel.set(title=name, xticks=[], yticks=[])
+        panel.grid(False)
+        if name not in ("x", "output"):
+            panel.axvline(numbers.shape[1] / 2 - 0.5, color="black", linewidth=2)
+            panel.set_xticks([1.5, 5.5], ["head 0", "head 1"])
+    for head, place in enumerate([(0, 2), (1, 2)]):
+        axes[place].set_visible(True)
+        tokens = range(len(weights[head]))
+        heatmap(axes[place], weights[head], tokens, tokens, f"weights of head {head}", numbers=True)
+    arrows = [((1, 0), (0, 1)), ((1, 0), (1, 1)), ((1, 0), (2, 1)), ((0, 1), (0, 2)), ((1, 1), (0, 2)),
+              ((0, 1), (1, 2)), ((1, 1), (1, 2)), ((2, 1), (2, 2)), ((2, 2), (2, 3))]
+    grey = {"arrowstyle": "->", "color": "gray"}
+    for start, end in arrows:
+        left = -0.22 if end in ((0, 2), (1, 2)) else -0.04  # of the tick labels
+        axes[end].annotate("", (left, 0.5), (1.02, 0.5), axes[end].transAxes, axes[start].transAxes, grey)
+    axes[2, 2].annotate("", (0.5, 1.2), (0.5, -0.2), axes[2, 2].transAxes, axes[1, 2].transAxes, grey)
+    return figure
+
+
+def draw_heads(trainings: Sequence[tuple[int, Tensor, Tensor]], relations: Sequence[str]):
+    """A line of heads a training: its seed, weights (H, T, S), and how much lies on each relation (H, 4)."""
+    figure, axes = canvas(rows=2, columns=4, width=12, height=7.2)
+    for line, (seed, weights, mass) in zip(axes, trainings, strict=True):
         for head, panel in enumerate(line):
             share, relation = mass[head].max(0)
             title = f"seed {seed}, head {head}: {share:.0%} {relations[relation]}"
-            heatmap(panel, weights[head], words, words, title)
-            panel.set_xlabel("key")
-        line[0].set_ylabel("query")
+            heatmap(panel, weights[head], range(6), range(6), title)
+            panel.set_xlabel("word looked at" if line is axes[-1] else "")
+        line[0].set_ylabel("word that looks")
     return figure
