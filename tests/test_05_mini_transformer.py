@@ -6,7 +6,9 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -454,6 +456,19 @@ def wait_for(process, folder, pattern):
         assert time.monotonic() < deadline
         assert process.poll() is None
         time.sleep(0.0001)
+
+
+def test_ctrl_c_before_the_first_step_is_one_line_and_can_be_resumed(tmp_path, monkeypatch):
+    options = SimpleNamespace(device="cpu", outputs=tmp_path, resume=False)
+    monkeypatch.setattr("course.engine.interruptible", lambda: nullcontext(lambda: True))
+    ended = m.step_training(m.DigitExperiment(SMALL, SHORT, options))
+    assert (ended.code, ended.message.partition(";")[0]) == (130, "interrupted after step 0 of 30")
+    assert [path.suffix for path in tmp_path.iterdir()] == [".unfinished"]
+    monkeypatch.undo()
+    options.resume = True
+    resumed = m.DigitExperiment(SMALL, SHORT, options)
+    m.step_training(resumed)
+    assert torch.equal(weights(resumed.run), weights(trained(run_of())))
 
 
 @pytest.mark.parametrize(("signals", "saving"), [

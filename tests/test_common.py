@@ -167,11 +167,20 @@ def step_that_shows():
 
 
 def test_a_step_leaves_a_record_and_starts_from_its_seed():
-    first, same, other = (common.run_step(step_that_shows, seed=seed, number=4) for seed in (1, 1, 2))
+    begun = common.begin_step(step_that_shows, 4)
+    first, same, other = (common.run_step(step_that_shows, seed=seed, begun=begun) for seed in (1, 1, 2))
     assert first[:5] == (4, "that-shows", "A title", "Its prose.\n\nMore.",
                          "def computes(x):\n    return x + 1  # shown")
     assert first.tested == [("", [("something", Finding(True, "3"))])]
     assert first.shown == same.shown != other.shown
+
+
+def test_a_walkthrough_reads_the_source_of_a_step_once(monkeypatch, tmp_path):
+    read = []
+    monkeypatch.setattr(common, "code_of", lambda part: read.append(part) or "")
+    options = common.lesson_parser("A try.").parse_args(["--outputs", str(tmp_path)])
+    common.walk(options, Narrator(tmp_path), "", {1: step_that_shows}, ())
+    assert read == [computes]
 
 
 def test_a_step_that_names_no_function_shows_no_code():
