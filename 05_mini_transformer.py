@@ -869,18 +869,18 @@ def step_attention_patterns(experiment: DigitExperiment):
     batch = make_batch(task, draw_sequences(50, "test", (3,), (10, 10))).to(run.device)
     with torch.no_grad(), record_attention(run.model) as weights:
         run.model(batch.src, batch.tgt_in)
-    picture = Picture(experiment.file("transformer_attention_patterns"),
-                      draw_patterns(weights, text_of(batch.src[0]).split(), text_of(batch.tgt_in[0]).split()),
-                      "Which token looks where: rows ask, columns answer")
+    figure = draw_patterns(weights, text_of(batch.src[0]).split(), text_of(batch.tgt_in[0]).split())
+    file = experiment.file("transformer_attention_patterns")
     if task not in PARTNER:
-        return picture
-    rows, best = [], 0.0
-    for layer in range(experiment.config.n_layers):
-        mass = mass_on_partner(weights[f"decoder.blocks.{layer}.cross_attention"], task)
-        best = max(best, mass.max().item())
-        rows.append((f"cross-attention, block {layer}", *mass.tolist()))
+        return Picture(file, figure, "Which token looks where: rows ask, columns answer")
+    masses = [mass_on_partner(weights[f"decoder.blocks.{block}.cross_attention"], task)
+              for block in range(experiment.config.n_layers)]
+    best = max(mass.max().item() for mass in masses)
     if experiment.name == task:
         check("one head puts most of its weight on the digit to write", best > 0.5, f"{best:.2f}")
+    rows = [(f"cross-attention, block {block}", *mass.tolist()) for block, mass in enumerate(masses)]
+    picture = Picture(file, figure, f"The surest head of the cross-attention puts {100 * best:.0f} % of its "
+                                    "weight on the digit to write (rows ask, columns answer)")
     return table("", *(f"head {head}" for head in range(experiment.config.n_heads)), rows=rows), picture
 
 

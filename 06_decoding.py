@@ -542,7 +542,7 @@ def step_cache(experiment: DecodingExperiment):
     measured = sum(cache.bytes() for cache in [*decoding.self_caches, *decoding.cross_caches])
     tokens = batch.src.shape[1] + answers.shape[1]
     formula = 2 * config.n_layers * len(batch.src) * tokens * config.d_model * 4
-    check("memory = 2 · layers · B · (S + T) · D · 4 bytes", measured == formula, f"{measured:,} bytes")
+    check("memory = 2 · blocks · B · (S + T) · D · 4 bytes", measured == formula, f"{measured:,} bytes")
     lengths = [16, 32, 64, 128, 192]
     times = {kind.__name__: seconds_until(kind, lengths) for kind in (CachedDecoding, UncachedDecoding)}
     n = lengths[0]
@@ -648,8 +648,8 @@ def step_beam_search(experiment: DecodingExperiment):
     Keep the `width` likeliest beginnings. All their continuations compete; those that end are put aside,
     the best others go on. Sums of log-probabilities get smaller with every token, so short answers have an
     advantage; dividing by length^α takes it away (α = 0: no correction). On all answers of a small random
-    model, counted out one by one, it has to find the best if it is wide enough. (The tree leaves out pruned
-    beginnings below 0.05.)
+    model, counted out one by one, it has to find the best if it is wide enough. (The figure shows the
+    2 · width likeliest continuations of each step, the table leaves out pruned ones of 0.05 or less.)
     """
     check_part(beam_search, beam_search_checks, OURS)
     trace: list[tuple[Hypothesis, str]] = []
@@ -828,7 +828,7 @@ def step_broken_on_purpose(experiment: DecodingExperiment):
 def step_your_input(experiment: DecodingExperiment):
     """Your own sequence
 
-    Every strategy's answer, and where the cross-attention of the last layer looked while it was written.
+    Every strategy's answer, and where the cross-attention of the last block looked while it was written.
     """
     digits = experiment.options.input
     model, batch = experiment.model, make_batch(experiment.options.task, [digits]).to(experiment.device)
@@ -857,8 +857,8 @@ def step_what_next(experiment: DecodingExperiment):
     Read: KeyValueCache and CachedDecoding, then generate and beam_search. Follow one token through them.
 
     Change: (1) TRUTH: “a cat” 0.13 and “no one” 0.29: another sentence is found. (2) In step_wider_beams
-    200 steps to 700: a model that is sure isn't led astray (✗). (3) --input
-    with a sequence of your own; --task copy, sort or sum.
+    200 steps to 700: a model that is sure isn't led astray (✗). (3) --input with a sequence of your own;
+    --task copy, sort or sum.
 
     Write it yourself: --template my_decoding.py, then --grade my_decoding.py. This was the last lesson.
     You have built every part of a Transformer, trained it, and made it answer. From here: nanoGPT for a
