@@ -259,7 +259,7 @@ def titled(finding: str, figure: Any) -> str:
         return textwrap.wrap(finding, width, break_on_hyphens=False)
 
     widest = int(11 * figure.get_figwidth())
-    longest_word = max(map(len, finding.split()), default=0)
+    longest_word = max(map(len, finding.split()), default=1)
     return "\n".join(next((lines(width) for width in range(longest_word, widest)
                            if len(lines(width)) == len(lines(widest))), lines(widest)))
 

@@ -31,6 +31,7 @@ from course.engine import save_run, train
 from course.experiment import load_run
 from course.keeping import unfinished
 from course.parts import build
+from figures.training import draw_patterns
 
 m = lesson("05_mini_transformer")
 CPU = torch.device("cpu")
@@ -380,6 +381,19 @@ def test_free_running_is_repeated_argmax_and_stops_at_eos():
             tokens.append(int(logits[0, -1].argmax()))
         assert answer[: len(tokens) - 1] == tokens[1:]
         assert not any(answer[len(tokens) - 1 :])
+
+
+def test_patterns_have_a_column_for_each_attention_and_its_own_tokens():
+    names = [f"{stack}.blocks.{block}.{kind}_attention" for stack, kinds in (
+        ("encoder", ["self"]), ("decoder", ["self", "cross"])) for block in (0, 1) for kind in kinds]
+    figure = draw_patterns({name: torch.zeros(1, 1, 2, 2) for name in names}, "ab", "xy")
+    labels = [[[label.get_text() for label in ticks] for ticks in (axes.get_yticklabels(),
+                                                                   axes.get_xticklabels())]
+              for axes in figure.axes]
+    source, target = ["a", "b"], ["x", "y"]
+    assert [axes.get_title() for axes in figure.axes] == [
+        f"{title}, block {block}" for title in ("encoder", "decoder", "cross") for block in (0, 1)]
+    assert labels[::2] == labels[1::2] == [[source, source], [target, target], [target, source]]
 
 
 # the script
