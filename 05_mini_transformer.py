@@ -22,7 +22,6 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import zip_longest
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -55,7 +54,7 @@ from course.checking import gradients, largest_difference
 from course.comparing import changed, compare, scores_of, summaries
 from course.digits import DIGITS, draw_sequences, split_of
 from course.engine import Job, Run, Settings, finish, train
-from course.experiment import Experiment, checkpoint_path, load_run, trained_to_the_end
+from course.experiment import Experiment
 from course.options import add_options, changed_options, check_limits, chosen, comparison, count, option
 from course.parts import build
 from course.processes import PROCESSES, all_processes, own_device
@@ -89,6 +88,7 @@ __all__ = [
     "TASKS",
     "Adam",
     "Batch",
+    "DigitExperiment",
     "TrainingConfig",
     "Transformer",
     "TransformerConfig",
@@ -99,7 +99,6 @@ __all__ = [
     "free_running",
     "fused_sequence_loss",
     "learning_rate",
-    "load_or_train",
     "make_batch",
     "make_job",
     "make_run",
@@ -491,11 +490,15 @@ def make_job(model: nn.Module, training: TrainingConfig, device: torch.device, h
     )
 
 
-def make_run(config: TransformerConfig, training: TrainingConfig, device: torch.device) -> Run:
-    """A fresh run; --by-hand puts the hand-made parts into its model."""
+def make_run(config: TransformerConfig, training: TrainingConfig, device: torch.device,
+             transformer: Callable | None = None, held_out: Batch | None = None) -> Run:
+    """A fresh run; --by-hand puts the hand-made parts into its model.
+
+    `transformer` is another class of model; `held_out` is what it validates on, else 100 sequences.
+    """
     torch.manual_seed(training.seed)
-    model = build(lambda: Transformer(config), BY_HAND if training.by_hand else {})
-    held_out = draw_batch(training.task, 100, "validation", (training.seed,))
+    model = build(lambda: (transformer or Transformer)(config), BY_HAND if training.by_hand else {})
+    held_out = held_out or draw_batch(training.task, 100, "validation", (training.seed,))
     about = {"name": training.task, "config": asdict(config), "training": asdict(training)}
     return Run(model, make_job(model, training, device, held_out), training, device, about)
 
@@ -510,15 +513,6 @@ def run_name(config: TransformerConfig, training: TrainingConfig) -> str:
     default = replace(TransformerConfig(), d_ff=4 * config.d_model)  # that follows d_model
     sizes = changed_options(config, default)
     return "-".join([training.task, *sizes, *changed_options(training, TrainingConfig(task=training.task))])
-
-
-def load_or_train(task: str, outputs: Path, device: torch.device) -> Run:
-    """The finished default run on `task`: from its checkpoint in `outputs`, else trained now."""
-    config, training = TransformerConfig(), TrainingConfig(task=task)
-    path = checkpoint_path(outputs, run_name(config, training))
-    if path.exists():
-        return load_run(path, partial(remake, device=device))
-    return trained_to_the_end(make_run(config, training, device), path, note_gradients)
 
 
 GRADED = {  # the parts that --grade looks for, and what has to hold of each
@@ -726,17 +720,6 @@ def step_overfit(experiment: DigitExperiment):
 CPU = torch.device("cpu")
 
 
-def twice(training: TrainingConfig) -> tuple[Any, Any]:
-    """(losses, weights) of the first steps: by the plain loop, and by the engine."""
-    torch.manual_seed(training.seed)
-    plain = Transformer(TransformerConfig())
-    losses = train_plainly(plain, training, STEPS_SHOWN)
-    run = make_run(TransformerConfig(), training, CPU)
-    while len(run.history) < STEPS_SHOWN:
-        run.update()
-    return (losses, plain.state_dict()), (run.noted("loss"), run.model.state_dict())
-
-
 STEPS_SHOWN = 20
 
 
@@ -751,19 +734,15 @@ def step_the_loop(experiment: DigitExperiment):
     warm-up of 5 and clipped at 0.1, so that rate and clipping have work to do, done both ways:
     """
     training = TrainingConfig(task=experiment.training.task, steps=STEPS_SHOWN, warmup=5, clip=0.1)
-    (losses, weights), (engine_losses, engine_weights) = twice(training)
+    torch.manual_seed(training.seed)
+    plain = Transformer(TransformerConfig())
+    losses = train_plainly(plain, training, STEPS_SHOWN)
+    run = finish(make_run(TransformerConfig(), training, CPU))
     check(f"the engine's {STEPS_SHOWN} losses are those of the loop, bit for bit",
-          losses == engine_losses)
+          losses == run.noted("loss"))
+    weights = run.model.state_dict()
     check("… and so is every weight after them",
-          all(torch.equal(weights[name], engine_weights[name]) for name in weights))
-
-
-def first_steps(training: TrainingConfig) -> tuple[list[float], float]:
-    """The losses of the first steps, and the seconds of a typical one."""
-    run = make_run(TransformerConfig(), training, CPU)
-    while len(run.history) < STEPS_SHOWN:
-        run.update()
-    return run.noted("loss"), statistics.median(run.noted("seconds")[5:])
+          all(torch.equal(weight, weights[name]) for name, weight in plain.state_dict().items()))
 
 
 KERNELS = (
@@ -779,12 +758,13 @@ def step_by_hand_or_kernel(experiment: DigitExperiment):
     one kernel, gradients included. The training takes the kernels; --by-hand takes ours. The first losses
     are the same to rounding; in hundreds of steps rounding drifts them apart. What the difference costs:
     """
-    training = TrainingConfig(task=experiment.training.task)
-    kernel, by_hand = first_steps(training), first_steps(replace(training, by_hand=True))
-    gap = max(abs(a - b) for a, b in zip(kernel[0], by_hand[0], strict=True))
+    training = TrainingConfig(task=experiment.training.task, steps=STEPS_SHOWN)
+    runs = {name: finish(make_run(TransformerConfig(), replace(training, by_hand=by_hand), CPU))
+            for name, by_hand in (("kernels", False), ("by hand", True))}
+    gap = max(abs(a - b) for a, b in zip(*(run.noted("loss") for run in runs.values()), strict=True))
     check(f"the first {STEPS_SHOWN} losses are the same to rounding", gap < 2e-6, f"{gap:.0e} apart")
-    rows = [("kernels", kernel[0][-1], f"{1e3 * kernel[1]:.1f}"),
-            ("by hand", by_hand[0][-1], f"{1e3 * by_hand[1]:.1f}")]
+    rows = [(name, run.noted("loss")[-1], f"{1e3 * statistics.median(run.noted('seconds')[5:]):.1f}")
+            for name, run in runs.items()]
     return (table("by hand", "in lesson", "PyTorch's kernel", rows=KERNELS),
             table("", f"loss of step {STEPS_SHOWN}", "milliseconds a step", rows=rows))
 
@@ -797,6 +777,8 @@ def step_training(experiment: DigitExperiment):
     """
     ended = experiment.train()
     run = experiment.run
+    if not run.history:
+        return ended  # before the first step: nothing to draw
     first, last = run.noted("loss")[0], run.noted("loss")[-1]
     name = {"sum": "add"}.get(experiment.training.task, experiment.training.task)
     tokens, answers = (next((step for step, share in enumerate(run.noted(measure)) if share > 0.9), math.inf)
@@ -887,18 +869,18 @@ def step_attention_patterns(experiment: DigitExperiment):
     batch = make_batch(task, draw_sequences(50, "test", (3,), (10, 10))).to(run.device)
     with torch.no_grad(), record_attention(run.model) as weights:
         run.model(batch.src, batch.tgt_in)
-    picture = Picture(experiment.file("transformer_attention_patterns"),
-                      draw_patterns(weights, text_of(batch.src[0]).split(), text_of(batch.tgt_in[0]).split()),
-                      "Which token looks where: rows ask, columns answer")
+    figure = draw_patterns(weights, text_of(batch.src[0]).split(), text_of(batch.tgt_in[0]).split())
+    file = experiment.file("transformer_attention_patterns")
     if task not in PARTNER:
-        return picture
-    rows, best = [], 0.0
-    for layer in range(experiment.config.n_layers):
-        mass = mass_on_partner(weights[f"decoder.blocks.{layer}.cross_attention"], task)
-        best = max(best, mass.max().item())
-        rows.append((f"cross-attention, block {layer}", *mass.tolist()))
+        return Picture(file, figure, "Which token looks where: rows ask, columns answer")
+    masses = [mass_on_partner(weights[f"decoder.blocks.{block}.cross_attention"], task)
+              for block in range(experiment.config.n_layers)]
+    best = max(mass.max().item() for mass in masses)
     if experiment.name == task:
         check("one head puts most of its weight on the digit to write", best > 0.5, f"{best:.2f}")
+    rows = [(f"cross-attention, block {block}", *mass.tolist()) for block, mass in enumerate(masses)]
+    picture = Picture(file, figure, f"The surest head of the cross-attention puts {100 * best:.0f} % of its "
+                                    "weight on the digit to write (rows ask, columns answer)")
     return table("", *(f"head {head}" for head in range(experiment.config.n_heads)), rows=rows), picture
 
 
@@ -1054,12 +1036,12 @@ def main():
     options = parser.parse_args()
     try:
         config, training = chosen(TransformerConfig, options), chosen(TrainingConfig, options)
-        Transformer(config)  # refuses sizes that don't fit together
         experiment = DigitExperiment(config, training, options)
-        for value in options.compare[1] if options.compare else ():
-            Transformer(changed((config, training), options.compare[0], value)[0])
-        compared = options.compare or ("", [])
-        if max([config.d_model, *(compared[1] if compared[0] == "d_model" else ())]) >= 256:
+        name, values = options.compare or ("", [])
+        configs = [config, *(changed((config, training), name, value)[0] for value in values)]
+        for sizes in configs:
+            Transformer(sizes)  # refuses those that don't fit together
+        if max(sizes.d_model for sizes in configs) >= 256:
             options.threads = options.threads or torch.get_num_threads()
     except (ValueError, RuntimeError) as error:  # RuntimeError: more memory than there is
         parser.error(str(error).partition("\n")[0])

@@ -42,9 +42,7 @@ from common import (
     shows,
     table,
 )
-from course.console import stop
-from course.engine import Run, finish
-from course.processes import pick_device
+from course.engine import finish
 from figures.decoding import (
     draw_cache,
     draw_cross_attention,
@@ -60,12 +58,12 @@ EOS = lesson("03_positional_encoding").EOS
 PAD = lesson("03_positional_encoding").PAD
 Tokenizer = lesson("03_positional_encoding").Tokenizer
 TASKS = lesson("05_mini_transformer").TASKS
+DigitExperiment = lesson("05_mini_transformer").DigitExperiment
 TrainingConfig = lesson("05_mini_transformer").TrainingConfig
 Transformer = lesson("05_mini_transformer").Transformer
 TransformerConfig = lesson("05_mini_transformer").TransformerConfig
 draw_sequences = lesson("05_mini_transformer").draw_sequences
 exactly_right = lesson("05_mini_transformer").exactly_right
-load_or_train = lesson("05_mini_transformer").load_or_train
 make_batch = lesson("05_mini_transformer").make_batch
 make_run = lesson("05_mini_transformer").make_run
 pad = lesson("05_mini_transformer").pad
@@ -487,20 +485,11 @@ OURS = sys.modules[__name__]  # of whose parts the checks make the classic mista
 # ------------------------------------------------------------------ the steps
 
 
-class Experiment:
-    """What the command line asked for, and the models that the steps work on."""
+class DecodingExperiment(DigitExperiment):
+    """Lesson 5's default run on the task that the command line asked for, trained now if it must be."""
 
     def __init__(self, options: argparse.Namespace):
-        self.options = options
-        self.device = pick_device(options.device)
-
-    @cached_property
-    def run(self) -> Run:
-        """Lesson 5's run on the task: its checkpoint, or trained now if there is none."""
-        try:
-            return load_or_train(self.options.task, self.options.outputs, self.device)
-        except ValueError as error:
-            stop(f"{error}; delete it, or train again with lesson 5")
+        super().__init__(TransformerConfig(), TrainingConfig(task=options.task), options)
 
     @property
     def model(self) -> Transformer:
@@ -510,10 +499,6 @@ class Experiment:
     def speaker(self) -> Transformer:
         """The small model of step 3."""
         return train_speaker()
-
-    def file(self, stem: str) -> str:
-        """The file name; of any task but the default one it names the task."""
-        return f"{stem}.png" if self.options.task == "reverse" else f"{stem}-{self.options.task}.png"
 
     def batch(self, count: int, lengths: tuple[int, int] = (4, 16)):
         sequences = draw_sequences(count, "test", (6, *lengths), lengths)
@@ -528,7 +513,7 @@ def text_of(ids: Any) -> str:
 
 
 @shows(generate, greedy_decode)
-def step_greedy(experiment: Experiment):
+def step_greedy(experiment: DecodingExperiment):
     """Greedy: the likeliest token, again and again
 
     Encode the source, begin with BOS, take the token with the largest logit, feed it back. Every answer of
@@ -543,7 +528,7 @@ def step_greedy(experiment: Experiment):
 
 
 @shows(KeyValueCache.append, CachedDecoding.step)
-def step_cache(experiment: Experiment):
+def step_cache(experiment: DecodingExperiment):
     """The key/value cache
 
     The new token looks back at all earlier ones, but nothing about those changes: the causal mask never
@@ -557,7 +542,7 @@ def step_cache(experiment: Experiment):
     measured = sum(cache.bytes() for cache in [*decoding.self_caches, *decoding.cross_caches])
     tokens = batch.src.shape[1] + answers.shape[1]
     formula = 2 * config.n_layers * len(batch.src) * tokens * config.d_model * 4
-    check("memory = 2 · layers · B · (S + T) · D · 4 bytes", measured == formula, f"{measured:,} bytes")
+    check("memory = 2 · blocks · B · (S + T) · D · 4 bytes", measured == formula, f"{measured:,} bytes")
     lengths = [16, 32, 64, 128, 192]
     times = {kind.__name__: seconds_until(kind, lengths) for kind in (CachedDecoding, UncachedDecoding)}
     n = lengths[0]
@@ -624,7 +609,7 @@ def speak(model: Transformer, rows: int = 1) -> CachedDecoding:
     return CachedDecoding(model, torch.full((rows, 1), BOS))
 
 
-def step_greedy_can_be_wrong(experiment: Experiment):
+def step_greedy_can_be_wrong(experiment: DecodingExperiment):
     """When greedy is wrong
 
     Nine sentences with known probabilities. Every second time one begins with “the”, but what follows is
@@ -657,14 +642,14 @@ def step_greedy_can_be_wrong(experiment: Experiment):
 
 
 @shows(grow)
-def step_beam_search(experiment: Experiment):
+def step_beam_search(experiment: DecodingExperiment):
     """Beam search
 
     Keep the `width` likeliest beginnings. All their continuations compete; those that end are put aside,
     the best others go on. Sums of log-probabilities get smaller with every token, so short answers have an
     advantage; dividing by length^α takes it away (α = 0: no correction). On all answers of a small random
-    model, counted out one by one, it has to find the best if it is wide enough. (The tree leaves out pruned
-    beginnings below 0.05.)
+    model, counted out one by one, it has to find the best if it is wide enough. (The figure shows the
+    2 · width likeliest continuations of each step, the table leaves out pruned ones of 0.05 or less.)
     """
     check_part(beam_search, beam_search_checks, OURS)
     trace: list[tuple[Hypothesis, str]] = []
@@ -680,7 +665,7 @@ def step_beam_search(experiment: Experiment):
     return table("width 3, α = 0", "P so far", "fate", rows=rows), picture
 
 
-def step_wider_beams(experiment: Experiment):
+def step_wider_beams(experiment: DecodingExperiment):
     """A wider beam: likelier, not always better
 
     A wider beam finds answers that the model believes in more. That helps as far as the model is right.
@@ -717,7 +702,7 @@ def right(answers: Tensor, wanted: Tensor) -> Tensor:
 
 
 @shows(adjust_logits)
-def step_sampling(experiment: Experiment):
+def step_sampling(experiment: DecodingExperiment):
     """Temperature, top-k, top-p
 
     Temperature below 1 sharpens the distribution, above 1 it flattens it. Top-k keeps the k likeliest
@@ -773,7 +758,7 @@ def strategies(generator: torch.Generator) -> dict[str, Callable[[Decoding, int]
     }
 
 
-def step_all_strategies(experiment: Experiment):
+def step_all_strategies(experiment: DecodingExperiment):
     """All of them, side by side
 
     100 test sequences, five answers to each. This task has one right answer and the model is sure of it:
@@ -811,7 +796,7 @@ def step_all_strategies(experiment: Experiment):
 
 
 @shows(KeyValueCache.reorder, CachedDecoding.reorder)
-def step_broken_on_purpose(experiment: Experiment):
+def step_broken_on_purpose(experiment: DecodingExperiment):
     """Broken on purpose
 
     Two mistakes with the cache, both easy to make and silent. If beams change places and the cache doesn't,
@@ -840,10 +825,10 @@ def step_broken_on_purpose(experiment: Experiment):
             table("beam, 17 and 18 digits", "its log P, off by", rows=beams), caught)
 
 
-def step_your_input(experiment: Experiment):
+def step_your_input(experiment: DecodingExperiment):
     """Your own sequence
 
-    Every strategy's answer, and where the cross-attention of the last layer looked while it was written.
+    Every strategy's answer, and where the cross-attention of the last block looked while it was written.
     """
     digits = experiment.options.input
     model, batch = experiment.model, make_batch(experiment.options.task, [digits]).to(experiment.device)
@@ -866,14 +851,14 @@ def step_your_input(experiment: Experiment):
     return table(f"{experiment.options.task}: {wanted}", "answer", "P", rows=rows), picture
 
 
-def step_what_next(experiment: Experiment):
+def step_what_next(experiment: DecodingExperiment):
     """What now?
 
     Read: KeyValueCache and CachedDecoding, then generate and beam_search. Follow one token through them.
 
     Change: (1) TRUTH: “a cat” 0.13 and “no one” 0.29: another sentence is found. (2) In step_wider_beams
-    200 steps to 700: a model that is sure isn't led astray (✗). (3) --input
-    with a sequence of your own; --task copy, sort or sum.
+    200 steps to 700: a model that is sure isn't led astray (✗). (3) --input with a sequence of your own;
+    --task copy, sort or sum.
 
     Write it yourself: --template my_decoding.py, then --grade my_decoding.py. This was the last lesson.
     You have built every part of a Transformer, trained it, and made it answer. From here: nanoGPT for a
@@ -904,7 +889,7 @@ def main():
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default: auto)")
     options = parser.parse_args()
     try:
-        experiment = Experiment(options)
+        experiment = DecodingExperiment(options)
     except ValueError as error:
         parser.error(str(error))
     steps = [

@@ -114,12 +114,12 @@ def begin_step(step: Callable, number: int = 1) -> Record:
     return Record(number, slug(step.__name__), title, text.strip("\n"), code)
 
 
-def run_step(step: Callable, *arguments: Any, seed: int = 0, number: int = 1) -> Record:
-    """The record of a step that ran just now, after seeding PyTorch."""
+def run_step(step: Callable, *arguments: Any, seed: int = 0, begun: Record | None = None) -> Record:
+    """The record of a step that ran just now, after seeding PyTorch; `begun` is what was said before."""
     _tested.clear()
     torch.manual_seed(seed)
     shown = step(*arguments)
-    return begin_step(step, number)._replace(shown=shown, tested=list(_tested))
+    return (begun or begin_step(step))._replace(shown=shown, tested=list(_tested))
 
 
 # ------------------------------------------------------------------ what a step returns
@@ -271,8 +271,9 @@ def walk(options: argparse.Namespace, narrator: Narrator, doc: str, steps: dict[
     for number, step in steps.items():
         if options.pause and step is not next(iter(steps.values())):
             pause(options)
-        narrator.begin(begin_step(step, number))
-        narrator.end(run_step(step, *arguments, seed=options.seed, number=number))
+        begun = begin_step(step, number)
+        narrator.begin(begun)
+        narrator.end(run_step(step, *arguments, seed=options.seed, begun=begun))
     narrator.console.print()
     total, seconds = narrator.held + narrator.failed, time.perf_counter() - started
     if total:

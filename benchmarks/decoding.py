@@ -11,11 +11,9 @@ from collections.abc import Callable
 
 import torch
 
-from benchmarks.pairing import paired
+from benchmarks.pairing import benchmark_parser, measure_all, paired
 from common import lesson, table
-from course.console import make_console
-from course.options import OneLineParser, count
-from course.processes import pick_device
+from course.options import count
 
 five, six = lesson("05_mini_transformer"), lesson("06_decoding")
 EOS = lesson("03_positional_encoding").EOS
@@ -101,19 +99,10 @@ def against_marian(device: torch.device, options: argparse.Namespace):
 
 
 def main() -> None:
-    parser = OneLineParser(description=__doc__.partition("\n")[0], allow_abbrev=False)
+    parser = benchmark_parser(__doc__)
     parser.add_argument("--sizes", type=count, nargs="+", default=(16, 32, 64, 128, 256), metavar="LENGTH",
                         help="only these lengths of the cache's table")
-    parser.add_argument("--quick", action="store_true", help="fewer turns: rough figures, sooner")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default: auto)")
-    options = parser.parse_args()
-    try:
-        device, console = pick_device(options.device), make_console()
-    except ValueError as error:
-        parser.error(str(error))
-    for measure in (cached_or_not, beams_against_greedy, against_marian):
-        console.print(f"\n{measure.__doc__.splitlines()[0]}")
-        console.print(measure(device, options))
+    measure_all(parser, cached_or_not, beams_against_greedy, against_marian)
 
 
 if __name__ == "__main__":

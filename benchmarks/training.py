@@ -16,13 +16,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from benchmarks.pairing import paired
+from benchmarks.pairing import benchmark_parser, measure_all, paired
 from checks.training import Reference
 from common import lesson, table
-from course.console import make_console
 from course.engine import Run, finish
-from course.options import OneLineParser
-from course.processes import pick_device
 
 five = lesson("05_mini_transformer")
 causal_mask = lesson("01_attention_mechanism").causal_mask
@@ -89,14 +86,6 @@ def models() -> dict[str, Callable]:
     return kinds
 
 
-def run_of(kind: Callable, config, training, device: torch.device) -> Run:
-    """A fresh run of a model of this class, in lesson 5's job."""
-    torch.manual_seed(training.seed)
-    model = kind(config)
-    held_out = five.draw_batch(training.task, 500, "validation", (training.seed,))
-    return Run(model, five.make_job(model, training, device, held_out), training, device)
-
-
 def of_length(run: Run, length: int) -> Run:
     """The run with batches of sequences of one length."""
 
@@ -126,7 +115,7 @@ def time_per_step(device: torch.device, options: argparse.Namespace):
         config = five.TransformerConfig(d_model=d_model, n_layers=layers)
         training = five.TrainingConfig(steps=10_000)
         for name, kind in list(models().items())[1:]:
-            runs = [of_length(run_of(model, config, training, device), length)
+            runs = [of_length(five.make_run(config, training, device, model), length)
                     for model in (five.Transformer, kind)]
             found = paired(*map(three_steps, runs), turns=3 if options.quick else 15)
             rows.append((d_model, layers, length, 1e3 * found.first, name, 1e3 * found.second,
@@ -140,7 +129,9 @@ def seconds_to_perfect(device: torch.device, options: argparse.Namespace):
     for name, kind in models().items():
         found = []
         for seed in range(seeds):
-            run = run_of(kind, five.TransformerConfig(), five.TrainingConfig(seed=seed), device)
+            held_out = five.draw_batch("reverse", 500, "validation", (seed,))
+            training = five.TrainingConfig(seed=seed)
+            run = five.make_run(five.TransformerConfig(), training, device, kind, held_out)
             while not run.finished:
                 run.update()
                 if len(run.history) % 25 == 0 or run.finished:
@@ -196,19 +187,10 @@ def sizes(text: str) -> tuple[int, int, int]:
 
 
 def main() -> None:
-    parser = OneLineParser(description=__doc__.partition("\n")[0], allow_abbrev=False)
+    parser = benchmark_parser(__doc__)
     parser.add_argument("--sizes", type=sizes, nargs="+", default=SIZES, metavar="D,LENGTH,LAYERS",
                         help="only these sizes of the time per step")
-    parser.add_argument("--quick", action="store_true", help="fewer turns, one seed: rough figures, sooner")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default: auto)")
-    options = parser.parse_args()
-    try:
-        device, console = pick_device(options.device), make_console()
-    except ValueError as error:
-        parser.error(str(error))
-    for measure in (time_per_step, seconds_to_perfect, by_hand, share_of_the_machine):
-        console.print(f"\n{measure.__doc__.splitlines()[0]}")
-        console.print(measure(device, options))
+    measure_all(parser, time_per_step, seconds_to_perfect, by_hand, share_of_the_machine)
 
 
 if __name__ == "__main__":

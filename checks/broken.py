@@ -6,19 +6,23 @@ from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 from checks.training import transformer_checks
-from course.engine import Job, Run
-from course.parts import build
+from course.comparing import changed
+from course.engine import Run
 
 
-def unshifted(batch):
+def without_shift(batch):
     """The decoder reads the very tokens that it should say."""
     return batch._replace(tgt_in=batch.tgt_out)
 
 
-def padding_counted(job: Job) -> Job:
+def unshifted(run: Run) -> None:
+    """Its batches come without the shift."""
+    run.job = replace(run.job, batch=lambda step, good=run.job.batch: without_shift(good(step)))
+
+
+def padding_counted(run: Run) -> None:
     """PAD counts like any token."""
 
     def loss(forward, part, whole):
@@ -26,17 +30,16 @@ def padding_counted(job: Job) -> Job:
         total = F.cross_entropy(logits.flatten(0, 1), part.tgt_out.flatten(), reduction="sum")
         return total / whole.tgt_out.numel()
 
-    return replace(job, loss=loss)
+    run.job = replace(run.job, loss=loss)
 
 
-def without_scaling(model: nn.Module) -> nn.Module:
+def without_scaling(run: Run) -> None:
     """Scores are not divided by √d_k."""
-    for attention in model.modules():
+    for attention in run.model.modules():
         if hasattr(attention, "scaled_dot_product_attention"):
             attend = attention.scaled_dot_product_attention
             attention.scaled_dot_product_attention = lambda query, *others, attend=attend: attend(
                 query * math.sqrt(query.shape[-1]), *others)
-    return model
 
 
 def broken_runs(ours, config, training, device: torch.device, held_out) -> dict[str, Callable[[int], Run]]:
@@ -46,29 +49,26 @@ def broken_runs(ours, config, training, device: torch.device, held_out) -> dict[
     """
     mistakes = transformer_checks.mistakes(ours)
 
-    def run(batches=lambda batch: batch, jobs=lambda job: job, models=lambda model: model,
-            transformer=ours.Transformer, **changes) -> Callable[[int], Run]:
+    def run(spoil: Callable[[Run], None] | None = None, transformer=None, held_out=held_out, **changes):
         def make(seed: int) -> Run:
-            sizes = {name: value for name, value in changes.items() if hasattr(config, name)}
-            rest = {name: value for name, value in changes.items() if name not in sizes}
-            settings = replace(training, seed=seed, **rest)
-            torch.manual_seed(seed)
-            parts = ours.BY_HAND if training.by_hand else {}
-            model = models(build(lambda: transformer(replace(config, **sizes)), parts))
-            job = ours.make_job(model, settings, device, batches(held_out))
-            job = replace(job, batch=lambda step, good=job.batch: batches(good(step)))
-            return Run(model, jobs(job), settings, device)
+            configs = config, training
+            for name, value in ({"seed": seed} | changes).items():
+                configs = changed(configs, name, value)
+            made = ours.make_run(*configs, device, transformer, held_out)
+            if spoil:
+                spoil(made)
+            return made
 
         return make
 
     return {
         "right": run(),
-        "no shift": run(batches=unshifted),
+        "no shift": run(unshifted, held_out=without_shift(held_out)),
         "no causal mask": run(transformer=mistakes["no causal mask"].implementation),
         "no positions": run(positions="none"),
-        "no scaling": run(models=without_scaling),
+        "no scaling": run(without_scaling),
         "padding mask inverted": run(transformer=mistakes["padding mask inverted"].implementation),
-        "loss on PAD": run(jobs=padding_counted),
+        "loss on PAD": run(padding_counted),
         "post-norm, warm-up 100": run(norm="post", lr=0.01, warmup=100),
         "post-norm, no warm-up": run(norm="post", lr=0.01, warmup=0),
     }

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from course.engine import Run, Scores
+from course.engine import Measures, Run
 
 
 class Compared(NamedTuple):
@@ -31,10 +31,10 @@ def compare(variants: Mapping[Any, Callable[[int], Run]], seeds: Sequence[int],
 
 
 def scores_of(variants: Mapping[str, Callable[[int], Run]], seed: int, train: Callable[[Run], Run]
-              ) -> dict[str, Scores]:
+              ) -> dict[str, Measures]:
     """What each variant reaches, trained with one seed, on what it validates itself with."""
 
-    def measure(run: Run) -> Scores:
+    def measure(run: Run) -> Measures:
         run.validate()
         return run.history[-1]
 

@@ -253,8 +253,15 @@ class Narrator:
 
 
 def titled(finding: str, figure: Any) -> str:
-    """The finding broken into lines that fit the figure's width."""
-    return "\n".join(textwrap.wrap(finding, int(11 * figure.get_figwidth()), break_on_hyphens=False))
+    """The finding broken into as few lines as fit the figure's width, about as long as each other."""
+
+    def lines(width: int) -> list[str]:
+        return textwrap.wrap(finding, width, break_on_hyphens=False)
+
+    widest = int(11 * figure.get_figwidth())
+    longest_word = max(map(len, finding.split()), default=1)
+    return "\n".join(next((lines(width) for width in range(longest_word, widest)
+                           if len(lines(width)) == len(lines(widest))), lines(widest)))
 
 
 def slug(name: str) -> str:

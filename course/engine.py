@@ -33,7 +33,7 @@ from course.processes import (
     said_by_the_first,
 )
 
-Scores = dict[str, float]
+Measures = dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Job:
     loss: Callable[[Callable, Any, Any], Tensor]
     rate: Callable[[int], float]
     optimizer: Callable[[list[nn.Parameter]], Optimizer]
-    validate: Callable[[nn.Module], Scores]
+    validate: Callable[[nn.Module], Measures]
     blocks: Sequence[nn.Module] = ()
 
 
@@ -82,8 +82,8 @@ class Run:
         self.about = about or {}
         self.trained = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = job.optimizer(self.trained)
-        self.history: list[Scores] = []  # one record a step
-        self.scores: Scores = {}  # of the latest validation
+        self.history: list[Measures] = []  # one record a step
+        self.scores: Measures = {}  # of the latest validation
         if settings.compile:
             self.model.compile(dynamic=True)
 
@@ -148,7 +148,7 @@ class Run:
     def validate(self) -> None:
         """Note the scores of the model as it is, without dropout; the first process finds them."""
 
-        def scores() -> Scores:
+        def scores() -> Measures:
             was_training = self.model.training
             self.model.eval()
             try:

@@ -24,7 +24,7 @@ class Experiment:
                  after: Callable[[Run], None] | None = None):
         self.name, self.default, self.make, self.remake = name, default, make, remake
         self.options, self.device, self.after = options, device, after
-        self.checkpoint = checkpoint_path(options.outputs, name)
+        self.checkpoint = options.outputs / f"checkpoint_{name}.pt"
 
     def file(self, stem: str, ending: str = "png") -> str:
         """The file name; of any run but the default one it says what was different."""
@@ -32,17 +32,23 @@ class Experiment:
 
     @cached_property
     def run(self) -> Run:
-        """The finished run: just trained, or else from its checkpoint."""
+        """The finished run: just trained, or from its checkpoint, or else trained now.
+
+        Ctrl-C ends the script then: a half-trained model isn't measured as a finished one.
+        """
         if self.checkpoint.exists():
             return self.load(self.checkpoint)
-        return trained_to_the_end(self.make(), self.checkpoint, self.after)
+        run = train(self.make(), self.checkpoint, self.after)
+        if not run.finished:
+            raise KeyboardInterrupt
+        return run
 
     def load(self, path: Path) -> Run:
         """The run saved there; ends the script in one line if it is none."""
         try:
             return load_run(path, self.remake)
         except ValueError as error:
-            stop(str(error))
+            stop(f"{error}; delete it, or move it away")
 
     def fresh_or_resumed(self) -> Run:
         """A fresh run, or with --resume the one that was interrupted."""
@@ -66,23 +72,12 @@ class Experiment:
             stop(f"{error}; try a smaller --lr or a longer --warmup. "
                  f"The state before is in {short_path(unfinished(self.checkpoint))}")
         self.run = run
-        write_history(run.history, self.options.outputs / self.file("history", "csv"))
+        if run.history:
+            write_history(run.history, self.options.outputs / self.file("history", "csv"))
         if run.finished:
             return None
         return EndHere(f"interrupted after step {len(run.history)} of {run.settings.steps}; "
                        "to go on: the same command with --resume", 130)
-
-
-def trained_to_the_end(run: Run, path: Path, after: Callable[[Run], None] | None = None) -> Run:
-    """The finished run. Ctrl-C ends the script: a half-trained model isn't measured as a finished one."""
-    if not train(run, path, after).finished:
-        raise KeyboardInterrupt
-    return run
-
-
-def checkpoint_path(outputs: Path, name: str) -> Path:
-    """Where the run of this name is kept once it is finished."""
-    return outputs / f"checkpoint_{name}.pt"
 
 
 def load_run(path: Path, remake: Callable[[dict], Run]) -> Run:

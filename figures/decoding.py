@@ -15,7 +15,7 @@ def draw_cache(lengths: Sequence[int], times: dict[str, list[float]]):
     for name, label, marker in (("CachedDecoding", "with the cache", "o"),
                                 ("UncachedDecoding", "without", "s")):
         seconds = times[name]
-        axes[0].loglog(lengths, seconds, marker=marker, label=label)
+        axes[0].semilogx(lengths, seconds, marker=marker, label=label)
         axes[1].semilogx(lengths, [4 * n / t for n, t in zip(lengths, seconds, strict=True)],
                          marker=marker, label=label)
     for panel in axes:
@@ -23,7 +23,7 @@ def draw_cache(lengths: Sequence[int], times: dict[str, list[float]]):
         panel.minorticks_off()
         panel.set_xlabel("length of the answers")
         panel.legend()
-    axes[0].set(ylabel="seconds in all")
+    axes[0].set(ylabel="seconds in all", ylim=0)
     axes[1].set(ylabel="tokens per second", ylim=0)
     return figure
 
@@ -90,6 +90,7 @@ def draw_strategies(rows: Sequence[tuple]):
         panel.bar_label(bars, [form.format(row[part]) for row in rows], padding=3, fontsize=8)
         reach = 1.35 * max((row[part] for row in rows), key=abs)
         panel.set_xlim(*sorted((0, reach)))
+        panel.grid(False)  # its lines would strike through the labels
         panel.locator_params(axis="x", nbins=3)  # else the numbers touch
         panel.set_xlabel(title)
     axes[0].invert_yaxis()

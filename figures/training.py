@@ -57,20 +57,19 @@ def draw_patterns(weights: dict[str, Tensor], source: Sequence[str], target: Seq
 
     `weights` are recorded ones: encoder.blocks.0.self_attention and so on, (B, H, T, S) each.
     """
-    columns = [(f"{name.split('.')[0]}, block {name.split('.')[2]}", weights[name][0],
-                source if name.startswith("encoder") else target,
-                target if name.startswith("decoder") and name.endswith("self_attention") else source)
-               for name in sorted(weights, key=lambda name: (name.endswith("cross_attention"),
-                                                             name.startswith("decoder")))]
+    kinds = (("encoder", "encoder", "self_attention", source, source),
+             ("decoder", "decoder", "self_attention", target, target),
+             ("cross", "decoder", "cross_attention", target, source))
+    columns = [(f"{title}, block {name.split('.')[2]}", weights[name][0], queries, keys)
+               for title, stack, kind, queries, keys in kinds
+               for name in weights if name.startswith(stack) and name.endswith(kind)]
     heads = len(columns[0][1])
     figure, axes = canvas(rows=heads, columns=len(columns), width=2.3 * len(columns),
                           height=2.45 * heads, squeeze=False)
     for number, (title, maps, queries, keys) in enumerate(columns):
         for head in range(heads):
             panel = axes[head, number]
-            cross = keys is source and queries is target
-            heatmap(panel, maps[head], queries, keys,
-                    title.replace("decoder", "cross" if cross else "decoder") if head == 0 else "")
+            heatmap(panel, maps[head], queries, keys, title if head == 0 else "")
             panel.tick_params(labelsize=7, rotation=0, pad=-2)
             if number == 0:
                 panel.set_ylabel(f"head {head}")

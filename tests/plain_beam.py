@@ -75,20 +75,7 @@ def beam_search(
     length_penalty: float = 1.0,
     trace: list[tuple[Candidate, str]] | None = None,
 ) -> list[list[Hypothesis]]:
-    """For every source the best hypotheses found, at most `width`, best first.
-
-    The `width` likeliest unfinished beginnings are alive. In each step all their continuations are
-    ranked by log-probability, summed in float32 at least; one that ends in EOS and is among the first
-    `width` is finished and put aside. Hypotheses are compared by log_prob / length^α, where EOS counts
-    and α = length_penalty (α = 1: the mean; Wu et al. 2016 divide by ((5 + length) / 6)^α). A source is
-    done when `width` are finished and nothing alive could overtake the last of them, even if only
-    certain tokens followed. What max_length cuts off is compared like the rest. `trace` collects every
-    candidate and its fate. ValueError for a width or max_length below 1, or an α that isn't finite.
-    """
-    if width < 1 or max_length < 1:
-        raise ValueError(f"width is {width} and max_length {max_length}; both must be at least 1")
-    if not math.isfinite(length_penalty):
-        raise ValueError(f"length_penalty is {length_penalty}; it must be finite")
+    """What lesson 6's beam_search() returns, and traces, one hypothesis after the other."""
     beams = [Beam(width, max_length, length_penalty) for _ in range(decoding.rows)]
     tokens = first_tokens(decoding)
     for _ in range(max_length):

@@ -6,7 +6,9 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -29,6 +31,7 @@ from course.engine import save_run, train
 from course.experiment import load_run
 from course.keeping import unfinished
 from course.parts import build
+from figures.training import draw_patterns
 
 m = lesson("05_mini_transformer")
 CPU = torch.device("cpu")
@@ -380,6 +383,19 @@ def test_free_running_is_repeated_argmax_and_stops_at_eos():
         assert not any(answer[len(tokens) - 1 :])
 
 
+def test_patterns_have_a_column_for_each_attention_and_its_own_tokens():
+    names = [f"{stack}.blocks.{block}.{kind}_attention" for stack, kinds in (
+        ("encoder", ["self"]), ("decoder", ["self", "cross"])) for block in (0, 1) for kind in kinds]
+    figure = draw_patterns({name: torch.zeros(1, 1, 2, 2) for name in names}, "ab", "xy")
+    labels = [[[label.get_text() for label in ticks] for ticks in (axes.get_yticklabels(),
+                                                                   axes.get_xticklabels())]
+              for axes in figure.axes]
+    source, target = ["a", "b"], ["x", "y"]
+    assert [axes.get_title() for axes in figure.axes] == [
+        f"{title}, block {block}" for title in ("encoder", "decoder", "cross") for block in (0, 1)]
+    assert labels[::2] == labels[1::2] == [[source, source], [target, target], [target, source]]
+
+
 # the script
 
 
@@ -454,6 +470,19 @@ def wait_for(process, folder, pattern):
         assert time.monotonic() < deadline
         assert process.poll() is None
         time.sleep(0.0001)
+
+
+def test_ctrl_c_before_the_first_step_is_one_line_and_can_be_resumed(tmp_path, monkeypatch):
+    options = SimpleNamespace(device="cpu", outputs=tmp_path, resume=False)
+    monkeypatch.setattr("course.engine.interruptible", lambda: nullcontext(lambda: True))
+    ended = m.step_training(m.DigitExperiment(SMALL, SHORT, options))
+    assert (ended.code, ended.message.partition(";")[0]) == (130, "interrupted after step 0 of 30")
+    assert [path.suffix for path in tmp_path.iterdir()] == [".unfinished"]
+    monkeypatch.undo()
+    options.resume = True
+    resumed = m.DigitExperiment(SMALL, SHORT, options)
+    m.step_training(resumed)
+    assert torch.equal(weights(resumed.run), weights(trained(run_of())))
 
 
 @pytest.mark.parametrize(("signals", "saving"), [

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from checks.decoding import greedy_by_hand
 from checks.trees import DRAWS, TreeDecoding, chi_square, enumerated, random_tree
 from common import lesson
+from figures.decoding import draw_cache, draw_strategies
 
 m = lesson("06_decoding")
 five = lesson("05_mini_transformer")
@@ -422,3 +423,10 @@ def test_walkthrough_and_own_input(course):
     assert own.returncode == 0, own.stderr
     assert "5 1 4 1 3 EOS" in own.stdout
     assert pictures_in(folder)["decoding_your_input.png"]
+
+
+def test_seconds_are_drawn_from_0_and_no_line_strikes_through_a_label():
+    times = draw_cache([16, 32], {"CachedDecoding": [0.1, 0.2], "UncachedDecoding": [0.1, 0.4]}).axes
+    assert {(axes.get_yscale(), axes.get_ylim()[0]) for axes in times} == {("linear", 0)}
+    bars = draw_strategies([("greedy", 1.0, -0.1, 1.0, 20_000.0), ("sampling", 0.9, -1.0, 2.0, 19_000.0)])
+    assert not any(line.get_visible() for axes in bars.axes for line in axes.get_xgridlines())

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from conftest import LESSONS, PACKAGES, ROOT, one_line_error, pictures_in, run_l
 
 import common
 from course.checking import Finding, Mistake, Part, agree
-from course.console import Narrator, Picture, legible, make_console, spell_character
+from course.console import Narrator, Picture, legible, make_console, spell_character, titled
 
 ATTENTION = "01_attention_mechanism"
 every_lesson = pytest.mark.parametrize("name", LESSONS)
@@ -167,11 +168,25 @@ def step_that_shows():
 
 
 def test_a_step_leaves_a_record_and_starts_from_its_seed():
-    first, same, other = (common.run_step(step_that_shows, seed=seed, number=4) for seed in (1, 1, 2))
+    begun = common.begin_step(step_that_shows, 4)
+    first, same, other = (common.run_step(step_that_shows, seed=seed, begun=begun) for seed in (1, 1, 2))
     assert first[:5] == (4, "that-shows", "A title", "Its prose.\n\nMore.",
                          "def computes(x):\n    return x + 1  # shown")
     assert first.tested == [("", [("something", Finding(True, "3"))])]
     assert first.shown == same.shown != other.shown
+
+
+def test_a_walkthrough_reads_the_source_of_a_step_once(monkeypatch, tmp_path):
+    read = []
+    monkeypatch.setattr(common, "code_of", lambda part: read.append(part) or "")
+    options = common.lesson_parser("A try.").parse_args(["--outputs", str(tmp_path)])
+
+    @common.shows(computes)
+    def step():
+        """A title"""
+
+    common.walk(options, Narrator(tmp_path), "", {1: step}, ())
+    assert read == [computes]
 
 
 def test_a_step_that_names_no_function_shows_no_code():
@@ -193,6 +208,19 @@ def test_a_finding_is_title_and_caption_of_its_figure(tmp_path, capsys):
     said = " ".join(capsys.readouterr().out.split())
     assert f"a.png: {finding} text" in said
     assert pictures_in(tmp_path) == {"a.png": True}
+
+
+@pytest.mark.parametrize(("finding", "lines"), [
+    ("It is short", ["It is short"]),
+    ("Post-norm pushes the last blocks harder, and fails at full speed",
+     ["Post-norm pushes the last blocks", "harder, and fails at full speed"]),
+    ("One word would stand alone on the second line, wouldn't",
+     ["One word would stand alone", "on the second line, wouldn't"]),
+    (f"A word like {'very' * 9} long",  ["A word like", "very" * 9 + " long"]),
+    (" ".join(["three"] * 20), [" ".join(["three"] * count) for count in (7, 7, 6)]),
+])
+def test_the_lines_of_a_title_are_about_as_long_as_each_other(finding, lines):
+    assert titled(finding, SimpleNamespace(get_figwidth=lambda: 4.0)).splitlines() == lines
 
 
 # the console and the command line

@@ -12,6 +12,7 @@ import torch
 from conftest import ROOT
 from torch import nn
 
+from benchmarks.pairing import paired
 from common import canvas, heatmap, lesson
 from course import keeping
 from course.options import OneLineParser, add_options, check_limits, chosen, count, option, seed
@@ -243,6 +244,20 @@ def test_foreign_checkpoints_are_one_clear_error_and_run_no_code(tmp_path, conte
         keeping.load_checkpoint(tmp_path / "missing", dict)
 
 
+# timing
+
+
+def test_pairs_are_timed_in_turns_after_a_warm_up():
+    called = []
+
+    def run(name, seconds):
+        return lambda: called.append(name) or next(seconds)
+
+    found = paired(run("a", iter([9.0, 1.0, 2.0, 4.0])), run("b", iter([9.0, 3.0, 4.0, 4.0])), turns=3)
+    assert "".join(called) == "ab" "ab" "ba" "ab"
+    assert found == (2.0, 4.0, 2.0)  # the ratios are 3, 2 and 1
+
+
 # one process or several
 
 
@@ -267,6 +282,7 @@ def test_one_process_has_nobody_to_ask():
 SIGNALS = """
 import signal
 from course.processes import interruptible
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
 for number in signal.SIGINT, signal.SIGTERM:
     try:
         with interruptible() as interrupted:
