@@ -827,9 +827,9 @@ def step_what_next():
     what has to hold of them.
 
     Change: (1) in step_by_hand, V to (1, 1), (2, 2), (3, 3): every answer lies between 1 and 3, for a
-    weighted mean cannot leave the range of its values. (2) In causal_mask, tril() to tril(-1): the first
-    token becomes blind, and a check of step 6 fails. Those of step 7 hold: a blind token isn't one that
-    sees too much. (3) The second row of KEYS to that of the first: no sharpness tells the two apart, the
+    weighted mean cannot leave the range of its values. (2) In causal_mask, tril() to tril(-1): no token
+    sees itself any more. A check of step 6 says so, and one of step 7: output 3 doesn't notice that token 3
+    is another. (3) The second row of KEYS to that of the first: no sharpness tells the two apart, the
     answer is 150, and the check of step 1 fails.
 
     Write it yourself: python 01_attention_mechanism.py --template my_attention.py, fill in the file, then

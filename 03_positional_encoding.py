@@ -610,7 +610,8 @@ def step_longer_than_seen():
     But offsets past 15 were never trained either, and further out it depends on the seed. The two fastest
     pairs (d_k = 16) turn once every 6.28 and 19.87 places. Both stand again nearly as for offset 2 at the
     offsets 21, 40 and 59, and there, of all offsets that it never saw, the layer looks most. The fastest
-    pair alone would fit 27 and 46 better; there it looks less.
+    pair alone would fit 27 and 46 better; there it looks less. (Why sinusoidal positions recover around 35,
+    in every seed, we don't know.)
 
     What the field does: train on longer texts; penalise distance (ALiBi, Press et al. 2022); slow the
     rotation down (position interpolation, Chen et al. 2023).
@@ -697,9 +698,9 @@ def step_what_next():
     turned.
 
     Change: (1) the base 10000.0 in angles to 1.0: all hands turn alike, and step 4 finds positions that
-    nearly coincide (✗). (2) TRAINED_LENGTH to 32: rotary positions then hold nearly to the end, learned
-    ones again only as far as they were trained. (3) In OneLayer drop the causal mask: step 10 gets harder
-    (✗), for rotary positions most.
+    nearly coincide (✗). (2) TRAINED_LENGTH to 32: learned positions now hold as far as 32, and are lost at
+    33. (The checks of the offsets fail (✗): others are new now.) (3) In OneLayer drop the causal mask: step
+    10 gets harder (✗), for rotary positions most.
 
     Write it yourself: --template my_positions.py, then --grade my_positions.py.
     Next: python 04_transformer_block.py.

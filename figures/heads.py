@@ -51,9 +51,9 @@ def draw_flow(stages: dict[str, Tensor], weights: Tensor):
     places = {"x": (1, 0), "queries": (0, 1), "keys": (1, 1), "values": (2, 1), "heads, joined": (2, 2),
               "output": (2, 3)}
     for name, place in places.items():
-        panel, numbers = axes[place], stages[name]
+        panel, numbers = axes[place], stages[name].numpy()
         panel.set_visible(True)
-        largest = numbers.abs().max()
+        largest = abs(numbers).max()
         panel.imshow(numbers, cmap="RdBu_r", vmin=-largest, vmax=largest, aspect="auto")
         panel.set(title=name, xticks=[], yticks=[])
         panel.grid(False)

@@ -1,5 +1,6 @@
 """What the tests share: running a lesson as a learner does, and reading what it left."""
 
+import importlib.util
 import os
 import re
 import shutil
@@ -11,6 +12,8 @@ import matplotlib.image
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+
+import common
 
 settings.register_profile("course", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("course")  # a busy machine is no reason to fail
@@ -79,6 +82,33 @@ def assert_caught(m, part_name: str, mistake_name: str) -> None:
     finding = named[0].finding
     assert not finding.holds, f"{named[0].statement}: it holds"
     assert mistake.hint in finding.diagnosis, f"{named[0].statement}: {finding.figure}; {finding.diagnosis}"
+
+
+@pytest.fixture
+def changed(tmp_path):
+    """changed(lesson, old, new) is the lesson as a module, with this text changed in a copy of its file."""
+    loaded = []
+
+    def load(name: str, old: str, new: str):
+        text = (ROOT / f"{name}.py").read_text(encoding="utf-8")
+        assert text.count(old) == 1, f"{text.count(old)} times in {name}: {old}"
+        file = tmp_path / f"changed_{len(loaded)}_{name}.py"
+        file.write_text(text.replace(old, new), encoding="utf-8")
+        spec = importlib.util.spec_from_file_location(file.stem, file)
+        module = sys.modules[file.stem] = importlib.util.module_from_spec(spec)
+        loaded.append(file.stem)
+        spec.loader.exec_module(module)
+        return module
+
+    yield load
+    for name in loaded:
+        del sys.modules[name]
+
+
+def failures(step, *arguments) -> list[str]:
+    """The statements that don't hold in a step, run as the console runs it."""
+    tested = common.run_step(step, *arguments).tested
+    return [statement for part in tested for statement, finding in part.results if not finding.holds]
 
 
 @pytest.fixture(scope="session")

@@ -3,10 +3,11 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import assert_caught, every_mistake, holds, run_as_documented
+from conftest import assert_caught, every_mistake, failures, holds, run_as_documented
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import common
 from common import lesson
 
 m = lesson("01_attention_mechanism")
@@ -160,6 +161,31 @@ def test_a_query_that_sees_what_is_hidden_is_named():
     check = next(c for c in m.attention_checks(lambda q, k, v, mask=None: m.fused_attention(q, k, v), m)
                  if c.statement.startswith("Other finite keys"))
     assert "query 0 sees key 3" in check.finding.diagnosis
+
+
+# what step_what_next says of changes
+
+
+def test_values_from_1_to_3_give_answers_from_1_to_3(changed):
+    old = "[[10.0, 0.0], [0.0, 10.0], [5.0, 5.0]]"
+    new = changed("01_attention_mechanism", old, "[[1.0, 1], [2, 2], [3, 3]]")
+    columns = common.run_step(new.step_by_hand).shown.columns[1:]
+    answers = [float(number) for column in columns for number in str(column._cells[-1]).split()]
+    assert len(answers) == 6
+    assert all(1 < answer < 3 for answer in answers)
+
+
+def test_a_token_that_does_not_see_itself_is_noticed(changed):
+    new = changed("01_attention_mechanism", "device=device).tril()", "device=device).tril(-1)")
+    assert failures(new.step_masks) == ["Position i may attend to j exactly where j ≤ i, as a boolean mask"]
+    assert failures(new.step_masks_hide) == ["… and outputs 3 to 5 are not"]
+
+
+def test_two_equal_keys_cannot_be_told_apart(changed):
+    new = changed("01_attention_mechanism", "KEYS = np.eye(3)", "KEYS = np.eye(3)[[0, 0, 2]]")
+    record = common.run_step(new.step_soft_dictionary)
+    assert [finding.holds for tested in record.tested for _, finding in tested.results] == [False]
+    assert str(record.shown[0].columns[-1]._cells[-1]) == "150.000000000"
 
 
 def test_walkthrough(course):

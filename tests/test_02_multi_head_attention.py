@@ -1,7 +1,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import assert_caught, assert_diagnosed, every_mistake, holds, run_as_documented
+from conftest import assert_caught, assert_diagnosed, every_mistake, failures, holds, run_as_documented
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -232,6 +232,27 @@ def test_missing_names_are_said():
             del self.project_value
 
     assert_diagnosed(heads_checks(Renamed, m), heads_checks.needs)
+
+
+# what step_what_next says of changes
+
+
+def test_contents_of_12_are_fetched_by_two_heads_too(changed):
+    new = changed("02_multi_head_attention", "CONTENT, WIDTH = 6, 8, 32", "CONTENT, WIDTH = 6, 12, 32")
+    assert new.train_to_fetch(2, seed=0)[1] < 0.05
+    assert 0.47 < new.train_to_fetch(1, seed=0)[1] < 0.55
+
+
+def test_ten_times_the_steps_do_not_help_one_head():
+    assert 0.47 < m.train_to_fetch(1, seed=0, steps=2000)[1] < 0.55
+
+
+def test_without_the_last_projection_steps_1_3_and_7_fail(changed):
+    old = "return self.project_output(self.merge(heads))"
+    new = changed("02_multi_head_attention", old, "return self.merge(heads)")
+    assert new.train_to_fetch(2, seed=0)[1] > 0.05
+    assert failures(new.step_the_way_through)
+    assert len(failures(new.step_equals_pytorch)) > 3
 
 
 def test_walkthrough(course):

@@ -2,7 +2,7 @@ import math
 
 import pytest
 import torch
-from conftest import assert_caught, assert_diagnosed, every_mistake, holds, run_as_documented
+from conftest import assert_caught, assert_diagnosed, every_mistake, failures, holds, run_as_documented
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -227,6 +227,29 @@ def test_learned_positions_that_are_no_parameter_are_seen():
 
     assert_diagnosed(learned_checks(Fixed, m), "one nn.Parameter")
     assert_diagnosed(learned_checks(Unused, m), "does forward() use it?")
+
+
+# what step_what_next says of changes
+
+
+def test_clocks_of_one_speed_nearly_coincide(changed):
+    new = changed("03_positional_encoding", "frequencies = 10000.0 **", "frequencies = 1.0 **")
+    assert "all 512 positions differ" in failures(new.step_the_formula)
+
+
+def test_learned_positions_hold_as_far_as_they_were_trained(changed):
+    new = changed("03_positional_encoding", "TRAINED_LENGTH = 16", "TRAINED_LENGTH = 32")
+    accuracy = new.train_two_back("learned", 0)[0]
+    assert sum(accuracy[16:30]) / 14 > 0.8
+    assert sum(accuracy[32:]) / 32 < 0.2
+
+
+def test_without_the_causal_mask_it_is_hardest_for_rotary_positions(changed):
+    old = "x = x + self.attention(x, x, x, causal_mask(tokens.shape[1]))"
+    new = changed("03_positional_encoding", old, "x = x + self.attention(x, x, x)")
+    trained = {scheme: sum(new.train_two_back(scheme, 0)[0][2:16]) / 14 for scheme in new.SCHEMES[1:]}
+    assert min(trained, key=trained.get) == "rotary"
+    assert trained["rotary"] < 0.8
 
 
 def test_walkthrough(course):
