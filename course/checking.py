@@ -121,12 +121,15 @@ class Check:
     def explanation(self, seen: list[tuple[Tensor, float]]) -> str:
         """The hints of the mistakes that give, for this claim, just what the implementation gave.
 
-        None if the course's own part fails, too: the mistakes are made from it, and tell nothing then.
+        Of several that do, those that this claim has to catch. None if the course's own part fails, too:
+        the mistakes are made from it, and tell nothing then.
         """
         if not self.ours_hold():
             return ""
-        return "; or: ".join(dict.fromkeys(mistake.hint for mistake in self.part.mistakes(self.ours).values()
-                                           if self.explains(mistake, seen)))
+        mistakes = self.part.mistakes(self.ours).values()
+        alike = [mistake for mistake in mistakes if self.explains(mistake, seen)]
+        meant = [mistake for mistake in alike if self.statement.startswith(mistake.caught_by)]
+        return "; or: ".join(dict.fromkeys(mistake.hint for mistake in meant or alike))
 
     def ours_hold(self) -> bool:
         """Whether the course's own part fulfils the claim; True where there is none to ask."""
@@ -193,7 +196,7 @@ def called_by_us(error: BaseException, needs: str, name: str, own: Any) -> str:
 
 
 def called(name: str, own: Any, text: str) -> str:
-    """How the course's part is called, or that of its methods which the message names: softmax(scores, dim=-1)."""
+    """How the course's part is called, or its method that the message names: softmax(scores, dim=-1)."""
     method = re.search(r"(\w+)\(\)", text)
     if inspect.isclass(own) and method and method[1] != "__init__" and hasattr(own, method[1]):
         name, own = f"{name}.{method[1]}", getattr(own, method[1])

@@ -123,7 +123,7 @@ class Report:
             write_atomically(self.record, lambda file: file.write(text.encode()))
         except OSError as error:
             reason = error.strerror or error
-            self.narrator.say(f"{self.record} can't be written ({reason}): the next hint stays this one", indent=4)
+            self.narrator.say(f"{self.record} can't be written ({reason}): the same hint next time", indent=4)
 
 
 def general_hints(name: str, statement: str, part: Part) -> list[str]:
