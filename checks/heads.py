@@ -102,17 +102,6 @@ def takes_both_masks(implementation, ours):
     return together(*(compare(implementation, QUERY, values, mask) for mask in (BOTH, causal, each_head)))
 
 
-@hints("Its heads bring nothing, and the last projection still adds its bias.",
-       "0·W^O + b^O = b^O; a NaN from the softmax would stay NaN",
-       "lesson 1's attention, with the ___ handed on")
-def blind_query_gets_the_bias(implementation, ours):
-    """A query that may attend to nothing gets the bias of the last projection, and no NaN."""
-    attention = copy_attention(implementation(12, 3).double(), reference())
-    mask = BOTH.index_fill(2, torch.tensor(1), False)
-    found = attention(QUERY, QUERY, QUERY, mask)
-    return agree(found[:, 1], attention.project_output.bias.expand(2, 12), axes="batch, number")
-
-
 @hints("They are lesson 1's weights, of the projected and split queries and keys.",
        "softmax(Q_h·K_hᵀ / √d_k) for every head h",
        "attention_weights(self.split(___), self.split(___), ___)")
@@ -286,9 +275,8 @@ def heads_mistakes(ours):
 
 
 heads_checks = Part(
-    [attends_to_itself, attends_to_another, takes_both_masks, blind_query_gets_the_bias, tells_its_weights,
-     fits_other_sizes, learns_like_pytorch, passes_gradients_on, drops_weights_in_training,
-     refuses_uneven_heads],
+    [attends_to_itself, attends_to_another, takes_both_masks, tells_its_weights, fits_other_sizes,
+     learns_like_pytorch, passes_gradients_on, drops_weights_in_training, refuses_uneven_heads],
     heads_mistakes,
     needs="The checks use project_query, project_key, project_value, project_output (nn.Linear), weights().",
     guide={"__init__": ["ValueError if d_model does not split into n_heads",

@@ -3,6 +3,7 @@
 import torch
 
 from course.checking import Finding, Mistake, Part, agree, hints, together
+from course.differing import where
 
 TOKENS = torch.tensor([[5, 6, 7, 0], [5, 0, 0, 0]])
 FILLED_BEFORE = torch.tensor([[7, 7, 4], [7, 2, 7], [3, 7, 5]])  # 7 fills; lengths alone tell nothing here
@@ -11,9 +12,15 @@ SQUARE, FOR_HEADS = "query, key", "batch, head, query, key"
 
 def boolean(mask, expected, axes):
     """Finding: the mask is boolean and equals the expected one."""
-    if getattr(mask, "dtype", torch.bool) != torch.bool:
+    if not isinstance(mask, torch.Tensor):
+        return agree(mask, expected)
+    if mask.dtype != torch.bool:
         return Finding(False, f"dtype {mask.dtype}", "make it boolean")
-    return agree(mask.int() if isinstance(mask, torch.Tensor) else mask, expected.int(), 0, axes=axes)
+    said = []
+    for value in (True, False) if mask.shape == expected.shape else ():
+        wrong = (mask == value) & (expected != value)
+        said += [f"{value} instead of {not value} {where(wrong, axes)}"] if wrong.any() else []
+    return agree(mask.int(), expected.int(), 0, "; ".join(said), axes)
 
 
 # ------------------------------------------------------------------ causal_mask(length)

@@ -305,7 +305,10 @@ def randomised(module: nn.Module) -> nn.Module:
 
 def gradients(loss: Tensor, inputs: Iterable[Tensor]) -> Tensor:
     """The gradients of `loss` with respect to all inputs, in one flat tensor."""
-    return torch.cat([part.flatten() for part in torch.autograd.grad(loss, list(inputs))])
+    found = torch.autograd.grad(loss, list(inputs), allow_unused=True) if loss.requires_grad else [None]
+    if any(part is None for part in found):
+        raise Needed("no gradient", "is something cut off, by detach(), .data or NumPy, or is it not used?")
+    return torch.cat([part.flatten() for part in found])
 
 
 def gradients_agree(ours: nn.Module, theirs: nn.Module, copy: Callable) -> Finding:

@@ -3,6 +3,7 @@
     where(wrong, "batch, query, key")    → "for queries 1 to 3 and keys 0 and 2 (all batches)"
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -58,13 +59,11 @@ def where(wrong: Tensor, axes: str = "") -> str:
         return count
     named = list(zip(axes.split(", "), touched(wrong), wrong.shape, strict=True))
     some = [f"{plural(name, len(found))} {ranges(found)}" for name, found, size in named if len(found) < size]
-    every = [plural(name, 2) for name, found, size in named if len(found) == size > 1]
-    product = 1
-    for _, found, _ in named:
-        product *= len(found)
-    if product == wrong.sum():
-        return f"for {listed(some)}" + (f" (all {listed(every)})" if every else "")
-    return count + (f", all of {listed(some)}" if some else f", among them some of all {listed(every)}")
+    whole = [name for name, found, size in named if len(found) == size > 1]
+    if math.prod(len(found) for _, found, _ in named) == wrong.sum():
+        every = listed([plural(name, 2) for name in whole])
+        return f"for {listed(some)}" + (f" (all {every})" if every else "")
+    return count + (f", all of {listed(some)}" if some else f", of every {listed(whole)}")
 
 
 def touched(wrong: Tensor) -> list[list[int]]:

@@ -39,7 +39,8 @@ class Report:
         else:
             self.folded += 1
         if left and not unwritten:
-            narrator.say(f"the other {left} checks of this part were not run", "red", indent=4)
+            checks = "other check of this part was" if left == 1 else f"other {left} checks of this part were"
+            narrator.say(f"the {checks} not run", "red", indent=4)
         self.failed += not finding.holds
         if not finding.holds and self.file is not None:
             self.hint(name, statement, unwritten)

@@ -16,7 +16,7 @@ L4, L5, L6 = "04_transformer_block.py", "05_mini_transformer.py", "06_decoding.p
 COMMON, CHECKING, CONSOLE = "common.py", "course/checking.py", "course/console.py"
 GRADING, KEEPING, OPTIONS, PARTS = "course/grading.py", "course/keeping.py", "course/options.py", "course/parts.py"
 LESSON_OF = {  # file in checks/ or figures/ → the lesson that it serves
-    "attention": L1, "masks": L1, "heads": L2, "positions": L3, "tokens": L3, "layers": L4, "block": L4, "stack": L4, "drawing": L4,
+    "attention": L1, "masks": L1, "softmax": L1, "heads": L2, "positions": L3, "tokens": L3, "layers": L4, "block": L4, "stack": L4, "drawing": L4,
     "training": L5, "broken": L5, "decoding": L6, "trees": L6,
 }
 ENGINE, PROCESSES = "course/engine.py", "course/processes.py"
