@@ -16,6 +16,7 @@ from course.checking import (
     Mistake,
     Part,
     agree,
+    at,
     gradients,
     hints,
     random_tensors,
@@ -72,7 +73,8 @@ def expected_weights(query: Tensor, key: Tensor, mask: Tensor | bool = True) -> 
 def weights_follow_the_formula(weights, ours):
     """The weights are softmax(Q·Kᵀ / √d_k), as NumPy computes it, for every width and as for heads."""
     problems = (WEIGHTS, inputs()[:2]), (HEADS, for_heads()[:2]), ("query, key", [x[0] for x in inputs()[:2]])
-    return together(*(agree(weights(query, key), expected_weights(query, key), 1e-12, axes=axes)
+    return together(*(at(f"query {tuple(query.shape)}",
+                         agree(weights(query, key), expected_weights(query, key), 1e-12, axes=axes))
                       for axes, (query, key) in problems))
 
 
@@ -91,8 +93,10 @@ def hidden_keys_get_zero(weights, ours):
 def masks_of_every_shape(weights, ours):
     """Masks for each head, for all heads, for all queries and for keys alone are honoured."""
     query, key, _ = for_heads()
-    return together(*(agree(weights(query, key, mask), expected_weights(query, key, mask), 1e-12, axes=HEADS)
-                      for mask in masks_for_heads()))
+    return together(*(
+        at(f"mask {tuple(mask.shape)}",
+           agree(weights(query, key, mask), expected_weights(query, key, mask), 1e-12, axes=HEADS))
+        for mask in masks_for_heads()))
 
 
 @hints("A row that is −∞ throughout is 0/0 in a plain softmax. Yours, of this lesson, gives 0 there.",
@@ -219,8 +223,9 @@ def masks_like_pytorch(attention, ours):
     """With a causal mask it equals PyTorch's function, too, and with masks of every shape."""
     problems = [(OUTPUT, inputs(), CAUSAL), *((OUTPUTS, for_heads(), mask) for mask in masks_for_heads())]
     return together(*(
-        agree(attention(*given, mask),
-              F.scaled_dot_product_attention(*given, attn_mask=torch.atleast_2d(mask)), 1e-12, axes=axes)
+        at(f"mask {tuple(mask.shape)}", agree(
+            attention(*given, mask), F.scaled_dot_product_attention(*given, attn_mask=torch.atleast_2d(mask)),
+            1e-12, axes=axes))
         for axes, given, mask in problems))
 
 

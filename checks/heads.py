@@ -11,6 +11,7 @@ from course.checking import (
     Needed,
     Part,
     agree,
+    at,
     gradients,
     gradients_agree,
     hints,
@@ -99,7 +100,8 @@ def takes_both_masks(implementation, ours):
     causal, values = BOTH[0, 0], QUERY.flip(0)
     each_head = torch.stack([causal, causal.flip(0), torch.ones_like(causal)]).expand(2, 3, 5, 5)
     each_head = each_head | torch.eye(5, dtype=torch.bool)  # nobody is blind, for PyTorch's sake
-    return together(*(compare(implementation, QUERY, values, mask) for mask in (BOTH, causal, each_head)))
+    return together(*(at(f"mask {tuple(mask.shape)}", compare(implementation, QUERY, values, mask))
+                      for mask in (BOTH, causal, each_head)))
 
 
 @hints("They are lesson 1's weights, of the projected and split queries and keys.",
@@ -125,8 +127,9 @@ def fits_other_sizes(implementation, ours):
         theirs = reference(10, n_heads)
         attention = copy_attention(implementation(10, n_heads).double(), theirs)
         expected, weights = run(theirs, query, key, value, None)
-        findings += [agree(attention(query, key, value), expected, axes="batch, query, number"),
-                     agree(attention.weights(query, key), weights, axes="batch, head, query, key")]
+        found = (agree(attention(query, key, value), expected, axes="batch, query, number"),
+                 agree(attention.weights(query, key), weights, axes="batch, head, query, key"))
+        findings += [at(f"d_model 10, n_heads {n_heads}", finding) for finding in found]
     return together(*findings)
 
 

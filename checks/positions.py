@@ -12,6 +12,7 @@ from course.checking import (
     Mistake,
     Part,
     agree,
+    at,
     hints,
     largest_difference,
     random_tensors,
@@ -53,8 +54,8 @@ def positions_from(start: int, length: int, d_model: int) -> Tensor:
        "frequencies = 10000.0 ** (-torch.arange(0, d_model, ___) / ___)")
 def follows_the_formula(encoding, ours):
     """Every number is that of section 3.5, for every width."""
-    return together(*(agree(encoding(d_model, max_len)(zeros(length, d_model))[0],
-                            positions_from(0, length, d_model), 1e-5, axes=PLACES)
+    return together(*(at(f"d_model {d_model}", agree(encoding(d_model, max_len)(zeros(length, d_model))[0],
+                                                    positions_from(0, length, d_model), 1e-5, axes=PLACES))
                       for d_model, max_len, length in SIZES))
 
 
@@ -279,7 +280,7 @@ def turns_pairs(encoding, ours):
         given = QUERY[:, :, :length, :d_k].clone()
         pairs = torch.view_as_complex(given.double().unflatten(-1, (d_k // 2, 2)).contiguous())
         turned = torch.view_as_real(pairs * torch.exp(1j * angles)).flatten(-2)
-        findings.append(agree(encoding(d_k, max_len)(given), turned, 1e-5, axes=TURNED))
+        findings.append(at(f"d_k {d_k}", agree(encoding(d_k, max_len)(given), turned, 1e-5, axes=TURNED)))
     return together(*findings)
 
 

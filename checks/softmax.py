@@ -10,6 +10,7 @@ from course.checking import (
     Mistake,
     Part,
     agree,
+    at,
     gradients,
     hints,
     random_tensors,
@@ -42,8 +43,8 @@ def sums_to_one(softmax, ours):
 def softmax_equals_pytorch(softmax, ours):
     """It equals torch.softmax, along every dimension, and leaves the scores as they were."""
     found = [agree(softmax(SCORES.clone()), torch.softmax(SCORES, -1), 1e-12, axes="batch, row, column")]
-    found += [agree(softmax(SCORES.clone(), dim=dim), torch.softmax(SCORES, dim), 1e-12,
-                    axes="batch, row, column") for dim in (0, 1, -2)]
+    found += [at(f"dim={dim}", agree(softmax(SCORES.clone(), dim=dim), torch.softmax(SCORES, dim), 1e-12,
+                                     axes="batch, row, column")) for dim in (0, 1, -2)]
     return together(*found, unchanged(softmax, [SCORES.clone()]))
 
 

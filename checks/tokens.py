@@ -9,6 +9,7 @@ from course.checking import (
     Mistake,
     Part,
     agree,
+    at,
     gradients,
     hints,
     random_tensors,
@@ -111,9 +112,10 @@ def with_weight(embedding, weight: Tensor = WEIGHT) -> nn.Module:
        "math.sqrt(___) * F.embedding(tokens, ___)")
 def is_a_scaled_lookup(embedding, ours):
     """It equals one-hot · weight · √d_model, for every size."""
-    return together(*(agree(with_weight(embedding, weight)(TOKENS),
-                            F.one_hot(TOKENS, len(weight)).double() @ weight * weight.shape[1] ** 0.5, 1e-12,
-                            axes=VECTORS) for weight in (WEIGHT, NARROW)))
+    return together(*(at(f"d_model {weight.shape[1]}", agree(
+        with_weight(embedding, weight)(TOKENS),
+        F.one_hot(TOKENS, len(weight)).double() @ weight * weight.shape[1] ** 0.5, 1e-12, axes=VECTORS))
+        for weight in (WEIGHT, NARROW)))
 
 
 @hints("The same table, read the other way: how well does x match each row?",

@@ -273,6 +273,11 @@ def together(*findings: Finding) -> Finding:
     return failed[0] if failed else max(findings, key=lambda finding: finding.gap or 0.0)
 
 
+def at(place: str, finding: Finding) -> Finding:
+    """The finding; if it fails, its figure says for which of several inputs."""
+    return finding if finding.holds else finding._replace(figure=f"{place}: {finding.figure}")
+
+
 def refused(attempt: Callable, *values: object) -> Finding:
     """Finding: a ValueError came, and its message names the values."""
     try:

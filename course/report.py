@@ -91,10 +91,10 @@ class Report:
             return
         claim = next(claim for claim in part.claims if statement_of(claim) == statement)
         texts = getattr(claim, "hints", None) or general_hints(name, statement, part)
-        key, counts = f"{name}: {statement}", self.revealed()
-        counts[key] = min(counts.get(key, 0) + 1, len(texts))
         if unwritten:
             self.narrator.say(f"begin with: {statement}", indent=4)
+        key, counts = f"{name}: {statement}", self.revealed()
+        counts[key] = min(counts.get(key, 0) + 1, len(texts))
         for number in range(counts[key]):
             self.narrator.say(f"hint {number + 1} of {len(texts)}: {texts[number]}", "cyan", indent=4)
         self.remember(counts)

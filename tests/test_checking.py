@@ -16,6 +16,7 @@ from course.checking import (
     Needed,
     Part,
     agree,
+    at,
     called,
     claims_of,
     gradients,
@@ -408,6 +409,14 @@ def test_what_happened_to_all_numbers_is_said(change, said):
     _, expected = changed()
     assert agree(change(expected), expected, axes=AXES).diagnosis.startswith(said)
     assert agree(expected, expected, axes=AXES).diagnosis == ""
+
+
+def test_of_several_inputs_the_one_that_fails_is_named():
+    right, wrong = (agree(*changed(*places)) for places in ([], [(0, 0, 0)]))
+    finding = together(at("n=1", right), at("n=2", wrong))
+    assert finding.figure.startswith("n=2: largest difference")
+    assert finding.diagnosis == "it differs in 1 of 40 numbers"
+    assert at("n=1", right) == right
 
 
 def test_names_of_axes_have_to_fit():
