@@ -123,7 +123,7 @@ def test_wrong_attempts_get_a_diagnosis_a_hint_and_what_follows_is_folded(tmp_pa
     for text in (
         "printed on the way",
         "✓ It equals torch.softmax",
-        f"subtract the largest score before exp() hint 1 of 3: {first} ✗: A row",  # of the first failure alone
+        f"subtract the largest score before exp() hint 1 of 3: {first} ✗: A row",  # the first alone
         "0/0 in a hidden row: its weights are 0",  # has an explanation of its own
         "✓ Scores in the thousands don't overflow in float32 (identical) ✗ and 3 more, which probably",
         "causal_mask: not written yet",
