@@ -380,6 +380,8 @@ ALL, AXES = slice(None), "batch, query, key"
      "it differs for queries 1 to 3 and keys 0 and 2 (all batches)"),
     ([(0, 2, 3)], "it differs for batch 0, query 2 and key 3"),
     ([(ALL, ALL, 1)], "it differs for key 1 (all batches and queries)"),
+    ([(ALL, ALL, 0), (ALL, ALL, slice(2, 5))],
+     "it differs for keys 0 and 2 to 4 (all batches and queries)"),
     ([(0, 0, 0), (0, 1, 1)],
      "it differs in 2 of 40 numbers, all of batch 0, queries 0 and 1 and keys 0 and 1"),
     ([(ALL, i, i) for i in range(4)] + [(0, 0, 4)],
