@@ -122,62 +122,80 @@ def weights_survive_large_scores(weights, ours):
     return agree(weights(query, key), torch.softmax(query @ key.mT / math.sqrt(8), -1), 1e-3, axes=WEIGHTS)
 
 
+def from_scores(scores, mask, softmax, dim=-1, hidden=-math.inf):
+    """Weights from scores; a mask first sets some of them to `hidden`."""
+    return softmax(scores if mask is None else scores.masked_fill(~mask, hidden), dim)
+
+
+def divided_by(number, softmax, **options):
+    """Attention weights whose scores are divided by number(query, key)."""
+    return lambda query, key, mask=None: from_scores(
+        query @ key.mT / number(query, key), mask, softmax, **options)
+
+
+def root_of_d_k(query, key):
+    return math.sqrt(query.shape[-1])
+
+
+FORMULA, HIDDEN = "The weights are softmax", "Hidden keys get weight 0"
+NOTHING = "A query that may attend to nothing"
+REVERSED = "the mask is reversed: True means may attend"
+
+
 def weight_mistakes(ours):
     """The classic mistakes, made from the course's own softmax."""
 
-    def from_scores(scores, mask, dim=-1, softmax=ours.softmax, hidden=-math.inf):
-        return softmax(scores if mask is None else scores.masked_fill(~mask, hidden), dim)
-
-    def divided_by(number, **options):
-        return lambda query, key, mask=None: from_scores(query @ key.mT / number(query, key), mask, **options)
-
-    def root_of_d_k(query, key):
-        return math.sqrt(query.shape[-1])
-
     def mask_reversed(query, key, mask=None):
         return ours.attention_weights(query, key, None if mask is None else ~mask)
-
-    def reversed_and_undefined(query, key, mask=None):
-        return divided_by(root_of_d_k, softmax=torch.softmax)(query, key, None if mask is None else ~mask)
-
-    def mask_ignored(query, key, mask=None):
-        return ours.attention_weights(query, key)
 
     def masked_after_softmax(query, key, mask=None):
         weights = ours.attention_weights(query, key)
         return weights if mask is None else weights * mask
 
+    return {
+        "not divided": Mistake("not divided by √d_k: the scores grow with it",
+                               divided_by(lambda query, key: 1.0, ours.softmax), FORMULA),
+        "divided by d_k": Mistake("divided by d_k: it should be its square root",
+                                  divided_by(lambda query, key: query.shape[-1], ours.softmax), FORMULA),
+        "softmax over queries": Mistake("softmax over queries: it belongs over the keys, dim=-1",
+                                        divided_by(root_of_d_k, ours.softmax, dim=-2), FORMULA),
+        "mask reversed": Mistake(REVERSED, mask_reversed, HIDDEN),
+        "masked after softmax": Mistake("masked after softmax: set the scores to −∞ before it",
+                                        masked_after_softmax, HIDDEN),
+        "NaN where blind": Mistake("0/0 in a hidden row: a query that may attend to nothing gets 0",
+                                   divided_by(root_of_d_k, torch.softmax), NOTHING),
+    }
+
+
+def more_weight_mistakes(ours):
+    """Others that the lesson doesn't show."""
+
+    def undefined_and_reversed(query, key, mask=None):
+        return divided_by(root_of_d_k, torch.softmax)(query, key, None if mask is None else ~mask)
+
+    def mask_ignored(query, key, mask=None):
+        return ours.attention_weights(query, key)
+
     def naive(scores, dim):
         return scores.exp() / scores.exp().sum(dim, keepdim=True)
 
-    formula, hidden = "The weights are softmax", "Hidden keys get weight 0"
-    blind, is_reversed = "A query that may attend to nothing", "the mask is reversed: True means may attend"
     return {
-        "not divided": Mistake("not divided by √d_k: the scores grow with it",
-                               divided_by(lambda query, key: 1.0), formula),
-        "divided by d_k": Mistake("divided by d_k: it should be its square root",
-                                  divided_by(lambda query, key: query.shape[-1]), formula),
         "divided by √S": Mistake("divided by the root of the number of keys: d_k is shape[-1]",
-                                 divided_by(lambda query, key: math.sqrt(key.shape[-2])), formula),
+                                 divided_by(lambda query, key: math.sqrt(key.shape[-2]), ours.softmax),
+                                 FORMULA),
         "divided by √T": Mistake("divided by the root of the number of queries: d_k is shape[-1]",
-                                 divided_by(lambda query, key: math.sqrt(query.shape[-2])), formula),
+                                 divided_by(lambda query, key: math.sqrt(query.shape[-2]), ours.softmax),
+                                 FORMULA),
         "multiplied": Mistake("multiplied by √d_k: divide by it",
-                              divided_by(lambda query, key: query.shape[-1] ** -0.5), formula),
-        "softmax over queries": Mistake("softmax over queries: it belongs over the keys, dim=-1",
-                                        divided_by(root_of_d_k, dim=-2), formula),
-        "mask reversed": Mistake(is_reversed, mask_reversed, hidden),
-        "mask reversed, NaN": Mistake(is_reversed, reversed_and_undefined, hidden),
+                              divided_by(lambda query, key: query.shape[-1] ** -0.5, ours.softmax), FORMULA),
+        "mask reversed, NaN": Mistake(REVERSED, undefined_and_reversed, HIDDEN),
         "mask ignored": Mistake("the mask is ignored: hidden scores become −∞ before the softmax",
-                                mask_ignored, hidden),
-        "masked after softmax": Mistake("masked after softmax: set the scores to −∞ before it",
-                                        masked_after_softmax, hidden),
+                                mask_ignored, HIDDEN),
         "a large number": Mistake("hidden scores got a number, such as −1e9: where all keys are hidden all "
                                   "weights are equal then; use −∞, and the softmax of this lesson",
-                                  divided_by(root_of_d_k, hidden=-1e9), blind),
-        "NaN where blind": Mistake("0/0 in a hidden row: a query that may attend to nothing gets 0",
-                                   divided_by(root_of_d_k, softmax=torch.softmax), blind),
+                                  divided_by(root_of_d_k, ours.softmax, hidden=-1e9), NOTHING),
         "overflow": Mistake("exp() overflows: subtract the largest score first, as softmax() does",
-                            divided_by(root_of_d_k, softmax=naive), "Scores in the thousands"),
+                            divided_by(root_of_d_k, naive), "Scores in the thousands"),
     }
 
 
@@ -185,6 +203,7 @@ weights_checks = Part(
     [weights_follow_the_formula, hidden_keys_get_zero, masks_of_every_shape, blind_query_has_no_weights,
      weights_survive_large_scores],
     weight_mistakes,
+    more=more_weight_mistakes,
     guide={"": ["the scores: each query times each key, (…, T, S)", "divide by the root of d_k",
                 "if there is a mask: −∞ where it is False", "softmax over the keys, the last axis"]},
 )
@@ -315,25 +334,23 @@ def leaves_inputs_alone(attention, ours):
     return unchanged(attention, [*inputs(), CAUSAL.clone()])
 
 
-def attention_mistakes(ours):
+def averaging(mistakes, left_out=()):
     """The mistakes with the weights, and what they make of the output."""
 
     def averaged(weights):
         return lambda query, key, value, mask=None, dropout=0.0: (
             F.dropout(weights(query, key, mask), dropout) @ value)
 
-    blind = "A query that may attend to nothing"
-    caught_by = {"mask reversed": "With a causal", "mask reversed, NaN": "With a causal",
-                 "mask ignored": "With a causal",
-                 "masked after softmax": "With a causal", "NaN where blind": blind, "a large number": blind}
-    mistakes = {
-        name: Mistake(mistake.hint, averaged(mistake.implementation), caught_by.get(name, "The output is"))
-        for name, mistake in weight_mistakes(ours).items() if name != "overflow"
-    }
+    caught_by = {FORMULA: "The output is", HIDDEN: "With a causal", NOTHING: NOTHING}
+    return {name: Mistake(mistake.hint, averaged(mistake.implementation), caught_by[mistake.caught_by])
+            for name, mistake in mistakes.items() if name not in left_out}
+
+
+def attention_mistakes(ours):
     both = Mistake("the weights came back, too: return the output alone",
                    lambda query, key, value, mask=None, dropout=0.0: ours.attention_weights(query, key, mask),
                    "The output is")
-    return {**mistakes, "weights returned": both}
+    return {**averaging(weight_mistakes(ours)), "weights returned": both}
 
 
 attention_checks = Part(
@@ -341,5 +358,6 @@ attention_checks = Part(
      blind_query_gets_zero, gradients_equal_pytorch, survives_half_precision, drops_weights,
      leaves_inputs_alone],
     attention_mistakes,
+    more=lambda ours: averaging(more_weight_mistakes(ours), left_out=["overflow"]),
     guide={"": ["the weights, (…, T, S)", "F.dropout sets some of them to 0", "weights times values"]},
 )

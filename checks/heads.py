@@ -210,20 +210,6 @@ def heads_mistakes(ours):
             batch, heads, length, d_k = x.shape
             return x.reshape(batch, length, heads * d_k)
 
-    class Interleaved(ours.MultiHeadAttention):
-        """Head h takes the numbers h, h + H, h + 2H, …"""
-
-        def split(self, x):
-            return x.unflatten(-1, (-1, self.n_heads)).permute(0, 3, 1, 2)
-
-    class InterleavedAndBack(Interleaved):
-        def merge(self, x):
-            return x.permute(0, 2, 3, 1).flatten(2)
-
-    class ValuesFromKeys(ours.MultiHeadAttention):
-        def forward(self, query, key, value, mask=None):
-            return super().forward(query, key, key, mask)
-
     class TimesFactor(ours.MultiHeadAttention):
         """The scores are multiplied by a factor; queries and keys, which pass here, by its root."""
 
@@ -258,16 +244,11 @@ def heads_mistakes(ours):
             return super().weights(query, key, None if mask is None else ~mask)
 
     same = "With the same weights"
-    interleaved = "interleaved heads: head h takes d_k neighbours; view to (B, L, H, K), not (B, L, K, H)"
     return {
         "view() alone": Mistake("view() alone mixes tokens: view to (B, L, H, K), then transpose(1, 2)",
                                 ViewAlone, same),
         "merged without transpose": Mistake(
             "merged without transpose: transpose(1, 2) back before joining", MergedAsTheyStand, same),
-        "interleaved heads": Mistake(interleaved, Interleaved, same),
-        "interleaved and back": Mistake(interleaved, InterleavedAndBack, same),
-        "values from keys": Mistake("the values are projected from `key`: project_value(value)",
-                                    ValuesFromKeys, "… and in cross-attention"),
         "divided by √d_model": Mistake("divided by √d_model: one head's width is d_k = d_model / n_heads",
                                        DividedByModelWidth, same),
         "not divided": Mistake("not divided by √d_k: the scores grow with it", NotDivided, same),
@@ -277,10 +258,38 @@ def heads_mistakes(ours):
     }
 
 
+def more_heads_mistakes(ours):
+    """Others that the lesson doesn't show."""
+
+    class Interleaved(ours.MultiHeadAttention):
+        """Head h takes the numbers h, h + H, h + 2H, …"""
+
+        def split(self, x):
+            return x.unflatten(-1, (-1, self.n_heads)).permute(0, 3, 1, 2)
+
+    class InterleavedAndBack(Interleaved):
+        def merge(self, x):
+            return x.permute(0, 2, 3, 1).flatten(2)
+
+    class ValuesFromKeys(ours.MultiHeadAttention):
+        def forward(self, query, key, value, mask=None):
+            return super().forward(query, key, key, mask)
+
+    same = "With the same weights"
+    interleaved = "interleaved heads: head h takes d_k neighbours; view to (B, L, H, K), not (B, L, K, H)"
+    return {
+        "interleaved heads": Mistake(interleaved, Interleaved, same),
+        "interleaved and back": Mistake(interleaved, InterleavedAndBack, same),
+        "values from keys": Mistake("the values are projected from `key`: project_value(value)",
+                                    ValuesFromKeys, "… and in cross-attention"),
+    }
+
+
 heads_checks = Part(
     [attends_to_itself, attends_to_another, takes_both_masks, tells_its_weights, fits_other_sizes,
      learns_like_pytorch, passes_gradients_on, drops_weights_in_training, refuses_uneven_heads],
     heads_mistakes,
+    more=more_heads_mistakes,
     needs="The checks use project_query, project_key, project_value, project_output (nn.Linear), weights().",
     guide={"__init__": ["ValueError if d_model does not split into n_heads",
                         "four nn.Linear(d_model, d_model)"],

@@ -112,16 +112,6 @@ def waves_are_not_learned(encoding, ours):
     return Finding(not names, ", ".join(names), "keep the table in a buffer: register_buffer()")
 
 
-def start_ignored(encoding):
-    """The encoding, which gives every decoded token position 0."""
-
-    class StartIgnored(encoding):
-        def forward(self, x, start=0):
-            return super().forward(x, 0)
-
-    return StartIgnored
-
-
 def from_one(encoding):
     """The encoding with positions counted from 1."""
 
@@ -151,9 +141,41 @@ def side_by_side(even: Tensor, odd: Tensor) -> Tensor:
 
 
 def sinusoidal_mistakes(ours):
-    def other_exponent(sines, cosines, d_model):
-        frequencies = 10000.0 ** (-torch.arange(1, d_model, 2) / d_model)
-        return side_by_side(sines, torch.cos(torch.arange(len(sines))[:, None] * frequencies))
+    class CosineExponentOffByOne(ours.SinusoidalPositionalEncoding):
+        """The cosine's exponent is 2i + 1, its own column, not that of its sine."""
+
+        def __init__(self, d_model, max_len=512):
+            super().__init__(d_model, max_len)
+            frequencies = 10000.0 ** (-torch.arange(1, d_model, 2) / d_model)
+            angles = torch.arange(max_len)[:, None] * frequencies
+            self.table[:, 1::2] = torch.cos(angles)
+
+    class Halves(ours.SinusoidalPositionalEncoding):
+        """Not the paper's text: all sines first, then all cosines (as its authors' code did)."""
+
+        def __init__(self, d_model, max_len=512):
+            super().__init__(d_model, max_len)
+            self.table = torch.cat([self.table[:, 0::2], self.table[:, 1::2]], dim=1)
+
+    class StartIgnored(ours.SinusoidalPositionalEncoding):
+        """Every decoded token gets position 0."""
+
+        def forward(self, x, start=0):
+            return super().forward(x, 0)
+
+    every = "Every number"
+    return {
+        "cosine's own exponent": Mistake(
+            "the cosine must have the frequency of the sine beside it: the exponent is 2i/d_model in both",
+            CosineExponentOffByOne, every),
+        "two halves": Mistake("sines and cosines are in two halves; section 3.5 puts them side by side",
+                              Halves, every),
+        "start ignored": Mistake(START_IGNORED, StartIgnored, "With start = 7"),
+    }
+
+
+def more_sinusoidal_mistakes(ours):
+    """Others that the lesson doesn't show."""
 
     def i_for_two_i(sines, cosines, d_model):
         angles = torch.arange(len(sines))[:, None] * 10000.0 ** (-torch.arange(d_model // 2) / d_model)
@@ -161,19 +183,13 @@ def sinusoidal_mistakes(ours):
 
     every, waves = "Every number", ours.SinusoidalPositionalEncoding
     return {
-        "cosine's own exponent": Mistake(
-            "the cosine must have the frequency of the sine beside it: the exponent is 2i/d_model in both",
-            with_table(waves, other_exponent), every),
         "i for 2i": Mistake("the exponent is 2i/d_model, here it is i/d_model",
                             with_table(waves, i_for_two_i), every),
-        "two halves": Mistake("sines and cosines are in two halves; section 3.5 puts them side by side",
-                              with_table(waves, lambda s, c, _: torch.cat([s, c], dim=1)), every),
         "cosine first": Mistake("sine and cosine are swapped: the sine stands first, at 2i",
                                 with_table(waves, lambda s, c, _: side_by_side(c, s)), every),
         "angles negated": Mistake("the angles are negative: sin(p · f), not sin(−p · f)",
                                   with_table(waves, lambda s, c, _: side_by_side(-s, c)), every),
         "from 1": Mistake("positions are counted from 1: the first is 0", from_one(waves), every),
-        "start ignored": Mistake(START_IGNORED, start_ignored(waves), "With start = 7"),
     }
 
 
@@ -181,6 +197,7 @@ sinusoidal_checks = Part(
     [follows_the_formula, waves_honour_start, is_added, refuses_positions_past_the_end, refuses_odd_widths,
      waves_are_not_learned],
     sinusoidal_mistakes,
+    more=more_sinusoidal_mistakes,
     guide={"__init__": ["ValueError for an odd d_model",
                         "the frequencies 10000^(−2i / d_model), d_model / 2 of them",
                         "the angles: every position times every frequency",
@@ -246,9 +263,14 @@ def learned_mistakes(ours):
             super().__init__(d_model, max_len)
             self.table.data.zero_()
 
+    class StartIgnored(ours.LearnedPositionalEncoding):
+        """Every decoded token gets position 0."""
+
+        def forward(self, x, start=0):
+            return super().forward(x, 0)
+
     return {
-        "start ignored": Mistake(START_IGNORED, start_ignored(ours.LearnedPositionalEncoding),
-                                 "What is added depends"),
+        "start ignored": Mistake(START_IGNORED, StartIgnored, "What is added depends"),
         "all alike": Mistake("start from random numbers", AllAlike, "No two positions"),
     }
 
@@ -346,6 +368,23 @@ def rotary_mistakes(ours):
             turned = super().forward(pairs, start)
             return torch.cat([turned[..., 0::2], turned[..., 1::2]], dim=-1)
 
+    class StartIgnored(ours.RotaryPositionalEncoding):
+        """Every decoded token is turned as if at position 0."""
+
+        def forward(self, x, start=0):
+            return super().forward(x, 0)
+
+    return {
+        "two halves": Mistake("number i is paired with i + d_k/2; pair neighbours, 2i with 2i + 1", Halves,
+                              "Seen as complex numbers"),
+        "start ignored": Mistake("start is ignored: while decoding, every token would be at position 0",
+                                 StartIgnored, "With start = 7"),
+    }
+
+
+def more_rotary_mistakes(ours):
+    """Others that the lesson doesn't show."""
+
     class OtherWay(ours.RotaryPositionalEncoding):
         """Turns by minus the angle: as if the pairs stood the other way round."""
 
@@ -361,16 +400,12 @@ def rotary_mistakes(ours):
 
     complex_numbers, rotary = "Seen as complex numbers", ours.RotaryPositionalEncoding
     return {
-        "two halves": Mistake("number i is paired with i + d_k/2; pair neighbours, 2i with 2i + 1", Halves,
-                              complex_numbers),
         "other way round": Mistake(
             "it turns the other way: a pair becomes even·cos − odd·sin, even·sin + odd·cos", OtherWay,
             complex_numbers),
         "from 1": Mistake("positions are counted from 1: the first is 0, and isn't turned",
                           from_one(rotary), complex_numbers),
         "added": Mistake("x is turned, nothing is added to it", Added, complex_numbers),
-        "start ignored": Mistake("start is ignored: while decoding, every token would be at position 0",
-                                 start_ignored(rotary), "With start = 7"),
     }
 
 
@@ -378,6 +413,7 @@ rotary_checks = Part(
     [turns_pairs, keeps_the_length, sees_offsets_only, rotation_honours_start,
      rotary_refuses_positions_past_the_end, refuses_odd_heads],
     rotary_mistakes,
+    more=more_rotary_mistakes,
     guide={"__init__": ["ValueError for an odd d_k", "the frequencies 10000^(−2j / d_k), d_k / 2 of them",
                         "sine and cosine of every position times every frequency, buffers"],
            "forward": ["ValueError if a position from start on is past max_len",

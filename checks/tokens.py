@@ -158,13 +158,20 @@ def embedding_mistakes(ours):
         def forward(self, tokens):
             return F.embedding(tokens, self.weight)
 
-    class Divided(NotScaled):
-        def forward(self, tokens):
-            return super().forward(tokens) / self.weight.shape[1] ** 0.5
+    hint = "the vectors aren't multiplied by √d_model"
+    return {"not scaled": Mistake(hint, NotScaled, "It equals one-hot")}
 
-    class ByVocabulary(NotScaled):
+
+def more_embedding_mistakes(ours):
+    """Others that the lesson doesn't show."""
+
+    class Divided(ours.TokenEmbedding):
         def forward(self, tokens):
-            return super().forward(tokens) * len(self.weight) ** 0.5
+            return F.embedding(tokens, self.weight) / self.weight.shape[1] ** 0.5
+
+    class ByVocabulary(ours.TokenEmbedding):
+        def forward(self, tokens):
+            return F.embedding(tokens, self.weight) * len(self.weight) ** 0.5
 
     class LogitsScaled(ours.TokenEmbedding):
         def logits(self, x):
@@ -172,7 +179,6 @@ def embedding_mistakes(ours):
 
     lookup = "It equals one-hot"
     return {
-        "not scaled": Mistake("the vectors aren't multiplied by √d_model", NotScaled, lookup),
         "divided": Mistake("the vectors are divided by √d_model: multiply", Divided, lookup),
         "by √V": Mistake("multiplied by √vocab_size: it should be √d_model", ByVocabulary, lookup),
         "logits scaled": Mistake("the logits are multiplied by √d_model, too: only the vectors are",
@@ -183,6 +189,7 @@ def embedding_mistakes(ours):
 embedding_checks = Part(
     [is_a_scaled_lookup, has_tied_logits, starts_at_the_right_size, embedding_learns],
     embedding_mistakes,
+    more=more_embedding_mistakes,
     needs="The checks set `weight`, an nn.Parameter (vocab_size, d_model), and call logits(x).",
     guide={"__init__": ["random numbers, (vocab_size, d_model), of standard deviation d_model^−0.5",
                         "as an nn.Parameter called weight"],

@@ -57,7 +57,8 @@ class Mistake(NamedTuple):
 class Part(NamedTuple):
     """What has to hold of one part; called with an implementation it gives the checks of it.
 
-    `mistakes` makes the mistakes from the course's own parts, never from an attempt. `needs` says which
+    `mistakes` makes the mistakes from the course's own parts, never from an attempt; `more` makes those that
+    a lesson doesn't show, but that explain a failure as well. `needs` says which
     names the checks set or read, beyond calling the part. `guide` holds the steps of each method for a
     template, those of a function under "". `helpers` are methods that a template leaves out.
     """
@@ -67,6 +68,7 @@ class Part(NamedTuple):
     needs: str = ""
     guide: dict[str, Sequence[str]] = {}  # noqa: RUF012 - never changed
     helpers: Sequence[str] = ()
+    more: Callable[[Any], dict[str, Mistake]] = lambda ours: {}
 
     def __call__(self, implementation: Any, ours: Any) -> list["Check"]:
         return [Check(claim, implementation, ours, self) for claim in self.claims]
@@ -126,7 +128,7 @@ class Check:
         """
         if not self.ours_hold():
             return ""
-        mistakes = self.part.mistakes(self.ours).values()
+        mistakes = [*self.part.mistakes(self.ours).values(), *self.part.more(self.ours).values()]
         alike = [mistake for mistake in mistakes if self.explains(mistake, seen)]
         meant = [mistake for mistake in alike if self.statement.startswith(mistake.caught_by)]
         return "; or: ".join(dict.fromkeys(mistake.hint for mistake in meant or alike))

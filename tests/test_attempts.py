@@ -1060,3 +1060,13 @@ def test_our_own_part_that_fails_gives_no_hints():
         said = {c.statement: c.finding.diagnosis for c in THREE.GRADED[part](Base1, ours)}
         assert "numbers 2 to 7" in said["Every number is that of section 3.5, for every width"]
         assert "start is ignored" not in "".join(said.values())
+
+
+@pytest.mark.parametrize(("part", "name"), [
+    (part, name) for part, module in MODULE_OF.items() for name in module.GRADED[part].more(module)])
+def test_every_further_mistake_is_caught_and_explained(part, name):
+    module = MODULE_OF[part]
+    mistake = module.GRADED[part].more(module)[name]
+    (finding,) = (check.finding for check in checks_of(part, mistake.implementation)
+                  if check.statement.startswith(mistake.caught_by))
+    assert (finding.holds, finding.diagnosis) == (False, mistake.hint)

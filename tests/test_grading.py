@@ -131,6 +131,8 @@ def test_wrong_attempts_get_a_diagnosis_a_hint_and_what_follows_is_folded(tmp_pa
     ):
         assert text in said, process.stdout
     assert said.count("hint ") == said.count("not written yet") == said.count("still running") == 1
+    assert said.count("not divided") == 2  # once for each part
+    assert "✗ and 8 more, which probably follow" in said
     assert "KeyError" not in said  # folded
     assert "before the end" not in said
     assert f" of {TOTAL} checks hold" in said
