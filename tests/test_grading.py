@@ -146,8 +146,9 @@ def test_wrong_attempts_get_a_diagnosis_a_hint_and_what_follows_is_folded(tmp_pa
     assert "KeyError: 'what mask') it happened in line 10 of mine.py: raise KeyError(\"what mask\")" in said
     assert f" of {TOTAL} checks hold" in said
     for _ in range(2):
-        said = words_of(run_lesson(ATTENTION, "--grade", str(file), "--hint"))
-        assert f"hint 2 of 3: {second} hint 3 of 3: {third}" in said
+        process = run_lesson(ATTENTION, "--grade", str(file), "--hint")
+        assert f"hint 2 of 3: {second} hint 3 of 3: {third}" in words_of(process)
+        assert process.stderr == ""
     assert json.loads((tmp_path / "mine.py.hints").read_text()) == {
         "softmax: Rows around 1,000, 0 and −1,000 (float32), 100 and −100 (float16) neither overflow nor "
         "vanish": 3}
