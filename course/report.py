@@ -128,8 +128,9 @@ class Report:
 
 
 def general_hints(name: str, statement: str, part: Part) -> list[str]:
-    """Hints for a claim without its own: what the part is for, its steps, how it is called."""
+    """Hints for a claim without its own: its purpose, its steps or more about it, how it is called."""
     own: Any = getattr(sys.modules["__main__"], name)
-    described = " ".join((inspect.getdoc(own) or statement).split("\n\n")[0].split())
+    described, *more = (" ".join(text.split()) for text in (inspect.getdoc(own) or statement).split("\n\n"))
     steps = [f"{method + ': ' if method else ''}{'; '.join(steps)}" for method, steps in part.guide.items()]
-    return [described, *([" / ".join(steps)] if steps else []), f"it is called as {called(name, own, '')}"]
+    between = " / ".join(steps) or " ".join(more)
+    return [described, *([between] if between else []), f"it is called as {called(name, own, '')}"]

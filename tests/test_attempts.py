@@ -357,6 +357,20 @@ class InterleavedAndBack(Interleaved):
         return torch.einsum("bhts,bshk->btkh", weights, values).flatten(2)
 
 
+@heads("view() alone mixes tokens")
+class ViewAlone(Heads):
+    def cut(self, x):
+        batch, length, _ = x.shape
+        return x.view(batch, self.heads, length, -1).transpose(1, 2)
+
+
+@heads("it differs everywhere")
+class HeadsAndBatchMixed(Heads):
+    def shares(self, query, key, mask=None):
+        weights = super().shares(query, key, mask)
+        return weights.transpose(0, 1).reshape(weights.shape)
+
+
 @heads("merged without transpose")
 class MergedAsTheyStand(Heads):
     def joined(self, weights, values):
