@@ -228,6 +228,10 @@ def lesson_parser(doc: str, graded: dict[str, Part] | None = None) -> argparse.A
                             help=f"run FILE, your own code, and grade what it defines of: {names}")
         parser.add_argument("--template", type=Path, metavar="FILE",
                             help="write the signatures to fill in for --grade, and end")
+        parser.add_argument("--hint", action="store_true",
+                            help="with --grade: one more hint for the first statement that fails")
+        parser.add_argument("--guided", action="store_true",
+                            help="with --template: the steps, too, as comments")
     parser.set_defaults(graded=graded or {})
     return parser
 
@@ -239,12 +243,15 @@ def narrate(options: argparse.Namespace, doc: str, steps: Sequence[Callable], *a
     alone with --step shows what it shows in the whole walkthrough.
     """
     torch.set_num_threads(options.threads or 1)
+    for name, needed in (("hint", "grade"), ("guided", "template")):
+        if getattr(options, name, False) and not getattr(options, needed):
+            stop(f"--{name} goes with --{needed} FILE", code=2)
     try:
         narrator = Narrator(options.outputs, options.code, options.checks)
         if getattr(options, "template", None):
-            sys.exit(grading.write_template(options.template, options.graded))
+            sys.exit(grading.write_template(options.template, options.graded, options.guided))
         if getattr(options, "grade", None):
-            sys.exit(grading.grade(options.grade, list(options.graded), narrator))
+            sys.exit(grading.grade(options.grade, options.graded, narrator, options.hint))
         if options.list:
             rows = [(record.number, record.name, record.title) for record in map(
                 begin_step, steps, range(1, len(steps) + 1))]

@@ -1,17 +1,52 @@
-"""What has to hold of lesson 1's parts: softmax, attention weights, attention, the two masks."""
+"""What has to hold of lesson 1's attention; checks/softmax.py and checks/masks.py have its other parts."""
 
 import math
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
-from course.checking import Finding, Mistake, Part, agree, gradients, random_tensors, together
+from checks.masks import causal_mask_checks as causal_mask_checks  # the lesson takes all its checks from here
+from checks.masks import padding_mask_checks as padding_mask_checks
+from checks.softmax import softmax_checks as softmax_checks
+from checks.softmax import unchanged
+from course.checking import (
+    Finding,
+    Mistake,
+    Part,
+    agree,
+    at,
+    gradients,
+    hints,
+    random_tensors,
+    together,
+)
 
-QUERY, KEY, VALUE = INPUTS = random_tensors((2, 4, 8), (2, 5, 8), (2, 5, 3))
+QUERY, KEY, VALUE = random_tensors((2, 4, 8), (2, 5, 8), (2, 5, 3))
 CAUSAL = torch.ones(4, 5, dtype=torch.bool).tril()
 BLIND = CAUSAL.index_fill(0, torch.tensor(1), False)  # query 1 may attend to nothing
+SEEING = torch.tensor([0, 2, 3])  # the others
 HALVES = torch.float16, torch.bfloat16
+WEIGHTS, HEADS = "batch, query, key", "batch, head, query, key"
+
+
+def inputs() -> list[Tensor]:
+    """Query (2, 4, 8), key (2, 5, 8), value (2, 5, 3): copies, for an attempt may write into them."""
+    return [QUERY.clone(), KEY.clone(), VALUE.clone()]
+
+
+def for_heads() -> list[Tensor]:
+    """Query (2, 3, 4, 6), key (2, 3, 5, 6), value (2, 3, 5, 2): as heads have them."""
+    return random_tensors((2, 3, 4, 6), (2, 3, 5, 6), (2, 3, 5, 2), seed=1)
+
+
+def masks_for_heads() -> list[Tensor]:
+    """Of every shape that fits (2, 3, 4, 5): for each head, for all heads, for all queries, for keys."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = (2, 3, 4, 5), (2, 1, 4, 5), (2, 1, 1, 5), (4, 5), (5,)
+    return [(torch.rand(shape, generator=generator) < 0.6).index_fill(-1, torch.tensor(2), True)
+            for shape in shapes]
 
 
 def attention_in_numpy(query, key, value, mask=True):
@@ -23,94 +58,92 @@ def attention_in_numpy(query, key, value, mask=True):
     return weights @ value, weights
 
 
-# ------------------------------------------------------------------ softmax(scores, dim=-1)
-
-
-(SCORES,) = random_tensors((2, 3, 5))
-
-
-def sums_to_one(softmax, ours):
-    """The weights sum to 1 along the chosen dimension."""
-    return agree(softmax(SCORES, dim=1).sum(1), torch.ones(2, 5), 1e-12)
-
-
-def softmax_equals_pytorch(softmax, ours):
-    """It equals torch.softmax."""
-    return agree(softmax(SCORES), torch.softmax(SCORES, -1), 1e-12)
-
-
-def survives_large_scores(softmax, ours):
-    """Scores of 1,000 (float32) and of 100 (float16) don't overflow."""
-    large = torch.tensor([1000.0, 999.0, 0.0]), torch.tensor([100.0, 99.0, 0.0]).half()
-    found = torch.stack([softmax(scores).double() for scores in large])
-    expected = torch.softmax(torch.tensor([1.0, 0.0, -99.0]).double(), -1).expand(2, 3)
-    return agree(found, expected, 1e-3)._replace(gap=None)  # float16 has three digits
-
-
-def survives_hidden_rows(softmax, ours):
-    """A row that is −∞ throughout gets weights 0."""
-    hidden = SCORES.masked_fill(torch.arange(3)[:, None] == 1, -math.inf)
-    return agree(softmax(hidden)[:, 1], torch.zeros(2, 5), 0)
-
-
-def softmax_mistakes(ours):
-    def naive(scores, dim=-1):
-        return scores.exp() / scores.exp().sum(dim, keepdim=True)
-
-    def dim_ignored(scores, dim=-1):
-        return ours.softmax(scores)
-
-    def undefined_where_hidden(scores, dim=-1):
-        return torch.softmax(scores, dim)
-
-    return {
-        "naive": Mistake("subtract the largest score before exp()", naive, "Scores of 1,000"),
-        "dim ignored": Mistake("dim is ignored: use it for the maximum and the sum", dim_ignored,
-                               "The weights sum to 1"),
-        "0/0": Mistake("0/0 in a hidden row: its weights are 0", undefined_where_hidden,
-                       "A row that is −∞"),
-    }
-
-
-softmax_checks = Part(
-    [sums_to_one, softmax_equals_pytorch, survives_large_scores, survives_hidden_rows], softmax_mistakes
-)
+def expected_weights(query: Tensor, key: Tensor, mask: Tensor | bool = True) -> Tensor:
+    """The weights that NumPy computes."""
+    found = attention_in_numpy(query.numpy(), key.numpy(), key.numpy(), np.asarray(mask))[1]
+    return torch.from_numpy(found)
 
 
 # ------------------------------------------------------------------ attention_weights(query, key, mask=None)
 
 
+@hints("A query matches a key by their dot product; the softmax turns a query's scores into shares.",
+       "softmax(Q·Kᵀ / √d_k), d_k the width of a query, the softmax over the keys",
+       "scores = query @ key.transpose(___, ___) / math.sqrt(___)")
 def weights_follow_the_formula(weights, ours):
-    """The weights are softmax(Q·Kᵀ / √d_k), as NumPy computes it."""
-    expected = attention_in_numpy(QUERY.numpy(), KEY.numpy(), VALUE.numpy())[1]
-    return agree(weights(QUERY, KEY), torch.from_numpy(expected), 1e-12)
+    """The weights are softmax(Q·Kᵀ / √d_k), as NumPy computes it, for every width and as for heads."""
+    problems = (WEIGHTS, inputs()[:2]), (HEADS, for_heads()[:2]), ("query, key", [x[0] for x in inputs()[:2]])
+    return together(*(at(f"query {tuple(query.shape)}",
+                         agree(weights(query, key), expected_weights(query, key), 1e-12, axes=axes))
+                      for axes, (query, key) in problems))
 
 
+@hints("Where the mask is False the score must not count: exp(−∞) is 0.",
+       "score = −∞ where the mask is False, then the softmax",
+       "scores.masked_fill(___, -math.inf)")
 def hidden_keys_get_zero(weights, ours):
     """Hidden keys get weight 0, the weights of the others sum to 1."""
-    expected = attention_in_numpy(QUERY.numpy(), KEY.numpy(), VALUE.numpy(), CAUSAL.numpy())[1]
-    return agree(weights(QUERY, KEY, CAUSAL), torch.from_numpy(expected), 1e-12)
+    query, key, _ = inputs()
+    return agree(weights(query, key, CAUSAL), expected_weights(query, key, CAUSAL), 1e-12, axes=WEIGHTS)
 
 
+@hints("Leave the mask as it is: PyTorch repeats axes of size 1, and missing ones in front.",
+       "(S,), (T, S), (B, 1, 1, S), (B, 1, T, S) and (B, H, T, S) all broadcast to (B, H, T, S)",
+       "scores.masked_fill(~mask, ___), without view or [None] for the mask")
+def masks_of_every_shape(weights, ours):
+    """Masks for each head, for all heads, for all queries and for keys alone are honoured."""
+    query, key, _ = for_heads()
+    return together(*(
+        at(f"mask {tuple(mask.shape)}",
+           agree(weights(query, key, mask), expected_weights(query, key, mask), 1e-12, axes=HEADS))
+        for mask in masks_for_heads()))
+
+
+@hints("A row that is −∞ throughout is 0/0 in a plain softmax. Yours, of this lesson, gives 0 there.",
+       "0 where a query may attend to nothing, else the softmax",
+       "return softmax(___), this lesson's own")
 def blind_query_has_no_weights(weights, ours):
-    """A query that may attend to nothing gets weights of exactly 0."""
-    return agree(weights(QUERY, KEY, BLIND)[:, 1], torch.zeros(2, 5), 0)
+    """A query that may attend to nothing gets weights of exactly 0, the others theirs."""
+    query, key, _ = inputs()
+    found = weights(query, key, BLIND)
+    expected = expected_weights(query, key, CAUSAL)
+    if not isinstance(found, Tensor) or found.shape != expected.shape:
+        return agree(found, expected, axes=WEIGHTS)
+    return together(agree(found[:, 1], torch.zeros(2, 5), 0, axes="batch, key"),
+                    agree(found[:, SEEING], expected[:, SEEING], 1e-12))
+
+
+@hints("exp() of a large score is inf; lesson 1's softmax subtracts the largest score first.",
+       "softmax(x − max x) = softmax(x)",
+       "return softmax(___), this lesson's own")
+def weights_survive_large_scores(weights, ours):
+    """Scores in the thousands don't overflow in float32."""
+    query, key = (1000 * QUERY).float(), KEY.float()
+    return agree(weights(query, key), torch.softmax(query @ key.mT / math.sqrt(8), -1), 1e-3, axes=WEIGHTS)
+
+
+def from_scores(scores, mask, softmax, dim=-1, hidden=-math.inf):
+    """Weights from scores; a mask first sets some of them to `hidden`."""
+    return softmax(scores if mask is None else scores.masked_fill(~mask, hidden), dim)
+
+
+def divided_by(number, softmax, **options):
+    """Attention weights whose scores are divided by number(query, key)."""
+    return lambda query, key, mask=None: from_scores(
+        query @ key.mT / number(query, key), mask, softmax, **options)
+
+
+def root_of_d_k(query, key):
+    return math.sqrt(query.shape[-1])
+
+
+FORMULA, HIDDEN = "The weights are softmax", "Hidden keys get weight 0"
+NOTHING = "A query that may attend to nothing"
+REVERSED = "the mask is reversed: True means may attend"
 
 
 def weight_mistakes(ours):
     """The classic mistakes, made from the course's own softmax."""
-
-    def from_scores(scores, mask, dim=-1):
-        return ours.softmax(scores if mask is None else scores.masked_fill(~mask, -math.inf), dim)
-
-    def not_divided(query, key, mask=None):
-        return from_scores(query @ key.mT, mask)
-
-    def divided_by_d_k(query, key, mask=None):
-        return from_scores(query @ key.mT / query.shape[-1], mask)
-
-    def softmax_over_queries(query, key, mask=None):
-        return from_scores(query @ key.mT / math.sqrt(query.shape[-1]), mask, dim=-2)
 
     def mask_reversed(query, key, mask=None):
         return ours.attention_weights(query, key, None if mask is None else ~mask)
@@ -119,176 +152,212 @@ def weight_mistakes(ours):
         weights = ours.attention_weights(query, key)
         return weights if mask is None else weights * mask
 
-    def nan_where_blind(query, key, mask=None):
-        scores = query @ key.mT / math.sqrt(query.shape[-1])
-        return torch.softmax(scores if mask is None else scores.masked_fill(~mask, -math.inf), dim=-1)
-
-    formula, hidden = "The weights are softmax", "Hidden keys get weight 0"
     return {
-        "not divided": Mistake("not divided by √d_k: the scores grow with it", not_divided, formula),
-        "divided by d_k": Mistake("divided by d_k: it should be its square root", divided_by_d_k, formula),
+        "not divided": Mistake("not divided by √d_k: the scores grow with it",
+                               divided_by(lambda query, key: 1.0, ours.softmax), FORMULA),
+        "divided by d_k": Mistake("divided by d_k: it should be its square root",
+                                  divided_by(lambda query, key: query.shape[-1], ours.softmax), FORMULA),
         "softmax over queries": Mistake("softmax over queries: it belongs over the keys, dim=-1",
-                                        softmax_over_queries, formula),
-        "mask reversed": Mistake("the mask is reversed: True means may attend", mask_reversed, hidden),
+                                        divided_by(root_of_d_k, ours.softmax, dim=-2), FORMULA),
+        "mask reversed": Mistake(REVERSED, mask_reversed, HIDDEN),
         "masked after softmax": Mistake("masked after softmax: set the scores to −∞ before it",
-                                        masked_after_softmax, hidden),
+                                        masked_after_softmax, HIDDEN),
         "NaN where blind": Mistake("0/0 in a hidden row: a query that may attend to nothing gets 0",
-                                   nan_where_blind, "A query that may attend to nothing"),
+                                   divided_by(root_of_d_k, torch.softmax), NOTHING),
+    }
+
+
+def more_weight_mistakes(ours):
+    """Others that the lesson doesn't show."""
+
+    def undefined_and_reversed(query, key, mask=None):
+        return divided_by(root_of_d_k, torch.softmax)(query, key, None if mask is None else ~mask)
+
+    def mask_ignored(query, key, mask=None):
+        return ours.attention_weights(query, key)
+
+    def naive(scores, dim):
+        return scores.exp() / scores.exp().sum(dim, keepdim=True)
+
+    return {
+        "divided by √S": Mistake("divided by the root of the number of keys: d_k is shape[-1]",
+                                 divided_by(lambda query, key: math.sqrt(key.shape[-2]), ours.softmax),
+                                 FORMULA),
+        "divided by √T": Mistake("divided by the root of the number of queries: d_k is shape[-1]",
+                                 divided_by(lambda query, key: math.sqrt(query.shape[-2]), ours.softmax),
+                                 FORMULA),
+        "multiplied": Mistake("multiplied by √d_k: divide by it",
+                              divided_by(lambda query, key: query.shape[-1] ** -0.5, ours.softmax), FORMULA),
+        "mask reversed, NaN": Mistake(REVERSED, undefined_and_reversed, HIDDEN),
+        "mask ignored": Mistake("the mask is ignored: hidden scores become −∞ before the softmax",
+                                mask_ignored, HIDDEN),
+        "a large number": Mistake("hidden scores got a number, such as −1e9: where all keys are hidden all "
+                                  "weights are equal then; use −∞, and the softmax of this lesson",
+                                  divided_by(root_of_d_k, ours.softmax, hidden=-1e9), NOTHING),
+        "overflow": Mistake("exp() overflows: subtract the largest score first, as softmax() does",
+                            divided_by(root_of_d_k, naive), "Scores in the thousands"),
     }
 
 
 weights_checks = Part(
-    [weights_follow_the_formula, hidden_keys_get_zero, blind_query_has_no_weights], weight_mistakes
+    [weights_follow_the_formula, hidden_keys_get_zero, masks_of_every_shape, blind_query_has_no_weights,
+     weights_survive_large_scores],
+    weight_mistakes,
+    more=more_weight_mistakes,
+    guide={"": ["the scores: each query times each key, (…, T, S)", "divide by the root of d_k",
+                "if there is a mask: −∞ where it is False", "softmax over the keys, the last axis"]},
 )
 
 
 # ------------------------------------------------------------------ attention(query, key, value, mask)
 
 
+OUTPUT, OUTPUTS = "batch, query, number", "batch, head, query, number"
+EXPECTED = F.scaled_dot_product_attention(QUERY, KEY, VALUE, attn_mask=CAUSAL)
+
+
+@hints("Every query gets a mean of the values, weighted by how much it looks at their keys.",
+       "softmax(Q·Kᵀ / √d_k) · V",
+       "return attention_weights(___) @ ___")
 def equals_numpy(attention, ours):
     """The output is softmax(Q·Kᵀ / √d_k) · V, as NumPy computes it."""
     expected = attention_in_numpy(QUERY.numpy(), KEY.numpy(), VALUE.numpy())[0]
-    return agree(attention(*INPUTS), torch.from_numpy(expected), 1e-12)
+    return agree(attention(*inputs()), torch.from_numpy(expected), 1e-12, axes=OUTPUT)
 
 
+@hints("Only the last two axes take part; however many stand before them, they stay.",
+       "Kᵀ swaps the last two axes: (…, S, K) → (…, K, S)",
+       "key.transpose(___, ___) with negative numbers")
 def any_leading_dimensions(attention, ours):
     """… and PyTorch's function, with any leading dimensions, as for heads: (B, H, T, K)."""
-    many = random_tensors((2, 3, 4, 6), (2, 3, 5, 6), (2, 3, 5, 3), seed=1)
-    return together(*(agree(attention(*inputs), F.scaled_dot_product_attention(*inputs), 1e-12)
-                      for inputs in (INPUTS, many)))
+    problems = (OUTPUT, inputs()), (OUTPUTS, for_heads()), ("query, number", [x[0] for x in inputs()])
+    return together(*(agree(attention(*given), F.scaled_dot_product_attention(*given), 1e-12, axes=axes)
+                      for axes, given in problems))
 
 
+@hints("The mask only goes to the weights; leave its shape to broadcasting.",
+       "score = −∞ where the mask is False",
+       "attention_weights(query, key, ___)")
 def masks_like_pytorch(attention, ours):
-    """With a causal mask it equals PyTorch's function, too, and with one row for all queries."""
-    row = torch.tensor([True, False, True, True, False])
-    return together(*(agree(attention(*INPUTS, mask),
-                            F.scaled_dot_product_attention(*INPUTS, attn_mask=torch.atleast_2d(mask)), 1e-12)
-                      for mask in (CAUSAL, row)))
+    """With a causal mask it equals PyTorch's function, too, and with masks of every shape."""
+    problems = [(OUTPUT, inputs(), CAUSAL), *((OUTPUTS, for_heads(), mask) for mask in masks_for_heads())]
+    return together(*(
+        at(f"mask {tuple(mask.shape)}", agree(
+            attention(*given, mask), F.scaled_dot_product_attention(*given, attn_mask=torch.atleast_2d(mask)),
+            1e-12, axes=axes))
+        for axes, given, mask in problems))
 
 
+@hints("A weight of exactly 0 lets nothing of a hidden value through.",
+       "exp(−∞) = 0, and 0 · value = 0",
+       "mask the ___ before the softmax, not the weights after it")
 def hidden_keys_do_not_matter(attention, ours):
     """Other finite keys and values behind the mask change nothing, bit for bit."""
     changed_key, changed_value = KEY.clone(), VALUE.clone()
     changed_key[:, 3], changed_value[:, 3] = 9.0, -9.0  # hidden from queries 0, 1 and 2
-    before, after = attention(*INPUTS, CAUSAL), attention(QUERY, changed_key, changed_value, CAUSAL)
+    before, after = attention(*inputs(), CAUSAL), attention(QUERY.clone(), changed_key, changed_value, CAUSAL)
     seeing = (before != after)[:, :3].any(-1).any(0).nonzero().flatten().tolist()
     hint = f"query {seeing[0]} sees key 3: is the mask applied before the softmax?" if seeing else ""
     return agree(after[:, :3], before[:, :3], 0, hint)
 
 
+@hints("Its weights are all 0, so it gets a sum of nothing.",
+       "0 · V = 0; NaN · V = NaN: look at what the softmax gives for a row of −∞",
+       "weights = attention_weights(___), which gives 0 there")
 def blind_query_gets_zero(attention, ours):
-    """A query that may attend to nothing gets an output of exactly 0."""
-    return agree(attention(*INPUTS, BLIND)[:, 1], torch.zeros(2, 3), 0)
+    """A query that may attend to nothing gets an output of exactly 0, the others theirs."""
+    found = attention(*inputs(), BLIND)
+    return together(agree(found[:, 1], torch.zeros(2, 3), 0, axes="batch, number"),
+                    agree(found[:, SEEING], EXPECTED[:, SEEING], 1e-12))
 
 
+@hints("Everything between inputs and output has to stay in PyTorch, and finite.",
+       "a NaN that is replaced afterwards still has the gradient NaN",
+       "softmax(scores) with a sum of at least ___")
 def gradients_equal_pytorch(attention, ours):
     """The gradients of query, key and value equal PyTorch's, also with a blind query."""
-    leaves = [tensor.clone().requires_grad_() for tensor in INPUTS]
+    leaves = [tensor.requires_grad_() for tensor in inputs()]
     found = attention(*leaves, BLIND).sin().sum()
     expected = F.scaled_dot_product_attention(*leaves, attn_mask=BLIND).sin().sum()
     return agree(gradients(found, leaves), gradients(expected, leaves))
 
 
+@hints("float16 ends at 65,504. Every constant in your code has to fit, and −∞ always does.",
+       "exp(−∞) = 0 in every type",
+       "masked_fill(~mask, -math.___)")
 def survives_half_precision(attention, ours):
     """In float16 and bfloat16 a blind query gets 0, too, and all gradients are finite."""
     findings = []
     for kind in HALVES:
-        leaves = [tensor.to(kind).requires_grad_() for tensor in INPUTS]
-        output = attention(*leaves, BLIND)
+        leaves = [tensor.to(kind).requires_grad_() for tensor in inputs()]
+        try:
+            output = attention(*leaves, BLIND)
+        except RuntimeError as error:
+            if "overflow" not in str(error):
+                raise
+            return Finding(False, f"a number that does not fit into {kind}".replace("torch.", ""),
+                           "float16 ends at 65,504: −1e9 is none of its numbers; −math.inf fits every type")
         slopes = gradients(output.float().sin().sum(), leaves)
         hint = f"{kind}: a gradient isn't finite"
-        findings += [agree(output[:, 1], torch.zeros(2, 3), 0),
+        findings += [agree(output[:, 1], torch.zeros(2, 3), 0, axes="batch, number"),
+                     agree(output[:, SEEING], EXPECTED[:, SEEING], 0.1)._replace(gap=None),
                      agree(slopes.isfinite().double(), torch.ones(len(slopes)), 0, hint)]
     return together(*findings)
 
 
+@hints("Dropout sets some of the weights to 0, so that a query misses a key as a whole.",
+       "nn.functional.dropout(x, p) sets a share p to 0 and divides the others by 1 − p",
+       "weights = F.dropout(attention_weights(___), ___)")
 def drops_weights(attention, ours):
-    """dropout=0.5 sets about half of the weights to 0 and doubles the others."""
-    zeros, values = torch.zeros(1, 100, 8).double(), torch.eye(8).double()[None]
-    weights = attention(zeros, zeros[:, :8], values, dropout=0.5)  # the values show the weights
-    share = (weights == 0).double().mean().item()
-    doubled = ((weights == 0) | ((weights - 0.25).abs() < 1e-12)).all().item()
-    return Finding(0.4 < share < 0.6 and doubled, f"{share:.0%}", "nn.functional.dropout does both")
+    """dropout=0.5 sets about half of the weights to 0 and doubles the others; 0.2 a fifth."""
+    zeros, eye = torch.zeros(2, 100, 8).double(), torch.eye(8).double().expand(2, 8, 8)
+    shares = []
+    for dropout in (0.5, 0.2):
+        output = attention(zeros, zeros[:, :8], torch.cat([eye, eye], -1), dropout=dropout)
+        weights, again = output.chunk(2, -1)  # the values show the weights, twice
+        if not torch.equal(weights, again):
+            return Finding(False, "a value is 0 in part", "drop weights, not numbers of the output")
+        shares.append((weights == 0).double().mean().item())
+        if abs(shares[-1] - dropout) > 0.1:
+            return Finding(False, f"dropout={dropout}: {shares[-1]:.0%}", "that share should be set to 0")
+        if (weights[weights != 0] - 1 / 8 / (1 - dropout)).abs().max() > 1e-12:
+            return Finding(False, f"dropout={dropout}", "the kept weights should be divided by 1 − dropout: "
+                                                        "nn.functional.dropout does both")
+    return Finding(True, f"{shares[0]:.0%} and {shares[1]:.0%}")
 
 
-def attention_mistakes(ours):
+@hints("Somebody else may still need query, key and value.",
+       "x = x / 2 makes a new tensor, x /= 2 writes into the given one",
+       "scores = scores / ___ rather than scores /= ___ for what came from outside")
+def leaves_inputs_alone(attention, ours):
+    """Query, key, value and mask are what they were afterwards."""
+    return unchanged(attention, [*inputs(), CAUSAL.clone()])
+
+
+def averaging(mistakes, left_out=()):
     """The mistakes with the weights, and what they make of the output."""
 
     def averaged(weights):
         return lambda query, key, value, mask=None, dropout=0.0: (
             F.dropout(weights(query, key, mask), dropout) @ value)
 
-    caught_by = {"mask reversed": "With a causal", "masked after softmax": "With a causal",
-                 "NaN where blind": "A query that may attend to nothing"}
-    mistakes = {
-        name: Mistake(mistake.hint, averaged(mistake.implementation), caught_by.get(name, "The output is"))
-        for name, mistake in weight_mistakes(ours).items()
-    }
+    caught_by = {FORMULA: "The output is", HIDDEN: "With a causal", NOTHING: NOTHING}
+    return {name: Mistake(mistake.hint, averaged(mistake.implementation), caught_by[mistake.caught_by])
+            for name, mistake in mistakes.items() if name not in left_out}
+
+
+def attention_mistakes(ours):
     both = Mistake("the weights came back, too: return the output alone",
                    lambda query, key, value, mask=None, dropout=0.0: ours.attention_weights(query, key, mask),
                    "The output is")
-    return {**mistakes, "weights returned": both}
+    return {**averaging(weight_mistakes(ours)), "weights returned": both}
 
 
 attention_checks = Part(
     [equals_numpy, any_leading_dimensions, masks_like_pytorch, hidden_keys_do_not_matter,
-     blind_query_gets_zero, gradients_equal_pytorch, survives_half_precision, drops_weights],
+     blind_query_gets_zero, gradients_equal_pytorch, survives_half_precision, drops_weights,
+     leaves_inputs_alone],
     attention_mistakes,
+    more=lambda ours: averaging(more_weight_mistakes(ours), left_out=["overflow"]),
+    guide={"": ["the weights, (…, T, S)", "F.dropout sets some of them to 0", "weights times values"]},
 )
-
-
-# ------------------------------------------------------------------ causal_mask(length), padding_mask(tokens)
-
-
-TOKENS = torch.tensor([[5, 6, 7, 0], [5, 0, 0, 0]])
-
-
-def boolean(mask, expected):
-    """Finding: the mask is boolean and equals the expected one."""
-    if mask.dtype != torch.bool:
-        return Finding(False, f"dtype {mask.dtype}", "make it boolean")
-    return agree(mask.int(), expected.int(), 0)
-
-
-def looks_back_only(causal_mask, ours):
-    """Position i may attend to j exactly where j ≤ i, as a boolean mask."""
-    return boolean(causal_mask(5), torch.tensor([[j <= i for j in range(5)] for i in range(5)]))
-
-
-def causal_mistakes(ours):
-    back = "Position i may attend"
-    return {
-        "reversed": Mistake("it is reversed: True means may attend", lambda n: ~ours.causal_mask(n), back),
-        "diagonal missing": Mistake("the diagonal is missing: a position may see itself",
-                                    lambda n: ours.causal_mask(n).tril(-1), back),
-        "transposed": Mistake("it is transposed: rows are queries, columns are keys",
-                              lambda n: ours.causal_mask(n).T, back),
-    }
-
-
-def hides_padding(padding_mask, ours):
-    """It is boolean (B, 1, 1, S): True for real tokens, False for padding."""
-    return boolean(padding_mask(TOKENS, 0), torch.tensor([[1, 1, 1, 0], [1, 0, 0, 0]])[:, None, None])
-
-
-def honours_pad_id(padding_mask, ours):
-    """Another pad_id is honoured."""
-    return boolean(padding_mask(TOKENS, 7), (TOKENS != 7)[:, None, None])
-
-
-def padding_mistakes(ours):
-    mask, shape = ours.padding_mask, "It is boolean (B, 1, 1, S)"
-    return {
-        "reversed": Mistake("it is reversed: True means may attend",
-                            lambda tokens, pad_id=0: ~mask(tokens, pad_id), shape),
-        "two dimensions": Mistake("add two dimensions, for heads and queries",
-                                  lambda tokens, pad_id=0: mask(tokens, pad_id)[:, 0, 0], shape),
-        "queries hidden": Mistake("the padding must be missing as a key (last axis), not as a query",
-                                  lambda tokens, pad_id=0: mask(tokens, pad_id).mT, shape),
-        "pad_id ignored": Mistake("pad_id is ignored", lambda tokens, pad_id=0: mask(tokens, 0),
-                                  "Another pad_id"),
-    }
-
-
-causal_mask_checks = Part([looks_back_only], causal_mistakes)
-padding_mask_checks = Part([hides_padding, honours_pad_id], padding_mistakes)

@@ -8,15 +8,19 @@ from torch import Tensor, nn
 from course.checking import (
     Finding,
     Mistake,
+    Needed,
     Part,
     agree,
+    at,
     gradients,
     gradients_agree,
+    hints,
     random_tensors,
     refused,
+    together,
 )
 
-QUERY, MEMORY = random_tensors((2, 5, 12), (2, 7, 12))
+QUERY, MEMORY, CONTENT = random_tensors((2, 5, 12), (2, 7, 12), (2, 7, 12))  # query, key, value
 LENGTHS = torch.tensor([6, 4])  # of two sources; filling behind both, so that a reversed mask blinds nobody
 PADDING = (torch.arange(7) < LENGTHS[:, None])[:, None, None]  # (B, 1, 1, S)
 BOTH = torch.ones(5, 5, dtype=torch.bool).tril() & PADDING[..., :5]  # (B, 1, T, T)
@@ -29,6 +33,10 @@ def copy_attention(ours: nn.Module, theirs: nn.MultiheadAttention) -> nn.Module:
     """`ours` with the weights of `theirs`."""
     weights, biases = theirs.in_proj_weight.chunk(3), theirs.in_proj_bias.chunk(3)
     projections = ours.project_query, ours.project_key, ours.project_value
+    if any(projection.bias is None for projection in (*projections, ours.project_output)):
+        raise Needed("a projection without bias",
+                     "The paper's projections have none, PyTorch's have one, and the checks copy PyTorch's "
+                     "weights and biases: leave bias=True.")
     with torch.no_grad():
         for projection, weight, bias in zip(projections, weights, biases, strict=True):
             projection.weight.copy_(weight)
@@ -37,70 +45,115 @@ def copy_attention(ours: nn.Module, theirs: nn.MultiheadAttention) -> nn.Module:
     return ours
 
 
-def reference() -> nn.MultiheadAttention:
-    """PyTorch's attention of width 12 with 3 heads, in float64, biases random too; always the same."""
+def reference(d_model: int = 12, n_heads: int = 3) -> nn.MultiheadAttention:
+    """PyTorch's attention in float64, biases random too; always the same."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        theirs = nn.MultiheadAttention(12, 3, batch_first=True).double()
+        theirs = nn.MultiheadAttention(d_model, n_heads, batch_first=True).double()
         nn.init.normal_(theirs.in_proj_bias)
         nn.init.normal_(theirs.out_proj.bias)
     return theirs
 
 
-def run(theirs: nn.MultiheadAttention, query: Tensor, key: Tensor, mask: Tensor | None) -> list[Tensor]:
+def run(theirs: nn.MultiheadAttention, query: Tensor, key: Tensor, value: Tensor,
+        mask: Tensor | None) -> list[Tensor]:
     """PyTorch's output and weights (B, H, T, S). Its masks mean the reverse, and it wants (B·H, T, S)."""
     if mask is not None:
-        mask = ~mask.expand(2, 3, query.shape[1], key.shape[1]).flatten(0, 1)
-    return list(theirs(query, key, key, attn_mask=mask, average_attn_weights=False))
+        shape = len(query), theirs.num_heads, query.shape[1], key.shape[1]
+        mask = ~mask.expand(shape).flatten(0, 1)
+    return list(theirs(query, key, value, attn_mask=mask, average_attn_weights=False))
 
 
-def compare(implementation, key: Tensor, mask: Tensor | None) -> Finding:
+def compare(implementation, key: Tensor, value: Tensor, mask: Tensor | None) -> Finding:
     """Finding: with PyTorch's weights the output is PyTorch's."""
     theirs = reference()
     attention = copy_attention(implementation(12, 3).double(), theirs)
-    return agree(attention(QUERY, key, key, mask), run(theirs, QUERY, key, mask)[0])
+    return agree(attention(QUERY, key, value, mask), run(theirs, QUERY, key, value, mask)[0],
+                 axes="batch, query, number")
 
 
 # ------------------------------------------------------------------ MultiHeadAttention(d_model, n_heads)
 
 
+@hints("Project, cut every token into heads, let each head attend, join the heads, project once more.",
+       "Concat(head_1, …, head_H)·W^O, head_h = Attention(Q·W_h^Q, K·W_h^K, V·W_h^V)",
+       "x.view(batch, length, ___, ___).transpose(___, ___)")
 def attends_to_itself(implementation, ours):
     """With the same weights it equals nn.MultiheadAttention in self-attention."""
-    return compare(implementation, QUERY, None)
+    return compare(implementation, QUERY, QUERY, None)
 
 
+@hints("Queries come from one sequence, keys and values from another, each through its own projection.",
+       "Attention(query·W^Q, key·W^K, value·W^V), (B, T, D) and (B, S, D)",
+       "self.project_query(___), self.project_key(___), self.project_value(___)")
 def attends_to_another(implementation, ours):
-    """… and in cross-attention, with a padding mask."""
-    return compare(implementation, MEMORY, PADDING)
+    """… and in cross-attention, with other values than keys, without and with a padding mask."""
+    return together(compare(implementation, MEMORY, CONTENT, None),
+                    compare(implementation, MEMORY, CONTENT, PADDING))
 
 
+@hints("Leave the mask as it is: it broadcasts to (B, H, T, S).",
+       "(T, S), (B, 1, T, S) and (B, H, T, S) all broadcast",
+       "scaled_dot_product_attention(queries, keys, values, ___)")
 def takes_both_masks(implementation, ours):
-    """… and with a causal and a padding mask together."""
-    return compare(implementation, QUERY, BOTH)
+    """… and with a causal and a padding mask together, with one for each head, and with one for all."""
+    causal, values = BOTH[0, 0], QUERY.flip(0)
+    each_head = torch.stack([causal, causal.flip(0), torch.ones_like(causal)]).expand(2, 3, 5, 5)
+    each_head = each_head | torch.eye(5, dtype=torch.bool)  # nobody is blind, for PyTorch's sake
+    return together(*(at(f"mask {tuple(mask.shape)}", compare(implementation, QUERY, values, mask))
+                      for mask in (BOTH, causal, each_head)))
 
 
+@hints("They are lesson 1's weights, of the projected and split queries and keys.",
+       "softmax(Q_h·K_hᵀ / √d_k) for every head h",
+       "attention_weights(self.split(___), self.split(___), ___)")
 def tells_its_weights(implementation, ours):
-    """The weights of every head equal PyTorch's, (B, H, T, S)."""
+    """The weights of every head equal PyTorch's, (B, H, T, S), with and without a mask."""
     theirs = reference()
     attention = copy_attention(implementation(12, 3).double(), theirs)
-    return agree(attention.weights(QUERY, QUERY, BOTH), run(theirs, QUERY, QUERY, BOTH)[1])
+    problems = (QUERY, BOTH), (MEMORY, PADDING), (MEMORY, None)
+    return together(*(agree(attention.weights(QUERY, key, mask), run(theirs, QUERY, key, key, mask)[1],
+                            axes="batch, head, query, key") for key, mask in problems))
 
 
+@hints("Sizes come from the arguments and from the tensors; none is written into the code.",
+       "d_k = d_model / n_heads",
+       "batch, length, d_model = x.shape")
+def fits_other_sizes(implementation, ours):
+    """Another width, another number of heads and another batch: the same."""
+    query, key, value = random_tensors((3, 4, 10), (3, 6, 10), (3, 6, 10), seed=1)
+    findings = []
+    for n_heads in (2, 1, 10):
+        theirs = reference(10, n_heads)
+        attention = copy_attention(implementation(10, n_heads).double(), theirs)
+        expected, weights = run(theirs, query, key, value, None)
+        found = (agree(attention(query, key, value), expected, axes="batch, query, number"),
+                 agree(attention.weights(query, key), weights, axes="batch, head, query, key"))
+        findings += [at(f"d_model 10, n_heads {n_heads}", finding) for finding in found]
+    return together(*findings)
+
+
+@hints("Whatever forward() computes has to stay in PyTorch, and to use every projection once.",
+       "the gradient flows through all four projections",
+       "no .detach(), .data or torch.no_grad() around ___")
 def learns_like_pytorch(implementation, ours):
     """The gradients of every parameter equal PyTorch's."""
     theirs = reference()
     attention = copy_attention(implementation(12, 3).double(), theirs)
     attention(QUERY, QUERY, QUERY, BOTH).sin().sum().backward()
-    run(theirs, QUERY, QUERY, BOTH)[0].sin().sum().backward()
+    run(theirs, QUERY, QUERY, QUERY, BOTH)[0].sin().sum().backward()
     return gradients_agree(attention, theirs, copy_attention)
 
 
+@hints("The input feeds queries, keys and values: its gradient has three parts.",
+       "∂L/∂x = through Q + through K + through V",
+       "nothing of query, key and value is detached: ___")
 def passes_gradients_on(implementation, ours):
     """The gradient of the input equals PyTorch's."""
     theirs, x = reference(), QUERY.clone().requires_grad_()
     attention = copy_attention(implementation(12, 3).double(), theirs)
     found = gradients(attention(x, x, x, BOTH).sin().sum(), [x])
-    return agree(found, gradients(run(theirs, x, x, BOTH)[0].sin().sum(), [x]))
+    return agree(found, gradients(run(theirs, x, x, x, BOTH)[0].sin().sum(), [x]))
 
 
 def shown_weights(attention: nn.Module) -> Tensor:
@@ -116,6 +169,9 @@ def shown_weights(attention: nn.Module) -> Tensor:
     return attention(query, key, torch.ones_like(key)).unflatten(-1, (3, 4))
 
 
+@hints("In training some weights are set to 0; afterwards all of them count.",
+       "dropout p while self.training, else 0",
+       "self.dropout if ___ else 0.0")
 def drops_weights_in_training(implementation, ours):
     """dropout=0.5 sets about half of the weights to 0 in training, and none in eval mode."""
     attention = implementation(12, 3, dropout=0.5).double()
@@ -129,6 +185,9 @@ def drops_weights_in_training(implementation, ours):
                    "pass `dropout` on to lesson 1's attention only while self.training")
 
 
+@hints("12 numbers split into 3 heads of 4; 30 don't split into 4.",
+       "d_model mod n_heads = 0",
+       'if d_model % ___: raise ValueError(f"d_model {___} does not split into {___} heads")')
 def refuses_uneven_heads(implementation, ours):
     """A d_model that does not split into the heads is refused with a ValueError."""
     return refused(lambda: implementation(30, 4), 30, 4)
@@ -202,9 +261,44 @@ def heads_mistakes(ours):
     }
 
 
+def more_heads_mistakes(ours):
+    """Others that the lesson doesn't show."""
+
+    class Interleaved(ours.MultiHeadAttention):
+        """Head h takes the numbers h, h + H, h + 2H, …"""
+
+        def split(self, x):
+            return x.unflatten(-1, (-1, self.n_heads)).permute(0, 3, 1, 2)
+
+    class InterleavedAndBack(Interleaved):
+        def merge(self, x):
+            return x.permute(0, 2, 3, 1).flatten(2)
+
+    class ValuesFromKeys(ours.MultiHeadAttention):
+        def forward(self, query, key, value, mask=None):
+            return super().forward(query, key, key, mask)
+
+    same = "With the same weights"
+    interleaved = "interleaved heads: head h takes d_k neighbours; view to (B, L, H, K), not (B, L, K, H)"
+    return {
+        "interleaved heads": Mistake(interleaved, Interleaved, same),
+        "interleaved and back": Mistake(interleaved, InterleavedAndBack, same),
+        "values from keys": Mistake("the values are projected from `key`: project_value(value)",
+                                    ValuesFromKeys, "… and in cross-attention"),
+    }
+
+
 heads_checks = Part(
-    [attends_to_itself, attends_to_another, takes_both_masks, tells_its_weights, learns_like_pytorch,
-     passes_gradients_on, drops_weights_in_training, refuses_uneven_heads],
+    [attends_to_itself, attends_to_another, takes_both_masks, tells_its_weights, fits_other_sizes,
+     learns_like_pytorch, passes_gradients_on, drops_weights_in_training, refuses_uneven_heads],
     heads_mistakes,
+    more=more_heads_mistakes,
     needs="The checks use project_query, project_key, project_value, project_output (nn.Linear), weights().",
+    guide={"__init__": ["ValueError if d_model does not split into n_heads",
+                        "four nn.Linear(d_model, d_model)"],
+           "forward": ["project query, key and value", "split each into heads, (B, H, L, K)",
+                       "lesson 1's attention, with the mask, and with dropout only while training",
+                       "join the heads again, (B, L, D)", "the last projection"],
+           "weights": ["project and split query and key", "lesson 1's attention_weights, with the mask"]},
+    helpers=("split", "merge", "rotate", "attend"),
 )

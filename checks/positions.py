@@ -1,160 +1,143 @@
-"""What has to hold of lesson 3's parts: the tokenizer, the embedding, three encodings of positions."""
+"""What has to hold of lesson 3's three encodings of positions; checks/tokens.py has the rest."""
 
 import math
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
+from checks.tokens import embedding_checks as embedding_checks  # the lesson takes all its checks from here
+from checks.tokens import tokenizer_checks as tokenizer_checks
 from course.checking import (
     Finding,
     Mistake,
     Part,
     agree,
-    gradients,
+    at,
+    hints,
     largest_difference,
     random_tensors,
     refused,
+    together,
 )
 
-# ------------------------------------------------------------------ Tokenizer(texts, level="word")
+SIZES = (8, 40, 20), (6, 30, 11)  # d_model, max_len, length
+START_IGNORED = "start is ignored: while decoding, every token would get position 0"
+PLACES, ADDED = "position, number", "batch, position, number"
+FORWARD_STEPS = ["ValueError if a position from start on is past max_len",
+                 "the rows start, start + 1, … of the table", "x plus these rows, as a new tensor"]
 
 
-SENTENCE = "the cat sat on the mat"
-TEXTS = [SENTENCE, "a  cat, twice", ""]
-
-
-def round_trips_words(tokenizer, ours):
-    """Words: decode(encode(text)) is the text, double spaces included."""
-    built = tokenizer(TEXTS)
-    wrong = [text for text in TEXTS if built.decode(built.encode(text)) != text]
-    return Finding(not wrong, f"{len(TEXTS) - len(wrong)} of {len(TEXTS)} texts",
-                   f"changed: {wrong}; split at single spaces")
-
-
-def round_trips_characters(tokenizer, ours):
-    """Characters: the same."""
-    built = tokenizer(TEXTS, "character")
-    wrong = [text for text in TEXTS if built.decode(built.encode(text)) != text]
-    return Finding(not wrong, f"{len(TEXTS) - len(wrong)} of {len(TEXTS)} texts")
-
-
-def ids_start_after_the_specials(tokenizer, ours):
-    """Ids are 3, 4, … in the order of appearance; 0, 1, 2 stay free and decode to nothing."""
-    built = tokenizer([SENTENCE])
-    found = [*built.encode("the cat the"), len(built)]
-    silent = built.decode([1, 3, 2, 0]) == "the"
-    return Finding(found == [3, 4, 3, 8] and silent, f"ids {found[:3]}, {found[3]} in all")
-
-
-def refuses_unknown_tokens(tokenizer, ours):
-    """An unknown word is a ValueError that names it."""
-    return refused(lambda: tokenizer([SENTENCE]).encode("the dog"), "dog")
-
-
-tokenizer_checks = Part(
-    [round_trips_words, round_trips_characters, ids_start_after_the_specials, refuses_unknown_tokens],
-    needs="The checks call encode(text), decode(ids) and len().",
-)
-
-
-# ------------------------------------------------------------------ TokenEmbedding(vocab_size, d_model)
-
-
-TOKENS = torch.tensor([[3, 1, 4], [1, 5, 3]])
-(WEIGHT,) = random_tensors((7, 16))
-
-
-def with_weight(embedding) -> nn.Module:
-    """An embedding of 7 tokens whose vectors are WEIGHT."""
-    built = embedding(7, 16).double()
-    with torch.no_grad():
-        built.weight.copy_(WEIGHT)
-    return built
-
-
-def is_a_scaled_lookup(embedding, ours):
-    """It equals one-hot · weight · √d_model."""
-    return agree(with_weight(embedding)(TOKENS), F.one_hot(TOKENS, 7).double() @ WEIGHT * 4, 1e-12)
-
-
-def has_tied_logits(embedding, ours):
-    """logits(x) is x · weightᵀ, from the same parameter."""
-    (x,) = random_tensors((2, 3, 16), seed=1)
-    return agree(with_weight(embedding).logits(x), x @ WEIGHT.T, 1e-12)
-
-
-def starts_at_the_right_size(embedding, ours):
-    """The weight starts with standard deviation d_model^−0.5."""
-    std = embedding(4000, 64).weight.std().item()
-    return Finding(abs(std * 8 - 1) < 0.02, f"{std:.4f}, expected 0.1250")
-
-
-def embedding_learns(embedding, ours):
-    """The gradient of the weight equals that of nn.functional.embedding."""
-    built, weight = with_weight(embedding), WEIGHT.clone().requires_grad_()
-    expected = gradients((F.embedding(TOKENS, weight) * 4).sin().sum(), [weight])
-    return agree(gradients(built(TOKENS).sin().sum(), [built.weight]), expected)
-
-
-def embedding_mistakes(ours):
-    class NotScaled(ours.TokenEmbedding):
-        def forward(self, tokens):
-            return F.embedding(tokens, self.weight)
-
-    hint = "the vectors aren't multiplied by √d_model"
-    return {"not scaled": Mistake(hint, NotScaled, "It equals one-hot")}
-
-
-embedding_checks = Part(
-    [is_a_scaled_lookup, has_tied_logits, starts_at_the_right_size, embedding_learns],
-    embedding_mistakes,
-    needs="The checks set `weight`, an nn.Parameter (vocab_size, d_model), and call logits(x).",
-)
+def zeros(length: int, width: int) -> Tensor:
+    return torch.zeros(2, length, width)
 
 
 # ------------------------------------------------------------------ SinusoidalPositionalEncoding
 
 
-NOTHING = torch.zeros(1, 20, 8)
-FIRST, SECOND = (x.float() for x in random_tensors((1, 20, 8), (1, 20, 8)))
+FIRST, SECOND = (x.float() for x in random_tensors((2, 20, 8), (2, 20, 8)))
 
 
-def formula(position: int, column: int) -> float:
-    """Section 3.5 for d_model = 8, one number at a time."""
-    angle = position / 10000 ** ((column - column % 2) / 8)
+def formula(position: int, column: int, d_model: int) -> float:
+    """Section 3.5, one number at a time."""
+    angle = position / 10000 ** ((column - column % 2) / d_model)
     return math.cos(angle) if column % 2 else math.sin(angle)
 
 
-def positions_from(start: int) -> Tensor:
-    """(20, 8): what the formula says of 20 positions."""
-    return torch.tensor([[formula(p, c) for c in range(8)] for p in range(start, start + 20)])
+def positions_from(start: int, length: int, d_model: int) -> Tensor:
+    """(length, d_model): what the formula says of the positions from start on."""
+    return torch.tensor([[formula(p, c, d_model) for c in range(d_model)]
+                         for p in range(start, start + length)])
 
 
+@hints("Two neighbours share a frequency: one is its sine, the other its cosine. Positions count from 0.",
+       "PE(p, 2i) = sin(p / 10000^(2i/d_model)), PE(p, 2i + 1) = cos(p / 10000^(2i/d_model))",
+       "frequencies = 10000.0 ** (-torch.arange(0, d_model, ___) / ___)")
 def follows_the_formula(encoding, ours):
-    """Every number is that of section 3.5."""
-    return agree(encoding(8, 40)(NOTHING)[0], positions_from(0), 1e-6)
+    """Every number is that of section 3.5, for every width."""
+    return together(*(at(f"d_model {d_model}", agree(encoding(d_model, max_len)(zeros(length, d_model))[0],
+                                                    positions_from(0, length, d_model), 1e-5, axes=PLACES))
+                      for d_model, max_len, length in SIZES))
 
 
+@hints("While decoding, one new token comes at a time: start says how many stand before it.",
+       "row p of the result is PE(start + p)",
+       "self.table[___ : ___ + x.shape[1]]")
 def waves_honour_start(encoding, ours):
     """With start = 7 the first token is at position 7."""
-    return agree(encoding(8, 40)(NOTHING, 7)[0], positions_from(7), 1e-6)
+    return together(*(agree(encoding(8, 40)(zeros(20, 8), start)[0], positions_from(start, 20, 8), 1e-5,
+                            axes=PLACES) for start in (7, 20)))
 
 
+@hints("The vector of the position is added to the vector of the token, in every row of the batch.",
+       "x_p + PE(p)",
+       "return x + ___")
 def is_added(encoding, ours):
-    """It is added to what comes in."""
+    """It is added to what comes in, which stays as it was."""
     built, (x,) = encoding(8, 40), random_tensors((2, 20, 8))
-    return agree(built(x.float()) - built(NOTHING), x.float(), 1e-6)
+    x = x.float()
+    given, nothing = x.clone(), zeros(20, 8)
+    found = built(given) - built(nothing)
+    changed = Finding(not nothing.any() and torch.equal(given, x), "x was changed",
+                      "x += … writes into what was given: write x + …")
+    return together(changed, agree(found, x, 1e-5, axes=ADDED))
 
 
+@hints("A table has an end. Slicing past it gives too few rows and no error: look first.",
+       "the last position is start + length − 1; it must be below max_len",
+       'if start + ___ > ___: raise ValueError(f"position {___} is past max_len, {___}")')
 def refuses_positions_past_the_end(encoding, ours):
-    """Past max_len it is a ValueError that names both numbers."""
-    return refused(lambda: encoding(8, 40)(torch.zeros(1, 1, 8), 43), 43, 40)
+    """Past max_len it is a ValueError that names both numbers; up to it all is well."""
+    built = encoding(8, 40)
+    last = built(zeros(1, 8), 39), built(zeros(40, 8))
+    fits = Finding([tuple(x.shape) for x in last] == [(2, 1, 8), (2, 40, 8)])
+    first = refused(lambda: built(zeros(1, 8), 43), 43, 40)
+    past = (1, 40), (3, 38), (41, 0)  # length, start
+    return together(fits, first, *(refused(lambda n=n, s=s: built(zeros(n, 8), s), 40) for n, s in past))
 
 
+@hints("Numbers come in pairs, so their count must be even.",
+       "d_model mod 2 = 0",
+       'if d_model % ___: raise ValueError(f"… {___} …")')
 def refuses_odd_widths(encoding, ours):
     """An odd d_model is a ValueError that names it."""
-    return refused(lambda: encoding(7, 40), 7)
+    return together(refused(lambda: encoding(7, 40), 7), refused(lambda: encoding(11, 40), 11))
+
+
+@hints("The waves are given by a formula: nothing about them is to be learned.",
+       "no nn.Parameter; a buffer moves with the module and is not trained",
+       'self.register_buffer("table", ___, persistent=False)')
+def waves_are_not_learned(encoding, ours):
+    """It has no parameters."""
+    names = [name for name, _ in encoding(8, 40).named_parameters()]
+    return Finding(not names, ", ".join(names), "keep the table in a buffer: register_buffer()")
+
+
+def from_one(encoding):
+    """The encoding with positions counted from 1."""
+
+    class FromOne(encoding):
+        def __init__(self, width, max_len=512):
+            super().__init__(width, max_len + 1)
+
+        def forward(self, x, start=0):
+            return super().forward(x, start + 1)
+
+    return FromOne
+
+
+def with_table(encoding, change):
+    """The sinusoidal encoding with another table: change(sines, cosines, angles)."""
+
+    class Changed(encoding):
+        def __init__(self, d_model, max_len=512):
+            super().__init__(d_model, max_len)
+            self.table = change(self.table[:, 0::2], self.table[:, 1::2], d_model)
+
+    return Changed
+
+
+def side_by_side(even: Tensor, odd: Tensor) -> Tensor:
+    return torch.stack([even, odd], dim=-1).flatten(1)
 
 
 def sinusoidal_mistakes(ours):
@@ -187,28 +170,66 @@ def sinusoidal_mistakes(ours):
             CosineExponentOffByOne, every),
         "two halves": Mistake("sines and cosines are in two halves; section 3.5 puts them side by side",
                               Halves, every),
-        "start ignored": Mistake("start is ignored: while decoding, every token would get position 0",
-                                 StartIgnored, "With start = 7"),
+        "start ignored": Mistake(START_IGNORED, StartIgnored, "With start = 7"),
+    }
+
+
+def more_sinusoidal_mistakes(ours):
+    """Others that the lesson doesn't show."""
+
+    def i_for_two_i(sines, cosines, d_model):
+        angles = torch.arange(len(sines))[:, None] * 10000.0 ** (-torch.arange(d_model // 2) / d_model)
+        return side_by_side(angles.sin(), angles.cos())
+
+    every, waves = "Every number", ours.SinusoidalPositionalEncoding
+    return {
+        "i for 2i": Mistake("the exponent is 2i/d_model, here it is i/d_model",
+                            with_table(waves, i_for_two_i), every),
+        "cosine first": Mistake("sine and cosine are swapped: the sine stands first, at 2i",
+                                with_table(waves, lambda s, c, _: side_by_side(c, s)), every),
+        "angles negated": Mistake("the angles are negative: sin(p · f), not sin(−p · f)",
+                                  with_table(waves, lambda s, c, _: side_by_side(-s, c)), every),
+        "from 1": Mistake("positions are counted from 1: the first is 0", from_one(waves), every),
     }
 
 
 sinusoidal_checks = Part(
-    [follows_the_formula, waves_honour_start, is_added, refuses_positions_past_the_end, refuses_odd_widths],
+    [follows_the_formula, waves_honour_start, is_added, refuses_positions_past_the_end, refuses_odd_widths,
+     waves_are_not_learned],
     sinusoidal_mistakes,
+    more=more_sinusoidal_mistakes,
+    guide={"__init__": ["ValueError for an odd d_model",
+                        "the frequencies 10000^(−2i / d_model), d_model / 2 of them",
+                        "the angles: every position times every frequency",
+                        "sine and cosine side by side, a buffer"],
+           "forward": FORWARD_STEPS},
 )
 
 
 # ------------------------------------------------------------------ LearnedPositionalEncoding
 
 
+@hints("A table with a row for each position; what stands in x doesn't matter.",
+       "x_p + table[start + p]",
+       "return x + self.table[___ : ___ + x.shape[1]]")
 def adds_one_vector_a_position(encoding, ours):
-    """What is added depends on the position alone, also from start on."""
-    built = encoding(8, 40)
-    whole = built(FIRST) - FIRST
-    part = built(SECOND[:, :5], 7) - SECOND[:, :5]
-    return agree(part, whole[:, 7:12], 1e-6)
+    """What is added depends on the position alone, also from start on, for every width."""
+    findings = []
+    for (d_model, max_len, _), x in zip(SIZES, (FIRST, FIRST[:, :, :6])):
+        built, before = encoding(d_model, max_len), x.clone()
+        whole = (built(x) - before)[:1]
+        changed = Finding(torch.equal(x, before), "x was changed", "write x + …, not x += …")
+        again = SECOND[:, :5, :d_model]
+        part = built(again.clone(), 7) - again
+        ignored = START_IGNORED if largest_difference(part, whole[:, :5].expand_as(part)) < 1e-5 else ""
+        findings += [changed, agree(part, whole[:, 7:12].expand_as(part), 1e-5, ignored, ADDED)]
+        x.copy_(before)
+    return together(*findings)
 
 
+@hints("Rows that start alike are trained alike.",
+       "independent random numbers",
+       "nn.Parameter(torch.randn(___, ___) * …)")
 def tells_positions_apart(encoding, ours):
     """No two positions start with the same vector."""
     vectors = encoding(8, 40)(torch.zeros(1, 40, 8))[0]
@@ -216,68 +237,125 @@ def tells_positions_apart(encoding, ours):
     return Finding(distinct == 40, f"{distinct} different vectors of 40", "start from random numbers")
 
 
+@hints("What is learned has to be an nn.Parameter, or no optimiser sees it.",
+       "a table (max_len, d_model)",
+       "self.table = nn.Parameter(___)")
 def is_a_parameter(encoding, ours):
     """Every used position receives a gradient, and no other."""
     built = encoding(8, 40)
     tables = list(built.parameters())
     if len(tables) != 1:
         return Finding(False, f"{len(tables)} parameters", "one nn.Parameter of (max_len, d_model)")
+    if tables[0].numel() != 40 * 8:
+        return Finding(False, f"shape {tuple(tables[0].shape)}", "one nn.Parameter of (max_len, d_model)")
     built(torch.zeros(1, 5, 8), 3).sum().backward()
     if tables[0].grad is None:
         return Finding(False, "no gradient for the parameter", "does forward() use it?")
-    used = tables[0].grad.abs().sum(-1).nonzero().flatten().tolist()
-    return Finding(used == [3, 4, 5, 6, 7], f"positions {used}")
+    used = tables[0].grad.reshape(-1, 8).abs().sum(-1).nonzero().flatten().tolist()
+    return Finding(used == [3, 4, 5, 6, 7], f"positions {used}", "tokens from start = 3 on use rows 3, 4, …")
+
+
+def learned_mistakes(ours):
+    class AllAlike(ours.LearnedPositionalEncoding):
+        """Starts with zeros."""
+
+        def __init__(self, d_model, max_len=512):
+            super().__init__(d_model, max_len)
+            self.table.data.zero_()
+
+    class StartIgnored(ours.LearnedPositionalEncoding):
+        """Every decoded token gets position 0."""
+
+        def forward(self, x, start=0):
+            return super().forward(x, 0)
+
+    return {
+        "start ignored": Mistake(START_IGNORED, StartIgnored, "What is added depends"),
+        "all alike": Mistake("start from random numbers", AllAlike, "No two positions"),
+    }
 
 
 learned_checks = Part(
-    [adds_one_vector_a_position, tells_positions_apart, is_a_parameter, refuses_positions_past_the_end]
+    [adds_one_vector_a_position, tells_positions_apart, is_a_parameter, refuses_positions_past_the_end],
+    learned_mistakes,
+    guide={"__init__": ["a table of random numbers, (max_len, d_model), an nn.Parameter"],
+           "forward": FORWARD_STEPS},
 )
 
 
 # ------------------------------------------------------------------ RotaryPositionalEncoding
 
 
-QUERY, KEY = (x.float() for x in random_tensors((1, 1, 20, 8), (1, 1, 20, 8)))
+QUERY, KEY = (x.float() for x in random_tensors((2, 3, 20, 8), (2, 3, 20, 8)))
+TURNED = "batch, head, position, number"
 
 
+@hints("Each pair of neighbours is an arrow in the plane; position p turns it by p times its frequency.",
+       "(a, b) → (a·cos − b·sin, a·sin + b·cos), the angle p · 10000^(−2j / d_k)",
+       "even * ___ - odd * ___, even * ___ + odd * ___")
 def turns_pairs(encoding, ours):
     """Seen as complex numbers, pair j at position p is multiplied by e^(i·p·f_j)."""
-    frequencies = 10000.0 ** (-torch.arange(0, 8, 2).double() / 8)
-    angles = torch.arange(20)[:, None] * frequencies
-    pairs = torch.view_as_complex(QUERY.double().unflatten(-1, (4, 2)))
-    turned = torch.view_as_real(pairs * torch.exp(1j * angles)).flatten(-2)
-    return agree(encoding(8, 40)(QUERY), turned, 1e-5)
+    findings = []
+    for d_k, max_len, length in SIZES:
+        frequencies = 10000.0 ** (-torch.arange(0, d_k, 2).double() / d_k)
+        angles = torch.arange(length)[:, None] * frequencies
+        given = QUERY[:, :, :length, :d_k].clone()
+        pairs = torch.view_as_complex(given.double().unflatten(-1, (d_k // 2, 2)).contiguous())
+        turned = torch.view_as_real(pairs * torch.exp(1j * angles)).flatten(-2)
+        findings.append(at(f"d_k {d_k}", agree(encoding(d_k, max_len)(given), turned, 1e-5, axes=TURNED)))
+    return together(*findings)
 
 
+@hints("Turning an arrow doesn't make it longer.",
+       "cos² + sin² = 1: both numbers of a pair take the same angle",
+       "even * cos - odd * ___, even * ___ + odd * cos")
 def keeps_the_length(encoding, ours):
     """Rotation changes no vector's length."""
-    return agree(encoding(8, 40)(QUERY).norm(dim=-1), QUERY.norm(dim=-1), 1e-5)
+    return agree(encoding(8, 40)(QUERY.clone()).norm(dim=-1), QUERY.norm(dim=-1), 1e-5,
+                 axes="batch, head, position")
 
 
+@hints("Turn query and key by the same angle more: the angle between them stays.",
+       "(R_p q)·(R_s k) = q·(R_(s − p) k)",
+       "the angle is position · frequency, and the position is start + ___")
 def sees_offsets_only(encoding, ours):
     """The scores depend on the offset alone: 9 positions later they are the same."""
     built = encoding(8, 40)
-    now = built(QUERY) @ built(KEY).mT
-    finding = agree(built(QUERY, 9) @ built(KEY, 9).mT, now, 1e-4)
+    now = built(QUERY.clone()) @ built(KEY.clone()).mT
+    later = built(QUERY.clone(), 9) @ built(KEY.clone(), 9).mT
+    finding = agree(later, now, 1e-4, axes="batch, head, query, key")
     if finding.holds and largest_difference(now, QUERY @ KEY.mT) < 1e-4:
         return Finding(False, "the scores don't change with the offset either")
     return finding
 
 
+@hints("While decoding, one new token comes at a time: start says how many stand before it.",
+       "the first row is turned by start · frequency",
+       "self.turns[:, ___ : ___ + length]")
 def rotation_honours_start(encoding, ours):
     """With start = 7 the first token is at position 7."""
     built = encoding(8, 40)
-    return agree(built(QUERY[:, :, 7:], 7), built(QUERY)[:, :, 7:], 1e-6)
+    return agree(built(QUERY[:, :, 7:].clone(), 7), built(QUERY.clone())[:, :, 7:], 1e-5, axes=TURNED)
 
 
+@hints("A table has an end. Slicing past it gives too few rows: look first.",
+       "the last position is start + length − 1; it must be below max_len",
+       'if start + ___ > ___: raise ValueError(f"position {___} is past max_len, {___}")')
 def rotary_refuses_positions_past_the_end(encoding, ours):
-    """Past max_len it is a ValueError that names both numbers."""
-    return refused(lambda: encoding(8, 40)(QUERY[:, :, :1], 43), 43, 40)
+    """Past max_len it is a ValueError that names both numbers; up to it all is well."""
+    built, one = encoding(8, 40), QUERY[:, :, :1]
+    fits = Finding(built(one.clone(), 39).shape == one.shape)
+    return together(fits, refused(lambda: built(one.clone(), 43), 43, 40),
+                    refused(lambda: built(one.clone(), 40), 40),
+                    refused(lambda: built(QUERY[:, :, :3].clone(), 38), 40))
 
 
+@hints("Numbers are turned in pairs, so their count must be even.",
+       "d_k mod 2 = 0",
+       'if d_k % ___: raise ValueError(f"… {___} …")')
 def refuses_odd_heads(encoding, ours):
     """An odd d_k is a ValueError that names it."""
-    return refused(lambda: encoding(7, 40), 7)
+    return together(refused(lambda: encoding(7, 40), 7), refused(lambda: encoding(11, 40), 11))
 
 
 def rotary_mistakes(ours):
@@ -304,8 +382,42 @@ def rotary_mistakes(ours):
     }
 
 
+def more_rotary_mistakes(ours):
+    """Others that the lesson doesn't show."""
+
+    class OtherWay(ours.RotaryPositionalEncoding):
+        """Turns by minus the angle: as if the pairs stood the other way round."""
+
+        def forward(self, x, start=0):
+            turned = super().forward(x.unflatten(-1, (-1, 2)).flip(-1).flatten(-2), start)
+            return turned.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
+
+    class Added(ours.RotaryPositionalEncoding):
+        """Adds the rotated vector."""
+
+        def forward(self, x, start=0):
+            return x + super().forward(x, start)
+
+    complex_numbers, rotary = "Seen as complex numbers", ours.RotaryPositionalEncoding
+    return {
+        "other way round": Mistake(
+            "it turns the other way: a pair becomes even·cos − odd·sin, even·sin + odd·cos", OtherWay,
+            complex_numbers),
+        "from 1": Mistake("positions are counted from 1: the first is 0, and isn't turned",
+                          from_one(rotary), complex_numbers),
+        "added": Mistake("x is turned, nothing is added to it", Added, complex_numbers),
+    }
+
+
 rotary_checks = Part(
     [turns_pairs, keeps_the_length, sees_offsets_only, rotation_honours_start,
      rotary_refuses_positions_past_the_end, refuses_odd_heads],
     rotary_mistakes,
+    more=more_rotary_mistakes,
+    guide={"__init__": ["ValueError for an odd d_k", "the frequencies 10000^(−2j / d_k), d_k / 2 of them",
+                        "sine and cosine of every position times every frequency, buffers"],
+           "forward": ["ValueError if a position from start on is past max_len",
+                       "the sines and cosines of these positions",
+                       "split x into its even and its odd numbers",
+                       "turn every pair, and put them side by side again"]},
 )

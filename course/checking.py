@@ -11,6 +11,7 @@ A Part holds the claims about one part of a lesson, and the mistakes that people
 """
 
 import inspect
+import re
 import sysconfig
 import threading
 import traceback
@@ -23,9 +24,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from course.differing import difference
+
 COURSE = Path(__file__).parent.parent
 OURS = COURSE / "course", COURSE / "checks", COURSE / "common.py"
 PYTHON = Path(sysconfig.get_path("stdlib"))
+UNWRITTEN = "not written yet"
 
 
 class Finding(NamedTuple):
@@ -35,6 +39,11 @@ class Finding(NamedTuple):
     figure: str = ""
     diagnosis: str = ""
     gap: float | None = None  # the largest difference, where numbers were compared
+    known: bool = False  # whether the diagnosis is the hint of a mistake that gives just the same
+
+
+class Needed(Exception):  # noqa: N818 - not an error of the course's
+    """What a check needs of an implementation and doesn't find: Needed(what is missing, what to do)."""
 
 
 class Mistake(NamedTuple):
@@ -48,16 +57,40 @@ class Mistake(NamedTuple):
 class Part(NamedTuple):
     """What has to hold of one part; called with an implementation it gives the checks of it.
 
-    `mistakes` makes the mistakes from the course's own parts, never from an attempt. `needs` says which
-    names the checks set or read, beyond calling the part.
+    `mistakes` makes the mistakes from the course's own parts, never from an attempt; `more` makes those that
+    a lesson doesn't show, but that explain a failure as well. `needs` says which
+    names the checks set or read, beyond calling the part. `guide` holds the steps of each method for a
+    template, those of a function under "". `helpers` are methods that a template leaves out.
     """
 
     claims: Sequence[Callable[[Any, Any], Finding]]
     mistakes: Callable[[Any], dict[str, Mistake]] = lambda ours: {}
     needs: str = ""
+    guide: dict[str, Sequence[str]] = {}  # noqa: RUF012 - never changed
+    helpers: Sequence[str] = ()
+    more: Callable[[Any], dict[str, Mistake]] = lambda ours: {}
 
     def __call__(self, implementation: Any, ours: Any) -> list["Check"]:
         return [Check(claim, implementation, ours, self) for claim in self.claims]
+
+    def own(self, ours: Any) -> tuple[str, Any]:
+        """The name under which a lesson grades this part, and the lesson's own; ("", None) elsewhere."""
+        names = [name for name, part in getattr(ours, "GRADED", {}).items() if part is self]
+        return (names[0], getattr(ours, names[0])) if names else ("", None)
+
+
+def hints(idea: str, formula: str, shape: str) -> Callable:
+    """Decorate a claim with what --hint reveals of it, one more a call."""
+
+    def mark(claim: Callable) -> Callable:
+        claim.hints = idea, formula, shape
+        return claim
+
+    return mark
+
+
+def statement_of(claim: Callable) -> str:
+    return " ".join(inspect.getdoc(claim).split()).rstrip(".")
 
 
 class Check:
@@ -65,7 +98,7 @@ class Check:
 
     def __init__(self, claim: Callable[[Any, Any], Finding], implementation: Any, ours: Any, part: Part):
         self.claim, self.implementation, self.ours, self.part = claim, implementation, ours, part
-        self.statement = " ".join(inspect.getdoc(claim).split()).rstrip(".")
+        self.statement = statement_of(claim)
         self.found: Finding | None = None
 
     @property
@@ -81,15 +114,32 @@ class Check:
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # a learner's code may raise anything, even SystemExit
-            return what_happened(error, self.part.needs)
+            return what_happened(error, self.part.needs, *self.part.own(self.ours))
         if finding.holds:
             return finding._replace(diagnosis="")
-        return finding._replace(diagnosis=self.explanation(seen) or finding.diagnosis)
+        hint = self.explanation(seen)
+        return finding._replace(diagnosis=hint or finding.diagnosis, known=bool(hint))
 
     def explanation(self, seen: list[tuple[Tensor, float]]) -> str:
-        """The hints of the mistakes that give, for this claim, just what the implementation gave."""
-        return "; or: ".join(mistake.hint for mistake in self.part.mistakes(self.ours).values()
-                             if self.explains(mistake, seen))
+        """The hints of the mistakes that give, for this claim, just what the implementation gave.
+
+        Of several that do, those that this claim has to catch. None if the course's own part fails, too:
+        the mistakes are made from it, and tell nothing then.
+        """
+        if not self.ours_hold():
+            return ""
+        mistakes = [*self.part.mistakes(self.ours).values(), *self.part.more(self.ours).values()]
+        alike = [mistake for mistake in mistakes if self.explains(mistake, seen)]
+        meant = [mistake for mistake in alike if self.statement.startswith(mistake.caught_by)]
+        return "; or: ".join(dict.fromkeys(mistake.hint for mistake in meant or alike))
+
+    def ours_hold(self) -> bool:
+        """Whether the course's own part fulfils the claim; True where there is none to ask."""
+        name, own = self.part.own(self.ours)
+        try:
+            return not name or tested(self.claim, own, self.ours)[0].holds
+        except Exception:
+            return False
 
     def explains(self, mistake: Mistake, seen: list[tuple[Tensor, float]]) -> bool:
         """Whether the mistake fails this claim with the same values, for every input of the claim."""
@@ -110,25 +160,63 @@ def tested(claim: Callable, implementation: Any, ours: Any) -> tuple[Finding, li
         return claim(implementation, ours), seen
 
 
-def what_happened(error: BaseException, needs: str = "") -> Finding:
-    """An exception as a finding: what, and in which line of the learner's code."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not is_library(frame.filename)]
-    theirs = [frame for frame in frames if not is_ours(frame.filename)]
+def what_happened(error: BaseException, needs: str = "", name: str = "", own: Any = None) -> Finding:
+    """An exception as a finding: what, and in which line of the learner's code.
+
+    `own` is the course's part, called `name`, whose signature tells how the checks call it.
+    """
+    everything = traceback.extract_tb(error.__traceback__)
+    frames = [frame for frame in everything if not is_library(frame.filename)]
     text = f"{type(error).__name__}: {error}".rstrip(": ")
-    if isinstance(error, AttributeError) and frames and is_ours(frames[-1].filename):
-        missing = "is there a None where something should be: a return missing, a bias?"
-        hints = [missing] if "'NoneType'" in text else []
-        hints += [needs] if needs else []
-        return Finding(False, text, " ".join(hints) or "the check asks for this name")
-    if not theirs:
+    if isinstance(error, Needed):
+        return Finding(False, *error.args)
+    if isinstance(error, SyntaxError) and error.text:
+        shown = "".join(traceback.format_exception_only(error)[1:-1])  # the line and the caret
+        return Finding(False, text, inspect.cleandoc("\n" + shown))
+    if frames and is_ours(frames[-1].filename):
+        return Finding(False, text, called_by_us(error, needs, name, own))
+    theirs = [frame for frame in frames if not is_ours(frame.filename)]
+    learners = [frame for frame in theirs if not is_lesson(frame.filename)] or theirs
+    if not learners:
         return Finding(False, text, needs)
-    line, file = theirs[-1].lineno, Path(theirs[-1].filename).name
-    return Finding(False, text, f"it happened in line {line} of {file}")
+    last, place = learners[-1], f"line {learners[-1].lineno} of {Path(learners[-1].filename).name}"
+    raised = last is everything[-1] and (not last.line or last.line.startswith("raise"))
+    if isinstance(error, NotImplementedError) and raised:
+        return Finding(False, UNWRITTEN, f"{last.name}, {place}")
+    return Finding(False, text, f"it happened in {place}" + (f": {last.line}" if last.line else ""))
+
+
+def called_by_us(error: BaseException, needs: str, name: str, own: Any) -> str:
+    """What to say of an exception that our own check raised: of what it asks for, of how it calls."""
+    text = str(error)
+    if isinstance(error, TypeError) and own is not None and "argument" in text:
+        return f"needed: {called(name, own, text)}"
+    if not isinstance(error, AttributeError):
+        return needs
+    missing = "is there a None where something should be: a return missing?" if "'NoneType'" in text else ""
+    return " ".join(filter(None, [missing, needs])) or "the check asks for this name"
+
+
+def called(name: str, own: Any, text: str) -> str:
+    """How the course's part is called, or its method that the message names: softmax(scores, dim=-1)."""
+    method = re.search(r"(\w+)\(\)", text)
+    if inspect.isclass(own) and method and method[1] != "__init__" and hasattr(own, method[1]):
+        name, own = f"{name}.{method[1]}", getattr(own, method[1])
+    signature = inspect.signature(own)
+    plain = [value.replace(annotation=inspect.Parameter.empty) for value in signature.parameters.values()
+             if value.name != "self"]
+    empty = inspect.Signature.empty
+    return name + str(signature.replace(parameters=plain, return_annotation=empty))
 
 
 def is_ours(file: str) -> bool:
     """Whether the file belongs to the course's machinery or checks."""
     return any(place in (Path(file), *Path(file).parents) for place in OURS)
+
+
+def is_lesson(file: str) -> bool:
+    """Whether the file is one of the numbered lessons."""
+    return Path(file).parent == COURSE and re.match(r"\d\d_", Path(file).name) is not None
 
 
 def is_library(file: str) -> bool:
@@ -162,23 +250,34 @@ def claims_of(part: Part, ours: Any) -> list[tuple[str, Mistake, Check]]:
 # ------------------------------------------------------------------ what claims are made of
 
 
-def agree(actual: Any, expected: Tensor, tolerance: float = 1e-10, hint: str = "") -> Finding:
-    """Finding: `actual` differs from `expected` nowhere by more than `tolerance`."""
+def agree(actual: Any, expected: Tensor, tolerance: float = 1e-10, hint: str = "", axes: str = "") -> Finding:
+    """Finding: `actual` differs from `expected` nowhere by more than `tolerance`.
+
+    The diagnosis is `hint`, else what differs; `axes` are the names of the dimensions: "batch, query, key".
+    """
     if not isinstance(actual, Tensor):
         return Finding(False, f"a {type(actual).__name__} came back, not a tensor", hint)
     if getattr(_noted, "seen", None) is not None:
         _noted.seen.append((actual.detach().clone(), tolerance))
     if actual.shape != expected.shape:
-        return Finding(False, f"shape {tuple(actual.shape)}, expected {tuple(expected.shape)}", hint)
+        figure = f"shape {tuple(actual.shape)}, expected {tuple(expected.shape)}"
+        return Finding(False, figure, hint or (f"the axes should be ({axes})" if axes else ""))
     gap = largest_difference(actual, expected)
     figure = f"largest difference {gap:.0e}" if gap else "identical"
-    return Finding(gap <= tolerance, figure, hint, gap)  # False for NaN
+    if gap <= tolerance:  # False for NaN
+        return Finding(True, figure, hint, gap)
+    return Finding(False, figure, hint or difference(actual, expected, tolerance, axes), gap)
 
 
 def together(*findings: Finding) -> Finding:
     """The first finding that doesn't hold, else the one with the largest difference."""
     failed = [finding for finding in findings if not finding.holds]
     return failed[0] if failed else max(findings, key=lambda finding: finding.gap or 0.0)
+
+
+def at(place: str, finding: Finding) -> Finding:
+    """The finding; if it fails, its figure says for which of several inputs."""
+    return finding if finding.holds else finding._replace(figure=f"{place}: {finding.figure}")
 
 
 def refused(attempt: Callable, *values: object) -> Finding:
@@ -213,7 +312,10 @@ def randomised(module: nn.Module) -> nn.Module:
 
 def gradients(loss: Tensor, inputs: Iterable[Tensor]) -> Tensor:
     """The gradients of `loss` with respect to all inputs, in one flat tensor."""
-    return torch.cat([part.flatten() for part in torch.autograd.grad(loss, list(inputs))])
+    found = torch.autograd.grad(loss, list(inputs), allow_unused=True) if loss.requires_grad else [None]
+    if any(part is None for part in found):
+        raise Needed("no gradient", "is something cut off, by detach(), .data or NumPy, or is it not used?")
+    return torch.cat([part.flatten() for part in found])
 
 
 def gradients_agree(ours: nn.Module, theirs: nn.Module, copy: Callable) -> Finding:

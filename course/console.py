@@ -248,8 +248,8 @@ class Narrator:
         text = statement.rstrip(".") + (f" ({finding.figure})" if finding.figure else "")
         mark = "✓ " if finding.holds else "✗ FAILED: " if self.fancy else "✗: "
         self.say(mark + text, "green" if finding.holds else "bold red")
-        if finding.diagnosis:
-            self.say(finding.diagnosis, "red", indent=4)
+        for line in finding.diagnosis.splitlines():
+            self.say(line, "red", indent=4)
 
 
 def titled(finding: str, figure: Any) -> str:

@@ -23,10 +23,12 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from course.checking import COURSE, Finding, Part, what_happened
+from course.checking import COURSE, UNWRITTEN, Check, Finding, Part, what_happened
 from course.console import Narrator, stop
+from course.report import Report
 
 SECONDS = 10.0  # for one check; a call that never gives Python a turn gets three seconds more
+RUNNING = f"still running after {SECONDS:.0f} s"
 BEGIN, END = {"begin": True}, {"end": True}
 CHILD = '''import sys
 sys.path.insert(0, sys.argv.pop(1))  # before a course/ or common.py in the working directory
@@ -48,15 +50,18 @@ from torch import Tensor, nn'''
 # ------------------------------------------------------------------ the template
 
 
-def write_template(file: Path, graded: dict[str, Part]) -> int:
+def write_template(file: Path, graded: dict[str, Part], guided: bool = False) -> int:
     """Write the signatures and docstrings of the graded parts; an existing file stays as it is.
+
+    `guided` adds the steps that lead to the code, as comments, where a part has them.
 
     Before them stands what they need: parts of earlier lessons, and classes that the signatures name.
     """
     lines = inspect.getsource(sys.modules["__main__"]).splitlines()
     nodes = ast.parse("\n".join(lines)).body
     wanted = [node for node in nodes if getattr(node, "name", "") in graded]
-    parts = [needed_names(graded[node.name]) + emptied(node, lines) for node in wanted]
+    parts = [needed_names(graded[node.name]) + emptied(node, lines, graded[node.name], guided)
+             for node in wanted]
     named = words("\n".join(parts)) - {*graded}
     used = words("\n".join("\n".join(lines[node.lineno : node.end_lineno]) for node in wanted))
     bound = [line for line in lines if " = lesson(" in line and line.partition(" ")[0] in used]
@@ -84,59 +89,63 @@ def words(code: str) -> set[str]:
     return set(re.findall(r"\w+", code))
 
 
-def emptied(node: ast.FunctionDef | ast.ClassDef, lines: list[str]) -> str:
-    """The definition without its code: signature and docstring, of a class also its methods'."""
+def emptied(node: ast.FunctionDef | ast.ClassDef, lines: list[str], part: Part, guided: bool,
+            inside: bool = False) -> str:
+    """The definition without its code: signature and docstring, of a class also its methods'.
+
+    Of the methods it leaves out those without a docstring, and the part's helpers.
+    """
     documented = ast.get_docstring(node) is not None
     end = node.body[0].end_lineno if documented else node.body[0].lineno - 1
     kept = lines[node.lineno - 1 : end]
     if isinstance(node, ast.ClassDef):
-        methods = [part for part in node.body if isinstance(part, ast.FunctionDef)]
-        wanted = [m for m in methods if m.name == "__init__" or ast.get_docstring(m) is not None]
-        return "\n\n".join(["\n".join(kept), *(emptied(method, lines) for method in wanted)])
+        wanted = [method for method in node.body if isinstance(method, ast.FunctionDef)
+                  and (method.name == "__init__" or ast.get_docstring(method) is not None)
+                  and method.name not in part.helpers]
+        return "\n\n".join(["\n".join(kept), *(emptied(m, lines, part, guided, True) for m in wanted)])
     indent = " " * (node.col_offset + 4)
-    return "\n".join([*kept, f'{indent}raise NotImplementedError("{node.name}")'])
+    steps = part.guide.get(node.name if inside else "", ()) if guided else ()
+    comments = [f"{indent}# {number}. {step}" for number, step in enumerate(steps, 1)]
+    return "\n".join([*kept, *comments, f'{indent}raise NotImplementedError("{node.name}")'])
 
 
 # ------------------------------------------------------------------ the parent
 
 
-def grade(file: Path, graded: list[str], narrator: Narrator) -> int:
-    """Print what holds of the parts that the file defines; 0 if all of it does, else 1."""
+def grade(file: Path, graded: dict[str, Part], narrator: Narrator, hint: bool = False) -> int:
+    """Print what holds of the parts that the file defines; 0 if all of it does, else 1.
+
+    `hint` reveals one more hint for the first statement that fails.
+    """
     if not file.is_file():
         stop(f"no file {file} to grade", code=2)
     narrator.say(f"Running {file}: it is code, so grade only what you trust.")
     sys.stdout.flush()
     for name in {"SIGTERM", "SIGHUP"} & set(dir(signal)):  # end, but not before the child
         signal.signal(getattr(signal, name), lambda number, _: sys.exit(128 + number))
-    seen, ended, complete = set(), None, False
+    report, ended, complete = Report(narrator, graded, file if hint else None), None, False
     with tempfile.TemporaryDirectory() as folder:
         results = Path(folder) / "results"
         results.touch()
         child = start_child(Path(sys.argv[0]).stem, file, results)
         try:
             for line in follow(results, child):
-                if "name" not in line:
-                    complete = line == END
-                    continue
-                if line["name"] not in seen:
-                    narrator.heading(line["name"])
-                seen.add(line["name"])
-                finding = Finding(*line["finding"])
-                narrator.held, narrator.failed = (
-                    narrator.held + finding.holds, narrator.failed + (not finding.holds))
-                narrator.finding(line["statement"], finding)
+                complete = line == END
+                if "name" in line:
+                    report.take(line["name"], line["statement"], Finding(*line["finding"]), line["left"])
             ended = child.poll()
         finally:
             end_with_all(child)
+    report.end_part()
     if not complete:
         narrator.say("✗ the process gave no answer in time and was ended" if ended is None
                      else f"✗ the process ended with code {ended} before the end", "bold red")
     narrator.console.print()
-    missing = [name for name in graded if name not in seen]
+    missing = [name for name in graded if name not in report.seen]
     if missing:
         narrator.say(f"not in the file: {', '.join(missing)}")
     narrator.say(f"{narrator.held} of {narrator.held + narrator.failed} checks hold", "bold")
-    return int(bool(narrator.failed or not complete or len(seen) < 2))
+    return int(bool(narrator.failed or not complete or len(report.seen) < 2))
 
 
 def start_child(lesson: str, file: Path, results: Path) -> subprocess.Popen:
@@ -190,14 +199,27 @@ def main(lesson: str, file: str, results: str) -> None:
         learned = Attempt(Path(file))
         write(BEGIN)
         loaded = within(SECONDS, learned.run)
-        write({"name": learned.file.name, "statement": "The file runs", "finding": loaded})
+        write({"name": learned.file.name, "statement": "The file runs", "finding": loaded, "left": 0})
         for name, part in module.GRADED.items() if loaded.holds else ():
             if hasattr(learned.module, name):
-                for check in part(getattr(learned.module, name), module):
-                    finding = within(SECONDS, lambda check=check: check.finding)
-                    write({"name": name, "statement": check.statement, "finding": finding})
+                for line in graded_lines(name, part(getattr(learned.module, name), module)):
+                    write(line)
         write(END)
     os._exit(0)  # not sys.exit: a thread that never ends may be left
+
+
+def graded_lines(name: str, checks: list[Check]) -> Iterator[dict]:
+    """A line for each check, until one takes too long or the first says that nothing is written yet.
+
+    `left` is how many checks then were not run.
+    """
+    for number, check in enumerate(checks):
+        finding = within(SECONDS, lambda check=check: check.finding)
+        last = finding.figure == RUNNING or (finding.figure == UNWRITTEN and not number)
+        left = len(checks) - number - 1 if last else 0
+        yield {"name": name, "statement": check.statement, "finding": finding, "left": left}
+        if last:
+            return
 
 
 class Attempt:
@@ -227,6 +249,6 @@ def within(seconds: float, find: Callable[[], Finding]) -> Finding:
     thread.start()
     thread.join(seconds)
     if thread.is_alive():
-        return Finding(False, f"still running after {seconds:.0f} s", "a loop that never ends?")
+        return Finding(False, RUNNING, "a loop that never ends?")
     return found[0] if found else Finding(False, "it ended without an answer")
 

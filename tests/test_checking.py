@@ -1,3 +1,4 @@
+import math
 import statistics
 import threading
 from types import SimpleNamespace
@@ -8,12 +9,17 @@ from conftest import ROOT
 from torch import nn
 
 from course.checking import (
+    UNWRITTEN,
     Check,
     Finding,
     Mistake,
+    Needed,
     Part,
     agree,
+    at,
+    called,
     claims_of,
+    gradients,
     gradients_agree,
     refused,
     together,
@@ -113,14 +119,18 @@ def test_the_mistake_that_gives_the_same_outputs_explains_the_failure():
     assert finding_of(lambda x: x * x).diagnosis == "doubled, not squared"
     assert finding_of(lambda x: x.clone()).diagnosis == "multiply it"
     assert finding_of(lambda x: x * x + 1e-12).diagnosis == "doubled, not squared"  # to the claim's tolerance
-    assert finding_of(lambda x: x * x + 1e-3).diagnosis == ""
+    assert finding_of(lambda x: x * x).known
+    assert finding_of(lambda x: x * x + 1e-3) == Finding(
+        False, "largest difference 1e+00", "it differs everywhere", pytest.approx(0.999, abs=1e-4))
 
 
 @pytest.mark.parametrize("second", [lambda x: 2 * x, lambda x: x + 1, lambda x: x[:2] ** 2])
 def test_no_hint_if_an_output_differs_only_on_the_second_input(second):
     finding = finding_of(lambda x: x**2 if x is INPUTS[0] else second(x))
     assert not finding.holds
-    assert finding.diagnosis == ""
+    assert not finding.known
+    assert "squared" not in finding.diagnosis
+    assert "differs in 1 of 3 numbers" in finding.diagnosis  # of the first input: that failed
 
 
 def test_no_hint_if_there_is_an_output_more_or_less():
@@ -130,7 +140,7 @@ def test_no_hint_if_there_is_an_output_more_or_less():
 
     part = Part([], lambda ours: {"": Mistake("one", lambda x, y: [x**2], "")})
     assert finding_of(lambda x, y: [x**2], as_often_as_it_likes, part).diagnosis == "one"
-    assert finding_of(lambda x, y: [x**2, 2 * y], as_often_as_it_likes, part).diagnosis == ""
+    assert not finding_of(lambda x, y: [x**2, 2 * y], as_often_as_it_likes, part).known
 
 
 def test_no_hint_of_a_mistake_that_the_claim_cannot_tell_apart():
@@ -150,6 +160,21 @@ def test_no_hint_without_outputs_and_the_claims_own_diagnosis_then():
 def test_mistakes_that_look_alike_are_all_named():
     part = Part([], lambda ours: {name: Mistake(name, lambda x: x**2, "") for name in ("this", "that")})
     assert finding_of(lambda x: x * x, part=part).diagnosis == "this; or: that"
+
+
+def test_the_mistake_that_this_claim_has_to_catch_goes_before_others_that_look_alike():
+    caught_by = {"this": "It doubles numbers", "that": "It doubles both", "those": "It doubles both"}
+    part = Part([], lambda ours: {name: Mistake(name[:4], lambda x: x**2, begin)
+                                  for name, begin in caught_by.items()})
+    assert finding_of(lambda x: x * x, part=part).diagnosis == "that; or: thos"
+
+
+def test_mistakes_tell_nothing_if_the_course_s_own_part_fails_the_claim():
+    for double, known in ((lambda x: x + x, True), (lambda x: 3 * x, False), (lambda x: x.nothing, False)):
+        part = Part([doubles_both], lambda ours: {"": Mistake("squared", lambda x: x**2, "It doubles")})
+        ours = SimpleNamespace(double=double, GRADED={"double": part})
+        finding = Check(doubles_both, lambda x: x**2, ours, part).finding
+        assert (finding.known, "squared" in finding.diagnosis) == (known, known)
 
 
 def test_mistakes_are_made_of_our_parts_and_only_after_a_failure():
@@ -267,9 +292,138 @@ def test_a_name_that_our_check_asks_for_is_told(needs, said):
 
 def test_a_missing_return_is_guessed_and_a_wrong_signature_is_shown():
     assert "return" in finding_of(MINE.returns_nothing, CHECKS.calls_it, Part([])).diagnosis
-    finding = finding_of(MINE.takes_two, CHECKS.calls_it, Part([], needs="called with x"))
+    part = Part([], needs="called with x")
+    finding = finding_of(MINE.takes_two, CHECKS.calls_it, part)
     assert "takes_two() missing 1 required" in finding.figure
     assert finding.diagnosis == "called with x"
+
+    def double(x: torch.Tensor, times: int = 2) -> torch.Tensor:
+        return times * x
+
+    ours = SimpleNamespace(double=double, GRADED={"double": part})
+    finding = Check(CHECKS.calls_it, MINE.takes_two, ours, part).finding
+    assert finding.diagnosis == "needed: double(x, times=2)"
+
+
+@pytest.mark.parametrize(("text", "said"), [
+    ("TwoAtOnce.forward() takes 2 positional arguments but 3 were given", "Own.forward(x, mask=None)"),
+    ("Own.__init__() got an unexpected keyword argument 'p'", "Own(width)"),
+    ("<lambda>() missing 1 required positional argument: 'y'", "Own(width)"),
+])
+def test_a_wrong_signature_is_told_how_it_is_called(text, said):
+    class Own:
+        def __init__(self, width: int):
+            pass
+
+        def forward(self, x, mask: bool | None = None) -> int:
+            pass
+
+    assert called("Own", Own, text) == said
+
+
+def test_what_is_not_written_yet_is_no_error_and_says_where():
+    names = code_in("/home/me/mine.py", """
+def later(x):
+    raise NotImplementedError("later")
+def half(x):
+    return 2 * later(x)
+class Module(torch.nn.Module):
+    pass
+""")
+    found = [finding_of(part, CHECKS.calls_it, Part([])) for part in (names.later, names.half)]
+    assert found == [Finding(False, UNWRITTEN, "later, line 3 of mine.py")] * 2
+    assert "forward" in finding_of(names.Module(), CHECKS.calls_it, Part([])).figure  # PyTorch's, not theirs
+
+
+def test_the_learners_line_is_named_not_the_lessons():
+    lessons = code_in(ROOT / "01_attention_mechanism.py", "def deep(x):\n    raise KeyError('deep')")
+    mine = code_in(ROOT / "mine.py", "def call(deep):\n\n    return lambda x: deep(x)")
+    diagnosis = finding_of(mine.call(lessons.deep), CHECKS.calls_it).diagnosis
+    assert diagnosis.startswith("it happened in line 3 of mine.py")
+    assert "line 2 of 01_attention" in finding_of(lessons.deep, CHECKS.calls_it).diagnosis  # no other
+
+
+def test_what_a_check_needs_can_be_said_in_words():
+    def needs_more(part, ours):
+        """It has all."""
+        raise Needed("no bias", "leave it on")
+
+    assert finding_of(None, needs_more) == Finding(False, "no bias", "leave it on")
+
+
+def test_gradients_that_are_cut_off_are_said():
+    x, y = torch.ones(2, requires_grad=True), torch.ones(2, requires_grad=True)
+    assert gradients((x * y).sum(), [x, y]).tolist() == [1.0] * 4
+    for loss in ((x * y.detach()).sum(), x.detach().sum()):
+        with pytest.raises(Needed, match="no gradient"):
+            gradients(loss, [x, y])
+
+
+# what differs, where no mistake explains it
+
+
+def changed(*places):
+    """(2, 4, 5) of random numbers, and the same with other numbers at these places."""
+    torch.manual_seed(0)
+    expected = torch.randn(2, 4, 5).double()
+    actual = expected.clone()
+    for place in places:
+        actual[place] += 1 + torch.rand(actual[place].shape)
+    return actual, expected
+
+
+ALL, AXES = slice(None), "batch, query, key"
+
+
+@pytest.mark.parametrize(("places", "said"), [
+    ([(ALL, slice(1, 4), 0), (ALL, slice(1, 4), 2)],
+     "it differs for queries 1 to 3 and keys 0 and 2 (all batches)"),
+    ([(0, 2, 3)], "it differs for batch 0, query 2 and key 3"),
+    ([(ALL, ALL, 1)], "it differs for key 1 (all batches and queries)"),
+    ([(ALL, ALL, 0), (ALL, ALL, slice(2, 5))],
+     "it differs for keys 0 and 2 to 4 (all batches and queries)"),
+    ([(0, 0, 0), (0, 1, 1)],
+     "it differs in 2 of 40 numbers, all of batch 0, queries 0 and 1 and keys 0 and 1"),
+    ([(ALL, i, i) for i in range(4)] + [(0, 0, 4)],
+     "it differs in 9 of 40 numbers, of every batch, query and key"),
+    ([ALL], "it differs everywhere"),
+])
+def test_where_it_differs_is_said_by_the_names_of_the_axes(places, said):
+    actual, expected = changed(*places)
+    assert agree(actual, expected, axes=AXES).diagnosis == said
+    assert agree(actual, expected, axes=AXES, hint="mine").diagnosis == "mine"
+    count = int((actual != expected).sum())
+    assert agree(actual, expected).diagnosis == ("it differs everywhere" if count == 40
+                                                 else f"it differs in {count} of 40 numbers")
+
+
+@pytest.mark.parametrize(("change", "said"), [
+    (lambda x: 8**0.5 * x, "every number is 2.83 times what it should be"),
+    (lambda x: -x, "every number has the wrong sign"), (lambda x: 0 * x, "every number is 0"),
+    (lambda x: x + 0.5, "every number is 0.5 too large"), (lambda x: x - 2, "every number is 2 too small"),
+    (lambda x: x.flip(1), "it differs everywhere; the numbers are the right ones, in other places"),
+    (lambda x: x.where(x < x.max(), math.nan), "NaN for batch"), (lambda x: x * math.nan, "NaN everywhere"),
+    (lambda x: x.where(x.argmin() != torch.arange(40).view(2, 4, 5), 2 * x), "it differs for batch"),
+    (lambda x: x + 1e-4 * x, "it differs everywhere"),  # not: 1 times
+    (lambda x: x[:1], "the axes should be (batch, query, key)"),
+])
+def test_what_happened_to_all_numbers_is_said(change, said):
+    _, expected = changed()
+    assert agree(change(expected), expected, axes=AXES).diagnosis.startswith(said)
+    assert agree(expected, expected, axes=AXES).diagnosis == ""
+
+
+def test_of_several_inputs_the_one_that_fails_is_named():
+    right, wrong = (agree(*changed(*places)) for places in ([], [(0, 0, 0)]))
+    finding = together(at("n=1", right), at("n=2", wrong))
+    assert finding.figure.startswith("n=2: largest difference")
+    assert finding.diagnosis == "it differs in 1 of 40 numbers"
+    assert at("n=1", right) == right
+
+
+def test_names_of_axes_have_to_fit():
+    with pytest.raises(ValueError, match="zip"):
+        agree(*changed((0, 0, 0)), axes="batch, query")
 
 
 def test_ctrl_c_is_no_finding():

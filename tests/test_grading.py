@@ -1,5 +1,6 @@
 """Templates and grading, through the real scripts."""
 
+import json
 import os
 import re
 import signal
@@ -12,31 +13,57 @@ import pytest
 from conftest import LESSONS, ROOT, one_line_error, run_lesson
 
 import common
+from course.console import Narrator
+from course.report import Report
 
 ATTENTION = "01_attention_mechanism"
 posix = pytest.mark.skipif(os.name == "nt", reason="process groups and signals")
 
 
-def grade(file, text, name=ATTENTION, **options):
-    """The finished grading of a file with this text."""
+def grade(file, text, name=ATTENTION, *more, **options):
+    """The finished grading of a file with this text, with `more` options."""
     file.write_text(text, encoding="utf-8")
-    return run_lesson(name, "--grade", str(file), **options)
+    return run_lesson(name, "--grade", str(file), *more, **options)
+
+
+def words_of(process):
+    return " ".join(process.stdout.split())
 
 
 @pytest.mark.parametrize("name", LESSONS)
 def test_templates_run_and_are_unsolved(name, tmp_path):
-    file = tmp_path / "mine.py"
-    assert run_lesson(name, "--template", str(file)).returncode == 0
+    file, parts = tmp_path / "mine.py", common.lesson(name).GRADED
+    assert run_lesson(name, "--template", str(file), "--guided").returncode == 0
     text = file.read_text(encoding="utf-8")
-    for part, checks in common.lesson(name).GRADED.items():
+    for part, checks in parts.items():
         assert re.search(rf"^(def|class) {part}\b", text, re.MULTILINE), part
         assert checks.needs in text.replace("\n# ", " ")
+        for steps in checks.guide.values():
+            assert "".join(f"# {number}. {step}\n" for number, step in enumerate(steps, 1)) in re.sub(
+                "^ +", "", text, flags=re.MULTILINE)
     graded = run_lesson(name, "--grade", str(file))
     assert graded.returncode == 1
     assert "✓ The file runs" in graded.stdout
-    assert "NotImplementedError" in graded.stdout
-    assert "before the end" not in graded.stdout
+    assert [line for line in graded.stdout.splitlines() if "not written yet" in line] == [
+        f"{part}: not written yet" for part in parts]
+    total = 1 + sum(len(part.claims) for part in parts.values())
+    assert f"1 of {total} checks hold" in graded.stdout  # and nothing else is said
+    assert "✗" not in graded.stdout
     assert "Traceback" not in graded.stdout + graded.stderr
+
+
+def test_a_template_has_what_is_needed_and_steps_only_if_asked(tmp_path):
+    file, name = tmp_path / "mine.py", "02_multi_head_attention"
+    assert run_lesson(name, "--template", str(file)).returncode == 0
+    text = file.read_text(encoding="utf-8")
+    assert re.findall(r"def (\w+)", text) == ["__init__", "forward", "weights"]  # not split(), not merge()
+    assert "# 1. " not in text
+    assert common.lesson(name).GRADED["MultiHeadAttention"].guide["forward"]
+
+
+@pytest.mark.parametrize(("option", "needed"), [("--hint", "--grade FILE"), ("--guided", "--template FILE")])
+def test_options_that_go_with_another_say_so(option, needed):
+    assert f"{option} goes with {needed}" in one_line_error(run_lesson(ATTENTION, option), 2)
 
 
 def test_a_template_never_overwrites(tmp_path):
@@ -72,38 +99,101 @@ def softmax(scores, dim=-1):
 def attention_weights(query, key, mask=None):
     if mask is not None:
         raise KeyError("what mask")
-    return softmax(query @ key.transpose(-2, -1))
+    return torch.softmax(query @ key.transpose(-2, -1), -1)
 
-def scaled_dot_product_attention(query, key, value, mask=None, dropout=0.0):
-    return attention_weights(query, key, mask) @ value
+def scaled_dot_product_attention(query, key, value):
+    return attention_weights(query, key) @ value
 
 def causal_mask(length):
-    while True:
-        pass
+    raise NotImplementedError("causal_mask")
 
 def padding_mask(tokens, pad_id=0):
-    return (tokens == pad_id)[:, None, None, :]
+    while tokens is not None:
+        pass
 """
+TOTAL = 1 + sum(len(part.claims) for part in common.lesson(ATTENTION).GRADED.values())
 
 
-def test_wrong_attempts_get_the_diagnosis_and_the_rest_is_still_graded(tmp_path):
-    process = grade(tmp_path / "mine.py", WRONG)
+def test_wrong_attempts_get_a_diagnosis_a_hint_and_what_follows_is_folded(tmp_path):
+    file = tmp_path / "mine.py"
+    process = grade(file, WRONG, ATTENTION, "--hint")
     assert process.returncode == 1
-    said = " ".join(process.stdout.split())
-    for words in (
+    said = words_of(process)
+    first, second, third = common.lesson(ATTENTION).softmax_checks.claims[2].hints
+    for text in (
         "printed on the way",
-        "subtract the largest score before exp()",
-        "not divided by √d_k",
-        "KeyError: 'what mask'",
-        "it happened in line 10 of mine.py",
-        "still running after 10 s",
-        "it is reversed: True means may attend",
+        "✓ It equals torch.softmax",
+        f"subtract the largest score before exp() hint 1 of 3: {first} ✗: A row",  # the first alone
+        "0/0 in a hidden row: its weights are 0",  # has an explanation of its own
+        "✓ Scores in the thousands don't overflow in float32 (identical) ✗ and 3 more, which probably",
+        "causal_mask: not written yet",
+        "still running after 10 s) a loop that never ends? the other check of this part was not run 5",
     ):
-        assert words in said, process.stdout
+        assert text in said, process.stdout
+    assert said.count("hint ") == said.count("not written yet") == said.count("still running") == 1
+    assert said.count("not divided") == 2  # once for each part
+    assert "✗ and 8 more, which probably follow" in said
+    assert "KeyError" not in said  # folded
     assert "before the end" not in said
+    assert f" of {TOTAL} checks hold" in said
+
+    quick = WRONG.replace("while tokens is not None", "while tokens is None")
+    process = grade(file, quick, ATTENTION, "--hint", "--checks")
+    said = words_of(process)
+    assert f"hint 1 of 3: {first} hint 2 of 3: {second}" in said
+    assert "hint 3 of 3" not in said
+    assert "which probably follow" not in said
+    assert "KeyError: 'what mask') it happened in line 10 of mine.py: raise KeyError(\"what mask\")" in said
+    assert f" of {TOTAL} checks hold" in said
+    for _ in range(2):
+        process = run_lesson(ATTENTION, "--grade", str(file), "--hint")
+        assert f"hint 2 of 3: {second} hint 3 of 3: {third}" in words_of(process)
+        assert process.stderr == ""
+    assert json.loads((tmp_path / "mine.py.hints").read_text()) == {
+        "softmax: Rows around 1,000, 0 and −1,000 (float32), 100 and −100 (float16) neither overflow nor "
+        "vanish": 3}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.py", "mine.py.hints"]
 
 
-def test_names_that_the_checks_use_are_told(tmp_path):
+@pytest.mark.parametrize("content", [b"{", b"[1]", b"\xff", b'{"softmax: It sums": -1}', b'{"a": true}'])
+def test_only_counts_are_read(content, tmp_path, capsys):
+    report = Report(Narrator(tmp_path), {}, tmp_path / "mine.py")
+    assert report.revealed() == {}
+    assert capsys.readouterr().out == ""
+    report.remember({"softmax: √": 2})
+    assert report.revealed() == {"softmax: √": 2}
+    (tmp_path / "mine.py.hints").write_bytes(content)
+    assert report.revealed() == {}
+    assert "it holds something else" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("content", [None, "{"])
+def test_hints_that_cannot_be_read_or_kept_are_a_line(content, tmp_path):
+    """None: a folder stands there."""
+    record = tmp_path / "mine.py.hints"
+    record.mkdir() if content is None else record.write_text(content)
+    text = "def softmax(scores, dim=-1):\n    raise NotImplementedError\n"
+    process = grade(tmp_path / "mine.py", text, ATTENTION, "--hint")
+    assert process.returncode == 1
+    said = words_of(process)
+    assert "can't be read" in said
+    assert ("can't be written" in said) == (content is None)
+    assert "softmax: not written yet begin with: The weights sum to 1 along the chosen dimension" in said
+    assert f"hint 1 of 3: {common.lesson(ATTENTION).softmax_checks.claims[0].hints[0]}" in said
+    assert "Traceback" not in process.stdout + process.stderr
+
+
+def test_hints_where_a_claim_has_none_and_where_no_part_fails(tmp_path):
+    """Lesson 4's claims have no hints of their own; a file that doesn't run needs none."""
+    text = "def gelu(x):\n    return x\n"
+    said = words_of(grade(tmp_path / "mine.py", text, "04_transformer_block", "--hint"))
+    described = " ".join(common.lesson("04_transformer_block").gelu.__doc__.split("\n\n")[0].split())
+    assert re.search(rf"hint 1 of \d: {re.escape(described)}", said)
+    said = words_of(grade(tmp_path / "mine.py", "gelu = ", "04_transformer_block", "--hint"))
+    assert "no hint for a file that does not run" in said
+
+
+def test_names_that_the_checks_use_are_told_once(tmp_path):
     text = """
 from torch import nn
 
@@ -113,17 +203,19 @@ class MultiHeadAttention(nn.Module):
     def forward(self, query, key, value, mask=None, cache=None):
         return query
 """
-    process = grade(tmp_path / "mine.py", text, "02_multi_head_attention")
+    process = grade(tmp_path / "mine.py", text, "02_multi_head_attention", "--checks")
     assert process.returncode == 1
     needs = common.lesson("02_multi_head_attention").GRADED["MultiHeadAttention"].needs
     assert "project_query" in needs
-    assert needs in " ".join(process.stdout.split())
+    assert words_of(process).count(needs) == 1
     assert "it happened in line" not in process.stdout
 
 
 @pytest.mark.parametrize(("text", "said"), [
     ("import nothing_like_this", "ModuleNotFoundError"),
-    ("def softmax(:", "SyntaxError: invalid syntax (mine.py, line 1)"),
+    ("\ndef softmax(:",
+     "SyntaxError: invalid syntax (mine.py, line 2))\n    def softmax(:\n                ^\n"),
+    ("import math\nmath.nothing", "line 2 of mine.py: math.nothing"),
     ("import os; os.abort()", "✗ the process ended with code"),
     ("import sys; sys.exit(0)", "✗: The file runs (SystemExit: 0)"),
     ("print('hello')", "hello"),
@@ -147,7 +239,7 @@ def causal_mask(length):
 """)
     assert process.returncode == 1
     assert "✗ the process ended with code 0 before the end" in process.stdout
-    assert "5 of 5 checks hold" in process.stdout
+    assert "6 of 6 checks hold" in process.stdout
     assert "not in the file: attention_weights, scaled_dot_product_attention, causal_mask" in process.stdout
 
 

@@ -1,0 +1,198 @@
+"""What has to hold of lesson 3's tokenizer and embedding."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from course.checking import (
+    Finding,
+    Mistake,
+    Part,
+    agree,
+    at,
+    gradients,
+    hints,
+    random_tensors,
+    refused,
+    together,
+)
+
+# ------------------------------------------------------------------ Tokenizer(texts, level="word")
+
+
+SENTENCE = "the cat sat on the mat"
+TEXTS = [SENTENCE, "a  cat, twice", ""]
+
+
+def round_trip(built, texts: list[str]) -> Finding:
+    """Finding: decode(encode(text)) is the text, for all of them."""
+    came = {text: built.decode(built.encode(text)) for text in texts}
+    wrong = [text for text in texts if came[text] != text]
+    said = f"{wrong[0]!r} came back as {came[wrong[0]]!r}" if wrong else ""
+    lost = "; spaces are lost: split at single spaces" if wrong and came[wrong[0]] == " ".join(
+        wrong[0].split()) else ""
+    return Finding(not wrong, f"{len(texts) - len(wrong)} of {len(texts)} texts", said + lost)
+
+
+@hints("Two spaces in a row hold an empty word between them; it is a token like others.",
+       "decode(encode(text)) = text",
+       'text.split("___") and "___".join(…), with the space named')
+def round_trips_words(tokenizer, ours):
+    """Words: decode(encode(text)) is the text, double spaces included."""
+    return round_trip(tokenizer(TEXTS), TEXTS)
+
+
+@hints("A token is then a single character, the space too, and nothing stands between two.",
+       'level = "character": list(text), "".join(tokens)',
+       "list(text) if level == ___ else …")
+def round_trips_characters(tokenizer, ours):
+    """Characters: the same, and any order of known characters is a text."""
+    built = tokenizer(["abc", " "], "character")
+    found = [*built.encode("cab a"), len(built)]
+    ids = Finding(found == [5, 3, 4, 6, 3, 7], f"ids of “cab a” {found[:-1]}, {found[-1]} in all",
+                  "each character is a token: 3, 4, … in the order of appearance")
+    return together(ids, round_trip(tokenizer(TEXTS, "character"), TEXTS))
+
+
+@hints("Three ids are taken: filling, begin and end of a sequence. Words are numbered as they appear.",
+       "id = 3 + the number of different tokens before it",
+       "for token in …: ids.setdefault(token, ___ + len(ids))")
+def ids_start_after_the_specials(tokenizer, ours):
+    """Ids are 3, 4, … in the order of appearance in all texts; 0, 1, 2 stay free and decode to nothing."""
+    built = tokenizer([SENTENCE, "a mat"])
+    found = [*built.encode("the cat sat on mat a the"), len(built)]
+    if found != [3, 4, 5, 6, 7, 8, 3, 9]:
+        return Finding(False, f"ids {found[:-1]}, {found[-1]} in all",
+                       "expected 3, 4, 5, 6, 7, 8, 3, and 9 in all")
+    texts = [built.decode([1, 3, 2, 0]), built.decode([3, 2, 0, 4])]
+    return Finding(texts == ["the", "the cat"], f"decoded {texts}",
+                   "leave the ids 0, 1 and 2 out, wherever they stand")
+
+
+@hints("A word that was never seen has no number; say which it is.",
+       "token not in the dictionary → ValueError",
+       'raise ValueError(f"unknown token {___!r}")')
+def refuses_unknown_tokens(tokenizer, ours):
+    """An unknown word is a ValueError that names it."""
+    return together(refused(lambda: tokenizer([SENTENCE]).encode("the dog"), "dog"),
+                    refused(lambda: tokenizer(["abc"], "character").encode("ax"), "x"))
+
+
+tokenizer_checks = Part(
+    [round_trips_words, round_trips_characters, ids_start_after_the_specials, refuses_unknown_tokens],
+    needs="The checks call encode(text), decode(ids) and len().",
+    guide={"__init__": ["split every text, at single spaces or into characters",
+                        "number the different tokens from 3 on, in the order of their appearance",
+                        "keep a dictionary for each direction"],
+           "__len__": ["the tokens, and the three special ids"],
+           "encode": ["ValueError for the first unknown token", "the id of each token"],
+           "decode": ["leave out 0, 1 and 2", "join the tokens as they were split"]},
+)
+
+
+# ------------------------------------------------------------------ TokenEmbedding(vocab_size, d_model)
+
+
+TOKENS = torch.tensor([[3, 1, 4], [1, 4, 3]])
+(WEIGHT,) = random_tensors((7, 16))
+(NARROW,) = random_tensors((5, 9), seed=2)
+VECTORS = "batch, token, number"
+
+
+def with_weight(embedding, weight: Tensor = WEIGHT) -> nn.Module:
+    """An embedding whose vectors are `weight`."""
+    built = embedding(*weight.shape).double()
+    with torch.no_grad():
+        built.weight.copy_(weight)
+    return built
+
+
+@hints("An embedding is a table: token n picks row n. The paper makes the rows larger.",
+       "√d_model · weight[token]",
+       "math.sqrt(___) * F.embedding(tokens, ___)")
+def is_a_scaled_lookup(embedding, ours):
+    """It equals one-hot · weight · √d_model, for every size."""
+    return together(*(at(f"d_model {weight.shape[1]}", agree(
+        with_weight(embedding, weight)(TOKENS),
+        F.one_hot(TOKENS, len(weight)).double() @ weight * weight.shape[1] ** 0.5, 1e-12, axes=VECTORS))
+        for weight in (WEIGHT, NARROW)))
+
+
+@hints("The same table, read the other way: how well does x match each row?",
+       "logits = x · weightᵀ, without √d_model",
+       "return x @ ___")
+def has_tied_logits(embedding, ours):
+    """logits(x) is x · weightᵀ, from the same parameter."""
+    x, narrow = random_tensors((2, 3, 16), (2, 9), seed=1)
+    return together(agree(with_weight(embedding).logits(x), x @ WEIGHT.T, 1e-12, axes=VECTORS),
+                    agree(with_weight(embedding, NARROW).logits(narrow), narrow @ NARROW.T, 1e-12))
+
+
+@hints("Times √d_model the numbers should be about 1; so they have to start smaller.",
+       "std = 1 / √d_model",
+       "nn.Parameter(torch.randn(vocab_size, d_model) * ___)")
+def starts_at_the_right_size(embedding, ours):
+    """The weight starts with standard deviation d_model^−0.5."""
+    found = [(embedding(16000 // d_model * 16, d_model).weight.std().item(), d_model**-0.5)
+             for d_model in (64, 16)]
+    return together(*(Finding(abs(std / wanted - 1) < 0.02, f"{std:.4f}, expected {wanted:.4f}",
+                              f"every vector is {std / wanted:.2g} times what it should be")
+                      for std, wanted in found))
+
+
+@hints("Lookup and logits use one parameter, so both give it gradients.",
+       "∂/∂weight of both, with nothing detached",
+       "self.weight = nn.Parameter(___), used in forward() and in logits()")
+def embedding_learns(embedding, ours):
+    """The gradients of the weight, from lookup and logits, are those of PyTorch's functions."""
+    built, weight = with_weight(embedding), WEIGHT.clone().requires_grad_()
+    (x,) = random_tensors((2, 3, 16), seed=1)
+    expected = gradients((F.embedding(TOKENS, weight) * 4).sin().sum(), [weight])
+    tied = gradients(F.linear(x, weight).sin().sum(), [weight])
+    lookup = agree(gradients(built(TOKENS).sin().sum(), [built.weight]), expected)
+    return together(lookup, agree(gradients(built.logits(x).sin().sum(), [built.weight]), tied))
+
+
+def embedding_mistakes(ours):
+    class NotScaled(ours.TokenEmbedding):
+        def forward(self, tokens):
+            return F.embedding(tokens, self.weight)
+
+    hint = "the vectors aren't multiplied by √d_model"
+    return {"not scaled": Mistake(hint, NotScaled, "It equals one-hot")}
+
+
+def more_embedding_mistakes(ours):
+    """Others that the lesson doesn't show."""
+
+    class Divided(ours.TokenEmbedding):
+        def forward(self, tokens):
+            return F.embedding(tokens, self.weight) / self.weight.shape[1] ** 0.5
+
+    class ByVocabulary(ours.TokenEmbedding):
+        def forward(self, tokens):
+            return F.embedding(tokens, self.weight) * len(self.weight) ** 0.5
+
+    class LogitsScaled(ours.TokenEmbedding):
+        def logits(self, x):
+            return super().logits(x) * self.weight.shape[1] ** 0.5
+
+    lookup = "It equals one-hot"
+    return {
+        "divided": Mistake("the vectors are divided by √d_model: multiply", Divided, lookup),
+        "by √V": Mistake("multiplied by √vocab_size: it should be √d_model", ByVocabulary, lookup),
+        "logits scaled": Mistake("the logits are multiplied by √d_model, too: only the vectors are",
+                                 LogitsScaled, "logits(x)"),
+    }
+
+
+embedding_checks = Part(
+    [is_a_scaled_lookup, has_tied_logits, starts_at_the_right_size, embedding_learns],
+    embedding_mistakes,
+    more=more_embedding_mistakes,
+    needs="The checks set `weight`, an nn.Parameter (vocab_size, d_model), and call logits(x).",
+    guide={"__init__": ["random numbers, (vocab_size, d_model), of standard deviation d_model^−0.5",
+                        "as an nn.Parameter called weight"],
+           "forward": ["the rows of the tokens, times √d_model"],
+           "logits": ["x times every row, without √d_model"]},
+)
