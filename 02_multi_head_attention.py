@@ -176,7 +176,7 @@ def train_to_fetch(n_heads: int, seed: int, steps: int = 200) -> tuple[MultiHead
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    query, items, answer = fetching_task(2000)
+    query, items, answer = fetching_task(20_000)
     with torch.no_grad():
         output = attention(query, items, items)
     return attention, F.mse_loss(output[:, 0, : 2 * CONTENT], answer).item()
@@ -204,7 +204,7 @@ def step_one_average():
     the split: if a and b are wanted and w are the weights, the best guess of a leaves 1 − w_a² / Σw², that
     of b 1 − w_b² / Σw², in sum at least 1. (Weights that depend on the contents, too, could do otherwise;
     training found none.) In the picture a row is a pair of wanted items: on the left one head weighs both,
-    each pair in its own way, on the right the two heads take one item each.
+    and how it divides the weight costs nothing; on the right the two heads take one item each.
     """
     rows = []
     for seed in eight_seeds()[:3]:
@@ -212,7 +212,7 @@ def step_one_average():
         two, error_of_two = train_to_fetch(2, seed)
         rows.append((seed, error_of_one, error_of_two))
         check(f"seed {seed}: one head stays near 0.5, two heads pass far below",
-              0.47 < error_of_one < 0.55 and error_of_two < 0.05)
+              0.495 < error_of_one < 0.55 and error_of_two < 0.05)
     items = fetching_task(ITEMS)[1]
     figure = Picture("multi_head_one_or_two.png", draw_fetching(looked_at(one, items), looked_at(two, items)),
                      "One head has to weigh two wanted items against each other; two heads take one each")
@@ -363,12 +363,12 @@ def step_equals_pytorch():
     check_part(MultiHeadAttention, heads_checks, OURS)
 
 
-WORDS, RELATIONS = 6, ("previous word", "next word", "first word", "last word")
+WORDS, PART, RELATIONS = 6, 8, ("previous word", "next word", "first word", "last word")
 
 
 def relations_task(batch: int) -> tuple[Tensor, Tensor]:
     """Sentences of six random words (B, 6, 64), and for every word the four contents to fetch."""
-    content = torch.randn(batch, WORDS, CONTENT)
+    content = torch.randn(batch, WORDS, PART)
     sentences = widen(torch.cat([content, torch.eye(WORDS).expand(batch, -1, -1)], dim=-1), 64)
     ends = content[:, :1].expand_as(content), content[:, -1:].expand_as(content)
     return sentences, torch.cat([content.roll(1, 1), content.roll(-1, 1), *ends], -1)
@@ -382,7 +382,7 @@ def train_relations(seed: int, steps: int = 300) -> tuple[MultiHeadAttention, fl
     optimizer = torch.optim.Adam(attention.parameters(), lr=0.02, fused=True)
     for step in range(steps):
         sentences, wanted = relations_task(32)
-        loss = F.mse_loss(attention(sentences, sentences, sentences)[..., : 4 * CONTENT], wanted)
+        loss = F.mse_loss(attention(sentences, sentences, sentences)[..., : 4 * PART], wanted)
         optimizer.zero_grad()
         loss.backward()
         optimizer.param_groups[0]["lr"] = 0.02 * (1 - step / steps)
@@ -418,9 +418,10 @@ def step_what_heads_learn():
     circle), the first and the last. The words are random numbers, and carry their place as a one-hot
     vector; lesson 3 does it better. Nobody tells a head what to fetch. Does each take one relation?
 
-    Eight trainings, which differ in the seed alone. The table says, for each relation, how much of its
-    weight the most devoted head gives it. All eight solve the task, but only some have one head for each
-    relation: others share a relation between two heads. The picture shows one of either kind.
+    Eight trainings of 300 steps, which differ in the seed alone. The table says, for each relation, how much
+    of its weight the most devoted head gives it. All eight solve the task, but only some have one head for
+    each relation: in others a head divides its weight between two. (Longer training makes such heads purer.)
+    The picture shows one of either kind.
     """
     rows, facts = [], []
     for seed in eight_seeds():
@@ -446,24 +447,46 @@ def moved_by(attention: MultiHeadAttention, word: int) -> tuple[Tensor, Tensor]:
     """
     before, _ = relations_task(100)
     after = before.clone()
-    after[:, word, :CONTENT] = torch.randn(100, CONTENT)
-    old, new = (attention.weights(x, x) @ attention.split(attention.project_value(x))
-                for x in (before, after))
+    after[:, word, :PART] = torch.randn(100, PART)
+    moves = answers_of_heads(attention, after) - answers_of_heads(attention, before)  # (B, H, T, 4, 8)
+    return moves.pow(2).mean((0, -1)).sqrt(), moves.sum(1).pow(2).mean((0, -1)).sqrt()
+
+
+def answers_of_heads(attention: MultiHeadAttention, x: Tensor) -> Tensor:
+    """(B, H, T, 4, 8): what each head adds to the four answers of each word."""
+    heads = attention.weights(x, x) @ attention.split(attention.project_value(x))
     shares = attention.project_output.weight.T.unflatten(0, (attention.n_heads, -1))  # (H, K, D)
-    moves = ((new - old) @ shares)[..., : 4 * CONTENT].unflatten(-1, (4, CONTENT))  # (B, H, T, 4, 8)
-    alone, together = moves.pow(2), moves.sum(1).pow(2)
-    return alone.mean((0, -1)).sqrt(), together.mean((0, -1)).sqrt()
+    return (heads @ shares)[..., : 4 * PART].unflatten(-1, (4, PART))
 
 
-def unasked(attention: MultiHeadAttention) -> Iterator[tuple]:
-    """(weight, moved by the head alone, by all, head, looking word, relation, word) where nothing should."""
-    weights, _ = shares_of_heads(attention)
+@torch.no_grad()
+def errors_without(attention: MultiHeadAttention, head: int) -> tuple[Tensor, Tensor]:
+    """The errors (T, 4) of every answer (RMS): with all heads, and with this one replaced by its mean."""
+    x, wanted = relations_task(500)
+    answers = answers_of_heads(attention, x)
+    without = answers.clone()
+    without[:, head] = answers[:, head].mean(0)
+    bias = attention.project_output.bias[: 4 * PART].unflatten(0, (4, PART))
+    wanted = wanted.unflatten(-1, (4, PART))
+    return tuple((found.sum(1) + bias - wanted).pow(2).mean((0, -1)).sqrt() for found in (answers, without))
+
+
+def strangest_look(attention: MultiHeadAttention) -> tuple:
+    """Where a head alone lets most of a word into an answer that is neither its own nor about that word.
+
+    (head, looking word, relation, word, weight, moved by the head alone, moved by all).
+    """
+    weights, mass = shares_of_heads(attention)
     asked = relation_patterns().permute(1, 0, 2)  # (T, 4, S)
+    found = []
     for word in range(WORDS):
         alone, together = moved_by(attention, word)
-        for head, looking, relation in ((alone > 0.2) & (asked[..., word] == 0)).nonzero().tolist():
-            yield (weights[head, looking, word].item(), alone[head, looking, relation].item(),
-                   together[looking, relation].item(), head, looking, relation, word)
+        alone = alone.masked_fill(asked[..., word] == 1, 0.0)
+        alone[mass.argmax(0), :, range(4)] = 0.0  # the heads that give these answers
+        head, looking, relation = (int(i) for i in torch.unravel_index(alone.argmax(), alone.shape))
+        found.append((alone.max().item(), head, looking, relation, word, together[looking, relation].item()))
+    alone, head, looking, relation, word, together = max(found)
+    return head, looking, relation, word, weights[head, looking, word].item(), alone, together
 
 
 def step_where_not_why():
@@ -474,26 +497,25 @@ def step_where_not_why():
     “previous word” is right all the same: another head, which looks at the next word alone, takes out again
     what the first let in of it.
 
-    Below is one such case of each layer that has any: a word is replaced that an answer has nothing to do
-    with. One head, alone, would move that answer a good deal; all heads together hardly move it. The weight
-    is there, and may be large; the effect isn't. To know what a look does, change what it sees, or take it
-    away.
+    Below are such looks: a head looks at a word, and would let it into another head's answer, which has
+    nothing to do with that word. Replace the word: the head alone would move the answer, all heads together
+    hardly do. So the word has no effect. But take the head away (put its mean over all sentences in its
+    place), and the answer gets wrong. The look has an effect: it corrects. Neither stands in the weight.
     """
-    cases = {seed: list(unasked(train_relations(seed)[0])) for seed in eight_seeds()}
-    rows = []
-    for seed, found in cases.items():
-        if found:
-            weight, alone, together, head, looking, relation, word = max(found, key=lambda case: case[1])
-            named = f"word {looking}", RELATIONS[relation], f"word {word}"
-            rows.append((seed, head, *named, weight, alone, together))
-    every = torch.tensor([case[1:3] for found in cases.values() for case in found])
-    weight = max(row[5] for row in rows)
-    check("heads that look at such a word with a weight above 0.2", weight > 0.2, f"up to {weight:.2f}")
-    alone, together = every.median(0).values.tolist()
-    check("where one alone would move the answer by 0.2 and more, all together move it by a tenth of that",
-          len(every) > 10 and together < alone / 10,
-          f"{len(every)} cases, medians {alone:.2f} and {together:.3f}")
-    return table("seed", "head", "looks", "answer", "replaced", "weight", "moves alone", "all heads",
+    rows, looks = [], []
+    for seed in eight_seeds():
+        attention, _ = train_relations(seed)
+        head, looking, relation, word, *look = strangest_look(attention)
+        look += [float(errors[looking, relation]) for errors in errors_without(attention, head)]
+        if look[1] > 0.2:
+            looks.append(look)
+            shown = (f"{value:.2g}" for value in look)
+            rows.append((seed, head, looking, RELATIONS[relation].split()[0], word, *shown))
+    check("some layers have such looks; replacing the word moves the answer by less than a tenth of what the "
+          "head alone would", looks and all(together < alone / 10 for _, alone, together, *_ in looks))
+    check("without the head the error of that answer is at least five times as large",
+          all(without > 5 * error for *_, error, without in looks))
+    return table("seed", "head", "word", "answer", "looks at", "weight", "alone", "all", "error", "without",
                  rows=rows)
 
 

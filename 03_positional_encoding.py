@@ -251,7 +251,7 @@ def step_text_to_vectors():
     D learned numbers, where words can be near or far (ours are still random). Multiplying a one-hot
     vector with a matrix picks a row, so the embedding is a lookup, and never stores the zeros. V is the
     number of different tokens, the vocabulary. (PAD, BOS and EOS are the filling, and the marks for the
-    begin and the end of a sequence; × √d_model is the subject of step 7, the last row that of step 4.)
+    begin and the end of a sequence; × √d_model is the subject of step 6, the last row that of step 4.)
     """
     tokenizer = Tokenizer([SENTENCE])
     ids = torch.tensor([tokenizer.encode(SENTENCE)])  # (1, L)
@@ -280,9 +280,10 @@ def step_no_order():
     """Without positions there is no order
 
     Shuffle the words, and self-attention gives every word the very output it had before: “dog bites man”
-    is “man bites dog”. A causal decoder is different. Its mask lets a word see those before it, so the
-    number of visible words tells it something about its place. One layer sees which words came before, but
-    not in which order; a second sees the first one's outputs, which differ from place to place.
+    is “man bites dog”. A causal decoder is different. Its mask lets a word see those before it. One layer
+    sees which words came before, but not in which order; a second sees the first one's outputs, which differ
+    from place to place, if the words do: among equal words every place looks the same, for how many there
+    are the softmax divides out.
     """
     (x,) = random_tensors((1, 6, 16))
     attention = MultiHeadAttention(16, 4).double()
@@ -314,6 +315,11 @@ def step_no_order():
     )
     gap = largest_difference(last, other)
     check("… unless a second layer follows", gap > 1e-4, f"difference {gap:.0e}")
+    equal = x[:, :1].expand_as(x)
+    for _ in range(2):
+        equal = attention(equal, equal, equal, mask)
+    gap = largest_difference(equal, equal[:, :1].expand_as(equal))
+    check("six equal words: after two layers, too, all places are the same", gap < 1e-12, f"{gap:.0e}")
 
 
 def position_by_hand(p):
@@ -347,8 +353,8 @@ def step_the_formula():
     turns with frequency 10000^(−2i/d_model): a geometric series of clocks, as the two of step 3. Fast hands
     repeat and slow ones hardly move; together, no two positions look alike.
 
-    In the first picture a row is a position: stripes on the left flip from row to row, on the right the
-    colours hardly change in 50 rows. In the second the dots are the positions, on the curves of four pairs;
+    In the first picture a row is a position: on the left the colours change within a few rows, on the right
+    hardly at all in 50. In the second the dots are the positions, on the curves of four pairs;
     only what happens at the dots is ever used. `start` in the checks is the position of the first token, for
     when a text is written on.
     """
@@ -424,9 +430,10 @@ def step_how_big():
     √d_model brings both to one size: that is measured below, for V = 200 and d_model = 64.
 
     Why should they be of one size? The paper gives no reason. The usual one, that else the positions drown
-    the tokens, is an interpretation, and we found no experiment for it: step 10's layer learns with
-    sinusoids, in every one of three seeds, at least as much without the factor. We keep it because the
-    models that ours are held against have it.
+    the tokens, is an interpretation, and we found no experiment for it: with sinusoids step 10's layer even
+    learns sooner without the factor, in every one of three seeds. (No clean test: as logits and embedding
+    share the matrix there, the factor also makes the layer begin by repeating its input.) We keep it because
+    the models that ours are held against have it.
     """
     waves = sinusoids(16, 64).pow(2).mean().sqrt().item()
     rows, facts = [], {}
@@ -443,9 +450,10 @@ def step_how_big():
     check("the default starts far above ln V, ours within 1 of it",
           default > 2 * math.log(200) and abs(loss - math.log(200)) < 1, f"ln V = {math.log(200):.2f}")
     seeds = three_seeds()
-    with_it, without = (accuracies("sinusoidal", seeds, factor)[TRAINED] for factor in (True, False))
-    check("without the factor step 10's layer is right as often or more, in every seed",
-          all(b >= a - 0.01 for a, b in zip(with_it, without)),
+    with_it, without = ([sum(train_two_back("sinusoidal", seed, factor, 60)[0][2:TRAINED_LENGTH]) / 14
+                         for seed in seeds] for factor in (True, False))
+    check("after 60 steps step 10's layer is right more often without the factor, in every seed",
+          all(b > a for a, b in zip(with_it, without)),
           f"without {numbers(without)}, with {numbers(with_it)}")
     return table("initialisation", "token / position", "× √D", "first loss", rows=rows)
 
@@ -549,8 +557,9 @@ def two_back(batch: int, length: int) -> tuple[Tensor, Tensor]:
 
 
 @cache
-def train_two_back(scheme: str, seed: int, factor: bool = True) -> tuple[list[float], OneLayer]:
-    """Train on lengths 4 to 16; the accuracy at each of 64 positions on sequences of length 64, the model.
+def train_two_back(scheme: str, seed: int, factor: bool = True, steps: int = 150
+                   ) -> tuple[list[float], OneLayer]:
+    """Train on sequences of 16; the accuracy at each of 64 positions on sequences of 64, and the model.
 
     Without `factor` the embedding isn't multiplied by √d_model.
     """
@@ -559,8 +568,8 @@ def train_two_back(scheme: str, seed: int, factor: bool = True) -> tuple[list[fl
     if not factor:
         model.embedding.forward = lambda tokens: F.embedding(tokens, model.embedding.weight)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01, fused=True)
-    for _ in range(150):
-        tokens, wanted = two_back(32, int(torch.randint(4, TRAINED_LENGTH + 1, ())))
+    for _ in range(steps):
+        tokens, wanted = two_back(32, TRAINED_LENGTH)
         loss = F.cross_entropy(model(tokens)[:, 2:].flatten(0, 1), wanted[:, 2:].flatten())
         optimizer.zero_grad()
         loss.backward()
@@ -583,10 +592,10 @@ def three_seeds() -> range:
     return range(torch.initial_seed(), torch.initial_seed() + 3)
 
 
-def accuracies(scheme: str, seeds: Iterable[int], factor: bool = True) -> dict[str, list[float]]:
+def accuracies(scheme: str, seeds: Iterable[int]) -> dict[str, list[float]]:
     """The mean accuracy in four ranges of positions, of each seed."""
     end = TRAINED_LENGTH
-    curves = [train_two_back(scheme, seed, factor)[0] for seed in seeds]
+    curves = [train_two_back(scheme, seed)[0] for seed in seeds]
     return {f"{a + 1} to {b}": [sum(curve[a:b]) / (b - a) for curve in curves]
             for a, b in ((2, end), (end, end + 8), (end + 8, end + 16), (end + 16, 64))}
 
@@ -601,17 +610,17 @@ def span(shares: Sequence[float]) -> str:
 def step_longer_than_seen():
     """Longer than seen
 
-    One attention layer learns to name the token two places back, on lengths up to 16. Then it reads 64.
-    How often is it right, at positions that it was trained on and at those beyond? Guessing gives 10 %. The
-    table and the bands of the picture span three seeds.
+    One attention layer learns to name the token two places back, on sequences of 16. Then it reads 64. How
+    often is it right, at positions that it was trained on (grey in the picture) and at those beyond?
+    Guessing gives 10 %. The table and the bands of the picture span three seeds.
 
     Learned vectors past 16 were never trained. Waves exist there, but the layer has not met these sums: the
     matrix of step 5 exists, training hasn't found it. Rotary scores know only offsets, and hold out longest.
     But offsets past 15 were never trained either, and further out it depends on the seed. The two fastest
     pairs (d_k = 16) turn once every 6.28 and 19.87 places. Both stand again nearly as for offset 2 at the
-    offsets 21, 40 and 59, and there, of all offsets that it never saw, the layer looks most. The fastest
-    pair alone would fit 27 and 46 better; there it looks less. (Why sinusoidal positions recover around 35,
-    in every seed, we don't know.)
+    offsets 21 and 40, and there, of all offsets that it never saw, the layer looks most. The fastest pair
+    alone would fit 27 and 46 better; there it looks less. (Why sinusoidal positions recover around 35, in
+    every seed, we don't know.)
 
     What the field does: train on longer texts; penalise distance (ALiBi, Press et al. 2022); slow the
     rotation down (position interpolation, Chen et al. 2023).
@@ -619,8 +628,8 @@ def step_longer_than_seen():
     seeds = three_seeds()
     shares = {scheme: accuracies(scheme, seeds) for scheme in SCHEMES}
     check("without positions it fails even where it was trained", max(shares["none"][TRAINED]) < 0.6)
-    check("with any of the three it solves the trained lengths, or nearly",
-          min(min(shares[scheme][TRAINED]) for scheme in SCHEMES[1:]) > 0.8)
+    check("with any of the three it is right at the trained positions",
+          min(min(shares[scheme][TRAINED]) for scheme in SCHEMES[1:]) > 0.98)
     _, near, further, _ = shares["none"]
     check("at 17 to 32 rotary is best, in every seed",
           all(min(shares["rotary"][part]) > max(shares[other][part])
@@ -628,14 +637,14 @@ def step_longer_than_seen():
     looks = torch.stack([weight_by_offset(train_two_back("rotary", seed)[1]) for seed in seeds]).mean((0, 1))
     frequencies = angles(2, 16)[1]
     alike = sum(torch.cos((torch.arange(63) - 2) * frequency) for frequency in frequencies[:2])
-    predicted, found = ({16 + i for i in values[16:].topk(3).indices.tolist()} for values in (alike, looks))
+    predicted, found = ({16 + i for i in values[16:].topk(2).indices.tolist()} for values in (alike, looks))
     check("of offsets past 15 it looks most where both fastest pairs stand as at 2",
-          predicted == found == {21, 40, 59}, f"{sorted(found)}")
-    check("… less at 27 and 46", looks[[27, 46]].max() < looks[[21, 40, 59]].min(),
-          f"{numbers(looks[[27, 46]], 3)} and {numbers(looks[[21, 40, 59]], 3)}")
+          predicted == found == {21, 40}, f"{sorted(found)}")
+    check("… less at 27 and 46", looks[[27, 46]].max() < looks[[21, 40]].min(),
+          f"{numbers(looks[[27, 46]], 3)} and {numbers(looks[[21, 40]], 3)}")
     curves = {scheme: [train_two_back(scheme, seed)[0] for seed in seeds] for scheme in SCHEMES}
     figure = Picture("positional_encoding_longer.png", draw_longer(curves, TRAINED_LENGTH),
-                     "Past the trained lengths all get worse; rotary positions hold out longest")
+                     "Past the trained length all get worse; rotary positions hold out longest")
     rows = [(scheme, *map(span, parts.values())) for scheme, parts in shares.items()]
     return table("positions", *shares["none"], rows=rows), figure
 
@@ -698,9 +707,9 @@ def step_what_next():
     turned.
 
     Change: (1) the base 10000.0 in angles to 1.0: all hands turn alike, and step 4 finds positions that
-    nearly coincide (✗). (2) TRAINED_LENGTH to 32: learned positions now hold as far as 32, and are lost at
-    33. (The checks of the offsets fail (✗): others are new now.) (3) In OneLayer drop the causal mask: step
-    10 gets harder (✗), for rotary positions most.
+    nearly coincide (✗, as do other checks that know the formula). (2) TRAINED_LENGTH to 32: learned
+    positions now hold as far as 32, and are lost at 33. (The checks of the offsets fail (✗): others are new
+    now.) (3) In OneLayer drop the causal mask: step 10 gets harder (✗), for rotary positions most.
 
     Write it yourself: --template my_positions.py, then --grade my_positions.py.
     Next: python 04_transformer_block.py.

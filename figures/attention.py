@@ -108,13 +108,15 @@ def draw_scores(found: dict[str, Tensor], order: Tensor):
     return figure
 
 
-def draw_cost(lengths: Sequence[int], work: Sequence[int], memory: Sequence[int], fused: Sequence[int]):
-    """Multiplications, and the bytes kept by our lines and by the kernel, against the length."""
+def draw_cost(lengths: Sequence[int], work: Sequence[int], memory: Sequence[int], masked: Sequence[int],
+              fused: Sequence[int]):
+    """Multiplications, and the bytes kept by our lines, by the kernel with a mask and without, by length."""
     figure, axes = canvas(columns=2, width=9, height=3.6)
     axes[0].loglog(lengths, work, marker="o")
     axes[0].set(ylabel="multiplications")
     axes[1].loglog(lengths, memory, marker="o", label="our lines")
-    axes[1].loglog(lengths, fused, marker="s", label="fused kernel")
+    axes[1].loglog(lengths, masked, marker="D", label="fused kernel, causal mask")
+    axes[1].loglog(lengths, fused, marker="s", label="fused kernel, no mask")
     axes[1].set(ylabel="bytes kept for backward")
     axes[1].legend()
     for panel in axes:
