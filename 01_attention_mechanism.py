@@ -178,7 +178,8 @@ def step_soft_dictionary():
     says how well each one matches (its score), softmax turns the scores into weights that sum to 1, and the
     answer is the mean of all values with these weights. Here are three keys, values 100, 200 and 300, and a
     query for the first. Multiply the query by 4, 16, 64: the sharper the scores, the nearer the mean comes
-    to the entry itself. The picture shows the weights: even on the left, all on one key on the right.
+    to the entry itself. In the picture the weights, in the left panel, begin even and end on one key; the
+    answer, in the right one, goes from the mean of all values to the first.
     """
     rows = []
     for factor in (0, 1, 4, 16, 64):
@@ -332,7 +333,8 @@ def step_who_asks_whom():
     one sequence asks another: the decoder's tokens ask the memory. The output has a row for every query.
 
     Left in the picture is step 3 again. In the middle the first French words ask the English ones. Their
-    vectors are made by hand, too: words of one meaning match. (Lesson 7 learns such a pattern.) Both “le”
+    vectors are made by hand, too, with a 1 in the place of the word's meaning, else 0: words of one meaning
+    match. (In lesson 5 a model learns whom to ask.) Both “le”
     look at both “the” alike: attention knows what a word is, not where it stands. Lesson 3 mends that. On
     the right is what step 6 is about.
     """
@@ -363,6 +365,7 @@ def step_masks():
     the padding mask hides the filling. A mask is boolean, True means “may attend”
     (torch.nn.MultiheadAttention means the reverse), and two are joined with &. Where it is False the score
     becomes −∞ before the softmax, and e^−∞ = 0. A mask's shape must only broadcast to that of the weights.
+    (boolean() in the code refuses a mask of any other type, nothing more; softmax() follows in step 8.)
     """
     tokens = torch.tensor([[5, 6, 7, 8], [5, 6, PAD, PAD]])
     mask = causal_mask(4) & padding_mask(tokens)  # (B, 1, T, S)
@@ -421,9 +424,9 @@ def step_stable_softmax():
 def step_finished():
     """The function, finished
 
-    Step 6 showed the weights, with the mask; this is the rest. Leading dimensions may be any (batch,
-    heads); dropout comes in lesson 2. What is checked here is what `--grade FILE` checks of your own
-    attempt; the last appendix lists it.
+    Step 6 showed the weights, with the mask; this is the rest. Leading dimensions may be any: a batch, and
+    in lesson 2 heads, several attentions side by side, where dropout comes, too. What is checked here is
+    what `--grade FILE` checks of your own attempt; the last appendix lists it.
     """
     check_part(attention_weights, weights_checks, OURS)
     check_part(scaled_dot_product_attention, attention_checks, OURS)
@@ -549,8 +552,9 @@ def step_why_attention():
     leaves of it. An LSTM carries a memory that gates multiply. Half open, as PyTorch starts them, they lose
     the gradient, too; opened to 0.998, which training can do, they keep it for hundreds of steps, and from
     64 on more than attention that looks at all words alike: that shares a weight of 1 among them, and
-    dilutes like 1/n. Attention whose query matches the word, which training can do as well, gets it whole
-    from any distance. So sharp attention doesn't fade, and any attention spares the n steps in a row.
+    dilutes like 1/n. Attention whose query matches the word, which training can do as well, gets it
+    undiminished from any distance. So sharp attention doesn't fade, and any attention spares the n steps in
+    a row.
     """
     reach = {name: [sum(gradient_from_the_past(make(), n) for _ in range(4)) / 4 for n in DISTANCES]
              for name, make in LAYERS.items()}
@@ -651,7 +655,7 @@ def step_other_scores():
     noisy copy of. The first two are trained for it, the others have nothing to train.
 
     The network finds more than the product, and a matrix doesn't help the product. The reason is that it
-    favours long keys. Take half of the squared length off, and nothing else, and it finds as many as the
+    favours long keys. Take half of the squared length off the undivided product, and it finds as many as the
     network. Or make all keys equally long (last column): then all four do. (Vectors of 8 numbers differ much
     in length; at the paper's width of 64 they hardly do, and the product finds all.) The picture is a case
     that the product gets wrong; the mark is on the true key. How sharp the weights are is another matter:

@@ -51,7 +51,8 @@ class MultiHeadAttention(nn.Module):
     """H attentions side by side (section 3.2.2), each of width d_k = d_model / n_heads.
 
     Four linear maps: project_query, project_key, project_value, project_output. `dropout` is the share
-    of attention weights set to 0 in training. Raises ValueError if d_model does not split into n_heads.
+    of attention weights set to 0 in training. Raises ValueError, with both numbers, if d_model does not
+    split into n_heads.
     """
 
     scaled_dot_product_attention = staticmethod(fused_attention)  # a slot: --by-hand fills it otherwise
@@ -202,9 +203,10 @@ def step_one_average():
     the whole value. It can't let in these numbers of item a and those of item b, only so much of a and so
     much of b, added up. With weights that depend on the places alone, the error is at least 0.5, whatever
     the split: if a and b are wanted and w are the weights, the best guess of a leaves 1 − w_a² / Σw², that
-    of b 1 − w_b² / Σw², in sum at least 1. (Weights that depend on the contents, too, could do otherwise;
-    training found none.) In the picture a row is a pair of wanted items: on the left one head weighs both,
-    and how it divides the weight costs nothing; on the right the two heads take one item each.
+    of b 1 − w_b² / Σw², in sum at least 1, so 0.5 on the mean. (Weights that depend on the contents, too,
+    could do otherwise; training found none.) In the picture a row is a pair of wanted items: on the left
+    one head weighs both, and how it divides the weight costs nothing; on the right the two heads take one
+    item each.
     """
     rows = []
     for seed in eight_seeds()[:3]:
@@ -358,7 +360,8 @@ def step_equals_pytorch():
     """The same as nn.MultiheadAttention
 
     With copied weights, in float64: outputs, weights, gradients, without and with masks. These are the
-    checks that `--grade FILE` runs on a MultiHeadAttention of your own.
+    checks that `--grade FILE` runs on a MultiHeadAttention of your own. The weights come from a method of
+    their own, weights(query, key, mask), for pictures: the kernel doesn't hand them out.
     """
     check_part(MultiHeadAttention, heads_checks, OURS)
 
@@ -418,10 +421,10 @@ def step_what_heads_learn():
     circle), the first and the last. The words are random numbers, and carry their place as a one-hot
     vector; lesson 3 does it better. Nobody tells a head what to fetch. Does each take one relation?
 
-    Eight trainings of 300 steps, which differ in the seed alone. The table says, for each relation, how much
-    of its weight the most devoted head gives it. All eight solve the task, but only some have one head for
-    each relation: in others a head divides its weight between two. (Longer training makes such heads purer.)
-    The picture shows one of either kind.
+    Eight trainings of 300 steps, which differ in the seed alone. The table says, for each relation, how
+    much of its weight the most devoted head gives it (“one each”: above 0.75 for all four). All eight solve
+    the task, but only some have one head for each relation: in others a head divides its weight between
+    two. (Longer training makes such heads purer.) The picture shows one of either kind.
     """
     rows, facts = [], []
     for seed in eight_seeds():

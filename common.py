@@ -182,14 +182,15 @@ def canvas(rows: int = 1, columns: int = 1, width: float = 8.0, height: float = 
     return figure, figure.subplots(rows, columns, **options)
 
 
-def heatmap(axes, weights, rows=(), columns=(), title: str = "", numbers: bool = False) -> None:
-    """Draw attention weights (T, S) on a colour scale fixed to 0–1, with a token at every tick.
+def heatmap(axes, weights, rows=(), columns=(), title: str = "", numbers: bool = False, top: float = 1.0
+            ) -> None:
+    """Draw attention weights (T, S) on a colour scale from 0 to `top`, with a token at every tick.
 
     Queries are the rows, from top to bottom; keys are the columns. NaN leaves a cell blank.
     """
     weights = torch.as_tensor(weights).detach().cpu().float().numpy()
     height, width = weights.shape
-    axes.imshow(weights, vmin=0, vmax=1, cmap="Blues")
+    axes.imshow(weights, vmin=0, vmax=top, cmap="Blues")
     longest = max((len(str(label)) for label in columns), default=0)
     axes.set_xticks(range(len(columns)), columns, rotation=0 if longest < 4 else 45)
     axes.set_yticks(range(len(rows)), rows)

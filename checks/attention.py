@@ -176,6 +176,14 @@ def more_weight_mistakes(ours):
     def mask_ignored(query, key, mask=None):
         return ours.attention_weights(query, key)
 
+    def mask_added(query, key, mask=None):
+        scores = query @ key.mT / math.sqrt(query.shape[-1])
+        return ours.softmax(scores if mask is None else scores + mask)
+
+    def mask_multiplied(query, key, mask=None):
+        scores = query @ key.mT / math.sqrt(query.shape[-1])
+        return ours.softmax(scores if mask is None else scores * mask)
+
     def naive(scores, dim):
         return scores.exp() / scores.exp().sum(dim, keepdim=True)
 
@@ -188,6 +196,13 @@ def more_weight_mistakes(ours):
                                  FORMULA),
         "multiplied": Mistake("multiplied by √d_k: divide by it",
                               divided_by(lambda query, key: query.shape[-1] ** -0.5, ours.softmax), FORMULA),
+        "mask added": Mistake("the mask was added to the scores: they become −∞ where it is False",
+                              mask_added, HIDDEN),
+        "mask multiplied": Mistake("the scores were multiplied by the mask: a score of 0 still gets weight; "
+                                   "they become −∞ where it is False", mask_multiplied, HIDDEN),
+        "divided by √B": Mistake("divided by the root of the first size, the batch: d_k is shape[-1]",
+                                 divided_by(lambda query, key: math.sqrt(query.shape[0]), ours.softmax),
+                                 FORMULA),
         "mask reversed, NaN": Mistake(REVERSED, undefined_and_reversed, HIDDEN),
         "mask ignored": Mistake("the mask is ignored: hidden scores become −∞ before the softmax",
                                 mask_ignored, HIDDEN),

@@ -42,6 +42,13 @@ def without_scaling(run: Run) -> None:
                 query * math.sqrt(query.shape[-1]), *others)
 
 
+def without_paths(run: Run) -> None:
+    """What a layer answers goes on alone."""
+    for module in run.model.modules():
+        if hasattr(module, "before") and hasattr(module, "after"):
+            module.after = lambda x, y: y
+
+
 def broken_runs(ours, config, training, device: torch.device, held_out) -> dict[str, Callable[[int], Run]]:
     """Name → what makes the run for a seed; “right” is the run as it should be.
 
@@ -66,6 +73,7 @@ def broken_runs(ours, config, training, device: torch.device, held_out) -> dict[
         "no shift": run(unshifted, held_out=without_shift(held_out)),
         "no causal mask": run(transformer=mistakes["no causal mask"].implementation),
         "no positions": run(positions="none"),
+        "no residual paths": run(without_paths),
         "no scaling": run(without_scaling),
         "padding mask inverted": run(transformer=mistakes["padding mask inverted"].implementation),
         "loss on PAD": run(padding_counted),
@@ -81,7 +89,8 @@ def signatures(scores: dict[str, dict[str, float]]) -> list[tuple[str, bool]]:
     perfect = [(f"{name}: perfect with teacher forcing, useless alone",
                 forced[name] > 0.99 and alone[name] < 0.01) for name in ("no shift", "no causal mask")]
     useless = [(f"{name}: next to no answer is right", alone[name] < 0.1)
-               for name in ("no positions", "padding mask inverted", "post-norm, no warm-up")]
+               for name in ("no residual paths", "no positions", "padding mask inverted",
+                            "post-norm, no warm-up")]
     unseen = [(f"{name}: nearly all answers are right", alone[name] > 0.95)
               for name in ("right", "no scaling", "loss on PAD", "post-norm, warm-up 100")]
     return perfect + useless + unseen

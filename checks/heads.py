@@ -278,11 +278,20 @@ def more_heads_mistakes(ours):
         def forward(self, query, key, value, mask=None):
             return super().forward(query, key, key, mask)
 
+    class MaskIgnored(ours.MultiHeadAttention):
+        def forward(self, query, key, value, mask=None):
+            return super().forward(query, key, value)
+
+        def weights(self, query, key, mask=None):
+            return super().weights(query, key)
+
     same = "With the same weights"
     interleaved = "interleaved heads: head h takes d_k neighbours; view to (B, L, H, K), not (B, L, K, H)"
     return {
         "interleaved heads": Mistake(interleaved, Interleaved, same),
         "interleaved and back": Mistake(interleaved, InterleavedAndBack, same),
+        "mask ignored": Mistake("right without a mask: is it passed on to the attention?", MaskIgnored,
+                                "… and in cross-attention"),
         "values from keys": Mistake("the values are projected from `key`: project_value(value)",
                                     ValuesFromKeys, "… and in cross-attention"),
     }

@@ -179,6 +179,8 @@ def what_happened(error: BaseException, needs: str = "", name: str = "", own: An
     learners = [frame for frame in theirs if not is_lesson(frame.filename)] or theirs
     if not learners:
         return Finding(False, text, needs)
+    if "before Module.__init__" in text:
+        return Finding(False, text, "begin __init__ with super().__init__()")
     last, place = learners[-1], f"line {learners[-1].lineno} of {Path(learners[-1].filename).name}"
     raised = last is everything[-1] and (not last.line or last.line.startswith("raise"))
     if isinstance(error, NotImplementedError) and raised:
@@ -256,6 +258,7 @@ def agree(actual: Any, expected: Tensor, tolerance: float = 1e-10, hint: str = "
     The diagnosis is `hint`, else what differs; `axes` are the names of the dimensions: "batch, query, key".
     """
     if not isinstance(actual, Tensor):
+        hint = hint or ("a return missing?" if actual is None else "")
         return Finding(False, f"a {type(actual).__name__} came back, not a tensor", hint)
     if getattr(_noted, "seen", None) is not None:
         _noted.seen.append((actual.detach().clone(), tolerance))

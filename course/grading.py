@@ -112,10 +112,12 @@ def emptied(node: ast.FunctionDef | ast.ClassDef, lines: list[str], part: Part, 
 # ------------------------------------------------------------------ the parent
 
 
-def grade(file: Path, graded: dict[str, Part], narrator: Narrator, hint: bool = False) -> int:
+def grade(file: Path, graded: dict[str, Part], narrator: Narrator, hint: bool = False,
+          lesson: str = "") -> int:
     """Print what holds of the parts that the file defines; 0 if all of it does, else 1.
 
-    `hint` reveals one more hint for the first statement that fails.
+    `hint` reveals one more hint for the first statement that fails. `lesson` is whose parts are graded, else
+    those of the running script.
     """
     if not file.is_file():
         stop(f"no file {file} to grade", code=2)
@@ -127,7 +129,7 @@ def grade(file: Path, graded: dict[str, Part], narrator: Narrator, hint: bool = 
     with tempfile.TemporaryDirectory() as folder:
         results = Path(folder) / "results"
         results.touch()
-        child = start_child(Path(sys.argv[0]).stem, file, results)
+        child = start_child(lesson or Path(sys.argv[0]).stem, file, results)
         try:
             for line in follow(results, child):
                 complete = line == END

@@ -32,6 +32,12 @@ def build(make: Callable[[], nn.Module], parts: Mapping[str, Any]) -> nn.Module:
     return model
 
 
+def slots_of(model: nn.Module) -> set[str]:
+    """The names of the functions that the modules of the model have slots for."""
+    return {name for module in model.modules() for name, value in vars(type(module)).items()
+            if isinstance(value, staticmethod)}
+
+
 @contextmanager
 def exchanged(classes: Mapping[str, type]) -> Iterator[None]:
     """Inside `with`, the lessons know these classes in place of their own."""

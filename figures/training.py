@@ -17,13 +17,15 @@ def column(history: History, name: str) -> tuple[list[float], list[float]]:
     return [record["step"] for record in records], [record[name] for record in records]
 
 
-def draw_schedule(rates: dict[str, list[float]]):
-    """The learning rate of every step, a curve a schedule."""
-    figure, axes = canvas(width=6, height=3.2)
+def draw_schedule(rates: dict[str, list[float]], steps: Sequence[int], papers: Sequence[float]):
+    """The learning rate of every step, a curve a schedule; beside it the paper's, at the given steps."""
+    figure, axes = canvas(columns=2, width=9, height=3.2)
     for schedule, values in rates.items():
-        axes.plot(range(1, len(values) + 1), values, label=schedule)
-    axes.set(xlabel="step", ylabel="learning rate")
-    axes.legend()
+        axes[0].plot(range(1, len(values) + 1), values, label=schedule)
+    axes[0].set(title="here", xlabel="step", ylabel="learning rate")
+    axes[0].legend()
+    axes[1].plot([step + 1 for step in steps], papers, color="C1")
+    axes[1].set(title="the paper: d_model 512, warm-up 4,000", xlabel="step")
     return figure
 
 
@@ -52,40 +54,48 @@ def draw_training(history: History, clip: float):
     return figure
 
 
-def draw_patterns(weights: dict[str, Tensor], source: Sequence[str], target: Sequence[str]):
+def draw_patterns(weights: dict[str, Tensor], source: Sequence[str], reads: Sequence[str],
+                  writes: Sequence[str]):
     """A column for each attention of the model, a row for each head; the first sequence of the batch.
 
-    `weights` are recorded ones: encoder.blocks.0.self_attention and so on, (B, H, T, S) each.
+    `weights` are recorded ones: encoder.blocks.0.self_attention and so on, (B, H, T, S) each. Every panel has
+    a scale of its own, from 0 to the weight above it.
     """
+    turns = [f"{read} → {write}" for read, write in zip(reads, writes, strict=True)]
     kinds = (("encoder", "encoder", "self_attention", source, source),
-             ("decoder", "decoder", "self_attention", target, target),
-             ("cross", "decoder", "cross_attention", target, source))
+             ("decoder", "decoder", "self_attention", turns, reads),
+             ("cross", "decoder", "cross_attention", turns, source))
     columns = [(f"{title}, block {name.split('.')[2]}", weights[name][0], queries, keys)
                for title, stack, kind, queries, keys in kinds
                for name in weights if name.startswith(stack) and name.endswith(kind)]
     heads = len(columns[0][1])
-    figure, axes = canvas(rows=heads, columns=len(columns), width=2.3 * len(columns),
-                          height=2.45 * heads, squeeze=False)
+    figure, axes = canvas(rows=heads, columns=len(columns), width=2.5 * len(columns),
+                          height=2.5 * heads, squeeze=False)
     for number, (title, maps, queries, keys) in enumerate(columns):
         for head in range(heads):
-            panel = axes[head, number]
-            heatmap(panel, maps[head], queries, keys, title if head == 0 else "")
+            panel, largest = axes[head, number], maps[head].max().item()
+            shown = f"{title}\n{largest:.2f}" if head == 0 else f"{largest:.2f}"
+            heatmap(panel, maps[head], queries, keys, shown, top=largest)
             panel.tick_params(labelsize=7, rotation=0, pad=-2)
             if number == 0:
                 panel.set_ylabel(f"head {head}")
     return figure
 
 
-def draw_gradient_flow(noted: History):
-    """The norm of the gradient in every part of the model, as noted during the training."""
-    figure, axes = canvas(width=7, height=3.8)
+def draw_learning(runs: dict[str, History], parts: Sequence[str]):
+    """The norm of the gradient in every part, and Adam's move of it, in the same steps: a row a run."""
+    figure, axes = canvas(rows=len(runs), columns=2, width=10, height=3.1 * len(runs), sharex="row")
     styles = {"embedding": ":", "encoder": "-", "decoder": "--"}
-    for name in noted[0]:
-        if name.startswith("gradient in"):
-            part = name.removeprefix("gradient in ")
-            axes.semilogy(*column(noted, name), linestyle=styles[part.split()[0]], label=part)
-    axes.set(xlabel="step", ylabel="norm of the gradient")
-    axes.legend()
+    for line, (name, noted) in zip(axes, runs.items(), strict=True):
+        for part in parts:
+            for panel, measure in zip(line, ("gradient in", "move of"), strict=True):
+                style = styles[part.split()[0]]
+                panel.semilogy(*column(noted, f"{measure} {part}"), linestyle=style, label=part)
+        line[0].set(title=f"{name}: gradient", ylabel="norm")
+        line[1].set(title=f"{name}: move in a step", ylabel="RMS, in learning rates")
+    for panel in axes[-1]:
+        panel.set_xlabel("step")
+    axes[0, 1].legend(ncols=2, fontsize=8)
     return figure
 
 
@@ -116,4 +126,18 @@ def draw_comparison(name: str, curves: dict[Any, list[History]]):
     axes[0].set_title("validation loss")
     axes[1].set_title("exact match on validation sequences")
     axes[1].legend()
+    return figure
+
+
+def draw_own(histories: dict[str, History], maps: dict[str, tuple[str, Tensor]], queries: Sequence[str],
+             keys: Sequence[str]):
+    """The loss of both runs over the steps, and a head (T, S) of each, by its name."""
+    figure, axes = canvas(columns=3, width=12, height=3.9)
+    for name, history in histories.items():
+        axes[0].semilogy(*column(history, "loss"), label=name, alpha=0.8)
+    axes[0].set(xlabel="step", title="loss per token")
+    axes[0].legend()
+    for panel, (name, (head, weights)) in zip(axes[1:], maps.items(), strict=True):
+        heatmap(panel, weights, queries, keys, f"{name}: {head}")
+        panel.set(xlabel="source", ylabel="writes")
     return figure

@@ -348,15 +348,62 @@ def test_saving_memory_changes_little(changes):
     assert other == pytest.approx(plain, abs=0.05 if "precision" in changes else 1e-4)
 
 
-def test_the_gradient_flow_is_that_before_clipping():
+def test_the_gradients_noted_are_those_before_clipping():
     run = run_of(training=replace(SHORT, steps=1, clip=1e-3))
-    train(run, after=m.note_gradients)
+    train(run, after=m.note_learning)
     (record,) = run.history
     norms = [norm for name, norm in record.items() if name.startswith("gradient in")]
     others = [p.grad.norm().item() for name, p in run.model.named_parameters() if "blocks" not in name
               and "embedding" not in name]
     whole = math.hypot(*norms, *(norm * record["gradient_norm"] / 1e-3 for norm in others))
     assert whole == pytest.approx(record["gradient_norm"], rel=1e-3)
+
+
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_the_moves_noted_are_those_of_the_weights(by_hand):
+    run = run_of(training=replace(SHORT, steps=12, weight_decay=0.0, by_hand=by_hand))
+    for step in range(11):
+        before = {name: [p.clone() for p in part.parameters()] for name, part in m.parts_of(run.model).items()}
+        run.update()
+    for name, part in m.parts_of(run.model).items():
+        moved = torch.cat([(new - old).flatten() for new, old in zip(part.parameters(), before[name])])
+        rate = m.learning_rate(10, run.settings, SMALL.d_model)
+        assert m.last_move(run.optimizer, part) == pytest.approx(
+            moved.square().mean().sqrt().item() / rate, rel=1e-2)
+
+
+def test_first_weights_are_put_back_and_taken_out_again():
+    run, fresh = trained(run_of()), run_of(training=replace(SHORT, seed=1))
+    batch = m.draw_batch("copy", 5, "test", (0,))
+    before = {name: value.clone() for name, value in run.model.state_dict().items()}
+    assert [*m.with_first_weights(run, fresh.model, batch)] == ["embedding", "encoder 0", "decoder 0"]
+    assert all(torch.equal(value, before[name]) for name, value in run.model.state_dict().items())
+
+
+def test_whole_answers_are_forced_and_free():
+    """By hand on one batch: the causal mask gone, an answer may be right with forcing alone."""
+    torch.manual_seed(0)
+    model, batch = m.Transformer(SMALL).eval(), m.draw_batch("copy", 6, "test", (0,))
+    scores = m.evaluate(model, batch)
+    right = model(batch.src, batch.tgt_in).argmax(-1) == batch.tgt_out
+    wanted = [all(r for r, token in zip(row, tokens) if token != m.PAD)
+              for row, tokens in zip(right.tolist(), batch.tgt_out.tolist())]
+    assert scores.forced.tolist() == wanted
+    free = m.free_running(model, batch.src, batch.tgt_out.shape[1])
+    assert scores.exact.tolist() == m.exactly_right(free, batch.tgt_out).tolist()
+
+
+def test_without_an_attention_every_place_gets_its_mean(monkeypatch):
+    torch.manual_seed(0)
+    model, batch = m.Transformer(SMALL).eval(), m.draw_batch("copy", 5, "test", (0,))
+    attention, seen = model.encoder.blocks[0].self_attention, []
+    monkeypatch.setattr(m, "evaluate", lambda model, batch: seen.append(model.encode(batch.src)) or
+                        m.Scores(0.0, 0.0, 0.5, None, None))
+    assert m.right_without(attention, model, batch) == 0.5
+    whole, own = model.encode(batch.src), attention.forward
+    attention.forward = lambda *inputs: own(*inputs).mean((0, 1)).expand(*batch.src.shape, -1)
+    assert torch.allclose(seen[0], model.encode(batch.src), atol=1e-6)
+    assert not torch.allclose(seen[0], whole, atol=1e-3)
 
 
 def test_broken_runs_differ_from_the_right_one_from_the_first_loss_on():
@@ -386,14 +433,64 @@ def test_free_running_is_repeated_argmax_and_stops_at_eos():
 def test_patterns_have_a_column_for_each_attention_and_its_own_tokens():
     names = [f"{stack}.blocks.{block}.{kind}_attention" for stack, kinds in (
         ("encoder", ["self"]), ("decoder", ["self", "cross"])) for block in (0, 1) for kind in kinds]
-    figure = draw_patterns({name: torch.zeros(1, 1, 2, 2) for name in names}, "ab", "xy")
+    figure = draw_patterns({name: torch.full((1, 1, 2, 2), 0.25) for name in names}, "ab", "xy", "yz")
     labels = [[[label.get_text() for label in ticks] for ticks in (axes.get_yticklabels(),
                                                                    axes.get_xticklabels())]
               for axes in figure.axes]
-    source, target = ["a", "b"], ["x", "y"]
+    source, target, turns = ["a", "b"], ["x", "y"], ["x → y", "y → z"]
     assert [axes.get_title() for axes in figure.axes] == [
-        f"{title}, block {block}" for title in ("encoder", "decoder", "cross") for block in (0, 1)]
-    assert labels[::2] == labels[1::2] == [[source, source], [target, target], [target, source]]
+        f"{title}, block {block}\n0.25" for title in ("encoder", "decoder", "cross") for block in (0, 1)]
+    assert labels[::2] == labels[1::2] == [[source, source], [turns, target], [turns, source]]
+    assert {axes.images[0].get_clim() for axes in figure.axes} == {(0, 0.25)}
+
+
+# a learner's own parts
+
+OWN_ATTENTION = """
+import torch
+from torch import nn
+
+def scaled_dot_product_attention(query, key, value, mask=None, dropout=0.0):
+    scores = query @ key.mT / query.shape[-1] ** 0.5
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -torch.inf)
+    weights = torch.softmax(scores, -1).nan_to_num(0.0)
+    return nn.functional.dropout(weights, dropout) @ value
+"""
+
+
+def test_what_a_learner_wrote_is_graded_and_trained(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(OWN_ATTENTION)
+    options = [*TINY[2:], "--steps", "6", "--validate-every", "3", "--outputs", str(tmp_path)]
+    process = run_lesson("05_mini_transformer", "--with", str(file), *options)
+    assert process.returncode == 0, process.stdout + process.stderr
+    said = " ".join(process.stdout.split())
+    assert "Your parts beside the course's" in said
+    assert any(name.startswith("training_with_your_parts") for name in pictures_in(tmp_path))
+    saved = [path.name for path in tmp_path.glob("checkpoint_*with-scaled_dot_product_attention*.pt")]
+    assert len(saved) == 1, "the checkpoint says whose parts it was trained with"
+    file.write_text(OWN_ATTENTION.replace("** 0.5", "** 1.0"))
+    process = run_lesson("05_mini_transformer", "--with", str(file), *options)
+    assert process.returncode == 1
+    assert "divided by d_k" in process.stdout
+    assert "isn't trained with before all of it holds" in process.stderr
+
+
+def test_other_parts_than_those_of_a_checkpoint_are_refused():
+    def attend(query, key, value, mask=None, dropout=0.0):
+        return m.scaled_dot_product_attention(query, key, value, mask, dropout)
+
+    own = m.Own({"scaled_dot_product_attention": attend}, {"mine.py": "00"})
+    run = m.make_run(SMALL, SHORT, CPU, own=own)
+    slots = {module.scaled_dot_product_attention for module in run.model.modules()
+             if hasattr(module, "project_query")}
+    assert slots == {attend}
+    assert m.remake(run.about, CPU, own).about == run.about
+    with pytest.raises(ValueError, match=r"trained with mine\.py"):
+        m.remake(run.about, CPU)
+    with pytest.raises(ValueError, match="no parts of your own"):
+        m.remake(run_of().about, CPU, own)
 
 
 # the script
@@ -549,7 +646,10 @@ def test_comparing_and_breaking_leave_figures(tmp_path):
     assert broken.returncode == 0, broken.stderr
     held_out = m.draw_batch("reverse", 2, "test", (0,))
     assert all(name in broken.stdout for name in broken_runs(m, SMALL, SHORT, CPU, held_out))
-    assert pictures_in(tmp_path) == {"training_broken.png": True, "training_compare_n_heads.png": True}
+    pictures = pictures_in(tmp_path)
+    assert all(pictures.values())
+    assert sorted(name.partition("-")[0] for name in pictures) == ["training_broken", "training_compare_n_heads"]
+    assert all("steps=" in name for name in pictures)  # not under the default's names
 
 
 @pytest.mark.parametrize("step", [["--step", "two_accuracies"], ["--compare", "n_heads=1,2"]])
@@ -574,7 +674,7 @@ def wait_for_words(process, words):
 
 
 def test_a_step_that_trains_for_itself_has_the_notes_that_it_draws(tmp_path):
-    process = run_lesson("05_mini_transformer", "--step", "gradient_flow", *TINY[2:], "--steps", "20",
+    process = run_lesson("05_mini_transformer", "--step", "what_learns", *TINY[2:], "--steps", "20",
                          "--outputs", str(tmp_path))
     assert process.returncode == 0, process.stderr
     assert any(name.startswith("training_gradient_flow") for name in pictures_in(tmp_path))
@@ -586,7 +686,8 @@ def test_comparing_begins_with_the_seed_that_was_asked_for(tmp_path):
     for seed in ("0", "0", "1"):
         process = run_lesson("05_mini_transformer", *options, "--seed", seed, "--outputs", str(tmp_path))
         assert process.returncode == 0, process.stderr
-        files.append((tmp_path / "training_compare_n_heads.png").read_bytes())
+        (file,) = tmp_path.glob("training_compare_n_heads*.png")
+        files.append(file.read_bytes())
     assert files[0] == files[1] != files[2]
 
 

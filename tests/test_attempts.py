@@ -422,7 +422,7 @@ class MaskNeedsFourAxes(Heads):
         return mask
 
 
-@heads("it differs")
+@heads("right without a mask: is it passed on")
 class MaskIgnored(Heads):
     def forward(self, query, key, value, mask=None):
         return super().forward(query, key, value)

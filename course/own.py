@@ -1,0 +1,62 @@
+"""The learner's own parts for a training: graded by the lessons that they belong to, then loaded."""
+
+import ast
+import hashlib
+import importlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from course.checking import Part
+from course.console import Narrator, stop
+from course.grading import Attempt, grade
+from course.keeping import short_path
+
+
+class Own(NamedTuple):
+    """Parts by their names, and for each file that they come from its hash (SHA-256)."""
+
+    parts: Mapping[str, Any]
+    files: Mapping[str, str]
+
+    @property
+    def name(self) -> str:
+        """What stands in the names of files: the parts, and the beginning of a hash of all that they say."""
+        whole = hashlib.sha256("".join(self.files.values()).encode()).hexdigest()
+        return "-".join(["with", *sorted(self.parts), whole[:8]])
+
+
+def own_parts(files: Sequence[Path], lessons: Sequence[str], narrator: Narrator) -> Own:
+    """The graded parts that the files define; ends the script where something doesn't hold.
+
+    `lessons` are the names of the lessons whose parts are looked for.
+    """
+    parts, hashes = {}, {}
+    for file in files:
+        defined = names_in(file)
+        found: dict[str, Part] = {}
+        for lesson in lessons:
+            graded = importlib.import_module(lesson).GRADED
+            wanted = {name: part for name, part in graded.items() if name in defined}
+            if wanted and grade(file, wanted, narrator, lesson=lesson):
+                stop(f"{short_path(file)} isn't trained with before all of it holds: "
+                     f"python {lesson}.py --grade {short_path(file)} says what doesn't")
+            found |= wanted
+        if not found:
+            stop(f"{short_path(file)} defines no part of a lesson that is graded")
+        attempt = Attempt(file)
+        attempt.run()
+        parts |= {name: getattr(attempt.module, name) for name in found}
+        hashes[file.name] = hashlib.sha256(file.read_bytes()).hexdigest()
+    return Own(parts, hashes)
+
+
+def names_in(file: Path) -> set[str]:
+    """What the file defines at its top level; ends the script if it can't be read as Python."""
+    try:
+        nodes = ast.parse(file.read_bytes()).body
+    except (OSError, SyntaxError, ValueError) as error:
+        stop(f"{file}: {error}", code=2)
+    names = {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    targets = [target for node in nodes if isinstance(node, ast.Assign) for target in node.targets]
+    return names | {target.id for target in targets if isinstance(target, ast.Name)}
