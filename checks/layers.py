@@ -103,7 +103,8 @@ class WrittenOut(nn.LayerNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         centred = x - x.mean(-1, keepdim=True)
-        return centred * (centred.pow(2).mean(-1, keepdim=True) + self.eps).pow(-0.5) * self.weight + self.bias
+        root = (centred.pow(2).mean(-1, keepdim=True) + self.eps) ** 0.5
+        return self.weight * centred / root + self.bias
 
 
 def compare_norm(implementation, x: Tensor) -> Finding:

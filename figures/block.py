@@ -10,7 +10,7 @@ from common import canvas
 
 def draw_through_the_blocks(found: Mapping[tuple[str, float], Sequence[Sequence[Tensor]]],
                             names: Sequence[str], sizes: Sequence[float]):
-    """Columns: sizes of the first weights. Upper row: the gradient, by block; lower: how far apart the tokens.
+    """A column for each size of the first weights: the gradient by block, below it how far apart the tokens.
 
     `found` has for each stack and size one pair of curves a seed; each is drawn.
     """
@@ -34,8 +34,8 @@ def draw_warmup(ends: Mapping[tuple[str, float, int], Tensor], shares: Mapping[t
                 symbols: int):
     """The loss at the end against the rate, and how far apart the tokens are in training, step by step.
 
-    Every start is a dot, or a thin line; the thick line is the mean. Guessing among `symbols` gives the loss
-    ln(symbols).
+    Left every start is a mark, right a band spans them; lines are the means. Guessing among `symbols` gives
+    the loss ln(symbols).
     """
     figure, axes = canvas(columns=2, width=10, height=4.1)
     rates = sorted({rate for _, rate, _ in ends})
@@ -46,12 +46,13 @@ def draw_warmup(ends: Mapping[tuple[str, float, int], Tensor], shares: Mapping[t
         mine = {rate: losses for (n, rate, w), losses in ends.items() if (n, w > 0) == (norm, warmed)}
         axes[0].semilogx(list(mine), [losses.mean().item() for losses in mine.values()], **look)
         for rate, losses in mine.items():
-            axes[0].plot([rate] * len(losses), losses, "o" if warmed else "x", color=look["color"], markersize=5,
-                         fillstyle="none")
+            axes[0].plot([rate] * len(losses), losses, "o" if warmed else "x", color=look["color"],
+                         markersize=5, fillstyle="none")
     for (norm, warmup), curves in shares.items():
         look = looks[norm, warmup > 0]
         axes[1].semilogy(curves.mean(1), **look)
-        axes[1].fill_between(range(len(curves)), curves.amin(1), curves.amax(1), color=look["color"], alpha=0.15)
+        axes[1].fill_between(range(len(curves)), curves.amin(1), curves.amax(1), color=look["color"],
+                             alpha=0.15)
     axes[0].axhline(math.log(symbols), color="gray", linewidth=1)
     axes[0].annotate(f"guessing, ln {symbols}", (min(rates), math.log(symbols)), xytext=(0, 3),
                      textcoords="offset points")
