@@ -484,11 +484,11 @@ def step_pre_or_post():
     wrong they are; guessing gives ln 10 = 2.30.
 
     In the picture on the left each cross is a start without, each circle one with a warm-up. At the lowest
-    rate all learn. At 0.02 post-norm needs the warm-up, pre-norm doesn't. At 0.04 post-norm fails even with
-    it, and pre-norm without it from some starts. So it is a matter of the rate. On the right is what failing
-    looks like, at 0.02: within 20 steps the output vectors have nearly become one, as in step 1, and one
-    vector can't say four symbols. All begin like that; post-norm without a warm-up goes furthest. In the
-    last column “apart” is the least of the first 80 steps.
+    rate all learn. At 0.02 pre-norm does; post-norm fails, and a warm-up helps it (with some seeds only in
+    part). At 0.04 post-norm fails even so, and pre-norm from some starts: it is a matter of the rate. On the
+    right is what failing looks like, at 0.02: within 20 steps the output vectors draw together, as in step
+    1, and one vector can't say four symbols. All begin like that; post-norm without a warm-up goes furthest.
+    In the last column “apart” is the least of the first 80 steps.
     """
     seeds = two_starts()
     trained = {(norm, *plan): training for norm in ("pre", "post")
@@ -496,22 +496,22 @@ def step_pre_or_post():
     ends = {run: losses for run, (losses, _) in trained.items()}
     shares = {(norm, warmup): shares for (norm, rate, warmup), (_, shares) in trained.items() if rate == FAST}
     nearest = {run: curves[:80].amin(0) for run, curves in shares.items()}
-    others = [("post", WARMUP), ("pre", 0), ("pre", WARMUP)]
     check("at 0.005 all learn", max(ends[run].max() for run in ends if run[1] == SLOW) < 0.7)
     check("at 0.02 post-norm without a warm-up doesn't: mean loss above 1", ends["post", FAST, 0].mean() > 1)
-    check("… and the other three do, from both starts",
-          max(ends[norm, FAST, warmup].max() for norm, warmup in others) < 0.9)
+    check("… and ends lower with one, from both starts",
+          (ends["post", FAST, WARMUP] < ends["post", FAST, 0]).all())
+    check("… pre-norm learns either way", max(ends["pre", FAST, w].max() for w in (0, WARMUP)) < 0.9)
     check("at 0.04 post-norm fails even so (mean above 1.5), and pre-norm without from one start at least",
           min(ends["post", FASTEST, warmup].mean() for warmup in (0, WARMUP)) > 1.5
           and ends["pre", FASTEST, 0].max() > 0.7)
     check("at 0.02 post-norm's tokens draw nearer without a warm-up than with, or than pre-norm's",
-          all((nearest["post", 0] < nearest[other]).all() for other in others))
+          all((nearest["post", 0] < nearest[other]).all() for other in shares if other != ("post", 0)))
     rows = [(f"{norm}-norm, {'' if warmup else 'no '}warm-up",
              *(numbers(ends[norm, rate, warmup]) for rate in RATES), numbers(nearest[norm, warmup], 3))
             for norm, warmup in shares]
     header = "loss", *(f"rate {rate}" for rate in RATES), f"apart at {FAST}"
     figure = Picture("transformer_block_warmup.png", draw_warmup(ends, shares, SYMBOLS),
-                     "At a rate of 0.02 post-norm needs a warm-up; pre-norm learns without")
+                     "At a rate of 0.02 pre-norm learns, and post-norm fails without a warm-up")
     return table(*header, rows=rows), figure
 
 
@@ -683,7 +683,7 @@ def step_what_next():
     Change: (1) in Residual.after, begin with x = self.before(x): the checks of the blocks name the mistake.
     (2) DEPTH to 24: without path and norm, weights × 1, the gradient falls below 1e-20; post-norm's tokens
     at weights × 2 draw together to less than 0.02, pre-norm's don't. (3) WARMUP to 1, which is none: at 0.02
-    post-norm now fails in both rows (✗).
+    post-norm now fails in both rows, and none ends lower (✗).
 
     Write it yourself: --template my_block.py, then --grade my_block.py. Next: python 05_mini_transformer.py.
     """
