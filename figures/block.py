@@ -1,46 +1,64 @@
 """How lesson 4's curves are drawn; its drawing of the model is in drawing.py."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-import numpy as np
+from torch import Tensor
 
 from common import canvas
 
 
-def draw_through_the_layers(curves: dict[str, tuple[Sequence[float], Sequence[float]]]):
-    """Per stack, block by block: the gradient at its input, and how far apart the tokens are there."""
-    figure, axes = canvas(columns=2, width=10, height=4.1)
-    for marker, (name, (grads, apart)) in zip("xsD^", curves.items(), strict=True):
-        blocks = range(1, len(grads) + 1)
-        axes[0].semilogy(blocks, grads, marker=marker, label=name)
-        axes[1].semilogy(blocks, apart, marker=marker, label=name)
-    axes[0].set(title="the gradient", ylabel="gradient norm at the block's input")
-    axes[1].set(title="the tokens", ylabel="share that differs between tokens")
-    for panel in axes:
-        panel.set_xlabel("block")
-    axes[1].legend(loc="center right")
+def draw_through_the_blocks(found: Mapping[tuple[str, float], Sequence[Sequence[Tensor]]],
+                            names: Sequence[str], sizes: Sequence[float]):
+    """A column for each size of the first weights: the gradient by block, below it how far apart the tokens.
+
+    `found` has for each stack and size one pair of curves a seed; each is drawn.
+    """
+    figure, axes = canvas(rows=2, columns=3, width=10, height=6.2, sharex=True, sharey="row")
+    for column, size in enumerate(sizes):
+        for marker, colour, name in zip("xsD^", ("C0", "C1", "C2", "C3"), names, strict=True):
+            for seed, (grads, shares) in enumerate(found[name, size]):
+                look = {"marker": marker, "markersize": 4, "linewidth": 1, "color": colour,
+                        "label": "" if seed else name}
+                axes[0, column].semilogy(grads / grads[-1], **look)
+                axes[1, column].semilogy(shares, **look)
+        axes[0, column].set_title(f"first weights × {size:g}")
+        axes[1, column].set(xlabel="at the input of block", ylim=(1e-18, 30))
+    axes[0, 0].set_ylabel("gradient / that at the output")
+    axes[1, 0].set_ylabel("apart")
+    axes[0, 2].legend(loc="lower center")
     return figure
 
 
-def draw_warmup(runs: dict[tuple[str, int], Sequence[float]], starts: dict[str, Sequence[float]],
+def draw_warmup(ends: Mapping[tuple[str, float, int], Tensor], shares: Mapping[tuple[str, int], Tensor],
                 symbols: int):
-    """The gradient in each block of fresh models, and the losses of trainings, pre- and post-norm.
+    """The loss at the end against the rate, and how far apart the tokens are in training, step by step.
 
-    Guessing among `symbols` gives the loss ln(symbols).
+    Left every start is a mark, right a band spans them; lines are the means. Guessing among `symbols` gives
+    the loss ln(symbols).
     """
-    figure, axes = canvas(columns=2, width=10, height=4.1, width_ratios=(2, 3))
-    for (norm, values), style in zip(starts.items(), ("-", "--")):
-        blocks = range(1, len(values) + 1)
-        axes[0].plot(blocks, values, style, marker="o", markersize=4, label=f"{norm}-norm")
-    axes[0].set(ylim=0, title="before training", xlabel="block", ylabel="gradient norm of its parameters")
-    for (norm, warmup), losses in runs.items():
-        smooth = np.convolve(losses, np.ones(10) / 10, mode="valid")
-        style = "-" if norm == "pre" else "--"
-        label = f"{norm}-norm, {f'warm-up {warmup}' if warmup else 'no warm-up'}"
-        axes[1].plot(range(10, len(losses) + 1), smooth, style, label=label)
-    axes[1].axhline(math.log(symbols), color="gray", linewidth=1, label=f"guessing, ln {symbols}")
-    axes[1].set(title="training", xlabel="step", ylabel="loss (mean of 10 steps)", ylim=(-0.15, 5.2))
-    axes[0].legend()
-    axes[1].legend(loc="upper right", ncols=2)
+    figure, axes = canvas(columns=2, width=10, height=4.1)
+    rates = sorted({rate for _, rate, _ in ends})
+    looks = {(norm, warmup > 0): {"color": colour, "linestyle": "--" if warmup else "-",
+                                  "label": f"{norm}-norm, {f'warm-up {warmup}' if warmup else 'no warm-up'}"}
+             for norm, colour in (("pre", "C3"), ("post", "C2")) for warmup in sorted({w for *_, w in ends})}
+    for (norm, warmed), look in looks.items():
+        mine = {rate: losses for (n, rate, w), losses in ends.items() if (n, w > 0) == (norm, warmed)}
+        axes[0].semilogx(list(mine), [losses.mean().item() for losses in mine.values()], **look)
+        for rate, losses in mine.items():
+            axes[0].plot([rate] * len(losses), losses, "o" if warmed else "x", color=look["color"],
+                         markersize=5, fillstyle="none")
+    for (norm, warmup), curves in shares.items():
+        look = looks[norm, warmup > 0]
+        axes[1].semilogy(curves.mean(1), **look)
+        axes[1].fill_between(range(len(curves)), curves.amin(1), curves.amax(1), color=look["color"],
+                             alpha=0.15)
+    axes[0].axhline(math.log(symbols), color="gray", linewidth=1)
+    axes[0].annotate(f"guessing, ln {symbols}", (min(rates), math.log(symbols)), xytext=(0, 3),
+                     textcoords="offset points")
+    axes[0].set_xticks(rates, [f"{rate:g}" for rate in rates], minor=False)
+    axes[0].minorticks_off()
+    axes[0].set(title="after training", xlabel="learning rate", ylabel="loss of the last 20 steps")
+    axes[1].set(title="in training, rate 0.02", xlabel="step", ylabel="apart: the tokens at the output")
+    axes[0].legend(loc="upper left", bbox_to_anchor=(0, 0.94))
     return figure

@@ -11,8 +11,8 @@ COLOURS = {"MultiHeadAttention": "#cfe3f5", "FeedForward": "#fbe3c0", "LayerNorm
            "EncoderBlock": "#f5f5f5", "DecoderBlock": "#f5f5f5"}
 
 
-def described(module: nn.Module) -> str:
-    """Class, size and parameters of a module, as read off the module."""
+def described(module: nn.Module, copies: int = 1, again: bool = False) -> str:
+    """Class, size and parameters of a module, as read off it; of each of several copies; or as used again."""
     kind = type(module).__name__
     sizes = {
         "MultiHeadAttention": lambda m: (
@@ -27,19 +27,22 @@ def described(module: nn.Module) -> str:
     }
     size, count = sizes[kind](module), f"{parameters(module):,} parameters"
     name = kind.replace("PositionalEncoding", "Positional-\nEncoding")
+    count += " each" if copies > 1 else ""
+    if again:
+        return f"{name}\nthe same {size}, counted once"
     return f"{name}\n" + (f"{size}, {count}" if size else count)
 
 
 def draw_box(axes, x: float, y: float, module: nn.Module, width: float = 4.4, height: float = 0.9,
-             label: str = "") -> None:
-    """A labelled box with its centre at (x, y)."""
+             label: str = "", **drawn) -> None:
+    """A labelled box with its centre at (x, y); `drawn` is for described()."""
     from matplotlib.patches import FancyBboxPatch
 
     corner = x - width / 2, y - height / 2
     colour = COLOURS[type(module).__name__]
     axes.add_patch(FancyBboxPatch(corner, width, height, boxstyle="round,pad=0,rounding_size=0.12",
                                   facecolor=colour, edgecolor="#444444", linewidth=1))
-    axes.text(x, y, (label + "\n" if label else "") + described(module),
+    axes.text(x, y, (label + "\n" if label else "") + described(module, **drawn),
               ha="center", va="center", fontsize=7.5)
 
 
@@ -84,18 +87,19 @@ def draw_towers(axes, embedding, positions, encoder, decoder) -> None:
     for x, text, stack in (left, "source ids", encoder), (right, "target ids, from BOS on", decoder):
         axes.text(x, 0.0, text, ha="center", va="center", fontsize=8)
         draw_arrow(axes, (x, 0.2), (x, 0.55))
-        draw_box(axes, x, 1.0, embedding, width)
+        draw_box(axes, x, 1.0, embedding, width, again=x == right)
         draw_arrow(axes, (x, 1.45), (x, 1.8))
         draw_box(axes, x, 2.35, positions, width, 1.1)
         draw_arrow(axes, (x, 2.9), (x, 3.25))
-        draw_box(axes, x, 4.0, stack.blocks[0], width, 1.5, f"{len(stack.blocks)} ×")
+        draw_box(axes, x, 4.0, stack.blocks[0], width, 1.5, f"{len(stack.blocks)} ×",
+                 copies=len(stack.blocks))
         draw_arrow(axes, (x, 4.75), (x, 5.1))
         draw_box(axes, x, 5.45, stack.norm, width, 0.7)
     draw_arrow(axes, (left, 5.8), (left, 6.2), (4.7, 6.2), (4.7, 4.0), (right - width / 2, 4.0),
                colour="#2a6f3c")
     axes.text(4.6, 6.3, "memory", ha="right", va="bottom", fontsize=8)
     draw_arrow(axes, (right, 5.8), (right, 6.15))
-    draw_box(axes, right, 6.6, embedding, width, label="logits: the same matrix")
+    draw_box(axes, right, 6.6, embedding, width, label="logits", again=True)
     draw_arrow(axes, (right, 7.05), (right, 7.4))
     axes.text(right, 7.6, "softmax: the next token", ha="center", va="center", fontsize=8)
     total = sum(map(parameters, (embedding, positions, encoder, decoder)))

@@ -1,7 +1,9 @@
+import re
+
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import assert_caught, every_mistake, holds, run_as_documented
+from conftest import assert_caught, every_mistake, failures, holds, run_as_documented
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -11,6 +13,7 @@ from checks.layers import copy_norm
 from common import lesson, parameters
 from course.checking import randomised
 from course.parts import build
+from figures.drawing import draw_transformer
 
 m = lesson("04_transformer_block")
 causal_mask = lesson("01_attention_mechanism").causal_mask
@@ -179,6 +182,85 @@ def test_a_missing_name_is_said_in_the_learners_words(part, wrong, said):
     check = m.GRADED[part](wrong, m)[0]
     assert not check.finding.holds
     assert said in check.finding.diagnosis
+
+
+def test_the_boxes_of_the_drawing_add_up_to_its_title():
+    encoder, decoder = m.Encoder(2, 64, 4, 256), m.Decoder(2, 64, 4, 256)
+    figure = draw_transformer(m.TokenEmbedding(13, 64), m.SinusoidalPositionalEncoding(64), encoder, decoder)
+    total = 0
+    for text in figure.axes[2].texts:
+        words = text.get_text()
+        for count in re.findall(r"([\d,]+) parameters", words):
+            times = re.match(r"(\d+) ×", words)
+            assert ("each" in words) == bool(times)
+            total += int(count.replace(",", "")) * (int(times[1]) if times else 1)
+    assert f"{total:,} parameters" in figure.axes[2].get_title()
+
+
+def test_norms_that_call_the_kernel_are_held_against_the_formula():
+    class WithoutEps(m.LayerNorm):
+        def forward(self, x):
+            return F.layer_norm(x, (6,), self.gain, self.bias)
+
+    class Detached(m.LayerNorm):
+        def forward(self, x):
+            return F.layer_norm(x, (6,), self.gain, self.bias.detach() + 0 * self.bias, self.eps)
+
+    wrong = [[check.statement for check in m.GRADED["LayerNorm"](kind, m) if not check.finding.holds]
+             for kind in (WithoutEps, Detached)]
+    assert wrong[0] == ["… and with another eps, 0.5"]
+    assert wrong[1] == ["The gradients equal those of the formula written out"]
+
+
+@pytest.mark.parametrize("norm", ["pre", "post"])
+def test_models_trained_together_learn_as_one_alone_with_adam(norm, monkeypatch):
+    monkeypatch.setattr(m, "STEPS", 20)
+    plans = (0.005, 0), (0.01, 10)
+    together = m.train_together.__wrapped__(norm, [0, 1], plans)
+    for plan in plans:
+        torch.manual_seed(1)
+        model = m.Reverser(norm)
+        optimizer = torch.optim.Adam(model.parameters())
+        torch.manual_seed(0)
+        losses = []
+        for step in range(20):
+            loss, share = model(torch.randint(3, 3 + m.SYMBOLS, (32, 4)))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.param_groups[0]["lr"] = m.learning_rate(step, *plan)
+            optimizer.step()
+            losses.append(loss.item())
+        assert together[plan][0][1] == pytest.approx(sum(losses) / 20, rel=1e-2)
+        assert together[plan][1][-1, 1].item() == pytest.approx(share.item(), rel=0.1)
+
+
+# what step_what_next says of changes
+
+
+def test_a_path_behind_the_norm_is_named_by_the_checks_of_the_blocks(changed):
+    old = "        x = x + F.dropout(y, self.dropout, self.training)\n        return x if self.pre"
+    new = changed("04_transformer_block", old, f"        x = self.before(x)\n{old}")
+    for step in new.step_encoder_block, new.step_decoder_block:
+        assert failures(step)
+    for name in "EncoderBlock", "DecoderBlock":
+        diagnoses = [check.finding.diagnosis for check in m.GRADED[name](getattr(new, name), m)]
+        assert any("the path starts behind the norm" in diagnosis for diagnosis in diagnoses)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_24_blocks_lose_more(monkeypatch, seed):
+    monkeypatch.setattr(m, "DEPTH", 24)  # not in a copy: build() exchanges parts in lessons alone
+    bare, _, post, pre = m.STACKS.values()
+    gradient = m.through_the_blocks(*bare, 1.0, seed)[0]
+    assert 0 < gradient[0] / gradient[-1] < 1e-20
+    assert m.through_the_blocks(*post, 2.0, seed)[1][-1] < 0.02
+    assert m.through_the_blocks(*pre, 2.0, seed)[1][-1] > 0.5
+
+
+def test_without_a_warm_up_post_norm_fails_in_both_rows(changed):
+    new = changed("04_transformer_block", "STEPS, WARMUP = 200, 80", "STEPS, WARMUP = 200, 1")
+    wrong = failures(new.step_pre_or_post)
+    assert "… and ends lower with one, from both starts" in wrong
 
 
 def test_walkthrough(course):
