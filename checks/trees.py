@@ -4,11 +4,27 @@ import torch
 from torch import Tensor
 
 from common import lesson
-from course.checking import random_tensors
+from course.checking import Finding, random_tensors
 
 EOS = lesson("03_positional_encoding").EOS
+pad = lesson("05_mini_transformer").pad
 
 DRAWS = 20_000  # for every chi-square test
+DECODING = (  # what a learner's own parts are given, and give
+    "`decoding` has rows = N, device, and step(tokens (N,)) → logits (N, V), which is to be called with BOS "
+    "for each row first, then with the newest tokens. ")
+BEAM = DECODING + (
+    "decoding.reorder(rows (M,)) goes on with those rows, M in place of the N. For each source a list comes "
+    "back, best first, of Hypothesis(tokens, log_prob, score, finished) or such tuples: tokens without BOS, "
+    "up to and with EOS; score is log_prob / length^α. `trace` may be left out. "
+    "Example: beam_search(decoding, 3, 4, 0.6)[0][0] is the best answer to source 0.")
+CACHE = (
+    "model.encode(src) gives memory, model.src_mask(src) its mask, model.decode(tokens (N, T), memory, "
+    "src_mask, start) the logits (N, T, V), where `start` is the position of the first token. Each of "
+    "model.decoder.blocks has self_attention and cross_attention, to whose attend(queries, keys, values, "
+    "mask) keys and values come as (B, H, S, K): KeyValueCache(attention).attend does the same with those "
+    "kept before the new ones (append, reorder). "
+    "Example: decoding = CachedDecoding(model, src), then decoding.step(tokens (N,)) → logits (N, V).")
 
 
 class TreeDecoding:
@@ -19,26 +35,54 @@ class TreeDecoding:
     """
 
     def __init__(self, levels: list[Tensor]):
-        self.levels, self.position = levels, 0
+        self.levels, self.length = levels, 0
         self.rows, self.device = len(levels[0]), levels[0].device
         self.sources = torch.arange(self.rows)
         self.places = torch.zeros(self.rows, dtype=torch.long)
 
     def step(self, tokens: Tensor) -> Tensor:
-        level = self.levels[self.position]
-        if self.position:
+        level = self.levels[self.length]
+        if self.length:
             self.places = self.places * level.shape[-1] + tokens
-        self.position += 1
+        self.length += 1
         return level[self.sources, self.places]
 
     def reorder(self, rows: Tensor) -> None:
         self.rows, self.sources, self.places = len(rows), self.sources[rows], self.places[rows]
 
 
+class ChainDecoding:
+    """Stands in for a Transformer: the logits (V, V) of the next token depend on the newest alone."""
+
+    def __init__(self, logits: Tensor, rows: int = 1):
+        self.logits, self.rows, self.length, self.device = logits, rows, 0, logits.device
+
+    def step(self, tokens: Tensor) -> Tensor:
+        self.length += 1
+        return self.logits[tokens]
+
+    def reorder(self, rows: Tensor) -> None:
+        self.rows = len(rows)
+
+
 def random_tree(sources: int, depth: int, vocabulary: int = 5, seed: int = 0) -> list[Tensor]:
     """Random logits after every beginning shorter than `depth`."""
     sizes = [(sources, vocabulary**length, vocabulary) for length in range(depth)]
     return [1.5 * level for level in random_tensors(*sizes, seed=seed)]
+
+
+def greedy_by_hand(levels: list[Tensor], stop: bool = True) -> Tensor:
+    """The likeliest token after those before it, source by source."""
+    answers = []
+    for source in range(len(levels[0])):
+        tokens, place = [], 0
+        for level in levels:
+            tokens.append(int(level[source, place].argmax()))
+            place = place * level.shape[-1] + tokens[-1]
+            if stop and tokens[-1] == EOS:
+                break
+        answers.append(tokens)
+    return pad(answers)
 
 
 def enumerated(levels: list[Tensor], source: int, max_length: int) -> dict[tuple[int, ...], float]:
@@ -57,6 +101,19 @@ def enumerated(levels: list[Tensor], source: int, max_length: int) -> dict[tuple
                     grown.append(answer)
         beginnings = grown
     return found
+
+
+def no_answer(found, answers: list[dict]) -> Finding | None:
+    """A finding in words if some hypothesis is none of its source's answers."""
+    for source, beams in enumerate(found):
+        for hypothesis in beams:
+            tokens = [int(token) for token in hypothesis[0]]
+            if tuple(tokens) not in answers[source]:
+                what = ("tokens follow EOS" if EOS in tokens[:-1]
+                        else "it neither ends in EOS nor has max_length tokens")
+                return Finding(False, f"{tokens} is no answer: {what}",
+                               f"tokens without BOS, up to and with EOS, which is {EOS}")
+    return None
 
 
 def chi_square(counts: list[int], probabilities: list[float]) -> float:
