@@ -1,4 +1,10 @@
-"""A table that stands in for a model, all its answers one by one, and a test of draws from it."""
+"""Tables and a small model that stand in for lesson 5's; what is measured of decoders: draws, time, texts."""
+
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -6,8 +12,15 @@ from torch import Tensor
 from common import lesson
 from course.checking import Finding, random_tensors
 
+BOS = lesson("03_positional_encoding").BOS
 EOS = lesson("03_positional_encoding").EOS
+PAD = lesson("03_positional_encoding").PAD
+Tokenizer = lesson("03_positional_encoding").Tokenizer
+Transformer = lesson("05_mini_transformer").Transformer
+TransformerConfig = lesson("05_mini_transformer").TransformerConfig
 pad = lesson("05_mini_transformer").pad
+sequence_loss = lesson("05_mini_transformer").sequence_loss
+teacher_forcing = lesson("05_mini_transformer").teacher_forcing
 
 DRAWS = 20_000  # for every chi-square test
 DECODING = (  # what a learner's own parts are given, and give
@@ -127,3 +140,93 @@ def chi_square(counts: list[int], probabilities: list[float]) -> float:
     statistic = sum((n - e) ** 2 / e for n, e in zip(counts, expected, strict=True))
     halves = torch.tensor([len(expected) - 1, statistic], dtype=torch.float64) / 2
     return torch.special.gammaincc(*halves).item()
+
+
+# ------------------------------------------------------------------ what is measured
+
+
+FOLLOWS = {  # a language: after each word these, with probabilities 0.4, 0.3, 0.2 and 0.1
+    "the": "cat dog boy bird", "a": "mouse dog bone cat", "cat": "sees and hears sleeps",
+    "dog": "hears sees and sleeps", "boy": "sees hears and sleeps", "bird": "sleeps sees and hears",
+    "mouse": "and sleeps hears sees", "bone": "and while but then", "sees": "the a one every",
+    "hears": "a the every one", "sleeps": "and while but then", "one": "boy mouse bird dog",
+    "every": "dog cat bird boy", "and": "the a every one", "while": "the one a every",
+    "but": "a every the one", "then": "the a one every",
+}
+language = Tokenizer([" ".join(FOLLOWS)])
+
+
+def true_logits() -> Tensor:
+    """The logits (V, V) of what follows each word; a text begins as if “and” came before."""
+    logits = torch.full((len(language), len(language)), -math.inf)
+    for word, followers in FOLLOWS.items():
+        logits[language.id_of[word], language.encode(followers)] = torch.tensor([0.4, 0.3, 0.2, 0.1]).log()
+    logits[BOS] = logits[language.id_of["and"]]
+    return logits
+
+
+def repeated(tokens: Sequence[int], n: int = 4) -> float:
+    """The share of runs of n tokens that came before already."""
+    runs = [tuple(tokens[start : start + n]) for start in range(len(tokens) - n + 1)]
+    return 1 - len(set(runs)) / len(runs)
+
+
+def distance(said: Sequence[str], truth: Mapping[str, float]) -> float:
+    """½ Σ |share said − true probability| over all sentences: the total variation."""
+    counts = Counter(said)
+    return sum(abs(counts[text] / len(said) - truth.get(text, 0.0)) for text in {*counts, *truth}) / 2
+
+
+def seconds_of_steps(begin: Callable[[], Any], length: int) -> list[float]:
+    """Seconds of each step of answers of this length that never end, after twenty steps to warm up."""
+    for steps in (20, length):
+        decoding = begin()
+        noted, tokens = watched(decoding), torch.full((decoding.rows,), BOS, device=decoding.device)
+        for _ in range(steps):
+            tokens = decoding.step(tokens).argmax(dim=-1)
+    return [seconds for _, seconds in noted]
+
+
+def watched(decoding: Any) -> list[tuple[int, float]]:
+    """From now on (rows, seconds) of every step of the decoding."""
+    noted, step = [], decoding.step
+
+    def timed(tokens: Tensor) -> Tensor:
+        started = time.perf_counter()
+        logits = step(tokens)
+        noted.append((len(tokens), time.perf_counter() - started))
+        return logits
+
+    decoding.step = timed
+    return noted
+
+
+def fit(draws: Tensor, probabilities: Tensor) -> float:
+    """Pearson's test of DRAWS draws (DRAWS,) → the p-value, 0 if something impossible was drawn."""
+    counts, possible = draws.bincount(minlength=len(probabilities)), probabilities > 0
+    if counts[~possible].any():
+        return 0.0
+    if possible.sum() == 1:
+        return 1.0
+    return chi_square(counts[possible].tolist(), probabilities[possible].tolist())
+
+
+# ------------------------------------------------------------------ a model that speaks nine sentences
+
+
+def train_speaker(words: Any, truth: Mapping[str, float], steps: int = 250) -> Any:
+    """A small model that learns to say sentences as often as `truth` says; its source says nothing."""
+    config = TransformerConfig(d_model=32, n_heads=2, n_layers=1, vocab_size=len(words), max_len=8)
+    model = Transformer(config)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3, fused=True)
+    sentences, chances = [words.encode(text) for text in truth], torch.tensor(list(truth.values()))
+    src = torch.full((128, 1), BOS)
+    for step in range(steps):
+        drawn = torch.multinomial(chances, 128, replacement=True).tolist()
+        tgt_in, tgt_out = teacher_forcing([sentences[index] for index in drawn])
+        loss = sequence_loss(model(src, tgt_in), tgt_out) / (tgt_out != PAD).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.param_groups[0]["lr"] = 5e-3 * (1 - step / steps)
+        optimizer.step()
+    return model.eval()

@@ -12,8 +12,8 @@ from common import canvas, heatmap
 def draw_cache(lengths: Sequence[int], now: Sequence[Sequence[float]], times: Sequence[Sequence[float]]):
     """Milliseconds a step at some lengths, and seconds until each, with the cache and without; 4 answers."""
     figure, axes = canvas(columns=2, width=9, height=3.6)
-    for label, marker, milliseconds, seconds in zip(("with the cache", "without"), "os", now, times, strict=True):
-        axes[0].plot(lengths, milliseconds, marker=marker, label=label)
+    for label, marker, steps, seconds in zip(("with the cache", "without"), "os", now, times, strict=True):
+        axes[0].plot(lengths, steps, marker=marker, label=label)
         axes[1].plot(lengths, [sum(seconds[:n]) for n in lengths], marker=marker, label=label)
     for panel in axes:
         panel.set_xticks(lengths, lengths)
