@@ -24,8 +24,8 @@ teacher_forcing = lesson("05_mini_transformer").teacher_forcing
 
 DRAWS = 20_000  # for every chi-square test
 DECODING = (  # what a learner's own parts are given, and give
-    "`decoding` has rows = N, device, and step(tokens (N,)) → logits (N, V), which is to be called with BOS "
-    "for each row first, then with the newest tokens. ")
+    "`decoding` has rows = N, device, and step(tokens (N,)) → logits (N, V), which is to be called with "
+    "BOS = 1 for each row first, then with the newest tokens. ")
 BEAM = DECODING + (
     "decoding.reorder(rows (M,)) goes on with those rows, M in place of the N. For each source a list comes "
     "back, best first, of Hypothesis(tokens, log_prob, score, finished) or such tuples: tokens without BOS, "
@@ -35,8 +35,8 @@ CACHE = (
     "model.encode(src) gives memory, model.src_mask(src) its mask, model.decode(tokens (N, T), memory, "
     "src_mask, start) the logits (N, T, V), where `start` is the position of the first token. Each of "
     "model.decoder.blocks has self_attention and cross_attention, to whose attend(queries, keys, values, "
-    "mask) keys and values come as (B, H, S, K): KeyValueCache(attention).attend does the same with those "
-    "kept before the new ones (append, reorder). "
+    "mask) keys and values come as (B, H, S, K): KeyValueCache(attention).attend, put in its place while a "
+    "token is decoded, adds those kept before. The decoders read rows, length and device, too. "
     "Example: decoding = CachedDecoding(model, src), then decoding.step(tokens (N,)) → logits (N, V).")
 
 
