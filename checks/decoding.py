@@ -7,7 +7,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from checks.trees import DRAWS, TreeDecoding, chi_square, enumerated, random_tree
+from checks.trees import (
+    BEAM,
+    CACHE,
+    DECODING,
+    DRAWS,
+    TreeDecoding,
+    chi_square,
+    enumerated,
+    greedy_by_hand,
+    no_answer,
+    random_tree,
+)
 from common import lesson
 from course.checking import Finding, Mistake, Part, agree, refused, together
 
@@ -26,20 +37,6 @@ pad = lesson("05_mini_transformer").pad
 LEVELS = random_tree(sources=8, depth=5)
 
 
-def greedy_by_hand(levels: list[Tensor], stop: bool = True) -> Tensor:
-    """The likeliest token after those before it, source by source."""
-    answers = []
-    for source in range(len(levels[0])):
-        tokens, place = [], 0
-        for level in levels:
-            tokens.append(int(level[source, place].argmax()))
-            place = place * level.shape[-1] + tokens[-1]
-            if stop and tokens[-1] == EOS:
-                break
-        answers.append(tokens)
-    return pad(answers)
-
-
 def takes_the_likeliest(greedy_decode, ours):
     """Each token is the likeliest after those before it, with PAD alone after EOS."""
     return agree(greedy_decode(TreeDecoding(LEVELS), 5), greedy_by_hand(LEVELS), 0)
@@ -56,7 +53,7 @@ def stops_early(greedy_decode, ours):
     ending[1][..., EOS] = 100.0
     decoding = TreeDecoding(ending)
     greedy_decode(decoding, 5)
-    return Finding(decoding.position == 2, f"{decoding.position} steps, expected 2")
+    return Finding(decoding.length == 2, f"{decoding.length} steps, expected 2")
 
 
 def greedy_mistakes(ours):
@@ -71,7 +68,9 @@ def greedy_mistakes(ours):
                                "Each token is the likeliest")}
 
 
-greedy_checks = Part([takes_the_likeliest, respects_max_length, stops_early], greedy_mistakes)
+greedy_checks = Part(
+    [takes_the_likeliest, respects_max_length, stops_early], greedy_mistakes,
+    needs=DECODING + "It stops when all rows have ended. Example: greedy_decode(decoding, 5) → (N, ≤ 5).")
 
 
 # ------------------------------------------------------------------ adjust_logits(logits, …)
@@ -103,8 +102,11 @@ def keeps_k(adjust_logits, ours):
 
 
 def keeps_p(adjust_logits, ours):
-    """top_p = 0.6 keeps the fewest tokens whose probabilities reach 0.6: the first two."""
-    return agree(kept(adjust_logits(SKEWED, top_p=0.6)), torch.tensor([1, 1, 0, 0, 0]), 0)
+    """top_p keeps the fewest tokens whose probabilities reach it: of .5 .2 .2 .06 .04 two for 0.6, one
+    for 0.45, three for 0.8, four for 0.92.
+    """
+    found = [kept(adjust_logits(SKEWED, top_p=p)) for p in (0.6, 0.45, 0.8, 0.92)]
+    return agree(torch.stack(found), torch.ones(5, 5).tril()[[1, 0, 2, 3]].int(), 0)
 
 
 def keeps_the_fewest(adjust_logits, ours):
@@ -114,8 +116,13 @@ def keeps_the_fewest(adjust_logits, ours):
 
 
 def temperature_comes_first(adjust_logits, ours):
-    """Temperature first, then top-p: at temperature 0.5 one token has 0.74 and is enough."""
-    return agree(kept(adjust_logits(SKEWED, 0.5, top_p=0.6)), torch.tensor([1, 0, 0, 0, 0]), 0)
+    """Temperature first, then top-p: at temperature 0.5 one token has 0.74 and is enough for 0.6, three
+    reach 0.9, at temperature 2 four reach 0.8.
+    """
+    settings = (0.5, 0.6, 1), (0.5, 0.9, 3), (2.0, 0.8, 4)
+    found = [adjust_logits(SKEWED, heat, top_p=p).softmax(-1) for heat, p, _ in settings]
+    first = [(SKEWED[:count] / heat).softmax(-1) for heat, _, count in settings]
+    return agree(torch.stack(found), torch.stack([F.pad(part, (0, 5 - len(part))) for part in first]), 1e-12)
 
 
 def always_keeps_one(adjust_logits, ours):
@@ -178,7 +185,7 @@ def adjusting_mistakes(ours):
     def top_p_first(logits, temperature=1.0, top_k=0, top_p=1.0):
         return adjust(adjust(logits, top_p=top_p), temperature, top_k)
 
-    fewest = "top_p = 0.6 keeps"
+    fewest = "top_p keeps the fewest"
     return {
         "multiplied": Mistake("multiplied by the temperature: divide", multiplied, "The temperature divides"),
         "ties cut": Mistake("ties with the k-th stay", ties_cut, "top_k = 2 keeps"),
@@ -190,7 +197,8 @@ def adjusting_mistakes(ours):
 
 adjust_logits_checks = Part(
     [divides_by_temperature, zero_is_greedy, keeps_k, keeps_p, keeps_the_fewest, temperature_comes_first,
-     always_keeps_one, can_change_nothing, takes_any_shape, refuses_nonsense], adjusting_mistakes)
+     always_keeps_one, can_change_nothing, takes_any_shape, refuses_nonsense], adjusting_mistakes,
+    needs="What is cut off gets the logit −∞. Example: adjust_logits(logits, 0.7, top_k=3, top_p=0.9).")
 
 
 # ------------------------------------------------------------------ sample(decoding, max_length, …)
@@ -236,7 +244,9 @@ def pads_after_eos(sample, ours):
     return agree(found[behind], torch.zeros_like(found[behind]), 0)
 
 
-sample_checks = Part([sample_zero_is_greedy, draws_in_proportion, cuts_the_tail, repeats, pads_after_eos])
+sample_checks = Part(
+    [sample_zero_is_greedy, draws_in_proportion, cuts_the_tail, repeats, pads_after_eos],
+    needs=DECODING + "Example: sample(decoding, 5, top_k=2, generator=torch.Generator().manual_seed(0)).")
 
 
 # ------------------------------------------------------------------ beam_search(decoding, width, …)
@@ -271,7 +281,8 @@ def penalises_length(beam_search, ours):
 def width_one_is_greedy(beam_search, ours):
     """Width 1 with α = 0 equals greedy decoding."""
     found = beam_search(TreeDecoding(SMALL_LEVELS), 1, 4, 0.0)
-    return agree(pad([list(beams[0][0]) for beams in found]), greedy_by_hand(SMALL_LEVELS), 0)
+    best = [list(beams[0][0]) for beams in found]
+    return no_answer(found, EVERY_ANSWER) or agree(pad(best), greedy_by_hand(SMALL_LEVELS), 0)
 
 
 def reports_true_scores(beam_search, ours):
@@ -279,8 +290,7 @@ def reports_true_scores(beam_search, ours):
     found = beam_search(TreeDecoding(SMALL_LEVELS), 3, 4, 0.6)
     pairs = [(hypothesis[1], EVERY_ANSWER[source].get(tuple(hypothesis[0]), math.nan))
              for source, beams in enumerate(found) for hypothesis in beams]
-    reported, true = torch.tensor(pairs).T
-    return agree(reported, true, 1e-5)
+    return no_answer(found, EVERY_ANSWER) or agree(*torch.tensor(pairs).T, 1e-5)
 
 
 def batches(beam_search, ours):
@@ -339,9 +349,8 @@ def beam_mistakes(ours):
 
 
 beam_search_checks = Part(
-    [finds_the_best, penalises_length, width_one_is_greedy, reports_true_scores, batches], beam_mistakes,
-    needs="It returns for each source a list of (tokens, log_prob, score, finished), best first.")
-
+    [finds_the_best, penalises_length, width_one_is_greedy, reports_true_scores, batches],
+    beam_mistakes, BEAM)
 
 # ------------------------------------------------------------------ CachedDecoding(model, src)
 
@@ -380,6 +389,24 @@ def same_logits_rotary(decoding_of, ours):
     return cached_logits_agree(decoding_of, "rotary")
 
 
+def positions_computed(decoding_of, length: int, rows: int = 1) -> int:
+    """How many positions go through the first decoder block until answers of this length are there."""
+    model, computed = small_model(), []
+    model.decoder.blocks[0].self_attention.project_query.register_forward_hook(
+        lambda _, inputs, output: computed.append(inputs[0].shape[1]))
+    decoding = decoding_of(model, torch.full((rows, 4), 5))
+    for _ in range(length):
+        decoding.step(torch.full((rows,), BOS))
+    return sum(computed)
+
+
+def runs_each_token_once(decoding_of, ours):
+    """16 tokens take 16 positions through the decoder, not 1 + 2 + … + 16."""
+    computed = positions_computed(decoding_of, 16)
+    finding = agree(torch.tensor(computed), torch.tensor(16), 0)
+    return finding._replace(figure=f"{computed} positions", gap=None)
+
+
 def follows_its_rows(decoding_of, ours):
     """After reorder(rows) it goes on with the answers in their new order."""
     model, rows, tokens = small_model(), torch.tensor([1, 0]), BATCH.tgt_in
@@ -394,16 +421,12 @@ def follows_its_rows(decoding_of, ours):
 
 def cache_mistakes(ours):
     class NotReordered(ours.CachedDecoding):
-        """The beams change places, the cache doesn't."""
-
         def reorder(self, rows):
             self.rows = len(rows)
             if len(rows) != len(self.memory):  # only when the number changes
                 super().reorder(rows)
 
     class AlwaysPositionZero(ours.CachedDecoding):
-        """Every new token is told that it is the first."""
-
         def step(self, tokens):
             embed = self.model.embed
             self.model.embed = lambda tokens, start=0: embed(tokens, 0)
@@ -412,7 +435,9 @@ def cache_mistakes(ours):
             finally:
                 del self.model.embed
 
+    once = "run the newest token alone, and keep the keys and values of those before"
     return {
+        "no cache": Mistake(once, ours.UncachedDecoding, "16 tokens take 16 positions"),
         "cache not reordered": Mistake("the beams change places: the cache has to follow, reorder(rows)",
                                        NotReordered, "After reorder"),
         "position always 0": Mistake("every new token is told that it is the first: count the cached ones",
@@ -421,4 +446,5 @@ def cache_mistakes(ours):
 
 
 cached_decoding_checks = Part(
-    [same_logits_sinusoidal, same_logits_learned, same_logits_rotary, follows_its_rows], cache_mistakes)
+    [same_logits_sinusoidal, same_logits_learned, same_logits_rotary, runs_each_token_once, follows_its_rows],
+    cache_mistakes, CACHE)

@@ -9,22 +9,18 @@ from torch import Tensor
 from common import canvas, heatmap
 
 
-def draw_cache(lengths: Sequence[int], times: dict[str, list[float]]):
-    """Seconds and tokens a second against the length, with the cache and without; 4 answers at once."""
+def draw_cache(lengths: Sequence[int], now: Sequence[Sequence[float]], times: Sequence[Sequence[float]]):
+    """Milliseconds a step at some lengths, and seconds until each, with the cache and without; 4 answers."""
     figure, axes = canvas(columns=2, width=9, height=3.6)
-    for name, label, marker in (("CachedDecoding", "with the cache", "o"),
-                                ("UncachedDecoding", "without", "s")):
-        seconds = times[name]
-        axes[0].semilogx(lengths, seconds, marker=marker, label=label)
-        axes[1].semilogx(lengths, [4 * n / t for n, t in zip(lengths, seconds, strict=True)],
-                         marker=marker, label=label)
+    for label, marker, steps, seconds in zip(("with the cache", "without"), "os", now, times, strict=True):
+        axes[0].plot(lengths, steps, marker=marker, label=label)
+        axes[1].plot(lengths, [sum(seconds[:n]) for n in lengths], marker=marker, label=label)
     for panel in axes:
         panel.set_xticks(lengths, lengths)
-        panel.minorticks_off()
         panel.set_xlabel("length of the answers")
         panel.legend()
-    axes[0].set(ylabel="seconds in all", ylim=0)
-    axes[1].set(ylabel="tokens per second", ylim=0)
+    axes[0].set(ylabel="milliseconds for one step", ylim=0)
+    axes[1].set(ylabel="seconds for all steps so far", ylim=0)
     return figure
 
 
@@ -68,25 +64,42 @@ def draw_tree(trace: Sequence[tuple[Any, str]], word_of: Callable[[int], str]):
     return figure
 
 
-def draw_distributions(adjusted: dict[str, Tensor]):
-    """A panel for each setting: its probabilities over those “as it is” (grey)."""
-    figure, axes = canvas(columns=len(adjusted), width=12, height=3.1, sharey=True)
-    for panel, (name, probabilities) in zip(axes, adjusted.items(), strict=True):
-        panel.bar(list("ABCDEFGH"), adjusted["as it is"].tolist(), color="lightgray")
-        panel.bar(list("ABCDEFGH"), probabilities.tolist(), color="C0", width=0.5)
-        panel.set(title=name, xlabel="token")
-    axes[0].set_ylabel("probability")
+def draw_lengths(lengths: dict[str, list[int]]):
+    """A panel for each search: how many answers have which length."""
+    figure, axes = canvas(columns=len(lengths), width=10, height=3.1, sharey=True)
+    for panel, (name, found) in zip(axes, lengths.items(), strict=True):
+        panel.bar(range(1, 19), [found.count(length) for length in range(1, 19)], color="C0")
+        panel.set(title=name, xlabel="tokens, with EOS")
+        panel.set_xticks([1, 4, 8, 12, 16])
+        panel.grid(axis="x", visible=False)
+    axes[0].set_ylabel("answers of 100")
+    return figure
+
+
+def draw_distributions(adjusted: dict[tuple[str, str], Tensor]):
+    """A row for each distribution, a panel for each setting: its probabilities over those “as it is”."""
+    kinds = list(dict.fromkeys(kind for kind, _ in adjusted))
+    names = list(dict.fromkeys(name for _, name in adjusted if name != "as it is"))
+    figure, axes = canvas(len(kinds), len(names), width=11, height=4.6, sharex=True, sharey="row")
+    for row, kind in zip(axes, kinds, strict=True):
+        for panel, name in zip(row, names, strict=True):
+            panel.bar(list("ABCDEFGH"), adjusted[kind, "as it is"].tolist(), color="lightgray")
+            panel.bar(list("ABCDEFGH"), adjusted[kind, name].tolist(), color="C0", width=0.5)
+            panel.set_title(f"{kind}, {name}")
+        row[0].set_ylabel("probability")
+    for panel in axes[-1]:
+        panel.set_xlabel("token")
     return figure
 
 
 def draw_strategies(rows: Sequence[tuple]):
-    """Rows of (strategy, exact match, mean log P, distinct answers, tokens a second) as bars."""
+    """Rows of (strategy, exact match, mean log P, distinct answers, tokens run, …) as bars."""
     figure, axes = canvas(columns=4, width=13, height=3.7, sharey=True)
     names = [row[0] for row in rows]
-    titles = ("exact match", 1), ("mean log P", 2), ("distinct answers of 5", 3), ("tokens per second", 4)
+    titles = ("exact match", 1), ("mean log P", 2), ("distinct answers of 5", 3), ("tokens run an answer", 4)
     for number, (panel, (title, part)) in enumerate(zip(axes, titles, strict=True)):
         bars = panel.barh(names, [row[part] for row in rows], color=f"C{number}")
-        form = {1: "{:.1%}", 2: "{:.2f}", 3: "{:.2f}", 4: "{:,.0f}"}[part]
+        form = {1: "{:.1%}", 2: "{:.2f}", 3: "{:.2f}", 4: "{:.0f}"}[part]
         panel.bar_label(bars, [form.format(row[part]) for row in rows], padding=3, fontsize=8)
         reach = 1.35 * max((row[part] for row in rows), key=abs)
         panel.set_xlim(*sorted((0, reach)))

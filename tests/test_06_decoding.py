@@ -1,11 +1,15 @@
 import math
+from itertools import product
+from types import SimpleNamespace
 
 import plain_beam
 import pytest
 import torch
 from conftest import (
     assert_caught,
+    assert_diagnosed,
     every_mistake,
+    failures,
     holds,
     one_line_error,
     pictures_in,
@@ -16,9 +20,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from checks.decoding import greedy_by_hand
-from checks.trees import DRAWS, TreeDecoding, chi_square, enumerated, random_tree
-from common import lesson
-from figures.decoding import draw_cache, draw_strategies
+from checks.trees import (
+    DRAWS,
+    ChainDecoding,
+    TreeDecoding,
+    chi_square,
+    distance,
+    enumerated,
+    fit,
+    random_tree,
+    repeated,
+    true_logits,
+)
+from common import lesson, run_step
+from figures.decoding import draw_cache, draw_lengths, draw_strategies
 
 m = lesson("06_decoding")
 five = lesson("05_mini_transformer")
@@ -82,6 +97,27 @@ def test_logits_that_are_no_distribution_are_one_clear_error(bad):
     for decode in (m.greedy_decode, m.sample, lambda d, n: m.beam_search(d, 2, n)):
         with pytest.raises(ValueError, match="no probabilities"):
             decode(TreeDecoding([logits.expand(2, 1, -1)]), 3)
+
+
+@pytest.mark.parametrize("decode", [
+    lambda decoding: m.greedy_decode(decoding, 2),
+    lambda decoding: m.sample(decoding, 2),
+    lambda decoding: m.beam_search(decoding, 2, 2),
+    lambda decoding: m.log_probability(decoding, torch.full((decoding.rows, 2), 5)),
+])
+@pytest.mark.parametrize("kind", [m.CachedDecoding, m.UncachedDecoding])
+def test_a_decoding_is_used_once(kind, decode):
+    decoding = kind(model_of(), sources())
+    m.greedy_decode(decoding, 3)
+    with pytest.raises(ValueError, match="already taken 3 steps: make a new one"):
+        decode(decoding)
+    assert decoding.length == 3
+
+
+@pytest.mark.parametrize("kind", [m.CachedDecoding, m.UncachedDecoding])
+def test_a_model_in_training_mode_is_refused(kind):
+    with pytest.raises(ValueError, match="training mode"):
+        kind(model_of(dropout=0.1).train(), sources())
 
 
 # the cache
@@ -376,9 +412,72 @@ def test_our_own_parts_hold(name):
         holds(check)
 
 
-def test_without_a_cache_the_checks_of_the_cache_hold_too():
-    for check in m.cached_decoding_checks(m.UncachedDecoding, m):
-        holds(check)
+def test_without_a_cache_only_the_work_differs():
+    checks = m.cached_decoding_checks(m.UncachedDecoding, m)
+    failed = [check for check in checks if not check.finding.holds]
+    assert [check.finding.figure for check in failed] == ["136 positions"]
+    assert_diagnosed(failed, "keep the keys and values")
+
+
+def test_answers_without_eos_or_behind_it_are_said_in_words():
+    def without(decoding, *options):
+        return [[h._replace(tokens=tuple(t for t in h.tokens if t != m.EOS)) for h in beams]
+                for beams in m.beam_search(decoding, *options)]
+
+    def behind(decoding, *options):
+        return [[h._replace(tokens=(m.EOS, *h.tokens)) for h in beams]
+                for beams in m.beam_search(decoding, *options)]
+
+    for attempt, said in ((without, "neither ends in EOS"), (behind, "tokens follow EOS")):
+        checks = m.beam_search_checks(attempt, m)
+        assert_diagnosed(checks, "up to and with EOS, which is 2")
+        assert any(said in check.finding.figure for check in checks)
+
+
+def attempt_with(multiplied, top_p_first, ties_cut, last_cut, one_too_many):
+    """adjust_logits() with some of the five mistakes at once, made from nothing of the course's."""
+
+    def heat(logits, temperature):
+        return logits * temperature if multiplied else logits / temperature
+
+    def by_k(logits, k):
+        if not 0 < k < logits.shape[-1]:
+            return logits
+        values, places = logits.topk(k, dim=-1)
+        if not ties_cut:
+            return logits.masked_fill(logits < values[..., -1:], -math.inf)
+        return torch.full_like(logits, -math.inf).scatter(-1, places, values)
+
+    def by_p(logits, p):
+        if p >= 1:
+            return logits
+        ranked, order = logits.softmax(-1).sort(descending=True, stable=True)
+        reached = ranked.cumsum(-1)
+        likelier = reached - ranked
+        if one_too_many:
+            likelier = torch.cat([likelier[..., :1], likelier[..., :-1]], dim=-1)
+        cut = reached > p if last_cut else likelier >= p - 1e-6
+        cut[..., 0] = False
+        return logits.masked_fill(torch.zeros_like(cut).scatter(-1, order, cut), -math.inf)
+
+    def adjust_logits(logits, temperature=1.0, top_k=0, top_p=1.0):
+        if temperature == 0:
+            return m.keep_likeliest(logits)
+        if top_p_first:
+            return heat(by_k(by_p(logits, top_p), top_k), temperature)
+        return by_p(by_k(heat(logits, temperature), top_k), top_p)
+
+    return adjust_logits
+
+
+@pytest.mark.parametrize("made", [made for made in product((False, True), repeat=5) if not all(made[3:])])
+def test_of_several_mistakes_at_once_none_is_named_that_was_not_made(made):
+    hints = [mistake.hint for mistake in m.adjust_logits_checks.mistakes(m).values()]
+    by_hint = dict(zip(hints, (made[0], made[2], made[3], made[4], made[1]), strict=True))
+    for check in m.adjust_logits_checks(attempt_with(*made), m):
+        finding = check.finding
+        named = [hint for hint in by_hint if hint in finding.diagnosis] if not finding.holds else []
+        assert all(by_hint[hint] for hint in named), (check.statement, finding.diagnosis)
 
 
 @pytest.mark.parametrize(("part", "mistake"), every_mistake(m))
@@ -426,7 +525,93 @@ def test_walkthrough_and_own_input(course):
 
 
 def test_seconds_are_drawn_from_0_and_no_line_strikes_through_a_label():
-    times = draw_cache([16, 32], {"CachedDecoding": [0.1, 0.2], "UncachedDecoding": [0.1, 0.4]}).axes
+    times = draw_cache([1, 2], [[1.0, 1.0], [1.0, 2.0]], [[0.1, 0.1], [0.1, 0.2]]).axes
+    assert [list(line.get_ydata()) for line in times[1].lines] == [[0.1, 0.2], [0.1, pytest.approx(0.3)]]
     assert {(axes.get_yscale(), axes.get_ylim()[0]) for axes in times} == {("linear", 0)}
-    bars = draw_strategies([("greedy", 1.0, -0.1, 1.0, 20_000.0), ("sampling", 0.9, -1.0, 2.0, 19_000.0)])
+    bars = draw_strategies([("greedy", 1.0, -0.1, 1.0, 17.0), ("sampling", 0.9, -1.0, 2.0, 18.0)])
     assert not any(line.get_visible() for axes in bars.axes for line in axes.get_xgridlines())
+
+
+def test_the_histogram_counts_every_answer():
+    panels = draw_lengths({"a": [1] * 7 + [15] * 3, "b": [18, 18]}).axes
+    heights = [{bar.get_x() + bar.get_width() / 2: bar.get_height() for bar in panel.patches}
+               for panel in panels]
+    assert heights[0][1] == 7
+    assert heights[0][15] == 3
+    assert [sum(panel.values()) for panel in heights] == [10, 2]
+
+
+# what the steps measure
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory):
+    """An experiment without a trained model: for the steps that train their own small ones."""
+    return experiment_of(m, tmp_path_factory.mktemp("outputs"))
+
+
+def experiment_of(module, folder):
+    return module.DecodingExperiment(SimpleNamespace(task="reverse", device="cpu", seed=0, outputs=folder))
+
+
+def test_distance_and_repetition_by_hand():
+    assert distance(["x", "x", "y", "z"], {"x": 0.5, "y": 0.5}) == pytest.approx(0.25)
+    assert repeated([1, 2, 3, 4, 5]) == 0
+    assert repeated([1, 2, 1, 2, 1, 2, 1], n=4) == pytest.approx(0.5)
+    assert fit(torch.tensor([0] * 3), torch.tensor([0.0, 1.0])) == 0
+
+
+def test_the_language_is_one_and_its_chain_ends_nowhere():
+    chances = true_logits()[3:].exp()
+    assert torch.allclose(chances.sum(-1), torch.ones(len(chances)))
+    assert not chances[:, :3].any()
+    answers = m.sample(ChainDecoding(true_logits(), rows=3), 20)
+    assert answers.shape == (3, 20)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_drawing_is_nearest_to_the_truth_and_greedy_repeats_itself(experiment, seed):
+    tested = run_step(m.step_what_drawing_is_good_for, experiment, seed=seed).tested
+    assert all(finding.holds for part in tested for _, finding in part.results)
+
+
+@pytest.mark.parametrize("step", ["step_greedy_can_be_wrong", "step_beam_search", "step_sampling"])
+def test_steps_hold_by_themselves(experiment, step):
+    assert not failures(getattr(m, step), experiment)
+
+
+# what step_what_next, and the prose of step_wider_beams, say of changes
+
+
+def test_another_seed_finds_the_empty_answer_too(changed, tmp_path):
+    new = changed("06_decoding", "steps=175, seed=0)", "steps=175, seed=2)")
+    assert not failures(new.step_wider_beams, experiment_of(new, tmp_path))
+
+
+def test_another_truth_has_another_winner(changed, tmp_path):
+    old = '"a cat": 0.27, "a rat": 0.03, "no one": 0.15'
+    new = changed("06_decoding", old, '"a cat": 0.13, "a rat": 0.03, "no one": 0.29')
+    own = experiment_of(new, tmp_path)
+    assert not failures(new.step_greedy_can_be_wrong, own)
+    best = new.beam_search(new.speak(own.speaker), 3, 5, 0.0)[0][0]
+    assert new.words.decode(best.tokens) == "no one"
+
+
+def test_a_sure_model_is_not_led_astray_and_hides_a_broken_cache(changed, tmp_path):
+    new = changed("06_decoding", "steps=175, seed=0)", "steps=700, seed=0)")
+    own = experiment_of(new, tmp_path)
+    own.run = SimpleNamespace(model=own.unsure)  # the model of lesson 5 is the same
+    assert any("at width 16 most are" in statement for statement in failures(new.step_wider_beams, own))
+    failed = failures(new.step_broken_on_purpose, own)
+    assert len(failed) == 1
+    assert "answers changed, with a wrong log P" in failed[0]
+
+
+def test_top_p_keeps_many_of_an_even_distribution(changed, tmp_path):
+    old = "UNSURE = [0.35, 0.25, 0.15, 0.10, 0.06, 0.04, 0.03, 0.02]"
+    new = changed("06_decoding", old, "UNSURE = [0.125] * 8")
+    failed = failures(new.step_sampling, experiment_of(new, tmp_path))
+    assert len(failed) == 1
+    assert "top-p four of the unsure" in failed[0]
+    kept = new.adjust_logits(torch.tensor(new.UNSURE).log(), top_p=0.8).softmax(-1) > 0
+    assert kept.sum() == 7
