@@ -507,8 +507,8 @@ def make_run(config: TransformerConfig, training: TrainingConfig, device: torch.
 
     `transformer` is another class of model; `held_out` is what it validates on, else 100 sequences.
     """
-    torch.manual_seed(training.seed)
     parts = (BY_HAND if training.by_hand else {}) | fitting(own.parts, config)
+    torch.manual_seed(training.seed)
     model = build(lambda: (transformer or Transformer)(config), parts)
     held_out = held_out or draw_batch(training.task, 100, "validation", (training.seed,))
     about = {"name": training.task, "config": asdict(config), "training": asdict(training)}
@@ -733,11 +733,11 @@ def step_adam(experiment: DigitExperiment):
     disagree (step 15 measures it). It keeps two running means: of the gradient, over about the last 10 steps
     (β₁ = 0.9), and of its square, over about 1,000 (β₂ = 0.999); ε only keeps the division from 0. AdamW also
     shrinks every weight a little in each step. The training uses PyTorch's own, fused into one kernel; here
-    is ours. And is it needed? Eighty steps with either, 16 sequences each, plain descent at three rates:
+    is ours. And is it needed? Sixty steps with either, 16 sequences each, plain descent at three rates:
     """
     check_part(Adam, adam_checks, OURS)
     task = experiment.training.task
-    batches = [draw_batch(task, 16, "train", (3, step)) for step in range(80)]
+    batches = [draw_batch(task, 16, "train", (3, step)) for step in range(60)]
     makers = {f"plain descent, rate {rate}": partial(torch.optim.SGD, lr=rate)
               for rate in (0.3, 1.0, 3.0)}
     makers["Adam, rate 0.003"] = partial(torch.optim.Adam, lr=3e-3, fused=True)
@@ -1078,7 +1078,7 @@ def step_scarce_data(experiment: DigitExperiment):
     """When data is scarce
 
     All of the above drew new sequences in every step: nothing to know by heart. Now there are 200, of 4 to 8
-    digits, again and again for 200 steps of 16. Known sequences are answered, new ones not all: the model
+    digits, again and again for 150 steps of 16. Known sequences are answered, new ones not all: the model
     overfits. What is said to help (section 5.4 and AdamW): dropout, label smoothing, weight decay. Here
     strong weight decay does; label smoothing changes little, and dropout costs so much of the short training
     that even the known sequences aren't learned. (Longer trainings of larger models are where it earns its
@@ -1089,7 +1089,7 @@ def step_scarce_data(experiment: DigitExperiment):
     held_out = make_batch(task, draw_sequences(300, "validation", (1,), (4, 8)))
     rows, reached = [], {}
     for name, changes in SCARCE.items():
-        config, training = TransformerConfig(), TrainingConfig(task=task, steps=200, weight_decay=0.0)
+        config, training = TransformerConfig(), TrainingConfig(task=task, steps=150, weight_decay=0.0)
         for field, value in changes.items():
             config, training = changed((config, training), field, value)
         run = make_run(config, training, CPU, held_out=held_out)
@@ -1104,7 +1104,7 @@ def step_scarce_data(experiment: DigitExperiment):
         (seen, new), (_, decayed), _, (dropped, _) = reached.values()
         check("as it is: known sequences are answered more often than new ones", seen > new + 0.1)
         check("weight decay brings more of the new ones", decayed > new + 0.05, f"{new:.0%} to {decayed:.0%}")
-        check("with dropout fewer of the known ones are learned in this time", dropped < seen - 0.1)
+        check("with dropout fewer of the known ones are learned in this time", dropped < seen - 0.05)
     return table("", "known sequences", "new sequences", rows=rows)
 
 
@@ -1247,10 +1247,6 @@ COMPARABLE = ("n_heads", "n_layers", "d_model", "norm", "positions", "warmup", "
               "batch_size", "dropout", "lr", "schedule", "weight_decay", "activation")
 
 
-GRADED_BEFORE = ("01_attention_mechanism", "02_multi_head_attention", "03_positional_encoding",
-                 "04_transformer_block")  # whose parts --with looks for
-
-
 def main():
     parser = lesson_parser(__doc__, GRADED)
     add_options(parser, TransformerConfig)
@@ -1268,7 +1264,7 @@ def main():
     options = parser.parse_args()
     try:
         config, training = chosen(TransformerConfig, options), chosen(TrainingConfig, options)
-        own = own_parts(options.own, GRADED_BEFORE, Narrator(options.outputs)) if options.own else NOTHING
+        own = own_parts(options.own, 5, Narrator(options.outputs)) if options.own else NOTHING
         if options.own and not fitting(own.parts, config):
             parser.error(f"the model has no place for {', '.join(own.parts)}")
         experiment = DigitExperiment(config, training, options, own)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from course.checking import Part
+from course.checking import COURSE, Part
 from course.console import Narrator, stop
 from course.grading import Attempt, grade
 from course.keeping import short_path
@@ -26,11 +26,12 @@ class Own(NamedTuple):
         return "-".join(["with", *sorted(self.parts), whole[:8]])
 
 
-def own_parts(files: Sequence[Path], lessons: Sequence[str], narrator: Narrator) -> Own:
-    """The graded parts that the files define; ends the script where something doesn't hold.
+def own_parts(files: Sequence[Path], before: int, narrator: Narrator) -> Own:
+    """The graded parts of lessons before this number that the files define.
 
-    `lessons` are the names of the lessons whose parts are looked for.
+    Ends the script where something doesn't hold.
     """
+    lessons = sorted(path.stem for path in COURSE.glob("[0-9][0-9]_*.py") if int(path.stem[:2]) < before)
     parts, hashes = {}, {}
     for file in files:
         defined = names_in(file)

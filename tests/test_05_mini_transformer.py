@@ -362,8 +362,9 @@ def test_the_gradients_noted_are_those_before_clipping():
 @pytest.mark.parametrize("by_hand", [False, True])
 def test_the_moves_noted_are_those_of_the_weights(by_hand):
     run = run_of(training=replace(SHORT, steps=12, weight_decay=0.0, by_hand=by_hand))
-    for step in range(11):
-        before = {name: [p.clone() for p in part.parameters()] for name, part in m.parts_of(run.model).items()}
+    for _ in range(11):
+        before = {name: [parameter.clone() for parameter in part.parameters()]
+                  for name, part in m.parts_of(run.model).items()}
         run.update()
     for name, part in m.parts_of(run.model).items():
         moved = torch.cat([(new - old).flatten() for new, old in zip(part.parameters(), before[name])])
@@ -648,7 +649,8 @@ def test_comparing_and_breaking_leave_figures(tmp_path):
     assert all(name in broken.stdout for name in broken_runs(m, SMALL, SHORT, CPU, held_out))
     pictures = pictures_in(tmp_path)
     assert all(pictures.values())
-    assert sorted(name.partition("-")[0] for name in pictures) == ["training_broken", "training_compare_n_heads"]
+    stems = sorted(name.partition("-")[0] for name in pictures)
+    assert stems == ["training_broken", "training_compare_n_heads"]
     assert all("steps=" in name for name in pictures)  # not under the default's names
 
 
@@ -683,10 +685,11 @@ def test_a_step_that_trains_for_itself_has_the_notes_that_it_draws(tmp_path):
 def test_comparing_begins_with_the_seed_that_was_asked_for(tmp_path):
     options = [*TINY[2:], "--steps", "6", "--validate-every", "2", "--compare", "n_heads=1"]
     files = []
-    for seed in ("0", "0", "1"):
-        process = run_lesson("05_mini_transformer", *options, "--seed", seed, "--outputs", str(tmp_path))
+    for number, seed in enumerate(("0", "0", "1")):
+        folder = tmp_path / str(number)
+        process = run_lesson("05_mini_transformer", *options, "--seed", seed, "--outputs", str(folder))
         assert process.returncode == 0, process.stderr
-        (file,) = tmp_path.glob("training_compare_n_heads*.png")
+        (file,) = folder.glob("training_compare_n_heads*.png")
         files.append(file.read_bytes())
     assert files[0] == files[1] != files[2]
 
