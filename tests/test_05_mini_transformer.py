@@ -445,6 +445,15 @@ def test_patterns_have_a_column_for_each_attention_and_its_own_tokens():
     assert {axes.images[0].get_clim() for axes in figure.axes} == {(0, 0.25)}
 
 
+def test_post_norm_at_a_high_rate_learns_far_later_without_a_warm_up():
+    """As step_what_next says of --norm post --lr 0.01."""
+    config = m.TransformerConfig(norm="post")
+    runs = [trained(m.make_run(config, m.TrainingConfig(steps=200, lr=0.01, warmup=warmup), CPU))
+            for warmup in (0, 100)]
+    without, with_one = (sum(run.noted("loss")[-20:]) / 20 for run in runs)
+    assert with_one < without / 2
+
+
 # a learner's own parts
 
 OWN_ATTENTION = """
