@@ -1233,8 +1233,8 @@ def step_what_next(experiment: DigitExperiment):
     Read: Transformer, then train_plainly, then Run.update in course/engine.py, which is the same in parts.
 
     Change: (1) --positions none: see what is left of reverse. (2) --norm post --lr 0.01 --warmup 0, then
-    with --warmup 100: the first learns far later, if at all. (3) Add a task: one function from digits to digits, one line
-    in TASKS, then --task with its name. Also: --task copy, sort or sum, --broken, and
+    with --warmup 100: the first learns far later, if at all. (3) Add a task: one function from digits to
+    digits, one line in TASKS, then --task with its name. Also: --task copy, sort or sum, --broken, and
     --compare n_heads=1,2,4,8.
 
     Write it yourself: --template my_training.py, then --grade my_training.py. And train what you wrote in
