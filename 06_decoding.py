@@ -510,8 +510,9 @@ def step_cache(experiment: DecodingExperiment):
     let them see it. So their keys and values can be kept. Each step then runs one token instead of the
     whole answer. Cross-attention's keys and values come from the source and are computed once.
 
-    The picture: on the left the time of one step, which grows with the length only where everything is
-    computed again; on the right the sum of all steps so far. (The fastest of nine steps, on your machine.)
+    The picture: on the left the time of one step, which hardly grows at these lengths unless everything is
+    computed again (a step still reads all keys kept); on the right the sum of all steps so far. (The
+    fastest of nine steps, on your machine.)
     """
     check_part(CachedDecoding, cached_decoding_checks, OURS)
     batch, config = experiment.batch(8), experiment.model.config
@@ -729,8 +730,8 @@ def step_what_drawing_is_good_for(experiment: DecodingExperiment):
 
     Where much may be said, the likeliest is a poor picture of what is said. First step 3's nine sentences:
     how far is what each strategy says from the true probabilities? (½ Σ |said − true|, the share of what is
-    said that would have to be something else.) Sampling comes nearest. To sharpen is to move away from the
-    truth, and greedy says one sentence for ever.
+    said that would have to be something else.) Of these four sampling comes nearest. To sharpen much is
+    to move away from the truth, and greedy says one sentence for ever.
 
     Then a text that goes on and on: 17 words, each of which may be followed by four others. The
     probabilities are the true ones; there is no model that could be wrong. Greedy runs in a circle all the

@@ -400,7 +400,7 @@ def test_without_an_attention_every_place_gets_its_mean(monkeypatch):
     attention, seen = model.encoder.blocks[0].self_attention, []
     monkeypatch.setattr(m, "evaluate", lambda model, batch: seen.append(model.encode(batch.src)) or
                         m.Scores(0.0, 0.0, 0.5, None, None))
-    assert m.right_without(attention, model, batch) == 0.5
+    assert m.right_without(attention, model, batch, (0, 1)) == 0.5
     whole, own = model.encode(batch.src), attention.forward
     attention.forward = lambda *inputs: own(*inputs).mean((0, 1)).expand(*batch.src.shape, -1)
     assert torch.allclose(seen[0], model.encode(batch.src), atol=1e-6)
