@@ -1,6 +1,8 @@
 """What has to hold of lesson 4's layers: LayerNorm, GELU, the feed-forward network."""
 
 import math
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import partial
 
 import torch
@@ -14,12 +16,33 @@ from course.checking import (
     agree,
     gradients,
     gradients_agree,
+    largest_difference,
     random_tensors,
     randomised,
 )
 
 HALVES = torch.bfloat16, torch.float16
 (X,) = random_tensors((2, 5, 6))
+
+
+# ------------------------------------------------------------------ which part of a whole is wrong
+
+
+def alike(found: Tensor, expected: Tensor) -> bool:
+    return (isinstance(found, Tensor) and found.shape == expected.shape
+            and largest_difference(found, expected) <= 1e-10)
+
+
+def blamed(finding: Finding, parts: Iterable[tuple[str, Callable, Callable]]) -> Finding:
+    """The finding; where a part by itself differs from PyTorch's already, its diagnosis names the first.
+
+    `parts` are (name, what ours gives, what PyTorch's gives).
+    """
+    for name, ours, theirs in parts:
+        with suppress(Exception):  # called in another way: nothing to say of it
+            if not alike(ours(), theirs()):
+                return finding._replace(diagnosis=f"its {name} by itself is not PyTorch's: mend that first")
+    return finding
 
 
 # ------------------------------------------------------------------ layer_norm(x, gain, bias, eps=1e-5)
