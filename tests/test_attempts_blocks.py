@@ -3,6 +3,8 @@
 As in test_attempts.py, written as learners do: with PyTorch's modules and names of their own.
 """
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -464,6 +466,266 @@ class CausalMaskLost(DecoderStack):
 @wrong("Encoder", "block 0 by itself is not PyTorch's")
 class OnBiasedBlocks(Stack):
     block = OnBiasedNorm
+
+
+# ------------------------------------------------------------------ teacher_forcing(answers)
+
+
+def padded(rows):
+    return nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True)
+
+
+@right("teacher_forcing")
+def by_pad_sequence(answers):
+    return padded([[1, *answer] for answer in answers]), padded([[*answer, 2] for answer in answers])
+
+
+@wrong("teacher_forcing", "BOS and EOS are on both sides: the input ends before EOS",
+       "BOS and EOS are on both sides: the target begins after BOS")
+def both_on_both_sides(answers):
+    ids = padded([[1, *answer, 2] for answer in answers])
+    return ids, ids
+
+
+@wrong("teacher_forcing", "EOS is left in the input of shorter answers")
+def cut_off(answers):
+    ids = padded([[1, *answer, 2] for answer in answers])
+    return ids[:, :-1], ids[:, 1:]
+
+
+@wrong("teacher_forcing", "BOS is missing", "EOS is missing")
+def bare(answers):
+    return padded(answers), padded(answers)
+
+
+@wrong("teacher_forcing", "the axes should be (answer, place)")
+def one_place_too_many(answers):
+    return tuple(F.pad(ids, (0, 1)) for ids in by_pad_sequence(answers))
+
+
+# ------------------------------------------------------------------ sequence_loss(logits, targets, …)
+
+
+@right("sequence_loss")
+def by_cross_entropy(logits, targets, label_smoothing=0.0):
+    return nn.CrossEntropyLoss(ignore_index=0, reduction="sum", label_smoothing=label_smoothing)(
+        logits.transpose(1, 2), targets)
+
+
+def entropy(logits, targets, label_smoothing, **options):
+    return F.cross_entropy(logits.mT, targets, label_smoothing=label_smoothing, **options)
+
+
+LOSSES = {
+    "PAD counts": (lambda x, y, s=0.0: entropy(x, y, s, reduction="sum"), "padding counts: leave out"),
+    "mean": (lambda x, y, s=0.0: entropy(x, y, s, ignore_index=0), "this is the mean; the sum"),
+    "PAD and mean": (lambda x, y, s=0.0: entropy(x, y, s), "two things: PAD counts, and this is the mean"),
+    "mean of all": (lambda x, y, s=0.0: entropy(x, y, s, ignore_index=0, reduction="none").mean(),
+                    "all places, PAD included"),
+    "mean of rows": (lambda x, y, s=0.0: by_cross_entropy(x, y, s) / len(x), "the mean over the sequences"),
+    "sign": (lambda x, y, s=0.0: -by_cross_entropy(x, y, s), "the sign is wrong"),
+    "not smoothed": (lambda x, y, s=0.0: by_cross_entropy(x, y), "label_smoothing is ignored"),
+    "softmax twice": (lambda x, y, s=0.0: by_cross_entropy(x.softmax(-1), y, s), "one softmax too many"),
+}
+WRONG += [pytest.param("sequence_loss", attempt, (said,), (), id=f"sequence_loss-{name}")
+          for name, (attempt, said) in LOSSES.items()]
+
+
+# ------------------------------------------------------------------ Adam(parameters, lr, …)
+
+
+class Moving:
+    """Somebody's own Adam, with lists."""
+
+    def __init__(self, parameters, lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0):
+        self.parameters = list(parameters)
+        self.lr, self.betas, self.eps, self.weight_decay, self.count = lr, betas, eps, weight_decay, 0
+        self.first = [torch.zeros_like(p) for p in self.parameters]
+        self.second = [torch.zeros_like(p) for p in self.parameters]
+
+    @torch.no_grad()
+    def step(self):
+        self.count += 1
+        for p, m, v in zip(self.parameters, self.first, self.second, strict=True):
+            g = self.gradient(p)
+            m.lerp_(g, 1 - self.betas[0])
+            v.lerp_(g * g, 1 - self.betas[1])
+            p.copy_(self.shrunk(p) - self.lr * self.ratio(*self.corrected(m, v)))
+
+    def gradient(self, p):
+        return p.grad
+
+    def shrunk(self, p):
+        return p - self.lr * self.weight_decay * p
+
+    def corrected(self, m, v):
+        return m / (1 - self.betas[0] ** self.count), v / (1 - self.betas[1] ** self.count)
+
+    def ratio(self, m, v):
+        return m / (v**0.5 + self.eps)
+
+
+right("Adam")(Moving)
+wrong("Adam", "weight_decay is ignored")(type("NoDecay", (Moving,), {"shrunk": lambda self, p: p}))
+wrong("Adam", "the decay is in the gradient (L2)")(torch.optim.Adam)
+
+
+@wrong("Adam", "the running means start at 0: divide them by 1 − βᵗ")
+class NotCorrected(Moving):
+    def corrected(self, m, v):
+        return m, v
+
+
+@wrong("Adam", "the mean of the squares isn't corrected")
+class MeanCorrected(Moving):
+    def corrected(self, m, v):
+        return super().corrected(m, v)[0], v
+
+
+@wrong("Adam", "the decay is in the gradient (L2)")
+class Coupled(Moving):
+    def gradient(self, p):
+        return p.grad + self.weight_decay * p
+
+    def shrunk(self, p):
+        return p
+
+
+@wrong("Adam", "eps stands outside the root")
+class EpsInside(Moving):
+    def ratio(self, m, v):
+        return m / (v + self.eps) ** 0.5
+
+
+@wrong("Adam", "1 − lr · weight_decay")
+class DecayWithoutRate(Moving):
+    def shrunk(self, p):
+        return p - self.weight_decay * p
+
+
+@wrong("Adam", "betas and eps are written into the code")
+class BetasFixed(Moving):
+    def __init__(self, parameters, lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0):
+        super().__init__(parameters, lr, weight_decay=weight_decay)
+
+
+# ------------------------------------------------------------------ learning_rate(step, training, d_model)
+
+
+def rate_by(shift=0, fall=0):
+    """The rate as somebody writes it, some steps late, or falling some steps early."""
+
+    def rate(step, training, d_model):
+        n, warmup, steps = step + 1 - shift, training.warmup, training.steps
+        if training.schedule == "inverse_sqrt":
+            return 1 / math.sqrt(d_model) * (n / warmup**1.5 if n < warmup else 1 / math.sqrt(n))
+        if n <= warmup:
+            return training.lr * n / warmup
+        return training.lr * (1 - (n - 1 - warmup + fall) / (steps - warmup))
+
+    return rate
+
+
+right("learning_rate")(rate_by())
+WRONG += [pytest.param("learning_rate", attempt, expected, (), id=f"learning_rate-{number}")
+          for number, (attempt, expected) in enumerate((
+              (rate_by(shift=1), ("step 0 has a rate, too", "one step late: n = step + 1")),
+              (rate_by(fall=1), ("the fall is one step early",)),
+              (rate_by(shift=-1), ("it differs",))))]
+
+
+# ------------------------------------------------------------------ Transformer(config)
+
+
+class Model(nn.Module):
+    """Somebody's own model, whose methods share little with the course's."""
+
+    def __init__(self, config):
+        super().__init__()
+        width, c = config.d_model, config
+        self.turning = None
+        if c.positions == "rotary":
+            self.turning = FIVE.RotaryPositionalEncoding(width // c.n_heads, c.max_len)
+        self.places = {"sinusoidal": FIVE.SinusoidalPositionalEncoding,
+                       "learned": FIVE.LearnedPositionalEncoding}.get(c.positions, lambda *_: None)(
+                           width, c.max_len)
+        sizes = c.n_layers, width, c.n_heads, c.d_ff, c.dropout, c.norm, c.activation, self.turning
+        self.decoder, self.encoder = FIVE.Decoder(*sizes), FIVE.Encoder(*sizes)
+        self.embedding, self.drop = FIVE.TokenEmbedding(c.vocab_size, width), nn.Dropout(c.dropout)
+        if c.norm == "pre":
+            self.decoder.norm.gain.data.fill_(width**-0.5)
+
+    def vectors(self, ids, start=0):
+        x = self.embedding(ids)
+        return self.drop(x if self.places is None else self.places(x, start))
+
+    def padding(self, src):
+        return (src != 0)[:, None, None, :]
+
+    def encode(self, src):
+        return self.encoder(self.vectors(src), self.padding(src))
+
+    def decode(self, tgt, memory, src_mask, start=0):
+        length = start + tgt.shape[1]
+        seen = torch.ones(length, length, dtype=torch.bool).tril()[start:]
+        return self.embedding.logits(self.decoder(self.vectors(tgt, start), memory, seen, src_mask))
+
+    def forward(self, src, tgt):
+        return self.decode(tgt, self.encode(src), self.padding(src))
+
+
+right("Transformer")(Model)
+
+
+@wrong("Transformer", "the padding mask is inverted", "does a mask hide them all?",
+       never=("build what config.positions says",))
+class Inverted(Model):
+    def padding(self, src):
+        return (src == 0)[:, None, None, :]
+
+
+@wrong("Transformer", "the padding mask of the encoder is inverted")
+class InvertedInEncoder(Model):
+    def encode(self, src):
+        return self.encoder(self.vectors(src), ~self.padding(src))
+
+
+@wrong("Transformer", "hidden from the decoder alone")
+class EncoderSeesPadding(Model):
+    def encode(self, src):
+        return self.encoder(self.vectors(src))
+
+
+@wrong("Transformer", "start is ignored: the first token of tgt stands at position `start`")
+class StartIgnored(Model):
+    def vectors(self, ids, start=0):
+        return super().vectors(ids)
+
+
+@wrong("Transformer", "start is ignored")
+class StartIgnoredAndNoMask(Model):
+    def decode(self, tgt, memory, src_mask, start=0):
+        return super().decode(tgt, memory, src_mask)
+
+
+@wrong("Transformer", "needed: Transformer.decode(tgt, memory, src_mask, start=0)")
+class WithoutStart(Model):
+    def decode(self, tgt, memory, src_mask):
+        return super().decode(tgt, memory, src_mask)
+
+
+@wrong("Transformer", "the positions are missing")
+class WithoutPositions(Model):
+    def vectors(self, ids, start=0):
+        return self.embedding(ids)
+
+
+@wrong("Transformer", "d_model, n_heads, n_layers, d_ff", "model.decode(tgt, memory, src_mask, start=0)")
+class WithOtherNames(Model):
+    def __init__(self, config):
+        super().__init__(config)
+        self.table = self.embedding
+        del self.embedding
 
 
 # ------------------------------------------------------------------ all of them
