@@ -419,7 +419,7 @@ transformer_checks = Part(
     transformer_mistakes,
     more=more_transformer_mistakes,
     needs="The checks copy weights into embedding.weight, encoder and decoder (lesson 4's names inside). The "
-          "config has the fields d_model, n_heads, n_layers, d_ff, dropout, norm ('pre', 'post'), "
-          "positions ('sinusoidal', 'learned', 'rotary', 'none'), activation ('gelu', 'relu'), max_len and vocab_size. "
-          "They call model = Transformer(TransformerConfig(d_model=16, n_heads=2)); model(src, tgt), with ids "
-          "(B, S) and (B, T); memory = model.encode(src), model.decode(tgt, memory, src_mask, start=0).")
+          "config has the fields d_model, n_heads, n_layers, d_ff, dropout, norm ('pre', 'post'), positions "
+          "('sinusoidal', 'learned', 'rotary', 'none'), activation ('gelu', 'relu'), max_len, vocab_size. "
+          "They call model = Transformer(TransformerConfig(d_model=16, n_heads=2)); model(src, tgt), with "
+          "ids (B, S) and (B, T); memory = model.encode(src); model.decode(tgt, memory, src_mask, start=0).")
