@@ -1,11 +1,14 @@
 """What has to hold of lesson 4's blocks: EncoderBlock and DecoderBlock."""
 
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from checks.heads import copy_attention
-from checks.layers import copy_norm
+from checks.layers import alike, blamed, copy_norm
 from common import lesson
 from course.checking import (
     Finding,
@@ -55,13 +58,60 @@ def copy_block(ours: nn.Module, theirs: nn.Module) -> nn.Module:
     return ours
 
 
+OTHER = {"pre": "post", "post": "pre"}
+
+
+def compare_norms(run: Callable[[str], tuple], norm: str) -> Finding:
+    """Finding: the block gives what PyTorch's layer does. run(norm) → both, and how to call either.
+
+    Where it gives what the other norm should, that other norm is looked at, too: it tells norms exchanged
+    from one norm for both.
+    """
+    block, theirs, call, reference = run(norm)
+    found = call(block)
+    finding = agree(found, reference(theirs))
+    if finding.holds:
+        return finding
+    with suppress(Exception):
+        other, others, *_ = run(OTHER[norm])
+        if alike(found, reference(others)):
+            agree(call(other), reference(others))
+            return finding
+    return blamed(finding, parts_of_blocks(block, theirs))
+
+
+def parts_of_blocks(block: nn.Module, theirs: nn.Module) -> list[tuple[str, Callable, Callable]]:
+    """(name, what ours gives, what PyTorch's gives) for every part of a block."""
+    parts = [("LayerNorm", lambda norm=norm: norm(SOURCE), lambda reference=reference: reference(SOURCE))
+             for norm, reference in zip(norms_of(block), norms_of(theirs), strict=True)]
+    inputs = TARGET, SOURCE, SOURCE
+    for name, reference in ("self_attention", "self_attn"), ("cross_attention", "multihead_attn"):
+        if hasattr(theirs, reference):
+            parts.append((name, lambda name=name: getattr(block, name)(*inputs, SOURCE_PADDING),
+                          lambda reference=reference: getattr(theirs, reference)(
+                              *inputs, ~SOURCE_PADDING[:, 0, 0])[0]))
+    parts.append(("feed_forward", lambda: block.feed_forward(SOURCE),
+                  lambda: theirs.linear2(F.gelu(theirs.linear1(SOURCE)))))
+    return parts
+
+
 def drops_half_of_each_layer(block: nn.Module, share: float, *inputs: Tensor) -> Finding:
     """Whether `share` of the numbers leave a block with dropout 0.5 as they came; none in eval mode."""
     shares = [(block.train(training)(*inputs) == inputs[0]).double().mean().item()
               for training in (True, False)]
-    return Finding(abs(shares[0] - share) < 0.06 and shares[1] == 0,
-                   f"{shares[0]:.0%}, in eval mode {shares[1]:.0%}",
-                   "drop parts of every layer's output, in training alone")
+    holds = abs(shares[0] - share) < 0.06 and shares[1] == 0
+    return Finding(holds, f"{shares[0]:.0%}, in eval mode {shares[1]:.0%}", "" if holds else (
+        "drop parts of every layer's output, in training alone" if path_is_free(block, *inputs) else
+        "x doesn't pass the layers, whatever is dropped: with pre-norm x + layer(norm(x))"))
+
+
+def path_is_free(block: nn.Module, *inputs: Tensor) -> bool:
+    """Whether x comes out as it came where every layer answers 0: the last map of each is set to that."""
+    for name in "self_attention", "cross_attention", "feed_forward":
+        for last in "project_output", "contract":
+            for parameter in getattr(getattr(block, name, None), last, nn.Identity()).parameters():
+                nn.init.zeros_(parameter)
+    return torch.equal(block.eval()(*inputs), inputs[0])
 
 
 def path_mistakes(ours, block: str) -> dict[str, Mistake]:
@@ -74,10 +124,6 @@ def path_mistakes(ours, block: str) -> dict[str, Mistake]:
         def dropped(self, y):
             return F.dropout(y, self.dropout, self.training)
 
-    class NoPath(BehindTheNorm):
-        def after(self, x, y):
-            return self.dropped(y) if self.pre else self.norm(self.dropped(y))
-
     class Swapped(ours.Residual):
         def __init__(self, *sizes):
             super().__init__(*sizes)
@@ -89,12 +135,74 @@ def path_mistakes(ours, block: str) -> dict[str, Mistake]:
 
         return make
 
+    everywhere = with_paths(ours, block, no_path(ours), PATHS[block])
     return {
         "path behind the norm": Mistake(
             "the path starts behind the norm: x + layer(norm(x)), not norm(x) + …", around(BehindTheNorm),
             "Pre-norm"),
-        "no path": Mistake("the path around the layers is missing: x + layer(…)", around(NoPath), "Pre-norm"),
+        "no path": Mistake("the path around the layers is missing: x + layer(…)", everywhere, "Pre-norm"),
         "norms swapped": Mistake("norm='pre' and norm='post' are swapped", around(Swapped), "Pre-norm"),
+    }
+
+
+PATHS = {"EncoderBlock": {"around_attention": "attention", "around_feed_forward": "feed-forward network"},
+         "DecoderBlock": {"around_self": "self-attention", "around_cross": "cross-attention",
+                          "around_feed_forward": "feed-forward network"}}
+
+
+def no_path(ours) -> type:
+    """What stands around a layer without a path past it."""
+
+    class NoPath(ours.Residual):
+        def after(self, x, y):
+            y = F.dropout(y, self.dropout, self.training)
+            return y if self.pre else self.norm(y)
+
+    return NoPath
+
+
+def with_paths(ours, block: str, path: type, names: Iterable[str]) -> type:
+    """The block of this name with another path around some of its layers."""
+
+    class Changed(getattr(ours, block)):
+        def __init__(self, d_model, n_heads, d_ff, dropout=0.0, norm="pre", *others, **options):
+            super().__init__(d_model, n_heads, d_ff, dropout, norm, *others, **options)
+            for name in names:
+                setattr(self, name, path(d_model, dropout, norm))
+
+    return Changed
+
+
+def more_path_mistakes(ours, block: str) -> dict[str, Mistake]:
+    """Others with the path, that the lesson doesn't show."""
+
+    class AlwaysPost(ours.Residual):
+        def __init__(self, d_model, dropout, norm):
+            super().__init__(d_model, dropout, "post")
+
+    class AlwaysPre(ours.Residual):
+        def __init__(self, d_model, dropout, norm):
+            super().__init__(d_model, dropout, "pre")
+
+    class NoNorm(ours.Residual):
+        def before(self, x):
+            return x
+
+    names = PATHS[block]
+    without = {f"no path around the {layer}": Mistake(
+        f"the path around the {layer} is missing: x + layer(…)",
+        with_paths(ours, block, no_path(ours), [name]), "Pre-norm") for name, layer in names.items()}
+    alone = {f"no path but around the {layer}": Mistake(
+        f"only the {layer} has a path around it: x + layer(…) for every layer",
+        with_paths(ours, block, no_path(ours), {*names} - {name}), "Pre-norm")
+        for name, layer in names.items() if len(names) > 2}
+    return without | alone | {
+        "always post": Mistake("this is post-norm, whatever `norm` says; pre-norm is x + layer(norm(x))",
+                               with_paths(ours, block, AlwaysPost, names), "Pre-norm"),
+        "always pre": Mistake("this is pre-norm, whatever `norm` says; post-norm is norm(x + layer(x))",
+                              with_paths(ours, block, AlwaysPre, names), "Post-norm"),
+        "no norm": Mistake("with pre-norm the layers get norm(x), not x", with_paths(
+            ours, block, NoNorm, names), "Pre-norm"),
     }
 
 
@@ -108,9 +216,14 @@ def encoder_layers(implementation, norm: str) -> tuple[nn.Module, nn.Module]:
 
 
 def compare_encoder_block(implementation, norm: str, mask: Tensor | None) -> Finding:
-    theirs, block = encoder_layers(implementation, norm)
-    expected = theirs(SOURCE, src_key_padding_mask=None if mask is None else ~mask[:, 0, 0])
-    return agree(block(SOURCE, mask), expected)
+    hidden = None if mask is None else ~mask[:, 0, 0]
+
+    def run(norm):
+        theirs, block = encoder_layers(implementation, norm)
+        return (block, theirs, lambda ours: ours(SOURCE, mask),
+                lambda theirs: theirs(SOURCE, src_key_padding_mask=hidden))
+
+    return compare_norms(run, norm)
 
 
 def encoder_pre_norm(implementation, ours):
@@ -167,10 +280,37 @@ def encoder_block_mistakes(ours):
     return {**path_mistakes(ours, "EncoderBlock"), "mask on queries": on_queries}
 
 
+def more_encoder_block_mistakes(ours):
+    class MaskIgnored(ours.EncoderBlock):
+        def forward(self, x, mask=None):
+            return super().forward(x)
+
+    class MaskInverted(ours.EncoderBlock):
+        def forward(self, x, mask=None):
+            return super().forward(x, None if mask is None else ~mask)
+
+    class OnlyQueriesNormalised(ours.EncoderBlock):
+        def forward(self, x, mask=None):
+            y = self.self_attention(self.around_attention.before(x), x, x, mask)
+            x = self.around_attention.after(x, y)
+            y = self.feed_forward(self.around_feed_forward.before(x))
+            return self.around_feed_forward.after(x, y)
+
+    masked = "… with a padding mask, too"
+    return {**more_path_mistakes(ours, "EncoderBlock"),
+            "mask ignored": Mistake("right without a mask: is it passed on to the attention?", MaskIgnored,
+                                    masked),
+            "mask inverted": Mistake("the mask is inverted: True means may attend", MaskInverted, masked),
+            "only queries normalised": Mistake(
+                "keys and values are x itself: queries, keys and values are all norm(x)",
+                OnlyQueriesNormalised, "Pre-norm")}
+
+
 encoder_block_checks = Part(
     [encoder_pre_norm, encoder_pre_norm_masked, encoder_post_norm, encoder_post_norm_masked,
      encoder_has_right_gradients, encoder_hides_padding, encoder_drops_layers],
     encoder_block_mistakes,
+    more=more_encoder_block_mistakes,
     needs="The checks copy weights into self_attention (project_query, project_key, project_value, "
           "project_output), feed_forward (expand, contract) and two parts of a class called LayerNorm, "
           "made in the order of their use.",
@@ -193,8 +333,11 @@ def run_decoder(theirs: nn.Module) -> Tensor:
 
 
 def compare_decoder_block(implementation, norm: str) -> Finding:
-    theirs, block = decoder_layers(implementation, norm)
-    return agree(block(TARGET, SOURCE, CAUSAL, SOURCE_PADDING), run_decoder(theirs))
+    def run(norm):
+        theirs, block = decoder_layers(implementation, norm)
+        return block, theirs, lambda ours: ours(TARGET, SOURCE, CAUSAL, SOURCE_PADDING), run_decoder
+
+    return compare_norms(run, norm)
 
 
 def decoder_pre_norm(implementation, ours):
@@ -258,10 +401,47 @@ def decoder_block_mistakes(ours):
     }
 
 
+def more_decoder_block_mistakes(ours):
+    class Other(ours.DecoderBlock):
+        """Its cross-attention gets other queries, keys and values."""
+
+        def cross(self, x, memory, memory_mask):
+            return self.cross_attention(self.around_cross.before(x), memory, memory, memory_mask)
+
+        def forward(self, x, memory, mask=None, memory_mask=None):
+            h = self.around_self.before(x)
+            x = self.around_self.after(x, self.self_attention(h, h, h, mask))
+            x = self.around_cross.after(x, self.cross(x, memory, memory_mask))
+            return self.around_feed_forward.after(x, self.feed_forward(self.around_feed_forward.before(x)))
+
+    class LooksAtItself(Other):
+        def cross(self, x, memory, memory_mask):
+            h = self.around_cross.before(x)
+            return self.cross_attention(h, h, h)
+
+    class MemoryNormalised(Other):
+        def cross(self, x, memory, memory_mask):
+            before = self.around_cross.before
+            return self.cross_attention(before(x), before(memory), before(memory), memory_mask)
+
+    class NoMasks(ours.DecoderBlock):
+        def forward(self, x, memory, mask=None, memory_mask=None):
+            return super().forward(x, memory)
+
+    return {**more_path_mistakes(ours, "DecoderBlock"),
+            "cross looks at itself": Mistake("cross-attention looks at x; its keys and values are the memory",
+                                             LooksAtItself, "Pre-norm"),
+            "memory normalised": Mistake(
+                "the memory is normalised here; it comes normalised, and this norm is for the queries",
+                MemoryNormalised, "Pre-norm"),
+            "no masks": Mistake("both masks are ignored", NoMasks, "Other tokens in the future")}
+
+
 decoder_block_checks = Part(
     [decoder_pre_norm, decoder_post_norm, decoder_has_right_gradients, decoder_hides_the_future,
      decoder_hides_source_padding, decoder_drops_layers],
     decoder_block_mistakes,
+    more=more_decoder_block_mistakes,
     needs="The checks copy weights into self_attention and cross_attention (project_query, project_key, "
           "project_value, project_output), feed_forward (expand, contract) and three parts of a class called "
           "LayerNorm, made in the order of their use.",

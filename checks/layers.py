@@ -1,6 +1,8 @@
 """What has to hold of lesson 4's layers: LayerNorm, GELU, the feed-forward network."""
 
 import math
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import partial
 
 import torch
@@ -14,12 +16,33 @@ from course.checking import (
     agree,
     gradients,
     gradients_agree,
+    largest_difference,
     random_tensors,
     randomised,
 )
 
 HALVES = torch.bfloat16, torch.float16
 (X,) = random_tensors((2, 5, 6))
+
+
+# ------------------------------------------------------------------ which part of a whole is wrong
+
+
+def alike(found: Tensor, expected: Tensor) -> bool:
+    return (isinstance(found, Tensor) and found.shape == expected.shape
+            and largest_difference(found, expected) <= 1e-10)
+
+
+def blamed(finding: Finding, parts: Iterable[tuple[str, Callable, Callable]]) -> Finding:
+    """The finding; where a part by itself differs from PyTorch's already, its diagnosis names the first.
+
+    `parts` are (name, what ours gives, what PyTorch's gives).
+    """
+    for name, ours, theirs in parts:
+        with suppress(Exception):  # called in another way: nothing to say of it
+            if not alike(ours(), theirs()):
+                return finding._replace(diagnosis=f"its {name} by itself is not PyTorch's: mend that first")
+    return finding
 
 
 # ------------------------------------------------------------------ layer_norm(x, gain, bias, eps=1e-5)
@@ -80,10 +103,75 @@ def layer_norm_mistakes(ours):
     }
 
 
+def more_layer_norm_mistakes(ours):
+    """Others that the lesson doesn't show."""
+
+    def unbiased_and_eps_outside(x, gain, bias, eps=1e-5):
+        deviation, mean = torch.std_mean(x, dim=-1, keepdim=True)  # PyTorch divides by D − 1
+        return gain * (x - mean) / (deviation + eps) + bias
+
+    def eps_fixed(x, gain, bias, eps=1e-5):
+        return ours.layer_norm(x, gain, bias)
+
+    def without_eps(x, gain, bias, eps=1e-5):
+        return ours.layer_norm(x, gain, bias, 0.0)
+
+    def eps_squared(x, gain, bias, eps=1e-5):
+        return ours.layer_norm(x, gain, bias, eps**2)
+
+    def without_mean(x, gain, bias, eps=1e-5):
+        return gain * x / torch.sqrt(x.square().mean(-1, keepdim=True) + eps) + bias
+
+    def mean_left_in(x, gain, bias, eps=1e-5):
+        return gain * x / torch.sqrt(x.var(-1, correction=0, keepdim=True) + eps) + bias
+
+    def over_everything(x, gain, bias, eps=1e-5):
+        return gain * F.layer_norm(x, x.shape, eps=eps) + bias
+
+    def of_each_sequence(x, gain, bias, eps=1e-5):
+        return gain * F.layer_norm(x, x.shape[-2:], eps=eps) + bias
+
+    def exchanged(x, gain, bias, eps=1e-5):
+        return ours.layer_norm(x, bias, gain, eps)
+
+    def without_gain(x, gain, bias, eps=1e-5):
+        return ours.layer_norm(x, torch.ones_like(gain), bias, eps)
+
+    def without_bias(x, gain, bias, eps=1e-5):
+        return ours.layer_norm(x, gain, torch.zeros_like(bias), eps)
+
+    def without_both(x, gain, bias, eps=1e-5):
+        return ours.layer_norm(x, torch.ones_like(gain), torch.zeros_like(bias), eps)
+
+    equals, small, other = "It equals", "… also where the variance", "… and with another eps"
+    return {
+        "divided by D − 1, eps outside": Mistake(
+            "two things: the variance is divided by D, not D − 1 as std() and var() do unless told; and eps "
+            "belongs inside the root", unbiased_and_eps_outside, equals),
+        "eps fixed": Mistake("eps is written into the code: use the argument", eps_fixed, other),
+        "no eps": Mistake("eps is missing: √(variance + eps)", without_eps, small),
+        "eps squared": Mistake("eps is squared: √(variance + eps)", eps_squared, small),
+        "no mean": Mistake("the mean isn't taken off: this is RMSNorm", without_mean, equals),
+        "mean left in": Mistake("the mean is taken off for the variance alone: gain · (x − mean) / …",
+                                mean_left_in, equals),
+        "over everything": Mistake("mean and variance run over all numbers; they belong over the last axis",
+                                   over_everything, equals),
+        "of each sequence": Mistake(
+            "mean and variance run over tokens and numbers; they belong over the last axis alone",
+            of_each_sequence, equals),
+        "gain and bias exchanged": Mistake("gain and bias are exchanged: the gain multiplies and comes first",
+                                           exchanged, equals),
+        "no gain": Mistake("the gain is missing: gain · … + bias", without_gain, equals),
+        "no bias": Mistake("the bias is missing: gain · … + bias", without_bias, equals),
+        "neither": Mistake("gain and bias are missing: gain · … + bias", without_both, equals),
+    }
+
+
 layer_norm_checks = Part(
     [formula_equals_pytorch, formula_handles_small_variance, formula_honours_eps,
      formula_has_right_gradients],
     layer_norm_mistakes,
+    more=more_layer_norm_mistakes,
 )
 
 
@@ -160,11 +248,11 @@ def with_slots(part: type, **functions) -> type:
     return type(part.__name__, (part,), {name: staticmethod(f) for name, f in functions.items()})
 
 
-def norm_mistakes(ours):
+def norm_mistakes(ours, formulas=layer_norm_mistakes):
     """The mistakes with the formula, inside the class."""
     return {
         name: mistake._replace(implementation=with_slots(ours.LayerNorm, layer_norm=mistake.implementation))
-        for name, mistake in layer_norm_mistakes(ours).items()
+        for name, mistake in formulas(ours).items()
     }
 
 
@@ -173,6 +261,7 @@ norm_checks = Part(
      norm_has_right_gradients, norm_survives_half_precision],
     norm_mistakes,
     needs="The checks copy weights into its two parameters: the gain, then the bias.",
+    more=partial(norm_mistakes, formulas=more_layer_norm_mistakes),
 )
 
 
@@ -235,8 +324,11 @@ def drops_activations(implementation, ours):
     layer = implementation(6, 24, dropout=1.0).double()
     nn.init.normal_(layer.contract.bias)
     bias = layer.contract.bias.expand_as(X)
-    holds = torch.equal(layer(X), bias) and not torch.equal(layer.eval()(X), bias)
-    return Finding(holds, "", "F.dropout(…, self.training) between activation and second map")
+    trained, evaluated = layer(X), layer.eval()(X)
+    figure = ("" if torch.equal(trained, bias) else "in training something else comes out" if trained.any()
+              else "the bias is dropped, too: dropout comes before the second map")
+    figure = figure or ("in eval mode, too" if torch.equal(evaluated, bias) else "")
+    return Finding(not figure, figure, "F.dropout(…, self.training) between activation and second map")
 
 
 def works_by_position(implementation, ours):
@@ -267,8 +359,31 @@ def feed_forward_mistakes(ours):
     }
 
 
+def more_feed_forward_mistakes(ours):
+    """Others that the lesson doesn't show."""
+
+    def twice(activation):
+        class Twice(ours.FeedForward):
+            def forward(self, x):
+                return activation(super().forward(x))
+
+        return Twice
+
+    equals, relu = "It equals Linear", "With activation=\"relu\""
+    return {
+        "always ReLU": Mistake("this is ReLU; without another word the activation is GELU",
+                               with_slots(ours.FeedForward, gelu=F.relu), equals),
+        "always GELU": Mistake("`activation` is ignored: this is GELU, and \"relu\" was asked for",
+                               with_slots(ours.FeedForward, relu=F.gelu), relu),
+        "activation twice": Mistake("one activation too many: none follows the second matrix", twice(F.gelu),
+                                    equals),
+        "ReLU twice": Mistake("one activation too many: none follows the second matrix", twice(F.relu), relu),
+    }
+
+
 feed_forward_checks = Part(
     [feed_forward_equals_pytorch, knows_relu, drops_activations, works_by_position],
     feed_forward_mistakes,
+    more=more_feed_forward_mistakes,
     needs="The checks copy weights into expand and contract (nn.Linear).",
 )

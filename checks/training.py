@@ -1,13 +1,13 @@
 """What has to hold of lesson 5's parts: teacher forcing, loss, Adam, learning rate, Transformer."""
 
-import math
 from functools import partial
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from checks.stack import copy_stack
+from checks.stack import Reference as Reference  # the lesson takes all its checks from here
+from checks.stack import transformer_checks as transformer_checks
 from common import lesson
 from course.checking import (
     Finding,
@@ -15,18 +15,13 @@ from course.checking import (
     Part,
     agree,
     gradients,
-    gradients_agree,
-    largest_difference,
     random_tensors,
     together,
 )
 
-causal_mask = lesson("01_attention_mechanism").causal_mask
 BOS = lesson("03_positional_encoding").BOS
 EOS = lesson("03_positional_encoding").EOS
 PAD = lesson("03_positional_encoding").PAD
-SinusoidalPositionalEncoding = lesson("03_positional_encoding").SinusoidalPositionalEncoding
-TokenEmbedding = lesson("03_positional_encoding").TokenEmbedding
 
 
 # ------------------------------------------------------------------ teacher_forcing(answers)
@@ -38,13 +33,13 @@ ANSWERS = [[7, 8, 9], [5], [6, 6]]
 def input_begins_with_bos(teacher_forcing, ours):
     """The input is BOS, then the answer, then PAD."""
     expected = torch.tensor([[BOS, 7, 8, 9], [BOS, 5, PAD, PAD], [BOS, 6, 6, PAD]])
-    return agree(teacher_forcing(ANSWERS)[0], expected, 0)
+    return agree(teacher_forcing(ANSWERS)[0], expected, 0, axes="answer, place")
 
 
 def target_ends_in_eos(teacher_forcing, ours):
     """The target is the answer, then EOS, then PAD: one place ahead of the input."""
     expected = torch.tensor([[7, 8, 9, EOS], [5, EOS, PAD, PAD], [6, 6, EOS, PAD]])
-    return agree(teacher_forcing(ANSWERS)[1], expected, 0)
+    return agree(teacher_forcing(ANSWERS)[1], expected, 0, axes="answer, place")
 
 
 def shift_mistakes(ours):
@@ -68,7 +63,39 @@ def shift_mistakes(ours):
     }
 
 
-teacher_forcing_checks = Part([input_begins_with_bos, target_ends_in_eos], shift_mistakes)
+def more_shift_mistakes(ours):
+    """Others that the lesson doesn't show: what else stands in the input, or in the target."""
+
+    def padded(before: list[int], after: list[int]) -> Tensor:
+        rows = [[*before, *answer, *after] for answer in ANSWERS]
+        return torch.tensor([row + [PAD] * (max(map(len, rows)) - len(row)) for row in rows])
+
+    whole, neither = padded([BOS], [EOS]), padded([], [])
+
+    def gives(tgt_in: Tensor, tgt_out: Tensor):
+        return lambda answers: (tgt_in, tgt_out)
+
+    given, wanted = "The input is BOS", "The target is the answer"
+    both = "BOS and EOS are on both sides: "
+    return {
+        "both in the input": Mistake(both + "the input ends before EOS, it is BOS y_1 … y_n", gives(
+            whole, whole), given),
+        "both in the target": Mistake(both + "the target begins after BOS, it is y_1 … y_n EOS", gives(
+            whole, whole), wanted),
+        "cut behind the padding": Mistake(
+            "EOS is left in the input of shorter answers: [:, :-1] cuts off PAD there; put BOS y_1 … y_n "
+            "together before padding", gives(whole[:, :-1], whole[:, 1:]), given),
+        "no BOS": Mistake("BOS is missing: the first token, too, has to be guessed from something", gives(
+            neither, neither), given),
+        "EOS for BOS": Mistake("the input ends in EOS; it begins with BOS", gives(
+            padded([], [EOS]), neither), given),
+        "neither": Mistake("EOS is missing: the model could never learn to stop", gives(
+            neither, neither), wanted),
+    }
+
+
+teacher_forcing_checks = Part([input_begins_with_bos, target_ends_in_eos], shift_mistakes,
+                              more=more_shift_mistakes)
 
 
 # ------------------------------------------------------------------ sequence_loss(logits, targets, …)
@@ -132,9 +159,59 @@ def loss_mistakes(ours):
     }
 
 
+def more_loss_mistakes(ours):
+    """Others that the lesson doesn't show."""
+
+    def scaled(factor, **counted):
+        def loss(logits, targets, label_smoothing=0.0):
+            options = {"ignore_index": PAD, "label_smoothing": label_smoothing, "reduction": "sum"} | counted
+            total = F.cross_entropy(logits.flatten(0, -2), targets.flatten(), **options)
+            return total * factor(logits, targets)
+
+        return loss
+
+    def smoothed_padding(logits, targets, label_smoothing=0.0):
+        even = -label_smoothing * logits.log_softmax(-1).mean(-1)
+        return ours.sequence_loss(logits, targets, label_smoothing) + even[targets == PAD].sum()
+
+    def others_share(logits, targets, label_smoothing=0.0):
+        size = logits.shape[-1]
+        return ours.sequence_loss(logits, targets, label_smoothing * size / (size - 1))
+
+    def softmax_twice(logits, targets, label_smoothing=0.0):
+        return ours.sequence_loss(logits.softmax(-1), targets, label_smoothing)
+
+    def without_softmax(logits, targets, label_smoothing=0.0):
+        normal = logits.exp().sum(-1).log()
+        return ours.sequence_loss(logits, targets, label_smoothing) - normal[targets != PAD].sum()
+
+    everything = {"ignore_index": -100}
+    mean, equals = "this is the mean over {}; the sum was asked for", "It equals the sum"
+    return {
+        "mean over places": Mistake(mean.format("all places, PAD included"), scaled(
+            lambda logits, targets: 1 / targets.numel()), equals),
+        "mean over sequences": Mistake(mean.format("the sequences"), scaled(
+            lambda logits, targets: 1 / len(targets)), equals),
+        "mean and padding": Mistake("two things: PAD counts, and this is the mean; the sum over all but PAD "
+                                    "was asked for", scaled(
+            lambda logits, targets: 1 / targets.numel(), **everything), equals),
+        "wrong sign": Mistake("the sign is wrong: −log P is never negative", scaled(
+            lambda logits, targets: -1), equals),
+        "no smoothing": Mistake("label_smoothing is ignored", scaled(
+            lambda logits, targets: 1, label_smoothing=0.0), "… also with label"),
+        "smoothed padding": Mistake("with smoothing PAD counts: leave it out of the even share, too",
+                                    smoothed_padding, "… also with label"),
+        "others share": Mistake("ε is shared among all V tokens, the right one included: ε / V each",
+                                others_share, "… also with label"),
+        "softmax twice": Mistake("one softmax too many: cross_entropy and log_softmax take logits",
+                                 softmax_twice, equals),
+        "no softmax": Mistake("these are logits: log_softmax makes log P of them", without_softmax, equals),
+    }
+
+
 sequence_loss_checks = Part(
     [loss_equals_pytorch, smooths_labels, loss_gradients_equal_pytorch, is_the_sum_of_the_single_ones,
-     ignores_padding], loss_mistakes)
+     ignores_padding], loss_mistakes, more=more_loss_mistakes)
 
 
 # ------------------------------------------------------------------ Adam(parameters, lr, …)
@@ -201,7 +278,64 @@ def adam_mistakes(ours):
     }
 
 
-adam_checks = Part([first_step, fifty_steps, honours_betas_and_eps, decays], adam_mistakes)
+def more_adam_mistakes(ours):
+    """Others that the lesson doesn't show."""
+
+    def adam(first=True, second=True, step=None, decay=lambda lr, weight_decay: 1 - lr * weight_decay,
+             root=lambda square, eps: square.sqrt() + eps, after=False):
+        class Other(ours.Adam):
+            def move(self, parameter, lr, betas, eps, weight_decay):
+                state, gradient = self.state[parameter], parameter.grad
+                if not state:
+                    state |= {"steps": 0, "mean": 0 * parameter, "square": 0 * parameter}
+                state["steps"] += 1
+                for name, beta, new in zip(("mean", "square"), betas, (gradient, gradient**2), strict=True):
+                    state[name] = beta * state[name] + (1 - beta) * new
+                counted = state["steps"] if step is None else state["steps"] + step
+                mean, square = (
+                    self.corrected(state[name], beta, counted) if wanted else state[name]
+                    for name, beta, wanted in zip(("mean", "square"), betas, (first, second), strict=True))
+                parameter.mul_(1 if after else decay(lr, weight_decay))
+                parameter.sub_(lr * mean / root(square, eps))
+                parameter.mul_(decay(lr, weight_decay) if after else 1)
+
+        return Other
+
+    class BetasExchanged(ours.Adam):
+        def move(self, parameter, lr, betas, eps, weight_decay):
+            super().move(parameter, lr, betas[::-1], eps, weight_decay)
+
+    class Fixed(ours.Adam):
+        def move(self, parameter, lr, betas, eps, weight_decay):
+            super().move(parameter, lr, (0.9, 0.999), 1e-8, weight_decay)
+
+    first, decayed = "The first step equals", "With decoupled weight decay"
+    return {
+        "mean not corrected": Mistake("the mean of the gradient isn't corrected: divide it by 1 − β₁ᵗ",
+                                      adam(first=False), first),
+        "square not corrected": Mistake("the mean of the squares isn't corrected: divide it by 1 − β₂ᵗ",
+                                        adam(second=False), first),
+        "a step late": Mistake("the steps are counted from 1: β¹ corrects the first", adam(step=1), first),
+        "eps inside the root": Mistake("eps stands outside the root: √square + eps",
+                                       adam(root=lambda square, eps: (square + eps).sqrt()), first),
+        "no eps": Mistake("eps is missing: √square + eps", adam(root=lambda square, eps: square.sqrt()),
+                          first),
+        "no root": Mistake("divided by the mean of the squares: take its root",
+                           adam(root=lambda square, eps: square + eps), first),
+        "betas exchanged": Mistake("the betas are exchanged: β₁ is the mean's, β₂ the squares'",
+                                   BetasExchanged, "… and so does every number"),
+        "betas and eps fixed": Mistake("betas and eps are written into the code: use the arguments", Fixed,
+                                       "… and with betas"),
+        "no decay": Mistake("weight_decay is ignored", adam(decay=lambda lr, weight_decay: 1), decayed),
+        "decay without rate": Mistake("the decay is multiplied by the learning rate: 1 − lr · weight_decay",
+                                      adam(decay=lambda lr, weight_decay: 1 - weight_decay), decayed),
+        "decay last": Mistake("the parameter shrinks before the step, not after it", adam(after=True),
+                              decayed),
+    }
+
+
+adam_checks = Part([first_step, fifty_steps, honours_betas_and_eps, decays], adam_mistakes,
+                   more=more_adam_mistakes)
 
 
 # ------------------------------------------------------------------ learning_rate(step, training, d_model)
@@ -212,7 +346,8 @@ def rises_and_falls(learning_rate, ours):
     training = ours.TrainingConfig(steps=100, warmup=20, lr=0.5)
     found = torch.tensor([learning_rate(step, training, 64) for step in range(100)])
     up = [0.5 * (step + 1) / 20 for step in range(20)]
-    return agree(found, torch.tensor(up + [0.5 * (100 - step) / 80 for step in range(20, 100)]), 1e-7)
+    down = [0.5 * (100 - step) / 80 for step in range(20, 100)]
+    return agree(found, torch.tensor(up + down), 1e-7, axes="step")
 
 
 def follows_the_paper(learning_rate, ours):
@@ -222,7 +357,7 @@ def follows_the_paper(learning_rate, ours):
                           for width in (64, 16)])
     n = torch.arange(1, 101).double()
     curve = torch.minimum(n**-0.5, n * 20**-1.5)
-    return agree(found, torch.stack([curve / 8, curve / 4]), 1e-7)
+    return agree(found, torch.stack([curve / 8, curve / 4]), 1e-7, axes="width, step")
 
 
 def rate_mistakes(ours):
@@ -233,130 +368,54 @@ def rate_mistakes(ours):
     return {"late": Mistake("the warm-up is one step late: step 0 has a rate, too", late, "linear: up to lr")}
 
 
-learning_rate_checks = Part([rises_and_falls, follows_the_paper], rate_mistakes)
+def more_rate_mistakes(ours):
+    """Others that the lesson doesn't show."""
 
+    def linear(up, down):
+        def rate(step, training, d_model):
+            if training.schedule != "linear":
+                return ours.learning_rate(step, training, d_model)
+            return training.lr * (up if step < training.warmup else down)(step, training)
 
-# ------------------------------------------------------------------ Transformer(config)
+        return rate
 
+    def up(step, training):
+        return (step + 1) / training.warmup
 
-class Reference(nn.Module):
-    """nn.Transformer between our embedding and our logits."""
+    def down(step, training):
+        return (training.steps - step) / (training.steps - training.warmup)
 
-    def __init__(self, config):
-        super().__init__()
-        self.embedding = TokenEmbedding(config.vocab_size, config.d_model)
-        self.positions = SinusoidalPositionalEncoding(config.d_model, config.max_len)
-        sizes = config.d_model, config.n_heads, config.d_ff, config.dropout, config.activation
-        options = {"batch_first": True, "norm_first": config.norm == "pre"}
-        # nn.Transformer ends post-norm stacks in one more norm, the paper doesn't: so we give it our own
-        norms = [nn.LayerNorm(config.d_model) if config.norm == "pre" else None for _ in range(2)]
-        encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(*sizes, **options), config.n_layers,
-                                        norms[0], enable_nested_tensor=False)
-        decoder = nn.TransformerDecoder(nn.TransformerDecoderLayer(*sizes, **options), config.n_layers,
-                                        norms[1])
-        self.stacks = nn.Transformer(config.d_model, config.n_heads, custom_encoder=encoder,
-                                     custom_decoder=decoder, **options)
+    def paper(curve):
+        def rate(step, training, d_model):
+            if training.schedule == "linear":
+                return ours.learning_rate(step, training, d_model)
+            return curve(step + 1, training.warmup, d_model)
 
-    def forward(self, src: Tensor, tgt: Tensor) -> Tensor:
-        hidden = src == PAD
-        x, y = self.positions(self.embedding(src)), self.positions(self.embedding(tgt))
-        y = self.stacks(x, y, tgt_mask=~causal_mask(tgt.shape[1], tgt.device),
-                        src_key_padding_mask=hidden, memory_key_padding_mask=hidden)
-        return self.embedding.logits(y)
+        return rate
 
+    def noam(n, warmup, d_model):
+        return d_model**-0.5 * min(n**-0.5, n * warmup**-1.5)
 
-def copy_transformer(ours: nn.Module, theirs: Reference) -> nn.Module:
-    """`ours` with the weights of the reference."""
-    with torch.no_grad():
-        ours.embedding.weight.copy_(theirs.embedding.weight)
-    copy_stack(ours.encoder, theirs.stacks.encoder)
-    copy_stack(ours.decoder, theirs.stacks.decoder)
-    return ours
-
-
-SRC = torch.tensor([[4, 5, 6, 7, 8], [9, 10, 11, PAD, PAD]])
-TGT = torch.tensor([[BOS, 8, 7, 6, 5, 4], [BOS, 11, 10, 9, PAD, PAD]])
-
-
-def transformer_agrees(transformer, ours, norm: str) -> Finding:
-    config = ours.TransformerConfig(d_model=16, n_heads=2, n_layers=2, norm=norm)
-    torch.manual_seed(0)
-    theirs = Reference(config).double()
-    model = copy_transformer(transformer(config).double(), theirs)
-    found, expected = model(SRC, TGT), theirs(SRC, TGT)
-    logits = agree(found, expected)
-    if not logits.holds:  # the gradients of other logits say nothing more
-        return logits
-    found.sin().sum().backward()
-    expected.sin().sum().backward()
-    return gradients_agree(model, theirs, copy_transformer)
-
-
-def pre_norm(transformer, ours):
-    """With the same weights it equals nn.Transformer, logits and gradients (pre-norm)."""
-    return transformer_agrees(transformer, ours, "pre")
-
-
-def post_norm(transformer, ours):
-    """… and with post-norm, as in the paper: without nn.Transformer's two extra last norms."""
-    return transformer_agrees(transformer, ours, "post")
-
-
-def hides_the_future(transformer, ours):
-    """Other tokens to come change no logit, bit for bit."""
-    model, other = transformer(ours.TransformerConfig(d_model=16, n_heads=2)).double(), TGT.clone()
-    other[:, 3:] = 3
-    return agree(model(SRC, other)[:, :3], model(SRC, TGT)[:, :3], 0)
-
-
-def obeys_positions(transformer, ours):
-    """Two digits of the source exchanged change the logits, unless positions are “none”."""
-    exchanged = SRC[:, [1, 0, 2, 3, 4]]
-    for positions in ("none", "sinusoidal", "learned", "rotary"):
-        torch.manual_seed(0)
-        config = ours.TransformerConfig(d_model=16, n_heads=2, positions=positions)
-        model = transformer(config).double()
-        gap = largest_difference(model(exchanged, TGT), model(SRC, TGT))
-        if (gap > 1e-10) == (positions == "none"):
-            return Finding(False, f"{positions}: {gap:.0e}", "build what config.positions says")
-    return Finding(True)
-
-
-def begins_near_guessing(transformer, ours):
-    """Untrained, its loss is within 0.3 of ln V."""
-    torch.manual_seed(0)
-    config = ours.TransformerConfig()
-    tokens = torch.randint(3, config.vocab_size, (64, 12))
-    logits = transformer(config)(tokens, F.pad(tokens, (1, 0), value=BOS))[:, :-1]
-    loss = F.cross_entropy(logits.flatten(0, 1), tokens.flatten()).item()
-    expected = math.log(config.vocab_size)
-    return Finding(abs(loss - expected) < 0.3, f"{loss:.2f}, ln V = {expected:.2f}",
-                   "start the gain of the last norm at d_model^−½")
-
-
-def transformer_mistakes(ours):
-    class WithoutCausalMask(ours.Transformer):
-        def tgt_mask(self, length, device):
-            return torch.ones_like(causal_mask(length, device))
-
-    class PaddingMaskInverted(ours.Transformer):
-        def src_mask(self, src):
-            return ~super().src_mask(src)
-
-    class PaddingSeen(ours.Transformer):
-        def src_mask(self, src):
-            return torch.ones_like(super().src_mask(src))
-
+    late, early = lambda step, training: step / training.warmup, lambda step, t: down(step + 1, t)
+    rises, follows = "linear: up to lr", "inverse_sqrt"
+    zero = "the fall is one step early: the last step has a rate, too, and only then it is 0"
     return {
-        "no causal mask": Mistake("the decoder sees the future: a causal mask hides it", WithoutCausalMask,
-                                  "With the same weights"),
-        "padding mask inverted": Mistake("the padding mask is inverted: True means may attend",
-                                         PaddingMaskInverted, "With the same weights"),
-        "padding seen": Mistake("the source's padding may be looked at: hide it from encoder and decoder",
-                                PaddingSeen, "With the same weights"),
+        "early": Mistake(zero, linear(up, early), rises),
+        "late and early": Mistake("the warm-up is one step late, the fall one early: step 0 and the last "
+                                  "have a rate, too", linear(late, early), rises),
+        "all late": Mistake("all is one step late: step 0 has a rate, too",
+                            linear(late, lambda step, t: min(1, down(step - 1, t))), rises),
+        "no fall": Mistake("after the warm-up it has to fall, to 0 at the end",
+                           linear(up, lambda *_: 1), rises),
+        "from the start": Mistake("the fall begins after the warm-up, from lr: (steps − step) / "
+                                  "(steps − warmup)", linear(up, lambda step, t: 1 - step / t.steps), rises),
+        "late paper": Mistake("one step late: n = step + 1",
+                              paper(lambda n, *sizes: noam(max(1, n - 1), *sizes)), follows),
+        "later paper": Mistake("one step late: n = step + 1",
+                               paper(lambda n, *sizes: noam(n - 1, *sizes) if n > 1 else 0.0), follows),
+        "no width": Mistake("the factor d_model^−½ is missing", paper(
+            lambda n, warmup, width: noam(n, warmup, 1)), follows),
     }
 
 
-transformer_checks = Part(
-    [pre_norm, post_norm, hides_the_future, obeys_positions, begins_near_guessing], transformer_mistakes,
-    needs="The checks copy weights into embedding.weight, encoder and decoder (lesson 4's names inside).")
+learning_rate_checks = Part([rises_and_falls, follows_the_paper], rate_mistakes, more=more_rate_mistakes)
