@@ -888,7 +888,7 @@ def step_two_accuracies(experiment: DigitExperiment):
 
     The column between counts whole answers with teacher forcing, and it is the same. It has to be: up to the
     first wrong token both read the same tokens. So here the two accuracies differ by what they count, not by
-    forcing. Forcing matters for a model that reads what it shouldn't (step 16). The last rows are longer than
+    forcing. Forcing matters for a model that reads what it shouldn't (step 17). The last rows are longer than
     anything trained: the rule was learned for these lengths, no further (lesson 3).
     """
     run = experiment.run
@@ -1301,8 +1301,8 @@ def main():
         step_two_accuracies,
         step_attention_patterns,
         step_what_learns,
-        step_broken_on_purpose,
         step_scarce_data,
+        step_broken_on_purpose,
         step_what_next,
     ]
     if options.broken:

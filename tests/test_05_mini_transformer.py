@@ -472,7 +472,8 @@ def scaled_dot_product_attention(query, key, value, mask=None, dropout=0.0):
 def test_what_a_learner_wrote_is_graded_and_trained(tmp_path):
     file = tmp_path / "mine.py"
     file.write_text(OWN_ATTENTION)
-    options = [*TINY[2:], "--steps", "6", "--validate-every", "3", "--outputs", str(tmp_path)]
+    options = [*TINY[2:], "--steps", "60", "--warmup", "5", "--validate-every", "30",
+               "--outputs", str(tmp_path)]
     process = run_lesson("05_mini_transformer", "--with", str(file), *options)
     assert process.returncode == 0, process.stdout + process.stderr
     said = " ".join(process.stdout.split())

@@ -440,7 +440,7 @@ class WeightsNeedAMask(Heads):
         return self.shares(query, key, mask & True)
 
 
-@heads("it differs")
+@heads("right without a mask: is it passed on")
 class WeightsIgnoreTheMask(Heads):
     def weights(self, query, key, mask=None):
         return self.shares(query, key)

@@ -310,6 +310,7 @@ def test_ending_the_parent_leaves_no_child(number, noted, tmp_path):
     parent = subprocess.Popen(
         [sys.executable, str(ROOT / f"{ATTENTION}.py"), "--grade", str(file)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8", start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored in background jobs
     )
     for _ in range(600):
         if len(list(noted.iterdir())) == 2:
