@@ -484,12 +484,12 @@ def step_pre_or_post():
     wrong they are; guessing gives ln 10 = 2.30.
 
     In the picture on the left each cross is a start without, each circle one with a warm-up. At the lowest
-    rate all learn. At 0.02 pre-norm does; post-norm fails from most starts, and a warm-up helps it. At 0.04
-    post-norm fails even so, and pre-norm from some starts. It is a matter of the rate, and near the edge of
-    the start: two are few, so try --seed 1, 2, … On the right, at 0.02: early on the output vectors draw
-    together, as in step 1, and one vector can't say four symbols. All begin like that, post-norm without a
-    warm-up most; those that learn come apart again. In the last column “apart” is the least of the first 80
-    steps.
+    rate all learn. At 0.02 pre-norm does; post-norm fails, from one start or both, and a warm-up helps it.
+    At 0.04 post-norm fails even so, and pre-norm from some starts. It is a matter of the rate, and near the
+    edge of the start: two are few, so try --seed 1, 2, … On the right, at 0.02: early on the output vectors
+    draw together, as in step 1, and one vector can't say four symbols. All begin like that, post-norm
+    without a warm-up most; those that learn come apart again. In the last column “apart” is the least of
+    the first 80 steps.
     """
     seeds = two_starts()
     trained = {(norm, *plan): training for norm in ("pre", "post")
@@ -538,9 +538,9 @@ def step_two_explanations():
     """Two explanations put to the test
 
     Xiong et al. 2020: the last blocks of a new post-norm stack get large gradients, so its first steps must
-    be small. But Adam divides each gradient by its own usual size. So smaller gradients (those of block 0
-    × 0.1 and of block 1 × 0.01) give nearly the same training: it differs by Adam's ε and by rounding, which
-    is enough to end elsewhere, and not enough to save it.
+    be small. But Adam (lesson 5, step 7) divides each gradient by its own usual size. So smaller gradients
+    (those of block 0 × 0.1 and of block 1 × 0.01) give nearly the same training: it differs by Adam's ε and
+    by rounding, which is enough to end elsewhere, and not enough to save it.
 
     Liu et al. 2020: with post-norm each layer's answer is a larger part of x, so the same small step of the
     parameters changes the output more (amplification). Measured: every parameter of a new stack moves by
@@ -617,7 +617,7 @@ def step_stacking():
     An encoder of N blocks is N times the same class; three, with the last LayerNorm, equal PyTorch's. An
     encoder block has one attention, a decoder block two, of 4·(D² + D) parameters each; feed-forward
     2·D·d_ff + d_ff + D; a LayerNorm 2·D. Formula and count for N + N blocks, d_ff = 4·D; the embedding is
-    that of the paper, 37,000 tokens, counted once.
+    that of the paper, 37,000 tokens, counted once; the shares are of all with it.
     """
     rows = []
     for d_model, n_layers in (64, 1), (64, 2), (256, 6), (512, 6), (1024, 6), (1024, 12):

@@ -754,11 +754,11 @@ def step_adam(experiment: DigitExperiment):
 def step_schedule(experiment: DigitExperiment):
     """The learning rate, step by step
 
-    First up: at the start small steps are safer (lesson 4 tried with and without). Then down, to 0 at the
+    First up: small steps at the start, which post-norm needs at high rates (lesson 4). Then down, to 0 at the
     end of a run whose length is known. The paper falls with one over the root of the step number n: its
     rate is d_model^−½ · min(n^−½, n · warmup^−3/2), highest at the end of the warm-up, (d_model · warmup)^−½.
-    For its model of 512 and its 4,000 steps of warm-up that is 0.0007, in the right panel. With our short
-    warm-up the same formula peaks 25 times as high, in the left one; so it isn't the default here.
+    For its model of 512 and its 4,000 steps of warm-up that is 0.0007, in the right panel. With our small
+    model and short warm-up the same formula peaks 25 times as high, in the left one; so it isn't the default.
     """
     training = experiment.training
     rates = {}
@@ -946,14 +946,15 @@ def step_attention_patterns(experiment: DigitExperiment):
     block, is up to the training. For these two tasks the first table gives the mean weight on exactly that
     digit, over test sequences of 10 digits; a head that looks everywhere alike would put 0.10 there.
 
-    A weight says where it looked, not what for (lesson 2). So the second table takes each attention away in
-    two ways, and counts the answers that are still right: one mean in place of all its outputs, or, for each
-    place, the mean over all sequences. What is lost with the first and not with the second was needed for
-    the place alone: the decoder's look at what it has written says how far it is, and hardly what it wrote.
-    Only the cross-attention of the last block is needed for its content, where the digits come in.
+    A weight says where it looked, not what for (lesson 2). So the second table takes each attention away and
+    counts the answers that are still right. First one mean stands in place of all its outputs. Then each
+    place has a mean of its own, over all sequences: what is right again needed the place, not the content.
+    Where all sequences have 10 digits, only the last cross-attention needs its content: there the digits come
+    in. With 8 and 12 mixed, the first one does, too: where the last digit stands depends on the length.
 
     In the picture rows ask and columns answer; a decoder's row says which token it reads and which one it
-    writes. Every panel has its own scale, from 0 to the number above it.
+    writes. Every panel has its own scale, from 0 to the number above it. (The decoder's first row can see
+    BOS alone; it doesn't count for the scale.)
     """
     run = experiment.run
     model, task = run.model.eval(), experiment.training.task
@@ -964,9 +965,12 @@ def step_attention_patterns(experiment: DigitExperiment):
     figure = draw_patterns(weights, text_of(batch.src[0]).split(), reads, writes)
     file = experiment.file("transformer_attention_patterns")
     attentions = {name: module for name, module in model.named_modules() if name in weights}
-    needed = {name: [right_without(module, model, batch, axes) for axes in ((0, 1), (0,))]
+    mixed = make_batch(task, [digits for length in (8, 12) for digits in draw_sequences(
+        50, "test", (length,), (length, length))]).to(run.device)
+    trials = (batch, (0, 1)), (batch, (0,)), (mixed, (0,))
+    needed = {name: [right_without(module, model, *trial) for trial in trials]
               for name, module in attentions.items()}
-    ablated = table("exact match without", "one mean", "a mean a place", rows=[
+    ablated = table("right without", "one mean", "a mean a place", "8 and 12 digits", rows=[
         (name.replace(".blocks", ""), *(f"{share:.0%}" for share in shares))
         for name, shares in needed.items()])
     if task not in PARTNER:
@@ -979,9 +983,11 @@ def step_attention_patterns(experiment: DigitExperiment):
     if experiment.name == "reverse":
         *others, last = (shares for name, shares in needed.items() if name.startswith("decoder"))
         check("one mean: without any of the decoder's attentions less than 60 % are right",
-              max(*(one for one, _ in others), last[0]) < 0.6)
-        check("a mean a place: 80 % and more, except without the last cross-attention",
-              min(place for _, place in others) > 0.8 and last[1] < 0.1)
+              max(*(one for one, *_ in others), last[0]) < 0.6)
+        check("a mean a place, 10 digits: 80 % and more, except without the last cross-attention",
+              min(place for _, place, _ in others) > 0.8 and last[1] < 0.1)
+        check("… 8 and 12 mixed: less than a fifth without the first cross-attention, too",
+              needed["decoder.blocks.0.cross_attention"][2] < 0.2)
     rows = [(f"cross-attention, block {block}", *mass.tolist()) for block, mass in enumerate(masses)]
     picture = Picture(file, figure, f"The surest head of the cross-attention puts {100 * best:.0f} % of its "
                                     "weight on the digit to write (rows ask, columns answer)")
@@ -1038,8 +1044,9 @@ def step_what_learns(experiment: DigitExperiment):
     moves it at first. All others move as much as they should, and yet it learns less. So a curve of this
     kind shows who can't learn, not that something is learned.
 
-    Taking it away does. Put a block's first weights back and leave all others trained: of the answers that
-    were right, hardly any is left. Every block has learned something that the others need.
+    To see what a block has learned, put its first weights back and leave all others trained: of the answers
+    that were right, hardly any is left. So the others have come to rely on every block. (A block is more than
+    its attention, without which, in step 14, much may still be right.)
     """
     run, task = experiment.run, experiment.training.task
     held_out = draw_batch(task, 100, "validation", (0,))

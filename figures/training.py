@@ -65,16 +65,17 @@ def draw_patterns(weights: dict[str, Tensor], source: Sequence[str], reads: Sequ
     kinds = (("encoder", "encoder", "self_attention", source, source),
              ("decoder", "decoder", "self_attention", turns, reads),
              ("cross", "decoder", "cross_attention", turns, source))
-    columns = [(f"{title}, block {name.split('.')[2]}", weights[name][0], queries, keys)
+    columns = [(title, name.split(".")[2], weights[name][0], queries, keys)
                for title, stack, kind, queries, keys in kinds
                for name in weights if name.startswith(stack) and name.endswith(kind)]
-    heads = len(columns[0][1])
+    heads = len(columns[0][2])
     figure, axes = canvas(rows=heads, columns=len(columns), width=2.5 * len(columns),
                           height=2.5 * heads, squeeze=False)
-    for number, (title, maps, queries, keys) in enumerate(columns):
+    for number, (title, block, maps, queries, keys) in enumerate(columns):
         for head in range(heads):
-            panel, largest = axes[head, number], maps[head].max().item()
-            shown = f"{title}\n{largest:.2f}" if head == 0 else f"{largest:.2f}"
+            counted = maps[head][1:] if title == "decoder" else maps[head]  # its first row sees BOS alone
+            panel, largest = axes[head, number], counted.max().item()
+            shown = f"{title}, block {block}\n{largest:.2f}" if head == 0 else f"{largest:.2f}"
             heatmap(panel, maps[head], queries, keys, shown, top=largest)
             panel.tick_params(labelsize=7, rotation=0, pad=-2)
             if number == 0:
