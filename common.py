@@ -92,7 +92,7 @@ def check_mistakes(ours: Any, *parts: Part) -> Table:
     for part in parts:
         for name, _, caught in claims_of(part, ours):
             rows.append((name, caught.statement))
-            missed += [name] if caught.finding.holds else []
+            missed += [name] if caught.holds() else []
     check("each mistake fails the check named", not missed, ", ".join(missed) or f"{len(rows)} mistakes")
     return table("mistake", "the check that it fails", rows=rows)
 

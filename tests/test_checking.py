@@ -452,3 +452,18 @@ def test_gradients_of_two_modules_are_compared():
     ours, theirs = after_backward()
     ours.bias.grad = None
     assert gradients_agree(ours, theirs, copy).figure == "no gradient for bias"
+
+
+def test_whether_it_holds_is_known_without_trying_the_mistakes():
+    def doubles(double, ours):
+        """It doubles."""
+        return agree(double(torch.ones(2)), torch.full((2,), 2.0))
+
+    def mistakes(ours):
+        raise AssertionError("an explanation was looked for")
+
+    part = Part([doubles], mistakes)
+    for attempt, holds in ((lambda x: 2 * x, True), (lambda x: x, False), (lambda x: 1 / 0, False)):
+        (check,) = part(attempt, None)
+        assert check.holds() is holds
+        assert check.found is None
