@@ -434,7 +434,6 @@ def learning_rate(step: int, rate: float, warmup: int) -> float:
 
 
 @cache
-@cache
 def train_together(norm: str, seeds: Sequence[int], plans: Sequence[tuple[float, int]] = PLANS,
                    path: type = Residual, factors: tuple[float, float] = (1.0, 1.0)):
     """plan (rate, warm-up) → the mean loss of the last 20 steps, and apart at each step, of one model a seed.
