@@ -522,6 +522,12 @@ def fitting(parts: Mapping[str, Any], config: TransformerConfig) -> dict[str, An
     return {name: part for name, part in parts.items() if inspect.isclass(part) or name in slots}
 
 
+def found_in(model: nn.Module, parts: Mapping[str, Any]) -> list[str]:
+    """The names of a learner's parts that are in the model: classes of its modules, functions in slots."""
+    return sorted(name for name, part in parts.items() if any(
+        type(module) is part or getattr(module, name, None) is part for module in model.modules()))
+
+
 def remake(about: dict[str, Any], device: torch.device, own: Own = NOTHING) -> Run:
     """The run that a checkpoint tells of, fresh. ValueError if it was trained with other parts."""
     if about.get("with", {}) != own.files:
@@ -1206,7 +1212,7 @@ def step_with_your_parts(experiment: DigitExperiment):
              f"{evaluate(run.model, batch).exact_match:.1%}", f"{sum(run.noted('seconds')):.1f}")
             for name, run in runs.items()]
     labels = text_of(one.tgt_out[0]).split(), text_of(one.src[0]).split()
-    placed = sorted(fitting(experiment.own.parts, experiment.config))
+    placed = found_in(experiment.run.model, experiment.own.parts)
     unused = sorted({*experiment.own.parts} - {*placed})
     figure = draw_own({name: run.history for name, run in runs.items()}, maps, *labels)
     picture = Picture(experiment.file("training_with_your_parts"), figure,
@@ -1281,7 +1287,7 @@ def main():
     try:
         config, training = chosen(TransformerConfig, options), chosen(TrainingConfig, options)
         own = own_parts(options.own, 5, Narrator(options.outputs)) if options.own else NOTHING
-        if options.own and not fitting(own.parts, config):
+        if options.own and not found_in(make_run(config, training, CPU, own=own).model, own.parts):
             parser.error(f"the model has no place for {', '.join(own.parts)}")
         experiment = DigitExperiment(config, training, options, own)
         name, values = options.compare or ("", [])

@@ -862,8 +862,8 @@ def step_your_input(experiment: DecodingExperiment):
     with torch.no_grad(), record_attention(model) as weights:
         model(batch.src, tgt_in)
     name = f"decoder.blocks.{experiment.model.config.n_layers - 1}.cross_attention"
-    figure = drawing.draw_cross_attention(weights[name][0], text_of(batch.src[0].tolist()).split(),
-                                  text_of(answer[0].tolist()).split())
+    tokens = (text_of(ids[0].tolist()).split() for ids in (batch.src, answer))
+    figure = drawing.draw_cross_attention(weights[name][0], *tokens)
     picture = Picture(experiment.file("decoding_your_input"), figure,
                       "Where the cross-attention of the last block looked while each token was chosen")
     wanted = text_of(batch.tgt_out[0].tolist())

@@ -21,9 +21,9 @@ class Own(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What stands in the names of files: the parts, and the beginning of a hash of all that they say."""
+        """What stands in the names of files: the learner's, and the beginning of a hash of what they say."""
         whole = hashlib.sha256("".join(self.files.values()).encode()).hexdigest()
-        return "-".join(["with", *sorted(self.parts), whole[:8]])
+        return "-".join(["with", "+".join(Path(file).stem for file in self.files)[:40], whole[:8]])
 
 
 def own_parts(files: Sequence[Path], before: int, narrator: Narrator) -> Own:

@@ -479,7 +479,7 @@ def test_what_a_learner_wrote_is_graded_and_trained(tmp_path):
     said = " ".join(process.stdout.split())
     assert "Your parts beside the course's" in said
     assert any(name.startswith("training_with_your_parts") for name in pictures_in(tmp_path))
-    saved = [path.name for path in tmp_path.glob("checkpoint_*with-scaled_dot_product_attention*.pt")]
+    saved = [path.name for path in tmp_path.glob("checkpoint_*with-mine-*.pt")]
     assert len(saved) == 1, "the checkpoint says whose parts it was trained with"
     file.write_text(OWN_ATTENTION.replace("** 0.5", "** 1.0"))
     process = run_lesson("05_mini_transformer", "--with", str(file), *options)
@@ -498,6 +498,8 @@ def test_other_parts_than_those_of_a_checkpoint_are_refused():
              if hasattr(module, "project_query")}
     assert slots == {attend}
     assert m.remake(run.about, CPU, own).about == run.about
+    assert m.found_in(run.model, own.parts | {"Tokenizer": m.Own}) == ["scaled_dot_product_attention"]
+    assert m.Own(dict.fromkeys("abc"), {"x" * 300 + ".py": "00"}).name.startswith("with-" + "x" * 40 + "-")
     with pytest.raises(ValueError, match=r"trained with mine\.py"):
         m.remake(run.about, CPU)
     with pytest.raises(ValueError, match="no parts of your own"):
