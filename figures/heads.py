@@ -82,6 +82,7 @@ def draw_heads(trainings: Sequence[tuple[int, Tensor, Tensor]], relations: Seque
             share, relation = mass[head].max(0)
             title = f"seed {seed}, head {head}: {share:.0%} {relations[relation]}"
             heatmap(panel, weights[head], range(6), range(6), title)
-            panel.set_xlabel("word looked at" if line is axes[-1] else "")
         line[0].set_ylabel("word that looks")
+    for panel in axes[-1]:
+        panel.set_xlabel("word looked at")
     return figure

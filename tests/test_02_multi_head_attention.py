@@ -8,6 +8,7 @@ from torch import nn
 
 from checks.heads import copy_attention, drops_weights_in_training, heads_checks
 from common import lesson
+from figures.heads import draw_heads
 
 m = lesson("02_multi_head_attention")
 causal_mask = lesson("01_attention_mechanism").causal_mask
@@ -257,3 +258,10 @@ def test_without_the_last_projection_steps_1_3_and_7_fail(changed):
 
 def test_walkthrough(course):
     run_as_documented("02_multi_head_attention", course)
+
+
+def test_the_figure_of_heads_names_its_axes():
+    trainings = [(seed, torch.full((4, 6, 6), 1 / 6), torch.full((4, 4), 1 / 6)) for seed in (0, 1)]
+    figure = draw_heads(trainings, m.RELATIONS)
+    assert [axes.get_xlabel() for axes in figure.axes] == [""] * 4 + ["word looked at"] * 4
+    assert [axes.get_ylabel() for axes in figure.axes] == (["word that looks"] + [""] * 3) * 2
