@@ -483,13 +483,13 @@ def step_pre_or_post():
     learn to say four symbols backwards in 200 steps, from two random starts. The loss at the end says how
     wrong they are; guessing gives ln 10 = 2.30.
 
-    In the picture on the left each cross is a start without, each circle one with a warm-up. At the lowest
-    rate all learn. At 0.02 pre-norm does; post-norm fails, from one start or both, and a warm-up helps it.
-    At 0.04 post-norm fails even so, and pre-norm from some starts. It is a matter of the rate, and near the
-    edge of the start: two are few, so try --seed 1, 2, … On the right, at 0.02: early on the output vectors
-    draw together, as in step 1, and one vector can't say four symbols. All begin like that, post-norm
-    without a warm-up most; those that learn come apart again. In the last column “apart” is the least of
-    the first 80 steps.
+    In the picture on the left each cross is a start without, each circle one with a warm-up, lines their
+    mean. At the lowest rate all learn. At 0.02 pre-norm does; post-norm fails, from one start or both, and
+    a warm-up helps it. At 0.04 post-norm fails even so, and pre-norm from some starts. It is a matter of
+    the rate, and near the edge of the start: two are few, so try --seed 1, 2, … On the right, at 0.02:
+    early on the output vectors draw together, as in step 1, and one vector can't say four symbols. All
+    begin like that, post-norm without a warm-up most; those that learn come apart again. (Bands span both
+    starts.) In the last column “apart” is the least of the first 80 steps.
     """
     seeds = two_starts()
     trained = {(norm, *plan): training for norm in ("pre", "post")

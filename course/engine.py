@@ -84,6 +84,7 @@ class Run:
         self.optimizer = job.optimizer(self.trained)
         self.history: list[Measures] = []  # one record a step
         self.scores: Measures = {}  # of the latest validation
+        self.scored_at = 0  # the steps done by then
         if settings.compile:
             self.model.compile(dynamic=True)
 
@@ -158,6 +159,7 @@ class Run:
                 self.model.train(was_training)
 
         self.scores = said_by_the_first(scores)
+        self.scored_at = len(self.history)
         self.history[-1] |= self.scores
 
     def state(self) -> dict[str, Any]:
@@ -208,7 +210,9 @@ def summary(run: Run) -> str:
     """Where the run is: step, loss, the latest scores, steps a second."""
     recent = run.history[-20:]
     named = [f"{name.replace('_', ' ')} {value:.3g}" for name, value in run.scores.items()]
-    scores = dict.fromkeys(named[:1] + named[-1:])
+    scores = list(dict.fromkeys(named[:1] + named[-1:]))
+    if scores and run.scored_at != len(run.history):
+        scores[-1] += f" (after {run.scored_at})"
     speed = len(recent) / sum(record["seconds"] for record in recent)
     parts = [f"{len(run.history)}/{run.settings.steps}", f"loss {recent[-1]['loss']:.3f}", *scores,
              f"{speed:,.0f} steps/s"]

@@ -14,7 +14,7 @@ from conftest import ROOT
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
-from course.engine import Job, Run, Settings, finish, own_parts, save_run, train
+from course.engine import Job, Run, Settings, finish, own_parts, save_run, summary, train
 from course.keeping import load_checkpoint, unfinished
 from course.processes import add_over_processes
 
@@ -306,3 +306,15 @@ def test_two_processes_resume_bit_for_bit_and_train_like_one(tmp_path):
         assert torch.allclose(tensor, found["rare"]["model"][name], rtol=0, atol=1e-5), name
     dropped = finish(run_of(dropout=0.4)).model.state_dict()
     assert not all(torch.equal(dropped[name], t) for name, t in found["whole"]["model"].items())
+
+
+def test_the_progress_says_after_which_step_the_scores_were_found():
+    """Else the loss of one step would stand beside the validation loss of another."""
+    run = Run(classifier(), JOB, SETTINGS, CPU)
+    run.update()
+    assert "validation" not in summary(run)
+    run.validate()
+    assert "validation loss" in summary(run)
+    assert "after" not in summary(run)
+    run.update()
+    assert "(after 1)" in summary(run)
