@@ -463,7 +463,7 @@ def step_why_the_root():
     that get less than a tenth of what is usual with it (the median). The right panel: the more keys, the
     later it begins. (The query itself gets the scores' gradient times the keys, and with the division a
     factor 1/√d_k on top. So undivided its mean even grows, in the last column: few queries get a lot, and
-    the starved ones still nothing.) d_k is the width of one head, not d_model.
+    the starved ones still hardly any.) d_k is the width of one head, not d_model.
     """
     widths = [4, 16, 64, 256, 1024]
     variances = [torch.randn(2, 10_000, d_k).prod(0).sum(-1).var().item() for d_k in widths]
@@ -489,6 +489,7 @@ def step_why_the_root():
     check("… and more than half of the queries starve, for 16, 64 and 512 keys",
           all(shares[-1][0] > 0.5 for shares in starved.values()),
           "  ".join(f"{shares[-1][0]:.0%}" for shares in starved.values()))
+    check("at the query the mean is larger undivided, at every width", all(row[-1] > 1 for row in rows))
     check("divided, at no width more than one in 20 does",
           max(share for shares in starved.values() for _, share in shares) < 0.05)
     figure = Picture("attention_scaling.png", draw_scaling(rows, starved),
