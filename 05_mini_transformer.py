@@ -90,31 +90,11 @@ Encoder = lesson("04_transformer_block").Encoder
 gelu = lesson("04_transformer_block").gelu
 layer_norm = lesson("04_transformer_block").layer_norm
 
-__all__ = [
-    "TASKS",
-    "Adam",
-    "Batch",
-    "DigitExperiment",
-    "TrainingConfig",
-    "Transformer",
-    "TransformerConfig",
-    "draw_batch",
-    "draw_sequences",
-    "evaluate",
-    "exactly_right",
-    "free_running",
-    "fused_sequence_loss",
-    "learning_rate",
-    "make_batch",
-    "make_job",
-    "make_run",
-    "pad",
-    "remake",
-    "run_name",
-    "sequence_loss",
-    "teacher_forcing",
-    "tokenizer",
-]
+__all__ = ["BY_HAND", "TASKS", "Adam", "Batch", "DigitExperiment", "SequenceTraining", "TrainingConfig",
+           "Transformer", "TransformerConfig", "draw_batch", "draw_sequences", "evaluate", "exactly_right",
+           "fitting", "found_in", "free_running", "fused_sequence_loss", "learning_rate", "make_batch",
+           "make_job", "make_run", "pad", "remake", "run_name", "sequence_job", "sequence_loss",
+           "teacher_forcing", "tokenizer"]
 
 LENGTHS = 4, 16
 TEST_SIZE = 2000
@@ -345,12 +325,9 @@ RECIPES = {"sort": (2000, 64), "sum": (2000, 128)}  # steps and batch size; else
 
 
 @dataclass(frozen=True)
-class TrainingConfig(Settings):
-    """One training run on digits. ValueError, with the value, for what makes no sense."""
+class SequenceTraining(Settings):
+    """How a model is trained to answer sequences, whatever they mean."""
 
-    task: str = option("reverse", f"one of {', '.join(TASKS)}", among=TASKS)
-    steps: int = option(0, "training steps; 0: what the task needs", least=0)
-    batch_size: int = option(0, "sequences a step; 0: what the task needs", least=0)
     lr: float = option(3e-3, "highest learning rate; inverse_sqrt has its own", above=0)
     warmup: int = option(50, "steps of warm-up", least=0)
     schedule: str = option("linear", "linear, or inverse_sqrt as in the paper",
@@ -358,6 +335,15 @@ class TrainingConfig(Settings):
     weight_decay: float = option(0.2, "decoupled weight decay (AdamW)", least=0)
     label_smoothing: float = option(0.0, "share of the target spread over all tokens", least=0, below=1)
     by_hand: bool = option(False, "train with the hand-made parts in place of PyTorch's kernels")
+
+
+@dataclass(frozen=True)
+class TrainingConfig(SequenceTraining):
+    """One training run on digits. ValueError, with the value, for what makes no sense."""
+
+    task: str = option("reverse", f"one of {', '.join(TASKS)}", among=TASKS)
+    steps: int = option(0, "training steps; 0: what the task needs", least=0)
+    batch_size: int = option(0, "sequences a step; 0: what the task needs", least=0)
 
     def __post_init__(self):
         super().__post_init__()
@@ -369,7 +355,7 @@ class TrainingConfig(Settings):
             raise ValueError(f"batch_size {self.batch_size} can't be cut into {parts} parts")
 
 
-def learning_rate(step: int, training: TrainingConfig, d_model: int) -> float:
+def learning_rate(step: int, training: SequenceTraining, d_model: int) -> float:
     """The rate of step 0, 1, …
 
     linear: up to training.lr over the warm-up, then down to 0 at the end; a run that is shorter than its
@@ -472,30 +458,37 @@ BY_HAND = {  # name → the hand-made part; the kernel of each runs unless --by-
 }
 
 
-def make_job(model: nn.Module, training: TrainingConfig, device: torch.device, held_out: Batch) -> Job:
-    """What the engine needs to know of a training on digits; it validates on `held_out`."""
+def sequence_job(model: nn.Module, training: SequenceTraining, batch: Callable[[int], Batch],
+                 validate: Callable[[nn.Module], dict[str, float]]) -> Job:
+    """What the engine needs to know of a training on these batches, whatever their tokens mean."""
     loss_of, adam = fused_sequence_loss, partial(torch.optim.AdamW, fused=True)
     if training.by_hand:
         loss_of, adam = sequence_loss, Adam
-    held_out = held_out.to(device)
 
     def loss(forward: Callable, part: Batch, whole: Batch) -> Tensor:
         logits = forward(part.src, part.tgt_in).float()
         return loss_of(logits, part.tgt_out, training.label_smoothing) / (whole.tgt_out != PAD).sum()
 
-    def validate(model: nn.Module) -> dict[str, float]:
-        scores = evaluate(model, held_out)
-        return {"validation_loss": scores.loss, "token_accuracy": scores.token_accuracy,
-                "forced_match": scores.forced.float().mean().item(), "exact_match": scores.exact_match}
-
     return Job(
-        batch=partial(training_batch, training),
+        batch=batch,
         loss=loss,
         rate=lambda step: learning_rate(step, training, model.config.d_model),
         optimizer=lambda trained: adam(trained, lr=0.0, weight_decay=training.weight_decay),
         validate=validate,
         blocks=[*model.encoder.blocks, *model.decoder.blocks],
     )
+
+
+def make_job(model: nn.Module, training: TrainingConfig, device: torch.device, held_out: Batch) -> Job:
+    """The training on digits; it validates on `held_out`."""
+    held_out = held_out.to(device)
+
+    def validate(model: nn.Module) -> dict[str, float]:
+        scores = evaluate(model, held_out)
+        return {"validation_loss": scores.loss, "token_accuracy": scores.token_accuracy,
+                "forced_match": scores.forced.float().mean().item(), "exact_match": scores.exact_match}
+
+    return sequence_job(model, training, partial(training_batch, training), validate)
 
 
 NOTHING = Own({}, {})  # of a learner's
