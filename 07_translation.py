@@ -98,11 +98,12 @@ class BytePairEncoding:
         self.known: dict[str, list[int]] = {}  # words that were encoded before
 
     def __len__(self) -> int:
+        """How many ids there are."""
         return len(self.pieces)
 
     @classmethod
     def learn(cls, texts: Iterable[str], merges: int) -> "BytePairEncoding":
-        """Join the most frequent pair of neighbours, `merges` times; of equally frequent ones the smallest."""
+        """Join the most frequent pair of neighbours, `merges` times; of several such pairs the smallest."""
         counts = Counter(word for text in texts for word in split_words(text))
         alphabet = "".join(sorted(set("".join(counts))))
         encoding = cls(alphabet, [])
@@ -239,6 +240,7 @@ class BatchesByLength:
         return -(-len(self.sources) // self.size)
 
     def __call__(self, step: int) -> Batch:
+        """The batch of a step, counted over all epochs."""
         epoch, number = divmod(step, len(self))
         if epoch != self.epoch:
             self.epoch, self.order = epoch, self.order_of(epoch)

@@ -55,7 +55,8 @@ def write_template(file: Path, graded: dict[str, Part], guided: bool = False) ->
 
     `guided` adds the steps that lead to the code, as comments, where a part has them.
 
-    Before them stands what they need: parts of earlier lessons, and classes that the signatures name.
+    Before them stands what they need: parts of earlier lessons, classes that the signatures name, and
+    functions that a part's `needs` names.
     """
     lines = inspect.getsource(sys.modules["__main__"]).splitlines()
     nodes = ast.parse("\n".join(lines)).body
@@ -65,8 +66,9 @@ def write_template(file: Path, graded: dict[str, Part], guided: bool = False) ->
     named = words("\n".join(parts)) - {*graded}
     used = words("\n".join("\n".join(lines[node.lineno : node.end_lineno]) for node in wanted))
     bound = [line for line in lines if " = lesson(" in line and line.partition(" ")[0] in used]
-    bound += [f'{node.name} = lesson("{Path(sys.argv[0]).stem}").{node.name}'
-              for node in nodes if isinstance(node, ast.ClassDef) and node.name in named]
+    needed = set(re.findall(r"(\w+)\(", " ".join(part.needs for part in graded.values()))) & named
+    bound += [f'{node.name} = lesson("{Path(sys.argv[0]).stem}").{node.name}' for node in nodes
+              if getattr(node, "name", "") in (named if isinstance(node, ast.ClassDef) else needed)]
     if "PAD" in used and not any(line.startswith("PAD") for line in bound):
         bound.append("PAD, BOS, EOS = 0, 1, 2")
     if any("lesson(" in line for line in bound):
@@ -97,7 +99,8 @@ def emptied(node: ast.FunctionDef | ast.ClassDef, lines: list[str], part: Part, 
     """
     documented = ast.get_docstring(node) is not None
     end = node.body[0].end_lineno if documented else node.body[0].lineno - 1
-    kept = lines[node.lineno - 1 : end]
+    first = min([node.lineno, *(mark.lineno for mark in node.decorator_list if isinstance(mark, ast.Name))])
+    kept = lines[first - 1 : end]  # with @classmethod and the like
     if isinstance(node, ast.ClassDef):
         wanted = [method for method in node.body if isinstance(method, ast.FunctionDef)
                   and (method.name == "__init__" or ast.get_docstring(method) is not None)
