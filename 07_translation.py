@@ -342,7 +342,7 @@ def corpus_bleu(answers: Sequence[str], references: Sequence[str], smooth: str =
                          "as many of the one as of the other, and exp or none")
     matches, totals, lengths = [0] * 4, [0] * 4, [0, 0]
     for answer, reference in zip(answers, references):
-        texts = tokenize(answer), tokenize(reference)
+        texts = tokenize(answer.rstrip()), tokenize(reference.rstrip())
         lengths = [length + len(text) for length, text in zip(lengths, texts)]
         for n in range(4):
             said, wanted = (ngrams(text, n + 1) for text in texts)

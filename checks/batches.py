@@ -1,0 +1,282 @@
+"""What has to hold of lesson 7's batches by length."""
+
+import random
+
+import torch
+from torch import Tensor
+
+from common import lesson
+from course.checking import Finding, Mistake, Part, agree, at, hints, together
+
+BOS = lesson("03_positional_encoding").BOS
+EOS = lesson("03_positional_encoding").EOS
+PAD = lesson("03_positional_encoding").PAD
+
+SIZE = 16
+
+
+def some_pairs(count: int) -> tuple[list[list[int]], list[list[int]]]:
+    """Sources of 3 to 20 ids, targets about as long; both begin with 3 + the pair's number."""
+    draw = random.Random(0)
+    sources = [[3 + row, *draws(draw, draw.randint(2, 19))] for row in range(count)]
+    targets = [[3 + row, *draws(draw, max(1, len(source) + draw.randint(-3, 3)))]
+               for row, source in enumerate(sources)]
+    return sources, targets
+
+
+def draws(draw: random.Random, count: int) -> list[int]:
+    return [draw.randint(3, 99) for _ in range(count)]
+
+
+SOURCES, TARGETS = some_pairs(203)  # 13 batches, of which one has 11 pairs
+
+
+def built(implementation, seed: int = 0):
+    return implementation(SOURCES, TARGETS, SIZE, seed)
+
+
+def epoch_of(batches, epoch: int = 0, length: int = -(-203 // SIZE)) -> list:
+    """The batches of an epoch."""
+    return [batches(epoch * length + number) for number in range(length)]
+
+
+def rows_of(batches: list) -> Tensor:
+    """The numbers of the pairs, in the order in which they come."""
+    return torch.cat([batch.src[:, 0] for batch in batches]) - 3
+
+
+def without_padding(rows: Tensor) -> list[list[int]]:
+    return [[id for id in row if id != PAD] for row in rows.tolist()]
+
+
+def is_so(wrong: bool, figure: str, hint: str) -> Finding:
+    """Finding: nothing is wrong. What is compared is noted, so that the same mistake is known again."""
+    finding = agree(torch.tensor(float(wrong)), torch.tensor(0.0), 0.0, hint)
+    return finding._replace(figure=figure)
+
+
+# ------------------------------------------------------------------ BatchesByLength()
+
+
+@hints("An epoch is an order of all pairs, cut into batches.",
+       "each number 0 … n − 1 once",
+       "random.permutation(___)")
+def has_every_pair_once(implementation, ours):
+    """Each epoch has every pair once."""
+    batches = built(implementation)
+    found = [rows_of(epoch_of(batches, epoch)).sort().values for epoch in (0, 1, 2)]
+    return together(*(at(f"epoch {epoch}", agree(rows, torch.arange(len(SOURCES)), 0.0,
+                                                 "leave no pair out, take none twice"))
+                      for epoch, rows in enumerate(found)))
+
+
+@hints("203 pairs make 12 batches of 16 and one of 11.",
+       "⌈n / size⌉ batches",
+       "-(-len(self.sources) // ___)")
+def keeps_the_last_batch(implementation, ours):
+    """The last, smaller batch is there: ⌈n / size⌉ batches, all but one of the full size."""
+    batches = built(implementation)
+    sizes = sorted((len(batch.src) for batch in epoch_of(batches)), reverse=True)
+    expected = [SIZE] * 12 + [11]
+    finding = agree(torch.tensor([len(batches), *sizes]), torch.tensor([13, *expected]), 0.0,
+                    "cut what is left over into a smaller batch")
+    return finding._replace(figure=f"{len(batches)} batches, the smallest of {sizes[-1]}")
+
+
+@hints("Whatever orders the pairs has to order sources and targets alike.",
+       "row i of src belongs to row i of tgt_in and tgt_out",
+       "[self.sources[row] for row in rows], [self.targets[___] for row in rows]")
+def keeps_pairs_together(implementation, ours):
+    """Each source stands beside its own target, as input with BOS in front and as target with EOS behind."""
+    for batch in epoch_of(built(implementation)):
+        rows = rows_of([batch])
+        wrong = agree(batch.tgt_in[:, 1] - 3, rows, 0.0, "order sources and targets alike")
+        if not wrong.holds:
+            return wrong._replace(figure="a source has another's target")
+        for name, found, expected in (
+            ("src", batch.src, [SOURCES[row] for row in rows]),
+            ("tgt_in", batch.tgt_in, [[BOS, *TARGETS[row]] for row in rows]),
+            ("tgt_out", batch.tgt_out, [[*TARGETS[row], EOS] for row in rows]),
+        ):
+            if without_padding(found) != expected:
+                return Finding(False, f"{name} of a batch isn't what its pairs are",
+                               "src as it is; BOS before the target, and EOS behind it; filled up with PAD")
+    return Finding(True, f"{len(SOURCES)} pairs")
+
+
+@hints("A run that was interrupted asks for step 30 first. It has to get what the other run got.",
+       "batch = f(step, seed)",
+       "np.random.default_rng((self.seed, ___))")
+def depends_on_step_and_seed_alone(implementation, ours):
+    """A batch depends on step and seed alone, whatever was asked for before."""
+    steps = [0, 30, 5, 17, 5, 29, 12, 13, 0]
+    asked = built(implementation)
+    found = [asked(step) for step in steps]
+    expected = [built(implementation)(step) for step in steps]
+    pairs = [(a.src, b.src) for a, b in zip(found, expected)]
+    wrong = [step for step, (a, b) in zip(steps, pairs) if not torch.equal(a, b)]
+    return is_so(bool(wrong), f"steps {sorted(set(steps))}" if not wrong else f"step {wrong[0]} is another",
+                 "draw from seed and epoch, not from a generator that goes on")
+
+
+@hints("Rows of one length need no filling. So put together what is of about the same length.",
+       "padding = ids that are PAD / all ids",
+       "sort the pairs by ___, then cut them")
+def pads_little(implementation, ours):
+    """Less than a tenth of all ids is padding, sources and targets together."""
+    sources, targets = some_pairs(3000)
+    batches = implementation(sources, targets, 64, 0)
+    ids = [rows for batch in epoch_of(batches, length=47) for rows in (batch.src, batch.tgt_out)]
+    share = sum(int((rows == PAD).sum()) for rows in ids) / sum(rows.numel() for rows in ids)
+    return is_so(share >= 0.1, f"{share:.1%} of the ids",
+                 "rows of a batch should be of about the same length: sort all pairs by length, then cut")
+
+
+@hints("An order that is always the same teaches the order, too.",
+       "order = f(seed, epoch)",
+       "np.random.default_rng((___, ___)).permutation(…)")
+def differs_by_epoch_and_seed(implementation, ours):
+    """Another epoch has another order, and so has another seed."""
+    batches = built(implementation)
+    first, second = rows_of(epoch_of(batches)), rows_of(epoch_of(batches, 1))
+    other = rows_of(epoch_of(built(implementation, 1)))
+    same = [torch.equal(first, second), torch.equal(first, other)]
+    finding = agree(torch.tensor(same).float(), torch.zeros(2), 0.0, "draw the order from seed and epoch")
+    names = [name for name, equal in zip(("epochs", "seeds"), same) if equal]
+    return finding._replace(figure=f"two {' and two '.join(names)} have the same order" if names else "")
+
+
+@hints("If short sentences always come first, the model forgets them while it sees the long ones.",
+       "no correlation of length and step",
+       "shuffle the ___ after cutting")
+def mixes_the_lengths(implementation, ours):
+    """The batches don't come in the order of their lengths."""
+    sources, targets = some_pairs(3000)
+    batches = implementation(sources, targets, 30, 0)
+    lengths = torch.tensor([batches(step).src.shape[1] for step in range(100)], dtype=torch.float64)
+    steps = torch.arange(100, dtype=torch.float64)
+    found = torch.corrcoef(torch.stack([lengths, steps]))[0, 1].item() if lengths.std() else 0.0
+    return is_so(abs(found) > 0.5, f"correlation of length and step {found:.2f}",
+                 "shuffle the batches after they are cut")
+
+
+@hints("Of many pairs of one length others should meet each time.",
+       "shuffle, sort by length (equal lengths stay shuffled), cut, shuffle the batches",
+       "rows = random.permutation(___), before sorting")
+def mixes_the_pairs(implementation, ours):
+    """Pairs meet other pairs in each epoch: batches are cut anew, not only put in another order."""
+    sources, targets = [[3 + row, 3, 3] for row in range(96)], [[3 + row] for row in range(96)]
+    batches = implementation(sources, targets, SIZE, 0)
+    first, second = ({frozenset(rows_of([batch]).tolist()) for batch in epoch_of(batches, epoch, 6)}
+                     for epoch in (0, 1))
+    return is_so(bool(first & second), f"{len(first & second)} of 6 batches come again as they were",
+                 "shuffle the pairs before you sort them by length")
+
+
+def batches_mistakes(ours):
+    """The classic mistakes, made from the course's own batches."""
+    batches = ours.BatchesByLength
+
+    class InOrderOfLength(batches):
+        """The batches are not shuffled."""
+
+        def order_of(self, epoch):
+            rows = super().order_of(epoch)
+            return sorted(rows, key=lambda some: max(len(self.sources[row]) for row in some))
+
+    class CutAnyhow(batches):
+        """Shuffled and cut, not sorted."""
+
+        def order_of(self, epoch):
+            rows = torch.randperm(len(self.sources),
+                                  generator=torch.Generator().manual_seed(1000 * self.seed + epoch)).numpy()
+            return [rows[start : start + self.size] for start in range(0, len(rows), self.size)]
+
+    class LastDropped(batches):
+        def __len__(self):
+            return len(self.sources) // self.size
+
+        def order_of(self, epoch):
+            return [rows for rows in super().order_of(epoch) if len(rows) == self.size]
+
+    class SameEachEpoch(batches):
+        def order_of(self, epoch):
+            return super().order_of(0)
+
+    class TargetsApart(batches):
+        """Sources and targets are sorted each by its own length."""
+
+        def batch(self, rows):
+            places = sorted(range(len(self.targets)), key=lambda row: len(self.targets[row]))
+            return ours.make_batch([self.sources[row] for row in rows],
+                                   [self.targets[places[row]] for row in rows])
+
+    return {
+        "in order of length": Mistake("the batches come in the order of their lengths: shuffle them",
+                                      InOrderOfLength, "The batches don't"),
+        "cut anyhow": Mistake("long and short rows share a batch: sort all pairs by length, then cut",
+                              CutAnyhow, "Less than a tenth"),
+        "last dropped": Mistake("the last, smaller batch is dropped, and its pairs with it", LastDropped,
+                                "The last, smaller"),
+        "same in each epoch": Mistake("every epoch has the same order: draw it from seed and epoch",
+                                      SameEachEpoch, "Another epoch"),
+        "targets apart": Mistake("sources and targets are ordered apart: a source gets another's target",
+                                 TargetsApart, "Each source"),
+    }
+
+
+def more_batches_mistakes(ours):
+    """Others that the lesson doesn't show."""
+    batches = ours.BatchesByLength
+
+    class SeedIgnored(batches):
+        def order_of(self, epoch):
+            seed, self.seed = self.seed, 0
+            try:
+                return super().order_of(epoch)
+            finally:
+                self.seed = seed
+
+    class GoesOn(batches):
+        """The order is drawn from a generator that goes on."""
+
+        drawn = 0
+
+        def order_of(self, epoch):
+            self.drawn += 1
+            return super().order_of(self.drawn)
+
+    class OnlyBatchesShuffled(batches):
+        """Cut once, then put in another order each epoch."""
+
+        def order_of(self, epoch):
+            first = sorted(super().order_of(0), key=lambda rows: rows[0])
+            places = torch.randperm(len(first), generator=torch.Generator().manual_seed(
+                1000 * self.seed + epoch))
+            return [first[place] for place in places.tolist()]
+
+    return {
+        "seed ignored": Mistake("every seed has the same order: draw it from the seed, too", SeedIgnored,
+                                "Another epoch"),
+        "goes on": Mistake("the order is drawn from a generator that goes on: a resumed run sees another",
+                           GoesOn, "A batch depends"),
+        "only batches shuffled": Mistake(
+            "the same pairs share a batch in every epoch: shuffle before sorting", OnlyBatchesShuffled,
+            "Pairs meet"),
+    }
+
+
+batches_by_length_checks = Part(
+    [has_every_pair_once, keeps_the_last_batch, keeps_pairs_together, depends_on_step_and_seed_alone,
+     pads_little, differs_by_epoch_and_seed, mixes_the_lengths, mixes_the_pairs],
+    batches_mistakes,
+    more=more_batches_mistakes,
+    needs="The checks call BatchesByLength(sources, targets, size, seed), len(batches) and batches(step), "
+          "which is a Batch: make_batch(sources, targets) makes one from lists of ids.",
+    guide={"__init__": ["keep what it is called with"],
+           "__len__": ["how many batches an epoch has, the smaller one included"],
+           "__call__": ["which epoch and which of its batches: divmod(step, len(self))",
+                        "a generator from seed and epoch", "shuffle the pairs, sort them by length, cut them",
+                        "shuffle the batches, take the one, make_batch() of its sources and targets"]},
+    helpers=("order_of", "batch"),
+)

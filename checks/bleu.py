@@ -1,0 +1,311 @@
+"""What has to hold of lesson 7's BLEU."""
+
+import math
+import random
+from statistics import mean
+
+import torch
+
+from course.checking import Finding, Mistake, Part, agree, at, hints, refused, together
+
+CAT = "the cat sits on the small mat"
+OTHER = "a dog sleeps in the sun today"
+
+
+def corpora(seed: int) -> tuple[list[str], list[str]]:
+    """Answers and references of four kinds of words, which repeat themselves; no order is without a match."""
+    draw = random.Random(seed)
+    references = [" ".join(draw.choices("abcd", k=draw.randint(3, 15))) for _ in range(8)]
+    answers = [" ".join(draw.choices("abcd", k=draw.randint(1, 15))) for _ in range(8)]
+    return [*answers, CAT], [*references, f"{CAT} now"]
+
+
+# ------------------------------------------------------------------ the formula, written with lists alone
+
+
+def plain_bleu(answers: list[list[str]], references: list[list[str]]) -> list[float]:
+    """[score, the four precisions in percent, brevity penalty] of texts that are cut already, unsmoothed."""
+    precisions = []
+    for n in (1, 2, 3, 4):
+        matches = total = 0
+        for answer, reference in zip(answers, references):
+            left = [reference[i : i + n] for i in range(len(reference) - n + 1)]
+            for i in range(len(answer) - n + 1):
+                total += 1
+                if answer[i : i + n] in left:
+                    left.remove(answer[i : i + n])  # each place of the reference counts once
+                    matches += 1
+        precisions.append(matches / total if total else 0.0)
+    said, wanted = sum(map(len, answers)), sum(map(len, references))
+    brevity = 1.0 if said >= wanted else math.exp(1 - wanted / said) if said else 0.0
+    score = brevity * math.prod(precisions) ** (1 / 4)
+    return [100 * score, *(100 * share for share in precisions), brevity]
+
+
+def numbers_of(bleu) -> torch.Tensor:
+    return torch.tensor([bleu.score, *bleu.precisions, bleu.brevity], dtype=torch.float64)
+
+
+def compare(implementation, answers: list[str], references: list[str], hint: str = "") -> Finding:
+    """Finding: score, precisions and brevity are those of the formula, for texts that spaces cut."""
+    expected = plain_bleu([text.split() for text in answers], [text.split() for text in references])
+    return numbers_agree(implementation(answers, references, "none"), expected, hint)
+
+
+def numbers_agree(bleu, expected: list[float], hint: str) -> Finding:
+    """Finding: the numbers are these; the figure names the first that is another."""
+    found = numbers_of(bleu)
+    finding = agree(found, torch.tensor(expected, dtype=torch.float64), 1e-9, hint)
+    if finding.holds or len(found) != len(expected):
+        return finding
+    precisions = ("words", *(f"{n} words in a row" for n in (2, 3, 4)))
+    names = ("BLEU", *(f"the precision of {what}" for what in precisions), "the brevity penalty")
+    wrong = [row for row in zip(names[1:] + names[:1], found.tolist()[1:] + found.tolist()[:1],
+                                expected[1:] + expected[:1]) if not abs(row[1] - row[2]) <= 1e-9]
+    name, is_now, should = wrong[0]
+    return finding._replace(figure=f"{name} is {is_now:.4g}, expected {should:.4g}")
+
+
+def score_is(bleu, expected: float, hint: str) -> Finding:
+    finding = agree(torch.tensor(bleu.score, dtype=torch.float64),
+                    torch.tensor(expected, dtype=torch.float64), 1e-9, hint)
+    return finding if finding.holds else finding._replace(figure=f"{bleu.score:.4g}, expected {expected:.4g}")
+
+
+# ------------------------------------------------------------------ corpus_bleu(answers, references, smooth)
+
+
+@hints("All four precisions are 1, and the answers are as long as the references.",
+       "BLEU = 100 · brevity · (p₁ · p₂ · p₃ · p₄)^¼",
+       "precisions: 100 · matches / ___")
+def is_100_for_equal_texts(implementation, ours):
+    """Answers that equal their references have 100."""
+    return score_is(implementation([CAT, OTHER], [CAT, OTHER]), 100.0, "every precision is 100, brevity 1")
+
+
+@hints("Count the words in a row, n at a time, n from 1 to 4, and take the geometric mean of the shares.",
+       "exp(¼ · Σ_n log p_n)",
+       "math.exp(sum(map(math.log, ___)) / 4)")
+def equals_the_formula(implementation, ours):
+    """Score, precisions and brevity equal the formula's on random corpora."""
+    return together(*(at(f"corpus {seed}", compare(implementation, *corpora(seed))) for seed in range(8)))
+
+
+@hints("The answer says “the” seven times, the reference twice: two of them count.",
+       "min(count in the answer, count in the reference)",
+       "matches += min(said[words], ___)")
+def clips_its_counts(implementation, ours):
+    """A word counts at most as often as the reference has it."""
+    return compare(implementation, ["the the the the the the the", OTHER], ["the cat sits on the mat", OTHER],
+                   "take the smaller of the two counts")
+
+
+@hints("A sentence may be short if another is long: only the sums are compared.",
+       "exp(1 − r / c) if c < r, else 1; c and r: words of all answers, of all references",
+       "min(1.0, math.exp(1 - ___ / ___))")
+def compares_the_lengths_of_the_corpora(implementation, ours):
+    """Brevity compares the words of all answers with those of all references."""
+    first, second = "on the small mat", f"{OTHER} and again"
+    findings = [compare(implementation, *texts, "sum the words of all sentences, then compare")
+                for texts in (([first, OTHER], [CAT, OTHER]), ([first, second], [CAT, OTHER]))]
+    return together(*findings)
+
+
+@hints("One fraction for the whole corpus: long sentences then weigh more.",
+       "p_n = Σ matches / Σ n-grams",
+       "for answer, reference in zip(answers, references): matches[n] += ___; totals[n] += ___")
+def sums_over_the_corpus(implementation, ours):
+    """Matches are summed over all sentences before anything is divided; no mean of the sentences' scores."""
+    return compare(implementation, ["the cat sits on a mat today", OTHER, "the cat sits here now"],
+                   [CAT, OTHER, "the cat sits here too"], "sum matches and totals over the sentences first")
+
+
+@hints("Without four words in a row the mean would be 0: one such order is given half a match instead.",
+       "exp: ½ match, then ¼, …; none: 0",
+       "halved /= 2, for each order without a match")
+def smooths_orders_without_a_match(implementation, ours):
+    """An order without a match counts half a match, the next a quarter; with smooth="none" the score is 0."""
+    answers, references = ["the cat sits here and a dog"], ["the cat runs with a fast dog"]  # 4, 1, 0, 0
+    expected = 100 * (4 / 7 * 1 / 6 * (1 / 2) / 5 * (1 / 4) / 4) ** (1 / 4)
+    plain = score_is(implementation(answers, references, "none"), 0.0, "none: a precision of 0 makes BLEU 0")
+    hint = "exp: half a match for the first order without one, a quarter for the second"
+    return together(score_is(implementation(answers, references), expected, hint), plain)
+
+
+@hints("If not one word is right, nothing is smoothed.",
+       "no match at all: 0",
+       "if not any(___)")
+def is_0_without_any_match(implementation, ours):
+    """It is 0 where no word is right, and for empty answers."""
+    return together(*(score_is(implementation(*texts), 0.0, "no match at all gives 0") for texts in (
+        (["x y z x y"], [CAT]), (["", ""], [CAT, OTHER]), (["x y z x y"], [""]))))
+
+
+@hints("A sentence shorter than four words has no four in a row, and an empty one nothing: both add nothing.",
+       "Σ over the other sentences; its words are missing in c",
+       "range(len(answer) - n + 1) may be empty")
+def takes_empty_answers(implementation, ours):
+    """An empty answer among others adds nothing but its missing words."""
+    return compare(implementation, ["", OTHER, "so"], [CAT, OTHER, "so it is"],
+                   "an empty answer counts for brevity")
+
+
+@hints("“Paris” and “paris” are two words.",
+       "case: mixed",
+       "no .lower() on ___")
+def minds_the_case(implementation, ours):
+    """Capitals matter."""
+    return compare(implementation, [CAT.title(), OTHER], [CAT, OTHER], "leave the case as it is")
+
+
+@hints("Marks are words of their own, but for . and , between digits.",
+       "“Non, merci.” has 4 words, “1,000.5” has one",
+       "tokenize(___)")
+def cuts_at_marks(implementation, ours):
+    """Words are cut as 13a does: punctuation stands alone, but not . and , between digits."""
+    cut = "Non , merci ! ( Il a 1,000.5 euros ; ou 3 - 4 . ) l'eau"
+    written = "Non, merci! (Il a 1,000.5 euros; ou 3-4.) l'eau"
+    hint = "cut both texts with tokenize()"
+    numbers = compare(implementation, ["it costs 1 , 5 now and here"], ["it costs 1,5 now and here"], hint)
+    return together(score_is(implementation([written], [cut]), 100.0, hint), numbers)
+
+
+@hints("The caller may cut words in another way.",
+       "tokenize: text → words",
+       "tokenize(answer), tokenize(___)")
+def takes_another_tokenizer(implementation, ours):
+    """With tokenize=list it counts characters, of which there are four in a row in almost any word."""
+    answers, references = ["les chats noirs", "il dort"], ["les chiens noirs", "elle dort"]
+    expected = plain_bleu([*map(list, answers)], [*map(list, references)])
+    return numbers_agree(implementation(answers, references, "none", tokenize=list), expected,
+                         "cut answers and references with the function that is passed")
+
+
+@hints("Lists that don't fit are a mistake of the caller's: say so.",
+       "len(answers) ≠ len(references) → ValueError",
+       'raise ValueError(f"{len(answers)} answers, {___} references")')
+def refuses_lists_of_different_length(implementation, ours):
+    """More answers than references are refused with a ValueError that names both numbers."""
+    return refused(lambda: implementation([CAT] * 12, [CAT] * 11), 12, 11)
+
+
+def bleu_mistakes(ours):
+    """The classic mistakes, made from the course's own BLEU."""
+    bleu = ours.corpus_bleu
+
+    def remade(found, precisions=None, brevity=None):
+        """The same with other precisions or brevity."""
+        precisions = found.precisions if precisions is None else precisions
+        brevity = found.brevity if brevity is None else brevity
+        score = brevity * math.prod(precisions) ** (1 / 4)
+        return found._replace(score=score, precisions=precisions, brevity=brevity)
+
+    def unclipped(answers, references, smooth="exp", tokenize=ours.tokens_13a):
+        matches, totals = [0] * 4, [0] * 4
+        for answer, reference in zip(answers, references):
+            for n in range(4):
+                said = ours.ngrams(tokenize(answer), n + 1)
+                wanted = ours.ngrams(tokenize(reference), n + 1)
+                matches[n] += sum(times for words, times in said.items() if words in wanted)
+                totals[n] += said.total()
+        return remade(bleu(answers, references, smooth, tokenize), ours.smoothed(matches, totals, smooth))
+
+    def mean_of_sentences(answers, references, *options, **named):
+        each = [bleu([answer], [reference], *options, **named)
+                for answer, reference in zip(answers, references)]
+        precisions = [mean(one.precisions[n] for one in each) for n in range(4)]
+        return each[0]._replace(score=mean(one.score for one in each), precisions=precisions,
+                                brevity=mean(one.brevity for one in each))
+
+    def without_brevity(*texts, **named):
+        return remade(bleu(*texts, **named), brevity=1.0)
+
+    def brevity_by_sentence(answers, references, *options, **named):
+        each = [bleu([answer], [reference], *options, **named).brevity
+                for answer, reference in zip(answers, references)]
+        return remade(bleu(answers, references, *options, **named), brevity=mean(each))
+
+    def lowercased(answers, references, *options, **named):
+        return bleu([text.lower() for text in answers], [text.lower() for text in references],
+                    *options, **named)
+
+    def split_at_spaces(answers, references, smooth="exp", tokenize=str.split):
+        return bleu(answers, references, smooth, tokenize)
+
+    def arithmetic_mean(*texts, **named):
+        found = bleu(*texts, **named)
+        return found._replace(score=found.brevity * mean(found.precisions))
+
+    brevity = "Brevity compares"
+    return {
+        "not clipped": Mistake("not clipped: a word counts at most as often as the reference has it",
+                               unclipped, "A word counts"),
+        "mean of sentences": Mistake(
+            "the mean of the sentences' scores: sum the counts of all sentences first", mean_of_sentences,
+            "Matches are summed"),
+        "no brevity": Mistake("the brevity penalty is missing: exp(1 − r / c) for answers that are too short",
+                              without_brevity, brevity),
+        "brevity by sentence": Mistake(
+            "a brevity penalty for each sentence, averaged: compare the sums of words", brevity_by_sentence,
+            brevity),
+        "lowercased": Mistake("the texts are lowercased: BLEU then is too high, and no other's is like it",
+                              lowercased, "Capitals"),
+        "split at spaces": Mistake("cut at spaces alone: “merci.” then is another word than “merci”",
+                                   split_at_spaces, "Words are cut"),
+        "arithmetic mean": Mistake("the arithmetic mean of the precisions: it should be the geometric one",
+                                   arithmetic_mean, "Score, precisions"),
+    }
+
+
+def more_bleu_mistakes(ours):
+    """Others that the lesson doesn't show."""
+    bleu = ours.corpus_bleu
+
+    def never_smoothed(answers, references, smooth="exp", *options, **named):
+        return bleu(answers, references, "none", *options, **named)
+
+    def always_smoothed(answers, references, smooth="exp", *options, **named):
+        return bleu(answers, references, "exp", *options, **named)
+
+    def exchanged(answers, references, *options, **named):
+        return bleu(references, answers, *options, **named)
+
+    def share_of_one(*texts, **named):
+        found = bleu(*texts, **named)
+        return found._replace(score=found.score / 100)
+
+    def three_orders(*texts, **named):
+        found = bleu(*texts, **named)
+        score = found.brevity * math.prod(found.precisions[:3]) ** (1 / 3)
+        return found._replace(score=score)
+
+    def tokenizer_ignored(answers, references, smooth="exp", tokenize=None):
+        return bleu(answers, references, smooth)
+
+    smoothing = "An order without"
+    return {
+        "never smoothed": Mistake("nothing is smoothed: with smooth=\"exp\" half a match, a quarter, …",
+                                  never_smoothed, smoothing),
+        "always smoothed": Mistake("smoothed although smooth is \"none\"", always_smoothed, smoothing),
+        "exchanged": Mistake("answers and references are exchanged: divide by the answers' n-grams",
+                             exchanged, "Score, precisions"),
+        "share of one": Mistake("BLEU goes from 0 to 100: times 100", share_of_one, "Answers that equal"),
+        "three orders": Mistake("up to three words in a row: it should be four", three_orders,
+                                "Score, precisions"),
+        "tokenizer ignored": Mistake("`tokenize` is ignored: cut with it", tokenizer_ignored,
+                                     "With tokenize"),
+    }
+
+
+corpus_bleu_checks = Part(
+    [is_100_for_equal_texts, equals_the_formula, clips_its_counts, compares_the_lengths_of_the_corpora,
+     sums_over_the_corpus, smooths_orders_without_a_match, is_0_without_any_match, takes_empty_answers,
+     minds_the_case, cuts_at_marks, takes_another_tokenizer, refuses_lists_of_different_length],
+    bleu_mistakes,
+    more=more_bleu_mistakes,
+    needs="The checks read score, precisions and brevity of the Bleu that comes back; tokens_13a(text) cuts.",
+    guide={"": ["ValueError for lists of different length", "cut each answer and its reference into words",
+                "for n = 1 … 4 add up the answers' n-grams, and the smaller count of each that both have",
+                "smooth orders without a match, unless none matches at all",
+                "the geometric mean of the four shares, times the brevity penalty"]},
+)

@@ -1,0 +1,406 @@
+"""What has to hold of lesson 7's byte-pair encoding."""
+
+import random
+import re
+from collections import Counter
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from course.checking import Finding, Mistake, Part, agree, at, hints, together
+
+FIRST = 3 + 256  # the id of the first character: before it PAD, BOS, EOS and the bytes
+STORY = "the cat sees the black cat and the cat eats the other black hat of the hatter"
+FOREIGN = ["", " ", "  a\t b \n\n c\r\n", "naïve Ελλάδα, 東京! 👩‍👩‍👧 \x00", "x_1 = 2.50€; l’été d'hier",
+           "cat" * 30]
+
+
+def nonsense(seed: int) -> list[str]:
+    """Some texts of words over three letters, with many pairs of the same frequency."""
+    draw = random.Random(seed)
+    return [" ".join("".join(draw.choices("abc", k=draw.randint(1, 6))) for _ in range(draw.randint(1, 9)))
+            for _ in range(12)]
+
+
+# ------------------------------------------------------------------ plain loops over strings as the oracle
+
+
+def joined(word: list[str], left: str, right: str) -> list[str]:
+    """The pieces with every `left` `right` made one, from left to right."""
+    result: list[str] = []
+    for piece in word:
+        if result and not isinstance(result[-1], Joined) and (result[-1], piece) == (left, right):
+            result[-1] = Joined(left + right)
+        else:
+            result.append(piece)
+    return [str(piece) for piece in result]
+
+
+class Joined(str):
+    """What a merge has just made: the same merge can't take it again."""
+
+    __slots__ = ()
+
+
+def learned(texts: list[str], merges: int) -> tuple[list[tuple[str, str]], list[str]]:
+    """The pairs that are joined, and all pieces: every pair of every word is counted anew each time."""
+    words = [list(word) for text in texts for word in re.findall(r" ?\S+", text)]
+    pieces = sorted({character for word in words for character in word})
+    chosen = []
+    for _ in range(merges):
+        count = Counter(pair for word in words for pair in pairwise(word))
+        if not count:
+            break
+        left, right = min(count, key=lambda pair: (-count[pair], *map(pieces.index, pair)))
+        words = [joined(word, left, right) for word in words]
+        chosen.append((left, right))
+        pieces += [left + right] if left + right not in pieces else []
+    return chosen, pieces
+
+
+def replayed(word: str, merges: list[tuple[str, str]]) -> list[str]:
+    """The pieces of a word: as long as neighbours were joined in learning, join those that were it first."""
+    pieces = list(word)
+    while known := [merges.index(pair) for pair in pairwise(pieces) if pair in merges]:
+        pieces = joined(pieces, *merges[min(known)])
+    return pieces
+
+
+# ------------------------------------------------------------------ how pieces are compared
+
+
+def codes(pieces: list[str]) -> Tensor:
+    """The pieces as numbers, with −1 behind each."""
+    return torch.tensor([number for piece in pieces for number in (*map(ord, piece), -1)])
+
+
+def same(found: list[str], expected: list[str], hint: str = "") -> Finding:
+    """Finding: the same pieces in the same order; the figure names the first other one."""
+    finding = agree(codes(found), codes(expected), 0.0)
+    if finding.holds:
+        return Finding(True, f"{len(found)} pieces", gap=0.0)
+    place = next((n for n, pair in enumerate(zip(found, expected)) if pair[0] != pair[1]),
+                 min(len(found), len(expected)))
+    shown = [repr(row[place]) if place < len(row) else "nothing" for row in (found, expected)]
+    return Finding(False, f"number {place} is {shown[0]}, expected {shown[1]}", hint, finding.gap)
+
+
+def pieces_of(built, text: str) -> list[str]:
+    """Each piece of the text, decoded alone; the space in front of a word shows as it is."""
+    return [built.decode([id]) for id in built.encode(text)]
+
+
+def merges_of(built) -> list[str]:
+    """Each merge as “left+right”."""
+    return [f"{built.decode([left])}+{built.decode([right])}" for left, right in built.merges]
+
+
+def merges_agree(implementation, texts: list[str], merges: int) -> Finding:
+    """Finding: learn() joins the same pairs in the same order as the plain loop."""
+    expected = [f"{left}+{right}" for left, right in learned(texts, merges)[0]]
+    return same(merges_of(implementation.learn(texts, merges)), expected,
+                "count every pair again after each merge, in each word as often as it occurs")
+
+
+# ------------------------------------------------------------------ BytePairEncoding.learn(texts, merges)
+
+
+@hints("The pieces of a word are its text, cut; a character without a number of its own has its bytes.",
+       "decode(encode(text)) = text",
+       "b\"\".join(self.pieces[___] for id in ids).decode(errors=\"replace\")")
+def comes_back_unchanged(implementation, ours):
+    """Any text comes back unchanged from encode() and decode(), whatever its script."""
+    built = implementation.learn([STORY], 20)
+    return together(*(same([built.decode(built.encode(text))], [text], "nothing of a text may get lost")
+                      for text in [STORY, *FOREIGN]))
+
+
+@hints("UTF-8 writes every character in one to four bytes, and every byte has an id.",
+       "id of a byte = 3 + byte",
+       "[3 + byte for byte in character.___()]")
+def falls_back_to_bytes(implementation, ours):
+    """A character that learn() never saw becomes its UTF-8 bytes, byte b with id 3 + b."""
+    built = implementation.learn([STORY], 20)
+    found = [torch.tensor(built.encode(character)) for character in "xé東👩"]
+    expected = [torch.tensor([3 + byte for byte in character.encode()]) for character in "xé東👩"]
+    return together(*(agree(ids, wanted, 0.0, "ids 3 to 258 are the bytes 0 to 255")
+                      for ids, wanted in zip(found, expected)))
+
+
+@hints("First what is always there, then the characters of the texts, then what the merges make.",
+       "PAD, BOS, EOS; 256 bytes; sorted characters; pieces in the order of the merges",
+       "self.pieces = [b\"\"] * 3 + [bytes([byte]) for byte in range(256)] + [___ for character in alphabet]")
+def numbers_its_pieces(implementation, ours):
+    """Ids from 259 on are the sorted characters, then what each merge made; 0, 1, 2 decode to nothing."""
+    built = implementation.learn([STORY], 20)
+    expected = learned([STORY], 20)[1]
+    found = [built.decode([id]) for id in range(FIRST, len(built))]
+    return together(same(found, expected, "sort the characters; append each new piece once"),
+                    same([built.decode([1, FIRST + 1, 2, 0])], [expected[1]], "0, 1 and 2 are no text"))
+
+
+@hints("After a merge its neighbours stand beside something new: their pairs are others now.",
+       "merge = argmax over pairs of Σ_words times · occurrences, counted after the merges before it",
+       "for word, times in counts.items(): for pair in zip(word, ___): count[pair] += ___")
+def joins_the_most_frequent(implementation, ours):
+    """learn() joins what counting all pairs anew before each merge would join."""
+    return together(merges_agree(implementation, [STORY], 30),
+                    *(at(f"texts {seed}", merges_agree(implementation, nonsense(seed), 25))
+                      for seed in range(6)))
+
+
+@hints("Two pairs may be equally frequent. Any rule would do, if it is always the same one.",
+       "of equal counts the smallest (left id, right id)",
+       "min(pairs, key=lambda pair: (-count[pair], ___))")
+def settles_ties(implementation, ours):
+    """Of equally frequent pairs the one with the smallest ids is joined first."""
+    expected = ["a+b", "a+d", "c+b", "d+c"]
+    found = merges_of(implementation.learn(["cb", "dc", "ad", "ab"], 4))
+    return same(found, expected, "compare first the left ids, then the right ones")
+
+
+@hints("A frequent word should become one piece soon: each of its occurrences counts.",
+       "count of a pair = Σ over words of (how often the word occurs) · (how often the pair stands in it)",
+       "Counter(word for text in texts for word in ___)")
+def counts_words_as_often_as_they_occur(implementation, ours):
+    """A word that occurs five times counts five times."""
+    texts = ["ab", "ab", "xy", "xyz", "wxy", "ab", "ab", "ab"]
+    return same(merges_of(implementation.learn(texts, 2)), ["a+b", "x+y"],
+                "count words, not different words")
+
+
+@hints("Each merge takes two neighbours; what it has taken can't be taken again.",
+       "a a a a a → aa aa a",
+       "position += 2 if the pair stands there, else ___")
+def joins_from_the_left(implementation, ours):
+    """Of three equal letters the first two are joined: “aaa” is aa, a."""
+    built = implementation.learn(["aa aa"], 1)
+    return together(*(same(pieces_of(built, word), expected, "go from left to right") for word, expected in (
+        ("aaa", ["aa", "a"]), ("aaaa", ["aa", "aa"]), ("baaaaab", ["b", "aa", "aa", "a", "b"]))))
+
+
+@hints("Encoding repeats what learning did, in the same order. A longer piece has no right of way.",
+       "join the pair of the smallest rank, as long as one of the neighbours was ever joined",
+       "while pair := min(zip(ids, ids[1:]), key=___, default=None)")
+def replays_the_merges(implementation, ours):
+    """encode() replays the merges by their rank; it doesn't look for the longest piece."""
+    a, b, c, d = range(FIRST, FIRST + 4)
+    built = implementation("abcd", [(c, d), (b, c), (a, b), (FIRST + 6, FIRST + 4)])  # cd, bc, ab, ab+cd
+    hand = together(*(same(pieces_of(built, word), expected) for word, expected in (
+        ("bcd", ["b", "cd"]), ("abc", ["a", "bc"]), ("abcd", ["abcd"]), ("abbcd", ["ab", "b", "cd"]))))
+    findings = []
+    for seed in range(4):
+        texts, merges = nonsense(seed), learned(nonsense(seed), 25)[0]
+        built = implementation.learn(texts, 25)
+        words = [word for text in nonsense(seed + 10) for word in text.split()]
+        findings.append(same([piece for word in words for piece in pieces_of(built, word)],
+                             [piece for word in words for piece in replayed(word, merges)],
+                             "of all neighbours join those whose merge was learned first, again and again"))
+    return together(hand, *findings)
+
+
+@hints("Cut the text into words first; the space goes with the word behind it.",
+       "“to be” = “to” + “ be”",
+       "for word in split_words(___)")
+def stays_inside_words(implementation, ours):
+    """No piece crosses a word, however often two stand side by side; a space goes with the word behind it."""
+    text = "to be to be to be to be"
+    built = implementation.learn([text], 20)
+    return same(pieces_of(built, text), re.findall(r" ?\S+", text), "cut the text with split_words() first")
+
+
+@hints("When every word is one piece, there are no neighbours left.",
+       "merges learned ≤ merges asked for",
+       "while len(merges) < wanted and ___")
+def ends_when_nothing_is_left(implementation, ours):
+    """learn() ends early when nothing is left to join, and knows nothing from no text."""
+    found = [len(implementation.learn(texts, 10).merges) for texts in (["abc ab"], ["a b"], [])]
+    return agree(torch.tensor(found), torch.tensor([3, 1, 0]), 0.0, f"{found} merges, expected [3, 1, 0]")
+
+
+def subwords_mistakes(ours):
+    """The classic mistakes, made from the course's own encoding."""
+
+    class LongestMatch(ours.BytePairEncoding):
+        """From the left, the longest piece that fits."""
+
+        def encode_word(self, word):
+            known = {piece: id for id, piece in enumerate(self.pieces) if id >= FIRST}
+            ids = []
+            while word:
+                ends = [end for end in range(len(word), 0, -1) if word[:end].encode() in known]
+                ids += [known[word[: ends[0]].encode()]] if ends else self.first_ids(word[0])
+                word = word[ends[0] if ends else 1 :]
+            return ids
+
+    class Slow(ours.BytePairEncoding):
+        """Learned by counting, with one thing done differently."""
+
+        @classmethod
+        def learn(cls, texts, merges):
+            words = Counter(word for text in texts for word in ours.split_words(text))
+            alphabet = "".join(sorted(set("".join(words))))
+            built, chosen = cls(alphabet, []), []
+            cut = {word: [built.id_of[character] for character in word] for word in words}
+            for _ in range(merges):
+                count = cls.counted(cut, words)
+                if not count:
+                    break
+                pair = cls.chosen(count)
+                chosen.append(pair)
+                built = cls(alphabet, chosen)
+                new = built.merge_of[pair][1]
+                cut = {word: ours.merged(ids, pair, new) for word, ids in cut.items()}
+            return built
+
+        @staticmethod
+        def counted(cut, words):
+            count = Counter()
+            for word, ids in cut.items():
+                for pair in pairwise(ids):
+                    count[pair] += words[word]
+            return count
+
+        @staticmethod
+        def chosen(count):
+            return min(count, key=lambda pair: (-count[pair], pair))
+
+    class LargestTie(Slow):
+        @staticmethod
+        def chosen(count):
+            return max(count, key=lambda pair: (count[pair], pair))
+
+    class FirstTie(Slow):
+        @staticmethod
+        def chosen(count):
+            return count.most_common(1)[0][0]
+
+    class WordsOnce(Slow):
+        @staticmethod
+        def counted(cut, words):
+            return Counter(pair for ids in cut.values() for pair in pairwise(ids))
+
+    class CountedOnce(ours.BytePairEncoding):
+        """All pairs are counted before the first merge, and never again."""
+
+        @classmethod
+        def learn(cls, texts, merges):
+            words = [word for text in texts for word in ours.split_words(text)]
+            built = cls("".join(sorted(set("".join(words)))), [])
+            cut = [[built.id_of[character] for character in word] for word in words]
+            count = Counter(pair for ids in cut for pair in pairwise(ids))
+            return cls(built.alphabet, sorted(count, key=lambda pair: (-count[pair], pair))[:merges])
+
+    class UnknownDropped(ours.BytePairEncoding):
+        def first_ids(self, character):
+            return [self.id_of[character]] if character in self.id_of else []
+
+    return {
+        "longest match": Mistake(
+            "encoded by the longest piece that fits: replay the merges, the first learned first",
+            LongestMatch, "encode() replays"),
+        "ties to the larger": Mistake("of equally frequent pairs the largest is joined: take the smallest",
+                                      LargestTie, "Of equally frequent"),
+        "ties to the first": Mistake("of equally frequent pairs the first seen is joined: take the smallest",
+                                     FirstTie, "Of equally frequent"),
+        "words counted once": Mistake("each different word counts once: it counts as often as it occurs",
+                                      WordsOnce, "A word that occurs"),
+        "counted once": Mistake(
+            "the pairs were counted before the first merge only: each merge makes new ones", CountedOnce,
+            "learn() joins"),
+        "unknown dropped": Mistake("unknown characters are dropped: encode their bytes", UnknownDropped,
+                                   "A character that learn()"),
+    }
+
+
+BLANK = "\u02f0"  # a letter, to hide a space from split_words()
+
+
+def hidden(text: str) -> str:
+    return text.replace(" ", BLANK)
+
+
+def more_subwords_mistakes(ours):
+    """Others that the lesson doesn't show."""
+
+    class WholeTexts(ours.BytePairEncoding):
+        """A text is one word."""
+
+        @classmethod
+        def learn(cls, texts, merges):
+            built = ours.BytePairEncoding.learn(map(hidden, texts), merges)
+            return cls(built.alphabet.replace(BLANK, " "), built.merges)
+
+        def encode(self, text):
+            return self.encode_word(text)
+
+    class WithoutSpaces(ours.BytePairEncoding):
+        """Spaces are thrown away."""
+
+        @classmethod
+        def learn(cls, texts, merges):
+            return super().learn([word for text in texts for word in text.split()], merges)
+
+        def encode(self, text):
+            return [id for word in text.split() for id in self.encode_word(word)]
+
+    class FromTheRight(ours.BytePairEncoding):
+        def encode_word(self, word):
+            ids = [id for character in word for id in self.first_ids(character)]
+            while pair := min(pairwise(ids), key=self.rank, default=None):
+                if pair not in self.merge_of:
+                    break
+                ids = ours.merged(ids[::-1], pair[::-1], self.merge_of[pair][1])[::-1]
+            return ids
+
+    class CodePoints(ours.BytePairEncoding):
+        """Not the bytes of UTF-8: the number of the character, cut off at 255."""
+
+        def first_ids(self, character):
+            return [self.id_of[character]] if character in self.id_of else [3 + min(ord(character), 255)]
+
+    class Appearance(ours.BytePairEncoding):
+        """Characters are numbered as they appear."""
+
+        @classmethod
+        def learn(cls, texts, merges):
+            built = super().learn(texts, merges)
+            alphabet = "".join(dict.fromkeys("".join(texts)))
+            number = {id: FIRST + alphabet.index(character) for character, id in built.id_of.items()}
+            return cls(alphabet, [tuple(number.get(id, id) for id in pair) for pair in built.merges])
+
+    return {
+        "whole texts": Mistake("pieces cross words: cut each text with split_words() first", WholeTexts,
+                               "No piece crosses"),
+        "without spaces": Mistake("the spaces are lost: split_words() keeps them with their words",
+                                  WithoutSpaces, "Any text"),
+        "from the right": Mistake("joined from the right: of “aaa” take the first two", FromTheRight,
+                                  "Of three equal"),
+        "code points": Mistake("a byte's id is 3 + byte, and the bytes are character.encode(), not ord()",
+                               CodePoints, "A character that learn()"),
+        "as they appear": Mistake("the characters are numbered as they appear: sort them", Appearance,
+                                  "Ids from 259"),
+    }
+
+
+byte_pair_encoding_checks = Part(
+    [comes_back_unchanged, falls_back_to_bytes, numbers_its_pieces, joins_the_most_frequent, settles_ties,
+     counts_words_as_often_as_they_occur, joins_from_the_left, replays_the_merges, stays_inside_words,
+     ends_when_nothing_is_left],
+    subwords_mistakes,
+    more=more_subwords_mistakes,
+    needs="The checks call learn(texts, merges), a class method, and of what it returns encode(text), "
+          "decode(ids), len() and merges, a list of pairs of ids. Cut texts with split_words(text).",
+    guide={"__init__": ["self.pieces: three times b\"\", the 256 bytes, the characters, all as bytes",
+                        "for each merge append its two pieces joined, unless they are there already",
+                        "keep for each pair its rank and the id of what it makes; keep self.merges"],
+           "__len__": ["how many pieces there are"],
+           "learn": ["count the words of all texts", "cut each into the ids of its characters",
+                     "as often as wanted: count the pairs, join the most frequent in every word",
+                     "return cls(alphabet, merges)"],
+           "encode": ["for each word the ids of its characters, or of their bytes",
+                      "as long as there is a pair with a rank: join the one of the smallest rank"],
+           "decode": ["join the bytes of the pieces, and decode them as UTF-8"]},
+    helpers=("encode_word", "rank", "first_ids", "texts_of", "state", "restored", "save", "load"),
+)
