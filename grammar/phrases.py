@@ -58,8 +58,10 @@ class Draft:
         if plural is None:
             plural = noun.numbers == "both" and self.chance() < 0.3
         kind = kind or self.kind_for(noun, plural, owned)
-        if kind == "number" and not plural:
+        if kind in ("possessive", "owner") and "own" not in noun.classes or kind == "number" and not plural:
             kind = "definite"
+        if kind == "indefinite" and plural:
+            adjective *= 2
         key = self.key()
         said, word = [(noun.english[plural], key)], noun.french[plural]
         spoken, vowel, first = [(word, key)], noun.vowel, False
@@ -76,17 +78,15 @@ class Draft:
     def kind_for(self, noun: Noun, plural: bool, owned: bool) -> str:
         chance = self.chance()
         if noun.numbers == "mass":
-            return "definite" if chance < 0.4 else "partitive" if chance < 0.85 else "this" if chance < 0.9 else "possessive"
-        if chance < 0.42:
+            return "partitive" if chance < 0.6 else "this" if chance < 0.65 else "definite"
+        if chance < 0.38:
             return "definite"
-        if chance < 0.58:
+        if chance < 0.56:
             return "indefinite"
-        if chance < 0.68:
+        if chance < 0.66:
             return "this"
-        if chance < 0.84:
-            return "possessive"
-        if chance < 0.92 and owned:
-            return "owner"
+        if "own" in noun.classes and chance < 0.92:
+            return "owner" if owned and chance < 0.74 else "possessive"
         return "number" if plural else "definite"
 
     def describe(self, noun: Noun, plural: bool, adjective: Adjective, said: list[Token], spoken: list[Token]):
@@ -214,7 +214,7 @@ class Draft:
             phrase = Phrase([(name.name, mark)], [(verb.preposition, key), (name.name, mark)], 2, name.feminine)
         else:
             plural = None
-            if not kind and "generic" in verb.flags and self.chance() < 0.5 and noun.numbers != "singular":
+            if not kind and "generic" in verb.flags and self.chance() < 0.7 and noun.numbers != "singular":
                 kind, plural, adjective = "generic", noun.numbers == "both", 0
             if not kind and "the" in verb.flags:
                 kind = self.one(("definite", "definite", "possessive", "this", "owner"))
@@ -241,7 +241,7 @@ class Draft:
         drawn = self.words.where[place].draw(self.generator)
         while drawn is noun:
             drawn = self.words.where[place].draw(self.generator)
-        kind = "definite" if self.chance() < 0.6 else ""
+        kind = "definite" if self.chance() < 0.75 else ""
         phrase = self.noun_phrase(drawn, kind, False if self.chance() < 0.9 else None, 0.2, False, place.french, key,
                                   owned=False)
         said = [*((word, key) for word in place.english.split()), *phrase.english]
