@@ -26,9 +26,9 @@ def opens_with_vowel(word: str, aspirated: frozenset[str] = frozenset()) -> bool
 def elide(words: Sequence[str], aspirated: frozenset[str] = frozenset()) -> list[str]:
     """["je", "ne", "aime", "le", "arbre"] → ["je", "n'", "aime", "l'", "arbre"]."""
     elided = list(words)
-    for place in range(len(words) - 1):
-        if words[place] in ELIDED and opens_with_vowel(words[place + 1], aspirated):
-            elided[place] = ELIDED[words[place]]
+    for place, word in enumerate(words):
+        if word in ELIDED and place + 1 < len(words) and opens_with_vowel(words[place + 1], aspirated):
+            elided[place] = ELIDED[word]
     return elided
 
 

@@ -54,7 +54,8 @@ PHENOMENA = {
     "it by its noun": "it is il, elle, le or la by the noun it stands for: la maison est vieille, mais elle est belle",
     "there is": "il y a, one form for one and for many",
 }
-LONGEST = 15
+LONGEST = 15  # words of the source, with its mark
+ASKING = {"question", "question word"}
 WORD = re.compile(r"(?:[ldnjmts]|qu)'(?=\w)|\w+(?:['’-]\w+)*|[^\w\s]", re.IGNORECASE)
 WORDS = read_words()
 HELD_OUT = 4  # per cent of the combinations for validation, and as many for test
@@ -79,46 +80,39 @@ def words_of(text: str) -> list[str]:
 
 
 def draw_pair(generator: Random, words: Words = WORDS) -> Pair:
-    """One pair, by chance; sentences of more than 15 words are drawn again."""
+    """One pair, by chance."""
+    return finished(*draft_sentence(generator, words))
+
+
+def draft_sentence(generator: Random, words: Words) -> tuple[Draft, list[Token], list[Token]]:
+    """What one sentence says in English and in French; too long or a noun twice: drawn again."""
     while True:
         draft = Draft(generator, words)
-        rule = draft.one(BOX)
-        drawn = rule(draft)
-        if drawn and len(drawn[0]) < LONGEST and len(drawn[1]) < LONGEST + 3 and 1 < len(drawn[0]):
-            mark = "?" if "question" in draft.phenomena or "question word" in draft.phenomena else "."
-            return finished(draft, *drawn, mark)
+        drawn = draft.one(BOX)(draft)
+        if drawn and len(draft.used) == len(set(draft.used)) and 1 < len(drawn[0]) < LONGEST:
+            return draft, *drawn
 
 
-def finished(draft: Draft, said: list[Token], spoken: list[Token], mark: str) -> Pair:
-    """Elision, joining, alignment."""
-    end = draft.key()
-    said, spoken = [*said, (mark, end)], [*spoken, (mark, end)]
-    forms = [word for word, _ in spoken]
-    elided = french.elide(forms, draft.words.aspirated)
+def finished(draft: Draft, said: list[Token], spoken: list[Token]) -> Pair:
+    """Full stop or question mark, elision, alignment."""
     phenomena = draft.phenomena
-    if elided != forms:
+    mark = "." if phenomena.isdisjoint(ASKING) else "?"
+    end = draft.key()
+    english_words, keys = zip(*said, (mark, end))
+    french_words, french_keys = zip(*spoken, (mark, end))
+    elided = french.elide(french_words, draft.words.aspirated)
+    if elided != list(french_words):
         phenomena.add("elision")
-    if not draft.words.aspirated.isdisjoint(forms):
+    if not draft.words.aspirated.isdisjoint(french_words):
         phenomena.add("h aspiré")
-    return Pair(english.sentence([word for word, _ in said]), french.sentence(elided), partners(said, spoken),
+    return Pair(english.sentence(english_words), french.sentence(elided), partners(keys, french_keys),
                 frozenset(phenomena), frozenset(draft.combinations))
 
 
-def partners(said: list[Token], spoken: list[Token]) -> tuple[tuple[int, int], ...]:
+@lru_cache(1 << 16)
+def partners(keys: tuple[int, ...], french_keys: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
     """The places of words that share a key."""
-    saying: dict[int, list[int]] = {}
-    for place, (_, keys) in enumerate(spoken):
-        while keys:
-            key = keys & -keys
-            saying.setdefault(key, []).append(place)
-            keys ^= key
-    pairs = []
-    for place, (_, keys) in enumerate(said):
-        if keys & (keys - 1):
-            pairs += [(place, other) for other, (_, theirs) in enumerate(spoken) if keys & theirs]
-        else:
-            pairs += [(place, other) for other in saying.get(keys, ())]
-    return tuple(pairs)
+    return tuple((i, j) for i, key in enumerate(keys) for j, other in enumerate(french_keys) if key & other)
 
 
 # ------------------------------------------------------------------ splits
@@ -130,7 +124,7 @@ def held_out(combination: str) -> str:
     return "validation" if place < HELD_OUT else "test" if place < 2 * HELD_OUT else "train"
 
 
-def split_of(pair: Pair) -> str | None:
+def split_of(pair: Pair | Draft) -> str | None:
     """train, validation or test by the combinations in the pair; None if it mixes held-out ones of both."""
     splits = {held_out(combination) for combination in pair.combinations} - {"train"}
     return splits.pop() if len(splits) == 1 else None if splits else "train"
@@ -142,10 +136,12 @@ def corpus(sizes: Mapping[str, int], seed: int, words: Words = WORDS) -> dict[st
     pairs = {split: [] for split in sizes}
     missing = sum(sizes.values())
     while missing:
-        pair = draw_pair(generator, words)
-        split = split_of(pair)
-        if split in pairs and len(pairs[split]) < sizes[split] and pair.source not in seen:
-            seen.add(pair.source)
-            pairs[split].append(pair)
-            missing -= 1
+        drawn = draft_sentence(generator, words)
+        split = split_of(drawn[0])
+        if split in pairs and len(pairs[split]) < sizes[split]:
+            pair = finished(*drawn)
+            if pair.source not in seen:
+                seen.add(pair.source)
+                pairs[split].append(pair)
+                missing -= 1
     return pairs
