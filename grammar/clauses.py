@@ -33,9 +33,11 @@ def polarity_for(draft: Draft, tense: str, verb: Verb, helper: Verb | None) -> s
     if chance < 0.17:
         return "" if tense == "used" else "not"
     if chance < 0.35 and tense in ("present", "past") and not helper:
+        if "state" in verb.flags and (verb.objects and not verb.preposition or tense == "past"):
+            return ""
         if chance < 0.27:
             return "never"
-        return "" if "state" in verb.flags and verb.objects else draft.one(draft.words.tenses["middle"][tense]).english
+        return draft.one(draft.words.tenses["middle"][tense]).english
     return ""
 
 

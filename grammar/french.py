@@ -96,11 +96,11 @@ def contract(preposition: str, article: Sequence[str], vowel: bool) -> tuple[str
 
 
 def spelled(stem: str, ending: str) -> str:
-    """Stem and ending of a verb in -er, as they are written: mangeons, commençons, achète, nettoie."""
+    """Stem and ending of a verb in -er, as they are written: mangeons, commençons, achète, nettoie, essaie."""
     silent = ending in ("e", "es", "ent")
     if ending[:1] in ("a", "o"):
         stem = stem[:-1] + "ç" if stem.endswith("c") else stem + "e" if stem.endswith("g") else stem
-    elif silent and stem.endswith(("oy", "uy")):
+    elif silent and stem.endswith(("ay", "oy", "uy")):
         stem = stem[:-1] + "i"
     elif silent and stem.endswith(("appel", "jet")):
         stem += stem[-1]

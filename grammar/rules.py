@@ -14,7 +14,7 @@ def plain(draft: Draft, question: bool = False) -> Both:
     if "state" not in verb.flags and draft.chance() < 0.28:
         helper = words.going if draft.chance() < 0.25 else draft.one(words.helpers)
     subject = draft.subject(verb)
-    if helper and helper.infinitive != "vouloir" and subject.noun and "person" not in subject.noun.classes:
+    if helper and ("momentary" in verb.flags or subject.noun and "person" not in subject.noun.classes):
         helper = words.going
     tense = tense_for(draft, helper or verb)
     polarity = polarity_for(draft, tense, verb, helper)
@@ -24,7 +24,7 @@ def plain(draft: Draft, question: bool = False) -> Both:
     said, spoken = whole(draft, subject, verb, tense, polarity, question, helper)
     flags = verb.flags
     if "needs" in flags or "where" in flags and draft.chance() < 0.4:
-        place = draft.place()
+        place = draft.place(thing="needs" in flags and bool(verb.objects))
         said, spoken = said + place.english, spoken + place.french
     elif "state" not in flags and draft.chance() < 0.25:
         when = "going" if helper is words.going and tense == "present" else tense if not helper else ""
@@ -42,14 +42,15 @@ def whole(draft: Draft, subject: Phrase, verb: Verb, tense: str, polarity: str, 
     key = draft.key()
     pronoun = object = None
     if verb.objects:
-        if draft.chance() < 0.22 and not (helper and helper.preposition == "de"):
+        if draft.chance() < (0.5 if "lui" in verb.flags else 0.22) and not (helper and helper.preposition == "de"):
             pronoun = pronoun_for(draft, verb, subject)
         if not pronoun:
-            object = draft.object(verb, subject, polarity in ("not", "never"), key)
+            negated = polarity in ("not", "never") and not (helper and helper.preposition)
+            object = draft.object(verb, subject, negated, key)
     if "to" in verb.flags and draft.chance() < 0.7:
         to = draft.key()
         draft.phenomena.add("to somebody")
-        if draft.chance() < 0.3 and subject.person != 5:
+        if draft.chance() < 0.4 and subject.person != 5:
             drawn = draft.one([form for form in TO if form[3] != subject.person])
             pronoun = (drawn[0], drawn[2], to, False, False, False)
             draft.phenomena.add("lui, leur")
@@ -87,21 +88,24 @@ def described(draft: Draft) -> Both | None:
 
 
 def described_twice(draft: Draft) -> Both | None:
-    """The house is old, but it is beautiful."""
+    """The house is old and it is beautiful. The house is old, but it isn't dark."""
     subject = known(draft)
     tense = "present" if draft.chance() < 0.6 else "past"
-    said, spoken = copula(draft, subject, tense, "not" if draft.chance() < 0.15 else "")
+    negated, negated_too = draft.chance() < 0.3, draft.chance() < 0.3
+    said, spoken = copula(draft, subject, tense, "not" if negated else "")
     fitting = draft.words.fitting[subject.noun]
     one, other = fitting.draw(draft.generator), fitting.draw(draft.generator)
     if one is other or one.kinds & other.kinds:
         return None
     again = standing_for(draft, subject)
     key, comma = draft.key(), draft.key()
-    said_too, spoken_too = copula(draft, again, tense, "not" if draft.chance() < 0.15 else "")
+    link, lien = [("and", key)], [("et", key)]
+    if negated != negated_too:
+        link, lien = [(",", comma), ("but", key)], [(",", comma), ("mais", key)]
+    said_too, spoken_too = copula(draft, again, tense, "not" if negated_too else "")
     word, mot = adjective_of(draft, subject, one)
     word_too, mot_too = adjective_of(draft, subject, other)
-    return (said + word + [(",", comma), ("but", key)] + said_too + word_too,
-            spoken + mot + [(",", comma), ("mais", key)] + spoken_too + mot_too)
+    return said + word + link + said_too + word_too, spoken + mot + lien + spoken_too + mot_too
 
 
 def standing_for(draft: Draft, phrase: Phrase) -> Phrase:
@@ -125,14 +129,14 @@ def because(draft: Draft) -> Both | None:
     subject = draft.noun_phrase(noun)
     tense = tense_for(draft, verb)
     negated = tense != "used" and draft.chance() < (0.6 if "glad" in verb.flags else 0)
-    mood = "low" if negated or "low" in verb.flags else "glad"
+    mood = "held" if negated else min(verb.flags & {"glad", "low", "weak"})
     reasons = words.reasons[mood].get(noun)
     if not reasons:
         return None
     said, spoken = clause(draft, subject, verb, tense, "not" if negated else "")
     key, again = draft.key(), standing_for(draft, subject)
     past = "present" if tense in ("present", "is-ing") else "past"
-    if words.feelings and mood == "low" and draft.chance() < 0.4:
+    if words.feelings and mood in ("low", "held") and draft.chance() < 0.4:
         feeling = draft.one(words.feelings)
         draft.combinations.add(f"{noun.english[0]}+{feeling.english}")
         said_too, spoken_too = clause(draft, again, feeling, past)
@@ -198,7 +202,7 @@ def with_qui(draft: Draft, subject: Phrase, verb: Verb, tense: str) -> Both:
                       subject.feminine, subject.noun)
     said, spoken = whole(draft, relative, verb, tense, "not" if tense != "used" and draft.chance() < 0.12 else "")
     if "needs" in verb.flags or "where" in verb.flags and draft.chance() < 0.4:
-        place = draft.place()
+        place = draft.place(thing="needs" in verb.flags and bool(verb.objects))
         said, spoken = said + place.english, spoken + place.french
     return said, spoken
 
@@ -271,7 +275,7 @@ def there_is(draft: Draft) -> Both | None:
     spoken = [("est-ce", asked), ("que", asked)] if asks else []
     spoken += [("il", key)] + ([("ne", neither)] if negated else []) + [("y", key)]
     spoken += [("a" if tense == "present" else "avait", bit)] + ([("pas", neither)] if negated else [])
-    place = draft.place()
+    place = draft.place(thing=not noun.classes & {"person", "animal"})
     return said + phrase.english + place.english, spoken + phrase.french + place.french
 
 
@@ -284,7 +288,7 @@ def where_it_is(draft: Draft) -> Both | None:
     subject = draft.noun_phrase(noun, kind, adjective=0.3)
     said, spoken = copula(draft, subject, "present" if draft.chance() < 0.6 else "past",
                           "not" if draft.chance() < 0.2 else "")
-    place = draft.place()
+    place = draft.place(thing=not noun.classes & {"person", "animal"})
     return said + place.english, spoken + place.french
 
 

@@ -14,8 +14,9 @@ TABLES = Path(__file__).parent
 PREPOSITIONS = {"to": "à", "of": "de", "about": "de", "with": "avec", "in": "dans", "from": "de"}
 PLACES_OF_ADJECTIVES = ("before", "after")
 FLAGS = frozenset({"être", "state", "momentary", "generic", "where", "needs", "to", "lui", "the", "first", "then", "glad",
-                   "low", "present"})
-IN_FRONT = 4  # how much more often an adjective in front of the noun is drawn
+                   "low", "weak", "present"})
+IN_FRONT = 3  # how much more often an adjective in front of the noun is drawn
+REASONS = {"glad": {"glad"}, "low": {"low"}, "weak": {"weak"}, "held": {"low", "held"}}  # mood → kinds of adjectives
 TENSES = frozenset({"present", "is-ing", "past", "was-ing", "used", "going"})
 
 
@@ -94,7 +95,7 @@ class Words:
         self.names, self.others, self.aspirated, self.be = Choice(names), others, aspirated, be
         self.have, self.middle = have, {word.english: word.french for word in others["middle"]}
         self.numbers = Choice(others["number"])
-        self.places = Choice(others["place"])
+        self.places, self.spots = Choice(others["place"]), Choice(others["spot"])
         self.tenses = {kind: {tense: [word for word in others[kind] if tense in word.goes_with]
                               for tense in TENSES} for kind in ("when", "middle")}
         self.by_class = {name: [noun for noun in nouns if name in noun.classes]
@@ -102,21 +103,21 @@ class Words:
         groups = {("subject", verb): self.nouns_of(verb.subjects) for verb in verbs}
         groups |= {("object", verb): self.nouns_of(verb.objects) for verb in verbs if verb.objects}
         groups |= {("described", adjective): self.nouns_of(adjective.classes) for adjective in adjectives}
-        groups |= {("place", place): self.nouns_of(place.goes_with) for place in others["place"]}
+        groups |= {("place", place): self.nouns_of(place.goes_with) for place in (*others["place"], *others["spot"])}
         balanced = balance(groups)
         self.subjects = {verb: balanced["subject", verb] for verb in verbs}
         self.objects = {verb: balanced["object", verb] for verb in verbs if verb.objects}
         self.described = {adjective: balanced["described", adjective] for adjective in adjectives}
-        self.where = {place: balanced["place", place] for place in others["place"]}
+        self.where = {place: balanced["place", place] for place in self.places.items + self.spots.items}
         fitting = {noun: [a for a in adjectives if a.classes & noun.classes] for noun in nouns}
         self.fitting = {noun: found for noun, found in balance(fitting).items() if found.items}
         self.usable = Choice(verbs, [2 if verb.flags & {"être", "generic"} else 1 for verb in verbs])
-        self.reasons = {mood: {noun: [a for a in self.fitting[noun].items if mood in a.kinds] for noun in self.fitting}
-                        for mood in ("glad", "low")}
+        self.reasons = {mood: {noun: [a for a in self.fitting[noun].items if kinds & a.kinds] for noun in self.fitting}
+                        for mood, kinds in REASONS.items()}
         self.going = next(helper for helper in helpers if helper.infinitive == "aller")
         self.describable = balance({"": list(self.fitting)})[""]
-        movable = {"person", "animal", "thing", "food", "drink", "furniture"}
-        self.alone = [verb for verb in verbs if not verb.objects and verb.flags & {"glad", "low"}]
+        movable = {"person", "animal", "thing", "food"}
+        self.alone = [verb for verb in verbs if not verb.objects and verb.flags & {"glad", "low", "weak"}]
         self.feelings = [verb for verb in verbs if not verb.objects and "state" in verb.flags]
         self.transitive = [verb for verb in verbs if verb.objects and "needs" not in verb.flags]
         self.somewhere = [verb for verb in verbs if "where" in verb.flags]
@@ -277,14 +278,14 @@ def read_words(folder: Path = TABLES) -> Words:
     irregular = read_irregular(folder)
     verbs = read_verbs(folder, irregular, classes)
     helpers = [make_verb(*fields, irregular, wrong) for fields, wrong in rows(folder, "helpers.tsv", 4)]
-    names, others = [], {"number": [], "place": [], "when": [], "middle": []}
+    names, others = [], {"number": [], "place": [], "spot": [], "when": [], "middle": []}
     for (kind, word, translation, goes_with), wrong in rows(folder, "others.tsv", 4):
         filled(wrong, english=word, french=translation)
         one_of(kind, ("name", *others), "kind", wrong)
         if kind == "name":
             names.append(Name(word, one_of(goes_with, ("m", "f"), "gender", wrong) == "f"))
         else:
-            allowed = {"place": classes, "number": ()}.get(kind, TENSES)
+            allowed = {"place": classes, "spot": classes, "number": ()}.get(kind, TENSES)
             goes_with = some_of(goes_with, allowed, "what it goes with", wrong)
             others[kind].append(Other(word, translation, goes_with))
     be = make_verb("be", "être", "state", "", irregular, ValueError)
