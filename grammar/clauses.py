@@ -4,7 +4,7 @@ from functools import lru_cache
 
 from grammar import english, french
 from grammar.phrases import Draft, Phrase, Token
-from grammar.words import Verb
+from grammar.words import Adjective, Verb
 
 REFLEXIVE = ("me", "te", "se", "nous", "vous", "se")
 NEGATIONS = {"not": "pas", "never": "jamais"}
@@ -16,7 +16,9 @@ def tense_for(draft: Draft, verb: Verb) -> str:
     chance = draft.chance()
     if "state" in verb.flags:
         return "present" if chance < 0.7 or "present" in verb.flags else "past"
-    if chance < 0.3:
+    if "momentary" in verb.flags:
+        return "present" if chance < 0.4 else "past"
+    if chance < 0.24:
         return "present"
     if chance < 0.52:
         return "is-ing"
@@ -25,13 +27,15 @@ def tense_for(draft: Draft, verb: Verb) -> str:
     return "was-ing" if chance < 0.94 else "used"
 
 
-def polarity_for(draft: Draft, tense: str, helper: Verb | None) -> str:
+def polarity_for(draft: Draft, tense: str, verb: Verb, helper: Verb | None) -> str:
     """"" or not, never, often, …, as the tense allows."""
     chance = draft.chance()
     if chance < 0.17:
         return "" if tense == "used" else "not"
-    if chance < 0.3 and tense in ("present", "past") and not helper:
-        if chance < 0.22:
+    if chance < 0.35 and tense in ("present", "past") and not helper:
+        if "state" in verb.flags and (verb.objects and not verb.preposition or tense == "past"):
+            return ""
+        if chance < 0.27:
             return "never"
         return draft.one(draft.words.tenses["middle"][tense]).english
     return ""
@@ -62,13 +66,15 @@ def clause(draft: Draft, subject: Phrase, verb: Verb, tense: str, polarity: str 
     `key` is the verb's own bit, as its object's preposition may be a partner of it.
     """
     key = key or draft.key()
+    if tense == "past" and verb.past == verb.base and not (helper or polarity == "not" or question):
+        tense = "past" if subject.person == 2 else "present"  # "they put" is read as the present
     head = helper or verb
     head_key = draft.key() if helper else key
     finite, participle = conjugated(draft, head, tense, subject.person)
     bits = {"v": head_key, "a": draft.key() if participle else head_key, "n": 0, "q": 0}
     if polarity:
         bits["n"] = draft.key()
-        draft.phenomena.add("negation" if polarity == "not" else "never" if polarity == "never" else "often, always")
+        draft.phenomena.add({"not": "negation", "never": "never"}.get(polarity, "often, always"))
     if question:
         bits["q"] = draft.key()
         draft.phenomena.add("question")
@@ -159,9 +165,9 @@ def copula(draft: Draft, subject: Phrase, tense: str, polarity: str, question: b
     return clause(draft, subject, draft.words.be, tense, polarity, question)
 
 
-def adjective_of(draft: Draft, subject: Phrase) -> tuple[list[Token], list[Token]] | None:
+def adjective_of(draft: Draft, subject: Phrase, drawn: Adjective | None = None) -> tuple[list[Token], list[Token]]:
     """An adjective behind "is", in gender and number of the noun that it describes."""
-    drawn = draft.words.fitting[subject.noun].draw(draft.generator)
+    drawn = drawn or draft.words.fitting[subject.noun].draw(draft.generator)
     key = draft.key()
     draft.combinations.add(f"{drawn.english}+{subject.noun.english[0]}")
     draft.phenomena.add("adjective after is")

@@ -26,9 +26,9 @@ def opens_with_vowel(word: str, aspirated: frozenset[str] = frozenset()) -> bool
 def elide(words: Sequence[str], aspirated: frozenset[str] = frozenset()) -> list[str]:
     """["je", "ne", "aime", "le", "arbre"] → ["je", "n'", "aime", "l'", "arbre"]."""
     elided = list(words)
-    for place in range(len(words) - 1):
-        if words[place] in ELIDED and opens_with_vowel(words[place + 1], aspirated):
-            elided[place] = ELIDED[words[place]]
+    for place, word in enumerate(words):
+        if word in ELIDED and place + 1 < len(words) and opens_with_vowel(words[place + 1], aspirated):
+            elided[place] = ELIDED[word]
     return elided
 
 
@@ -96,11 +96,11 @@ def contract(preposition: str, article: Sequence[str], vowel: bool) -> tuple[str
 
 
 def spelled(stem: str, ending: str) -> str:
-    """Stem and ending of a verb in -er, as they are written: mangeons, commençons, achète, nettoie."""
+    """Stem and ending of a verb in -er, as they are written: mangeons, commençons, achète, nettoie, essaie."""
     silent = ending in ("e", "es", "ent")
     if ending[:1] in ("a", "o"):
         stem = stem[:-1] + "ç" if stem.endswith("c") else stem + "e" if stem.endswith("g") else stem
-    elif silent and stem.endswith(("oy", "uy")):
+    elif silent and stem.endswith(("ay", "oy", "uy")):
         stem = stem[:-1] + "i"
     elif silent and stem.endswith(("appel", "jet")):
         stem += stem[-1]

@@ -8,7 +8,7 @@ from random import Random
 from typing import NamedTuple
 
 from grammar import english, french
-from grammar.words import Adjective, Noun, Verb, Words
+from grammar.words import Adjective, Name, Noun, Verb, Words
 
 Token = tuple[str, int]
 
@@ -38,6 +38,7 @@ class Draft:
         self.bit = 1
         self.phenomena: set[str] = set()
         self.combinations: set[str] = set()
+        self.used: list = []  # nouns and names, so that none comes twice
 
     def key(self) -> int:
         self.bit <<= 1
@@ -56,10 +57,13 @@ class Draft:
         ne … pas; `adjective` is how likely one is.
         """
         if plural is None:
-            plural = noun.numbers == "both" and self.chance() < 0.3
+            plural = noun.numbers == "both" and self.chance() < (0.1 if {"place", "room"} & noun.classes else 0.3)
+        self.used.append(noun)
         kind = kind or self.kind_for(noun, plural, owned)
-        if kind == "number" and not plural:
+        if kind in ("possessive", "owner") and "own" not in noun.classes or kind == "number" and not plural:
             kind = "definite"
+        if kind == "indefinite" and plural:
+            adjective *= 2
         key = self.key()
         said, word = [(noun.english[plural], key)], noun.french[plural]
         spoken, vowel, first = [(word, key)], noun.vowel, False
@@ -75,18 +79,18 @@ class Draft:
 
     def kind_for(self, noun: Noun, plural: bool, owned: bool) -> str:
         chance = self.chance()
+        if "family" in noun.classes or noun.vowel and noun.feminine and "own" in noun.classes:
+            chance = 0.5 + chance / 2  # my aunt is heard more than the aunt
         if noun.numbers == "mass":
-            return "definite" if chance < 0.4 else "partitive" if chance < 0.85 else "this" if chance < 0.9 else "possessive"
-        if chance < 0.42:
+            return "partitive" if chance < 0.6 else "this" if chance < 0.65 else "definite"
+        if chance < 0.38:
             return "definite"
-        if chance < 0.58:
+        if chance < 0.56:
             return "indefinite"
-        if chance < 0.68:
+        if chance < 0.66 and "family" not in noun.classes:
             return "this"
-        if chance < 0.84:
-            return "possessive"
-        if chance < 0.92 and owned:
-            return "owner"
+        if "own" in noun.classes and chance < 0.94:
+            return "owner" if owned and chance < 0.74 else "possessive"
         return "number" if plural else "definite"
 
     def describe(self, noun: Noun, plural: bool, adjective: Adjective, said: list[Token], spoken: list[Token]):
@@ -159,13 +163,10 @@ class Draft:
         self.phenomena.add("somebody's")
         key = self.key()
         if self.chance() < 0.5:
-            name = self.words.names.draw(self.generator)
+            name = self.named()
             owner, owner_fr = [(name.name + "'s", key)], [("de", key), (name.name, key)]
         else:
             person = self.words.owners.draw(self.generator)
-            if person is noun:
-                person = self.words.owners.items[0] if noun is not self.words.owners.items[0] else \
-                    self.words.owners.items[-1]
             phrase = self.noun_phrase(person, self.one(("definite", "possessive")), False, 0, False, "de", key)
             *before, (word, bit) = phrase.english
             owner, owner_fr = [*before, (word + "'s", bit | key)], phrase.french
@@ -192,16 +193,19 @@ class Draft:
         key = self.key()
         return Phrase([(said, key)], [(spoken, key)], person, feminine)
 
+    def named(self) -> Name:
+        name = self.words.names.draw(self.generator)
+        self.used.append(name)
+        return name
+
     def name(self) -> Phrase:
-        name, key = self.words.names.draw(self.generator), self.key()
+        name, key = self.named(), self.key()
         return Phrase([(name.name, key)], [(name.name, key)], 2, name.feminine)
 
     def object(self, verb: Verb, subject: Phrase | None, negated: bool, link: int, noun: Noun | None = None,
                kind: str = "", adjective: float = 0.25) -> Phrase:
         """What the verb is done to, with its prepositions: it goes behind the verb in both languages."""
         noun = noun or self.words.objects[verb].draw(self.generator)
-        if subject and noun is subject.noun:
-            noun = self.words.objects[verb].draw(self.generator)
         self.combinations.add(f"{verb.english}+{noun.english[0]}")
         key = link
         if verb.preposition:
@@ -209,12 +213,12 @@ class Draft:
             if verb.english_preposition:
                 key = self.key()
         if "person" in noun.classes and verb.preposition != "" and not kind and self.chance() < 0.2:
-            name = self.words.names.draw(self.generator)
+            name = self.named()
             mark = self.key()
             phrase = Phrase([(name.name, mark)], [(verb.preposition, key), (name.name, mark)], 2, name.feminine)
         else:
             plural = None
-            if not kind and "generic" in verb.flags and self.chance() < 0.5 and noun.numbers != "singular":
+            if not kind and "generic" in verb.flags and self.chance() < 0.7 and noun.numbers != "singular":
                 kind, plural, adjective = "generic", noun.numbers == "both", 0
             if not kind and "the" in verb.flags:
                 kind = self.one(("definite", "definite", "possessive", "this", "owner"))
@@ -234,14 +238,12 @@ class Draft:
         same = {0: (0, 3), 1: (1,), 3: (0, 3)}.get(subject.person, ())
         return None if pronoun[3] in same else (pronoun, not verb.preposition)
 
-    def place(self, noun: Noun | None = None) -> Phrase:
-        """In the garden, under a tree, near the school."""
-        place, key = self.words.places.draw(self.generator), self.key()
+    def place(self, thing: bool = False) -> Phrase:
+        """In the garden, under a tree, near the school; for a thing: in the box, on the table."""
+        place, key = (self.words.spots if thing else self.words.places).draw(self.generator), self.key()
         self.phenomena.add("place")
         drawn = self.words.where[place].draw(self.generator)
-        while drawn is noun:
-            drawn = self.words.where[place].draw(self.generator)
-        kind = "definite" if self.chance() < 0.6 else ""
+        kind = "definite" if self.chance() < 0.75 else ""
         phrase = self.noun_phrase(drawn, kind, False if self.chance() < 0.9 else None, 0.2, False, place.french, key,
                                   owned=False)
         said = [*((word, key) for word in place.english.split()), *phrase.english]
@@ -250,7 +252,7 @@ class Draft:
     def person(self, preposition: str, key: int) -> Phrase:
         """To Marie, to my brother."""
         if self.chance() < 0.4:
-            name, mark = self.words.names.draw(self.generator), self.key()
+            name, mark = self.named(), self.key()
             return Phrase([("to", key), (name.name, mark)], [(preposition, key), (name.name, mark)])
         noun = self.one(self.words.by_class["person"])
         kind = self.one(("definite", "possessive", "this"))

@@ -13,7 +13,10 @@ from grammar import english, french
 TABLES = Path(__file__).parent
 PREPOSITIONS = {"to": "à", "of": "de", "about": "de", "with": "avec", "in": "dans", "from": "de"}
 PLACES_OF_ADJECTIVES = ("before", "after")
-FLAGS = frozenset({"être", "state", "generic", "where", "needs", "to", "lui", "the", "present", "first"})
+FLAGS = frozenset({"être", "state", "momentary", "generic", "where", "needs", "to", "lui", "the", "first", "then", "glad",
+                   "low", "weak", "present"})
+IN_FRONT = 3  # how much more often an adjective in front of the noun is drawn
+REASONS = {"glad": {"glad"}, "low": {"low"}, "weak": {"weak"}, "held": {"low", "held"}}  # mood → kinds of adjectives
 TENSES = frozenset({"present", "is-ing", "past", "was-ing", "used", "going"})
 
 
@@ -35,6 +38,7 @@ class Adjective:
     first: bool  # in front of the noun
     vowel: bool
     classes: frozenset[str]
+    kinds: frozenset[str]
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +95,7 @@ class Words:
         self.names, self.others, self.aspirated, self.be = Choice(names), others, aspirated, be
         self.have, self.middle = have, {word.english: word.french for word in others["middle"]}
         self.numbers = Choice(others["number"])
-        self.places = Choice(others["place"])
+        self.places, self.spots = Choice(others["place"]), Choice(others["spot"])
         self.tenses = {kind: {tense: [word for word in others[kind] if tense in word.goes_with]
                               for tense in TENSES} for kind in ("when", "middle")}
         self.by_class = {name: [noun for noun in nouns if name in noun.classes]
@@ -99,25 +103,27 @@ class Words:
         groups = {("subject", verb): self.nouns_of(verb.subjects) for verb in verbs}
         groups |= {("object", verb): self.nouns_of(verb.objects) for verb in verbs if verb.objects}
         groups |= {("described", adjective): self.nouns_of(adjective.classes) for adjective in adjectives}
-        groups |= {("place", place): self.nouns_of(place.goes_with) for place in others["place"]}
+        groups |= {("place", place): self.nouns_of(place.goes_with) for place in (*others["place"], *others["spot"])}
         balanced = balance(groups)
         self.subjects = {verb: balanced["subject", verb] for verb in verbs}
         self.objects = {verb: balanced["object", verb] for verb in verbs if verb.objects}
         self.described = {adjective: balanced["described", adjective] for adjective in adjectives}
-        self.where = {place: balanced["place", place] for place in others["place"]}
+        self.where = {place: balanced["place", place] for place in self.places.items + self.spots.items}
         fitting = {noun: [a for a in adjectives if a.classes & noun.classes] for noun in nouns}
         self.fitting = {noun: found for noun, found in balance(fitting).items() if found.items}
-        self.usable = Choice(verbs)
+        self.usable = Choice(verbs, [2 if verb.flags & {"être", "generic"} else 1 for verb in verbs])
+        self.reasons = {mood: {noun: [a for a in self.fitting[noun].items if kinds & a.kinds] for noun in self.fitting}
+                        for mood, kinds in REASONS.items()}
         self.going = next(helper for helper in helpers if helper.infinitive == "aller")
         self.describable = balance({"": list(self.fitting)})[""]
-        people = {"person", "animal"}
-        self.alone = [verb for verb in verbs if not verb.objects and not verb.flags & {"state", "needs"}]
+        movable = {"person", "animal", "thing", "food"}
+        self.alone = [verb for verb in verbs if not verb.objects and verb.flags & {"glad", "low", "weak"}]
         self.feelings = [verb for verb in verbs if not verb.objects and "state" in verb.flags]
         self.transitive = [verb for verb in verbs if verb.objects and "needs" not in verb.flags]
         self.somewhere = [verb for verb in verbs if "where" in verb.flags]
-        self.movable = [noun for noun in nouns if noun.classes & {*people, "thing", "food", "drink", "furniture"}]
+        self.movable = [noun for noun in nouns if noun.classes & movable]
         begin = [verb for verb in self.transitive if "first" in verb.flags]
-        direct = [verb for verb in self.transitive if not (verb.preposition or verb.reflexive)]
+        direct = [verb for verb in self.transitive if "then" in verb.flags]
         self.first = {noun: [verb for verb in begin if noun in self.objects[verb].items] for noun in nouns}
         self.second = {noun: [verb for verb in direct if noun in self.objects[verb].items] for noun in nouns}
         self.sequels = Choice([noun for noun in nouns if "person" not in noun.classes
@@ -129,7 +135,10 @@ class Words:
 
 
 def balance(groups: dict) -> dict:
-    """A choice from each group, weighted so that all items are drawn about equally often if all groups are."""
+    """A choice from each group, weighted so that all items are drawn about equally often.
+
+    An item with `first`, an adjective in front of its noun, gets more: there are few of them.
+    """
     weight = dict.fromkeys((item for group in groups.values() for item in group), 1.0)
     for _ in range(20):
         drawn = Counter()
@@ -138,6 +147,7 @@ def balance(groups: dict) -> dict:
             for item in group:
                 drawn[item] += weight[item] / total
         weight = {item: weight[item] / drawn[item] ** 0.5 for item in weight}
+    weight = {item: weight[item] * (IN_FRONT if getattr(item, "first", False) else 1) for item in weight}
     return {key: Choice(group, [weight[item] for item in group]) for key, group in groups.items()}
 
 
@@ -163,7 +173,8 @@ def one_of(value: str, allowed: Iterable[str], what: str, wrong: Callable[[str],
     return value
 
 
-def some_of(value: str, allowed: Iterable[str], what: str, wrong: Callable[[str], ValueError]) -> frozenset[str]:
+def some_of(value: str, allowed: Iterable[str], what: str, wrong: Callable[[str], ValueError]
+            ) -> frozenset[str]:
     return frozenset(one_of(part, allowed, what, wrong) for part in value.split())
 
 
@@ -197,18 +208,22 @@ def read_nouns(folder: Path, aspirated: set[str]) -> list[Noun]:
     return nouns
 
 
-def read_adjectives(folder: Path, classes: frozenset[str]) -> list[Adjective]:
+def read_adjectives(folder: Path, classes: frozenset[str], aspirated: set[str]) -> list[Adjective]:
     adjectives, seen = [], set()
-    for fields, wrong in rows(folder, "adjectives.tsv", 6):
-        word, masculine, place, goes_with, feminine, before_vowel = fields
+    for fields, wrong in rows(folder, "adjectives.tsv", 7):
+        word, masculine, place, goes_with, kinds, feminine, before_vowel = fields
         filled(wrong, english=word, french=masculine, place=place, classes=goes_with)
+        starred, masculine = masculine.startswith("*"), masculine.lstrip("*")
         one_of(place, PLACES_OF_ADJECTIVES, "place", wrong)
         once(seen, word, wrong)
         feminine = feminine or french.feminine(masculine)
         forms = masculine, french.plural(masculine), feminine, feminine + "s"
+        if starred:
+            aspirated.update(forms)
         adjectives.append(Adjective(word, forms, before_vowel or masculine, place == "before",
-                                    french.opens_with_vowel(masculine),
-                                    some_of(goes_with, classes, "class", wrong)))
+                                    french.opens_with_vowel(masculine) and not starred,
+                                    some_of(goes_with, classes, "class", wrong),
+                                    frozenset(kinds.split()) - {"-"}))
     return adjectives
 
 
@@ -263,15 +278,17 @@ def read_words(folder: Path = TABLES) -> Words:
     irregular = read_irregular(folder)
     verbs = read_verbs(folder, irregular, classes)
     helpers = [make_verb(*fields, irregular, wrong) for fields, wrong in rows(folder, "helpers.tsv", 4)]
-    names, others = [], {"number": [], "place": [], "when": [], "middle": []}
+    names, others = [], {"number": [], "place": [], "spot": [], "when": [], "middle": []}
     for (kind, word, translation, goes_with), wrong in rows(folder, "others.tsv", 4):
         filled(wrong, english=word, french=translation)
         one_of(kind, ("name", *others), "kind", wrong)
         if kind == "name":
             names.append(Name(word, one_of(goes_with, ("m", "f"), "gender", wrong) == "f"))
         else:
-            allowed = {"place": classes, "number": ()}.get(kind, TENSES)
-            others[kind].append(Other(word, translation, some_of(goes_with, allowed, "what it goes with", wrong)))
+            allowed = {"place": classes, "spot": classes, "number": ()}.get(kind, TENSES)
+            goes_with = some_of(goes_with, allowed, "what it goes with", wrong)
+            others[kind].append(Other(word, translation, goes_with))
     be = make_verb("be", "être", "state", "", irregular, ValueError)
     have = make_verb("have", "avoir", "state", "had", irregular, ValueError)
-    return Words(nouns, read_adjectives(folder, classes), verbs, helpers, names, others, frozenset(aspirated), be, have)
+    adjectives = read_adjectives(folder, classes, aspirated)
+    return Words(nouns, adjectives, verbs, helpers, names, others, frozenset(aspirated), be, have)
