@@ -25,19 +25,31 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from difflib import SequenceMatcher
 from functools import cached_property, partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from checks.batches import batches_by_length_checks
 from checks.bleu import corpus_bleu_checks
 from checks.subwords import byte_pair_encoding_checks
-from common import Picture, check, check_mistakes, check_part, lesson, lesson_parser, narrate, parameters, shows, table
-from course.comparing import changed, compare, summaries
+from common import (
+    Picture,
+    check,
+    check_mistakes,
+    check_part,
+    lesson,
+    lesson_parser,
+    narrate,
+    parameters,
+    shows,
+    table,
+)
 from course.chat import converse
+from course.comparing import changed, compare, summaries
 from course.console import Narrator
 from course.engine import Run, train
 from course.experiment import Experiment
@@ -71,8 +83,8 @@ best_answers = lesson("06_decoding").best_answers
 greedy_decode = lesson("06_decoding").greedy_decode
 
 __all__ = ["SIGNATURE", "BatchesByLength", "Bleu", "BytePairEncoding", "Texts", "TranslationExperiment",
-           "TranslationModel", "TranslationTraining", "corpus_bleu", "make_run", "ngrams", "remake", "split_words",
-           "tokens_13a", "translate"]
+           "TranslationModel", "TranslationTraining", "corpus_bleu", "make_run", "ngrams", "remake",
+           "split_words", "tokens_13a", "translate"]
 
 # ------------------------------------------------------------------ subwords
 
@@ -132,7 +144,7 @@ class BytePairEncoding:
 
     @classmethod
     def learn(cls, texts: Iterable[str], merges: int) -> "BytePairEncoding":
-        """Join the most frequent pair of neighbours, `merges` times; of equally frequent ones the smallest."""
+        """Join the most frequent pair of neighbours, `merges` times; of equals the smallest."""
         counts = Counter(word for text in texts for word in split_words(text))
         alphabet = "".join(sorted(set("".join(counts))))
         encoding = cls(alphabet, [])
@@ -157,7 +169,7 @@ class BytePairEncoding:
         """Replay the merges in the order in which they were learned."""
         if word not in self.known:
             ids = [id for character in word for id in self.first_ids(character)]
-            while pair := min(zip(ids, ids[1:]), key=self.rank, default=None):
+            while pair := min(pairwise(ids), key=self.rank, default=None):
                 if pair not in self.merge_of:
                     break
                 ids = merged(ids, pair, self.merge_of[pair][1])
@@ -222,10 +234,10 @@ class PairCounts:
     def note(self, number: int, sign: int) -> set[tuple[int, int]]:
         """Add the pairs of a word to the counts, or with −1 take them away."""
         ids = self.words[number]
-        for pair in zip(ids, ids[1:]):
+        for pair in pairwise(ids):
             self.count[pair] += sign * self.times[number]
             self.where.setdefault(pair, set()).add(number)
-        return set(zip(ids, ids[1:]))
+        return set(pairwise(ids))
 
     def push(self, pairs: Iterable[tuple[int, int]]) -> None:
         for pair in pairs:
@@ -411,7 +423,7 @@ class TranslationTraining(SequenceTraining):
     pairs: str = option("", "a file of your own pairs: source, tab, target, UTF-8 (default: the grammar's)")
     valid: str = option("", "with --pairs: validation pairs (default: some of those in --pairs)")
     test: str = option("", "with --pairs: test pairs (default: some of those in --pairs)")
-    max_pairs: int = option(0, "at most so many training pairs (default: all; of the grammar's 40,000)", least=0)
+    max_pairs: int = option(0, "at most so many training pairs; 0: all, or 40,000 of the grammar's", least=0)
     vocab: int = option(0, "merges to learn; 0: what the number of pairs needs", least=0)
     steps: int = option(0, "training steps; 0: what the number of pairs needs", least=0)
     batch_size: int = option(64, "pairs a step", least=1)
@@ -463,8 +475,8 @@ class Texts:
         for split, pairs in splits.items():
             if not pairs:
                 raise ValueError(f"{training.pairs} leaves no pair for {split}: too few different sources")
-        return {split: [Pair(*pair, (), frozenset(), frozenset()) for pair in pairs[: HELD_OUT if split != "train"
-                                                                                  else None]]
+        most = {"train": None, "validation": HELD_OUT, "test": HELD_OUT}
+        return {split: [Pair(*pair, (), frozenset(), frozenset()) for pair in pairs[: most[split]]]
                 for split, pairs in splits.items()}
 
     @cached_property
@@ -641,7 +653,8 @@ def step_why_pieces(experiment: TranslationExperiment):
           f"{missing['words']:.1%}")
     check("its characters are more than three times as many as its words",
           lengths["characters"] > 3 * lengths["words"])
-    check("its pieces are less than half as many as its characters", lengths["pieces"] < lengths["characters"] / 2)
+    check("its pieces are less than half as many as its characters",
+          lengths["pieces"] < lengths["characters"] / 2)
     check("cut into pieces and joined again, lesson 6 is unchanged",
           all(encoding.decode(encoding.encode(text)) == text for text in after))
     return table("tokens", "different ones", "lesson 6 has", "of these not in 1 to 5", rows=rows)
@@ -666,11 +679,12 @@ def step_by_hand(experiment: TranslationExperiment):
     rows = []
     for rank, pair in enumerate(encoding.merges):
         left, right = (repr(text) for text in encoding.texts_of(pair))
-        rows.append((rank + 1, f"{left} + {right}", len(words[rank]) - len(words[rank + 1]), len(words[rank + 1])))
-    shown = [(text, "  ".join(map(repr, encoding.texts_of(encoding.encode(text)))), len(encoding.encode(text)))
+        before, after = len(words[rank]), len(words[rank + 1])
+        rows.append((rank + 1, f"{left} + {right}", before - after, after))
+    shown = [(text, "  ".join(map(repr, encoding.texts_of(encoding.encode(text)))))
              for text in ("the hat", "cats eat", "là")]
     return (table("merge", "joined", "times", "pieces left", rows=rows, title=f"“{TOY}”"),
-            table("a new text", "its pieces (� is half of à, which the toy text hasn't)", "", rows=shown))
+            table("a new text", "its pieces (� is half of à, which the toy text hasn't)", rows=shown))
 
 
 def step_the_corpus(experiment: TranslationExperiment):
@@ -682,9 +696,9 @@ def step_the_corpus(experiment: TranslationExperiment):
     rules it needs and which word became which. Where English says too little it is decided: *you* is always
     tu; *it* stands only where the sentence has its noun; his and her are both son, sa, ses.
 
-    What is held out are combinations, not lines: an adjective with a noun, a subject or an object with a verb. Every
-    test sentence has at least one that no training sentence has. So the model can't know it by heart. But
-    each single word has been met.
+    What is held out are combinations, not lines: an adjective with a noun, a subject or an object with a
+    verb. Every test sentence has at least one that no training sentence has. So the model can't know it by
+    heart. But each single word has been met.
     """
     splits = experiment.texts.splits
     if experiment.training.pairs:
@@ -693,12 +707,14 @@ def step_the_corpus(experiment: TranslationExperiment):
     sources = {split: {pair.source for pair in pairs} for split, pairs in splits.items()}
     words = {word.lower() for pair in splits["train"] for text in pair[:2] for word in words_of(text)}
     new = {word for pair in splits["test"] for text in pair[:2] for word in words_of(text.lower())} - words
-    check("no source is in two splits", sum(map(len, sources.values())) == len(set().union(*sources.values())))
+    check("no source is in two splits",
+          sum(map(len, sources.values())) == len(set().union(*sources.values())))
     check("each test sentence has a combination that training hasn't",
           all(pair.combinations - known for pair in splits["test"]))
     if experiment.is_default:
         check("each word of the test is in training", not new, " ".join(sorted(new)[:5]))
-    shown = [f"{pair.source}\n  {pair.target}\n  ({', '.join(sorted(pair.phenomena))})" for pair in splits["test"][:4]]
+    shown = [f"{pair.source}\n  {pair.target}\n  ({', '.join(sorted(pair.phenomena))})"
+             for pair in splits["test"][:4]]
     rows = [(split, len(pairs), *(sum(len(words_of(pair[side])) for pair in pairs) / len(pairs)
                                   for side in (0, 1))) for split, pairs in splits.items()]
     return table("", "pairs", "words, English", "words, French", rows=rows), "\n".join(shown)
@@ -720,24 +736,25 @@ def step_batches(experiment: TranslationExperiment):
     """
     check_part(BatchesByLength, batches_by_length_checks, OURS)
     batches = experiment.texts.batches
-    size, count = batches.size, min(100, len(batches))
-    anyhow = np.random.default_rng(0).permutation(len(batches.sources))[: size * count].reshape(-1, size)
-    shares = [padding(map(batches.batch, anyhow)), padding(batches(step) for step in range(count))]
+    rows = np.random.default_rng(0).permutation(len(batches.sources))
+    anyhow = np.split(rows, range(batches.size, len(rows), batches.size))[:100]
+    shares = [padding(map(batches.batch, anyhow)), padding(batches(step) for step in range(len(anyhow)))]
     check("by length: less than 10 % padding, and less than a third of that of random batches",
           shares[1] < min(0.1, shares[0] / 3))
     text, ids = experiment.pairs(1)[0], experiment.texts.encode(experiment.pairs(1))
     names = experiment.texts.encoding.texts_of
     rows = [("source", "|".join(names(ids[0][0]))), ("target", "|".join(names(ids[1][0])))]
-    return (table("batches", "padding", rows=[("any sentences", f"{shares[0]:.1%}"), ("by length", f"{shares[1]:.1%}")]),
+    compared = [("any sentences", f"{shares[0]:.1%}"), ("by length", f"{shares[1]:.1%}")]
+    return (table("batches", "padding", rows=compared),
             table("", f"pieces, of {len(experiment.texts.encoding):,} in all", rows=rows, title=text.source))
 
 
 def step_training(experiment: TranslationExperiment):
     """Training
 
-    The engine, the loss, Adam and the schedule are lesson 5's, and so is the model: wider, and with as many rows in its
-    embedding as there are pieces. Every 100 steps 300 validation sentences are translated greedily. BLEU
-    counts pieces of sentences that are as a person's (step 6); “exact match” whole sentences.
+    The engine, the loss, Adam and the schedule are lesson 5's, and so is the model: wider, and with as many
+    rows in its embedding as there are pieces. Every 100 steps 300 validation sentences are translated
+    greedily. BLEU counts pieces of sentences that are as a person's (step 6); “exact match” whole sentences.
     """
     ended = experiment.train()
     run = experiment.run
@@ -745,15 +762,16 @@ def step_training(experiment: TranslationExperiment):
         return ended  # before the first step: nothing to draw
     bleu, exact = (run.noted(name)[-1] if run.noted(name) else math.nan for name in ("bleu", "exact_match"))
     picture = Picture(experiment.file("translation_progress"), drawing.draw_progress(run.history),
-                      f"After {len(run.history):,} steps {exact:.0%} of the validation sentences are wholly right")
+                      f"After {len(run.history):,} steps {exact:.0%} of the validation sentences are right")
     if ended:
         return picture, ended
     check("the loss fell", run.noted("loss")[-1] < run.noted("loss")[0])
-    seconds, steps = sum(run.noted("seconds")), len(run.history) - experiment.begun_at
-    facts = [("parameters", parameters(run.model)), ("of these in the embedding", parameters(run.model.embedding)),
-             ("steps", steps), ("seconds in the steps", f"{seconds:.0f}"), ("BLEU, validation", f"{bleu:.1f}"),
-             ("exact match, validation", f"{exact:.1%}")]
-    return table("", "", rows=[(name, str(value) if isinstance(value, str) else f"{value:,}") for name, value in facts]), picture
+    facts = [("parameters", f"{parameters(run.model):,}"),
+             ("of these in the embedding", f"{parameters(run.model.embedding):,}"),
+             ("steps", f"{len(run.history) - experiment.begun_at:,}"),
+             ("seconds in the steps", f"{sum(run.noted('seconds')):.0f}"),
+             ("BLEU, validation", f"{bleu:.1f}"), ("exact match, validation", f"{exact:.1%}")]
+    return table("", "", rows=facts), picture
 
 
 def without_pas(text: str) -> str:
@@ -765,15 +783,15 @@ def without_pas(text: str) -> str:
 def step_bleu(experiment: TranslationExperiment):
     """BLEU: how near is an answer to a person's?
 
-    Exact match is strict: one letter, and the sentence counts nothing. BLEU counts which 1, 2, 3 and 4 words in
-    a row of the answer stand in the reference, each at most as often as there, else “le le le le” were perfect. The
-    counts are summed over the whole corpus first: the mean of the sentences' BLEU is another number. Answers
-    that are too short, and so leave out what is hard, pay the brevity penalty.
+    Exact match is strict: one letter, and the sentence counts nothing. BLEU counts which 1, 2, 3 and 4 words
+    in a row of the answer stand in the reference, each at most as often as there, else “le le le le” were
+    perfect. The counts are summed over the whole corpus first: the mean of the sentences' BLEU is another
+    number. Answers that are too short, and so leave out what is hard, pay the brevity penalty.
 
     What BLEU can't see is which words matter. Here are references with one kind of slip each, on the
-    sentences that it changes. With every l' written la, each word is still understood. With pas left out, the
-    opposite is said, and BLEU is higher. So a figure needs sentences beside it (step 8), and its signature: how the
-    text was cut, and smoothed where nothing matched.
+    sentences that it changes. With every l' written la, each word is still understood. With pas left out,
+    the opposite is said, and BLEU is higher. So a figure needs sentences beside it (step 8), and its
+    signature: how the text was cut, and smoothed where nothing matched.
     """
     check_part(corpus_bleu, corpus_bleu_checks, OURS)
     references = [pair.target for pair in experiment.pairs()]
@@ -788,25 +806,26 @@ def step_bleu(experiment: TranslationExperiment):
         rows.append((name, len(changed_ones), bleu.score, *(f"{share:.0f}" for share in bleu.precisions),
                      bleu.brevity, sum(singles) / len(singles)))
     check("leaving out pas costs less BLEU than la for l'", scores["pas left out"] > scores["la for l'"])
-    tables = [table("slip", "sentences", "BLEU", "1", "2", "3", "4 in a row", "brevity", "mean of sentences", rows=rows)]
+    orders = "1", "2", "3", "4 in a row"
+    tables = [table("slip", "sentences", "BLEU", *orders, "brevity", "mean", rows=rows)]
     found = corpus_bleu(experiment.answers, references)
     exact = sum(experiment.right) / len(experiment.right)
     if experiment.is_default:
-        check("the model: 95 % of the test sentences wholly right, and BLEU 97", exact >= 0.95 and found.score >= 97,
-              f"{exact:.1%}, {found.score:.1f}")
-    rows = [(len(references), f"{exact:.1%}", found.score, *(f"{share:.1f}" for share in found.precisions), found.brevity)]
-    tables.append(table("test", "exact match", "BLEU", "1", "2", "3", "4 in a row", "brevity", rows=rows,
-                        title="the model, greedy"))
+        check("the model: 95 % of the test sentences wholly right, and BLEU 97",
+              exact >= 0.95 and found.score >= 97, f"{exact:.1%}, {found.score:.1f}")
+    shares = (f"{share:.1f}" for share in found.precisions)
+    tables.append(table("test", "exact match", "BLEU", *orders, "brevity", title="the model, greedy",
+                        rows=[(len(references), f"{exact:.1%}", found.score, *shares, found.brevity)]))
     return *tables, SIGNATURE.format(smooth="exp")
 
 
 def step_phenomena(experiment: TranslationExperiment):
     """Which rules are learned, and when
 
-    The grammar knows which rules a sentence needs. The picture has, for each, the share of validation sentences
-    with it that are wholly right, after every 100 steps. Mind that a sentence needs several: a row can be late
-    because of what often stands beside it, and long sentences have more chances to be wrong. The table has the ten rules
-    with the lowest shares in the test, 1,000 sentences.
+    The grammar knows which rules a sentence needs. The picture has, for each, the share of validation
+    sentences with it that are wholly right, after every 100 steps. Mind that a sentence needs several: a row
+    can be late because of what often stands beside it, and long sentences have more chances to be wrong. The
+    table has the ten rules with the lowest shares in the test, 1,000 sentences.
     """
     history = [record for record in experiment.run.history if "exact_match" in record]
     last = history[-1]
@@ -814,14 +833,15 @@ def step_phenomena(experiment: TranslationExperiment):
                    key=lambda name: -sum(record[f"right: {name}"] for record in history))
     if not names:
         return "These pairs come from a file, which doesn't say what they need."
-    figure = drawing.draw_phenomena([record["step"] for record in history],
-                                    {name: [record[f"right: {name}"] for record in history] for name in names})
+    shares = {name: [record[f"right: {name}"] for record in history] for name in names}
+    figure = drawing.draw_phenomena([record["step"] for record in history], shares)
     found = by_phenomenon(experiment.pairs(), experiment.right)
     hardest = sorted(found, key=lambda name: found[name][1])[:10]
-    rows = [(name, found[name][0], f"{found[name][1]:.1%}", PHENOMENA[name].partition(": ")[2]) for name in hardest]
+    rows = [(name, found[name][0], f"{found[name][1]:.1%}", PHENOMENA[name].partition(": ")[2])
+            for name in hardest]
     if experiment.is_default:
-        check("each phenomenon: of its test sentences at least 80 % are right", found[hardest[0]][1] >= 0.8,
-              f"{hardest[0]}: {found[hardest[0]][1]:.1%}")
+        check("each phenomenon: of its test sentences at least 80 % are right",
+              found[hardest[0]][1] >= 0.8, f"{hardest[0]}: {found[hardest[0]][1]:.1%}")
     return (table("phenomenon", "sentences", "right", "", rows=rows),
             Picture(experiment.file("translation_phenomena"), figure,
                     f"First sentences with “{names[0]}” are right, last those with “{names[-1]}”"))
@@ -888,7 +908,8 @@ def partners(pair: Pair) -> Tensor:
 @torch.no_grad()
 def cross_weights(model: Transformer, encoding: BytePairEncoding, pair: Pair) -> Tensor:
     """(blocks, heads, target words, source words) while the right translation is written."""
-    batch = make_batch([encoding.encode(pair.source)], [encoding.encode(pair.target)]).to(next(model.parameters()).device)
+    batch = make_batch([encoding.encode(pair.source)], [encoding.encode(pair.target)])
+    batch = batch.to(next(model.parameters()).device)
     with record_attention(model) as recorded:
         model(batch.src, batch.tgt_in)
     maps = [weights[0].cpu() for name, weights in recorded.items() if name.endswith("cross_attention")]
@@ -899,11 +920,11 @@ def cross_weights(model: Transformer, encoding: BytePairEncoding, pair: Pair) ->
 def step_alignment(experiment: TranslationExperiment):
     """Where it looks while it writes
 
-    The grammar knows which English word each French one comes from. Does cross-attention look there? For each head:
-    the share of French words for which the source word with the largest weight is a true partner, in 200 test
-    sentences; pieces are put together to words first. Beside it what two simple rules reach: the word at the same
-    place, and the first word. The picture has the surest head on a sentence in which the adjective moves. (A
-    weight says where it looked, not what for: lesson 2.)
+    The grammar knows which English word each French one comes from. Does cross-attention look there? For
+    each head: the share of French words for which the source word with the largest weight is a true partner,
+    in 200 test sentences; pieces are put together to words first. Beside it what two simple rules reach: the
+    word at the same place, and the first word. The picture has the surest head on a sentence in which the
+    adjective moves. (A weight says where it looked, not what for: lesson 2.)
     """
     pairs = [pair for pair in experiment.pairs(200) if pair.alignment]
     if not pairs:
@@ -925,12 +946,13 @@ def step_alignment(experiment: TranslationExperiment):
     rules = f"the word at the same place: {same / counted:.0%}; the first word: {first / counted:.0%}"
     best = shares.max().item()
     if experiment.is_default:
-        check("the surest head finds a partner more often than the same place does", best > same / counted + 0.1,
-              f"{best:.0%}")
+        check("the surest head finds a partner more often than the same place does",
+              best > same / counted + 0.1, f"{best:.0%}")
     moved = next((pair for pair, right in zip(pairs, experiment.right) if right and len(pair.source) < 50
                   and "adjective behind" in pair.phenomena), pairs[0])
     weights = cross_weights(experiment.model, experiment.encoding, moved)[block, head]
-    figure = drawing.draw_alignment(weights, words_of(moved.source), words_of(moved.target), partners(moved), names, shares)
+    figure = drawing.draw_alignment(weights, words_of(moved.source), words_of(moved.target), partners(moved),
+                                    names, shares)
     picture = Picture(experiment.file("translation_alignment"), figure,
                       f"Block {block}, head {head} looks most at the true partner of {best:.0%} of the words")
     return table("", *(f"head {number}" for number in range(shares.shape[1])), rows=rows), rules, picture
@@ -959,23 +981,25 @@ def step_decoders(experiment: TranslationExperiment):
     if experiment.is_default:
         check("no beam answers 2 % more or fewer of these sentences right than greedy",
               all(abs(share - scores["greedy"]) < 0.02 for share in scores.values()))
-    return table("", "BLEU", "exact match", "words", "sentences a second", rows=rows), SIGNATURE.format(smooth="exp")
+    found = table("", "BLEU", "exact match", "words", "sentences a second", rows=rows)
+    return found, SIGNATURE.format(smooth="exp")
 
 
 def step_limits(experiment: TranslationExperiment):
     """Its limits
 
     Trained were single sentences. Two in a row are known words in a known order, only later in the sequence,
-    and longer than anything trained. Then names that were never in the training, in place of those that were: their
-    pieces are known, and would only have to be copied.
+    and longer than anything trained. Then names that were never in the training, in place of those that
+    were: their pieces are known, and would only have to be copied.
 
-    And a grammar isn't a language. Here every word has one translation, and no sentence means anything that the
-    one before decides. How much data it takes: --compare max_pairs=4000,20000,40000.
+    And a grammar isn't a language. Here every word has one translation, and no sentence means anything that
+    the one before decides. How much data it takes: --compare max_pairs=4000,20000,40000.
     """
     if experiment.training.pairs:
         return "These tests are made for the grammar's sentences."
     pairs = experiment.pairs(200)
-    joined = [(f"{one.source} {two.source}", f"{one.target} {two.target}") for one, two in zip(pairs[::2], pairs[1::2])]
+    joined = [(f"{one.source} {two.source}", f"{one.target} {two.target}")
+              for one, two in zip(pairs[::2], pairs[1::2])]
     named = [(pair.source, pair.target) for pair in experiment.pairs() if re.search(r"\bMarie\b", pair.source)
              and "Marie" in pair.target]
     foreign = [tuple(text.replace("Marie", "Ottokar") for text in pair) for pair in named]
@@ -984,7 +1008,8 @@ def step_limits(experiment: TranslationExperiment):
     shares, rows = {}, []
     for name, texts in cases.items():
         answers = experiment.answers_to([source for source, _ in texts])
-        shares[name] = sum(answer == target for answer, (_, target) in zip(answers, texts)) / max(1, len(texts))
+        right = sum(answer == target for answer, (_, target) in zip(answers, texts))
+        shares[name] = right / max(1, len(texts))
         rows.append((name, len(texts), f"{shares[name]:.0%}", answers[0] if answers else ""))
     if experiment.is_default:
         check("two sentences in a row: less than half of them right", shares["two in a row"] < 0.5)
@@ -996,10 +1021,11 @@ def step_limits(experiment: TranslationExperiment):
 def step_broken_on_purpose(experiment: TranslationExperiment):
     """Broken on purpose
 
-    Three mistakes that make a figure better than it is, and one that makes it worse. Files of pairs often have
-    several translations of one source. Split such lines at random, and most sources of the test have been in
-    training. BLEU of lower-cased text forgives what a reader wouldn't; BLEU of text that was cut finer beforehand
-    has more to agree on. And a source whose padding isn't masked is another source in every batch.
+    Three mistakes that make a figure better than it is, and one that makes it worse. Files of pairs often
+    have several translations of one source. Split such lines at random, and most sources of the test have
+    been in training. BLEU of lower-cased text forgives what a reader wouldn't; BLEU of text that was cut
+    finer beforehand has more to agree on. And a source whose padding isn't masked is another source in every
+    batch.
     """
     pairs = experiment.pairs()
     lines = [(pair.source, f"{pair.target}{mark}") for pair in pairs for mark in ("", " !")]
@@ -1018,14 +1044,15 @@ def step_broken_on_purpose(experiment: TranslationExperiment):
           bleu["as it is"].score < min(bleu["lower-cased"].score, bleu["cut finer"].score))
     check("split by lines, more than half of the test's sources were in training; by source, none",
           leaked > 0.5 and kept == 0, f"{leaked:.0%}")
-    rows = [("lines split at random: test sources known", f"{leaked:.0%}"), ("split by source", f"{kept:.0%}"),
-            *((f"la for l', all lower case: BLEU, {name}", f"{score.score:.1f}") for name, score in bleu.items())]
+    rows = [("lines split at random: test sources known", f"{leaked:.0%}"),
+            ("split by source", f"{kept:.0%}")]
+    rows += [(f"la for l', no capitals: BLEU, {name}", f"{score.score:.1f}") for name, score in bleu.items()]
     rows += [(f"exact match, padding {how}", f"{share:.1%}") for how, share in unmasked(experiment).items()]
     return table("", "", rows=rows), check_mistakes(OURS, *GRADED.values())
 
 
 def unmasked(experiment: TranslationExperiment) -> dict[str, float]:
-    """Exact match on 200 test sentences in batches of any length, with the source's padding masked and not."""
+    """Exact match on 200 test sentences, all in one batch, with the source's padding masked and not."""
     model, pairs = experiment.model, experiment.pairs(200)
     batch = make_batch(*experiment.texts.encode(pairs)).to(experiment.run.device)
     found = {}
@@ -1038,7 +1065,8 @@ def unmasked(experiment: TranslationExperiment) -> dict[str, float]:
             del model.src_mask
         answers = [experiment.encoding.decode(row) for row in ids.tolist()]
         found[how] = sum(answer == pair.target for answer, pair in zip(answers, pairs)) / len(pairs)
-    check("with the padding not masked fewer sentences are right", found["not masked"] < found["masked"] - 0.05)
+    check("with the padding not masked fewer sentences are right",
+          found["not masked"] < found["masked"] - 0.05)
     return found
 
 
@@ -1052,7 +1080,8 @@ def step_your_sentence(experiment: TranslationExperiment):
     answer = translate(model, encoding, [text])[0]
     src = pad([encoding.encode(text)]).to(experiment.run.device)
     found = beam_search(CachedDecoding(model, src), 4, min(model.config.max_len, 2 * src.shape[1] + 20))[0]
-    rows = [("greedy", answer, "")] + [("beam 4", encoding.decode(one.tokens), f"{one.score:.3f}") for one in found]
+    rows = [("greedy", answer, "")]
+    rows += [("beam 4", encoding.decode(one.tokens), f"{one.score:.3f}") for one in found]
     tgt_in, tgt_out = teacher_forcing([encoding.encode(answer)])
     with torch.no_grad(), record_attention(model) as recorded:
         model(src, tgt_in.to(src.device))
@@ -1094,25 +1123,26 @@ def step_compare(experiment: TranslationExperiment):
 def step_what_next(experiment: TranslationExperiment):
     """What now?
 
-    Read: BytePairEncoding.learn and PairCounts, then corpus_bleu, then make_run: all that a new kind of data needs.
+    Read: BytePairEncoding.learn and PairCounts, then corpus_bleu, then make_run: all that a new kind of data
+    needs.
 
-    Change: (1) --positions none: what is left? (2) --vocab 100: pieces of one and two letters. (3) Add a line
-    to grammar/nouns.tsv, train again, and ask for your noun with --input. Also: --input "The old cat sleeps.",
-    --chat, and --compare max_pairs=4000,40000.
+    Change: (1) --positions none: what is left? (2) --vocab 100: pieces of one and two letters. (3) Add a
+    line to grammar/nouns.tsv, train again, and ask for your noun with --input. Also: --input "The old cat
+    sleeps.", --chat, and --compare max_pairs=4000,40000.
 
     Write it yourself: --template my_translation.py, then --grade my_translation.py. Real pairs, such as those
     that Tatoeba offers: --pairs FILE.tsv.
 
-    This was the last lesson. The next would take the two stacks apart: a decoder alone that goes on with any text,
-    an encoder alone that fills in words, and why one of the two became the usual thing.
+    This was the last lesson. The next would take the two stacks apart: a decoder alone that goes on with any
+    text, an encoder alone that fills in words, and why one of the two became the usual thing.
     """
 
 
 # ------------------------------------------------------------------ the command line
 
 
-COMPARABLE = ("max_pairs", "vocab", "d_model", "n_heads", "n_layers", "positions", "norm", "lr", "warmup", "dropout",
-              "label_smoothing", "weight_decay", "batch_size")
+COMPARABLE = ("max_pairs", "vocab", "d_model", "n_heads", "n_layers", "positions", "norm", "lr", "warmup",
+              "dropout", "label_smoothing", "weight_decay", "batch_size")
 
 
 def sentence(text: str) -> str:
@@ -1135,12 +1165,14 @@ def main():
     comparing = partial(comparison, configs=(TranslationModel, TranslationTraining), comparable=COMPARABLE)
     parser.add_argument("--compare", type=comparing, metavar="NAME=VALUE,…",
                         help="train with each value, and end: " + ", ".join(COMPARABLE))
-    parser.add_argument("--seeds", type=count, default=1, help="seeds for each value of --compare (default: 1)")
+    parser.add_argument("--seeds", type=count, default=1,
+                        help="seeds for each value of --compare (default: 1)")
     options = parser.parse_args()
     try:
         config, training = chosen(TranslationModel, options), chosen(TranslationTraining, options)
         own = own_parts(options.own, 5, Narrator(options.outputs)) if options.own else NOTHING
-        if options.own and not found_in(build(lambda: Transformer(config), fitting(own.parts, config)), own.parts):
+        fits = build(lambda: Transformer(config), fitting(own.parts, config))
+        if options.own and not found_in(fits, own.parts):
             parser.error(f"the model has no place for {', '.join(own.parts)}")
         experiment = TranslationExperiment(config, training, options, own)
         if training.pairs:

@@ -22,8 +22,8 @@ class Lines(NamedTuple):
 def read_pairs(path: Path, longest: int, most: int = 0) -> Lines:
     """The first two columns of each line, further ones (an attribution) ignored; at most `most` pairs.
 
-    Left out are lines that aren't UTF-8, have no tab or an empty side, or more than `longest` words. ValueError,
-    in one line, if no pair is left; OSError if the file can't be read.
+    Left out are lines that aren't UTF-8, have no tab or an empty side, or more than `longest` words.
+    ValueError, in one line, if no pair is left; OSError if the file can't be read.
     """
     pairs: list[tuple[str, str]] = []
     left_out: dict[str, list[int]] = {}
@@ -39,7 +39,7 @@ def read_pairs(path: Path, longest: int, most: int = 0) -> Lines:
             pairs.append(found)
     lines = Lines(pairs, left_out)
     if not pairs:
-        raise ValueError(f"{path} has no usable pair: {lines.account()}; it takes lines of source, tab, target")
+        raise ValueError(f"{path} has no usable pair: {lines.account()}; a line is source, tab, target")
     return lines
 
 
@@ -60,7 +60,7 @@ def pair_in(line: bytes, longest: int) -> tuple[str, str] | str:
 
 
 def by_source(pairs: Iterable[tuple[str, str]], per_cent: int = 2) -> dict[str, list[tuple[str, str]]]:
-    """train, validation and test: a checksum of the source decides, so that all its translations stay together.
+    """train, validation and test: a checksum of the source decides, so all its translations stay together.
 
     Sources that differ in case or marks alone go together, too. Held-out sources are asked once each.
     """

@@ -13,7 +13,7 @@ History = list[dict[str, float]]
 
 
 def draw_progress(history: History):
-    """Loss of training and validation, and BLEU and exact match of the validation sentences, over the steps."""
+    """Loss of training and validation; BLEU and exact match of the validation sentences."""
     figure, (loss, scores) = canvas(columns=2, width=9, height=3.6)
     loss.semilogy(*column(history, "loss"), label="training", alpha=0.6)
     loss.semilogy(*column(history, "validation_loss"), marker="o", markersize=4, label="validation")
