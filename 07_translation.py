@@ -13,36 +13,79 @@ that it never saw. How well it would translate a newspaper, it doesn't show. For
 """
 
 import argparse
+import ast
 import heapq
 import json
 import math
 import re
 import sys
+import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
+from difflib import SequenceMatcher
+from functools import cached_property, partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from common import lesson
+from checks.alignment import partners, partners_found, word_weights
+from checks.batches import batches_by_length_checks
+from checks.bleu import corpus_bleu_checks
+from checks.subwords import byte_pair_encoding_checks
+from common import (
+    Picture,
+    check,
+    check_mistakes,
+    check_part,
+    lesson,
+    lesson_parser,
+    narrate,
+    parameters,
+    shows,
+    table,
+)
+from course.chat import converse
+from course.comparing import changed, compare, summaries
+from course.console import Narrator
+from course.engine import Run, train
+from course.experiment import Experiment
 from course.keeping import write_atomically
+from course.options import add_options, changed_options, chosen, comparison, count, option
+from course.own import Own, own_parts
+from course.pairs import apart_from, by_source, read_pairs
+from course.parts import build
+from course.processes import PROCESSES, all_processes, own_device
+from figures import translation as drawing
+from grammar.sentences import PHENOMENA, Pair, corpus, words_of
 
+record_attention = lesson("02_multi_head_attention").record_attention
 PAD = lesson("03_positional_encoding").PAD
 BOS = lesson("03_positional_encoding").BOS
 EOS = lesson("03_positional_encoding").EOS
+BY_HAND = lesson("05_mini_transformer").BY_HAND
 Batch = lesson("05_mini_transformer").Batch
+SequenceTraining = lesson("05_mini_transformer").SequenceTraining
 Transformer = lesson("05_mini_transformer").Transformer
+TransformerConfig = lesson("05_mini_transformer").TransformerConfig
+evaluate = lesson("05_mini_transformer").evaluate
+fitting = lesson("05_mini_transformer").fitting
+found_in = lesson("05_mini_transformer").found_in
 pad = lesson("05_mini_transformer").pad
+sequence_job = lesson("05_mini_transformer").sequence_job
 teacher_forcing = lesson("05_mini_transformer").teacher_forcing
 CachedDecoding = lesson("06_decoding").CachedDecoding
 beam_search = lesson("06_decoding").beam_search
 best_answers = lesson("06_decoding").best_answers
 greedy_decode = lesson("06_decoding").greedy_decode
+
+__all__ = ["SIGNATURE", "BatchesByLength", "Bleu", "BytePairEncoding", "Texts", "TranslationExperiment",
+           "TranslationModel", "TranslationTraining", "corpus_bleu", "make_run", "ngrams", "remake",
+           "split_words", "tokens_13a", "translate"]
 
 # ------------------------------------------------------------------ subwords
 
@@ -103,7 +146,7 @@ class BytePairEncoding:
 
     @classmethod
     def learn(cls, texts: Iterable[str], merges: int) -> "BytePairEncoding":
-        """Join the most frequent pair of neighbours, `merges` times; of several such pairs the smallest."""
+        """Join the most frequent pair of neighbours, `merges` times; of equals the smallest."""
         counts = Counter(word for text in texts for word in split_words(text))
         alphabet = "".join(sorted(set("".join(counts))))
         encoding = cls(alphabet, [])
@@ -128,7 +171,7 @@ class BytePairEncoding:
         """Replay the merges in the order in which they were learned."""
         if word not in self.known:
             ids = [id for character in word for id in self.first_ids(character)]
-            while pair := min(zip(ids, ids[1:]), key=self.rank, default=None):
+            while pair := min(pairwise(ids), key=self.rank, default=None):
                 if pair not in self.merge_of:
                     break
                 ids = merged(ids, pair, self.merge_of[pair][1])
@@ -193,10 +236,10 @@ class PairCounts:
     def note(self, number: int, sign: int) -> set[tuple[int, int]]:
         """Add the pairs of a word to the counts, or with −1 take them away."""
         ids = self.words[number]
-        for pair in zip(ids, ids[1:]):
+        for pair in pairwise(ids):
             self.count[pair] += sign * self.times[number]
             self.where.setdefault(pair, set()).add(number)
-        return set(zip(ids, ids[1:]))
+        return set(pairwise(ids))
 
     def push(self, pairs: Iterable[tuple[int, int]]) -> None:
         for pair in pairs:
@@ -265,7 +308,8 @@ def make_batch(sources: list[list[int]], targets: list[list[int]]) -> Batch:
 
 # ------------------------------------------------------------------ BLEU
 
-SIGNATURE = "nrefs:1|case:mixed|eff:no|tok:13a|smooth:{smooth}"  # as sacreBLEU writes it
+SIGNATURE = "nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp"  # as sacreBLEU writes it
+ORDERS = "1", "2", "3", "4 in a row"
 RULES_13A = [(re.compile(rule), put) for rule, put in (
     (r"([\{-\~\[-\` -\&\(-\+\:-\@\/])", r" \1 "),  # ASCII marks, without ' , - .
     (r"([^0-9])([.,])", r"\1 \2 "),  # . and , stay only between digits
@@ -363,3 +407,793 @@ def translate(model: Transformer, encoding: BytePairEncoding, sentences: Sequenc
         for row, ids in zip(some, found.tolist()):
             answers[row] = encoding.decode(ids)
     return answers
+
+
+# ------------------------------------------------------------------ texts and runs
+
+
+@dataclass(frozen=True)
+class TranslationModel(TransformerConfig):
+    """The sizes of the model; vocab_size follows from the texts."""
+
+    d_model: int = option(128, "width of a token's vector", least=1)
+    max_len: int = option(256, least=1)
+
+
+@dataclass(frozen=True)
+class TranslationTraining(SequenceTraining):
+    """One training run on pairs of sentences. ValueError, with the value, for what makes no sense."""
+
+    pairs: str = option("", "a file of your own pairs: source, tab, target, UTF-8 (default: the grammar's)")
+    valid: str = option("", "with --pairs: validation pairs (default: some of those in --pairs)")
+    test: str = option("", "with --pairs: test pairs (default: some of those in --pairs)")
+    max_pairs: int = option(0, "at most so many training pairs; 0: all, or 40,000 of the grammar's", least=0)
+    vocab: int = option(800, "merges to learn", least=0)
+    steps: int = option(1500, "training steps", least=0)
+    batch_size: int = option(32, "pairs a step", least=1)
+    warmup: int = option(100, "steps of warm-up", least=0)
+    validate_every: int = option(100, "steps from one validation to the next", least=1)
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("valid", "test"):
+            if getattr(self, name) and not self.pairs:
+                raise ValueError(f"--{name} {getattr(self, name)} goes with --pairs FILE")
+        parts = self.accumulate * PROCESSES
+        if self.batch_size < parts:
+            raise ValueError(f"batch_size {self.batch_size} can't be cut into {parts} parts")
+
+
+FROM_A_FILE = {"n_layers": 3, "dropout": 0.1}, {  # what --pairs changes: text of people is harder
+    "label_smoothing": 0.1, "lr": 2e-3, "steps": 2000, "vocab": 4000, "batch_size": 64, "weight_decay": 0.1}
+LONGEST = 100  # words of a sentence in a file
+HELD_OUT = 1000  # pairs for the test, and at most so many for validation
+
+
+class Texts:
+    """The pairs of a training and what follows from them; nothing is read or drawn before it is asked for."""
+
+    def __init__(self, training: TranslationTraining, encoding: BytePairEncoding | None = None):
+        self.training = training
+        if encoding:
+            self.encoding = encoding
+
+    @cached_property
+    def splits(self) -> dict[str, list[Pair]]:
+        """train, validation and test."""
+        training = self.training
+        if not training.pairs:
+            sizes = {"train": training.max_pairs or 40_000, "validation": 300, "test": HELD_OUT}
+            return corpus(sizes, training.seed)
+        files = {"train": training.pairs, "validation": training.valid, "test": training.test}
+        read = {split: read_pairs(Path(file), LONGEST) for split, file in files.items() if file}
+        self.accounts = [f"{files[split]}: {lines.account()}" for split, lines in read.items()]
+        splits = by_source(read["train"].pairs)
+        given = {split: lines.pairs for split, lines in read.items() if split != "train"}
+        if given:  # what no file was given for is split off; the sources of the files given are left out
+            known = [pair for pairs in given.values() for pair in pairs]
+            kept = splits["train"] + [pair for split in given for pair in splits[split]]
+            splits = splits | {"train": apart_from(kept, known)} | given
+        splits["train"] = splits["train"][: training.max_pairs or None]
+        for split, pairs in splits.items():
+            if not pairs:
+                raise ValueError(f"{training.pairs} leaves no pair for {split}: too few different sources")
+        most = {"train": None, "validation": HELD_OUT, "test": HELD_OUT}
+        return {split: [Pair(*pair, (), frozenset(), frozenset()) for pair in pairs[: most[split]]]
+                for split, pairs in splits.items()}
+
+    @cached_property
+    def encoding(self) -> BytePairEncoding:
+        """Learned from the training pairs, of both languages together: one vocabulary, one embedding."""
+        train = self.splits["train"]
+        return BytePairEncoding.learn((text for pair in train for text in pair[:2]), self.training.vocab)
+
+    @cached_property
+    def batches(self) -> BatchesByLength:
+        return BatchesByLength(*self.encoded("train"), self.training.batch_size, self.training.seed)
+
+    @cached_property
+    def held_out(self) -> list[Batch]:
+        """Up to 300 validation pairs, 100 of similar length at once."""
+        pairs = sorted(self.splits["validation"][:300], key=lambda pair: len(pair.source))
+        return [make_batch(*self.encode(pairs[start : start + 100])) for start in range(0, len(pairs), 100)]
+
+    def encoded(self, split: str) -> tuple[list[list[int]], list[list[int]]]:
+        return self.encode(self.splits[split])
+
+    def encode(self, pairs: Iterable[Pair]) -> tuple[list[list[int]], list[list[int]]]:
+        """The ids of the sources and of the targets."""
+        encode, pairs = self.encoding.encode, list(pairs)
+        return [encode(pair.source) for pair in pairs], [encode(pair.target) for pair in pairs]
+
+    def validate(self, model: Transformer) -> dict[str, float]:
+        """Loss, shares of right answers for each phenomenon, BLEU and exact match."""
+        pairs = self.splits["validation"][:300]
+        device = next(model.parameters()).device
+        losses = [(evaluate(model, batch.to(device), no_answer).loss, (batch.tgt_out != PAD).sum().item())
+                  for batch in self.held_out]
+        answers = translate(model, self.encoding, [pair.source for pair in pairs])
+        right = [answer == pair.target for answer, pair in zip(answers, pairs)]
+        shares = {f"right: {name}": share for name, (_, share) in by_phenomenon(pairs, right).items()}
+        loss = sum(loss * count for loss, count in losses) / sum(count for _, count in losses)
+        return {"validation_loss": loss, **shares,
+                "bleu": corpus_bleu(answers, [pair.target for pair in pairs]).score,
+                "exact_match": sum(right) / len(right)}
+
+
+def no_answer(model: Transformer, src: Tensor, max_length: int) -> Tensor:
+    """For evaluate() where only the loss is wanted."""
+    return src.new_zeros(len(src), 0)
+
+
+def by_phenomenon(pairs: Sequence[Pair], right: Sequence[bool]) -> dict[str, tuple[int, float]]:
+    """For each phenomenon how many of the pairs have it, and which share of these is right."""
+    found = {name: [fine for pair, fine in zip(pairs, right) if name in pair.phenomena] for name in PHENOMENA}
+    return {name: (len(rights), sum(rights) / len(rights)) for name, rights in found.items() if rights}
+
+
+NOTHING = Own({}, {})  # of a learner's
+
+
+def make_run(config: TranslationModel, training: TranslationTraining, device: torch.device, texts: Texts,
+             own: Own = NOTHING) -> Run:
+    """A fresh run, which the engine trains: lesson 5's model and loss, these batches."""
+    config = replace(config, vocab_size=len(texts.encoding))
+    parts = (BY_HAND if training.by_hand else {}) | fitting(own.parts, config)
+    torch.manual_seed(training.seed)
+    model = build(lambda: Transformer(config), parts)
+    job = sequence_job(model, training, lambda step: texts.batches(step), texts.validate)
+    about = {"name": "translation", "config": asdict(config), "training": asdict(training),
+             "encoding": texts.encoding.state()}
+    about |= {"with": dict(own.files)} if own.files else {}
+    return Run(model, job, training, device, about)
+
+
+def remake(about: dict[str, Any], device: torch.device, own: Own = NOTHING) -> Run:
+    """The run that a checkpoint tells of, fresh. ValueError if it was trained with other parts."""
+    if about.get("with", {}) != own.files:
+        raise ValueError(f"it was trained with {', '.join(about.get('with', {})) or 'no parts of your own'}")
+    training = TranslationTraining(**about["training"])
+    texts = Texts(training, BytePairEncoding.restored(about["encoding"]))
+    return make_run(TranslationModel(**about["config"]), training, device, texts, own)
+
+
+def run_name(config: TranslationModel, training: TranslationTraining) -> str:
+    """“translation”, the file of the pairs, and every option that isn't the default."""
+    of_model, of_training = FROM_A_FILE if training.pairs else ({}, {})
+    files = {name: getattr(training, name) for name in ("pairs", "valid", "test")}
+    usual = replace(TranslationModel(), d_ff=4 * config.d_model, **of_model), replace(
+        TranslationTraining(), **of_training, **files)
+    named = [f"{name}={Path(file).stem}" for name, file in files.items() if file]
+    return "-".join(["translation", *named, *changed_options(config, usual[0]),
+                     *changed_options(training, usual[1])])
+
+
+GRADED = {  # the parts that --grade looks for, and what has to hold of each
+    "BytePairEncoding": byte_pair_encoding_checks,
+    "BatchesByLength": batches_by_length_checks,
+    "corpus_bleu": corpus_bleu_checks,
+}
+OURS = sys.modules[__name__]  # of whose parts the checks make the classic mistakes
+
+
+# ------------------------------------------------------------------ the steps
+
+
+class TranslationExperiment(Experiment):
+    """What the command line asked for, and the run that came of it."""
+
+    def __init__(self, config: TranslationModel, training: TranslationTraining, options: argparse.Namespace,
+                 own: Own = NOTHING):
+        self.config, self.training, self.own = config, training, own
+        self.texts = Texts(training)
+        device = own_device(options.device)
+        name = run_name(config, training) + (f"-{own.name}" if own.parts else "")
+        super().__init__(name, "translation", lambda: make_run(config, training, device, self.texts, own),
+                         partial(remake, device=device, own=own), options, device)
+
+    @property
+    def model(self) -> Transformer:
+        return self.run.model.eval()
+
+    @cached_property
+    def encoding(self) -> BytePairEncoding:
+        """That of the model, from its checkpoint if there is one."""
+        return BytePairEncoding.restored(self.run.about["encoding"])
+
+    @property
+    def is_default(self) -> bool:
+        return self.name == self.default
+
+    def pairs(self, count: int = HELD_OUT) -> list[Pair]:
+        """Of the test."""
+        return self.texts.splits["test"][:count]
+
+    def answers_to(self, sources: Sequence[str], **options: Any) -> list[str]:
+        return translate(self.model, self.encoding, sources, **options)
+
+    @cached_property
+    def answers(self) -> list[str]:
+        """Greedy, to the test."""
+        return self.answers_to([pair.source for pair in self.pairs()])
+
+    @cached_property
+    def right(self) -> list[bool]:
+        return [answer == pair.target for answer, pair in zip(self.answers, self.pairs())]
+
+
+def docstrings(lessons: Iterable[str]) -> list[str]:
+    """All that is written in the docstrings of these lessons: a text of people, not of a grammar."""
+    trees = [ast.parse((Path(__file__).parent / f"{name}.py").read_text("utf-8")) for name in lessons]
+    places = (ast.Module, ast.ClassDef, ast.FunctionDef)
+    return [ast.get_docstring(node) or "" for tree in trees for node in ast.walk(tree)
+            if isinstance(node, places)]
+
+
+def step_why_pieces(experiment: TranslationExperiment):
+    """Why not words, why not characters?
+
+    A model needs a list of tokens that is finite, and text isn't. Take what is written in lessons 1 to 5 of
+    this course, and then read lesson 6. If tokens are words, some of its words have no id. If they are
+    characters, nothing is missing, but sequences are several times as long, and attention costs the square of
+    that. Pieces lie between: frequent words are one piece, rare ones several, and a character that was never
+    seen falls apart into bytes. (One row: 2,000 merges, learned from lessons 1 to 5, as the next step shows.)
+    """
+    *known, new = ("01_attention_mechanism", "02_multi_head_attention", "03_positional_encoding",
+                   "04_transformer_block", "05_mini_transformer", "06_decoding")
+    before, after = docstrings(known), docstrings([new])
+    encoding = BytePairEncoding.learn(before, 2000)
+    kinds = {"words": split_words, "pieces": lambda text: encoding.texts_of(encoding.encode(text)),
+             "characters": list}
+    rows, lengths, missing = [], {}, {}
+    for name, cut in kinds.items():
+        seen = {unit for text in before for unit in cut(text)}
+        units = [unit for text in after for unit in cut(text)]
+        lengths[name] = len(units)
+        missing[name] = sum(unit not in seen for unit in units) / len(units)
+        rows.append((name, len(seen), len(units), f"{missing[name]:.1%}"))
+    check("more than one in 50 of lesson 6's words isn't in lessons 1 to 5", missing["words"] > 0.02,
+          f"{missing['words']:.1%}")
+    check("its characters are more than three times as many as its words",
+          lengths["characters"] > 3 * lengths["words"])
+    check("its pieces are less than half as many as its characters",
+          lengths["pieces"] < lengths["characters"] / 2)
+    check("cut into pieces and joined again, lesson 6 is unchanged",
+          all(encoding.decode(encoding.encode(text)) == text for text in after))
+    return table("tokens", "different ones", "lesson 6 has", "of these not in 1 to 5", rows=rows)
+
+
+TOY = "the cat sat on the mat. the cats sat on the mats. that is that."
+
+
+@shows(BytePairEncoding.learn, BytePairEncoding.encode_word)
+def step_by_hand(experiment: TranslationExperiment):
+    """Byte-pair encoding, merge by merge
+
+    Begin with characters. Count how often each two stand side by side, join the most frequent two
+    everywhere, and begin again, as often as there are merges wanted; of equally frequent pairs the one with
+    the smallest ids. A word keeps the space in front of it, and no piece goes beyond a word. To encode a
+    new text, replay the merges in the order in which they were learned. (The counts aren't made anew each
+    time: a merge changes those of its neighbours alone.)
+    """
+    check_part(BytePairEncoding, byte_pair_encoding_checks, OURS)
+    encoding = BytePairEncoding.learn([TOY], 10)
+    words = [BytePairEncoding(encoding.alphabet, encoding.merges[:n]).encode(TOY) for n in range(11)]
+    rows = []
+    for rank, pair in enumerate(encoding.merges):
+        left, right = (repr(text) for text in encoding.texts_of(pair))
+        before, after = len(words[rank]), len(words[rank + 1])
+        rows.append((rank + 1, f"{left} + {right}", before - after, after))
+    shown = [(text, "  ".join(map(repr, encoding.texts_of(encoding.encode(text)))))
+             for text in ("the hat", "cats eat", "là")]
+    return (table("merge", "joined", "times", "pieces left", rows=rows, title=f"“{TOY}”"),
+            table("a new text", "its pieces (� is half of à, which the toy text hasn't)", rows=shown))
+
+
+def step_the_corpus(experiment: TranslationExperiment):
+    """The corpus
+
+    English has one *the*, French le, la, l' and les; adjectives move behind their noun and take its gender
+    and number; *not* becomes two words around the verb; an object that is a pronoun stands before it. The
+    grammar in grammar/ draws sentences with all that, in both languages at once, and knows of each which
+    rules it needs and which word became which. Where English says too little it is decided: *you* is always
+    tu; *it* stands only where the sentence has its noun; his and her are both son, sa, ses.
+
+    What is held out are combinations, not lines: an adjective with a noun, a subject or an object with a
+    verb. Every test sentence has at least one that no training sentence has. So the model can't know it by
+    heart. But each single word has been met.
+    """
+    splits = experiment.texts.splits
+    known = {name for pair in splits["train"] for name in pair.combinations}
+    sources = {split: {pair.source for pair in pairs} for split, pairs in splits.items()}
+    words = {word.lower() for pair in splits["train"] for text in pair[:2] for word in words_of(text)}
+    new = {word for pair in splits["test"] for text in pair[:2] for word in words_of(text.lower())} - words
+    check("no source is in two splits",
+          sum(map(len, sources.values())) == len(set().union(*sources.values())))
+    check("each test sentence has a combination that training hasn't",
+          all(pair.combinations - known for pair in splits["test"]))
+    if experiment.is_default:
+        check("each word of the test is in training", not new, " ".join(sorted(new)[:5]))
+    shown = [f"{pair.source}\n  {pair.target}\n  ({', '.join(sorted(pair.phenomena))})"
+             for pair in splits["test"][:4]]
+    rows = [(split, len(pairs), *(sum(len(words_of(pair[side])) for pair in pairs) / len(pairs)
+                                  for side in (0, 1))) for split, pairs in splits.items()]
+    return table("", "pairs", "words, English", "words, French", rows=rows), "\n".join(shown)
+
+
+def step_your_pairs(experiment: TranslationExperiment):
+    """Your pairs
+
+    A checksum of the source says whether a pair is for training, validation or test, so that all translations
+    of one source stay together; case and marks don't count for it. Held-out sources are asked once. (Where
+    --valid and --test name files, these are taken, and their sources left out of the training.)
+    """
+    splits = experiment.texts.splits
+    sources = {split: {pair.source for pair in pairs} for split, pairs in splits.items()}
+    check("no source is in training and held out, too",
+          not sources["train"] & (sources["validation"] | sources["test"]))
+    rows = [(split, len(pairs), len(sources[split])) for split, pairs in splits.items()]
+    return table("", "pairs", "sources", rows=rows), "\n".join(experiment.texts.accounts)
+
+
+def padding(batches: Iterable[Batch]) -> float:
+    """The share of PAD in sources and decoder inputs."""
+    tensors = [tensor for batch in batches for tensor in batch[:2]]
+    return sum((tensor == PAD).sum().item() for tensor in tensors) / sum(tensor.numel() for tensor in tensors)
+
+
+@shows(BatchesByLength.order_of)
+def step_batches(experiment: TranslationExperiment):
+    """Batches of one length
+
+    A batch is as wide as its longest sentence; what is missing in the others is PAD, computed for nothing. So
+    sentences of similar length go together, and only the order of the batches is random. Everything else is
+    as in lesson 5: BOS in front for the decoder's input, EOS behind its target.
+    """
+    check_part(BatchesByLength, batches_by_length_checks, OURS)
+    batches = experiment.texts.batches
+    rows = np.random.default_rng(0).permutation(len(batches.sources))
+    anyhow = np.split(rows, range(batches.size, len(rows), batches.size))[:100]
+    shares = [padding(map(batches.batch, anyhow)), padding(batches(step) for step in range(len(anyhow)))]
+    check("by length: less than 10 % padding, and less than a third of that of random batches",
+          shares[1] < min(0.1, shares[0] / 3))
+    text, ids = experiment.pairs(1)[0], experiment.texts.encode(experiment.pairs(1))
+    names = experiment.texts.encoding.texts_of
+    rows = [("source", "|".join(names(ids[0][0]))), ("target", "|".join(names(ids[1][0])))]
+    compared = [("any sentences", f"{shares[0]:.1%}"), ("by length", f"{shares[1]:.1%}")]
+    return (table("batches", "padding", rows=compared),
+            table("", f"pieces, of {len(experiment.texts.encoding):,} in all", rows=rows, title=text.source))
+
+
+def step_training(experiment: TranslationExperiment):
+    """Training
+
+    The engine, the loss, Adam and the schedule are lesson 5's, and so is the model: wider, and with as many
+    rows in its embedding as there are pieces. Every 100 steps 300 validation sentences are translated
+    greedily. BLEU counts pieces of sentences that are as a person's (step 6); “exact match” whole sentences.
+    """
+    ended = experiment.train()
+    run = experiment.run
+    if not run.history:
+        return ended  # before the first step: nothing to draw
+    bleu, exact = (run.noted(name)[-1] if run.noted(name) else math.nan for name in ("bleu", "exact_match"))
+    picture = Picture(experiment.file("translation_progress"), drawing.draw_progress(run.history),
+                      f"After {len(run.history):,} steps {exact:.0%} of the validation sentences are right")
+    if ended:
+        return picture, ended
+    check("the loss fell", run.noted("loss")[-1] < run.noted("loss")[0])
+    facts = [("parameters", f"{parameters(run.model):,}"),
+             ("of these in the embedding", f"{parameters(run.model.embedding):,}"),
+             ("steps", f"{len(run.history) - experiment.begun_at:,}"),
+             ("seconds in the steps", f"{sum(run.noted('seconds')):.0f}"),
+             ("BLEU, validation", f"{bleu:.1f}"), ("exact match, validation", f"{exact:.1%}")]
+    return table("", "", rows=facts), picture
+
+
+def without_pas(text: str) -> str:
+    """The opposite of a negated sentence: il ne dort pas → il ne dort."""
+    return re.sub(r" (pas|jamais)\b", "", text)
+
+
+@shows(ngrams, corpus_bleu)
+def step_bleu(experiment: TranslationExperiment):
+    """BLEU: how near is an answer to a person's?
+
+    Exact match is strict: one letter, and the sentence counts nothing. BLEU counts which 1, 2, 3 and 4 words
+    in a row of the answer stand in the reference, each at most as often as there, else “le le le le” were
+    perfect. The counts are summed over the whole corpus first: the mean of the sentences' BLEU is another
+    number. Answers that are too short, and so leave out what is hard, pay the brevity penalty.
+
+    What BLEU can't see is which words matter. Here are references with one kind of slip each, on the
+    sentences that it changes. With every l' written la, each word is still understood. With pas left out,
+    the opposite is said, and BLEU is higher. So a figure needs sentences beside it (step 9), and its
+    signature: how the text was cut, and smoothed where nothing matched.
+    """
+    check_part(corpus_bleu, corpus_bleu_checks, OURS)
+    references = [pair.target for pair in experiment.pairs()]
+    slips = {"la for l'": lambda text: re.sub(r"\b([Ll])'", r"\1a ", text), "pas left out": without_pas,
+             "all in lower case": str.lower}
+    rows, scores = [], {}
+    for name, slip in slips.items():
+        changed_ones = [text for text in references if slip(text) != text]
+        bleu = corpus_bleu([slip(text) for text in changed_ones], changed_ones)
+        singles = [corpus_bleu([slip(text)], [text]).score for text in changed_ones]
+        scores[name] = bleu.score
+        rows.append((name, len(changed_ones), bleu.score, *(f"{share:.0f}" for share in bleu.precisions),
+                     bleu.brevity, sum(singles) / len(singles)))
+    check("leaving out pas costs less BLEU than la for l'", scores["pas left out"] > scores["la for l'"])
+    return table("slip", "sentences", "BLEU", *ORDERS, "brevity", "mean", rows=rows), SIGNATURE
+
+
+def step_how_good(experiment: TranslationExperiment):
+    """How good is it?
+
+    Both measures on the whole test, answered greedily. Exact match is the share of sentences that are the
+    reference, letter by letter; BLEU's shares are those of 1 to 4 words in a row.
+    """
+    found = corpus_bleu(experiment.answers, [pair.target for pair in experiment.pairs()])
+    exact = sum(experiment.right) / len(experiment.right)
+    if experiment.is_default:
+        check("95 % of the test sentences are wholly right, and BLEU is 97 or more",
+              exact >= 0.95 and found.score >= 97, f"{exact:.1%}, {found.score:.1f}")
+    shares = (f"{share:.1f}" for share in found.precisions)
+    rows = [(len(experiment.answers), f"{exact:.1%}", found.score, *shares, found.brevity)]
+    return table("sentences", "exact match", "BLEU", *ORDERS, "brevity", rows=rows), SIGNATURE
+
+
+def step_phenomena(experiment: TranslationExperiment):
+    """Which rules are learned, and when
+
+    The grammar knows which rules a sentence needs. The picture has, for each, the share of validation
+    sentences with it that are wholly right, after every 100 steps. Mind that a sentence needs several: a row
+    can be late because of what often stands beside it, and long sentences have more chances to be wrong. The
+    table has the ten rules with the lowest shares in the test, 1,000 sentences.
+    """
+    history = [record for record in experiment.run.history if "exact_match" in record]
+    last = history[-1]
+    names = sorted((name for name in PHENOMENA if f"right: {name}" in last),
+                   key=lambda name: -sum(record[f"right: {name}"] for record in history))
+    shares = {name: [record[f"right: {name}"] for record in history] for name in names}
+    figure = drawing.draw_phenomena([record["step"] for record in history], shares)
+    found = by_phenomenon(experiment.pairs(), experiment.right)
+    hardest = sorted(found, key=lambda name: found[name][1])[:10]
+    rows = [(name, found[name][0], f"{found[name][1]:.1%}", PHENOMENA[name].partition(": ")[2])
+            for name in hardest]
+    if experiment.is_default:
+        check("each phenomenon: of its test sentences at least 80 % are right",
+              found[hardest[0]][1] >= 0.8, f"{hardest[0]}: {found[hardest[0]][1]:.1%}")
+    return (table("phenomenon", "sentences", "right", "", rows=rows),
+            Picture(experiment.file("translation_phenomena"), figure,
+                    f"First sentences with “{names[0]}” are right, last those with “{names[-1]}”"))
+
+
+def slips_in(answer: str, reference: str) -> str:
+    """Where the answer has other words than the reference: “wrong → right”."""
+    said, wanted = words_of(answer), words_of(reference)
+    changes = SequenceMatcher(None, said, wanted, autojunk=False).get_opcodes()
+    return ", ".join(f"{' '.join(said[a:b]) or '–'} → {' '.join(wanted[c:d]) or '–'}"
+                     for kind, a, b, c, d in changes if kind != "equal")
+
+
+def step_ten_sentences(experiment: TranslationExperiment):
+    """Ten sentences
+
+    The first five of the test, and the next five that are wrong; under each what was said → what should
+    stand there.
+    """
+    every = list(zip(experiment.pairs(), experiment.answers, experiment.right))
+    wrong = [one for one in every[5:] if not one[2]]
+    blocks = []
+    for pair, answer, right in every[:5] + wrong[:5]:
+        verdict = "right" if right else slips_in(answer, pair.target)
+        blocks.append(f"{pair.source}\n  {answer}\n  {verdict}")
+    return "\n".join(blocks), f"In all {experiment.right.count(False)} of {len(every):,} are wrong."
+
+
+@torch.no_grad()
+def cross_weights(model: Transformer, encoding: BytePairEncoding, pair: Pair) -> Tensor:
+    """(blocks, heads, target words, source words) while the right translation is written."""
+    source, target = encoding.encode(pair.source), encoding.encode(pair.target)
+    batch = make_batch([source], [target]).to(next(model.parameters()).device)
+    with record_attention(model) as recorded:
+        model(batch.src, batch.tgt_in)
+    maps = [weights[0].cpu() for name, weights in recorded.items() if name.endswith("cross_attention")]
+    return word_weights(torch.stack(maps), pair, encoding.texts_of(source), encoding.texts_of(target))
+
+
+@shows(word_weights)
+def step_alignment(experiment: TranslationExperiment):
+    """Where it looks while it writes
+
+    The grammar knows which English word each French one comes from. Does cross-attention look there? For
+    each head: the share of French words for which the source word with the largest weight is a true partner,
+    in 200 test sentences; pieces are put together to words first. Beside it what two simple rules reach: the
+    word at the same place, and the first word. The picture has the surest head on a sentence in which the
+    adjective moves. (A weight says where it looked, not what for: lesson 2.)
+    """
+    pairs = experiment.pairs(200)
+    hits, same, first, counted = 0, 0, 0, 0
+    for pair in pairs:
+        hits = hits + partners_found(cross_weights(experiment.model, experiment.encoding, pair), pair)
+        true = partners(pair)
+        place = torch.arange(len(true)) * true.shape[1] // len(true)
+        same += true.gather(1, place[:, None]).sum().item()
+        first += true[:, 0].sum().item()
+        counted += true.any(1).sum().item()
+    shares = hits / counted
+    block, head = divmod(int(shares.argmax()), shares.shape[1])
+    names = [f"block {number}" for number in range(len(shares))]
+    rows = [(name, *(f"{share:.0%}" for share in row)) for name, row in zip(names, shares.tolist())]
+    rules = f"the word at the same place: {same / counted:.0%}; the first word: {first / counted:.0%}"
+    best = shares.max().item()
+    if experiment.is_default:
+        check("the surest head finds a partner more often than the same place does",
+              best > same / counted + 0.1, f"{best:.0%}")
+    moved = next((pair for pair, right in zip(pairs, experiment.right) if right and len(pair.source) < 50
+                  and "adjective behind" in pair.phenomena), pairs[0])
+    weights = cross_weights(experiment.model, experiment.encoding, moved)[block, head]
+    figure = drawing.draw_alignment(weights, words_of(moved.source), words_of(moved.target), partners(moved),
+                                    names, shares)
+    picture = Picture(experiment.file("translation_alignment"), figure,
+                      f"Block {block}, head {head} looks most at the true partner of {best:.0%} of the words")
+    return table("", *(f"head {number}" for number in range(shares.shape[1])), rows=rows), rules, picture
+
+
+def step_decoders(experiment: TranslationExperiment):
+    """Greedy and beams
+
+    All of lesson 6's decoders work unchanged. 200 sentences of the test; a wider beam looks at more
+    continuations, and costs more. α is the length penalty: 0 compares sums of log-probabilities, which
+    favours the short.
+    """
+    pairs = experiment.pairs(200)
+    sources, references = [pair.source for pair in pairs], [pair.target for pair in pairs]
+    ways = {"greedy": {}} | {f"beam {width}, α = 1": {"width": width} for width in (2, 4, 8, 16)}
+    ways["beam 4, α = 0"] = {"width": 4, "length_penalty": 0.0}
+    rows, scores = [], {}
+    for name, options in ways.items():
+        started = time.perf_counter()
+        answers = experiment.answers_to(sources, **options)
+        seconds = time.perf_counter() - started
+        scores[name] = sum(answer == reference for answer, reference in zip(answers, references)) / len(pairs)
+        length = sum(len(words_of(answer)) for answer in answers) / len(pairs)
+        rows.append((name, corpus_bleu(answers, references).score, f"{scores[name]:.1%}", length,
+                     f"{len(pairs) / seconds:.0f}"))
+    if experiment.is_default:
+        check("no beam answers 2 % more or fewer of these sentences right than greedy",
+              all(abs(share - scores["greedy"]) < 0.02 for share in scores.values()))
+    found = table("", "BLEU", "exact match", "words", "sentences a second", rows=rows)
+    return found, SIGNATURE
+
+
+def step_limits(experiment: TranslationExperiment):
+    """Its limits
+
+    Trained were single sentences. Two in a row are known words in a known order, only later in the sequence,
+    and longer than anything trained. Then names that were never in the training, in place of those that
+    were: their pieces are known, and would only have to be copied.
+
+    And a grammar isn't a language. Here every word has one translation, and no sentence means anything that
+    the one before decides. How much data it takes: --compare max_pairs=4000,20000,40000.
+    """
+    pairs = experiment.pairs(200)
+    joined = [(f"{one.source} {two.source}", f"{one.target} {two.target}")
+              for one, two in zip(pairs[::2], pairs[1::2])]
+    named = [(pair.source, pair.target) for pair in experiment.pairs() if re.search(r"\bMarie\b", pair.source)
+             and "Marie" in pair.target]
+    foreign = [tuple(text.replace("Marie", "Ottokar") for text in pair) for pair in named]
+    cases = {"one sentence": [(pair.source, pair.target) for pair in pairs], "two in a row": joined,
+             "with Marie in it": named, "Ottokar for Marie": foreign}
+    shares, rows = {}, []
+    for name, texts in cases.items():
+        answers = experiment.answers_to([source for source, _ in texts])
+        right = sum(answer == target for answer, (_, target) in zip(answers, texts))
+        shares[name] = right / max(1, len(texts))
+        rows.append((name, len(texts), f"{shares[name]:.0%}", answers[0] if answers else ""))
+    if experiment.is_default:
+        check("two sentences in a row: less than half of them right", shares["two in a row"] < 0.5)
+        check("a name that was never seen: less than half of what is right with a known one",
+              shares["Ottokar for Marie"] < shares["with Marie in it"] / 2)
+    return table("", "", "right", "the first answer", rows=rows)
+
+
+def step_broken_on_purpose(experiment: TranslationExperiment):
+    """Broken on purpose
+
+    Three mistakes that make a figure better than it is, and one that makes it worse. Files of pairs often
+    have several translations of one source. Split such lines at random, and most sources of the test have
+    been in training. BLEU of lower-cased text forgives what a reader wouldn't; BLEU of text that was cut
+    finer beforehand has more to agree on. And a source whose padding isn't masked is another source in every
+    batch.
+    """
+    pairs = experiment.pairs()
+    lines = [(pair.source, f"{pair.target}{mark}") for pair in pairs for mark in ("", " !")]
+    order = np.random.default_rng(experiment.options.seed).permutation(len(lines))
+    test, training = order[:200], {lines[row][0] for row in order[200:]}
+    leaked = sum(lines[row][0] in training for row in test) / len(test)
+    by_lines = by_source(lines, per_cent=10)
+    sources = {source for source, _ in by_lines["train"]}
+    kept = sum(source in sources for source, _ in by_lines["test"]) / len(by_lines["test"])
+    references = [pair.target for pair in pairs]
+    slipped = [re.sub(r"\b([Ll])'", r"\1a ", text).lower() for text in references]
+    bleu = {"as it is": corpus_bleu(slipped, references),
+            "lower-cased": corpus_bleu(slipped, [text.lower() for text in references]),
+            "cut finer": corpus_bleu(slipped, references, tokenize=words_of)}
+    check("BLEU grows if case is ignored, and if text is cut finer",
+          bleu["as it is"].score < min(bleu["lower-cased"].score, bleu["cut finer"].score))
+    check("split by lines, more than half of the test's sources were in training; by source, none",
+          leaked > 0.5 and kept == 0, f"{leaked:.0%}")
+    rows = [("lines split at random: test sources known", f"{leaked:.0%}"),
+            ("split by source", f"{kept:.0%}")]
+    rows += [(f"la for l', no capitals: BLEU, {name}", f"{score.score:.1f}") for name, score in bleu.items()]
+    rows += [(f"exact match, padding {how}", f"{share:.1%}") for how, share in unmasked(experiment).items()]
+    return table("", "", rows=rows), check_mistakes(OURS, *GRADED.values())
+
+
+def unmasked(experiment: TranslationExperiment) -> dict[str, float]:
+    """Exact match on 200 test sentences, all in one batch, with the source's padding masked and not."""
+    model, pairs = experiment.model, experiment.pairs(200)
+    batch = make_batch(*experiment.texts.encode(pairs)).to(experiment.run.device)
+    found = {}
+    for how, mask in (("masked", Transformer.src_mask), ("not masked", lambda model, src: torch.ones_like(
+            Transformer.src_mask(model, src)))):
+        model.src_mask = partial(mask, model)
+        try:
+            ids = greedy_decode(CachedDecoding(model, batch.src), 60)
+        finally:
+            del model.src_mask
+        answers = [experiment.encoding.decode(row) for row in ids.tolist()]
+        found[how] = sum(answer == pair.target for answer, pair in zip(answers, pairs)) / len(pairs)
+    check("with the padding not masked fewer sentences are right",
+          found["not masked"] < found["masked"] - 0.05)
+    return found
+
+
+def step_your_sentence(experiment: TranslationExperiment):
+    """Your sentence
+
+    Its pieces, the answer, and what the beam found besides, with the score of each: the mean log-probability
+    of a piece. (Without a saved model one is trained first, which takes about two minutes.)
+    """
+    text, model, encoding = experiment.options.input, experiment.model, experiment.encoding
+    answer = translate(model, encoding, [text])[0]
+    src = pad([encoding.encode(text)]).to(experiment.run.device)
+    found = beam_search(CachedDecoding(model, src), 4, min(model.config.max_len, 2 * src.shape[1] + 20))[0]
+    rows = [("greedy", answer, "")]
+    rows += [("beam 4", encoding.decode(one.tokens), f"{one.score:.3f}") for one in found]
+    tgt_in, tgt_out = teacher_forcing([encoding.encode(answer)])
+    with torch.no_grad(), record_attention(model) as recorded:
+        model(src, tgt_in.to(src.device))
+    *_, last = (weights for name, weights in recorded.items() if name.endswith("cross_attention"))
+    names = [*encoding.texts_of(tgt_out[0, :-1].tolist()), "EOS"]
+    figure = drawing.draw_own_sentence(last[0].mean(0).cpu(), encoding.texts_of(src[0].tolist()), names)
+    picture = Picture(experiment.file("translation_your_sentence"), figure,
+                      "The mean of all heads of the last cross-attention, for each piece written")
+    pieces = "|".join(encoding.texts_of(src[0].tolist()))
+    return f"{len(src[0])} pieces: {pieces}", table("", "answer", "score", rows=rows), picture
+
+
+def step_compare(experiment: TranslationExperiment):
+    """Compared
+
+    Everything else is the same; with --seeds, several seeds each. BLEU is that of 300 validation sentences.
+    """
+    name, values = experiment.options.compare
+
+    def run_with(value: Any, seed: int) -> Run:
+        config, training = changed((experiment.config, experiment.training), name, value)
+        training = replace(training, seed=seed)
+        return make_run(config, training, experiment.device, Texts(training))
+
+    variants = {value: partial(run_with, value) for value in values}
+    first = experiment.training.seed
+    compared = compare(variants, range(first, first + experiment.options.seeds), train,
+                       lambda run: run.noted("exact_match")[-1])
+    rows = [(str(value), parameters(compared[value].runs[0].model),
+             " ".join(f"{run.noted('bleu')[-1]:.1f}" for run in compared[value].runs), *summary)
+            for value, summary in summaries(compared).items()]
+    curves = {value: [run.history for run in result.runs] for value, result in compared.items()}
+    best = max(compared, key=lambda value: sum(compared[value].measured))
+    picture = Picture(experiment.file(f"translation_compare_{name}"), drawing.draw_sizes(name, curves),
+                      f"{name} = {best} has the largest share of validation sentences right")
+    return table(name, "parameters", "BLEU", "seconds", "exact match", rows=rows), picture
+
+
+def step_what_next(experiment: TranslationExperiment):
+    """What now?
+
+    Read: BytePairEncoding.learn and PairCounts, then corpus_bleu, then make_run: all that a new kind of data
+    needs.
+
+    Change: (1) --positions none: what is left? (2) --vocab 100: pieces of one and two letters. (3) Add a
+    line to grammar/nouns.tsv, train again, and ask for your noun with --input. Also: --input "The old cat
+    sleeps.", --chat, and --compare max_pairs=4000,40000.
+
+    Write it yourself: --template my_translation.py, then --grade my_translation.py. Real pairs, such as those
+    that Tatoeba offers: --pairs FILE.tsv.
+
+    This was the last lesson. The next would take the two stacks apart: a decoder alone that goes on with any
+    text, an encoder alone that fills in words, and why one of the two became the usual thing.
+    """
+
+
+# ------------------------------------------------------------------ the command line
+
+
+COMPARABLE = ("max_pairs", "vocab", "d_model", "n_heads", "n_layers", "positions", "norm", "lr", "warmup",
+              "dropout", "label_smoothing", "weight_decay", "batch_size")
+
+
+def sentence(text: str) -> str:
+    """Anything but nothing."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError(f"{text!r} is empty: give a sentence")
+    return text.strip()
+
+
+def main():
+    parser = lesson_parser(__doc__, GRADED)
+    add_options(parser, TranslationModel)
+    add_options(parser, TranslationTraining)
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default: auto)")
+    parser.add_argument("--resume", action="store_true", help="go on with an interrupted training")
+    parser.add_argument("--with", dest="own", type=Path, action="append", default=[], metavar="FILE",
+                        help="train with the parts in FILE, your own, graded first; may be repeated")
+    parser.add_argument("--input", type=sentence, metavar="SENTENCE", help="translate a sentence, and end")
+    parser.add_argument("--chat", action="store_true", help="translate line after line, and end")
+    comparing = partial(comparison, configs=(TranslationModel, TranslationTraining), comparable=COMPARABLE)
+    parser.add_argument("--compare", type=comparing, metavar="NAME=VALUE,…",
+                        help="train with each value, and end: " + ", ".join(COMPARABLE))
+    parser.add_argument("--seeds", type=count, default=1,
+                        help="seeds for each value of --compare (default: 1)")
+    options = parser.parse_args()
+    if options.pairs:
+        parser.set_defaults(**FROM_A_FILE[0], **FROM_A_FILE[1])
+        options = parser.parse_args()
+    try:
+        config, training = chosen(TranslationModel, options), chosen(TranslationTraining, options)
+        own = own_parts(options.own, 5, Narrator(options.outputs)) if options.own else NOTHING
+        fits = build(lambda: Transformer(config), fitting(own.parts, config))
+        if options.own and not found_in(fits, own.parts):
+            parser.error(f"the model has no place for {', '.join(own.parts)}")
+        experiment = TranslationExperiment(config, training, options, own)
+        if training.pairs:
+            _ = experiment.texts.splits  # a file that can't be used is said now
+    except (ValueError, RuntimeError) as error:
+        parser.error(str(error).partition("\n")[0])
+    except OSError as error:
+        parser.error(f"{error.strerror}: {error.filename}")
+    steps = [
+        step_why_pieces,
+        step_by_hand,
+        step_the_corpus,
+        step_batches,
+        step_training,
+        step_bleu,
+        step_how_good,
+        step_phenomena,
+        step_ten_sentences,
+        step_alignment,
+        step_decoders,
+        step_limits,
+        step_broken_on_purpose,
+        step_what_next,
+    ]
+    if options.input:
+        steps = [step_your_sentence]
+    elif options.compare:
+        steps = [step_compare]
+    elif PROCESSES > 1:
+        steps = [step_training]
+    elif training.pairs:
+        steps = [step_your_pairs, step_batches, step_training, step_how_good, step_ten_sentences,
+                 step_decoders]
+    if options.chat:
+        converse(lambda line: experiment.answers_to([line])[0])
+        return
+    with all_processes(experiment.device):
+        narrate(options, __doc__, steps, experiment)
+
+
+if __name__ == "__main__":
+    main()

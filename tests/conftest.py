@@ -20,7 +20,7 @@ settings.load_profile("course")  # a busy machine is no reason to fail
 torch.set_num_threads(1)  # the tests run in as many processes as there are cores
 ROOT = Path(__file__).parent.parent
 LESSONS = sorted(path.stem for path in ROOT.glob("[0-9][0-9]_*.py"))
-PACKAGES = "checks", "course", "figures"  # what the lessons import, beside common.py
+PACKAGES = "checks", "course", "figures", "grammar"  # what the lessons import, beside common.py
 
 
 def run_lesson(name: str, *options: str, cwd: Path = ROOT, preexec_fn=None, **environment: str):

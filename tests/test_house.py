@@ -16,9 +16,10 @@ MAY_IMPORT = {  # one direction: course ← common ← figures, checks ← lesso
     "common": {"course"},
     "figures": {"course", "common", "figures"},
     "checks": {"course", "common", "checks"},
-    "lessons": {"course", "common", "checks", "figures"},
-    "benchmarks": {"course", "common", "checks", "benchmarks"},
-    "tests": {"course", "common", "checks", "figures", "benchmarks", "tests"},
+    "lessons": {"course", "common", "checks", "figures", "grammar"},
+    "benchmarks": {"course", "common", "checks", "benchmarks", "grammar"},
+    "tests": {"course", "common", "checks", "figures", "benchmarks", "tests", "grammar"},
+    "grammar": {"grammar"},  # words and rules, standard library only
 }
 TESTED = {"attention": 1, "masks": 1, "softmax": 1, "heads": 2, "positions": 3, "tokens": 3, "layers": 4,
           "block": 4, "stack": 4, "training": 5, "broken": 5, "decoding": 6, "trees": 6,

@@ -1,0 +1,54 @@
+"""What is measured of a translation's cross-attention: weights between words, the true partners."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from grammar.sentences import Pair, words_of
+
+
+def places(text: str, words: Sequence[str], pieces: Sequence[str]) -> list[int]:
+    """For each piece of the text the number of the word in which it ends."""
+    ends, at = [], 0
+    for word in words:
+        at = text.index(word, at) + len(word)
+        ends.append(at)
+    return [int(place) for place in np.searchsorted(ends, np.cumsum([len(piece) for piece in pieces]))]
+
+
+def belonging(text: str, pieces: Sequence[str]) -> Tensor:
+    """(words, pieces): 1 where the piece belongs to the word."""
+    words = words_of(text)
+    of = torch.tensor(places(text, words, pieces))
+    return (torch.arange(len(words))[:, None] == of).float()
+
+
+def word_weights(weights: Tensor, pair: Pair, source: Sequence[str], target: Sequence[str]) -> Tensor:
+    """Weights (…, T, S) between pieces of a pair, from its first piece on → (…, target words, source words).
+
+    A target word has the mean of its pieces' rows; a source word the sum of its pieces' columns.
+    """
+    rows, columns = belonging(pair.target, target), belonging(pair.source, source)
+    weights = weights[..., : len(target), : len(source)]
+    return rows / rows.sum(1, keepdim=True) @ weights @ columns.mT
+
+
+def partners(pair: Pair) -> Tensor:
+    """(target words, source words): True for those that the grammar made of one another."""
+    grid = torch.zeros(len(words_of(pair.target)), len(words_of(pair.source)), dtype=torch.bool)
+    for source, target in pair.alignment:
+        grid[target, source] = True
+    return grid
+
+
+def partners_found(weights: Tensor, pair: Pair) -> Tensor:
+    """Word weights (…, target words, source words) → (…): target words whose largest weight is on a partner.
+
+    Words without a partner don't count.
+    """
+    true = partners(pair)
+    rows = true.any(1)
+    chosen = weights[..., rows, :].argmax(-1, keepdim=True)
+    return true[rows].expand_as(weights[..., rows, :]).gather(-1, chosen).float().sum((-2, -1))

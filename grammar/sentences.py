@@ -1,0 +1,147 @@
+"""Pairs of an English and a French sentence with their word alignment, and corpora that hold combinations out."""
+
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from random import Random
+from typing import NamedTuple
+from zlib import crc32
+
+from grammar import english, french
+from grammar.phrases import Draft, Token
+from grammar.rules import BOX
+from grammar.words import Words, read_words
+
+__all__ = ["PHENOMENA", "WORDS", "Pair", "corpus", "draw_pair", "read_words", "split_of", "words_of"]
+
+PHENOMENA = {
+    "adjective in front": "petit, grand, beau, … stand before the noun: le petit chat",
+    "adjective behind": "most adjectives stand after the noun: la maison rouge",
+    "adjective after is": "an adjective agrees across the verb: les fleurs sont belles",
+    "bel, nouvel, vieil": "three adjectives change before a vowel: un vieil arbre",
+    "elision": "a vowel is lost before another one: l'arbre, je n'aime",
+    "h aspiré": "no elision before some words with h: le hibou",
+    "contraction": "à and de melt with le and les: au marché, la porte du jardin",
+    "negation": "ne and pas stand around the verb: il ne dort pas",
+    "never": "ne and jamais stand around the verb: il ne dort jamais",
+    "often, always": "such an adverb follows the conjugated verb: il dort souvent",
+    "de after a negation": "un, des, du become de: elle n'a pas de chat",
+    "object pronoun": "it stands before the verb: je la vois",
+    "lui, leur": "so does the one for à somebody: je lui parle",
+    "passé composé with avoir": "English past with a helper: il a mangé",
+    "passé composé with être": "with être the participle agrees with the subject: elles sont parties",
+    "participle after its object": "it agrees with an object in front: la pomme que j'ai mangée",
+    "imparfait": "was doing, used to do, and states: il dormait, elle avait",
+    "near future": "is going to: il va dormir",
+    "infinitive": "want to, can, must, …: elle veut dormir",
+    "reflexive": "English has one word, French two: il se lève",
+    "question": "est-ce que in front, and do or does: est-ce que tu dors ?",
+    "question word": "où, pourquoi, qui: où est-ce que tu dors ?",
+    "possessive": "son, sa, ses follow what is owned: his mother is sa mère",
+    "mon before a vowel": "mon, ton, son before a feminine noun with a vowel: mon école",
+    "somebody's": "the owner stands behind: le chat de Marie",
+    "this, these": "ce, cet, cette, ces: cet arbre",
+    "general article": "what one likes has an article: j'aime le fromage",
+    "partitive": "some of what isn't counted: du pain, de la soupe, de l'eau",
+    "some, des": "the plural of un: des chats",
+    "de before an adjective": "des becomes de: de petits chats",
+    "qui": "who and that as a subject: le chat qui dort",
+    "que": "that as an object: le livre que je lis",
+    "verb with à, de, avec": "parler à, avoir besoin de, jouer avec",
+    "to somebody": "give something to somebody: donner un livre à Marie",
+    "number": "deux, trois: no article",
+    "place": "dans le jardin, près de l'école",
+    "it by its noun": "it is il, elle, le or la by the noun it stands for: la maison est vieille, mais elle est belle",
+    "there is": "il y a, one form for one and for many",
+}
+LONGEST = 15  # words of the source, with its mark
+ASKING = {"question", "question word"}
+WORD = re.compile(r"(?:[ldnjmts]|qu)'(?=\w)|\w+(?:['’-]\w+)*|[^\w\s]", re.IGNORECASE)
+WORDS = read_words()
+HELD_OUT = 4  # per cent of the combinations for validation, and as many for test
+
+
+class Pair(NamedTuple):
+    """A sentence in both languages."""
+
+    source: str  # English
+    target: str  # French
+    alignment: tuple[tuple[int, int], ...]  # (i, j): word i of words_of(source) is said by word j of words_of(target)
+    phenomena: frozenset[str]  # names out of PHENOMENA
+    combinations: frozenset[str]  # adjective+noun, subject+verb, verb+object, in English
+
+
+def words_of(text: str) -> list[str]:
+    """Words and marks: "L'arbre n'est pas là." → ["L'", "arbre", "n'", "est", "pas", "là", "."]."""
+    return WORD.findall(text)
+
+
+# ------------------------------------------------------------------ pairs
+
+
+def draw_pair(generator: Random, words: Words = WORDS) -> Pair:
+    """One pair, by chance."""
+    return finished(*draft_sentence(generator, words))
+
+
+def draft_sentence(generator: Random, words: Words) -> tuple[Draft, list[Token], list[Token]]:
+    """What one sentence says in English and in French; too long or a noun twice: drawn again."""
+    while True:
+        draft = Draft(generator, words)
+        drawn = draft.one(BOX)(draft)
+        if drawn and len(draft.used) == len(set(draft.used)) and 1 < len(drawn[0]) < LONGEST:
+            return draft, *drawn
+
+
+def finished(draft: Draft, said: list[Token], spoken: list[Token]) -> Pair:
+    """Full stop or question mark, elision, alignment."""
+    phenomena = draft.phenomena
+    mark = "." if phenomena.isdisjoint(ASKING) else "?"
+    end = draft.key()
+    english_words, keys = zip(*said, (mark, end))
+    french_words, french_keys = zip(*spoken, (mark, end))
+    elided = french.elide(french_words, draft.words.aspirated)
+    if elided != list(french_words):
+        phenomena.add("elision")
+    if not draft.words.aspirated.isdisjoint(french_words):
+        phenomena.add("h aspiré")
+    return Pair(english.sentence(english_words), french.sentence(elided), partners(keys, french_keys),
+                frozenset(phenomena), frozenset(draft.combinations))
+
+
+@lru_cache(1 << 16)
+def partners(keys: tuple[int, ...], french_keys: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
+    """The places of words that share a key."""
+    return tuple((i, j) for i, key in enumerate(keys) for j, other in enumerate(french_keys) if key & other)
+
+
+# ------------------------------------------------------------------ splits
+
+
+@lru_cache(None)
+def held_out(combination: str) -> str:
+    place = crc32(combination.encode()) % 100
+    return "validation" if place < HELD_OUT else "test" if place < 2 * HELD_OUT else "train"
+
+
+def split_of(pair: Pair | Draft) -> str | None:
+    """train, validation or test by the combinations in the pair; None if it mixes held-out ones of both."""
+    splits = {held_out(combination) for combination in pair.combinations} - {"train"}
+    return splits.pop() if len(splits) == 1 else None if splits else "train"
+
+
+def corpus(sizes: Mapping[str, int], seed: int, words: Words = WORDS) -> dict[str, list[Pair]]:
+    """As many different pairs for each split as `sizes` says. No source is in two splits."""
+    generator, seen = Random(seed), set()
+    pairs = {split: [] for split in sizes}
+    missing = sum(sizes.values())
+    while missing:
+        drawn = draft_sentence(generator, words)
+        split = split_of(drawn[0])
+        if split in pairs and len(pairs[split]) < sizes[split]:
+            pair = finished(*drawn)
+            if pair.source not in seen:
+                seen.add(pair.source)
+                pairs[split].append(pair)
+                missing -= 1
+    return pairs
