@@ -220,6 +220,8 @@ class Draft:
             plural = None
             if not kind and "generic" in verb.flags and self.chance() < 0.7 and noun.numbers != "singular":
                 kind, plural, adjective = "generic", noun.numbers == "both", 0
+            elif not kind and "generic" in verb.flags:
+                kind = self.one(("definite", "this", "possessive"))
             if not kind and "the" in verb.flags:
                 kind = self.one(("definite", "definite", "possessive", "this", "owner"))
                 kind = "definite" if kind == "possessive" and noun.numbers == "mass" else kind

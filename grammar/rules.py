@@ -42,7 +42,7 @@ def whole(draft: Draft, subject: Phrase, verb: Verb, tense: str, polarity: str, 
     key = draft.key()
     pronoun = object = None
     if verb.objects:
-        if draft.chance() < (0.5 if "lui" in verb.flags else 0.22) and not (helper and helper.preposition == "de"):
+        if draft.chance() < (0.5 if "lui" in verb.flags else 0.22) and not (helper and helper.preposition):
             pronoun = pronoun_for(draft, verb, subject)
         if not pronoun:
             negated = polarity in ("not", "never") and not (helper and helper.preposition)
