@@ -1,5 +1,6 @@
 """Pairs of an English and a French sentence with their word alignment, and corpora that hold combinations out."""
 
+import gc
 import re
 from collections.abc import Mapping
 from functools import lru_cache
@@ -66,7 +67,9 @@ class Pair(NamedTuple):
 
     source: str  # English
     target: str  # French
-    alignment: tuple[tuple[int, int], ...]  # (i, j): word i of words_of(source) is said by word j of words_of(target)
+    alignment: tuple[
+        tuple[int, int], ...
+    ]  # (i, j): word i of words_of(source) is said by word j of words_of(target)
     phenomena: frozenset[str]  # names out of PHENOMENA
     combinations: frozenset[str]  # adjective+noun, subject+verb, verb+object, in English
 
@@ -105,8 +108,13 @@ def finished(draft: Draft, said: list[Token], spoken: list[Token]) -> Pair:
         phenomena.add("elision")
     if not draft.words.aspirated.isdisjoint(french_words):
         phenomena.add("h aspiré")
-    return Pair(english.sentence(english_words), french.sentence(elided), partners(keys, french_keys),
-                frozenset(phenomena), frozenset(draft.combinations))
+    return Pair(
+        english.sentence(english_words),
+        french.sentence(elided),
+        partners(keys, french_keys),
+        frozenset(phenomena),
+        frozenset(draft.combinations),
+    )
 
 
 @lru_cache(1 << 16)
@@ -132,16 +140,20 @@ def split_of(pair: Pair | Draft) -> str | None:
 
 def corpus(sizes: Mapping[str, int], seed: int, words: Words = WORDS) -> dict[str, list[Pair]]:
     """As many different pairs for each split as `sizes` says. No source is in two splits."""
-    generator, seen = Random(seed), set()
-    pairs = {split: [] for split in sizes}
-    missing = sum(sizes.values())
-    while missing:
-        drawn = draft_sentence(generator, words)
-        split = split_of(drawn[0])
-        if split in pairs and len(pairs[split]) < sizes[split]:
-            pair = finished(*drawn)
-            if pair.source not in seen:
-                seen.add(pair.source)
-                pairs[split].append(pair)
-                missing -= 1
+    pairs, collecting = {split: [] for split in sizes}, gc.isenabled()
+    gc.disable()  # nothing here refers to itself; looking for that would take a tenth of the time
+    try:
+        generator, seen, missing = Random(seed), set(), sum(sizes.values())
+        while missing:
+            drawn = draft_sentence(generator, words)
+            split = split_of(drawn[0])
+            if split in pairs and len(pairs[split]) < sizes[split]:
+                pair = finished(*drawn)
+                if pair.source not in seen:
+                    seen.add(pair.source)
+                    pairs[split].append(pair)
+                    missing -= 1
+    finally:
+        if collecting:
+            gc.enable()
     return pairs
