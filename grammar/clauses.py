@@ -71,8 +71,8 @@ def clause(
 ) -> tuple[list[Token], list[Token]]:
     """English and French tokens, subject to object.
 
-    `helper` takes the verb in the infinitive; `object` goes behind it; `pronoun` is (English, French, bit, feminine,
-    plural) and goes in front of the French verb; `gap` is the noun in front of "that" which the verb is done to;
+    `helper` takes the verb in the infinitive; `object` goes behind it; `pronoun` is (English, French, key,
+    feminine, plural, direct) and goes in front of the French verb; `gap` is the noun before "that", the object;
     `late` is the English word before a pronoun that follows the object.
     `key` is the verb's own bit, as its object's preposition may be a partner of it.
     """
@@ -155,7 +155,7 @@ def joined(bits: dict[str, int], roles: str) -> int:
 def agreed(
     draft: Draft, head: Verb, participle: str, subject: Phrase, pronoun: tuple | None, gap: Phrase | None
 ) -> str:
-    """The participle: with être it agrees with the subject, with avoir with a direct object in front of it."""
+    """The participle agrees with the subject (être) or with a direct object in front of it (avoir)."""
     if "être" in head.flags or head.reflexive:
         feminine, plural = subject.feminine, subject.person > 2
     elif pronoun and pronoun[5]:

@@ -73,8 +73,8 @@ def determiner(
 ) -> tuple[str, ...]:
     """The words in front of the noun, before elision: definite, indefinite, partitive, this or a possessive.
 
-    `vowel`: whether the next word opens with one (cet arbre, mon école, de l'eau); `adjective_first`: de petits
-    chats; `negated`: after ne … pas, a direct object has de: je n'ai pas de chat.
+    `vowel`: the next word opens with one (cet arbre, mon école, de l'eau); `adjective_first`: de petits chats;
+    `negated`: after ne … pas, a direct object has de: je n'ai pas de chat.
     """
     if kind == "definite":
         return ("les",) if is_plural else ("la",) if is_feminine else ("le",)
@@ -110,7 +110,7 @@ def contract(preposition: str, article: Sequence[str], vowel: bool) -> tuple[str
 
 
 def spelled(stem: str, ending: str) -> str:
-    """Stem and ending of a verb in -er, as they are written: mangeons, commençons, achète, nettoie, essaie."""
+    """Stem and ending of a verb in -er, as written: mangeons, commençons, achète, nettoie, essaie."""
     silent = ending in ("e", "es", "ent")
     if ending[:1] in ("a", "o"):
         stem = stem[:-1] + "ç" if stem.endswith("c") else stem + "e" if stem.endswith("g") else stem
@@ -131,8 +131,8 @@ def conjugate(
 ) -> tuple[tuple[str, ...], tuple[str, ...], str]:
     """Present (je, tu, il, nous, vous, ils), imparfait and past participle.
 
-    `irregular` has present and participle of the verbs that don't follow their ending; the imparfait is made from
-    the present with nous (only être is not).
+    `irregular` has present and participle of the verbs that don't follow their ending. The imparfait is made
+    from the present with nous (only être is not).
     """
     stem, group = infinitive[:-2], infinitive[-2:]
     if infinitive in irregular:

@@ -1,7 +1,7 @@
 """Noun phrases, places and objects, said in both languages at once.
 
-A token is a word with the keys of what it says; an English and a French token that share a key are partners. A
-key is a bit: keys are joined by |, and 0 is none.
+A token is a word with the keys of what it says; an English and a French token that share a key are partners.
+A key is a bit: keys are joined by |, and 0 is none.
 """
 
 from random import Random
@@ -74,8 +74,8 @@ class Draft:
     ) -> Phrase:
         """Determiner, adjective and noun; kind is drawn where it isn't given.
 
-        `preposition` is the French one in front (with the key `link`), `negated` whether a direct object follows
-        ne … pas; `adjective` is how likely one is.
+        `preposition` is the French one in front (with the key `link`), `negated` whether a direct object
+        follows ne … pas; `adjective` is how likely one is.
         """
         if plural is None:
             plural = noun.numbers == "both" and self.chance() < (
@@ -292,7 +292,7 @@ class Draft:
         return phrase
 
     def object_pronoun(self, verb: Verb, subject: Phrase) -> tuple[tuple, bool] | None:
-        """(English, direct, indirect, person, feminine) and whether it is direct; None if the verb takes none."""
+        """One of OBJECT_PRONOUNS and whether it is a direct object; None if the verb takes none."""
         person = "person" in verb.objects
         if (
             not verb.objects

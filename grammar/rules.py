@@ -1,4 +1,4 @@
-"""What a sentence can be: each rule draws one and says it in both languages, or returns None if nothing fits."""
+"""What a sentence can be: each rule draws one in both languages, or returns None if nothing fits."""
 
 from grammar.clauses import adjective_of, clause, copula, polarity_for, pronoun_for, tense_for
 from grammar.phrases import Draft, Phrase, Token
@@ -298,6 +298,8 @@ def there_is(draft: Draft) -> Both | None:
     """There is a cat under the table."""
     words = draft.words
     noun = draft.one(words.movable)
+    if "family" in noun.classes:
+        return None
     negated = draft.chance() < 0.2
     kind = "partitive" if noun.numbers == "mass" else draft.one(("indefinite", "indefinite", "number"))
     plural = noun.numbers == "both" and (kind == "number" or draft.chance() < 0.3)

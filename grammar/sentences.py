@@ -1,4 +1,17 @@
-"""Pairs of an English and a French sentence with their word alignment, and corpora that hold combinations out."""
+"""Pairs of an English and a French sentence with their alignment, and corpora that hold combinations out.
+
+Where English says less than French, or French less than English, the corpus keeps to one choice, so that a
+source has one target:
+
+    you                  is tu
+    his, her             are both son, sa, ses: French looks at what is owned
+    I, you, we, they     are masculine (they: elles where it stands for a feminine noun of the sentence)
+    it                   occurs only where it stands for a noun of the same sentence, and takes its gender
+    doctor, judge, …     have the one gender that stands in nouns.tsv
+    ate                  is the passé composé; was eating, used to eat, and the past of a state (was, had,
+                         liked) are the imparfait
+    they put, they read  where past and present are spelled alike: the present
+"""
 
 import gc
 import re
@@ -52,7 +65,7 @@ PHENOMENA = {
     "to somebody": "give something to somebody: donner un livre à Marie",
     "number": "deux, trois: no article",
     "place": "dans le jardin, près de l'école",
-    "it by its noun": "it is il, elle, le or la by the noun it stands for: la maison est vieille, mais elle est belle",
+    "it by its noun": "it is il, elle, le or la by its noun: la maison est vieille et elle est belle",
     "there is": "il y a, one form for one and for many",
 }
 LONGEST = 15  # words of the source, with its mark

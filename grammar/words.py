@@ -186,7 +186,7 @@ def balance(groups: dict) -> dict:
     An item with `first`, an adjective in front of its noun, gets more: there are few of them.
     """
     weight = dict.fromkeys((item for group in groups.values() for item in group), 1.0)
-    for _ in range(20):
+    for _ in range(10):
         drawn = Counter()
         for group in groups.values():
             total = sum(weight[item] for item in group)

@@ -198,8 +198,10 @@ venir: viens viens vient venons venez viennent; venais venais venait venions ven
 voir: vois vois voit voyons voyez voient; voyais voyais voyait voyions voyiez voyaient; vu
 boire: bois bois boit buvons buvez boivent; buvais buvais buvait buvions buviez buvaient; bu
 lire: lis lis lit lisons lisez lisent; lisais lisais lisait lisions lisiez lisaient; lu
-écrire: écris écris écrit écrivons écrivez écrivent; écrivais écrivais écrivait écrivions écriviez écrivaient; écrit
-peindre: peins peins peint peignons peignez peignent; peignais peignais peignait peignions peigniez peignaient; peint
+écrire: écris écris écrit écrivons écrivez écrivent; écrivais écrivais écrivait écrivions écriviez \
+écrivaient; écrit
+peindre: peins peins peint peignons peignez peignent; peignais peignais peignait peignions peigniez \
+peignaient; peint
 ouvrir: ouvre ouvres ouvre ouvrons ouvrez ouvrent; ouvrais ouvrais ouvrait ouvrions ouvriez ouvraient; ouvert
 prendre: prends prends prend prenons prenez prennent; prenais prenais prenait prenions preniez prenaient; pris
 mettre: mets mets met mettons mettez mettent; mettais mettais mettait mettions mettiez mettaient; mis
@@ -211,7 +213,8 @@ connaissions connaissiez connaissaient; connu
 vouloir: veux veux veut voulons voulez veulent; voulais voulais voulait voulions vouliez voulaient; voulu
 pouvoir: peux peux peut pouvons pouvez peuvent; pouvais pouvais pouvait pouvions pouviez pouvaient; pu
 devoir: dois dois doit devons devez doivent; devais devais devait devions deviez devaient; dû
-manger: mange manges mange mangeons mangez mangent; mangeais mangeais mangeait mangions mangiez mangeaient; mangé
+manger: mange manges mange mangeons mangez mangent; mangeais mangeais mangeait mangions mangiez \
+mangeaient; mangé
 commencer: commence commences commence commençons commencez commencent; commençais commençais commençait \
 commencions commenciez commençaient; commencé
 acheter: achète achètes achète achetons achetez achètent; achetais achetais achetait achetions achetiez \
@@ -223,8 +226,8 @@ préparer: prépare prépares prépare préparons préparez préparent; prépara
 prépariez préparaient; préparé
 préférer: préfère préfères préfère préférons préférez préfèrent; préférais préférais préférait préférions \
 préfériez préféraient; préféré
-protéger: protège protèges protège protégeons protégez protègent; protégeais protégeais protégeait protégions \
-protégiez protégeaient; protégé
+protéger: protège protèges protège protégeons protégez protègent; protégeais protégeais protégeait \
+protégions protégiez protégeaient; protégé
 envoyer: envoie envoies envoie envoyons envoyez envoient; envoyais envoyais envoyait envoyions envoyiez \
 envoyaient; envoyé
 essayer: essaie essaies essaie essayons essayez essaient; essayais essayais essayait essayions essayiez \
