@@ -72,7 +72,7 @@ def clause(
     """English and French tokens, subject to object.
 
     `helper` takes the verb in the infinitive; `object` goes behind it; `pronoun` is (English, French, key,
-    feminine, plural, direct) and goes in front of the French verb; `gap` is the noun before "that", the object;
+    feminine, plural, direct) and goes in front of the French verb; `gap` is the object before "that";
     `late` is the English word before a pronoun that follows the object.
     `key` is the verb's own bit, as its object's preposition may be a partner of it.
     """

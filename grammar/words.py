@@ -102,7 +102,8 @@ class Choice:
 
     def __init__(self, items: Iterable, weights: Sequence[float] | None = None):
         self.items = tuple(items)
-        self.sums = list(accumulate(weights or [1.0] * len(self.items)))
+        self.weights = list(weights or [1.0] * len(self.items))
+        self.sums = list(accumulate(self.weights))
         self.total = self.sums.pop() if self.sums else 0.0
 
     def draw(self, generator: Random):
@@ -150,6 +151,10 @@ class Words:
         self.where = {place: balanced["place", place] for place in self.places.items + self.spots.items}
         fitting = {noun: [a for a in adjectives if a.classes & noun.classes] for noun in nouns}
         self.fitting = {noun: found for noun, found in balance(fitting).items() if found.items}
+        for noun, choice in self.fitting.items():
+            if noun.vowel and not noun.feminine:  # bel, nouvel and vieil would be rare
+                more = [4 if adjective.before_vowel != adjective.french[0] else 1 for adjective in choice.items]
+                self.fitting[noun] = Choice(choice.items, [a * b for a, b in zip(more, choice.weights)])
         self.usable = Choice(verbs, [2 if verb.flags & {"être", "generic"} else 1 for verb in verbs])
         self.reasons = {
             mood: {noun: [a for a in self.fitting[noun].items if kinds & a.kinds] for noun in self.fitting}
