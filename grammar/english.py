@@ -76,7 +76,8 @@ def verb_words(
 ) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
     """The words in front of the subject and those after it, each with what it says.
 
-    Tenses: present, is-ing, past, was-ing, used (to). `polarity` is "", "not" or an adverb (never, often). `person` 0 to 5: I, you, he, we, you, they. What a word says, one letter each: v the verb,
+    Tenses: present, is-ing, past, was-ing, used (to). `polarity` is "", "not" or an adverb (never,
+    often). `person` 0 to 5: I, you, he, we, you, they. What a word says, one letter each: v the verb,
     a the auxiliary of the passé composé, n the negation or adverb, q the question.
     """
     third = person == 2

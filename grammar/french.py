@@ -73,7 +73,7 @@ def determiner(
 ) -> tuple[str, ...]:
     """The words in front of the noun, before elision: definite, indefinite, partitive, this or a possessive.
 
-    `vowel`: the next word has one in front (cet arbre, mon école, de l'eau); `adjective_first`: de petits
+    `vowel`: the next word begins with one (cet arbre, mon école, de l'eau); `adjective_first`: de petits
     chats; `negated`: after ne … pas, a direct object has de: je n'ai pas de chat.
     """
     if kind == "definite":

@@ -153,7 +153,7 @@ class Words:
         self.fitting = {noun: found for noun, found in balance(fitting).items() if found.items}
         for noun, choice in self.fitting.items():
             if noun.vowel and not noun.feminine:  # bel, nouvel and vieil would be rare
-                more = [4 if adjective.before_vowel != adjective.french[0] else 1 for adjective in choice.items]
+                more = [4 if a.before_vowel != a.french[0] else 1 for a in choice.items]
                 self.fitting[noun] = Choice(choice.items, [a * b for a, b in zip(more, choice.weights)])
         self.usable = Choice(verbs, [2 if verb.flags & {"être", "generic"} else 1 for verb in verbs])
         self.reasons = {
