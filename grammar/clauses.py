@@ -28,12 +28,12 @@ def tense_for(draft: Draft, verb: Verb) -> str:
 
 
 def polarity_for(draft: Draft, tense: str, verb: Verb, helper: Verb | None) -> str:
-    """"" or not, never, often, …, as the tense allows."""
+    """ "" or not, never, often, …, as the tense allows."""
     chance = draft.chance()
     if chance < 0.17:
         return "" if tense == "used" else "not"
     if chance < 0.35 and tense in ("present", "past") and not helper:
-        if "state" in verb.flags and (verb.objects and not verb.preposition or tense == "past"):
+        if "state" in verb.flags and ((verb.objects and not verb.preposition) or tense == "past"):
             return ""
         if chance < 0.27:
             return "never"
@@ -55,13 +55,24 @@ def conjugated(draft: Draft, verb: Verb, tense: str, person: int) -> tuple[str, 
     return draft.words.have.present[person], verb.participle
 
 
-def clause(draft: Draft, subject: Phrase, verb: Verb, tense: str, polarity: str = "", question: bool = False,
-           helper: Verb | None = None, object: Phrase | None = None, pronoun: tuple | None = None,
-           gap: Phrase | None = None, key: int = 0, late: str = "") -> tuple[list[Token], list[Token]]:
+def clause(
+    draft: Draft,
+    subject: Phrase,
+    verb: Verb,
+    tense: str,
+    polarity: str = "",
+    question: bool = False,
+    helper: Verb | None = None,
+    object: Phrase | None = None,
+    pronoun: tuple | None = None,
+    gap: Phrase | None = None,
+    key: int = 0,
+    late: str = "",
+) -> tuple[list[Token], list[Token]]:
     """English and French tokens, subject to object.
 
-    `helper` takes the verb in the infinitive; `object` goes behind it; `pronoun` is (English, French, bit, feminine,
-    plural) and goes in front of the French verb; `gap` is the noun in front of "that" which the verb is done to;
+    `helper` takes the verb in the infinitive; `object` goes behind it; `pronoun` is (English, French, key,
+    feminine, plural, direct) and goes in front of the French verb; `gap` is the object before "that";
     `late` is the English word before a pronoun that follows the object.
     `key` is the verb's own bit, as its object's preposition may be a partner of it.
     """
@@ -78,8 +89,16 @@ def clause(draft: Draft, subject: Phrase, verb: Verb, tense: str, polarity: str 
     if question:
         bits["q"] = draft.key()
         draft.phenomena.add("question")
-    front, rest = english_verb(head.base, head.past, head.ing, tense, subject.person, polarity, question,
-                               polarity == "not" and draft.chance() < 0.6)
+    front, rest = english_verb(
+        head.base,
+        head.past,
+        head.ing,
+        tense,
+        subject.person,
+        polarity,
+        question,
+        polarity == "not" and draft.chance() < 0.6,
+    )
     said = [(word, joined(bits, roles)) for word, roles in front]
     said += subject.english
     said += [(word, joined(bits, roles)) for word, roles in rest]
@@ -133,9 +152,10 @@ def joined(bits: dict[str, int], roles: str) -> int:
     return bit
 
 
-def agreed(draft: Draft, head: Verb, participle: str, subject: Phrase, pronoun: tuple | None, gap: Phrase | None
-           ) -> str:
-    """The participle: with être it agrees with the subject, with avoir with a direct object in front of it."""
+def agreed(
+    draft: Draft, head: Verb, participle: str, subject: Phrase, pronoun: tuple | None, gap: Phrase | None
+) -> str:
+    """The participle agrees with the subject (être) or with a direct object in front of it (avoir)."""
     if "être" in head.flags or head.reflexive:
         feminine, plural = subject.feminine, subject.person > 2
     elif pronoun and pronoun[5]:
@@ -159,13 +179,16 @@ def pronoun_for(draft: Draft, verb: Verb, subject: Phrase) -> tuple | None:
     return said, direct_form if direct else indirect_form, draft.key(), feminine, person > 2, direct
 
 
-def copula(draft: Draft, subject: Phrase, tense: str, polarity: str, question: bool = False
-           ) -> tuple[list[Token], list[Token]]:
+def copula(
+    draft: Draft, subject: Phrase, tense: str, polarity: str, question: bool = False
+) -> tuple[list[Token], list[Token]]:
     """The cat is (not) …"""
     return clause(draft, subject, draft.words.be, tense, polarity, question)
 
 
-def adjective_of(draft: Draft, subject: Phrase, drawn: Adjective | None = None) -> tuple[list[Token], list[Token]]:
+def adjective_of(
+    draft: Draft, subject: Phrase, drawn: Adjective | None = None
+) -> tuple[list[Token], list[Token]]:
     """An adjective behind "is", in gender and number of the noun that it describes."""
     drawn = drawn or draft.words.fitting[subject.noun].draw(draft.generator)
     key = draft.key()

@@ -5,7 +5,10 @@ from collections.abc import Sequence
 VOWELS = "aeiou"
 SPOKEN_WITH_CONSONANT = ("uni", "use", "eu", "one")  # a university, a useful map
 SPOKEN_WITH_VOWEL = ("honest", "hour")  # an honest man
-BE = {"present": ("am", "are", "is", "are", "are", "are"), "past": ("was", "were", "was", "were", "were", "were")}
+BE = {
+    "present": ("am", "are", "is", "are", "are", "are"),
+    "past": ("was", "were", "was", "were", "were", "were"),
+}
 CONTRACTIONS = {"can": "can't", "am": "am not"}
 
 
@@ -26,9 +29,14 @@ def with_s(word: str) -> str:
 
 
 def doubles(word: str) -> bool:
-    """Whether the last consonant is doubled: stopped, running; one syllable that ends in one vowel, one consonant."""
-    return (len(word) > 2 and word[-1] not in VOWELS + "wxy" and word[-2] in VOWELS and word[-3] not in VOWELS
-            and sum(letter in VOWELS for letter in word) == 1)
+    """Whether the last consonant is doubled: one syllable, one vowel, one consonant (stopped, running)."""
+    return (
+        len(word) > 2
+        and word[-1] not in VOWELS + "wxy"
+        and word[-2] in VOWELS
+        and word[-3] not in VOWELS
+        and sum(letter in VOWELS for letter in word) == 1
+    )
 
 
 def past(verb: str) -> str:
@@ -56,18 +64,26 @@ def negated(auxiliary: str, short: bool) -> list[str]:
     return [auxiliary + "n't"] if short and auxiliary not in ("am", "must") else [auxiliary, "not"]
 
 
-def verb_words(base: str, past_form: str, ing_form: str, tense: str, person: int, polarity: str = "",
-               question: bool = False, short: bool = False) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+def verb_words(
+    base: str,
+    past_form: str,
+    ing_form: str,
+    tense: str,
+    person: int,
+    polarity: str = "",
+    question: bool = False,
+    short: bool = False,
+) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
     """The words in front of the subject and those after it, each with what it says.
 
-    Tenses: present, is-ing, past, was-ing, used (to). `polarity` is "", "not" or an adverb that stands in the middle
-    (never, often). `person` 0 to 5: I, you, he, we, you, they. What a word says, one letter each: v the verb,
+    Tenses: present, is-ing, past, was-ing, used (to). `polarity` is "", "not" or an adverb (never,
+    often). `person` 0 to 5: I, you, he, we, you, they. What a word says, one letter each: v the verb,
     a the auxiliary of the passé composé, n the negation or adverb, q the question.
     """
     third = person == 2
     adverb = [(polarity, "n")] if polarity not in ("", "not") else []
     negative, asks_twice = polarity == "not", False
-    spoken = ("v" if tense != "past" else "a")
+    spoken = "v" if tense != "past" else "a"
     if base in ("can", "must") or base == "be" or tense.endswith("-ing"):
         if base in ("can", "must"):
             first, rest = {"present": base, "past": "could"}[tense], []
@@ -79,7 +95,10 @@ def verb_words(base: str, past_form: str, ing_form: str, tense: str, person: int
         said = "qv" if question and asks_twice else "q" if question else "v"
         if negative:
             words = negated(first, short)
-            words = [(words[0], said + ("n" if len(words) == 1 else "")), *((word, "n") for word in words[1:])]
+            words = [
+                (words[0], said + ("n" if len(words) == 1 else "")),
+                *((word, "n") for word in words[1:]),
+            ]
         else:
             words = [(first, said)]
         return (words, adverb + rest) if question else ([], words + adverb + rest)

@@ -2,7 +2,9 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-VOWELS = frozenset("aeiouàâäéèêëîïôöùûœæh")  # h is silent; the words with h aspiré are marked in the tables
+VOWELS = frozenset(
+    "aeiouàâäéèêëîïôöùûœæhAEIOUÀÂÄÉÈÊËÎÏÔÖÙÛŒÆH"
+)  # h is silent; the words with h aspiré are marked in the tables
 ELIDED = {word: word[:-1] + "'" for word in ("le", "la", "de", "ne", "je", "que", "me", "te", "se")}
 CONTRACTED = {("de", "le"): "du", ("de", "les"): "des", ("à", "le"): "au", ("à", "les"): "aux"}
 PRESENT_ENDINGS = {
@@ -12,24 +14,30 @@ PRESENT_ENDINGS = {
 }
 IMPERFECT_ENDINGS = ("ais", "ais", "ait", "ions", "iez", "aient")
 PARTICIPLE_ENDINGS = {"er": "é", "ir": "i", "re": "u"}
-FEMININE_ENDINGS = (("eux", "euse"), ("if", "ive"), ("er", "ère"), ("el", "elle"), ("en", "enne"),
-                    ("on", "onne"), ("e", "e"))
+FEMININE_ENDINGS = (
+    ("eux", "euse"),
+    ("if", "ive"),
+    ("er", "ère"),
+    ("el", "elle"),
+    ("en", "enne"),
+    ("on", "onne"),
+    ("e", "e"),
+)
 POSSESSIVES = {"my": "mon", "your": "ton", "his": "son", "her": "son", "its": "son"}
 SHARED_POSSESSIVES = {"our": ("notre", "nos"), "their": ("leur", "leurs")}
 
 
 def opens_with_vowel(word: str, aspirated: frozenset[str] = frozenset()) -> bool:
     """Whether le, de, je, … lose their vowel before it: l'arbre, l'homme, but le hibou (in `aspirated`)."""
-    return word[0].lower() in VOWELS and word not in aspirated or word == "y"
+    return (word[0] in VOWELS and word not in aspirated) or word == "y"
 
 
 def elide(words: Sequence[str], aspirated: frozenset[str] = frozenset()) -> list[str]:
     """["je", "ne", "aime", "le", "arbre"] → ["je", "n'", "aime", "l'", "arbre"]."""
-    elided = list(words)
-    for place, word in enumerate(words):
-        if word in ELIDED and place + 1 < len(words) and opens_with_vowel(words[place + 1], aspirated):
-            elided[place] = ELIDED[word]
-    return elided
+    return [
+        ELIDED[word] if word in ELIDED and opens_with_vowel(following, aspirated) else word
+        for word, following in zip(words, (*words[1:], "."))
+    ]
 
 
 def plural(word: str) -> str:
@@ -55,11 +63,17 @@ def agree(participle: str, is_feminine: bool, is_plural: bool) -> str:
     return word + "s" if is_plural and word[-1] != "s" else word
 
 
-def determiner(kind: str, is_feminine: bool, is_plural: bool, vowel: bool, adjective_first: bool = False,
-               negated: bool = False) -> tuple[str, ...]:
+def determiner(
+    kind: str,
+    is_feminine: bool,
+    is_plural: bool,
+    vowel: bool,
+    adjective_first: bool = False,
+    negated: bool = False,
+) -> tuple[str, ...]:
     """The words in front of the noun, before elision: definite, indefinite, partitive, this or a possessive.
 
-    `vowel`: whether the next word opens with one (cet arbre, mon école, de l'eau); `adjective_first`: de petits
+    `vowel`: the next word begins with one (cet arbre, mon école, de l'eau); `adjective_first`: de petits
     chats; `negated`: after ne … pas, a direct object has de: je n'ai pas de chat.
     """
     if kind == "definite":
@@ -96,7 +110,7 @@ def contract(preposition: str, article: Sequence[str], vowel: bool) -> tuple[str
 
 
 def spelled(stem: str, ending: str) -> str:
-    """Stem and ending of a verb in -er, as they are written: mangeons, commençons, achète, nettoie, essaie."""
+    """Stem and ending of a verb in -er, as written: mangeons, commençons, achète, nettoie, essaie."""
     silent = ending in ("e", "es", "ent")
     if ending[:1] in ("a", "o"):
         stem = stem[:-1] + "ç" if stem.endswith("c") else stem + "e" if stem.endswith("g") else stem
@@ -112,12 +126,13 @@ def spelled(stem: str, ending: str) -> str:
     return stem + ending
 
 
-def conjugate(infinitive: str, irregular: Mapping[str, tuple[tuple[str, ...], str]]
-              ) -> tuple[tuple[str, ...], tuple[str, ...], str]:
+def conjugate(
+    infinitive: str, irregular: Mapping[str, tuple[tuple[str, ...], str]]
+) -> tuple[tuple[str, ...], tuple[str, ...], str]:
     """Present (je, tu, il, nous, vous, ils), imparfait and past participle.
 
-    `irregular` has present and participle of the verbs that don't follow their ending; the imparfait is made from
-    the present with nous (only être is not).
+    `irregular` has present and participle of the verbs that don't follow their ending. The imparfait is made
+    from the present with nous (only être is not).
     """
     stem, group = infinitive[:-2], infinitive[-2:]
     if infinitive in irregular:

@@ -1,7 +1,7 @@
 """Noun phrases, places and objects, said in both languages at once.
 
-A token is a word with the keys of what it says; an English and a French token that share a key are partners. A
-key is a bit: keys are joined by |, and 0 is none.
+A token is a word with the keys of what it says; an English and a French token that share a key are partners.
+A key is a bit: keys are joined by |, and 0 is none.
 """
 
 from random import Random
@@ -22,11 +22,23 @@ class Phrase(NamedTuple):
     object_pronoun: bool = False
 
 
-PRONOUNS = (("I", "je", 0, False), ("you", "tu", 1, False), ("he", "il", 2, False), ("she", "elle", 2, True),
-            ("we", "nous", 3, False), ("they", "ils", 5, False))
-OBJECT_PRONOUNS = (("me", "me", "me", 0, False), ("you", "te", "te", 1, False), ("him", "le", "lui", 2, False),
-                   ("her", "la", "lui", 2, True), ("us", "nous", "nous", 3, False),
-                   ("them", "les", "leur", 5, False), ("them", "les", "leur", 5, False))
+PRONOUNS = (
+    ("I", "je", 0, False),
+    ("you", "tu", 1, False),
+    ("he", "il", 2, False),
+    ("she", "elle", 2, True),
+    ("we", "nous", 3, False),
+    ("they", "ils", 5, False),
+)
+OBJECT_PRONOUNS = (
+    ("me", "me", "me", 0, False),
+    ("you", "te", "te", 1, False),
+    ("him", "le", "lui", 2, False),
+    ("her", "la", "lui", 2, True),
+    ("us", "nous", "nous", 3, False),
+    ("them", "les", "leur", 5, False),
+    ("them", "les", "leur", 5, False),
+)
 OWNERS = ("my", "your", "his", "her", "our", "their")
 
 
@@ -49,19 +61,34 @@ class Draft:
 
     # ---------------------------------------------------------------- nouns
 
-    def noun_phrase(self, noun: Noun, kind: str = "", plural: bool | None = None, adjective: float = 0.25,
-                    negated: bool = False, preposition: str = "", link: int = 0, owned: bool = True) -> Phrase:
+    def noun_phrase(
+        self,
+        noun: Noun,
+        kind: str = "",
+        plural: bool | None = None,
+        adjective: float = 0.25,
+        negated: bool = False,
+        preposition: str = "",
+        link: int = 0,
+        owned: bool = True,
+    ) -> Phrase:
         """Determiner, adjective and noun; kind is drawn where it isn't given.
 
-        `preposition` is the French one in front (with the key `link`), `negated` whether a direct object follows
-        ne … pas; `adjective` is how likely one is.
+        `preposition` is the French one in front (with the key `link`), `negated` whether a direct object
+        follows ne … pas; `adjective` is how likely one is.
         """
         if plural is None:
-            plural = noun.numbers == "both" and self.chance() < (0.1 if {"place", "room"} & noun.classes else 0.3)
+            plural = noun.numbers == "both" and self.chance() < (
+                0.3 if noun.classes.isdisjoint(("place", "room")) else 0.06
+            )
         self.used.append(noun)
         kind = kind or self.kind_for(noun, plural, owned)
-        if kind in ("possessive", "owner") and "own" not in noun.classes or kind == "number" and not plural:
+        if (kind in ("possessive", "owner") and "own" not in noun.classes) or (
+            kind == "number" and not plural
+        ):
             kind = "definite"
+        if kind == "this" and "family" in noun.classes:
+            kind = "possessive"
         if kind == "indefinite" and plural:
             adjective *= 2
         key = self.key()
@@ -79,8 +106,8 @@ class Draft:
 
     def kind_for(self, noun: Noun, plural: bool, owned: bool) -> str:
         chance = self.chance()
-        if "family" in noun.classes or noun.vowel and noun.feminine and "own" in noun.classes:
-            chance = 0.5 + chance / 2  # my aunt is heard more than the aunt
+        if "family" in noun.classes or (noun.vowel and noun.feminine and "own" in noun.classes):
+            chance = 0.56 + 0.44 * chance  # my aunt is heard more than the aunt
         if noun.numbers == "mass":
             return "partitive" if chance < 0.6 else "this" if chance < 0.65 else "definite"
         if chance < 0.38:
@@ -93,7 +120,9 @@ class Draft:
             return "owner" if owned and chance < 0.74 else "possessive"
         return "number" if plural else "definite"
 
-    def describe(self, noun: Noun, plural: bool, adjective: Adjective, said: list[Token], spoken: list[Token]):
+    def describe(
+        self, noun: Noun, plural: bool, adjective: Adjective, said: list[Token], spoken: list[Token]
+    ):
         key = self.key()
         self.combinations.add(f"{adjective.english}+{noun.english[0]}")
         form = adjective.french[2 * noun.feminine + plural]
@@ -107,8 +136,17 @@ class Draft:
         self.phenomena.add("adjective behind")
         return [(adjective.english, key), *said], [*spoken, (form, key)], noun.vowel, False
 
-    def determine(self, noun: Noun, plural: bool, kind: str, said: list[Token], mark: int, vowel: bool, first: bool,
-                  negated: bool) -> tuple[list[Token], tuple[str, ...]]:
+    def determine(
+        self,
+        noun: Noun,
+        plural: bool,
+        kind: str,
+        said: list[Token],
+        mark: int,
+        vowel: bool,
+        first: bool,
+        negated: bool,
+    ) -> tuple[list[Token], tuple[str, ...]]:
         """The English phrase with its determiner, and the French determiner."""
         following = said[0][0]
         if kind == "number":
@@ -118,10 +156,7 @@ class Draft:
         if kind in ("indefinite", "partitive"):
             if plural or kind == "partitive":
                 self.phenomena.add("partitive" if kind == "partitive" else "some, des")
-                if negated:
-                    some = "any"
-                else:
-                    some = "some"
+                some = "any" if negated else "some"
                 if plural and first and not negated:
                     self.phenomena.add("de before an adjective")
             else:
@@ -145,7 +180,9 @@ class Draft:
             words = [("the", mark), *said]
         return words, french.determiner(kind, noun.feminine, plural, vowel, first, negated)
 
-    def after(self, preposition: str, article: tuple[str, ...], mark: int, vowel: bool, link: int) -> list[Token]:
+    def after(
+        self, preposition: str, article: tuple[str, ...], mark: int, vowel: bool, link: int
+    ) -> list[Token]:
         """The French preposition and article, contracted if they must be."""
         if not preposition:
             return [(word, mark) for word in article]
@@ -157,8 +194,16 @@ class Draft:
             return [*((word, link) for word in front), (words[0], link | mark)]
         return [*((word, link) for word in (*front, words[0])), *((word, mark) for word in words[1:])]
 
-    def owned(self, noun: Noun, plural: bool, said: list[Token], spoken: list[Token], vowel: bool, preposition: str,
-              link: int) -> Phrase:
+    def owned(
+        self,
+        noun: Noun,
+        plural: bool,
+        said: list[Token],
+        spoken: list[Token],
+        vowel: bool,
+        preposition: str,
+        link: int,
+    ) -> Phrase:
         """Marie's cat, the king's castle: le chat de Marie, le château du roi."""
         self.phenomena.add("somebody's")
         key = self.key()
@@ -167,7 +212,9 @@ class Draft:
             owner, owner_fr = [(name.name + "'s", key)], [("de", key), (name.name, key)]
         else:
             person = self.words.owners.draw(self.generator)
-            phrase = self.noun_phrase(person, self.one(("definite", "possessive")), False, 0, False, "de", key)
+            phrase = self.noun_phrase(
+                person, self.one(("definite", "possessive")), False, 0, False, "de", key
+            )
             *before, (word, bit) = phrase.english
             owner, owner_fr = [*before, (word + "'s", bit | key)], phrase.french
         article = french.determiner("definite", noun.feminine, plural, vowel)
@@ -202,8 +249,16 @@ class Draft:
         name, key = self.named(), self.key()
         return Phrase([(name.name, key)], [(name.name, key)], 2, name.feminine)
 
-    def object(self, verb: Verb, subject: Phrase | None, negated: bool, link: int, noun: Noun | None = None,
-               kind: str = "", adjective: float = 0.25) -> Phrase:
+    def object(
+        self,
+        verb: Verb,
+        subject: Phrase | None,
+        negated: bool,
+        link: int,
+        noun: Noun | None = None,
+        kind: str = "",
+        adjective: float = 0.25,
+    ) -> Phrase:
         """What the verb is done to, with its prepositions: it goes behind the verb in both languages."""
         noun = noun or self.words.objects[verb].draw(self.generator)
         self.combinations.add(f"{verb.english}+{noun.english[0]}")
@@ -215,24 +270,35 @@ class Draft:
         if "person" in noun.classes and verb.preposition != "" and not kind and self.chance() < 0.2:
             name = self.named()
             mark = self.key()
-            phrase = Phrase([(name.name, mark)], [(verb.preposition, key), (name.name, mark)], 2, name.feminine)
+            phrase = Phrase(
+                [(name.name, mark)], [(verb.preposition, key), (name.name, mark)], 2, name.feminine
+            )
         else:
             plural = None
             if not kind and "generic" in verb.flags and self.chance() < 0.7 and noun.numbers != "singular":
                 kind, plural, adjective = "generic", noun.numbers == "both", 0
+            elif not kind and "generic" in verb.flags:
+                kind = self.one(("definite", "this", "possessive"))
+            if "one" in verb.flags:
+                kind, plural = self.one(("definite", "definite", "possessive")), False
             if not kind and "the" in verb.flags:
                 kind = self.one(("definite", "definite", "possessive", "this", "owner"))
                 kind = "definite" if kind == "possessive" and noun.numbers == "mass" else kind
-            phrase = self.noun_phrase(noun, kind, plural, adjective, negated and not verb.preposition,
-                                      verb.preposition, key)
+            phrase = self.noun_phrase(
+                noun, kind, plural, adjective, negated and not verb.preposition, verb.preposition, key
+            )
         if verb.english_preposition:
             phrase = phrase._replace(english=[(verb.english_preposition, key), *phrase.english])
         return phrase
 
     def object_pronoun(self, verb: Verb, subject: Phrase) -> tuple[tuple, bool] | None:
-        """(English, direct, indirect, person, feminine) and whether it is direct; None if the verb takes none."""
+        """One of OBJECT_PRONOUNS and whether it is a direct object; None if the verb takes none."""
         person = "person" in verb.objects
-        if not verb.objects or verb.reflexive or not (person and not verb.preposition or "lui" in verb.flags):
+        if (
+            not verb.objects
+            or verb.reflexive
+            or not ((person and not verb.preposition) or "lui" in verb.flags)
+        ):
             return None
         pronoun = self.one(OBJECT_PRONOUNS)
         same = {0: (0, 3), 1: (1,), 3: (0, 3)}.get(subject.person, ())
@@ -244,8 +310,9 @@ class Draft:
         self.phenomena.add("place")
         drawn = self.words.where[place].draw(self.generator)
         kind = "definite" if self.chance() < 0.75 else ""
-        phrase = self.noun_phrase(drawn, kind, False if self.chance() < 0.9 else None, 0.2, False, place.french, key,
-                                  owned=False)
+        phrase = self.noun_phrase(
+            drawn, kind, False if self.chance() < 0.9 else None, 0.2, False, place.french, key, owned=False
+        )
         said = [*((word, key) for word in place.english.split()), *phrase.english]
         return phrase._replace(english=said)
 

@@ -1,10 +1,11 @@
-"""What a sentence can be: each rule draws one and says it in both languages, or returns None if nothing fits."""
+"""What a sentence can be: each rule draws one in both languages, or returns None if nothing fits."""
 
 from grammar.clauses import adjective_of, clause, copula, polarity_for, pronoun_for, tense_for
 from grammar.phrases import Draft, Phrase, Token
 from grammar.words import Noun, Verb
 
 Both = tuple[list[Token], list[Token]]
+
 
 def plain(draft: Draft, question: bool = False) -> Both:
     """Subject, verb, object, place or time."""
@@ -14,35 +15,44 @@ def plain(draft: Draft, question: bool = False) -> Both:
     if "state" not in verb.flags and draft.chance() < 0.28:
         helper = words.going if draft.chance() < 0.25 else draft.one(words.helpers)
     subject = draft.subject(verb)
-    if helper and ("momentary" in verb.flags or subject.noun and "person" not in subject.noun.classes):
+    if helper and ("momentary" in verb.flags or (subject.noun and "person" not in subject.noun.classes)):
         helper = words.going
     tense = tense_for(draft, helper or verb)
     polarity = polarity_for(draft, tense, verb, helper)
-    question = question and tense != "used" and polarity != "not"
+    question = (
+        question and (subject.person > 0 or helper is not None) and tense != "used" and polarity != "not"
+    )
     if polarity == "never" and question:
         polarity = ""
     said, spoken = whole(draft, subject, verb, tense, polarity, question, helper)
     flags = verb.flags
-    if "needs" in flags or "where" in flags and draft.chance() < 0.4:
+    if "needs" in flags or ("where" in flags and draft.chance() < 0.4):
         place = draft.place(thing="needs" in flags and bool(verb.objects))
         said, spoken = said + place.english, spoken + place.french
     elif "state" not in flags and draft.chance() < 0.25:
         when = "going" if helper is words.going and tense == "present" else tense if not helper else ""
         fitting = words.tenses["when"].get(when)
-        if fitting and polarity in ("", "not") or when == "going":
+        if (fitting and polarity in ("", "not")) or when == "going":
             adverb, key = draft.one(fitting), draft.key()
             said = said + [(word, key) for word in adverb.english.split()]
             spoken = spoken + [(word, key) for word in adverb.french.split()]
     return said, spoken
 
 
-def whole(draft: Draft, subject: Phrase, verb: Verb, tense: str, polarity: str, question: bool = False,
-          helper: Verb | None = None) -> Both:
+def whole(
+    draft: Draft,
+    subject: Phrase,
+    verb: Verb,
+    tense: str,
+    polarity: str,
+    question: bool = False,
+    helper: Verb | None = None,
+) -> Both:
     """A clause with the object, noun or pronoun, that its verb takes."""
     key = draft.key()
     pronoun = object = None
     if verb.objects:
-        if draft.chance() < (0.5 if "lui" in verb.flags else 0.22) and not (helper and helper.preposition == "de"):
+        if draft.chance() < (0.5 if "lui" in verb.flags else 0.22) and not (helper and helper.preposition):
             pronoun = pronoun_for(draft, verb, subject)
         if not pronoun:
             negated = polarity in ("not", "never") and not (helper and helper.preposition)
@@ -54,16 +64,25 @@ def whole(draft: Draft, subject: Phrase, verb: Verb, tense: str, polarity: str, 
             drawn = draft.one([form for form in TO if form[3] != subject.person])
             pronoun = (drawn[0], drawn[2], to, False, False, False)
             draft.phenomena.add("lui, leur")
-            said, spoken = clause(draft, subject, verb, tense, polarity, question, helper, object, pronoun, key=key,
-                                  late="to")
+            said, spoken = clause(
+                draft, subject, verb, tense, polarity, question, helper, object, pronoun, key=key, late="to"
+            )
             return said, spoken
         person = draft.person("à", to)
-        object = object._replace(english=object.english + person.english, french=object.french + person.french)
+        object = object._replace(
+            english=object.english + person.english, french=object.french + person.french
+        )
     return clause(draft, subject, verb, tense, polarity, question, helper, object, pronoun, key=key)
 
 
-TO = (("me", "", "me", 0), ("you", "", "te", 1), ("him", "", "lui", 2), ("her", "", "lui", 2), ("us", "", "nous", 3),
-      ("them", "", "leur", 5))
+TO = (
+    ("me", "", "me", 0),
+    ("you", "", "te", 1),
+    ("him", "", "lui", 2),
+    ("her", "", "lui", 2),
+    ("us", "", "nous", 3),
+    ("them", "", "leur", 5),
+)
 
 
 def question(draft: Draft) -> Both | None:
@@ -144,7 +163,7 @@ def because(draft: Draft) -> Both | None:
         said_too, spoken_too = copula(draft, again, past, "")
         word, mot = adjective_of(draft, subject, draft.one(reasons))
         said_too, spoken_too = said_too + word, spoken_too + mot
-    return said + [("because", key)] + said_too, spoken + [("parce", key), ("que", key)] + spoken_too
+    return [*said, ("because", key), *said_too], [*spoken, ("parce", key), ("que", key), *spoken_too]
 
 
 def and_it(draft: Draft) -> Both | None:
@@ -161,18 +180,25 @@ def and_it(draft: Draft) -> Both | None:
         draft.combinations.add(f"{subject.noun.english[0]}+{second.english}")
     tense = "past" if draft.chance() < 0.5 else "present"
     key = draft.key()
-    object = draft.object(first, subject, False, key, noun, draft.one(("definite", "definite", "this", "possessive",
-                                                                         "owner")))
+    object = draft.object(
+        first, subject, False, key, noun, draft.one(("definite", "definite", "this", "possessive", "owner"))
+    )
     said, spoken = clause(draft, subject, first, tense, object=object, key=key)
     plural = object.person > 2
     mark, link = draft.key(), draft.key()
-    pronoun = ("them" if plural else "it", "les" if plural else "la" if object.feminine else "le", mark,
-               object.feminine, plural, True)
+    pronoun = (
+        "them" if plural else "it",
+        "les" if plural else "la" if object.feminine else "le",
+        mark,
+        object.feminine,
+        plural,
+        True,
+    )
     draft.phenomena |= {"it by its noun", "object pronoun"}
     draft.combinations.add(f"{second.english}+{noun.english[0]}")
     silent = Phrase([], [], subject.person, subject.feminine, subject.noun)
     said_too, spoken_too = clause(draft, silent, second, tense, pronoun=pronoun)
-    return said + [("and", link)] + said_too, spoken + [("et", link)] + spoken_too
+    return [*said, ("and", link), *said_too], [*spoken, ("et", link), *spoken_too]
 
 
 def relative_subject(draft: Draft) -> Both | None:
@@ -187,8 +213,12 @@ def relative_subject(draft: Draft) -> Both | None:
     tense = tense_for(draft, verb)
     said, spoken = with_qui(draft, subject, verb, tense)
     silent = Phrase([], [], subject.person, subject.feminine, noun)
-    said_too, spoken_too = copula(draft, silent, "past" if tense in ("past", "used", "was-ing") else "present",
-                                  "not" if draft.chance() < 0.15 else "")
+    said_too, spoken_too = copula(
+        draft,
+        silent,
+        "past" if tense in ("past", "used", "was-ing") else "present",
+        "not" if draft.chance() < 0.15 else "",
+    )
     word, mot = adjective_of(draft, subject)
     return said + said_too + word, spoken + spoken_too + mot
 
@@ -198,10 +228,17 @@ def with_qui(draft: Draft, subject: Phrase, verb: Verb, tense: str) -> Both:
     draft.phenomena.add("qui")
     key = draft.key()
     who = "who" if "person" in subject.noun.classes else "that"
-    relative = Phrase([*subject.english, (who, key)], [*subject.french, ("qui", key)], subject.person,
-                      subject.feminine, subject.noun)
-    said, spoken = whole(draft, relative, verb, tense, "not" if tense != "used" and draft.chance() < 0.12 else "")
-    if "needs" in verb.flags or "where" in verb.flags and draft.chance() < 0.4:
+    relative = Phrase(
+        [*subject.english, (who, key)],
+        [*subject.french, ("qui", key)],
+        subject.person,
+        subject.feminine,
+        subject.noun,
+    )
+    said, spoken = whole(
+        draft, relative, verb, tense, "not" if tense != "used" and draft.chance() < 0.12 else ""
+    )
+    if "needs" in verb.flags or ("where" in verb.flags and draft.chance() < 0.4):
         place = draft.place(thing="needs" in verb.flags and bool(verb.objects))
         said, spoken = said + place.english, spoken + place.french
     return said, spoken
@@ -212,7 +249,7 @@ def knows_who(draft: Draft) -> Both | None:
     words = draft.words
     verb = draft.one(words.transitive)
     doing = words.usable.draw(draft.generator)
-    noun = draft.one([noun for noun in words.subjects[doing].items])
+    noun = draft.one(list(words.subjects[doing].items))
     if noun not in words.objects[verb].items:
         return None
     subject = draft.subject(verb, 0.5, 0.3)
@@ -247,8 +284,12 @@ def relative_object(draft: Draft) -> Both | None:
     said, spoken = clause(draft, doer, verb, tense, gap=subject)
     that = [*subject.english, ("that", link)], [*subject.french, ("que", link)]
     silent = Phrase([], [], subject.person, subject.feminine, noun)
-    said_too, spoken_too = copula(draft, silent, "past" if tense in ("past", "used", "was-ing") else "present",
-                                  "not" if draft.chance() < 0.15 else "")
+    said_too, spoken_too = copula(
+        draft,
+        silent,
+        "past" if tense in ("past", "used", "was-ing") else "present",
+        "not" if draft.chance() < 0.15 else "",
+    )
     word, mot = adjective_of(draft, subject)
     return that[0] + said + said_too + word, that[1] + spoken + spoken_too + mot
 
@@ -257,6 +298,8 @@ def there_is(draft: Draft) -> Both | None:
     """There is a cat under the table."""
     words = draft.words
     noun = draft.one(words.movable)
+    if "family" in noun.classes:
+        return None
     negated = draft.chance() < 0.2
     kind = "partitive" if noun.numbers == "mass" else draft.one(("indefinite", "indefinite", "number"))
     plural = noun.numbers == "both" and (kind == "number" or draft.chance() < 0.3)
@@ -286,8 +329,9 @@ def where_it_is(draft: Draft) -> Both | None:
     if noun.numbers == "mass":
         kind = "definite"
     subject = draft.noun_phrase(noun, kind, adjective=0.3)
-    said, spoken = copula(draft, subject, "present" if draft.chance() < 0.6 else "past",
-                          "not" if draft.chance() < 0.2 else "")
+    said, spoken = copula(
+        draft, subject, "present" if draft.chance() < 0.6 else "past", "not" if draft.chance() < 0.2 else ""
+    )
     place = draft.place(thing=not noun.classes & {"person", "animal"})
     return said + place.english, spoken + place.french
 
@@ -316,7 +360,18 @@ def question_word(draft: Draft) -> Both | None:
     return [(said, key), *asked], [(spoken, key), *demandé]
 
 
-RULES = ((plain, 40), (question, 12), (described, 6), (described_twice, 6), (because, 6), (and_it, 8),
-         (relative_subject, 6), (knows_who, 6), (relative_object, 7), (there_is, 5), (where_it_is, 5),
-         (question_word, 8))
+RULES = (
+    (plain, 40),
+    (question, 12),
+    (described, 6),
+    (described_twice, 6),
+    (because, 6),
+    (and_it, 8),
+    (relative_subject, 6),
+    (knows_who, 6),
+    (relative_object, 7),
+    (there_is, 5),
+    (where_it_is, 5),
+    (question_word, 8),
+)
 BOX = [rule for rule, share in RULES for _ in range(share)]

@@ -1,5 +1,19 @@
-"""Pairs of an English and a French sentence with their word alignment, and corpora that hold combinations out."""
+"""Pairs of an English and a French sentence with their alignment, and corpora that hold combinations out.
 
+Where English says less than French, or French less than English, the corpus keeps to one choice, so that a
+source has one target:
+
+    you                  is tu
+    his, her             are both son, sa, ses: French looks at what is owned
+    I, you, we, they     are masculine (they: elles where it stands for a feminine noun of the sentence)
+    it                   occurs only where it stands for a noun of the same sentence, and takes its gender
+    doctor, judge, …     have the one gender that stands in nouns.tsv
+    ate                  is the passé composé; was eating, used to eat, and the past of a state (was, had,
+                         liked) are the imparfait
+    they put, they read  where past and present are spelled alike: the present
+"""
+
+import gc
 import re
 from collections.abc import Mapping
 from functools import lru_cache
@@ -51,7 +65,7 @@ PHENOMENA = {
     "to somebody": "give something to somebody: donner un livre à Marie",
     "number": "deux, trois: no article",
     "place": "dans le jardin, près de l'école",
-    "it by its noun": "it is il, elle, le or la by the noun it stands for: la maison est vieille, mais elle est belle",
+    "it by its noun": "it is il, elle, le or la by its noun: la maison est vieille et elle est belle",
     "there is": "il y a, one form for one and for many",
 }
 LONGEST = 15  # words of the source, with its mark
@@ -66,7 +80,9 @@ class Pair(NamedTuple):
 
     source: str  # English
     target: str  # French
-    alignment: tuple[tuple[int, int], ...]  # (i, j): word i of words_of(source) is said by word j of words_of(target)
+    alignment: tuple[
+        tuple[int, int], ...
+    ]  # (i, j): word i of words_of(source) is said by word j of words_of(target)
     phenomena: frozenset[str]  # names out of PHENOMENA
     combinations: frozenset[str]  # adjective+noun, subject+verb, verb+object, in English
 
@@ -105,8 +121,13 @@ def finished(draft: Draft, said: list[Token], spoken: list[Token]) -> Pair:
         phenomena.add("elision")
     if not draft.words.aspirated.isdisjoint(french_words):
         phenomena.add("h aspiré")
-    return Pair(english.sentence(english_words), french.sentence(elided), partners(keys, french_keys),
-                frozenset(phenomena), frozenset(draft.combinations))
+    return Pair(
+        english.sentence(english_words),
+        french.sentence(elided),
+        partners(keys, french_keys),
+        frozenset(phenomena),
+        frozenset(draft.combinations),
+    )
 
 
 @lru_cache(1 << 16)
@@ -132,16 +153,20 @@ def split_of(pair: Pair | Draft) -> str | None:
 
 def corpus(sizes: Mapping[str, int], seed: int, words: Words = WORDS) -> dict[str, list[Pair]]:
     """As many different pairs for each split as `sizes` says. No source is in two splits."""
-    generator, seen = Random(seed), set()
-    pairs = {split: [] for split in sizes}
-    missing = sum(sizes.values())
-    while missing:
-        drawn = draft_sentence(generator, words)
-        split = split_of(drawn[0])
-        if split in pairs and len(pairs[split]) < sizes[split]:
-            pair = finished(*drawn)
-            if pair.source not in seen:
-                seen.add(pair.source)
-                pairs[split].append(pair)
-                missing -= 1
+    pairs, collecting = {split: [] for split in sizes}, gc.isenabled()
+    gc.disable()  # nothing here refers to itself; looking for that would take a tenth of the time
+    try:
+        generator, seen, missing = Random(seed), set(), sum(sizes.values())
+        while missing:
+            drawn = draft_sentence(generator, words)
+            split = split_of(drawn[0])
+            if split in pairs and len(pairs[split]) < sizes[split]:
+                pair = finished(*drawn)
+                if pair.source not in seen:
+                    seen.add(pair.source)
+                    pairs[split].append(pair)
+                    missing -= 1
+    finally:
+        if collecting:
+            gc.enable()
     return pairs

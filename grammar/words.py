@@ -13,10 +13,33 @@ from grammar import english, french
 TABLES = Path(__file__).parent
 PREPOSITIONS = {"to": "à", "of": "de", "about": "de", "with": "avec", "in": "dans", "from": "de"}
 PLACES_OF_ADJECTIVES = ("before", "after")
-FLAGS = frozenset({"être", "state", "momentary", "generic", "where", "needs", "to", "lui", "the", "first", "then", "glad",
-                   "low", "weak", "present"})
+FLAGS = frozenset(
+    {
+        "être",
+        "state",
+        "momentary",
+        "generic",
+        "where",
+        "needs",
+        "to",
+        "lui",
+        "the",
+        "one",
+        "first",
+        "then",
+        "glad",
+        "low",
+        "weak",
+        "present",
+    }
+)
 IN_FRONT = 3  # how much more often an adjective in front of the noun is drawn
-REASONS = {"glad": {"glad"}, "low": {"low"}, "weak": {"weak"}, "held": {"low", "held"}}  # mood → kinds of adjectives
+REASONS = {
+    "glad": {"glad"},
+    "low": {"low"},
+    "weak": {"weak"},
+    "held": {"low", "held"},
+}  # mood → kinds of adjectives
 TENSES = frozenset({"present", "is-ing", "past", "was-ing", "used", "going"})
 
 
@@ -79,31 +102,48 @@ class Choice:
 
     def __init__(self, items: Iterable, weights: Sequence[float] | None = None):
         self.items = tuple(items)
-        self.sums = list(accumulate(weights or [1.0] * len(self.items)))
+        self.weights = list(weights or [1.0] * len(self.items))
+        self.sums = list(accumulate(self.weights))
+        self.total = self.sums.pop() if self.sums else 0.0
 
     def draw(self, generator: Random):
-        return self.items[bisect(self.sums, generator.random() * self.sums[-1], 0, len(self.items) - 1)]
+        return self.items[bisect(self.sums, generator.random() * self.total)]
 
 
 class Words:
     """All tables, and for each verb and noun what can stand beside it."""
 
-    def __init__(self, nouns: Sequence[Noun], adjectives: Sequence[Adjective], verbs: Sequence[Verb],
-                 helpers: Sequence[Verb], names: Sequence[Name], others: dict[str, list[Other]],
-                 aspirated: frozenset[str], be: Verb, have: Verb):
+    def __init__(
+        self,
+        nouns: Sequence[Noun],
+        adjectives: Sequence[Adjective],
+        verbs: Sequence[Verb],
+        helpers: Sequence[Verb],
+        names: Sequence[Name],
+        others: dict[str, list[Other]],
+        aspirated: frozenset[str],
+        be: Verb,
+        have: Verb,
+    ):
         self.nouns, self.adjectives, self.verbs, self.helpers = nouns, adjectives, verbs, helpers
         self.names, self.others, self.aspirated, self.be = Choice(names), others, aspirated, be
         self.have, self.middle = have, {word.english: word.french for word in others["middle"]}
         self.numbers = Choice(others["number"])
         self.places, self.spots = Choice(others["place"]), Choice(others["spot"])
-        self.tenses = {kind: {tense: [word for word in others[kind] if tense in word.goes_with]
-                              for tense in TENSES} for kind in ("when", "middle")}
-        self.by_class = {name: [noun for noun in nouns if name in noun.classes]
-                         for name in frozenset().union(*(noun.classes for noun in nouns))}
+        self.tenses = {
+            kind: {tense: [word for word in others[kind] if tense in word.goes_with] for tense in TENSES}
+            for kind in ("when", "middle")
+        }
+        self.by_class = {
+            name: [noun for noun in nouns if name in noun.classes]
+            for name in frozenset().union(*(noun.classes for noun in nouns))
+        }
         groups = {("subject", verb): self.nouns_of(verb.subjects) for verb in verbs}
         groups |= {("object", verb): self.nouns_of(verb.objects) for verb in verbs if verb.objects}
         groups |= {("described", adjective): self.nouns_of(adjective.classes) for adjective in adjectives}
-        groups |= {("place", place): self.nouns_of(place.goes_with) for place in (*others["place"], *others["spot"])}
+        groups |= {
+            ("place", place): self.nouns_of(place.goes_with) for place in (*others["place"], *others["spot"])
+        }
         balanced = balance(groups)
         self.subjects = {verb: balanced["subject", verb] for verb in verbs}
         self.objects = {verb: balanced["object", verb] for verb in verbs if verb.objects}
@@ -111,9 +151,15 @@ class Words:
         self.where = {place: balanced["place", place] for place in self.places.items + self.spots.items}
         fitting = {noun: [a for a in adjectives if a.classes & noun.classes] for noun in nouns}
         self.fitting = {noun: found for noun, found in balance(fitting).items() if found.items}
+        for noun, choice in self.fitting.items():
+            if noun.vowel and not noun.feminine:  # bel, nouvel and vieil would be rare
+                more = [4 if a.before_vowel != a.french[0] else 1 for a in choice.items]
+                self.fitting[noun] = Choice(choice.items, [a * b for a, b in zip(more, choice.weights)])
         self.usable = Choice(verbs, [2 if verb.flags & {"être", "generic"} else 1 for verb in verbs])
-        self.reasons = {mood: {noun: [a for a in self.fitting[noun].items if kinds & a.kinds] for noun in self.fitting}
-                        for mood, kinds in REASONS.items()}
+        self.reasons = {
+            mood: {noun: [a for a in self.fitting[noun].items if kinds & a.kinds] for noun in self.fitting}
+            for mood, kinds in REASONS.items()
+        }
         self.going = next(helper for helper in helpers if helper.infinitive == "aller")
         self.describable = balance({"": list(self.fitting)})[""]
         movable = {"person", "animal", "thing", "food"}
@@ -126,8 +172,13 @@ class Words:
         direct = [verb for verb in self.transitive if "then" in verb.flags]
         self.first = {noun: [verb for verb in begin if noun in self.objects[verb].items] for noun in nouns}
         self.second = {noun: [verb for verb in direct if noun in self.objects[verb].items] for noun in nouns}
-        self.sequels = Choice([noun for noun in nouns if "person" not in noun.classes
-                               and self.first[noun] and len(self.second[noun]) > 1])
+        self.sequels = Choice(
+            [
+                noun
+                for noun in nouns
+                if "person" not in noun.classes and self.first[noun] and len(self.second[noun]) > 1
+            ]
+        )
         self.owners = Choice(self.by_class.get("family", nouns[:1]))
 
     def nouns_of(self, classes: frozenset[str]) -> list[Noun]:
@@ -140,7 +191,7 @@ def balance(groups: dict) -> dict:
     An item with `first`, an adjective in front of its noun, gets more: there are few of them.
     """
     weight = dict.fromkeys((item for group in groups.values() for item in group), 1.0)
-    for _ in range(20):
+    for _ in range(10):
         drawn = Counter()
         for group in groups.values():
             total = sum(weight[item] for item in group)
@@ -173,8 +224,9 @@ def one_of(value: str, allowed: Iterable[str], what: str, wrong: Callable[[str],
     return value
 
 
-def some_of(value: str, allowed: Iterable[str], what: str, wrong: Callable[[str], ValueError]
-            ) -> frozenset[str]:
+def some_of(
+    value: str, allowed: Iterable[str], what: str, wrong: Callable[[str], ValueError]
+) -> frozenset[str]:
     return frozenset(one_of(part, allowed, what, wrong) for part in value.split())
 
 
@@ -202,9 +254,16 @@ def read_nouns(folder: Path, aspirated: set[str]) -> list[Noun]:
         if starred:
             aspirated.update(forms)
         numbers = "mass" if mass else "singular" if plural == "-" else "both"
-        nouns.append(Noun((word, plural or english.with_s(word)), forms,
-                          french.opens_with_vowel(translation) and not starred, gender == "f",
-                          frozenset([*classes.split(), word]), numbers))
+        nouns.append(
+            Noun(
+                (word, plural or english.with_s(word)),
+                forms,
+                french.opens_with_vowel(translation) and not starred,
+                gender == "f",
+                frozenset([*classes.split(), word]),
+                numbers,
+            )
+        )
     return nouns
 
 
@@ -220,15 +279,30 @@ def read_adjectives(folder: Path, classes: frozenset[str], aspirated: set[str]) 
         forms = masculine, french.plural(masculine), feminine, feminine + "s"
         if starred:
             aspirated.update(forms)
-        adjectives.append(Adjective(word, forms, before_vowel or masculine, place == "before",
-                                    french.opens_with_vowel(masculine) and not starred,
-                                    some_of(goes_with, classes, "class", wrong),
-                                    frozenset(kinds.split()) - {"-"}))
+        adjectives.append(
+            Adjective(
+                word,
+                forms,
+                before_vowel or masculine,
+                place == "before",
+                french.opens_with_vowel(masculine) and not starred,
+                some_of(goes_with, classes, "class", wrong),
+                frozenset(kinds.split()) - {"-"},
+            )
+        )
     return adjectives
 
 
-def make_verb(word: str, translation: str, flags: str, forms: str, irregular: dict, wrong: Callable,
-              subjects: frozenset[str] = frozenset(), objects: frozenset[str] = frozenset()) -> Verb:
+def make_verb(
+    word: str,
+    translation: str,
+    flags: str,
+    forms: str,
+    irregular: dict,
+    wrong: Callable,
+    subjects: frozenset[str] = frozenset(),
+    objects: frozenset[str] = frozenset(),
+) -> Verb:
     filled(wrong, english=word, french=translation)
     base, *particles = word.split()
     past, ing = [*forms.split(), "", ""][:2]
@@ -243,9 +317,24 @@ def make_verb(word: str, translation: str, flags: str, forms: str, irregular: di
     if preposition and particles and PREPOSITIONS.get(particles[-1]) == preposition and objects:
         matched = particles.pop()
     present, imperfect, participle = french.conjugate(infinitive, irregular)
-    return Verb(word, base, past or english.past(base), ing or english.ing(base), tuple(particles), matched,
-                infinitive, present, imperfect, participle, reflexive, tuple(rest), preposition,
-                some_of(flags, FLAGS, "flag", wrong), subjects, objects)
+    return Verb(
+        word,
+        base,
+        past or english.past(base),
+        ing or english.ing(base),
+        tuple(particles),
+        matched,
+        infinitive,
+        present,
+        imperfect,
+        participle,
+        reflexive,
+        tuple(rest),
+        preposition,
+        some_of(flags, FLAGS, "flag", wrong),
+        subjects,
+        objects,
+    )
 
 
 def read_irregular(folder: Path) -> dict[str, tuple[tuple[str, ...], str]]:
@@ -264,9 +353,18 @@ def read_verbs(folder: Path, irregular: dict, classes: frozenset[str]) -> list[V
         filled(wrong, subject_classes=subjects, object_classes=objects)
         once(seen, (word, objects), wrong)
         objects = "" if objects == "-" else objects
-        verbs.append(make_verb(word, translation, flags, forms, irregular, wrong,
-                               some_of(subjects, classes, "class", wrong),
-                               some_of(objects, classes, "class", wrong)))
+        verbs.append(
+            make_verb(
+                word,
+                translation,
+                flags,
+                forms,
+                irregular,
+                wrong,
+                some_of(subjects, classes, "class", wrong),
+                some_of(objects, classes, "class", wrong),
+            )
+        )
     return verbs
 
 
