@@ -622,11 +622,10 @@ class TranslationExperiment(Experiment):
         return [answer == pair.target for answer, pair in zip(self.answers, self.pairs())]
 
 
-def docstrings(lessons: Iterable[str]) -> list[str]:
-    """All that is written in the docstrings of these lessons: a text of people, not of a grammar."""
-    trees = [ast.parse((Path(__file__).parent / f"{name}.py").read_text("utf-8")) for name in lessons]
+def docstrings(file: Path) -> list[str]:
+    """All that is written in the docstrings of a lesson: a text of people, not of a grammar."""
     places = (ast.Module, ast.ClassDef, ast.FunctionDef)
-    return [ast.get_docstring(node) or "" for tree in trees for node in ast.walk(tree)
+    return [ast.get_docstring(node) or "" for node in ast.walk(ast.parse(file.read_text("utf-8")))
             if isinstance(node, places)]
 
 
@@ -639,9 +638,8 @@ def step_why_pieces(experiment: TranslationExperiment):
     that. Pieces lie between: frequent words are one piece, rare ones several, and a character that was never
     seen falls apart into bytes. (One row: 2,000 merges, learned from lessons 1 to 5, as the next step shows.)
     """
-    *known, new = ("01_attention_mechanism", "02_multi_head_attention", "03_positional_encoding",
-                   "04_transformer_block", "05_mini_transformer", "06_decoding")
-    before, after = docstrings(known), docstrings([new])
+    *known, new = sorted(Path(__file__).parent.glob("0[1-6]_*.py"))
+    before, after = [text for file in known for text in docstrings(file)], docstrings(new)
     encoding = BytePairEncoding.learn(before, 2000)
     kinds = {"words": split_words, "pieces": lambda text: encoding.texts_of(encoding.encode(text)),
              "characters": list}
