@@ -76,6 +76,20 @@ function draw(probabilities, chance) {
   return index;
 }
 
+/** Logits of the model, and those that PyTorch computed with the same weights → { compared, gap, holds }. */
+function agreementWith(reference, model) {
+  let [compared, gap, largest] = [0, 0, 1];
+  for (const { source, input, logits } of reference) {
+    model.decode(input, model.encode(source)).forEach((row, t) => row.forEach((logit, i) => {
+      const apart = Math.abs(logit - logits[t][i]);
+      if (!(apart <= gap)) gap = apart; // NaN, too, is a difference
+      largest = Math.max(largest, Math.abs(logits[t][i]));
+      compared += 1;
+    }));
+  }
+  return { compared, gap, holds: compared > 0 && gap <= 1e-4 * largest };
+}
+
 /**
  * → { found, steps }: the best hypotheses { tokens, logProb, score, finished }, best first, and for each
  * step all candidates { tokens, logProb, score, fate }, best first. Compared by logProb / length^penalty.

@@ -42,26 +42,12 @@
     get("problem").hidden = false;
   }
 
-  /** { compared, gap, holds } of this page's logits and PyTorch's, all with the rounded weights. */
-  function compareWithPyTorch(model) {
-    let [compared, gap, largest] = [0, 0, 1];
-    for (const { source, input, logits } of data.reference) {
-      model.decode(input, model.encode(source)).forEach((row, t) => row.forEach((logit, i) => {
-        const apart = Math.abs(logit - logits[t][i]);
-        if (!(apart <= gap)) gap = apart; // NaN, too, is a difference
-        largest = Math.max(largest, Math.abs(logits[t][i]));
-        compared += 1;
-      }));
-    }
-    return { compared, gap, holds: compared > 0 && gap <= 1e-4 * largest };
-  }
-
   /** The model, or null after saying why there is none. */
   function start() {
     if (data.problem) return refuse(data.problem), null;
     try {
       const model = new Transformer(data.config, readWeights(data.weights, data.shapes));
-      const agreement = compareWithPyTorch(model);
+      const agreement = agreementWith(data.reference, model);
       if (agreement.holds) return { model, agreement };
       refuse(`${data.own.length ? "this model has parts of your own" : "it has parts"} that the page does not `
         + `know: its logits are off by ${agreement.gap.toExponential(0)}`);
@@ -127,8 +113,11 @@
     get("draws").replaceChildren();
     get("drawn").textContent = "";
     shown = 0;
+    const fresh = !head;
     head ??= surest();
     animate("write", write);
+    const chosen = get(`head-${every.indexOf(head)}`).parentElement;
+    if (fresh) chosen.parentElement.scrollLeft = chosen.offsetLeft - chosen.offsetWidth;
     clearTimeout(timers.beam);
     timers.beam = setTimeout(searchBeams, still.matches ? 0 : 250);
   }
@@ -193,6 +182,7 @@
       `block ${one.block + 1}, head ${one.head + 1}`));
     get("thumbnails").append(make("p", { class: "group" }, title), make("div", { class: "thumbnails" }, ...heads));
   }
+  if (data.config.n_heads <= 6) get("thumbnails").style.setProperty("--per-row", data.config.n_heads);
 
   /** Thumbnails: one colour, as opaque as the weight is large, so that they fit light and dark. */
   function showHeads() {
@@ -347,7 +337,6 @@
     beams = beamSearch(model, source, longest, special, width, penalty);
     get("step").max = beams.steps.length;
     get("step").value = 1;
-    get("found").textContent = "";
     let step = 0;
     animate("beam", () => {
       get("step").value = ++step;
@@ -367,8 +356,11 @@
     get("candidates").tBodies[0].replaceChildren(...rows);
     const [best] = beams.found;
     const same = spelled(best.tokens) === spelled(answer.tokens);
-    get("found").textContent = last ? `Best: ${spelled(best.tokens)}, P ${small(Math.exp(best.logProb))}`
-      + `${best.finished ? "" : ", cut off"}; ${same ? "the same as" : "other than"} greedy.` : "";
+    get("best").textContent = last ? `The search ends here. Best: ${spelled(best.tokens)}, ${same
+      ? "the same as" : "other than"} greedy.` : "";
+    get("found").replaceChildren(...(last ? beams.found : []).map(({ tokens, logProb, score, finished }) => make(
+      "li", {}, `${spelled(tokens)}: P ${small(Math.exp(logProb))}, log P / length^α = ${score.toFixed(3).replace("-", "−")}${finished
+        ? "" : " (cut off)"}`)));
   }
 
   for (const id of ["width", "penalty"]) get(id).addEventListener("change", searchBeams);
@@ -390,7 +382,8 @@
     const rows = [
       [`This page and PyTorch give the same ${agreement.compared} logits`,
         `largest difference ${agreement.gap.toExponential(0)}`, agreement.holds],
-      [`With and without the cache: the same ${n} tokens`, `largest difference of a logit ${gap.toExponential(0)}`,
+      [`With and without the cache: the same ${n} tokens`, gap
+        ? `largest difference of a logit ${gap.toExponential(0)}` : "identical logits",
         spelled(slow.tokens) === spelled(answer.tokens) && gap < 1e-3],
       ["With the cache each token goes through the decoder once; without, with all before it again",
         `${withCache} and ${without} tokens`, withCache === n && without === (n * (n + 1)) / 2],
