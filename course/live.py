@@ -24,7 +24,7 @@ LARGEST = 4_000_000  # weights; a page of about 11 MB
 
 
 def rounded(model: nn.Module) -> dict[str, Tensor]:
-    """Every learned number, rounded to float16, as float32 on the CPU. ValueError if one is too large for that."""
+    """Every learned number, rounded to float16, as float32 on the CPU. ValueError if one is too large."""
     weights = {name: weight.detach().half().float().cpu() for name, weight in model.named_parameters()}
     for name, weight in weights.items():
         if not weight.isfinite().all():

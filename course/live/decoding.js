@@ -34,10 +34,11 @@ const greedy = (model, source, maxLength, special) => generate(model, source, ma
 
 /** The same without a cache: each step runs the decoder over the whole answer so far. */
 function greedyWithoutCache(model, source, maxLength, { bos, eos }) {
+  const encoded = model.encode(source);
   const tokens = [];
   const logits = [];
   while (tokens.length < maxLength && tokens[tokens.length - 1] !== eos) {
-    const all = model.decode([bos, ...tokens], model.encode(source));
+    const all = model.decode([bos, ...tokens], copyOf(encoded)); // nothing is remembered
     logits.push(all[all.length - 1]);
     tokens.push(likeliest(all[all.length - 1]));
   }

@@ -2,9 +2,8 @@
 
 // The trained Transformer once more, in plain JavaScript: lessons 1 to 5 without PyTorch.
 //
-// A sequence is an array of vectors, one for each token. T is the number of tokens that go in, S that of the
-// tokens that are looked at, D the width of a vector, H the number of heads, K = D / H the width of one.
-// A matrix is { rows, columns, numbers }, row after row, as PyTorch keeps it.
+// A sequence is an array of vectors, one for each token. T is the number of tokens that look, S that of the
+// tokens that are looked at. A matrix is { rows, columns, numbers }, row after row, as in PyTorch.
 
 // ------------------------------------------------------------------ the weights
 
@@ -26,15 +25,21 @@ function readWeights(base64, shapes) {
 
 /** 16 bits as a number: 1 for the sign, 5 for the exponent, 10 behind the point. */
 function fromHalf(bits) {
-  const sign = bits & 0x8000 ? -1 : 1;
-  const exponent = (bits >> 10) & 31;
-  const fraction = (bits & 1023) / 1024;
-  return sign * (exponent ? 2 ** (exponent - 15) * (1 + fraction) : 2 ** -14 * fraction);
+  const [sign, exponent, fraction] = [bits >> 15 ? -1 : 1, (bits >> 10) & 31, (bits & 1023) / 1024];
+  return sign * (exponent ? POWERS[exponent] * (1 + fraction) : POWERS[1] * fraction);
 }
+
+const POWERS = Array.from({ length: 31 }, (_, exponent) => 2 ** (exponent - 15));
 
 // ------------------------------------------------------------------ vectors
 
-const dot = (a, b) => a.reduce((sum, number, i) => sum + number * b[i], 0);
+/** The product of two vectors, of their numbers `from` to before `end`. */
+function dot(a, b, from, end) {
+  let sum = 0;
+  for (let i = from; i < end; i++) sum += a[i] * b[i];
+  return sum;
+}
+
 const add = (a, b) => a.map((number, i) => number + b[i]);
 const addAll = (x, y) => x.map((vector, t) => add(vector, y[t]));
 
@@ -45,7 +50,7 @@ function linear(x, weight, bias) {
     const out = new Float32Array(rows);
     for (let row = 0; row < rows; row++) {
       let sum = bias ? bias.numbers[row] : 0;
-      for (let i = 0, at = row * columns; i < columns; i++) sum += numbers[at + i] * vector[i];
+      for (let i = 0, at = row * columns; i < columns; i++, at++) sum += numbers[at] * vector[i];
       out[row] = sum;
     }
     return out;
@@ -72,10 +77,7 @@ function erf(x) {
   return (2 / Math.sqrt(Math.PI)) * Math.exp(-x * x) * sum;
 }
 
-const ACTIVATIONS = {
-  gelu: (x) => 0.5 * x * (1 + erf(x / Math.SQRT2)),
-  relu: (x) => Math.max(0, x),
-};
+const ACTIVATIONS = { gelu: (x) => 0.5 * x * (1 + erf(x / Math.SQRT2)), relu: (x) => Math.max(0, x) };
 
 /** Every token's numbers get mean 0 and variance 1, then gain and bias. */
 function layerNorm(x, gain, bias, eps = 1e-5) {
@@ -138,7 +140,6 @@ class Transformer {
   linear(x, name, rows, columns) {
     return linear(x, this.matrix(`${name}.weight`, rows, columns), this.matrix(`${name}.bias`, 1, rows));
   }
-
   norm(x, name) {
     const width = this.config.d_model;
     return layerNorm(x, this.matrix(`${name}.gain`, 1, width), this.matrix(`${name}.bias`, 1, width));
@@ -176,9 +177,7 @@ class Transformer {
       const out = new Float32Array(width);
       for (let head = 0; head < heads; head++) {
         const [from, end] = [head * size, (head + 1) * size];
-        const part = query.subarray(from, end);
-        const scores = cache.keys.slice(0, seen)
-          .map((key) => dot(part, key.subarray(from, end)) / Math.sqrt(size));
+        const scores = cache.keys.slice(0, seen).map((key) => dot(query, key, from, end) / Math.sqrt(size));
         const weights = softmax(scores); // (S): how much this token looks at each key
         weights.forEach((weight, s) => {
           for (let i = from; i < end; i++) out[i] += weight * cache.values[s][i];
@@ -199,8 +198,8 @@ class Transformer {
 
   /** The path around a layer: x + layer(norm(x)), or with post-norm norm(x + layer(x)). */
   around(name, x, layer) {
-    if (this.config.norm === "pre") return addAll(x, layer(this.norm(x, `${name}.norm`)));
-    return this.norm(addAll(x, layer(x)), `${name}.norm`);
+    const norm = (vectors) => this.norm(vectors, `${name}.norm`);
+    return this.config.norm === "pre" ? addAll(x, layer(norm(x))) : norm(addAll(x, layer(x)));
   }
 
   /** What an attention has met so far: nothing. */
@@ -211,7 +210,7 @@ class Transformer {
   /** Ids of the source → { memory, self, cross }: all that decode() needs, and the encoder's weights. */
   encode(source) {
     const rotary = this.config.positions === "rotary";
-    const blocks = [...Array(this.config.n_layers).keys()];
+    const blocks = [...Array(this.config.n_layers).keys()]; // 0, 1, …
     const encoder = blocks.map(() => this.emptyCache());
     let x = this.embed(source, 0);
     for (const block of blocks) {
@@ -220,9 +219,9 @@ class Transformer {
         `${name}.self_attention`, h, h, encoder[block], { causal: false, rotary }));
       x = this.around(`${name}.around_feed_forward`, x, (h) => this.feedForward(`${name}.feed_forward`, h));
     }
-    const memory = this.config.norm === "pre" ? this.norm(x, "encoder.norm") : x;
-    return { memory, encoder, self: blocks.map(() => this.emptyCache()),
-      cross: blocks.map(() => this.emptyCache()) };
+    if (this.config.norm === "pre") x = this.norm(x, "encoder.norm");
+    const [self, cross] = [1, 2].map(() => blocks.map(() => this.emptyCache()));
+    return { memory: x, encoder, self, cross };
   }
 
   /**

@@ -107,7 +107,7 @@
     source = ids;
     const before = model.computed;
     answer = greedy(model, source, longest, special);
-    showChecks(model.computed - before);
+    const withCache = model.computed - before;
     get("tokens").replaceChildren();
     get("answer").textContent = "";
     get("draws").replaceChildren();
@@ -118,8 +118,12 @@
     animate("write", write);
     const chosen = get(`head-${every.indexOf(head)}`).parentElement;
     if (fresh) chosen.parentElement.scrollLeft = chosen.offsetLeft - chosen.offsetWidth;
+    clearTimeout(timers.rest);
     clearTimeout(timers.beam);
-    timers.beam = setTimeout(searchBeams, still.matches ? 0 : 250);
+    timers.rest = setTimeout(() => { // once nobody types any more
+      showChecks(withCache);
+      searchBeams();
+    }, 250);
   }
 
   /** Write one more token; false if there is none. */
