@@ -177,12 +177,12 @@ def test_beams_are_those_of_lesson_six(trained, width, penalty, tmp_path):
 @needs_node
 def test_cuts_are_those_of_adjust_logits(tmp_path):
     torch.manual_seed(0)
-    logits = [*torch.randn(20, 13).mul(3), torch.tensor([1.0, 3.0, 3.0, 0.0, 3.0]), torch.zeros(4),
+    logits = [*torch.randn(20, 13).mul(3), torch.tensor([1.0, 3.0, 3.0, 0.0, 3.0]), torch.zeros(10),
               torch.tensor([0.5, 0.25, 0.125, 0.125]).log()]
-    options = [*product((0.0, 0.3, 1.0, 5.0), (0, 1, 2, 3, 13, 20), (0.0, 0.5, 0.75, 0.9, 1.0))]
+    options = [*product((0.0, 0.3, 1.0, 5.0), (0, 1, 2, 3, 13, 20), (0.0, 0.5, 0.75, 0.8, 1.0))]
     found = in_node(tmp_path, "logits.map((row) => options.map((option) => softmax(adjust(row, ...option))))",
                     logits=[row.tolist() for row in logits], options=options)
-    cut = 0
+    cut = 0  # (eight tenths, added up, are a little less than 0.8)
     for row, every in zip(logits, found, strict=True):
         for option, ours in zip(options, every, strict=True):
             wanted = six.adjust_logits(row, *option).softmax(-1)
