@@ -59,6 +59,7 @@ from course.console import Narrator
 from course.digits import DIGITS, draw_sequences, split_of
 from course.engine import Job, Run, Settings, finish, train
 from course.experiment import Experiment
+from course.live import write_live
 from course.options import add_options, changed_options, check_limits, chosen, comparison, count, option
 from course.own import Own, own_parts
 from course.parts import build, slots_of
@@ -873,7 +874,8 @@ def step_training(experiment: DigitExperiment):
     right = [record["step"] for record in run.history if record.get("exact_match") == 1]
     if right:
         facts.append(f"first validation without an error: after step {right[0]}")
-    return "\n".join(facts), picture
+    page = write_live(experiment, tokenizer.token_of, draw_batch(experiment.training.task, 4, "test", (0,)))
+    return "\n".join(facts), picture, page
 
 
 @shows(free_running)
