@@ -512,8 +512,9 @@ def make_run(config: TransformerConfig, training: TrainingConfig, device: torch.
 
 def fitting(parts: Mapping[str, Any], config: TransformerConfig) -> dict[str, Any]:
     """Those of a learner's parts that a model has a place for: classes, and functions in slots."""
-    slots = slots_of(Transformer(config))
-    return {name: part for name, part in parts.items() if inspect.isclass(part) or name in slots}
+    classes = {name: part for name, part in parts.items() if inspect.isclass(part)}
+    slots = slots_of(build(lambda: Transformer(config), classes))  # the learner's classes may have none
+    return {name: part for name, part in parts.items() if name in classes or name in slots}
 
 
 def found_in(model: nn.Module, parts: Mapping[str, Any]) -> list[str]:
@@ -1003,11 +1004,16 @@ def parts_of(model: Transformer) -> dict[str, nn.Module]:
         f"{name} {number}": block for name, stack in stacks for number, block in enumerate(stack.blocks)}
 
 
+def used(part: nn.Module) -> list[nn.Parameter]:
+    """Its parameters that have a gradient: a part of the learner's may have one that does nothing."""
+    return [parameter for parameter in part.parameters() if parameter.grad is not None]
+
+
 def last_move(optimizer: torch.optim.Optimizer, part: nn.Module) -> float:
     """By how much Adam's last step moved the weights of a part (RMS), in learning rates."""
     (beta1, beta2), eps = (optimizer.param_groups[0][name] for name in ("betas", "eps"))
     moves = []
-    for parameter in part.parameters():
+    for parameter in used(part):
         steps, mean, square = optimizer.state[parameter].values()
         moves.append((mean / (1 - beta1**steps) / ((square / (1 - beta2**steps)).sqrt() + eps)).flatten())
     return torch.cat(moves).square().mean().sqrt().item()
@@ -1018,7 +1024,7 @@ def note_learning(run: Run) -> None:
     if len(run.history) % 10 == 1:
         clipped = max(1.0, run.history[-1]["gradient_norm"] / run.settings.clip)
         for name, part in parts_of(run.model).items():
-            norm = torch.cat([p.grad.flatten() for p in part.parameters()]).norm().item()
+            norm = torch.cat([parameter.grad.flatten() for parameter in used(part)]).norm().item()
             run.history[-1] |= {f"gradient in {name}": clipped * norm,
                                 f"move of {name}": last_move(run.optimizer, part)}
 
