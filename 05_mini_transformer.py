@@ -59,6 +59,7 @@ from course.console import Narrator
 from course.digits import DIGITS, draw_sequences, split_of
 from course.engine import Job, Run, Settings, finish, train
 from course.experiment import Experiment
+from course.live import write_live
 from course.options import add_options, changed_options, check_limits, chosen, comparison, count, option
 from course.own import Own, own_parts
 from course.parts import build, slots_of
@@ -511,8 +512,9 @@ def make_run(config: TransformerConfig, training: TrainingConfig, device: torch.
 
 def fitting(parts: Mapping[str, Any], config: TransformerConfig) -> dict[str, Any]:
     """Those of a learner's parts that a model has a place for: classes, and functions in slots."""
-    slots = slots_of(Transformer(config))
-    return {name: part for name, part in parts.items() if inspect.isclass(part) or name in slots}
+    classes = {name: part for name, part in parts.items() if inspect.isclass(part)}
+    slots = slots_of(build(lambda: Transformer(config), classes))  # the learner's classes may have none
+    return {name: part for name, part in parts.items() if name in classes or name in slots}
 
 
 def found_in(model: nn.Module, parts: Mapping[str, Any]) -> list[str]:
@@ -873,7 +875,8 @@ def step_training(experiment: DigitExperiment):
     right = [record["step"] for record in run.history if record.get("exact_match") == 1]
     if right:
         facts.append(f"first validation without an error: after step {right[0]}")
-    return "\n".join(facts), picture
+    page = write_live(experiment, tokenizer.token_of, draw_batch(experiment.training.task, 4, "test", (0,)))
+    return "\n".join(facts), picture, page
 
 
 @shows(free_running)
@@ -1001,11 +1004,16 @@ def parts_of(model: Transformer) -> dict[str, nn.Module]:
         f"{name} {number}": block for name, stack in stacks for number, block in enumerate(stack.blocks)}
 
 
+def used(part: nn.Module) -> list[nn.Parameter]:
+    """Its parameters that have a gradient: a part of the learner's may have one that does nothing."""
+    return [parameter for parameter in part.parameters() if parameter.grad is not None]
+
+
 def last_move(optimizer: torch.optim.Optimizer, part: nn.Module) -> float:
     """By how much Adam's last step moved the weights of a part (RMS), in learning rates."""
     (beta1, beta2), eps = (optimizer.param_groups[0][name] for name in ("betas", "eps"))
     moves = []
-    for parameter in part.parameters():
+    for parameter in used(part):
         steps, mean, square = optimizer.state[parameter].values()
         moves.append((mean / (1 - beta1**steps) / ((square / (1 - beta2**steps)).sqrt() + eps)).flatten())
     return torch.cat(moves).square().mean().sqrt().item()
@@ -1016,7 +1024,7 @@ def note_learning(run: Run) -> None:
     if len(run.history) % 10 == 1:
         clipped = max(1.0, run.history[-1]["gradient_norm"] / run.settings.clip)
         for name, part in parts_of(run.model).items():
-            norm = torch.cat([p.grad.flatten() for p in part.parameters()]).norm().item()
+            norm = torch.cat([parameter.grad.flatten() for parameter in used(part)]).norm().item()
             run.history[-1] |= {f"gradient in {name}": clipped * norm,
                                 f"move of {name}": last_move(run.optimizer, part)}
 

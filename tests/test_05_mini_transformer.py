@@ -24,6 +24,7 @@ from conftest import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from checks.broken import broken_runs
 from common import lesson
@@ -486,6 +487,23 @@ def test_what_a_learner_wrote_is_graded_and_trained(tmp_path):
     assert process.returncode == 1
     assert "divided by d_k" in process.stdout
     assert "isn't trained with before all of it holds" in process.stderr
+
+
+def test_own_classes_may_lack_a_slot_and_hold_a_parameter_without_use():
+    class FeedForward(nn.Module):
+        def __init__(self, d_model, d_ff, dropout=0.0, activation="gelu"):
+            super().__init__()
+            self.layers = nn.Sequential(nn.Linear(d_model, d_ff), nn.GELU(), nn.Linear(d_ff, d_model))
+            self.idle = nn.Parameter(torch.ones(3))
+
+        def forward(self, x):
+            return self.layers(x)
+
+    own = m.Own({"FeedForward": FeedForward, "gelu": nn.functional.gelu}, {"mine.py": "00"})
+    run = m.make_run(SMALL, SHORT, CPU, own=own)
+    assert m.found_in(run.model, own.parts) == ["FeedForward"]
+    m.train(run, None, m.note_learning)
+    assert all(value > 0 for name, value in run.history[0].items() if name.startswith(("gradient in", "move")))
 
 
 def test_other_parts_than_those_of_a_checkpoint_are_refused():
