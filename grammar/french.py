@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 VOWELS = frozenset(
-    "aeiouàâäéèêëîïôöùûœæhAEIOUÀÂÄÉÈÊËÎÏÔÖÙÛŒÆH"
+    "aeiouàâäéèêëîïôöùûœhAEIOUÀÂÄÉÈÊËÎÏÔÖÙÛŒH"
 )  # h is silent; the words with h aspiré are marked in the tables
 ELIDED = {word: word[:-1] + "'" for word in ("le", "la", "de", "ne", "je", "que", "me", "te", "se")}
 CONTRACTED = {("de", "le"): "du", ("de", "les"): "des", ("à", "le"): "au", ("à", "les"): "aux"}
