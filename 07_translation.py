@@ -417,6 +417,9 @@ class TranslationModel(TransformerConfig):
     """The sizes of the model; vocab_size follows from the texts."""
 
     d_model: int = option(128, "width of a token's vector", least=1)
+    n_heads: int = option(8, "attention heads, into which d_model must split", least=1, names=["--heads"])
+    positions: str = option("rotary", "sinusoidal, learned, rotary or none",
+                            among=("sinusoidal", "learned", "rotary", "none"))
     max_len: int = option(256, least=1)
 
 
@@ -427,12 +430,13 @@ class TranslationTraining(SequenceTraining):
     pairs: str = option("", "a file of your own pairs: source, tab, target, UTF-8 (default: the grammar's)")
     valid: str = option("", "with --pairs: validation pairs (default: some of those in --pairs)")
     test: str = option("", "with --pairs: test pairs (default: some of those in --pairs)")
-    max_pairs: int = option(0, "at most so many training pairs; 0: all, or 40,000 of the grammar's", least=0)
-    vocab: int = option(800, "merges to learn", least=0)
-    steps: int = option(1500, "training steps", least=0)
+    max_pairs: int = option(0, "at most so many training pairs; 0: all, or 60,000 of the grammar's", least=0)
+    vocab: int = option(1500, "merges to learn", least=0)
+    steps: int = option(2200, "training steps", least=0)
     batch_size: int = option(32, "pairs a step", least=1)
+    weight_decay: float = option(0.1, "decoupled weight decay (AdamW)", least=0)
     warmup: int = option(100, "steps of warm-up", least=0)
-    validate_every: int = option(100, "steps from one validation to the next", least=1)
+    validate_every: int = option(200, "steps from one validation to the next", least=1)
 
     def __post_init__(self):
         super().__post_init__()
@@ -445,7 +449,7 @@ class TranslationTraining(SequenceTraining):
 
 
 FROM_A_FILE = {"n_layers": 3, "dropout": 0.1}, {  # what --pairs changes: text of people is harder
-    "label_smoothing": 0.1, "lr": 2e-3, "steps": 2000, "vocab": 4000, "batch_size": 64, "weight_decay": 0.1}
+    "label_smoothing": 0.1, "lr": 2e-3, "steps": 2000, "vocab": 4000, "batch_size": 64}
 LONGEST = 100  # words of a sentence in a file
 HELD_OUT = 1000  # pairs for the test, and at most so many for validation
 
@@ -463,7 +467,7 @@ class Texts:
         """train, validation and test."""
         training = self.training
         if not training.pairs:
-            sizes = {"train": training.max_pairs or 40_000, "validation": 300, "test": HELD_OUT}
+            sizes = {"train": training.max_pairs or 60_000, "validation": 300, "test": HELD_OUT}
             return corpus(sizes, training.seed)
         files = {"train": training.pairs, "validation": training.valid, "test": training.test}
         read = {split: read_pairs(Path(file), LONGEST) for split, file in files.items() if file}
@@ -767,7 +771,7 @@ def step_training(experiment: TranslationExperiment):
     """Training
 
     The engine, the loss, Adam and the schedule are lesson 5's, and so is the model: wider, and with as many
-    rows in its embedding as there are pieces. Every 100 steps 300 validation sentences are translated
+    rows in its embedding as there are pieces. Every 200 steps 300 validation sentences are translated
     greedily. BLEU counts pieces of sentences that are as a person's (step 6); “exact match” whole sentences.
     """
     ended = experiment.train()
@@ -972,7 +976,7 @@ def step_limits(experiment: TranslationExperiment):
     were: their pieces are known, and would only have to be copied.
 
     And a grammar isn't a language. Here every word has one translation, and no sentence means anything that
-    the one before decides. How much data it takes: --compare max_pairs=4000,20000,40000.
+    the one before decides. How much data it takes: --compare max_pairs=6000,30000,60000.
     """
     pairs = experiment.pairs(200)
     joined = [(f"{one.source} {two.source}", f"{one.target} {two.target}")
@@ -1105,7 +1109,7 @@ def step_what_next(experiment: TranslationExperiment):
 
     Change: (1) --positions none: what is left? (2) --vocab 100: pieces of one and two letters. (3) Add a
     line to grammar/nouns.tsv, train again, and ask for your noun with --input. Also: --input "The old cat
-    sleeps.", --chat, and --compare max_pairs=4000,40000.
+    sleeps.", --chat, and --compare max_pairs=6000,60000.
 
     Write it yourself: --template my_translation.py, then --grade my_translation.py. Real pairs, such as those
     that Tatoeba offers: --pairs FILE.tsv.
