@@ -21,11 +21,11 @@ import re
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from difflib import SequenceMatcher
 from functools import cached_property, partial
-from itertools import pairwise
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -124,6 +124,8 @@ class BytePairEncoding:
     """
 
     def __init__(self, alphabet: str, merges: Iterable[tuple[int, int]]):
+        if not isinstance(alphabet, str) or len(set(alphabet)) < len(alphabet):
+            raise ValueError(f"the alphabet should be a text of different characters, not {alphabet!r:.40}")
         self.alphabet, self.merges = alphabet, [tuple(pair) for pair in merges]
         self.pieces = [b""] * SPECIALS + [bytes([byte]) for byte in range(256)]
         self.pieces += [character.encode() for character in alphabet]
@@ -217,7 +219,7 @@ class BytePairEncoding:
         """What save() wrote; ValueError, in one line, for anything else."""
         try:
             return cls.restored(json.loads(path.read_bytes()))
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise ValueError(f"{path} is no vocabulary ({type(error).__name__}: {error})") from error
 
 
@@ -384,21 +386,35 @@ def smoothed(matches: list[int], totals: list[int], smooth: str) -> list[float]:
 # ------------------------------------------------------------------ translation
 
 
+def tens(ids: list[int]) -> int:
+    return -(-len(ids) // 10)
+
+
+def alike(sources: Sequence[list[int]], size: int) -> Iterator[list[int]]:
+    """The numbers of the sources that aren't empty, `size` of similar length at once, all of as many tens."""
+    order = sorted((row for row, source in enumerate(sources) if source), key=lambda row: len(sources[row]))
+    for _, group in groupby(order, key=lambda row: tens(sources[row])):
+        rows = list(group)
+        yield from (rows[start : start + size] for start in range(0, len(rows), size))
+
+
 def translate(model: Transformer, encoding: BytePairEncoding, sentences: Sequence[str], width: int = 1,
               length_penalty: float = 1.0, rows: int = 100) -> list[str]:
     """The model's answers, greedy or by a beam of `width`, `rows` sentences of similar length at once.
 
-    An answer may be as long as max_len allows, at most twice its source and 20 pieces more. An empty sentence
-    has an empty answer. ValueError, with both numbers, for a sentence of more pieces than max_len.
+    An answer may have as many pieces as max_len, at most twice those of its source, rounded up to tens, and
+    20 more: as sentences of another limit are translated apart, no answer depends on the others. An empty
+    sentence has an empty answer. ValueError, with both numbers, for a sentence of more pieces than max_len.
     """
     device = next(model.parameters()).device
     sources = [encoding.encode(sentence) for sentence in sentences]
-    order = sorted((row for row, source in enumerate(sources) if source), key=lambda row: len(sources[row]))
+    longest, max_len = max(map(len, sources), default=0), model.config.max_len
+    if longest > max_len:
+        raise ValueError(f"a sentence of {longest} pieces is too long for a model with max_len {max_len}")
     answers = [""] * len(sources)
-    for start in range(0, len(order), rows):
-        some = order[start : start + rows]
+    for some in alike(sources, rows):
         src = pad([sources[row] for row in some]).to(device)
-        limit = min(model.config.max_len, 2 * src.shape[1] + 20)
+        limit = min(max_len, 20 * tens(sources[some[0]]) + 20)
         decoding = CachedDecoding(model, src)
         if width == 1:
             found = greedy_decode(decoding, limit)

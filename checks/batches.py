@@ -29,15 +29,16 @@ def draws(draw: random.Random, count: int) -> list[int]:
 
 
 SOURCES, TARGETS = some_pairs(203)  # 13 batches, of which one has 11 pairs
+MANY = some_pairs(600)
 
 
 def built(implementation, seed: int = 0):
     return implementation(SOURCES, TARGETS, SIZE, seed)
 
 
-def epoch_of(batches, epoch: int = 0, length: int = -(-203 // SIZE)) -> list:
+def epoch_of(batches, epoch: int = 0) -> list:
     """The batches of an epoch."""
-    return [batches(epoch * length + number) for number in range(length)]
+    return [batches(epoch * len(batches) + number) for number in range(len(batches))]
 
 
 def rows_of(batches: list) -> Tensor:
@@ -64,10 +65,14 @@ def is_so(wrong: bool, figure: str, hint: str) -> Finding:
 def has_every_pair_once(implementation, ours):
     """Each epoch has every pair once."""
     batches = built(implementation)
-    found = [rows_of(epoch_of(batches, epoch)).sort().values for epoch in (0, 1, 2)]
-    return together(*(at(f"epoch {epoch}", agree(rows, torch.arange(len(SOURCES)), 0.0,
-                                                 "leave no pair out, take none twice"))
-                      for epoch, rows in enumerate(found)))
+    findings = []
+    for epoch in (0, 1, 2):
+        rows = rows_of(epoch_of(batches, epoch))
+        finding = agree(rows.sort().values, torch.arange(len(SOURCES)), 0.0,
+                        "leave none out, take none twice")
+        figure = f"{len(rows)} rows, {len(rows.unique())} of {len(SOURCES)} pairs"
+        findings.append(at(f"epoch {epoch}", finding._replace(figure=figure)))
+    return together(*findings)
 
 
 @hints("203 pairs make 12 batches of 16 and one of 11.",
@@ -124,9 +129,8 @@ def depends_on_step_and_seed_alone(implementation, ours):
        "sort the pairs by ___, then cut them")
 def pads_little(implementation, ours):
     """Less than a tenth of all ids is padding, sources and targets together."""
-    sources, targets = some_pairs(3000)
-    batches = implementation(sources, targets, 64, 0)
-    ids = [rows for batch in epoch_of(batches, length=47) for rows in (batch.src, batch.tgt_out)]
+    batches = implementation(*MANY, SIZE, 0)
+    ids = [rows for batch in epoch_of(batches) for rows in (batch.src, batch.tgt_out)]
     share = sum(int((rows == PAD).sum()) for rows in ids) / sum(rows.numel() for rows in ids)
     return is_so(share >= 0.1, f"{share:.1%} of the ids",
                  "rows of a batch should be of about the same length: sort all pairs by length, then cut")
@@ -151,11 +155,10 @@ def differs_by_epoch_and_seed(implementation, ours):
        "shuffle the ___ after cutting")
 def mixes_the_lengths(implementation, ours):
     """The batches don't come in the order of their lengths."""
-    sources, targets = some_pairs(3000)
-    batches = implementation(sources, targets, 30, 0)
-    lengths = torch.tensor([batches(step).src.shape[1] for step in range(100)], dtype=torch.float64)
-    steps = torch.arange(100, dtype=torch.float64)
-    found = torch.corrcoef(torch.stack([lengths, steps]))[0, 1].item() if lengths.std() else 0.0
+    batches = implementation(*MANY, SIZE, 0)
+    lengths = torch.tensor([float(batch.src.shape[1]) for batch in epoch_of(batches)])
+    steps = torch.arange(len(lengths)).float()
+    found = torch.corrcoef(torch.stack([lengths, steps]))[0, 1].item()
     return is_so(abs(found) > 0.5, f"correlation of length and step {found:.2f}",
                  "shuffle the batches after they are cut")
 
@@ -167,7 +170,7 @@ def mixes_the_pairs(implementation, ours):
     """Pairs meet other pairs in each epoch: batches are cut anew, not only put in another order."""
     sources, targets = [[3 + row, 3, 3] for row in range(96)], [[3 + row] for row in range(96)]
     batches = implementation(sources, targets, SIZE, 0)
-    first, second = ({frozenset(rows_of([batch]).tolist()) for batch in epoch_of(batches, epoch, 6)}
+    first, second = ({frozenset(rows_of([batch]).tolist()) for batch in epoch_of(batches, epoch)}
                      for epoch in (0, 1))
     return is_so(bool(first & second), f"{len(first & second)} of 6 batches come again as they were",
                  "shuffle the pairs before you sort them by length")
