@@ -863,7 +863,7 @@ def step_phenomena(experiment: TranslationExperiment):
     """Which rules are learned, and when
 
     The grammar knows which rules a sentence needs. The picture has, for each, the share of validation
-    sentences with it that are wholly right, after every 100 steps. Mind that a sentence needs several: a row
+    sentences with it that are wholly right, after every 200 steps. Mind that a sentence needs several: a row
     can be late because of what often stands beside it, and long sentences have more chances to be wrong. The
     table has the ten rules with the lowest shares in the test, 1,000 sentences.
     """
