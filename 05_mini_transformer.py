@@ -149,8 +149,7 @@ class TransformerConfig:
         if self.positions == "sinusoidal" and self.d_model % 2:
             raise ValueError(f"d_model {self.d_model} is odd; each wave of positions needs 2 numbers")
         if self.positions == "rotary" and (d_k := self.d_model // self.n_heads) % 2:
-            raise ValueError(f"d_model {self.d_model} gives {self.n_heads} heads {d_k} numbers each: "
-                             "that is odd, and rotary positions turn pairs")
+            raise ValueError(f"d_model {self.d_model} over {self.n_heads} heads is {d_k}: odd, not pairs")
         object.__setattr__(self, "d_ff", self.d_ff or 4 * self.d_model)
 
 
