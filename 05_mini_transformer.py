@@ -354,7 +354,7 @@ class TrainingConfig(Settings):
     """One training run on digits. ValueError, with the value, for what makes no sense."""
 
     task: str = option("reverse", f"one of {', '.join(TASKS)}", among=TASKS)
-    steps: int = option(0, "training steps; 0: what the task needs", least=0)
+    steps: int = option(0, "training steps; 0: what the task needs", least=0, below=10**7)
     batch_size: int = option(0, "sequences a step; 0: what the task needs", least=0)
     lr: float = option(3e-3, "highest learning rate; inverse_sqrt has its own", above=0)
     warmup: int = option(50, "steps of warm-up", least=0)

@@ -41,7 +41,7 @@ Measures = dict[str, float]
 class Settings:
     """How a run is trained. ValueError, with the value, for what makes no sense."""
 
-    steps: int = option(500, "training steps", least=0)
+    steps: int = option(500, "training steps", least=0, below=10**7)
     clip: float = option(1.0, "longest gradient, over all parameters", above=0)
     accumulate: int = option(1, "pieces into which a batch is cut to save memory", least=1)
     precision: str = option("fp32", "fp32, or bf16 for matrix products in bfloat16", among=("fp32", "bf16"))
