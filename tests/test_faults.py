@@ -97,7 +97,7 @@ def test_a_graded_file_may_raise_close_and_replace_what_it_likes(tmp_path):
     said = " ".join(process.stdout.split())
     assert "(KeyboardInterrupt)" in said
     assert "(RuntimeError)" in said
-    assert "(Exception) it happened in line 20 of mine.txt: raise Exception" in said
+    assert "(Exception) it happened in line 21 of mine.txt: raise Exception" in said
     assert ("✗: The file leaves PyTorch and the course as they are (replaced: torch.nn.functional.softmax)"
             in said)
     assert "before the end" not in said
