@@ -55,11 +55,13 @@ from course.console import Narrator
 from course.engine import Run, train
 from course.experiment import Experiment
 from course.keeping import write_atomically
+from course.memory import refuse_beyond_memory, sizes_of
 from course.options import add_options, changed_options, chosen, comparison, count, option
 from course.own import Own, own_parts
 from course.pairs import apart_from, by_source, read_pairs
 from course.parts import build
 from course.processes import PROCESSES, all_processes, own_device
+from course.threads import threads_for
 from figures import translation as drawing
 from grammar.sentences import PHENOMENA, Pair, corpus, words_of
 
@@ -448,8 +450,9 @@ class TranslationTraining(SequenceTraining):
     test: str = option("", "with --pairs: test pairs (default: some of those in --pairs)")
     max_pairs: int = option(0, "at most so many training pairs; 0: all, or 60,000 of the grammar's", least=0)
     vocab: int = option(1500, "merges to learn", least=0)
-    steps: int = option(2200, "training steps", least=0)
+    steps: int = option(2200, "training steps", least=0, below=10**7)
     batch_size: int = option(32, "pairs a step", least=1)
+    beta2: float = option(0.98, "Adam's β₂, as in the paper", least=0, below=1)
     weight_decay: float = option(0.1, "decoupled weight decay (AdamW)", least=0)
     warmup: int = option(100, "steps of warm-up", least=0)
     validate_every: int = option(200, "steps from one validation to the next", least=1)
@@ -610,7 +613,20 @@ class TranslationExperiment(Experiment):
         device = own_device(options.device)
         name = run_name(config, training) + (f"-{own.name}" if own.parts else "")
         super().__init__(name, "translation", lambda: make_run(config, training, device, self.texts, own),
-                         partial(remake, device=device, own=own), options, device)
+                         partial(remake, device=device, own=own), options, device,
+                         sizes=sizes_of(config, training))
+
+    def wanted(self, about: dict[str, Any]) -> dict[str, Any]:
+        """What a checkpoint should tell of; the vocabulary is its own, so that no corpus has to be drawn."""
+        config = about.get("config")
+        size = config.get("vocab_size", 0) if isinstance(config, dict) else 0
+        told = {"name": "translation", "config": asdict(self.config) | {"vocab_size": size},
+                "training": asdict(self.training), "encoding": about.get("encoding")}
+        return told | ({"with": dict(self.own.files)} if self.own.files else {})
+
+    def trained(self, run: Run) -> Run:
+        with threads_for(run, self.options.threads):
+            return super().trained(run)
 
     @property
     def model(self) -> Transformer:
@@ -1175,8 +1191,11 @@ def main():
         if options.own and not found_in(fits, own.parts):
             parser.error(f"the model has no place for {', '.join(own.parts)}")
         experiment = TranslationExperiment(config, training, options, own)
-        if training.pairs:
+        refuse_beyond_memory(config, training, experiment.device)
+        if training.pairs and not (options.input or options.chat):
             _ = experiment.texts.splits  # a file that can't be used is said now
+        if options.resume:
+            experiment.go_on()  # or it ends here, before any step
     except (ValueError, RuntimeError) as error:
         parser.error(str(error).partition("\n")[0])
     except OSError as error:
