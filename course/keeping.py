@@ -103,9 +103,9 @@ def load_checkpoint(path: Path, restore: Callable[[dict[str, Any]], Any]) -> Any
         if not isinstance(state, dict):
             raise Unusable("it holds something else")
         return restore(state)
-    except OSError:
-        raise
     except Exception as error:  # a foreign file can fail in any way
+        if isinstance(error, OSError) and error.filename:  # the file can't be read at all
+            raise
         reason = str(error).partition("\n")[0][:80]
         kind = "" if isinstance(error, Unusable) else f"{type(error).__name__}: "
         raise ValueError(f"{path} is not a checkpoint of this lesson ({kind}{reason})") from error

@@ -1,5 +1,6 @@
 """Memory: how much there is, how much a training needs at least, and errors that say it wasn't enough."""
 
+import importlib
 import os
 from pathlib import Path
 from typing import Any
@@ -8,11 +9,7 @@ import torch
 
 from course.processes import PROCESSES
 
-try:
-    import resource
-except ImportError:  # on Windows
-    resource = None
-
+resource = importlib.import_module("resource") if os.name == "posix" else None  # Windows has none
 WORDS = ("can't allocate memory", "out of memory", "not enough memory", "cannot allocate memory",
          "bad allocation", "std::bad_alloc", "invalid buffer size", "numel: integer multiplication overflow",
          "storage size calculation overflowed", "overflow when unpacking long")
