@@ -20,7 +20,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call, stack_module_state, vmap
 
 from checks.differentiation import broadcast_checks, two_layer_checks, value_checks
 from checks.recurrence import gru_checks, lstm_checks, rnn_checks
@@ -39,7 +38,8 @@ from common import (
 )
 from course.checking import largest_difference, random_tensors
 from course.measuring import multiplications_of, seconds_of
-from course.toys import CLASS_OF, CLASSES, NAMED, VOCABULARY, clip_each, made_up_text, same_class, spirals
+from course.stacked import train_stacked
+from course.toys import CLASS_OF, CLASSES, NAMED, VOCABULARY, made_up_text, same_class, spirals
 from figures.foundations import draw_graph, draw_memory, draw_spirals, draw_words
 
 __all__ = ["GRUCell", "LSTMCell", "RNNCell", "Value", "broadcast_shapes", "two_layer_backward", "unroll"]
@@ -539,10 +539,6 @@ def first_weights(rng: np.random.Generator) -> list[np.ndarray]:
             rng.normal(size=(HIDDEN, 2)) / math.sqrt(HIDDEN), np.zeros(2)]
 
 
-def by_hand(x, labels, *weights):
-    return two_layer_backward(x, labels, *weights)
-
-
 def by_value(x, labels, *weights, kind: type[Value] = Value):
     """The same by Value: only the way forward is written."""
     leaves = [kind(weight) for weight in weights]
@@ -594,7 +590,7 @@ def step_two_layers():
     rng = np.random.default_rng(torch.initial_seed())
     x, labels = spirals(rng)
     weights = first_weights(rng)
-    found = [way(x, labels, *weights)[1] for way in (by_hand, by_value, by_pytorch)]
+    found = [way(x, labels, *weights)[1] for way in (two_layer_backward, by_value, by_pytorch)]
     gap = max(abs(a - b).max() for other in found[1:] for a, b in zip(found[0], other))
     check("by hand, by Value and by PyTorch: the same gradients on the spirals of the next step",
           gap < 1e-12, f"{gap:.0e}")
@@ -620,15 +616,15 @@ def step_spirals():
     """
     base = torch.initial_seed()
     curves = {name: descend(way, base, RATES["middle"]) for name, way in
-              (("by hand", by_hand), ("Value", by_value), ("PyTorch", by_pytorch))}
+              (("by hand", two_layer_backward), ("Value", by_value), ("PyTorch", by_pytorch))}
     gap = max(abs(a - b) for name in ("Value", "PyTorch")
               for a, b in zip(curves["by hand"][0], curves[name][0]))
     check("three ways, one loss curve", gap < 1e-9, f"largest difference of {SPIRAL_STEPS} losses {gap:.0e}")
-    trained = {seed: curves["by hand"] if seed == base else descend(by_hand, seed, RATES["middle"])
+    trained = {seed: curves["by hand"] if seed == base else descend(two_layer_backward, seed, RATES["middle"])
                for seed in range(base, base + 5)}
     shares = [right_share(weights, seed) for seed, (_, weights) in trained.items()]
     check("five seeds: at least 99 % of 200 new points are right", min(shares) >= 0.99, numbers(shares, 3))
-    by_rate = {name: descend(by_hand, base, rate) if name != "middle" else curves["by hand"]
+    by_rate = {name: descend(two_layer_backward, base, rate) if name != "middle" else curves["by hand"]
                for name, rate in RATES.items()}
     rows = [(name, RATES[name], max(losses), losses[-1], f"{right_share(weights, base):.1%}")
             for name, (losses, weights) in by_rate.items()]
@@ -891,30 +887,16 @@ def delayed_task(distances: Tensor, batch: int) -> tuple[Tensor, Tensor]:
 
 
 @cache
-def train_readers(names: Sequence[str], seed: int, steps: int = 150, rate: float = 0.03) -> dict[str, Tensor]:
-    """Accuracy (trained at, model, asked at): for each name and distance five models, trained side by side.
-
-    Their weights stand along an axis in front, each has a loss of its own, and vmap runs them as one.
-    """
+def train_readers(names: Sequence[str], seed: int, steps: int = 150) -> dict[str, Tensor]:
+    """Accuracy (trained at, model, asked at): for each name and distance five models, side by side."""
     torch.manual_seed(seed)
-    models = [READERS[name]() for name in names for _ in range(len(DISTANCES) * MODELS)]
-    weights, _ = stack_module_state(models)  # (M, …) each
-    answers = vmap(lambda weights, x: functional_call(models[0], weights, x))
     distances = torch.tensor(DISTANCES).repeat_interleave(MODELS).repeat(len(names))
-    optimizer = torch.optim.Adam(weights.values(), lr=rate, fused=True)
-    for step in range(steps):
-        x, wanted = delayed_task(distances, 16)
-        loss = F.cross_entropy(answers(weights, x).flatten(0, 1), wanted.flatten()) * len(models)
-        optimizer.zero_grad()
-        loss.backward()
-        clip_each(list(weights.values()))
-        optimizer.param_groups[0]["lr"] = rate * (1 - step / steps)
-        optimizer.step()
+    models = [READERS[name]() for name in names for _ in range(len(DISTANCES) * MODELS)]
+    trained = train_stacked(models, lambda: delayed_task(distances, 16), steps, rate=0.03)
     right = []
-    with torch.no_grad():
-        for distance in DISTANCES:
-            x, wanted = delayed_task(torch.full_like(distances, distance), 250)
-            right.append((answers(weights, x).argmax(-1) == wanted).float().mean(1))
+    for distance in DISTANCES:
+        x, wanted = delayed_task(torch.full_like(distances, distance), 250)
+        right.append((trained(x).argmax(-1) == wanted).float().mean(1))
     shape = len(names), len(DISTANCES), MODELS
     return dict(zip(names, torch.stack(right, -1).unflatten(0, shape)))
 
@@ -939,7 +921,7 @@ def step_delayed_answer():
     Then those that were trained at n = 4 are asked at other distances. Here the LSTM wins: it has learned
     to keep a symbol, so it answers nearer and farther, too. Attention has learned to look at a place, and
     is lost elsewhere. That comes from the vectors of the places: without them it can only look for the
-    symbol, and finds it anywhere. Where order matters it needs places, though, and lesson 3 finds better ones.
+    symbol, and finds it anywhere. Where order matters places are needed, though: see lesson 3.
     """
     seed, found = torch.initial_seed(), {}
     for names in TOGETHER:

@@ -1,5 +1,4 @@
-"""Toys to learn from: points on two spirals, sentences after patterns; and what is counted and cut on the way."""
-
+"""Toys to learn from: points on two spirals, sentences after patterns."""
 
 import numpy as np
 import torch.nn.functional as F
@@ -42,10 +41,3 @@ def same_class(vectors: Tensor) -> float:
     directions = F.normalize(vectors[: len(NAMED)], dim=-1)
     nearest = (directions @ directions.T).fill_diagonal_(-2).topk(3).indices.numpy()
     return float((CLASS_OF[nearest] == CLASS_OF[:, None]).mean())
-
-
-def clip_each(parameters: list[Tensor], length: float = 1.0) -> None:
-    """Cut the gradient of each of M models to a length; every parameter is (M, …)."""
-    norms = sum(p.grad.flatten(1).square().sum(1) for p in parameters).sqrt()
-    for p in parameters:
-        p.grad /= (norms / length).clamp(min=1.0).view(-1, *[1] * (p.ndim - 1))

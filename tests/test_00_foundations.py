@@ -11,6 +11,7 @@ from torch import nn
 
 from checks.recurrence import copy_cell, steps_in_a_row
 from common import lesson
+from course.stacked import clip_each, train_stacked
 from course.toys import CLASS_OF, NAMED, made_up_text, same_class, spirals
 
 m = lesson("00_foundations")
@@ -183,7 +184,8 @@ def test_broadcast_shapes_says_what_numpy_says(given_shapes):
 def test_two_layers_equal_value_and_pytorch(seed, rows, inputs, hidden, classes):
     rng = np.random.default_rng(seed)
     x, labels = rng.normal(size=(rows, inputs)), rng.integers(classes, size=rows)
-    weights = [rng.normal(size=shape) for shape in ((inputs, hidden), (hidden,), (hidden, classes), (classes,))]
+    sizes = (inputs, hidden), (hidden,), (hidden, classes), (classes,)
+    weights = [rng.normal(size=size) for size in sizes]
     found = [way(x, labels, *weights) for way in (m.two_layer_backward, m.by_value, m.by_pytorch)]
     for loss, gradients in found[1:]:
         assert loss == pytest.approx(found[0][0], abs=1e-12)
@@ -206,8 +208,8 @@ PAIRS = [(m.RNNCell, nn.RNN), (m.LSTMCell, nn.LSTM), (m.GRUCell, nn.GRU)]
 
 
 @pytest.mark.parametrize(("ours", "theirs"), PAIRS)
-@given(seed=st.integers(0, 10**6), batch=st.integers(1, 3), length=st.integers(1, 7), inputs=st.integers(1, 4),
-       hidden=st.integers(1, 5))
+@given(seed=st.integers(0, 10**6), batch=st.integers(1, 3), length=st.integers(1, 7),
+       inputs=st.integers(1, 4), hidden=st.integers(1, 5))
 @settings(max_examples=15)
 def test_cells_equal_pytorch_for_any_size(ours, theirs, seed, batch, length, inputs, hidden):
     torch.manual_seed(seed)
@@ -397,14 +399,14 @@ def test_somebody_elses_value_passes():
 
 
 def test_one_loss_curve_in_three_ways():
-    curves = [m.descend(way, 3, 1.0, 50)[0] for way in (m.by_hand, m.by_value, m.by_pytorch)]
+    curves = [m.descend(way, 3, 1.0, 50)[0] for way in (m.two_layer_backward, m.by_value, m.by_pytorch)]
     assert curves[0][-1] < curves[0][0] / 4
     assert max(abs(a - b) for other in curves[1:] for a, b in zip(curves[0], other)) < 1e-12
 
 
 @pytest.mark.parametrize("seed", [10, 11])
 def test_spirals_are_learned_from_other_seeds_too(seed):
-    assert m.right_share(m.descend(m.by_hand, seed, 1.0)[1], seed) >= 0.99
+    assert m.right_share(m.descend(m.two_layer_backward, seed, 1.0)[1], seed) >= 0.99
 
 
 def test_neighbours_count_both_sides_within_the_window():
@@ -435,6 +437,36 @@ def test_the_asked_symbol_stands_n_steps_back_and_nowhere_else():
     assert torch.equal(symbols.argmax(-1), (m.LENGTH - 1 - distances)[:, None].expand(3, 5))
     assert (symbols.sum(-1) == 1).all()
     assert torch.equal(x[..., : m.SYMBOLS].sum(2).argmax(-1), wanted)
+
+
+def test_each_model_is_clipped_alone_as_pytorch_clips():
+    torch.manual_seed(0)
+    stacked = [nn.Parameter(torch.zeros(3, 2, 4)), nn.Parameter(torch.zeros(3, 5))]
+    sizes = torch.tensor([0.01, 1.0, 9.0])
+    for parameter in stacked:
+        parameter.grad = torch.randn_like(parameter) * sizes.view(-1, *[1] * (parameter.ndim - 1))
+    alone = []
+    for model in range(3):
+        own = [nn.Parameter(torch.zeros_like(parameter[model])) for parameter in stacked]
+        for parameter, whole in zip(own, stacked):
+            parameter.grad = whole.grad[model].clone()
+        nn.utils.clip_grad_norm_(own, 1.0)
+        alone.append([parameter.grad for parameter in own])
+    clip_each(stacked, 1.0)
+    for model, own in enumerate(alone):
+        for parameter, gradient in zip(stacked, own):
+            assert torch.allclose(parameter.grad[model], gradient, atol=1e-5)
+
+
+def test_side_by_side_is_what_each_learns_alone():
+    torch.manual_seed(0)
+    models = [nn.Linear(3, 2) for _ in range(4)]
+    x, wanted = torch.randn(4, 8, 3), torch.randint(2, (4, 8))
+    together = train_stacked(models, lambda: (x, wanted), 5, 0.1)(x)
+    for i, model in enumerate(models):
+        alone = train_stacked([model], lambda i=i: (x[i : i + 1], wanted[i : i + 1]), 5, 0.1)(x[i : i + 1])
+        assert torch.allclose(together[i], alone[0], atol=1e-5)
+        assert not torch.allclose(together[i], model(x[i]), atol=1e-2)
 
 
 def test_the_open_gate_is_a_forget_gate():
