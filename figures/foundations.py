@@ -63,21 +63,24 @@ def draw_spirals(losses: Mapping[str, Sequence[float]], share: np.ndarray, point
     return figure
 
 
-def draw_words(vectors: Tensor, classes: Mapping[str, Sequence[str]]):
-    """Every word (N, D) in the two directions in which the words differ most, by class."""
-    centred = (vectors - vectors.mean(0)).numpy()
-    directions = np.linalg.svd(centred, full_matrices=False)[2][:2]
-    places = centred @ directions.T
-    figure, axes = canvas(width=9, height=5.6)
-    start = 0
-    for marker, (name, words) in zip("osD^vPX", classes.items()):
-        own = places[start : start + len(words)]
-        axes.scatter(*own.T, marker=marker, label=name)
-        for place, word in zip(own, words):
-            axes.annotate(word, place, xytext=(4, 3), textcoords="offset points", fontsize=8)
-        start += len(words)
-    axes.set(xlabel="first direction", ylabel="second direction")
-    axes.legend(title="class")
+def draw_words(panels: Mapping[str, Tensor], classes: Mapping[str, Sequence[str]]):
+    """The cosine of the angle between the vectors of any two words, in the order of the classes."""
+    figure, axes = canvas(columns=len(panels), width=11, height=5.6, sharey=True)
+    words = [word for members in classes.values() for word in members]
+    ends = np.cumsum([len(members) for members in classes.values()])
+    middles = [end - len(members) / 2 - 0.5 for end, members in zip(ends, classes.values())]
+    for panel, (title, vectors) in zip(axes, panels.items()):
+        directions = vectors / vectors.norm(dim=-1, keepdim=True)
+        drawn = panel.imshow((directions @ directions.T).numpy(), cmap="RdBu_r", vmin=-1, vmax=1)
+        panel.set_title(title)
+        panel.set_xticks(middles, classes, rotation=45)
+        panel.set_yticks(range(len(words)), words, fontsize=6.5)
+        panel.grid(False)
+        for end in ends[:-1]:
+            panel.axhline(end - 0.5, color="black", linewidth=0.6)
+            panel.axvline(end - 0.5, color="black", linewidth=0.6)
+    axes[0].set(xlabel="class of the other word", ylabel="word")
+    figure.colorbar(drawn, ax=list(axes), label="cosine: 1 where two vectors point the same way")
     return figure
 
 
