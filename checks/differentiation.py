@@ -16,13 +16,17 @@ PAIRS = [((2, 3), (2, 3)), ((3, 1), (4,)), ((4, 1, 3), (2, 1)), ((5,), ()), ((1,
 
 
 def agree_with_numpy(implementation, shapes) -> Finding:
-    """Finding: the shape is the one that NumPy gives."""
-    found = implementation(*shapes)
+    """Finding: the shape is the one that NumPy gives. A refusal counts as a shape, too: a wrong one."""
+    try:
+        found = implementation(*shapes)
+    except ValueError:
+        found = (-1,)
     if not isinstance(found, tuple):
         return Finding(False, f"a {type(found).__name__} came back, not a tuple")
     expected = np.broadcast_shapes(*shapes)
     finding = agree(torch.tensor(found, dtype=torch.float64), torch.tensor(expected, dtype=torch.float64), 0)
-    figure = "" if finding.holds else f"{' and '.join(map(str, shapes))}: {found}, NumPy says {expected}"
+    figure = "" if finding.holds else f"{' and '.join(map(str, shapes))}: " + (
+        "refused" if found == (-1,) else str(found)) + f", NumPy says {expected}"
     return finding._replace(figure=figure, gap=None)
 
 

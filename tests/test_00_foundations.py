@@ -497,5 +497,15 @@ def test_relu_that_passes_everything_fails_step_6(changed):
     assert failed.startswith("@, **, exp, log, tanh, relu")
 
 
+def test_two_hidden_numbers_do_not_part_the_spirals(changed):
+    new = changed("00_foundations", "HIDDEN, SPIRAL_STEPS = 32", "HIDDEN, SPIRAL_STEPS = 2")
+    assert new.right_share(new.descend(new.two_layer_backward, 0, 1.0)[1], 0) < 0.95
+
+
+def test_a_gate_that_is_half_open_fades_as_the_others(changed):
+    new = changed("00_foundations", "bias: float = 3.0", "bias: float = 0.0")
+    assert [text for text in failures(new.step_way_back) if text.startswith("the open LSTM")]
+
+
 def test_walkthrough(course):
     run_as_documented("00_foundations", course)
