@@ -932,7 +932,7 @@ def step_delayed_answer():
     at_four = {name: right[1].mean(0) for name, right in found.items()}  # asked at
     check("trained at 4, asked at 8: the LSTM is ahead of attention by more than 20 %, the open one, too",
           min(at_four[name][2] for name in ("LSTM", "LSTM, open")) > at_four["attention"][2] + 0.2)
-    check("… without places attention is right in more than 80 %", at_four["attention, no places"].min() > 0.8)
+    check("… without places it is right in more than 80 %", at_four["attention, no places"].min() > 0.8)
     drawn = {name: right.numpy() for name, right in own.items() if name != "attention, no places"}
     figure = Picture("foundations_memory.png", draw_memory(BACK, reach, DISTANCES, drawn),
                      "Gradients fade with distance unless a gate stays open; attention has one step to go")

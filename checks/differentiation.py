@@ -235,7 +235,7 @@ value_checks = Part(
     [sums_and_products, stretched_shapes, used_several_times, long_and_short_way, every_operation,
      many_products, second_backward, refuses_misfits],
     value_mistakes,
-    needs="The checks use data, grad and backward(), and compute with Values, numbers and arrays.",
+    needs="The checks use data, grad and backward(), and compute with Values and numbers.",
     helpers=("history",),
     guide={"backward": ["refuse more than one number", "sort: each value after all that it was computed from",
                         "gradients inside start from 0, that of this number from 1",

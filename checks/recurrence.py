@@ -233,19 +233,21 @@ def needs(rows: str, state: str) -> str:
             f"bias_ih and bias_hh ({rows},), and call cell(x, {state}) and cell(x).")
 
 
-HELPERS = "zeros", "from_input", "from_hidden"
 rnn_checks = Part(
-    cell_claims(nn.RNN), rnn_mistakes, needs=needs("hidden", "hidden"), helpers=HELPERS,
-    guide={"forward": ["zeros if there is no state", "both products, each with its bias", "tanh of the sum"]})
+    cell_claims(nn.RNN), rnn_mistakes, needs=needs("hidden", "hidden"),
+    guide={"__init__": ["super().__init__(n_inputs, n_hidden, blocks=1) makes the weights"],
+           "forward": ["zeros if there is no state", "both products, each with its bias", "tanh of the sum"]})
 lstm_checks = Part(
-    cell_claims(nn.LSTM), lstm_mistakes, needs=needs("4·hidden", "(hidden, memory)"), helpers=HELPERS,
-    guide={"forward": ["zeros if there is no state", "both products, each with its bias, added",
+    cell_claims(nn.LSTM), lstm_mistakes, needs=needs("4·hidden", "(hidden, memory)"),
+    guide={"__init__": ["super().__init__(n_inputs, n_hidden, blocks=4) makes the weights"],
+           "forward": ["zeros if there is no state", "both products, each with its bias, added",
                        "cut into four blocks: input gate, forget gate, content, output gate",
                        "memory: forget gate · memory + input gate · tanh(content)",
                        "hidden: output gate · tanh(memory)"]})
 gru_checks = Part(
-    cell_claims(nn.GRU), gru_mistakes, needs=needs("3·hidden", "hidden"), helpers=HELPERS,
-    guide={"forward": ["zeros if there is no state",
+    cell_claims(nn.GRU), gru_mistakes, needs=needs("3·hidden", "hidden"),
+    guide={"__init__": ["super().__init__(n_inputs, n_hidden, blocks=3) makes the weights"],
+           "forward": ["zeros if there is no state",
                        "both products, each with its bias, each cut into three blocks",
                        "reset and update gate: σ of the sum of their blocks",
                        "content: tanh(its block of x + reset · its block of h)",
