@@ -701,13 +701,12 @@ def step_cells():
     A recurrent network reads one token after the other, and carries all that it knows in one vector, the
     hidden state. The same cell, with the same weights, runs at every step.
 
-    RNN: the new state is a tanh of the input and the old state. The whole state is made anew each time.
-    LSTM: beside it a memory, which three gates rule, numbers from 0 to 1 (σ, the logistic function): what is
-    let in, what is kept, what is shown. A gate at 1 keeps the memory as it is.
-    GRU: two gates and no separate memory: how much of the state is kept, and how much of it counts for the
-    new content.
+        RNN   the new state is a tanh of the input and the old state: made anew each time
+        LSTM  beside it a memory, ruled by three gates: what is let in, kept, and shown
+        GRU   two gates, no separate memory: what is kept, what counts for the new content
 
-    With copied weights all three equal PyTorch's networks: outputs and gradients.
+    A gate is a number from 0 to 1 for each number of the memory: σ(x) = 1 / (1 + e⁻ˣ). At 1 it lets all
+    pass, at 0 nothing. With copied weights all three equal PyTorch's networks: outputs and gradients.
     """
     check_part(RNNCell, rnn_checks, OURS)
     check_part(LSTMCell, lstm_checks, OURS)
