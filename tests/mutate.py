@@ -11,11 +11,12 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-L1, L2, L3 = "01_attention_mechanism.py", "02_multi_head_attention.py", "03_positional_encoding.py"
+L0, L1, L2, L3 = "00_foundations.py", "01_attention_mechanism.py", "02_multi_head_attention.py", "03_positional_encoding.py"
 L4, L5, L6 = "04_transformer_block.py", "05_mini_transformer.py", "06_decoding.py"
 COMMON, CHECKING, CONSOLE = "common.py", "course/checking.py", "course/console.py"
 GRADING, KEEPING, OPTIONS, PARTS = "course/grading.py", "course/keeping.py", "course/options.py", "course/parts.py"
 LESSON_OF = {  # file in checks/ or figures/ → the lesson that it serves
+    "differentiation": L0, "recurrence": L0, "foundations": L0,
     "attention": L1, "masks": L1, "softmax": L1, "heads": L2, "positions": L3, "tokens": L3, "layers": L4, "block": L4, "stack": L4, "drawing": L4,
     "training": L5, "broken": L5, "decoding": L6, "trees": L6,
 }
@@ -26,6 +27,7 @@ TESTS = {  # of what is neither lesson nor checks nor figures; the rest of cours
     DIFFERING: ["checking"], REPORT: ["grading"], ENGINE: ["engine"], PROCESSES: ["course", "engine"],
     "course/comparing.py": ["05_mini_transformer"], "course/experiment.py": ["05_mini_transformer"],
     "course/digits.py": ["05_mini_transformer"], "course/measuring.py": ["01_attention_mechanism"],
+    "course/toys.py": ["00_foundations"], "course/stacked.py": ["00_foundations"],
 }
 
 # ruff: noqa: E501
@@ -33,6 +35,36 @@ SECONDS = 300
 QUICK = "not walkthrough and not interrupted and not two_processes and not comparing"  # the slow ones
 
 MUTATIONS = [  # file, what stands there, what is put in its place
+    (L0, "padded = [(1,) * (rank - len(shape)) + tuple(shape) for shape in shapes]", "padded = [tuple(shape) + (1,) * (rank - len(shape)) for shape in shapes]"),
+    (L0, "together.append(sizes.pop() if sizes else 1)", "together.append(max(column))"),
+    (L0, "if len(sizes) > 1:\n            raise ValueError(f\"shapes", "if len(sizes) > 2:\n            raise ValueError(f\"shapes"),
+    (L0, "return gradient.sum(axis=stretched, keepdims=True)", "return gradient"),
+    (L0, "gradient = gradient.sum(axis=tuple(range(gradient.ndim - len(shape))))", "gradient = gradient.mean(axis=tuple(range(gradient.ndim - len(shape))))"),
+    (L0, "self.grad = self.grad + summed_to(self.data.shape, gradient)", "self.grad = summed_to(self.data.shape, gradient)"),
+    (L0, "lambda grad: (grad * other.data, grad * self.data)", "lambda grad: (grad * self.data, grad * other.data)"),
+    (L0, "min(a.ndim, b.ndim) < 2 or a.shape[-1] != b.shape[-2]", "min(a.ndim, b.ndim) < 2"),
+    (L0, "grad * power * self.data ** (power - 1)", "grad * power * self.data ** power"),
+    (L0, "lambda grad: (grad * (1 - result**2),)", "lambda grad: (grad * (1 - result),)"),
+    (L0, "lambda grad: (grad * (self.data > 0),)", "lambda grad: (grad,)"),
+    (L0, "kept = grad if axis is None or keepdims else np.expand_dims(grad, axis)", "kept = grad if axis is None or keepdims else np.expand_dims(grad, -1)"),
+    (L0, "np.add.at(whole, index, grad)", "whole[index] = grad"),
+    (L0, "return self * self.lift(other) ** -1.0", "return self * self.lift(other) ** -2.0"),
+    (L0, "waiting += [(value, True), *((parent, False) for parent in value.parents)]", "waiting += [*((parent, False) for parent in value.parents), (value, True)]"),
+    (L0, "if value.parents:\n                value.grad = np.zeros_like(value.data)", "if False:\n                value.grad = np.zeros_like(value.data)"),
+    (L0, "if self.data.size != 1:", "if False:"),
+    (L0, "d_logits /= len(x)", "d_logits /= 1"),
+    (L0, "d_hidden * (1 - hidden**2)", "d_hidden * (1 - hidden)"),
+    (L0, "scores = logits - logits.max(axis=1, keepdims=True)", "scores = logits - 0.0"),
+    (L0, "let_in, keep, content, show = rows.chunk(4, dim=-1)", "keep, let_in, content, show = rows.chunk(4, dim=-1)"),
+    (L0, "return torch.sigmoid(show) * torch.tanh(memory), memory", "return torch.sigmoid(show) * memory, memory"),
+    (L0, "return update * hidden + (1 - update) * content", "return (1 - update) * hidden + update * content"),
+    (L0, "torch.tanh(content_x + reset * content_h)", "torch.tanh(reset * content_x + content_h)"),
+    (L0, "nn.init.uniform_(parameter, -bound, bound)", "nn.init.uniform_(parameter, -2 * bound, 2 * bound)"),
+    (L0, "states.append(state[0] if isinstance(state, tuple) else state)", "states.append(state[1] if isinstance(state, tuple) else state)"),
+    (L0, "words[place + 1 : place + 1 + window]", "words[place + 1 : place + window]"),
+    (L0, "LENGTH - 1 - distances] = wanted", "LENGTH - 2 - distances] = wanted"),
+    ("course/stacked.py", "p.grad /= (norms / length)", "p.grad /= (length / norms)"),
+    ("checks/recurrence.py", "return gradients_agree(cell, theirs, copy_cell)", "return Finding(True)"),
     (L1, "key.transpose(-2, -1) / math.sqrt(d_k)", "key.transpose(-2, -1) / 1.0"),
     (L1, "d_k = query.shape[-1]\n", "d_k = query.shape[-2]\n"),
     (L1, "scores.masked_fill(~boolean(mask), -math.inf)", "scores.masked_fill(boolean(mask), -math.inf)"),

@@ -1,0 +1,342 @@
+"""What has to hold of lesson 0's broadcast_shapes, Value and two_layer_backward."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from course.checking import Finding, Mistake, Part, agree, at, random_tensors, refused, together
+
+# ------------------------------------------------------------------ broadcast_shapes(*shapes)
+
+
+PAIRS = [((2, 3), (2, 3)), ((3, 1), (4,)), ((4, 1, 3), (2, 1)), ((5,), ()), ((1,), (7, 1, 1)), ((2, 2), (2,))]
+
+
+def agree_with_numpy(implementation, shapes) -> Finding:
+    """Finding: the shape is the one that NumPy gives. A refusal counts as a shape, too: a wrong one."""
+    try:
+        found = implementation(*shapes)
+    except ValueError:
+        found = (-1,)
+    if not isinstance(found, tuple):
+        return Finding(False, f"a {type(found).__name__} came back, not a tuple")
+    expected = np.broadcast_shapes(*shapes)
+    finding = agree(torch.tensor(found, dtype=torch.float64), torch.tensor(expected, dtype=torch.float64), 0)
+    figure = "" if finding.holds else f"{' and '.join(map(str, shapes))}: " + (
+        "refused" if found == (-1,) else str(found)) + f", NumPy says {expected}"
+    return finding._replace(figure=figure, gap=None)
+
+
+def pairs_like_numpy(implementation, ours):
+    """Two shapes that fit give NumPy's answer, aligned right."""
+    return together(*(agree_with_numpy(implementation, pair) for pair in PAIRS))
+
+
+def sizes_of_zero(implementation, ours):
+    """A size of 0 is a size like others: 1 is stretched to 0."""
+    return together(*(agree_with_numpy(implementation, pair) for pair in [((0,), (1,)), ((3, 1), (1, 0))]))
+
+
+def any_number_of_shapes(implementation, ours):
+    """Three shapes, one, or none: NumPy's answer, too."""
+    several = [((2, 1, 1), (3, 1), (4,)), ((2, 3),), ()]
+    return together(*(agree_with_numpy(implementation, shapes) for shapes in several))
+
+
+def refuses_shapes(implementation, ours):
+    """Shapes that don't fit are refused with a ValueError that names them all."""
+    wrong = [((2, 3), (3, 2)), ((3,), (4,)), ((2, 1), (1, 3), (2, 2)), ((0,), (2,))]
+    return together(*(at(" and ".join(map(str, shapes)),
+                         refused(lambda shapes=shapes: implementation(*shapes), *shapes))
+                      for shapes in wrong))
+
+
+def broadcast_mistakes(ours):
+    def aligned_left(*shapes):
+        rank = max(map(len, shapes), default=0)
+        return ours.broadcast_shapes(*(tuple(shape) + (1,) * (rank - len(shape)) for shape in shapes))
+
+    def largest(*shapes):
+        rank = max(map(len, shapes), default=0)
+        padded = [(1,) * (rank - len(shape)) + tuple(shape) for shape in shapes]
+        return tuple(map(max, zip(*padded)))
+
+    def two_alone(*shapes):
+        return ours.broadcast_shapes(*shapes[:2])
+
+    return {
+        "aligned left": Mistake("the shapes are aligned left: put the 1s in front of the shorter one",
+                                aligned_left, "Two shapes"),
+        "the largest size": Mistake("the largest size is taken: sizes other than 1 must be the same, and 0 "
+                                    "is one of them", largest, "A size of 0"),
+        "two shapes alone": Mistake("only two of the shapes are looked at", two_alone, "Three shapes"),
+    }
+
+
+broadcast_checks = Part(
+    [pairs_like_numpy, sizes_of_zero, any_number_of_shapes, refuses_shapes], broadcast_mistakes,
+    guide={"": ["put 1s in front of the shorter shapes", "column by column, the sizes other than 1",
+                "none: 1; one: this; several: ValueError with the shapes"]})
+
+
+# ------------------------------------------------------------------ Value(data)
+
+
+A, B, ROW, COLUMN, WEIGHTS = random_tensors((3, 4), (3, 4), (4,), (3, 1), (3, 4))
+
+
+def tensor(array) -> Tensor:
+    """A NumPy array, or a number, as a tensor."""
+    return torch.as_tensor(np.asarray(array, dtype=np.float64))
+
+
+def compare(implementation, expression: Callable, *inputs: Tensor, backwards: int = 1) -> Finding:
+    """Finding: an expression of Values has the value and, after backward(), the gradients of PyTorch's."""
+    values = [implementation(x.numpy().copy()) for x in inputs]
+    leaves = [x.clone().requires_grad_() for x in inputs]
+    result, expected = expression(*values), expression(*leaves)
+    findings = [agree(tensor(result.data), expected.detach(), 1e-12)]
+    for _ in range(backwards):
+        result.backward()
+        expected.backward(retain_graph=True)
+    findings += [at(f"gradient {number}", agree(tensor(value.grad), leaf.grad))
+                 for number, (value, leaf) in enumerate(zip(values, leaves))]
+    return together(*findings)
+
+
+def each(implementation, expressions: dict[str, Callable], *inputs: Tensor) -> Finding:
+    """Finding: every expression agrees."""
+    return together(*(at(name, compare(implementation, expression, *inputs))
+                      for name, expression in expressions.items()))
+
+
+def sums_and_products(implementation, ours):
+    """Sums and products of equal shapes: values and gradients are PyTorch's."""
+    return each(implementation, {"(a + b).sum()": lambda a, b: (a + b).sum(),
+                                 "(a * b).sum()": lambda a, b: (a * b).sum()}, A, B)
+
+
+def stretched_shapes(implementation, ours):
+    """Where broadcasting has stretched a shape, the gradient is summed back to it."""
+    row = compare(implementation, lambda a, row: ((a + row) * row).sum(), A, ROW)
+    column = compare(implementation, lambda a, column: (column * a + column).sum(), A, COLUMN)
+    one = compare(implementation, lambda a, one: (a * one).sum(), A, torch.tensor(2.0).double())
+    return together(at("a row", row), at("a column", column), at("a number", one))
+
+
+def used_several_times(implementation, ours):
+    """A value that is used several times gets the sum of what comes back from each use."""
+    return each(implementation, {"(a * a).sum()": lambda a, b: (a * a + 0.0 * b).sum(),
+                                 "(a + a * b).sum()": lambda a, b: (a + a * b).sum()}, A, B)
+
+
+def long_and_short_way(implementation, ours):
+    """… also of an inner value that a short and a long way reach: all must have arrived before it goes on."""
+
+    def expression(a, b):
+        inner = a * b
+        return (inner + (inner * b + a) * inner * b).sum()
+
+    return compare(implementation, expression, A, B)
+
+
+def every_operation(implementation, ours):
+    """@, **, exp, log, tanh, relu, sums along axes, entries: values and gradients are PyTorch's."""
+    return each(implementation, {
+        "@": lambda a, b: (a[:, :3] @ b).sum(),
+        "**": lambda a, b: (a**3 + (b * b + 1.0) ** -0.5).sum(),
+        "exp": lambda a, b: (a.exp() * b).sum(),
+        "log": lambda a, b: ((a * a + 1.0).log() * b).sum(),
+        "tanh": lambda a, b: (a.tanh() * b).sum(),
+        "relu": lambda a, b: (a.relu() * b).sum(),
+        "sum": lambda a, b: (a.sum(axis=0) * b + a.sum(axis=1, keepdims=True) * b).sum(),
+        "[]": lambda a, b: (a[1] * b + a[[0, 0, 2]] * b + a[0, 3]).sum(),
+        "- and /": lambda a, b: ((a - b) / (b * b + 1.0) - 2.0 * -a).sum(),
+    }, A, B)
+
+
+def many_products(implementation, ours):
+    """Matrix products of a batch with one matrix: the gradients are summed over the batch."""
+    batch, matrix = random_tensors((2, 5, 3), (3, 4), seed=1)
+    return compare(implementation, lambda x, w: (x @ w).tanh().sum(), batch, matrix)
+
+
+def second_backward(implementation, ours):
+    """A second backward() adds the same again to the inputs, and starts anew inside."""
+    return compare(implementation, lambda a, b: ((a * b).tanh() * a).sum(), A, B, backwards=2)
+
+
+def refuses_misfits(implementation, ours):
+    """A product that doesn't fit, and backward() from many numbers, raise a ValueError with the shapes."""
+    a, b = implementation(A.numpy()), implementation(B.numpy())
+    return together(refused(lambda: a @ b, "(3, 4) and (3, 4)"), refused((a + b).backward, "(3, 4)"))
+
+
+def value_mistakes(ours):
+    class NotSummed(ours.Value):
+        def receive(self, gradient):
+            self.grad = self.grad + gradient
+
+    class Overwritten(ours.Value):
+        def receive(self, gradient):
+            self.grad = ours.summed_to(self.data.shape, gradient)
+
+    class NearestFirst(ours.Value):
+        def history(self):
+            order, waiting = [], [self]
+            while waiting:  # breadth first from the result
+                value = waiting.pop(0)
+                if value not in order:
+                    order.append(value)
+                    waiting += value.parents
+            return order[::-1]
+
+    class InnerKept(ours.Value):
+        def backward(self):
+            self.receive(np.ones_like(self.data))
+            for value in reversed(self.history()):
+                passed = value.pass_back(value.grad) if value.parents else ()
+                for parent, gradient in zip(value.parents, passed):
+                    parent.receive(gradient)
+
+    class InputsReset(ours.Value):
+        def backward(self):
+            for value in self.history():
+                value.grad = np.zeros_like(value.data)
+            super().backward()
+
+    class OwnFactor(ours.Value):
+        def __mul__(self, other):
+            other = self.lift(other)
+            return type(self)(self.data * other.data, (self, other),
+                              lambda grad: (grad * self.data, grad * other.data))
+
+    return {
+        "not summed over a broadcast axis": Mistake(
+            "the gradient isn't summed over the axes that broadcasting stretched", NotSummed,
+            "Where broadcasting"),
+        "overwritten": Mistake("a gradient is overwritten by the next: add them up", Overwritten,
+                               "A value that"),
+        "walked in the wrong order": Mistake(
+            "a value passes its gradient on before all of it has arrived: go back so that each value comes "
+            "after all that use it", NearestFirst, "… also of an inner value"),
+        "inner gradients kept": Mistake("the gradients inside still hold the first backward(): start "
+                                        "them from 0", InnerKept, "A second backward()"),
+        "inputs reset": Mistake("backward() resets the inputs' gradients: it should add to them", InputsReset,
+                                "A second backward()"),
+        "the wrong factor": Mistake("in a product each side gets the other's value", OwnFactor, "Sums and"),
+    }
+
+
+value_checks = Part(
+    [sums_and_products, stretched_shapes, used_several_times, long_and_short_way, every_operation,
+     many_products, second_backward, refuses_misfits],
+    value_mistakes,
+    needs="The checks use data, grad and backward(), and compute with Values and numbers.",
+    helpers=("history",),
+    guide={"backward": ["refuse more than one number", "sort: each value after all that it was computed from",
+                        "gradients inside start from 0, that of this number from 1",
+                        "from this value back: each hands its gradient on to what it was computed from, "
+                        "which adds it, summed over stretched axes"]})
+
+
+# ------------------------------------------------------------------ two_layer_backward(x, labels, …)
+
+
+X, W1, B1, W2, B2 = random_tensors((6, 2), (2, 5), (5,), (5, 3), (3,))
+LABELS = torch.tensor([0, 2, 1, 1, 0, 2])
+NAMES = "w1", "b1", "w2", "b2"
+
+
+def both(implementation) -> tuple:
+    """The implementation's loss and gradients, and PyTorch's."""
+    found = implementation(*(x.numpy().copy() for x in (X, LABELS, W1, B1, W2, B2)))
+    leaves = [x.clone().requires_grad_() for x in (W1, B1, W2, B2)]
+    w1, b1, w2, b2 = leaves
+    loss = F.cross_entropy(torch.tanh(X @ w1 + b1) @ w2 + b2, LABELS)
+    return found, (loss.detach(), torch.autograd.grad(loss, leaves))
+
+
+def loss_of_two_layers(implementation, ours):
+    """The loss equals PyTorch's cross-entropy."""
+    found, (loss, _) = both(implementation)
+    return agree(tensor(found[0]), loss, 1e-12)
+
+
+def gradients_of(*places: int) -> Callable:
+    def claim(implementation, ours):
+        (_, found), (_, expected) = both(implementation)
+        return together(*(at(NAMES[place], agree(tensor(found[place]), expected[place])) for place in places))
+
+    return claim
+
+
+last_layer, first_layer = gradients_of(2, 3), gradients_of(0, 1)
+last_layer.__doc__ = "The gradients of the last layer, w2 and b2, equal PyTorch's."
+first_layer.__doc__ = "… and those of the first, w1 and b1."
+
+
+def large_logits(implementation, ours):
+    """Logits in the thousands overflow nothing."""
+    found = implementation(X.numpy(), LABELS.numpy(), W1.numpy(), B1.numpy(), 1e4 * W2.numpy(), B2.numpy())
+    logits = torch.tanh(X @ W1 + B1) @ (1e4 * W2) + B2
+    shares = torch.softmax(logits, -1) - F.one_hot(LABELS, 3)
+    return agree(tensor(found[1][3]), shares.sum(0) / len(X), 1e-9)
+
+
+def two_layer_mistakes(ours):
+    def scaled(x, labels, *weights):
+        loss, gradients = ours.two_layer_backward(x, labels, *weights)
+        return loss, tuple(len(x) * gradient for gradient in gradients)
+
+    def through(derivative):
+        def backward(x, labels, w1, b1, w2, b2):
+            loss, (_, _, d_w2, d_b2) = ours.two_layer_backward(x, labels, w1, b1, w2, b2)
+            hidden = np.tanh(x @ w1 + b1)
+            d_logits = softmax(hidden @ w2 + b2)
+            d_logits[np.arange(len(x)), labels] -= 1
+            d_sums = d_logits / len(x) @ w2.T * derivative(hidden)
+            return loss, (x.T @ d_sums, d_sums.sum(0), d_w2, d_b2)
+
+        return backward
+
+    def softmax(logits):
+        exponentials = np.exp(logits - logits.max(1, keepdims=True))
+        return exponentials / exponentials.sum(1, keepdims=True)
+
+    def labels_left_out(x, labels, w1, b1, w2, b2):
+        loss, gradients = ours.two_layer_backward(x, labels, w1, b1, w2, b2)
+        hidden = np.tanh(x @ w1 + b1)
+        d_logits = softmax(hidden @ w2 + b2) / len(x)
+        return loss, (*gradients[:2], hidden.T @ d_logits, d_logits.sum(0))
+
+    def bias_mean(x, labels, *weights):
+        loss, (d_w1, d_b1, d_w2, d_b2) = ours.two_layer_backward(x, labels, *weights)
+        return loss, (d_w1, d_b1 / len(x), d_w2, d_b2 / len(x))
+
+    last = "The gradients of the last"
+    return {
+        "not divided by the batch": Mistake("the gradients are not divided by the number of rows: the loss "
+                                            "is a mean", scaled, last),
+        "labels left out": Mistake("the gradient of the logits is softmax − 1 at the label: the 1 is missing",
+                                   labels_left_out, last),
+        "tanh passed as if it weren't there": Mistake("going back through tanh multiplies by 1 − tanh²",
+                                                      through(np.ones_like), "… and those of the first"),
+        "tanh taken twice": Mistake("`hidden` is tanh already: 1 − hidden², not 1 − tanh(hidden)²",
+                                    through(lambda hidden: 1 - np.tanh(hidden) ** 2),
+                                    "… and those of the first"),
+        "bias averaged": Mistake("a bias is added to every row: its gradient is the sum over the rows",
+                                 bias_mean, last),
+    }
+
+
+two_layer_checks = Part(
+    [loss_of_two_layers, last_layer, first_layer, large_logits], two_layer_mistakes,
+    guide={"": ["forward: hidden, logits, softmax (subtract each row's largest logit first), loss",
+                "d_logits: softmax − 1 at the label, divided by the number of rows",
+                "w2 gets hiddenᵀ·d_logits, b2 the sum over the rows",
+                "d_hidden = d_logits·w2ᵀ; through tanh: times 1 − hidden²",
+                "w1 gets xᵀ times that, b1 the sum over the rows"]})

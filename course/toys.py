@@ -1,0 +1,43 @@
+"""Toys to learn from: points on two spirals, sentences after patterns."""
+
+import numpy as np
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def spirals(rng: np.random.Generator, each: int = 100) -> tuple[np.ndarray, np.ndarray]:
+    """2 · each points (x, y) on two spirals that wind once around each other, and which spiral (0 or 1)."""
+    along = np.sqrt(np.linspace(0.04, 1, each))
+    angle = 2 * np.pi * along + np.pi * np.arange(2)[:, None]
+    points = np.stack([along * np.cos(angle), along * np.sin(angle)], axis=-1).reshape(-1, 2)
+    points = 2 * (points + 0.02 * rng.normal(size=points.shape))
+    order = rng.permutation(2 * each)
+    return points[order], np.repeat([0, 1], each)[order]
+
+
+CLASSES = {
+    "animal": "cat dog horse cow bird mouse", "food": "bread cheese soup rice cake fruit",
+    "place": "house garden kitchen street school shop", "person": "anna peter maria paul lucy tom",
+    "moving": "runs walks goes comes jumps", "wanting": "eats likes wants buys smells",
+    "looks": "red big small old nice white"}
+CLASSES = {name: words.split() for name, words in CLASSES.items()}
+PATTERNS = ["the looks animal moving to the place", "person wanting some food",
+            "the animal wanting the looks food", "person moving to the looks place",
+            "person and person are in the place"]
+NAMED = [word for words in CLASSES.values() for word in words]
+VOCABULARY = [*NAMED, "the", "to", "some", "and", "are", "in"]
+CLASS_OF = np.repeat(range(len(CLASSES)), [len(words) for words in CLASSES.values()])
+
+
+def made_up_text(rng: np.random.Generator, sentences: int = 300) -> list[list[str]]:
+    """Sentences after the patterns, a word of the class in the place of its name."""
+    chosen = [str(rng.choice(PATTERNS)).split() for _ in range(sentences)]
+    return [[str(rng.choice(CLASSES[word])) if word in CLASSES else word for word in words]
+            for words in chosen]
+
+
+def same_class(vectors: Tensor) -> float:
+    """How many of the three nearest words (by angle) are of a word's own class."""
+    directions = F.normalize(vectors[: len(NAMED)], dim=-1)
+    nearest = (directions @ directions.T).fill_diagonal_(-2).topk(3).indices.numpy()
+    return float((CLASS_OF[nearest] == CLASS_OF[:, None]).mean())
