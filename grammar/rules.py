@@ -361,16 +361,16 @@ def question_word(draft: Draft) -> Both | None:
 
 
 RULES = (
-    (plain, 40),
+    (plain, 46),
     (question, 12),
     (described, 6),
-    (described_twice, 6),
-    (because, 6),
-    (and_it, 8),
+    (described_twice, 4),
+    (because, 4),
+    (and_it, 5),
     (relative_subject, 6),
-    (knows_who, 6),
-    (relative_object, 7),
-    (there_is, 5),
+    (knows_who, 4),
+    (relative_object, 5),
+    (there_is, 6),
     (where_it_is, 5),
     (question_word, 8),
 )
