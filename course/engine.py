@@ -22,7 +22,8 @@ from torch.optim import Optimizer
 from torch.utils.checkpoint import checkpoint
 
 from course.console import progress
-from course.keeping import save_checkpoint, unfinished
+from course.keeping import Unusable, save_checkpoint, unfinished
+from course.memory import out_of_memory
 from course.options import check_limits, option
 from course.processes import (
     PROCESSES,
@@ -40,7 +41,7 @@ Measures = dict[str, float]
 class Settings:
     """How a run is trained. ValueError, with the value, for what makes no sense."""
 
-    steps: int = option(500, "training steps", least=0)
+    steps: int = option(500, "training steps", least=0, below=10**7)
     clip: float = option(1.0, "longest gradient, over all parameters", above=0)
     accumulate: int = option(1, "pieces into which a batch is cut to save memory", least=1)
     precision: str = option("fp32", "fp32, or bf16 for matrix products in bfloat16", among=("fp32", "bf16"))
@@ -168,10 +169,64 @@ class Run:
                 "optimizer": self.optimizer.state_dict(), "history": self.history}
 
     def load(self, state: dict[str, Any]) -> None:
-        """Go on from a state."""
+        """Go on from a state. Unusable, with what is wrong, for one that no run of this kind has left."""
+        check_history(state["history"], self.settings.steps)
+        check_weights(state["model"], self.model.state_dict())
+        check_optimizer(state["optimizer"], self.optimizer.state_dict(), self.trained)
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.history = [dict(record) for record in state["history"]]
+
+
+NOTED = "step", "loss", "gradient_norm", "learning_rate", "seconds"  # in the record of every step
+
+
+def check_history(history: Any, steps: int) -> None:
+    """Unusable unless it is a list of records, one a step from 1 on, of numbers under names."""
+    if not isinstance(history, list) or len(history) > steps:
+        raise Unusable(f"its history isn't one of at most {steps} steps")
+    for number, record in enumerate(history, 1):
+        if not isinstance(record, dict) or not all(
+                isinstance(name, str) and type(value) in (int, float) for name, value in record.items()):
+            raise Unusable(f"record {number} of its history isn't numbers under names")
+        missing = [name for name in NOTED if not math.isfinite(record.get(name, math.nan))]
+        if missing or record["step"] != number:
+            raise Unusable(f"record {number} of its history lacks {', '.join(missing) or 'its number'}")
+
+
+def check_weights(saved: Any, ours: dict[str, Tensor]) -> None:
+    """Unusable unless there is a tensor for each of ours, as large, of its type, without NaN or ∞."""
+    if not isinstance(saved, dict) or saved.keys() != ours.keys():
+        raise Unusable("its weights aren't those of this model")
+    for name, tensor in ours.items():
+        if not alike(saved[name], tensor):
+            raise Unusable(f"its {name} isn't {tuple(tensor.shape)} finite numbers of {tensor.dtype}")
+
+
+def check_optimizer(saved: Any, ours: dict[str, Any], trained: list[nn.Parameter]) -> None:
+    """Unusable unless its options are ours, and each state is a number or as large as its parameter."""
+    groups = saved.get("param_groups") if isinstance(saved, dict) else None
+    if not isinstance(groups, list) or len(groups) != len(ours["param_groups"]):
+        raise Unusable("its optimiser isn't the one of this run")
+    for group, own in zip(groups, ours["param_groups"]):
+        differing = [name for name, value in own.items() if name in group and name not in ("lr", "initial_lr")
+                     and (type(group[name]), group[name]) != (type(value), value)]
+        if differing or group.keys() < {"lr", "params"} or not isinstance(group["lr"], float):
+            raise Unusable(f"its optimiser has another {', '.join(differing) or 'learning rate'}")
+    states = saved.get("state")
+    if not isinstance(states, dict) or not states.keys() <= {*range(len(trained))}:
+        raise Unusable("its optimiser has states for other parameters")
+    for number, state in states.items():
+        for name, value in state.items() if isinstance(state, dict) else [("state", state)]:
+            like = trained[number] if getattr(value, "ndim", 0) else torch.zeros(())
+            if value is not None and type(value) is not int and not alike(value, like):
+                raise Unusable(f"its optimiser's {name} of parameter {number} doesn't fit")
+
+
+def alike(value: Any, ours: Tensor) -> bool:
+    """Whether it is a tensor of the same shape and type, and finite where ours is."""
+    return (isinstance(value, Tensor) and value.shape == ours.shape and value.dtype == ours.dtype
+            and bool(value.isfinite().all()))
 
 
 def train(run: Run, path: Path | None = None, after: Callable[[Run], None] | None = None) -> Run:
@@ -179,6 +234,7 @@ def train(run: Run, path: Path | None = None, after: Callable[[Run], None] | Non
 
     With a path the run is saved after each validation, beside it while unfinished. after(run) is called after
     each update. FloatingPointError, with the run saved as it was before that step, if a number bursts.
+    MemoryError if the memory doesn't suffice; what was saved before stays.
     """
     label = str(run.about.get("name", "training"))
     with progress(label, run.settings.steps) as report, interruptible() as interrupted:
@@ -188,6 +244,10 @@ def train(run: Run, path: Path | None = None, after: Callable[[Run], None] | Non
             except FloatingPointError:
                 save_run(run, path)
                 raise
+            except (MemoryError, RuntimeError) as error:
+                if not out_of_memory(error):
+                    raise
+                raise MemoryError(f"step {len(run.history) + 1}: the memory doesn't suffice") from error
             if after:
                 after(run)
             if run.validation_due:

@@ -4,27 +4,30 @@ import argparse
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from course.console import EndHere, stop
+from course.console import EndHere, Narrator, stop
 from course.engine import Run, train
-from course.keeping import load_checkpoint, short_path, unfinished, write_history
+from course.keeping import Unusable, load_checkpoint, set_aside, short_path, unfinished, write_history
+from course.processes import RANK
 
 
 class Experiment:
     """The run called `name`, whose files lie in options.outputs; `default` is the name that needs none.
 
     make() gives the fresh run, remake(about) the run that a checkpoint tells of; after(run) is called after
-    each update.
+    each update. `sizes` says in words what the memory depends on.
     """
 
     def __init__(self, name: str, default: str, make: Callable[[], Run], remake: Callable[[dict], Run],
                  options: argparse.Namespace, device: torch.device,
-                 after: Callable[[Run], None] | None = None):
-        self.name, self.default, self.make, self.remake = name, default, make, remake
+                 after: Callable[[Run], None] | None = None, sizes: str = ""):
+        self.name, self.default, self.make, self.remake, self.sizes = name, default, make, remake, sizes
         self.options, self.device, self.after = options, device, after
         self.checkpoint = options.outputs / f"checkpoint_{name}.pt"
+        self.resumed: Run | None = None
 
     def file(self, stem: str, ending: str = "png") -> str:
         """The file name; of any run but the default one it says what was different."""
@@ -37,47 +40,79 @@ class Experiment:
         Ctrl-C ends the script then: a half-trained model isn't measured as a finished one.
         """
         if self.checkpoint.exists():
-            return self.load(self.checkpoint)
-        run = train(self.make(), self.checkpoint, self.after)
+            return self.load(self.checkpoint, finished=True)
+        run = self.trained(self.fresh())
         if not run.finished:
             raise KeyboardInterrupt
         return run
 
-    def load(self, path: Path) -> Run:
-        """The run saved there; ends the script in one line if it is none."""
+    def load(self, path: Path, finished: bool) -> Run:
+        """The run of this experiment saved there; ends the script in one line if it is none."""
+        wanted = self.make().about
+
+        def remake(about: Any) -> Run:
+            others = differing(about, wanted)  # before a model of any size is built
+            if others:
+                raise Unusable(f"it holds another run: {others[0]}")
+            return self.remake(about)
+
         try:
-            return load_run(path, self.remake)
+            run = load_run(path, remake)
+            if run.finished != finished:
+                raise ValueError(f"{path} holds {len(run.history)} of {run.settings.steps} steps, a run that "
+                                 f"is {'not ' if finished else ''}finished")
         except ValueError as error:
             stop(f"{error}; delete it, or move it away")
+        return run
 
-    def fresh_or_resumed(self) -> Run:
-        """A fresh run, or with --resume the one that was interrupted."""
-        if not self.options.resume:
-            return self.make()
+    def fresh(self) -> Run:
+        """A run from its beginning; one that was interrupted before it is kept under another name."""
         left = unfinished(self.checkpoint)
-        if not left.exists():
+        if not RANK and left.is_file() and (aside := set_aside(left)):
+            Narrator(self.options.outputs).say(
+                f"{short_path(left)} was left by an interrupted run; with --resume lesson 5 would have gone "
+                f"on from there. It is now {short_path(aside)}.")
+        return self.make()
+
+    def go_on(self) -> Run:
+        """The run that was interrupted, read once; ends the script in one line if there is none."""
+        left = unfinished(self.checkpoint)
+        if self.resumed is None and not left.exists():
             stop(f"nothing to resume: there is no {short_path(left)}")
-        return self.load(left)
+        self.resumed = self.resumed or self.load(left, finished=False)
+        return self.resumed
 
-    def train(self) -> EndHere | None:
-        """Train the run, keep it and its history; EndHere if it was interrupted.
-
-        A run that bursts ends the script in one line; the state before is kept.
-        """
-        run = self.fresh_or_resumed()
-        self.begun_at = len(run.history)
+    def trained(self, run: Run) -> Run:
+        """The run, trained; a number that bursts or too little memory ends the script in one line."""
+        left = unfinished(self.checkpoint)
         try:
-            train(run, self.checkpoint, self.after)
+            return train(run, self.checkpoint, self.after)
         except FloatingPointError as error:
             stop(f"{error}; try a smaller --lr or a longer --warmup. "
-                 f"The state before is in {short_path(unfinished(self.checkpoint))}")
-        self.run = run
+                 f"The state before is in {short_path(left)}")
+        except MemoryError as error:
+            kept = f". The last validated state is in {short_path(left)}" if left.exists() else ""
+            stop(f"{error} for {self.sizes or self.name}; a smaller batch, or --accumulate, needs less{kept}")
+
+    def train(self) -> EndHere | None:
+        """Train the run, keep it and its history; EndHere if it was interrupted."""
+        run = self.go_on() if self.options.resume else self.fresh()
+        self.begun_at = len(run.history)
+        self.run = self.trained(run)
         if run.history:
             write_history(run.history, self.options.outputs / self.file("history", "csv"))
         if run.finished:
             return None
         return EndHere(f"interrupted after step {len(run.history)} of {run.settings.steps}; "
                        "to go on: the same command with --resume", 130)
+
+
+def differing(about: Any, wanted: Any, name: str = "about") -> list[str]:
+    """Where plain values, or dictionaries of them, aren't as wanted; what is missing has its default."""
+    if not isinstance(about, dict) or not isinstance(wanted, dict):
+        same = type(about) is type(wanted) and about == wanted
+        return [] if same else [f"{name} is {about!r}"]
+    return [text for key, value in about.items() for text in differing(value, wanted.get(key), str(key))]
 
 
 def load_run(path: Path, remake: Callable[[dict], Run]) -> Run:

@@ -4,6 +4,7 @@ import csv
 import io
 import os
 import tempfile
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -61,9 +62,24 @@ def short_path(path: Path) -> str:
 # ------------------------------------------------------------------ checkpoints
 
 
+class Unusable(ValueError):  # noqa: N818 - says what is wrong, not that something went wrong
+    """What is wrong with something that was saved, in words: “its history …”."""
+
+
 def unfinished(path: Path) -> Path:
     """Where a run is kept that hasn't reached its end."""
     return path.with_name(path.name + ".unfinished")
+
+
+def set_aside(path: Path) -> Path | None:
+    """Rename the file to the first name of …1, …2, … that is free → that name; None if there is no file."""
+    number = 1
+    while (aside := path.with_name(f"{path.name}.{number}")).exists():
+        number += 1
+    try:
+        return path.rename(aside)
+    except FileNotFoundError:
+        return None
 
 
 def save_checkpoint(state: dict[str, Any], path: Path) -> None:
@@ -78,10 +94,18 @@ def load_checkpoint(path: Path, restore: Callable[[dict[str, Any]], Any]) -> Any
 
     ValueError, in one line, for anything that is not such a state.
     """
-    content = io.BytesIO(path.read_bytes())
     try:
-        return restore(torch.load(content, map_location="cpu", weights_only=True))
+        if path.exists() and not path.is_file():  # reading a pipe would wait for ever
+            raise Unusable("it is no file")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of PyTorch's, about what it is going to refuse
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(state, dict):
+            raise Unusable("it holds something else")
+        return restore(state)
+    except OSError:
+        raise
     except Exception as error:  # a foreign file can fail in any way
         reason = str(error).partition("\n")[0][:80]
-        message = f"{path} is not a checkpoint of this lesson ({type(error).__name__}: {reason})"
-        raise ValueError(message) from error
+        kind = "" if isinstance(error, Unusable) else f"{type(error).__name__}: "
+        raise ValueError(f"{path} is not a checkpoint of this lesson ({kind}{reason})") from error
