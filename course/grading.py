@@ -2,7 +2,9 @@
 
 main() is that process: it runs the file, which is code, holds what it defines against the checks of the
 lesson, and writes a line for each to a file of results. The parent reads along, and ends the process with
-everything that it started if no line comes in time.
+everything that it started if no line comes in time. A file that puts something of its own in the place of
+PyTorch's or the course's parts is told so, for the checks compare with them. That guards against accidents:
+who wants to cheat can, and cheats himself.
 """
 
 import ast
@@ -10,6 +12,7 @@ import importlib
 import importlib.util
 import inspect
 import json
+import math
 import os
 import re
 import signal
@@ -22,6 +25,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
 
 from course.checking import COURSE, UNWRITTEN, Check, Finding, Part, what_happened
 from course.console import Narrator, stop
@@ -193,19 +200,25 @@ def main(lesson: str, file: str, results: str) -> None:
     with open(results, "a", encoding="utf-8") as out:
 
         def write(line: dict) -> None:
-            sys.stdout.flush()  # what the file printed meanwhile
+            with suppress(AttributeError, OSError, ValueError):  # the file may have closed it
+                sys.stdout.flush()  # what it printed meanwhile
             out.write(json.dumps(line) + "\n")
             out.flush()
 
         module = importlib.import_module(lesson)
         learned = Attempt(Path(file))
         write(BEGIN)
+        before = watched()
         loaded = within(SECONDS, learned.run)
         write({"name": learned.file.name, "statement": "The file runs", "finding": loaded, "left": 0})
         for name, part in module.GRADED.items() if loaded.holds else ():
             if hasattr(learned.module, name):
                 for line in graded_lines(name, part(getattr(learned.module, name), module)):
                     write(line)
+        if replaced := [name for name, value in watched().items() if before.get(name, value) is not value]:
+            figure = f"replaced: {', '.join(replaced[:3])}"
+            finding = Finding(False, figure, "the checks above compare with them", known=True)
+            write({"name": learned.file.name, "statement": UNTOUCHED, "finding": finding, "left": 0})
         write(END)
     os._exit(0)  # not sys.exit: a thread that never ends may be left
 
@@ -222,6 +235,23 @@ def graded_lines(name: str, checks: list[Check]) -> Iterator[dict]:
         yield {"name": name, "statement": check.statement, "finding": finding, "left": left}
         if last:
             return
+
+
+UNTOUCHED = "The file leaves PyTorch and the course as they are"
+
+
+def watched() -> dict[str, Any]:
+    """What the checks rely on: functions, classes and methods of PyTorch and of the course."""
+    modules = [torch, nn, nn.functional, math, *(module for module in list(sys.modules.values())
+               if COURSE in Path(getattr(module, "__file__", None) or "/").parents)]
+    found = {"torch.get_default_dtype()": torch.get_default_dtype()}
+    for module in modules:
+        for name, value in list(vars(module).items()):
+            if callable(value):
+                found[f"{module.__name__}.{name}"] = value
+            if inspect.isclass(value) and value.__module__ in (module.__name__, "torch"):
+                found |= {f"{name}.{key}": method for key, method in vars(value).items() if callable(method)}
+    return found
 
 
 class Attempt:
@@ -247,7 +277,14 @@ class Attempt:
 def within(seconds: float, find: Callable[[], Finding]) -> Finding:
     """What find() returns, unless it takes longer than `seconds`."""
     found: list[Finding] = []
-    thread = threading.Thread(target=lambda: found.append(find()), daemon=True)
+
+    def answer() -> None:
+        try:
+            found.append(find())
+        except BaseException as error:  # also a KeyboardInterrupt, which nobody but the file raises here
+            found.append(Finding(False, type(error).__name__, "raised by the file itself?"))
+
+    thread = threading.Thread(target=answer, daemon=True)
     thread.start()
     thread.join(seconds)
     if thread.is_alive():
