@@ -83,14 +83,15 @@ PAD = 0
 def softmax(scores: Tensor, dim: int = -1) -> Tensor:
     """Scores → weights ≥ 0 that sum to 1 along `dim`; a row of −∞ throughout gets weights 0.
 
-    Shifting by the largest score changes nothing in exact arithmetic and keeps exp() from
-    overflowing. The largest exponential is then e⁰ = 1, so the sum is at least 1, except in a row
-    that is −∞ throughout.
+    Shifting by the largest score changes nothing in exact arithmetic and keeps exp() from overflowing. The
+    largest exponential is then e⁰ = 1, so the sum is at least 1, except in a row that is −∞ throughout. It is
+    summed in float32 at least: in float16 70,000 ones are ∞.
     """
     lowest = torch.finfo(scores.dtype).min  # for −∞ − (−∞) is undefined
     largest = scores.detach().amax(dim, keepdim=True).clamp(min=lowest)
     exponentials = torch.exp(scores - largest)
-    return exponentials / exponentials.sum(dim, keepdim=True).clamp(min=1.0)
+    total = exponentials.sum(dim, keepdim=True, dtype=torch.promote_types(scores.dtype, torch.float32))
+    return (exponentials / total.clamp(min=1.0)).to(scores.dtype)
 
 
 def attention_weights(query: Tensor, key: Tensor, mask: Tensor | None = None) -> Tensor:

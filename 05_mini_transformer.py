@@ -59,6 +59,7 @@ from course.console import Narrator
 from course.digits import DIGITS, draw_sequences, split_of
 from course.engine import Job, Run, Settings, finish, train
 from course.experiment import Experiment
+from course.memory import refuse_beyond_memory, sizes_of
 from course.options import add_options, changed_options, check_limits, chosen, comparison, count, option
 from course.own import Own, own_parts
 from course.parts import build, slots_of
@@ -139,12 +140,16 @@ class TransformerConfig:
                             among=("sinusoidal", "learned", "rotary", "none"))
     activation: str = option("gelu", "gelu or relu", among=("gelu", "relu"))
     max_len: int = option(128, least=1)
-    vocab_size: int = option(len(tokenizer), least=1)
+    vocab_size: int = option(len(tokenizer), least=4)  # PAD, BOS, EOS and something to say
 
     def __post_init__(self):
         check_limits(self)
         if self.d_model % self.n_heads:
             raise ValueError(f"d_model {self.d_model} does not split into {self.n_heads} heads")
+        if self.positions == "sinusoidal" and self.d_model % 2:
+            raise ValueError(f"d_model {self.d_model} is odd; each wave of positions needs 2 numbers")
+        if self.positions == "rotary" and (d_k := self.d_model // self.n_heads) % 2:
+            raise ValueError(f"d_model {self.d_model} over {self.n_heads} heads is {d_k}: odd, not pairs")
         object.__setattr__(self, "d_ff", self.d_ff or 4 * self.d_model)
 
 
@@ -287,9 +292,9 @@ def sequence_loss(
     right token plus ε / V on every token. Divide by the number of real tokens for the mean.
     """
     log_probs = logits.log_softmax(dim=-1)  # (B, T, V)
-    right = log_probs.gather(-1, targets[..., None])[..., 0]  # (B, T)
-    even = log_probs.mean(dim=-1)
-    loss = -(1 - label_smoothing) * right - label_smoothing * even
+    loss = -(1 - label_smoothing) * log_probs.gather(-1, targets[..., None])[..., 0]  # (B, T)
+    if label_smoothing:  # 0 · −∞ is NaN
+        loss = loss - label_smoothing * log_probs.mean(dim=-1)
     return loss.masked_fill(targets == PAD, 0.0).sum()
 
 
@@ -349,7 +354,7 @@ class TrainingConfig(Settings):
     """One training run on digits. ValueError, with the value, for what makes no sense."""
 
     task: str = option("reverse", f"one of {', '.join(TASKS)}", among=TASKS)
-    steps: int = option(0, "training steps; 0: what the task needs", least=0)
+    steps: int = option(0, "training steps; 0: what the task needs", least=0, below=10**7)
     batch_size: int = option(0, "sequences a step; 0: what the task needs", least=0)
     lr: float = option(3e-3, "highest learning rate; inverse_sqrt has its own", above=0)
     warmup: int = option(50, "steps of warm-up", least=0)
@@ -565,7 +570,8 @@ class DigitExperiment(Experiment):
         self.config, self.training, self.own = config, training, own
         name = run_name(config, training) + (f"-{own.name}" if own.parts else "")
         super().__init__(name, "reverse", partial(make_run, config, training, device, own=own),
-                         partial(remake, device=device, own=own), options, device, note_learning)
+                         partial(remake, device=device, own=own), options, device, note_learning,
+                         sizes_of(config, training))
 
 
 def text_of(ids: Tensor) -> str:
@@ -799,8 +805,6 @@ def step_overfit(experiment: DigitExperiment):
 
 
 CPU = torch.device("cpu")
-
-
 STEPS_SHOWN = 20
 
 
@@ -1071,7 +1075,7 @@ def step_what_learns(experiment: DigitExperiment):
     fresh = experiment.make().model
     left = with_first_weights(run, fresh, batch)
     if experiment.name in ("reverse", "copy"):
-        ratio = max(max(record) / min(record) for record in moves)
+        ratio = max(max(record) / max(min(record), 1e-12) for record in moves)  # 0: not moved at all
         check("at every noted step the block that moves most moves less than 3 times as much as the one that "
               "moves least", ratio < 3, f"{ratio:.1f}")
         every = [statistics.median(map(statistics.mean, found)) for found in (moves, other)]
@@ -1291,10 +1295,12 @@ def main():
             parser.error(f"the model has no place for {', '.join(own.parts)}")
         experiment = DigitExperiment(config, training, options, own)
         name, values = options.compare or ("", [])
-        configs = [config, *(changed((config, training), name, value)[0] for value in values)]
-        for sizes in configs:
-            Transformer(sizes)  # refuses those that don't fit together
-        if max(sizes.d_model for sizes in configs) >= 256:
+        variants = [(config, training), *(changed((config, training), name, value) for value in values)]
+        for sizes, settings in variants:
+            refuse_beyond_memory(sizes, settings, experiment.device)
+        if options.resume:
+            experiment.go_on()  # or it ends here, before any step
+        if max(sizes.d_model for sizes, _ in variants) >= 256:
             options.threads = options.threads or torch.get_num_threads()
     except (ValueError, RuntimeError) as error:  # RuntimeError: more memory than there is
         parser.error(str(error).partition("\n")[0])

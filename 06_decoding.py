@@ -234,12 +234,12 @@ def first_tokens(decoding: Decoding) -> Tensor:
 
 
 def usable(logits: Tensor) -> Tensor:
-    """The logits as they are; ValueError if a row holds NaN, +∞, or nothing but −∞."""
+    """The logits, in float32 at least; ValueError if a row holds NaN, +∞, or nothing but −∞."""
     largest = logits.amax(dim=-1)
     if not largest.isfinite().all():
         bad = largest[~largest.isfinite()][0].item()
         raise ValueError(f"the largest logit of a row is {bad}; the model gives no probabilities")
-    return logits
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def log_probability(decoding: Decoding, tokens: Tensor) -> Tensor:
@@ -377,8 +377,7 @@ def beam_search(decoding: Decoding, width: int, max_length: int, length_penalty:
     alive = alive._replace(scores=alive.log_probs)  # one for each source: no token, log P = 0
     tokens = first_tokens(decoding)
     for _ in range(max_length):
-        logits = usable(decoding.step(tokens))
-        log_probs = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(dim=-1)
+        log_probs = usable(decoding.step(tokens)).log_softmax(dim=-1)
         candidates = continuations(alive, log_probs, 2 * width, length_penalty)
         alive, finished = grow(candidates, finished, width)
         alive = alive.only(~decided(alive, finished, max_length, length_penalty)[:, None])

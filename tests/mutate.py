@@ -37,7 +37,7 @@ MUTATIONS = [  # file, what stands there, what is put in its place
     (L1, "d_k = query.shape[-1]\n", "d_k = query.shape[-2]\n"),
     (L1, "scores.masked_fill(~boolean(mask), -math.inf)", "scores.masked_fill(boolean(mask), -math.inf)"),
     (L1, "return softmax(scores)\n", "return softmax(scores, dim=-2)\n"),
-    (L1, ".sum(dim, keepdim=True).clamp(min=1.0)", ".sum(dim, keepdim=True)"),
+    (L1, "total.clamp(min=1.0)", "total"),
     (L1, "weights = F.dropout(attention_weights(query, key, mask), dropout)", "weights = attention_weights(query, key, mask)"),
     (L1, "return F.scaled_dot_product_attention(query, key, value, mask, dropout)", "return F.scaled_dot_product_attention(query, key, value, mask)"),
     (L1, "torch.atleast_2d(boolean(mask))", "torch.atleast_2d(mask)"),
