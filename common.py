@@ -13,7 +13,6 @@ import importlib
 import inspect
 import logging
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -29,9 +28,10 @@ from torch import Tensor, nn
 
 from course import grading
 from course.checking import Finding, Part, claims_of
-from course.console import Narrator, Picture, Record, Tested, code_of, legible, slug, stop
+from course.console import Narrator, Picture, Record, Tested, code_of, legible, output_lost, slug, stop
 from course.keeping import prepare_folder
-from course.options import OneLineParser, count, seed
+from course.memory import out_of_memory
+from course.options import OneLineParser, seed, threads
 
 __all__ = [
     "Picture",
@@ -211,6 +211,8 @@ def heatmap(axes, weights, rows=(), columns=(), title: str = "", numbers: bool =
 
 def lesson_parser(doc: str, graded: dict[str, Part] | None = None) -> argparse.ArgumentParser:
     """The options that every lesson accepts; a usage error is one line and exit code 2."""
+    if doc is None:
+        stop("python -OO leaves out the texts that are the lesson: run it without -OO")
     parser = OneLineParser(description=doc.strip().splitlines()[0], allow_abbrev=False)
     parser.add_argument("--list", action="store_true", help="list the steps and end")
     parser.add_argument("--step", metavar="NAME", help="run only this step (name or number)")
@@ -220,7 +222,7 @@ def lesson_parser(doc: str, graded: dict[str, Part] | None = None) -> argparse.A
     parser.add_argument("--outputs", type=Path, default=OUTPUTS, metavar="DIR",
                         help="folder for the figures (default: outputs)")
     parser.add_argument("--seed", type=seed, default=0, help="seed of every step (default: 0)")
-    parser.add_argument("--threads", type=count, metavar="N",
+    parser.add_argument("--threads", type=threads, metavar="N",
                         help="threads of PyTorch (default: 1, for models of this size gain little from more "
                              "and lose much where something else runs; lesson 5: all for d_model ≥ 256)")
     if graded:
@@ -262,11 +264,14 @@ def narrate(options: argparse.Namespace, doc: str, steps: Sequence[Callable], *a
         sys.exit(1 if narrator.failed else 0)
     except KeyboardInterrupt:
         stop("interrupted", code=130)
-    except BrokenPipeError:  # somebody closed the output, as head does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(128 + signal.SIGPIPE if hasattr(signal, "SIGPIPE") else 1)
     except OSError as error:
+        if error.filename is None:  # no file of ours, so it is the output
+            output_lost(error)
         stop(f"{error.strerror or error}: {error.filename}")
+    except (MemoryError, RuntimeError, OverflowError) as error:
+        if not out_of_memory(error):
+            raise
+        stop(f"the memory doesn't suffice ({str(error).strip().partition(chr(10))[0] or 'MemoryError'})")
 
 
 def walk(options: argparse.Namespace, narrator: Narrator, doc: str, steps: dict[int, Callable],
@@ -292,7 +297,7 @@ def pause(options: argparse.Namespace) -> None:
     """Wait for Enter; go on at once where nobody can press it."""
     try:
         input("\nEnter: next step ")
-    except EOFError:
+    except (EOFError, RuntimeError):  # the end of the input, or none at all
         options.pause = False
 
 

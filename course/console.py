@@ -3,7 +3,9 @@
 import ast
 import codecs
 import inspect
+import os
 import re
+import signal
 import sys
 import textwrap
 import unicodedata
@@ -23,6 +25,7 @@ from course.checking import Finding
 from course.keeping import save_figure, short_path
 
 WIDTH = 80  # columns of the console text, also in a wider window
+LEAST = 20  # columns, whatever COLUMNS says
 PLAIN_HEAD = Box("    \n    \n -- \n    \n    \n    \n    \n    \n", ascii=True)
 
 
@@ -65,8 +68,18 @@ class Record(NamedTuple):
 
 def stop(message: str, code: int = 1) -> NoReturn:
     """End the script with one line on standard error: code 2 for wrong usage, else 1."""
-    sys.stderr.write(f"{Path(sys.argv[0]).name}: {legible(message, sys.stderr)}\n")
+    if sys.stderr is not None:  # closed
+        sys.stderr.write(f"{Path(sys.argv[0]).name}: {legible(message, sys.stderr)}\n")
     sys.exit(code)
+
+
+def output_lost(error: OSError) -> NoReturn:
+    """End the script because what it says can't be written; quietly if its reader left, as head does."""
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is said at the end
+    if isinstance(error, BrokenPipeError):
+        sys.exit(128 + signal.SIGPIPE if hasattr(signal, "SIGPIPE") else 1)
+    stop(f"{error.strerror or error}: the output")
 
 
 # ------------------------------------------------------------------ characters that a console may lack
@@ -125,10 +138,17 @@ def broken(line: str, width: int) -> str:
 # ------------------------------------------------------------------ printing
 
 
+class Printer(Console):
+    """rich's console, which leaves it to us what happens when nobody reads on."""
+
+    def on_broken_pipe(self) -> NoReturn:
+        raise
+
+
 def make_console() -> Console:
     """The console that all output goes through; rich finds out what it can show."""
-    console = Console(markup=False, highlight=False, emoji=False, legacy_windows=False)
-    console.width = min(console.width, WIDTH)
+    console = Printer(markup=False, highlight=False, emoji=False, legacy_windows=False)
+    console.width = min(max(console.width, LEAST), WIDTH)
     return console
 
 

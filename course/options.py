@@ -2,11 +2,12 @@
 
 import argparse
 import math
+import sys
 from collections.abc import Iterable
 from dataclasses import field, fields
 from typing import Any, NoReturn
 
-from course.console import stop
+from course.console import output_lost, stop
 
 
 def option(default: Any, text: str = "", *, least: float | None = None, above: float | None = None,
@@ -79,6 +80,13 @@ def count(text: str) -> int:
     return int(text)
 
 
+def threads(text: str) -> int:
+    """A number of threads; a million of them would end Python without a word."""
+    if count(text) > 1024:
+        raise argparse.ArgumentTypeError(f"{text} are more than 1,024 threads")
+    return int(text)
+
+
 def seed(text: str) -> int:
     """The number that --seed gives: what both PyTorch and NumPy accept."""
     if not text.isdecimal() or int(text) >= 2**32:
@@ -87,7 +95,21 @@ def seed(text: str) -> int:
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """A parser whose usage errors are one line and exit code 2."""
+    """A parser whose usage errors are one line and exit code 2, and which notices if nobody gets its help."""
+
+    def print_help(self, file: Any = None) -> None:
+        try:
+            super().print_help(file)
+            if sys.stdout is not None:
+                sys.stdout.flush()
+        except OSError as error:
+            output_lost(error)
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """argparse's own hides errors."""
+        file = file or sys.stderr
+        if message and file is not None:
+            file.write(message)
 
     def error(self, message: str) -> NoReturn:
         stop(message, code=2)

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, distributed
 
+from course.console import stop
+
 RANK, PROCESSES = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))  # torchrun's
 
 
@@ -44,7 +46,10 @@ def all_processes(device: torch.device) -> Iterator[None]:
     if PROCESSES == 1:
         yield
         return
-    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    except ValueError as error:
+        stop(f"WORLD_SIZE is {PROCESSES}, but torchrun has not started this: {str(error).rpartition(':')[2]}")
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere) if RANK else nullcontext():
         try:
             yield
