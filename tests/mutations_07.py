@@ -1,0 +1,40 @@
+"""Small mistakes in lesson 7's parts and their checks: (file, what stands there, what is put in its place)."""
+
+# ruff: noqa: E501
+L7, SUBWORDS, BLEU, BATCHES = "07_translation.py", "checks/subwords.py", "checks/bleu.py", "checks/batches.py"
+
+MUTATIONS = [
+    (L7, "            position += 2\n", "            position += 1\n"),
+    (L7, "heapq.heappush(self.heap, (-self.count[pair], pair))", "heapq.heappush(self.heap, (-self.count[pair], pair[::-1]))"),
+    (L7, "if self.count[pair] == -negative > 0:", "if self.count[pair] > 0:"),
+    (L7, "self.count[pair] += sign * self.times[number]", "self.count[pair] += sign"),
+    (L7, "changed |= self.note(number, -1)", "self.note(number, -1)"),
+    (L7, "changed |= self.note(number, +1)", "self.note(number, +1)"),
+    (L7, "        self.push(changed - {pair})\n", ""),
+    (L7, "if not all(SPECIALS + 256 <= id < len(self.pieces) for id in pair):", "if not all(0 <= id < len(self.pieces) for id in pair):"),
+    (L7, "return [SPECIALS + byte for byte in character.encode()]", "return [byte for byte in character.encode()]"),
+    (L7, "return self.merge_of.get(pair, (math.inf,))[0]", "return -self.merge_of.get(pair, (-math.inf,))[0]"),
+    (L7, ".decode(errors=\"replace\")\n\n    def texts_of", ".decode()\n\n    def texts_of"),
+    (L7, "write_atomically(path, lambda file: file.write(text.encode()))", "path.write_text(text)"),
+    (L7, "except (ValueError, TypeError, KeyError, RecursionError) as error:", "except (ValueError, TypeError) as error:"),
+    (L7, "np.random.default_rng((self.seed, epoch))", "np.random.default_rng(epoch)"),
+    (L7, "return -(-len(self.sources) // self.size)", "return len(self.sources) // self.size"),
+    (L7, "rows = random.permutation(len(self.sources))", "rows = np.arange(len(self.sources))"),
+    (L7, "[batches[place] for place in random.permutation(len(batches))]", "batches"),
+    (L7, "[self.targets[row] for row in rows])", "[self.targets[row] for row in sorted(rows)])"),
+    (L7, "matches[n] += (said & wanted).total()", "matches[n] += (said & wanted).total() and said.total()"),
+    (L7, "texts = tokenize(answer.rstrip()), tokenize(reference.rstrip())", "texts = tokenize(answer), tokenize(reference)"),
+    (L7, "else float(lengths[1] == 0)", "else 0.0"),
+    (L7, "            halved /= 2\n", "            halved = 0.5\n"),
+    (L7, "for n in range(4 if any(matches) else 0):", "for n in range(4):"),
+    (L7, "    if longest > max_len:\n", "    if False:\n"),
+    (L7, "limit = min(max_len, 20 * tens(sources[some[0]]) + 20)", "limit = min(max_len, 2 * src.shape[1] + 20)"),
+    (L7, "for row, ids in zip(some, found.tolist()):", "for row, ids in zip(sorted(some), found.tolist()):"),
+    (L7, "best_answers(beam_search(decoding, width, limit, length_penalty))", "best_answers(beam_search(decoding, width, limit))"),
+    (SUBWORDS, "not isinstance(result[-1], Joined) and ", ""),
+    (SUBWORDS, "pieces += [left + right] if left + right not in pieces else []", "pieces += [left + right]"),
+    (BLEU, "left.remove(answer[i : i + n])", "pass"),
+    (BLEU, "brevity = 1.0 if said >= wanted else", "brevity = 1.0 if said else"),
+    (BATCHES, "abs(found) > 0.5", "found > 1.5"),
+    (BATCHES, "return is_so(share >= 0.1,", "return is_so(share >= 0.5,"),
+]
