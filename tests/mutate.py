@@ -1,13 +1,21 @@
-"""Does the suite notice? python tests/mutate.py [NUMBER …]
+"""Does the suite notice? python tests/mutate.py [FILE or NUMBER …] [--list] [--quick] [--jobs N]
 
 Applies one small mistake at a time to a copy of the repository, runs the tests of that file, and reports
-which mistakes survive. Not part of the normal test run: it takes a while.
+which mistakes survive: exit code 1 if any does. A mistake is tried in a fork of this process, which has
+PyTorch imported, but nothing of the course; tests that start scripts run last, and not at all with --quick.
+Not part of the normal test run: it takes a while. (That every mutation fits is: test_mutations.py.)
 """
 
+import argparse
+import ast
+import os
 import shutil
-import subprocess
+import signal
 import sys
 import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -19,6 +27,7 @@ LESSON_OF = {  # file in checks/ or figures/ → the lesson that it serves
     "attention": L1, "masks": L1, "softmax": L1, "heads": L2, "positions": L3, "tokens": L3, "layers": L4, "block": L4, "stack": L4, "drawing": L4,
     "training": L5, "broken": L5, "decoding": L6, "trees": L6,
 }
+MORE = {}  # further test files of a lesson, run before its own
 DIFFERING, REPORT = "course/differing.py", "course/report.py"
 ENGINE, PROCESSES = "course/engine.py", "course/processes.py"
 TESTS = {  # of what is neither lesson nor checks nor figures; the rest of course/ is in test_course.py
@@ -30,11 +39,11 @@ TESTS = {  # of what is neither lesson nor checks nor figures; the rest of cours
 
 # ruff: noqa: E501
 SECONDS = 300
-QUICK = "not walkthrough and not interrupted and not two_processes and not comparing"  # the slow ones
+SLOW = "not walkthrough and not interrupted and not two_runs"  # never run: a minute each
 
 MUTATIONS = [  # file, what stands there, what is put in its place
-    (L1, "key.transpose(-2, -1) / math.sqrt(d_k)", "key.transpose(-2, -1) / 1.0"),
-    (L1, "d_k = query.shape[-1]\n", "d_k = query.shape[-2]\n"),
+    (L1, "/ math.sqrt(d_k)  # (…, T, S)", "/ 1.0"),
+    (L1, "/ math.sqrt(d_k)  # (…, T, S)", "/ math.sqrt(query.shape[-2])"),
     (L1, "scores.masked_fill(~boolean(mask), -math.inf)", "scores.masked_fill(boolean(mask), -math.inf)"),
     (L1, "return softmax(scores)\n", "return softmax(scores, dim=-2)\n"),
     (L1, ".sum(dim, keepdim=True).clamp(min=1.0)", ".sum(dim, keepdim=True)"),
@@ -52,7 +61,7 @@ MUTATIONS = [  # file, what stands there, what is put in its place
     (L2, "return self.project_output(self.merge(heads))", "return self.merge(heads)"),
     (L3, "torch.arange(0, width, 2, dtype=torch.float64) / width", "torch.arange(0, width, 2, dtype=torch.float64) / (width + 1)"),
     (L3, "torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)", "torch.cat([angle.sin(), angle.cos()], dim=-1)"),
-    (L3, "return x + self.table[start : start + x.shape[1]]", "return x + self.table[: x.shape[1]]"),
+    (L3, "return x + self.table[start : start + x.shape[1]]\n\n\nclass Learned", "return x + self.table[: x.shape[1]]\n\n\nclass Learned"),
     (L3, "even * cos - odd * sin", "even * cos + odd * sin"),
     (L3, "if start + length > max_len:\n        last", "if start + length > max_len + 1:\n        last"),
     (L3, "return scale * F.embedding", "return F.embedding"),
@@ -61,7 +70,7 @@ MUTATIONS = [  # file, what stands there, what is put in its place
     (L4, "torch.sqrt(variance + eps) + bias", "(torch.sqrt(variance) + eps) + bias"),
     (L4, "x = x + F.dropout(y, self.dropout, self.training)", "x = self.before(x) + F.dropout(y, self.dropout, self.training)"),
     (L4, "x = self.around_cross.after(x, y)", "x = self.around_cross.after(x, 0.0 * y)"),
-    (L4, "LayerNorm(d_model) if norm == \"pre\" else nn.Identity()", "nn.Identity()"),
+    (L4, "self.norm = LayerNorm(d_model) if norm == \"pre\" else nn.Identity()\n\n    def forward(self, x: Tensor, mask", "self.norm = nn.Identity()\n\n    def forward(self, x: Tensor, mask"),
     (L4, "x = x + F.dropout(y, self.dropout, self.training)", "x = x + F.dropout(y, self.dropout, True)"),
     (L4, "return x * 0.5 * (1 + torch.erf(x / math.sqrt(2)))", "return x * torch.sigmoid(1.702 * x)"),
     (L5, "tgt_out = pad([[*answer, EOS] for answer in answers])", "tgt_out = pad([[BOS, *answer] for answer in answers])"),
@@ -76,7 +85,7 @@ MUTATIONS = [  # file, what stands there, what is put in its place
     (L5, "ended = ended | (likeliest == EOS)", "ended = ended | (likeliest == BOS)"),
     ("course/digits.py", "return {0: \"test\", 1: \"validation\"}.get(checksum % 10, \"train\")", "return \"train\""),
     (ENGINE, "if not math.isfinite(loss + norm):", "if False:"),
-    (L6, "self.length += 1", "self.length += 0"),
+    (L6, "self.src_mask, self.length)\n        self.length += 1", "self.src_mask, self.length)\n        self.length += 0"),
     (L6, "self.keys = self.keys.index_select(0, rows)", "pass"),
     (L6, "scores = ranked / tokens.shape[2] ** length_penalty", "scores = ranked / (tokens.shape[2] + 1) ** length_penalty"),
     (L6, "candidates.only(ended & among_first)", "candidates.only(ended)"),
@@ -103,7 +112,7 @@ MUTATIONS = [  # file, what stands there, what is put in its place
     (L6, "if temperature < torch.finfo(logits.dtype).tiny:", "if temperature == 0:"),
     (L6, "self.memory = self.memory[:, :0]", "self.memory = self.memory"),
     (COMMON, "sys.exit(1 if narrator.failed else 0)", "sys.exit(0)"),
-    (COMMON, "missed += [name] if caught.finding.holds else []", "pass"),
+    (COMMON, "missed += [name] if caught.holds() else []", "pass"),
     (COMMON, "    torch.manual_seed(seed)\n", "    pass\n"),
     (CONSOLE, "if tested.part and holding == count and not self.unfolded:", "if tested.part and not self.unfolded:"),
     (CONSOLE, "holding == count and not self.unfolded:", "holding == count:"),
@@ -184,47 +193,171 @@ MUTATIONS = [  # file, what stands there, what is put in its place
 
 
 def tests_of(file: str) -> list[str]:
-    """The test files that have to notice a mistake in this file."""
+    """The test files that have to notice a mistake in this file, its own first."""
     folder, stem = Path(file).parent.name, Path(file).stem
     if folder in ("checks", "figures"):
-        names = [Path(LESSON_OF[stem]).stem]
+        names = [*(["figures"] if folder == "figures" else []), Path(LESSON_OF[stem]).stem]
     elif folder == "course" or file == COMMON:
         names = TESTS.get(file, ["course"])
     else:
-        names = [stem]
+        names = [*MORE.get(file, ()), stem]
     return [f"tests/test_{name}.py" for name in names]
 
 
-def outcome(number: int) -> str:
-    """Apply one mutation to a copy of the repository and run the tests of its file."""
-    file, old, new = MUTATIONS[number]
+class ScriptsLast:
+    """For pytest: tests that start a script run after all others, or not at all."""
+
+    def __init__(self, quick: bool):
+        self.quick = quick
+
+    def starts_a_script(self, test) -> bool:
+        names = {*test.function.__code__.co_names, *test.fixturenames}
+        return bool(names & {"run_lesson", "run_as_documented", "start", "subprocess", "uninterrupted"})
+
+    def pytest_collection_modifyitems(self, items: list) -> None:
+        items.sort(key=self.starts_a_script)
+        if self.quick:
+            items[:] = [test for test in items if not self.starts_a_script(test)]
+
+
+def test_here(files: list[str], quick: bool) -> int:
+    """The exit code of pytest on these files of the working directory, up to the first failure."""
+    import pytest
+
+    sys.path.insert(0, os.getcwd())
+    sys.argv[0] = "pytest"
+    with open(os.devnull, "r+b") as nowhere:
+        for stream in range(3):
+            os.dup2(nowhere.fileno(), stream)
+    options = ["-x", "-q", "--tb=no", "-p", "no:cacheprovider", "-p", "no:xdist", "-o", "addopts=", "-k", SLOW]
+    return int(pytest.main([*options, *files], plugins=[ScriptsLast(quick)]))
+
+
+@contextmanager
+def mutated(copy: Path, file: str, old: str, new: str) -> Iterator[None]:
+    """Inside `with`, the file in the copy has the mistake, and no bytecode of before."""
+    path = copy / file
+    text = path.read_text(encoding="utf-8")
+    for left in path.parent.glob(f"__pycache__/{path.stem}.*"):
+        left.unlink()
+    path.write_text(text.replace(old, new), encoding="utf-8")
+    try:
+        yield
+    finally:
+        path.write_text(text, encoding="utf-8")
+
+
+def outcome(copy: Path, files: list[str], quick: bool, mistaken: bool = True) -> str:
+    """What the tests say of the copy as it stands, found in a fork of this process."""
+    child = os.fork()
+    if not child:
+        os.setsid()
+        os.chdir(copy)
+        sys.dont_write_bytecode = mistaken  # that of a mistake would outlive it
+        os.environ |= {"PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1", "CI": "1"}  # CI: no chance
+        code = 99
+        try:
+            code = test_here(files, quick)
+        finally:
+            os._exit(code)
+    ends = time.monotonic() + SECONDS
+    while not (found := os.waitpid(child, os.WNOHANG))[0]:
+        if time.monotonic() > ends:
+            break
+        time.sleep(0.02)
+    try:
+        os.killpg(child, signal.SIGKILL)  # and what its tests have started
+    except ProcessLookupError:
+        pass
+    if not found[0]:
+        os.waitpid(child, 0)
+        return "endless"  # noticed, too, unless the machine is very busy
+    return {0: "SURVIVED", 1: "killed", 2: "killed"}.get(os.waitstatus_to_exitcode(found[1]), "NO TESTS")
+
+
+def is_python(text: str) -> bool:
+    """Whether it can be parsed: what can't would count as killed."""
+    try:
+        ast.parse(text)
+    except SyntaxError:
+        return False
+    return True
+
+
+def share(chosen: list[int], quick: bool, told: int) -> None:
+    """Try these mutations in a copy of their own, and write a line about each to the pipe."""
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "copy"
-        shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".*", "outputs", "__pycache__"))
-        path = copy / file
-        text = path.read_text(encoding="utf-8")
-        if old not in text:
-            return "NOT FOUND"
-        path.write_text(text.replace(old, new, 1), encoding="utf-8")
-        options = ["-x", "-p", "no:cacheprovider", "-k", QUICK, *tests_of(file)]
-        command = [sys.executable, "-m", "pytest", *options]
-        try:
-            run = subprocess.run(command, cwd=copy, capture_output=True, timeout=SECONDS)
-        except subprocess.TimeoutExpired:
-            return "endless"  # noticed, too, unless the machine is very busy
-    return "SURVIVED" if run.returncode == 0 else "killed"
+        shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".*", "__pycache__"))
+        holds = {}  # files of tests → what they say of a copy without a mistake
+        for number in chosen:
+            file, old, new = MUTATIONS[number]
+            files = tests_of(file)
+            if str(files) not in holds:
+                holds[str(files)] = outcome(copy, files, quick, mistaken=False)
+            started = time.monotonic()
+            text = (copy / file).read_text(encoding="utf-8")
+            if text.count(old) != 1:
+                found = "NOT FOUND"
+            elif not is_python(text.replace(old, new)):
+                found = "NOT PYTHON"
+            elif holds[str(files)] != "SURVIVED":
+                found = "FAILS AS IS"
+            else:
+                with mutated(copy, file, old, new):
+                    found = outcome(copy, files, quick)
+            seconds = time.monotonic() - started
+            line = f"{number:3} {found:11} {seconds:4.0f} s  {file}: {new.strip()[:70]!r}\n"
+            os.write(told, line.encode())
+
+
+def lines_of(chosen: list[int], quick: bool, jobs: int) -> Iterator[str]:
+    """A line about each mutation, as soon as one of the processes has found it."""
+    reading, writing = os.pipe()
+    workers = []
+    for job in range(jobs):
+        workers.append(os.fork())
+        if not workers[-1]:
+            os.close(reading)
+            try:
+                share(chosen[job::jobs], quick, writing)
+            finally:
+                os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading, encoding="utf-8") as lines:
+        yield from lines
+    for worker in workers:
+        os.waitpid(worker, 0)
+
+
+def selected(names: list[str]) -> list[int]:
+    """The numbers of these mutations: a number, or a part of a file's name."""
+    return [number for number, (file, *_) in enumerate(MUTATIONS)
+            if not names or any(name == str(number) or (not name.isdecimal() and name in file)
+                                for name in names)]
 
 
 def main() -> None:
-    chosen = [int(text) for text in sys.argv[1:]] or range(len(MUTATIONS))
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("names", nargs="*", metavar="FILE or NUMBER", help="default: all")
+    parser.add_argument("--list", action="store_true", help="list them and end")
+    parser.add_argument("--quick", action="store_true", help="leave out the tests that start scripts")
+    parser.add_argument("--jobs", type=int, default=1, help="how many at once (default: 1)")
+    options = parser.parse_args()
+    chosen = selected(options.names)
+    if options.list:
+        for number in chosen:
+            file, old, new = MUTATIONS[number]
+            sys.stdout.write(f"{number:3} {file}: {old.strip()[:50]!r} → {new.strip()[:50]!r}\n")
+        return
+    for name in "numpy", "torch", "hypothesis", "pytest", "rich", "matplotlib", "seaborn":
+        __import__(name)  # once, for all forks
     unnoticed = []
-    for number in chosen:
-        file, _, new = MUTATIONS[number]
-        found = outcome(number)
-        sys.stdout.write(f"{number:3} {found:9} {file}: {new.strip()[:70]!r}\n")
+    for line in lines_of(chosen, options.quick, options.jobs):
+        sys.stdout.write(line)
         sys.stdout.flush()
-        unnoticed += [number] if found in ("SURVIVED", "NOT FOUND") else []
-    sys.stdout.write(f"{len(chosen)} mutations, {len(unnoticed)} unnoticed {unnoticed}\n")
+        unnoticed += [line.split()[0]] if line[4:].strip().split()[0] not in ("killed", "endless") else []
+    sys.stdout.write(f"{len(chosen)} mutations, {len(unnoticed)} unnoticed: {' '.join(unnoticed)}\n")
     sys.exit(bool(unnoticed))
 
 
