@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import matplotlib.image
@@ -142,3 +143,25 @@ def run_as_documented(name: str, course: Path):
     assert all(after.values()), after
     assert named <= set(pictures_in(ROOT / "outputs"))
     return process
+
+
+@contextmanager
+def torch_dropouts(monkeypatch):
+    """Inside `with`, a list of what drops anything: ((“sum” or “weights”, places, width), share) in order."""
+    seen = []
+    plain, attend = torch.nn.functional.dropout, torch.nn.functional.scaled_dot_product_attention
+
+    def dropout(x, p=0.5, training=True, inplace=False):
+        if training and p:
+            seen.append((("sum", *x.shape[-2:]), p))
+        return plain(x, p, training, inplace)
+
+    def attention(query, key, value, attn_mask=None, dropout_p=0.0, *others, **named):
+        if dropout_p:
+            seen.append((("weights", query.shape[-2], key.shape[-2]), dropout_p))
+        return attend(query, key, value, attn_mask, dropout_p, *others, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.nn.functional, "dropout", dropout)
+        patch.setattr(torch.nn.functional, "scaled_dot_product_attention", attention)
+        yield seen
