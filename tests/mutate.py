@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -402,14 +402,12 @@ def outcome(copy: Path, files: list[str], quick: bool, seconds: float = 600, mis
         if time.monotonic() > ends:
             break
         time.sleep(0.02)
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(child, signal.SIGKILL)  # and what its tests have started
-    except ProcessLookupError:
-        pass
     if not found[0]:
         os.waitpid(child, 0)
         return "endless"  # noticed, too, unless the machine is very busy
-    return {0: "SURVIVED", 1: "killed", 2: "killed"}.get(os.waitstatus_to_exitcode(found[1]), "NO TESTS")
+    return {0: "SURVIVED", 1: "killed", 2: "killed", 5: "SURVIVED"}.get(os.waitstatus_to_exitcode(found[1]), "FAILS")
 
 
 def is_python(text: str) -> bool:
@@ -421,29 +419,36 @@ def is_python(text: str) -> bool:
     return True
 
 
+def fate(copy: Path, mutation: tuple[str, str, str], quick: bool, clean: dict[str, float]) -> str:
+    """What becomes of a mistake: file by file, until one of its tests notices."""
+    for tests in tests_of(mutation[0]):
+        if tests not in clean:
+            started = time.monotonic()
+            if outcome(copy, [tests], quick, mistaken=False) == "killed":
+                return "FAILS AS IS"
+            clean[tests] = time.monotonic() - started
+        with mutated(copy, *mutation):
+            found = outcome(copy, [tests], quick, SECONDS + 4 * clean[tests])
+        if found != "SURVIVED":
+            return found
+    return "SURVIVED"
+
+
 def share(chosen: list[int], quick: bool, told: int) -> None:
     """Try these mutations in a copy of their own, and write a line about each to the pipe."""
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "copy"
         shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".*", "__pycache__"))
-        holds = {}  # files of tests → what they say without a mistake, seconds allowed with one
+        clean: dict[str, float] = {}  # file of tests → seconds that it takes without a mistake
         for number in chosen:
             file, old, new = MUTATIONS[number]
-            files, started = tests_of(file), time.monotonic()
-            if str(files) not in holds:
-                found = outcome(copy, files, quick, mistaken=False)
-                holds[str(files)] = found, SECONDS + 4 * (time.monotonic() - started)
-            (clean, seconds), started = holds[str(files)], time.monotonic()
-            text = (copy / file).read_text(encoding="utf-8")
+            text, started = (copy / file).read_text(encoding="utf-8"), time.monotonic()
             if text.count(old) != 1:
                 found = "NOT FOUND"
             elif not is_python(text.replace(old, new)):
                 found = "NOT PYTHON"
-            elif clean != "SURVIVED":
-                found = "FAILS AS IS"
             else:
-                with mutated(copy, file, old, new):
-                    found = outcome(copy, files, quick, seconds)
+                found = fate(copy, MUTATIONS[number], quick, clean)
             seconds = time.monotonic() - started
             line = f"{number:3} {found:11} {seconds:4.0f} s  {file}: {new.strip()[:70]!r}\n"
             os.write(told, line.encode())

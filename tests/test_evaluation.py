@@ -16,7 +16,8 @@ m = lesson("05_mini_transformer")
 PAD, BOS, EOS, ZERO = m.PAD, m.BOS, m.EOS, m.ZERO
 ONE, TWO, THREE = ZERO + 1, ZERO + 2, ZERO + 3
 # answers of three lengths: 1 2, then 3, then 2 3 1
-BATCH = m.Batch(torch.tensor([[ONE], [TWO], [THREE]]), *m.teacher_forcing([[ONE, TWO], [THREE], [TWO, THREE, ONE]]))
+BATCH = m.Batch(torch.tensor([[ONE], [TWO], [THREE]]), *m.teacher_forcing([[ONE, TWO], [THREE],
+                                                                           [TWO, THREE, ONE]]))
 VOCABULARY = m.TransformerConfig().vocab_size
 
 

@@ -133,7 +133,8 @@ def test_draw_lookup():
     assert (floats(curve.get_xdata()), floats(curve.get_ydata())) == ([1, 4], [120, 110])
     assert names(left)[1:] == ("query for key 0, times", "weight")
     assert names(right)[1:] == ("query for key 0, times", "answer")
-    assert left.get_ylim()[0] == 0 and left.get_ylim()[1] >= 1
+    assert left.get_ylim()[0] == 0
+    assert left.get_ylim()[1] >= 1
 
 
 def test_draw_flow_of_lesson_1():
@@ -202,7 +203,8 @@ def test_draw_attention():
 
 
 def test_draw_scores():
-    found = {name: random_weights(6, 6, seed=seed) for seed, name in enumerate(("dot", "scaled", "sum", "mlp"))}
+    found = {name: random_weights(6, 6, seed=seed) for seed,
+             name in enumerate(("dot", "scaled", "sum", "mlp"))}
     order = torch.tensor([2, 0, 1, 5, 4, 3])
     panels = attention.draw_scores(found, order).axes
     for panel, (name, weights) in zip(panels, found.items(), strict=True):
@@ -218,7 +220,8 @@ def test_draw_cost():
     work, kept = attention.draw_cost([8, 16], [100, 400], [50, 200], [30, 130], [10, 20]).axes
     (curve,) = work.get_lines()
     assert (floats(curve.get_xdata()), floats(curve.get_ydata())) == ([8, 16], [100, 400])
-    assert lines(kept) == {"our lines": ([8, 16], [50, 200]), "fused kernel, causal mask": ([8, 16], [30, 130]),
+    assert lines(kept) == {"our lines": ([8, 16], [50, 200]),
+                           "fused kernel, causal mask": ([8, 16], [30, 130]),
                            "fused kernel, no mask": ([8, 16], [10, 20])}
     assert legend(kept) == [*lines(kept)]
     assert names(work)[1:] == ("n, tokens", "multiplications")
@@ -248,7 +251,8 @@ def test_draw_split():
     wrong = tokens.view(2, 3, 2)
     panels = heads.draw_split(tokens, right, wrong).axes
     titles = ["x: one row a token", "view, transpose: each head sees all", "view alone: tokens mixed"]
-    for panel, places, title in zip(panels, (tokens, right.reshape(6, 2), wrong.reshape(6, 2)), titles, strict=True):
+    for panel, places, title in zip(panels, (tokens, right.reshape(6, 2), wrong.reshape(6, 2)), titles,
+                                    strict=True):
         assert panel.get_title() == title
         assert panel.get_ylim()[0] > panel.get_ylim()[1]
         said = {(int(x), int(y)): text for (x, y), text in texts(panel).items()}
@@ -266,7 +270,8 @@ def test_draw_flow_of_lesson_2():
     stages = {name: torch.randn(3, 8, generator=generator)
               for name in ("x", "queries", "keys", "values", "heads, joined", "output")}
     weights = random_weights(2, 3, 3)
-    panels = {panel.get_title(): panel for panel in heads.draw_flow(stages, weights).axes if panel.get_visible()}
+    panels = {panel.get_title(): panel for panel in heads.draw_flow(stages, weights).axes
+              if panel.get_visible()}
     assert panels.keys() == {*stages, "weights of head 0", "weights of head 1"}
     for name, numbers in stages.items():
         panel = panels[name]
@@ -287,7 +292,8 @@ def test_draw_flow_of_lesson_2():
 
 def test_draw_heads():
     weights = [random_weights(4, 6, 6, seed=seed) for seed in (3, 4)]
-    mass = torch.tensor([[0.1, 0.7, 0.1, 0.1], [0.6, 0.2, 0.1, 0.1], [0.1, 0.1, 0.1, 0.5], [0.0, 0.1, 0.9, 0.0]])
+    mass = torch.tensor([[0.1, 0.7, 0.1, 0.1], [0.6, 0.2, 0.1, 0.1], [0.1, 0.1, 0.1, 0.5],
+                         [0.0, 0.1, 0.9, 0.0]])
     relations = ["itself", "before", "after", "verb"]
     panels = heads.draw_heads([(11, weights[0], mass), (12, weights[1], mass.flip(0))], relations).axes
     said = ["70% before", "60% itself", "50% verb", "90% after"]
@@ -343,7 +349,8 @@ def test_draw_distance():
 
 
 def test_draw_longer():
-    curves = {"waves": [[0, 0, 0.5, 0.25], [0, 0, 1.0, 0.75]], "learned": [[0, 0, 0.125, 0.5], [0, 0, 0.375, 0.5]]}
+    curves = {"waves": [[0, 0, 0.5, 0.25], [0, 0, 1.0, 0.75]],
+              "learned": [[0, 0, 0.125, 0.5], [0, 0, 0.375, 0.5]]}
     (axes,) = positions.draw_longer(curves, 40).axes
     assert lines(axes) == {"waves": ([3, 4], near([0.75, 0.5])), "learned": ([3, 4], near([0.25, 0.5]))}
     assert legend(axes) == [*curves]
@@ -362,7 +369,8 @@ def test_draw_longer():
 
 def test_draw_through_the_blocks():
     stacks, sizes = ["plain", "pre", "post", "none"], [0.5, 1, 2]
-    found = {(name, size): [(np.array([8.0, 4.0, 2.0]) * (number + 1) ** seed * (1 + seed), np.array([1, 0.5, 0.25]) / size)
+    found = {(name, size): [(np.array([8.0, 4.0, 2.0]) * (number + 1) ** seed * (1 + seed),
+                             np.array([1, 0.5, 0.25]) / size)
                             for seed in (0, 1)] for number, name in enumerate(stacks) for size in sizes}
     panels = block.draw_through_the_blocks(found, stacks, sizes).axes
     for column, size in enumerate(sizes):
@@ -397,7 +405,8 @@ def test_draw_warmup():
         assert line.get_linestyle() == ("--" if warmup else "-")
         assert colours(apart)[label] == line.get_color()
     assert len({colours(loss)[label] for label in labels}) == 2  # one a norm
-    marks = [(line.get_marker(), floats(line.get_xdata()), floats(line.get_ydata())) for line in loss.get_lines()
+    marks = [(line.get_marker(), floats(line.get_xdata()), floats(line.get_ydata()))
+             for line in loss.get_lines()
              if line.get_label().startswith("_") and line.get_marker() in ("o", "x")]
     wanted = sorted(("o" if warmup else "x", [rate] * 2, floats(losses))
                     for (_, rate, warmup), losses in ends.items())
@@ -415,7 +424,8 @@ def test_draw_warmup():
 def model():
     torch.manual_seed(0)
     three = lesson("03_positional_encoding")
-    return SimpleNamespace(embedding=three.TokenEmbedding(13, 16), positions=three.SinusoidalPositionalEncoding(16, 32),
+    return SimpleNamespace(embedding=three.TokenEmbedding(13, 16),
+                           positions=three.SinusoidalPositionalEncoding(16, 32),
                            encoder=four.Encoder(2, 16, 4, 64), decoder=four.Decoder(3, 16, 4, 64))
 
 
@@ -509,15 +519,16 @@ def test_draw_transformer(model):
     for panel in figure.axes:  # nothing sticks out
         (left, right), (low, high) = panel.get_xlim(), panel.get_ylim()
         for box in (patch for patch in panel.patches if isinstance(patch, FancyBboxPatch)):
-            assert left <= box.get_x() and box.get_x() + box.get_width() <= right
-            assert low <= box.get_y() and box.get_y() + box.get_height() <= high
+            assert left <= box.get_x() < box.get_x() + box.get_width() <= right
+            assert low <= box.get_y() < box.get_y() + box.get_height() <= high
 
 
 # lesson 5
 
 
 def test_draw_schedule():
-    here, paper = training.draw_schedule({"linear": [1, 2, 1], "inverse_sqrt": [3, 4, 2]}, [99, 199], [5, 6]).axes
+    here, paper = training.draw_schedule({"linear": [1, 2, 1], "inverse_sqrt": [3, 4, 2]}, [99, 199],
+                                         [5, 6]).axes
     assert lines(here) == {"linear": ([1, 2, 3], [1, 2, 1]), "inverse_sqrt": ([1, 2, 3], [3, 4, 2])}
     assert legend(here) == ["linear", "inverse_sqrt"]
     (curve,) = paper.get_lines()
@@ -556,7 +567,8 @@ def test_draw_patterns():
     source, reads, writes = list("abc"), ["BOS", "c"], ["c", "b"]
     shapes = {"encoder.blocks.0.self_attention": (3, 3), "decoder.blocks.0.self_attention": (2, 2),
               "decoder.blocks.0.cross_attention": (2, 3)}
-    weights = {name: random_weights(2, 2, *shape, seed=seed) for seed, (name, shape) in enumerate(shapes.items())}
+    weights = {name: random_weights(2, 2, *shape, seed=seed) for seed,
+               (name, shape) in enumerate(shapes.items())}
     panels = training.draw_patterns(weights, source, reads, writes).axes
     turns = ["BOS → c", "c → b"]
     for column, (name, rows, columns, title) in enumerate((
@@ -573,13 +585,18 @@ def test_draw_patterns():
 
 def test_draw_learning():
     parts = ["embedding", "encoder 0", "decoder 0"]
-    runs = {name: [{"step": step, **{f"{measure} {part}": scale * step * (number + 1) * (measure == "move of" or 7)
-                                     for number, part in enumerate(parts) for measure in ("gradient in", "move of")}}
-                   for step in (1, 11)] for name, scale in (("the model", 1), ("no residual paths", 100))}
+    runs = {}
+    for name, scale in ("the model", 1), ("no residual paths", 100):
+        runs[name] = [{"step": step} for step in (1, 11)]
+        for record in runs[name]:
+            for number, part in enumerate(parts, 1):
+                record[f"gradient in {part}"] = 7.0 * scale * record["step"] * number
+                record[f"move of {part}"] = 1.0 * scale * record["step"] * number
     panels = training.draw_learning(runs, parts).axes
     for line, (name, noted) in enumerate(runs.items()):
         for column, (measure, title, label) in enumerate((
-                ("gradient in", "gradient", "norm"), ("move of", "move in a step", "RMS, in learning rates"))):
+                ("gradient in", "gradient", "norm"), ("move of", "move in a step",
+                                                      "RMS, in learning rates"))):
             panel = panels[2 * line + column]
             assert lines(panel) == {part: ([1, 11], near(record[f"{measure} {part}"] for record in noted))
                                     for part in parts}
@@ -591,7 +608,8 @@ def test_draw_learning():
 
 
 def test_draw_broken():
-    scores = {"right": {"token_accuracy": 0.9, "exact_match": 0.8}, "no shift": {"token_accuracy": 1.0, "exact_match": 0.0}}
+    scores = {"right": {"token_accuracy": 0.9, "exact_match": 0.8},
+              "no shift": {"token_accuracy": 1.0, "exact_match": 0.0}}
     (axes,) = training.draw_broken(scores).axes
     assert ticks(axes)[0] == ["right", "no shift"]
     assert (bars(axes, 0), bars(axes, 1)) == ([0.9, 1.0], [0.8, 0.0])
@@ -623,8 +641,10 @@ def test_draw_comparison():
 
 def test_draw_own():
     other = [record | {"loss": 7.0} for record in HISTORY]
-    maps = {"the course's": ("block 0, head 1", random_weights(2, 3)), "yours": ("block 1, head 0", random_weights(2, 3, seed=1))}
-    loss, *heat = training.draw_own({"the course's": HISTORY, "yours": other}, maps, ["q", "r"], list("abc")).axes
+    maps = {"the course's": ("block 0, head 1", random_weights(2, 3)),
+            "yours": ("block 1, head 0", random_weights(2, 3, seed=1))}
+    loss, *heat = training.draw_own({"the course's": HISTORY, "yours": other}, maps, ["q", "r"],
+                                    list("abc")).axes
     assert lines(loss) == {"the course's": ([*range(1, 7)], near(3 / step for step in range(1, 7))),
                            "yours": ([*range(1, 7)], [7.0] * 6)}
     assert legend(loss) == ["the course's", "yours"]
@@ -656,19 +676,22 @@ def test_draw_tree():
              (node(3, 5, p=0.2), "pruned"), (node(3, 2, p=0.4), "finished"), (node(4, 4, p=0.25), "kept")]
     (axes,) = decoding.draw_tree(trace, lambda token: f"w{token}").axes
     said = {text.get_text(): text for text in axes.texts}
-    assert said.keys() == {"BOS", "w3  0.600", "w4  0.300", "w5  0.100", "w5  0.200", "w2 (finished)  0.400", "w4  0.250"}
+    assert said.keys() == {"BOS", "w3  0.600", "w4  0.300", "w5  0.100", "w5  0.200", "w2 (finished)  0.400",
+                           "w4  0.250"}
     place = {words: text.get_position() for words, text in said.items()}
     order = ["w2 (finished)  0.400", "w5  0.200", "w4  0.250", "w5  0.100"]
     assert [place[leaf][1] for leaf in order] == sorted((place[leaf][1] for leaf in order), reverse=True)
     assert [place[words][0] for words in ("w3  0.600", "w4  0.250")] == [1, 2]
     assert place["w3  0.600"][1] == (place[order[0]][1] + place[order[1]][1]) / 2  # between its continuations
-    edges = {(line.get_xdata()[1], line.get_ydata()[1]): line for line in axes.get_lines() if len(line.get_xdata())}
+    edges = {(line.get_xdata()[1], line.get_ydata()[1]): line for line in axes.get_lines()
+             if len(line.get_xdata())}
     assert len(edges) == len(trace)
     for words, before in (("w2 (finished)  0.400", "w3  0.600"), ("w4  0.250", "w4  0.300")):
         x, y = place[words]
         assert edges[x - 0.02, y].get_ydata()[0] == place[before][1]
         assert edges[x - 0.02, y].get_color() == said[words].get_color()
-    assert {words: said[words].get_color() for words in ("w3  0.600", "w5  0.100", "w2 (finished)  0.400")} == {
+    assert {words: said[words].get_color() for words in ("w3  0.600", "w5  0.100",
+                                                         "w2 (finished)  0.400")} == {
         "w3  0.600": "C0", "w5  0.100": "gray", "w2 (finished)  0.400": "C2"}
     assert legend(axes) == ["kept", "finished", "pruned"]
     assert [colours(axes)[fate] for fate in legend(axes)] == ["C0", "C2", "gray"]

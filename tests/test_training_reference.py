@@ -40,7 +40,7 @@ def expected_rate(step: int, training, width: int) -> float:
 
 
 def expected_loss(logits, targets, smoothing: float):
-    """Token by token, the real ones: −Σ q · log p, where q is 1 − ε on the right token and ε/V on every one."""
+    """The mean over real tokens of −Σ q · log p, where q is 1 − ε on the right one, plus ε/V on every one."""
     losses = []
     for row, answer in zip(logits.float(), targets.tolist()):
         for scores, token in zip(row, answer):
@@ -158,10 +158,10 @@ def test_recomputing_runs_each_block_twice_and_only_the_blocks():
         run, called = run_of(recompute=recompute), []
         for name in ("encoder.blocks.0", "decoder.blocks.0", "decoder.norm"):
             run.model.get_submodule(name).register_forward_pre_hook(
-                lambda module, inputs, name=name: called.append(name))
+                lambda module, inputs, name=name, called=called: called.append(name))
         for module in (run.model.encoder.blocks[0], run.model.decoder.blocks[0]):
             attention = module.self_attention
-            attention.register_forward_hook(lambda *_: called.append("inside"))
+            attention.register_forward_hook(lambda *_, called=called: called.append("inside"))
         run.update()
         counts[recompute] = called.count("inside"), called.count("decoder.norm")
     assert counts == {False: (2, 1), True: (4, 1)}
@@ -179,7 +179,7 @@ def test_parts_of_a_batch_are_as_many_as_asked():
 
 
 def test_dropout_stands_where_the_paper_has_it_and_nowhere_else(monkeypatch):
-    """Sums of embeddings and positions, weights, the inside of feed-forwards, and what joins a residual path."""
+    """Sums of embedding and position, weights, the inside of feed-forwards, and what joins a path."""
     config = replace(SMALL, n_layers=2, dropout=0.125)
     batch = m.draw_batch("copy", 3, "train", (0,))
     width, inner, source, target = 16, 64, batch.src.shape[1], batch.tgt_in.shape[1]
@@ -232,7 +232,7 @@ def test_random_numbers_follow_every_number_of_their_origin():
             patch.setattr(other, "manual_seed", seeds.append)
             seed_random(torch.device(kind), 1, 2)
         seed_random(CPU, 1, 2)
-        assert seeds == [torch.default_generator.initial_seed()], "a device of another kind has a generator too"
+        assert seeds == [torch.default_generator.initial_seed()]
 
 
 # several processes, played one after the other
