@@ -27,14 +27,15 @@ LESSON_OF = {  # file in checks/ or figures/ → the lesson that it serves
     "attention": L1, "masks": L1, "softmax": L1, "heads": L2, "positions": L3, "tokens": L3, "layers": L4, "block": L4, "stack": L4, "drawing": L4,
     "training": L5, "broken": L5, "decoding": L6, "trees": L6,
 }
-MORE = {L5: ["training_reference", "evaluation", "options"]}  # further test files of a lesson, run before its own
+MORE = {L4: ["training_reference"], L5: ["evaluation", "training_reference", "options"], L6: ["options"]}  # further test files of a lesson, run before its own
 DIFFERING, REPORT = "course/differing.py", "course/report.py"
 ENGINE, PROCESSES = "course/engine.py", "course/processes.py"
 TESTS = {  # of what is neither lesson nor checks nor figures; the rest of course/ is in test_course.py
-    COMMON: ["figures", "options", "common"], CONSOLE: ["common"], CHECKING: ["checking"], GRADING: ["grading"],
+    COMMON: ["figures", "options", "common"], CONSOLE: ["common"], CHECKING: ["oracles", "checking"], GRADING: ["grading"],
     DIFFERING: ["checking"], REPORT: ["grading"], ENGINE: ["engine", "training_reference"], PROCESSES: ["course", "training_reference", "engine"],
     "course/comparing.py": ["options", "05_mini_transformer"], "course/experiment.py": ["options", "05_mini_transformer"],
-    "course/digits.py": ["evaluation"], "course/measuring.py": ["01_attention_mechanism"],
+    "course/digits.py": ["evaluation"], "course/measuring.py": ["01_attention_mechanism"], "course/own.py": ["options", "05_mini_transformer"],
+    OPTIONS: ["course", "options"],
 }
 
 # ruff: noqa: E501
@@ -326,6 +327,66 @@ MUTATIONS = [  # file, what stands there, what is put in its place
     ("figures/training.py", "zip(axes, (\"validation_loss\", \"exact_match\"), strict=True)", "zip(axes, (\"exact_match\", \"validation_loss\"), strict=True)"),
     ("figures/training.py", "heatmap(panel, weights, queries, keys, f\"{name}: {head}\")", "heatmap(panel, weights.T, queries, keys, f\"{name}: {head}\")"),
     ("figures/training.py", "return [record[\"step\"] for record in records], [record", "return [*range(1, len(records) + 1)], [record"),
+    # what has to hold, and what decides about it
+    ("checks/attention.py", "return agree(weights(query, key, CAUSAL), expected_weights(query, key, CAUSAL), 1e-12, axes=WEIGHTS)", "return Finding(weights(query, key, CAUSAL) is not None)"),
+    ("checks/attention.py", "return math.sqrt(query.shape[-1])", "return math.sqrt(query.shape[-2])"),
+    ("checks/masks.py", "\"reversed\": Mistake(\"it is reversed: True means may attend\", lambda n: ~ours.causal_mask(n), back)", "\"reversed\": Mistake(\"the diagonal is missing: a position may see itself\", lambda n: ~ours.causal_mask(n), back)"),
+    ("checks/masks.py", "    if mask.dtype != torch.bool:\n", "    if False:\n"),
+    ("checks/softmax.py", "torch.softmax(whole, 1).nan_to_num(0.0), 1e-12", "torch.softmax(whole, 1).nan_to_num(0.0), 9"),
+    ("checks/heads.py", "    return refused(lambda: implementation(30, 4), 30, 4)", "    return Finding(True)"),
+    ("checks/heads.py", "return agree(found, gradients(run(theirs, x, x, x, BOTH)[0].sin().sum(), [x]))", "return agree(found, found)"),
+    ("checks/positions.py", "    return math.cos(angle) if column % 2 else math.sin(angle)", "    return math.sin(angle) if column % 2 else math.cos(angle)"),
+    ("checks/positions.py", "return together(refused(lambda: encoding(7, 40), 7), refused(lambda: encoding(11, 40), 11))\n\n\n@hints(\"The waves", "return Finding(True)\n\n\n@hints(\"The waves"),
+    ("checks/tokens.py", "wrong = [text for text in texts if came[text] != text]", "wrong = [text for text in texts if not came[text]]"),
+    ("checks/tokens.py", "Finding(found == [5, 3, 4, 6, 3, 7], f\"ids", "Finding(len(found) == 6, f\"ids"),
+    ("checks/layers.py", "    return agree(layer(other)[:, kept], layer(X)[:, kept], 0)", "    return agree(layer(X)[:, kept], layer(X)[:, kept], 0)"),
+    ("checks/layers.py", "largest_difference(found, expected) <= 1e-10)", "largest_difference(found, expected) <= 1e10)"),
+    ("checks/block.py", "    finding = agree(found, reference(theirs))\n    if finding.holds:", "    finding = agree(found, found)\n    if finding.holds:"),
+    ("checks/stack.py", "    finding = agree(found, expected)\n    parts = ", "    finding = agree(found, found)\n    parts = "),
+    ("checks/training.py", "\"swapped\": Mistake(\"input and target are swapped: the input begins with BOS, the target ends in EOS\",\n                           swapped,", "\"swapped\": Mistake(\"input and target are swapped: the input begins with BOS, the target ends in EOS\",\n                           not_shifted,"),
+    ("checks/training.py", "return agree(sequence_loss(LOGITS, TARGETS, 0.1), expected_loss(LOGITS, 0.1))", "return agree(sequence_loss(LOGITS, TARGETS), expected_loss(LOGITS, 0.0))"),
+    ("checks/broken.py", "lambda query, *others, attend=attend: attend(\n                query * math.sqrt(query.shape[-1]), *others)", "attend"),
+    ("checks/broken.py", "forced[name] > 0.99 and alone[name] < 0.01)", "forced[name] > 0.99 or alone[name] < 0.01)"),
+    ("checks/broken.py", "alone[name] > 0.95)", "alone[name] > -0.95)"),
+    ("checks/broken.py", "\"no positions\": run(positions=\"none\"),", "\"no positions\": run(),"),
+    ("checks/decoding.py", "    return agree(kept(adjust_logits(SKEWED, 0.0)), torch.tensor([1, 0, 0, 0, 0]), 0)", "    return Finding(adjust_logits(SKEWED, 0.0) is not None)"),
+    ("checks/decoding.py", "return Finding(decoding.length == 2, f\"", "return Finding(decoding.length >= 2, f\""),
+    ("checks/decoding.py", "    return agree(found[behind], torch.zeros_like(found[behind]), 0)", "    return agree(found[behind], found[behind], 0)"),
+    ("checks/trees.py", "    if expected[-1] < 5:", "    if False:"),
+    ("checks/trees.py", "[len(expected) - 1, statistic]", "[len(expected), statistic]"),
+    ("checks/trees.py", "(n - e) ** 2 / e for", "(n - e) / e for"),
+    ("checks/trees.py", "if token == EOS or length + 1 == max_length:", "if length + 1 == max_length:"),
+    (CHECKING, "named = all(str(value) in str(error) for value in values)", "named = any(str(value) in str(error) for value in values)"),
+    (CHECKING, "return Finding(False, \"nothing was raised\", \"raise a ValueError\")", "return Finding(True, \"nothing was raised\", \"raise a ValueError\")"),
+    # what the lessons share
+    (COMMON, "\" 1\" if seen else \" ·\"", "\" ·\" if seen else \" 1\""),
+    (COMMON, "torch.set_num_threads(options.threads or 1)", "pass"),
+    (COMMON, "Narrator(options.outputs, options.code, options.checks)", "Narrator(options.outputs, options.code)"),
+    (COMMON, "Narrator(options.outputs, options.code, options.checks)", "Narrator(options.outputs, True, options.checks)"),
+    (COMMON, "seed=options.seed, begun=begun", "begun=begun"),
+    (COMMON, "if options.pause and step is not", "if step is not"),
+    (COMMON, "options.graded, narrator, options.hint)", "options.graded, narrator, False)"),
+    (COMMON, "options.graded, options.guided)", "options.graded, False)"),
+    (COMMON, "prepare_folder(options.outputs)\n", "prepare_folder(OUTPUTS)\n"),
+    ("course/experiment.py", "if not self.options.resume:", "if self.options.resume:"),
+    ("course/experiment.py", "checkpoint_{name}.pt\"", "checkpoint.pt\""),
+    ("course/comparing.py", "runs.append(train(run))", "runs.append(train(make(seeds[0])))"),
+    ("course/comparing.py", "follows = {\"d_ff\": 0} if name == \"d_model\" else {}", "follows = {}"),
+    ("course/measuring.py", "return counter.get_total_flops() // 2", "return counter.get_total_flops()"),
+    ("course/measuring.py", "if pointer not in inputs_kept)", ")"),
+    ("course/own.py", "if int(path.stem[:2]) < before)", ")"),
+    ("course/own.py", "wanted = {name: part for name, part in graded.items() if name in defined}", "wanted = {}"),
+    (KEEPING, "os.chmod(name, 0o644)", "pass"),
+    (OPTIONS, "kinds[name](value) for value in values.split(\",\")", "kinds[name](value) for value in values.split(\",\")[:1]"),
+    (OPTIONS, "action=\"store_true\", help=text)", "action=\"store_false\", help=text)"),
+    # first weights, sizes and places of dropout
+    (L2, "return self.project_output(self.merge(heads))", "return self.project_output(self.merge(heads.flip(1)))"),
+    (L4, "nn.init.xavier_uniform_(linear.weight)", "nn.init.normal_(linear.weight)"),
+    (L4, "return self.norm(x) if self.pre else x\n", "return self.norm(x)\n"),
+    (L4, "return self.contract(F.dropout(x, self.dropout, self.training))", "return F.dropout(self.contract(x), self.dropout, self.training)"),
+    (L6, "super().__init__(TransformerConfig(), TrainingConfig(task=options.task), options)", "super().__init__(TransformerConfig(), TrainingConfig(), options)"),
+    (L6, "make_batch(task or self.options.task, sequences)", "make_batch(task or \"reverse\", sequences)"),
+    (L6, "[step_your_input] if options.input else steps", "steps"),
 ]
 
 
@@ -333,7 +394,7 @@ def tests_of(file: str) -> list[str]:
     """The test files that have to notice a mistake in this file, its own first."""
     folder, stem = Path(file).parent.name, Path(file).stem
     if folder in ("checks", "figures"):
-        names = [*(["figures"] if folder == "figures" else []), Path(LESSON_OF[stem]).stem]
+        names = ["figures" if folder == "figures" else "oracles", Path(LESSON_OF[stem]).stem]
     elif folder == "course" or file == COMMON:
         names = TESTS.get(file, ["course"])
     else:

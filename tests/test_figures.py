@@ -441,6 +441,7 @@ def test_drawn_modules_say_what_they_are(model):
         "4 heads of 4", "16 → 64 → 16", "width 16", "13 × 16", "Encoding"]
     assert all(count(module) in drawing.described(module) for module in said)
     assert drawing.described(first, copies=3) == f"DecoderBlock\n{count(first)} each"
+    assert drawing.described(first) == f"DecoderBlock\n{count(first)}"
     assert drawing.described(model.embedding, again=True) == "TokenEmbedding\nthe same 13 × 16, counted once"
 
 
@@ -569,6 +570,7 @@ def test_draw_patterns():
               "decoder.blocks.0.cross_attention": (2, 3)}
     weights = {name: random_weights(2, 2, *shape, seed=seed) for seed,
                (name, shape) in enumerate(shapes.items())}
+    weights["decoder.blocks.0.self_attention"][:, :, 0] = torch.tensor([1.0, 0.0])  # sees BOS alone
     panels = training.draw_patterns(weights, source, reads, writes).axes
     turns = ["BOS → c", "c → b"]
     for column, (name, rows, columns, title) in enumerate((
