@@ -54,8 +54,8 @@ class Says(nn.Module):
 
 def test_loss_and_accuracies_are_those_counted_by_hand():
     """9 real tokens, 3 of padding: what is guessed there counts nothing, right or wrong."""
-    guesses = [[ONE, TWO, EOS, PAD],      # 3 of 3
-               [THREE, ONE, ONE, PAD],    # 1 of 2; a digit where padding begins, then padding
+    guesses = [[ONE, TWO, EOS, TWO],      # 3 of 3; a digit where padding is
+               [THREE, ONE, ONE, PAD],    # 1 of 2
                [TWO, THREE, THREE, EOS]]  # 3 of 4
     answers = [[ONE, TWO, EOS, PAD], [THREE, ONE, EOS, PAD], [TWO, THREE, ONE, EOS]]
     model = Says(guesses, sure=2.0)
@@ -212,7 +212,7 @@ def test_the_mass_on_the_partner_is_read_where_the_digit_stands():
 def test_repeating_is_the_probability_of_the_token_just_read():
     class Repeats(Says):
         def forward(self, src, tgt_in):
-            return self.logits(tgt_in)
+            return self.logits(tgt_in).masked_fill((tgt_in == PAD)[..., None], 0.0)  # no idea there
 
     loss, again = m.repeats(Repeats([], sure=3.0), BATCH)
     total = math.exp(3) + VOCABULARY - 1

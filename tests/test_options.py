@@ -402,14 +402,14 @@ def test_05_resume(tmp_path):
 
 def test_05_own():
     attend = lambda query, key, value, mask=None, dropout=0.0: value  # noqa: E731
-    own = Own({"scaled_dot_product_attention": attend}, {"mine.py": "00", "too.py": "01"})
+    own = Own({"scaled_dot_product_attention": attend, "causal_mask": attend}, {"mine.py": "00", "too.py": "01"})
     asked = []
     found = called(five, "--with", "mine.py", "--with", "too.py", defaults=TINY,
                    own_parts=lambda files, before, narrator: asked.append((files, before)) or own)
     assert asked == [([Path("mine.py"), Path("too.py")], 5)]
     assert found.steps == ["training", "with_your_parts"]
     assert "with-mine+too-" in found.experiment.name
-    run = found.experiment.make()
+    run = found.experiment.make()  # a model has no place for the mask: that is no error
     assert {module.scaled_dot_product_attention for module in run.model.modules()
             if hasattr(module, "project_query")} == {attend}
 
