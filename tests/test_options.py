@@ -402,7 +402,8 @@ def test_05_resume(tmp_path):
 
 def test_05_own():
     attend = lambda query, key, value, mask=None, dropout=0.0: value  # noqa: E731
-    own = Own({"scaled_dot_product_attention": attend, "causal_mask": attend}, {"mine.py": "00", "too.py": "01"})
+    own = Own({"scaled_dot_product_attention": attend, "causal_mask": attend},
+              {"mine.py": "00", "too.py": "01"})
     asked = []
     found = called(five, "--with", "mine.py", "--with", "too.py", defaults=TINY,
                    own_parts=lambda files, before, narrator: asked.append((files, before)) or own)
