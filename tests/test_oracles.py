@@ -312,3 +312,10 @@ def test_a_refusal_is_a_value_error_that_names_all_values():
     assert not refused(raising(ValueError("7 alone")), 7, 30).holds
     assert not refused(raising(ValueError("")), 7).holds
     assert not refused(lambda: None).holds
+
+
+@pytest.mark.parametrize("part", ["causal_mask", "padding_mask"])
+def test_masks_of_numbers_are_told_to_be_boolean(part):
+    ours = lesson("01_attention_mechanism")
+    checks = ours.GRADED[part](lambda *inputs: getattr(ours, part)(*inputs).int(), ours)
+    assert "make it boolean" in {check.finding.diagnosis for check in checks}
