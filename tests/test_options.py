@@ -1,0 +1,486 @@
+"""Every option of every script changes what it says, and nothing else. A new option needs a test here."""
+
+import argparse
+import io
+import re
+from contextlib import redirect_stdout
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from conftest import LESSONS, torch_dropouts
+
+import common
+from common import lesson, lesson_parser, narrate, shows
+from course import grading, processes
+from course.engine import Run
+from course.own import Own
+
+five, six = lesson("05_mini_transformer"), lesson("06_decoding")
+
+
+class Caught(Exception):  # noqa: N818
+    """Ends main() with what it was about to use."""
+
+
+def parser_of(name: str) -> argparse.ArgumentParser:
+    """The script's parser, as main() makes it."""
+
+    def parse(self, *arguments):
+        raise Caught(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(argparse.ArgumentParser, "parse_args", parse)
+        with pytest.raises(Caught) as caught:
+            lesson(name).main()
+    return caught.value.args[0]
+
+
+@pytest.mark.parametrize("name", LESSONS)
+def test_every_option_has_a_test(name):
+    common_options = {action.dest for action in lesson_parser("A lesson.", {"part": None})._actions}
+    for action in parser_of(name)._actions:
+        if action.dest in common_options:
+            wanted = f"test_common_{action.dest}"
+        elif name == "05_mini_transformer" and action.dest in CHANGES:
+            continue
+        else:
+            wanted = f"test_{name[:2]}_{action.dest}"
+        assert wanted in globals(), f"no test sees what {action.option_strings[0]} of {name} does"
+
+
+# the options that all lessons have
+
+
+def first_part(x):
+    """The code of a part."""
+    return x
+
+
+@shows(first_part)
+def step_first():
+    """The first step
+
+    Its prose.
+    """
+    common.check("a claim", True)
+    return f"drew {torch.rand(()).item():.6f} with {torch.get_num_threads()} threads"
+
+
+def step_second_one():
+    """The second step"""
+    part = common.Part([holds_always], lambda ours: {})
+    common.check_part(first_part, part, None)
+    figure, axes = common.canvas(width=2, height=1)
+    axes.plot([0, 1])
+    return common.Picture("second.png", figure, "A line")
+
+
+def holds_always(part, ours):
+    """It always holds."""
+    return common.Finding(True)
+
+
+def said(tmp_path, *arguments, graded=None, outputs=True) -> tuple[str, int]:
+    """What a script of these two steps says, without its seconds, and its exit code."""
+    options = lesson_parser("A lesson.", graded).parse_args(
+        [*arguments, *(["--outputs", str(tmp_path)] if outputs else [])])
+    before, text = torch.get_num_threads(), io.StringIO()
+    try:
+        with redirect_stdout(text), pytest.raises(SystemExit) as ended:
+            narrate(options, "What the lesson says.", [step_first, step_second_one])
+    finally:
+        torch.set_num_threads(before)
+    return re.sub(r"\d+\.\d s", "… s", text.getvalue()), ended.value.code or 0
+
+
+def drawn(text: str) -> str:
+    return re.search(r"drew (\S+)", text)[1]
+
+
+@pytest.fixture
+def plain(tmp_path):
+    text, code = said(tmp_path)
+    assert code == 0
+    return text
+
+
+def test_what_is_said_without_options(plain):
+    for part in ("What the lesson says.", "The first step", "Its prose.", "def first_part(x)", "a claim",
+                 "The second step", "1 check holds", "second.png", "2 of 2 checks hold"):
+        assert part in plain, part
+    assert "always holds" not in plain
+
+
+def test_common_help(capsys):
+    with pytest.raises(SystemExit) as ended:
+        lesson_parser("A lesson.\n\nMore.").parse_args(["--help"])
+    assert ended.value.code == 0
+    assert "A lesson." in capsys.readouterr().out
+
+
+def test_common_list(tmp_path):
+    text, code = said(tmp_path / "none", "--list")
+    assert code == 0
+    assert re.search(r"1 +first +The first step", text)
+    assert re.search(r"2 +second-one +The second step", text)
+    assert "claim" not in text
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("name", ["2", "second-one", "second_one", "step_second_one"])
+def test_common_step(tmp_path, plain, name):
+    text, code = said(tmp_path, "--step", name)
+    assert code == 0
+    assert "The first step" not in text
+    assert "What the lesson says." not in text
+    assert "The second step" in text
+    assert text.strip().endswith("1 of 1 checks hold, … s")
+    alone, _ = said(tmp_path, "--step", "first")
+    assert drawn(alone) == drawn(plain)  # the same seed alone and in the walkthrough
+
+
+def test_common_pause(tmp_path, plain, monkeypatch):
+    asked = []
+    monkeypatch.setattr("builtins.input", lambda words: asked.append(words))
+    text, _ = said(tmp_path, "--pause")
+    assert len(asked) == 1  # between two steps
+    assert text == plain
+    said(tmp_path)
+    assert len(asked) == 1
+
+
+def test_common_code(tmp_path, plain):
+    text, _ = said(tmp_path, "--no-code")
+    assert "def first_part" not in text
+    assert drawn(text) == drawn(plain)
+    left = [line.strip() for line in text.splitlines() if line.strip()]
+    assert left == [line.strip() for line in plain.splitlines() if line.strip()
+                    and line.strip() not in ("def first_part(x):", '"""The code of a part."""', "return x")]
+
+
+def test_common_checks(tmp_path, plain):
+    text, _ = said(tmp_path, "--checks")
+    assert " It always holds" in text
+    assert "1 check holds" not in text
+    assert drawn(text) == drawn(plain)
+
+
+def test_common_outputs(tmp_path, monkeypatch):
+    monkeypatch.setattr(common, "OUTPUTS", tmp_path / "usual")
+    for place, options in (("usual", []), ("other", ["--outputs", str(tmp_path / "other")])):
+        said(tmp_path, *options, outputs=False)
+        assert [path.name for path in (tmp_path / place).iterdir()] == ["second.png"]
+    assert {path.name for path in tmp_path.iterdir()} == {"usual", "other"}
+
+
+def test_common_seed(tmp_path, plain):
+    text, _ = said(tmp_path, "--seed", "1")
+    assert drawn(text) != drawn(plain) == drawn(said(tmp_path, "--seed", "0")[0])
+    assert text.replace(drawn(text), drawn(plain)) == plain
+
+
+def test_common_threads(tmp_path, plain):
+    assert "with 1 threads" in plain
+    text, _ = said(tmp_path, "--threads", "2")
+    assert text == plain.replace("with 1 threads", "with 2 threads")
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """What the grader and the template were called with."""
+    calls = []
+    monkeypatch.setattr(grading, "grade", lambda file, parts, narrator, hint: calls.append(
+        ("grade", file, parts, narrator.unfolded, hint)) or 3)
+    monkeypatch.setattr(grading, "write_template", lambda file, parts, guided: calls.append(
+        ("template", file, parts, guided)) or 4)
+    return calls
+
+
+def test_common_grade(tmp_path, asked):
+    graded = {"first_part": None}
+    text, code = said(tmp_path, "--grade", "mine.py", graded=graded)
+    assert (text, code) == ("", 3)  # nothing else is done, and its exit code is the script's
+    said(tmp_path, "--grade", "mine.py", "--checks", graded=graded)
+    assert asked == [("grade", Path("mine.py"), graded, unfolded, False) for unfolded in (False, True)]
+
+
+def test_common_hint(tmp_path, asked):
+    said(tmp_path, "--grade", "mine.py", "--hint", graded={"first_part": None})
+    assert asked[0][-1] is True
+    assert said(tmp_path, "--hint", graded={"first_part": None})[1] == 2
+
+
+def test_common_template(tmp_path, asked):
+    text, code = said(tmp_path, "--template", "mine.py", graded={"first_part": None})
+    assert (text, code) == ("", 4)
+    assert asked == [("template", Path("mine.py"), {"first_part": None}, False)]
+
+
+def test_common_guided(tmp_path, asked):
+    said(tmp_path, "--template", "mine.py", "--guided", graded={"first_part": None})
+    assert asked[0][-1] is True
+    assert said(tmp_path, "--guided", graded={"first_part": None})[1] == 2
+
+
+# lesson 5's
+
+
+TINY = ["--d-model", "8", "--heads", "2", "--layers", "1", "--batch-size", "4", "--steps", "6", "--warmup",
+        "2"]
+
+
+def called(module, *arguments, defaults=(), **patches):
+    """What main() of the lesson gives to narrate: the options, the names of the steps, the experiment."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["script", *defaults, *map(str, arguments)])
+        patch.setattr(module, "narrate", lambda *parts: (_ for _ in ()).throw(Caught(*parts)))
+        for name, value in patches.items():
+            patch.setattr(module, name, value)
+        with pytest.raises(Caught) as caught:
+            module.main()
+    options, _, steps, experiment = caught.value.args
+    return SimpleNamespace(options=options, experiment=experiment,
+                           steps=[step.__name__.removeprefix("step_") for step in steps])
+
+
+def seen_in(run: Run, compiled: list) -> dict[str, object]:
+    """What can be seen of a fresh run and of its first update; nothing is read off its settings."""
+    model, batch = run.model, run.job.batch(0)
+    encoder, decoder = model.encoder.blocks, model.decoder.blocks
+    digits = [[token - five.ZERO for token in row if token] for row in batch.src.tolist()]
+    logits = torch.arange(26.0).view(1, 2, 13).sin()
+    targets = torch.tensor([[3, 4]])
+    seen = {
+        "width": model.embedding.weight.shape[1],
+        "heads": {module.n_heads for module in model.modules() if hasattr(module, "project_query")},
+        "blocks": (len(encoder), len(decoder)),
+        "inner": {module.expand.out_features for module in model.modules() if hasattr(module, "expand")},
+        "norms": [type(model.encoder.norm).__name__, {module.pre for module in model.modules()
+                                                      if hasattr(module, "pre")}],
+        "positions": [type(model.positions).__name__, *{type(module).__name__ for module in model.modules()
+                                                        if "RotaryPosition" in type(module).__name__}],
+        "activation": {module.activation for module in model.modules() if hasattr(module, "activation")},
+        "first weights": round(model.embedding.weight.double().sum().item(), 9),
+        "rows": len(batch.src),
+        "sources": batch.src[0, :4].tolist(),
+        "task": [task for task in five.TASKS
+                 if torch.equal(five.make_batch(task, digits).tgt_out, batch.tgt_out)],
+        "rates": [round(run.job.rate(step), 12) for step in range(4)],
+        "decay": {group["weight_decay"] for group in run.optimizer.param_groups},
+        "optimizer": type(run.optimizer).__name__,
+        "by hand": {getattr(module, name) is part for module in model.modules()
+                    for name, part in five.BY_HAND.items() if hasattr(module, name)},
+        "loss": round(run.job.loss(lambda *inputs: logits, batch._replace(tgt_out=targets),
+                                   batch._replace(tgt_out=targets)).item(), 5),
+        "compiled": len(compiled),
+    }
+    parts, kinds, blocks = [], [], []
+    model.register_forward_pre_hook(lambda module, inputs: parts.append(len(inputs[0])))
+    model.register_forward_hook(lambda module, inputs, output: kinds.append(output.dtype))
+    encoder[0].self_attention.register_forward_hook(lambda *parts: blocks.append(1))
+    with pytest.MonkeyPatch.context() as patch, torch_dropouts(patch) as dropped:
+        run.update()
+    forwards = len(parts)
+    clipped = torch.cat([parameter.grad.flatten() for parameter in model.parameters()]).norm().item()
+    seen |= {"parts": forwards, "kinds": {*kinds}, "again": len(blocks) // forwards,
+             "dropped": {share for _, share in dropped},
+             "clipped": clipped < 0.9 * run.history[0]["gradient_norm"]}
+    run.history = []
+    due, ends = [], None
+    for step in range(1, 60):
+        run.history.append({"step": step})
+        due += [step] if run.validation_due else []
+        run.history[-1] |= {"validation_loss": 1.0} if run.validation_due else {}
+        if run.finished:
+            ends = step
+            break
+    return seen | {"validations": due, "ends": ends}
+
+
+CHANGES = {  # an option's value, and what is then seen otherwise
+    "d_model": (16, {"width", "inner", "first weights"}),
+    "n_heads": (4, {"heads"}),
+    "n_layers": (3, {"blocks"}),
+    "d_ff": (24, {"inner"}),
+    "dropout": (0.25, {"dropped"}),
+    "norm": ("post", {"norms"}),
+    "positions": ("rotary", {"positions"}),
+    "activation": ("relu", {"activation"}),
+    "task": ("sort", {"task"}),
+    "steps": (12, {"rates", "validations", "ends"}),
+    "clip": (1e-3, {"clipped"}),
+    "accumulate": (2, {"parts"}),
+    "precision": ("bf16", {"kinds"}),
+    "recompute": (True, {"again"}),
+    "compile": (True, {"compiled"}),
+    "validate_every": (2, {"validations"}),
+    "patience": (1, {"ends", "validations"}),
+    "batch_size": (5, {"rows", "sources"}),
+    "lr": (0.5, {"rates"}),
+    "warmup": (4, {"rates"}),
+    "schedule": ("inverse_sqrt", {"rates"}),
+    "weight_decay": (0.5, {"decay"}),
+    "label_smoothing": (0.5, {"loss"}),
+    "by_hand": (True, {"by hand", "optimizer"}),
+}
+USUAL = ["--validate-every", "2"]  # else a run of six steps would be validated once
+
+
+def observed(dest: str = "", value=True, defaults=TINY) -> dict[str, object]:
+    option = [f"--{dest.replace('_', '-')}", *([] if value is True else [value])] if dest else []
+    compiled = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.nn.Module, "compile", lambda self, **options: compiled.append(options))
+        run = called(five, *option, defaults=defaults).experiment.make()
+        return seen_in(run, compiled)
+
+
+@pytest.fixture(scope="module")
+def usual():
+    return {with_patience: observed(defaults=[*TINY, *(USUAL if with_patience else [])])
+            for with_patience in (False, True)}
+
+
+@pytest.mark.parametrize("dest", CHANGES)
+def test_05_options_of_model_and_training(dest, usual):
+    value, wanted = CHANGES[dest]
+    patient = dest == "patience"
+    before, after = usual[patient], observed(dest, value, [*TINY, *(USUAL if patient else [])])
+    assert {name for name in before if before[name] != after[name]} == wanted
+
+
+def test_05_options_mean_what_they_say():
+    seen = observed(defaults=[*TINY, "--dropout", "0.25", "--validate-every", "4", "--accumulate", "4",
+                              "--d-ff", "24", "--layers", "2", "--positions", "rotary", "--precision", "bf16",
+                              "--recompute", "--task", "sum", "--norm", "post", "--weight-decay", "0.3"])
+    assert seen["dropped"] == {0.25}
+    assert seen["validations"] == [4, 6]
+    assert seen["parts"] == 4
+    assert seen["inner"] == {24}
+    assert seen["blocks"] == (2, 2)
+    assert seen["positions"] == ["NoneType", "RotaryPositionalEncoding"]
+    assert seen["kinds"] == {torch.bfloat16}
+    assert seen["again"] == 2
+    assert seen["task"] == ["sum"]
+    assert seen["norms"] == ["Identity", {False}]
+    assert seen["decay"] == {0.3}
+    assert observed("positions", "none")["positions"] == ["NoneType"]
+    assert observed("positions", "learned")["positions"] == ["LearnedPositionalEncoding"]
+
+
+def test_05_the_seed_decides_about_first_weights_and_data(usual):
+    after = observed("seed", 1)
+    assert {name for name in after if after[name] != usual[False][name]} == {"first weights", "sources"}
+
+
+def test_05_device(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for module in (five, six):
+        for name, wanted in (("cpu", "cpu"), ("cuda", "cuda"), ("cuda:1", "cuda:1"), ("auto", "cuda")):
+            assert called(module, "--device", name).experiment.device == torch.device(wanted)
+        assert called(module).experiment.device == torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert processes.pick_device() == torch.device("mps")
+
+
+test_06_device = test_05_device
+
+
+def test_05_resume(tmp_path):
+    for options in [], ["--resume"]:
+        found = called(five, *options, "--outputs", tmp_path, defaults=TINY)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(found.experiment, "load", lambda path: "the one before")
+            patch.setattr(Path, "exists", lambda self: True)
+            run = found.experiment.fresh_or_resumed()
+        assert (run == "the one before") == bool(options)
+        assert found.experiment.name == called(five, defaults=TINY).experiment.name
+
+
+def test_05_own():
+    attend = lambda query, key, value, mask=None, dropout=0.0: value  # noqa: E731
+    own = Own({"scaled_dot_product_attention": attend, "causal_mask": attend},
+              {"mine.py": "00", "too.py": "01"})
+    asked = []
+    found = called(five, "--with", "mine.py", "--with", "too.py", defaults=TINY,
+                   own_parts=lambda files, before, narrator: asked.append((files, before)) or own)
+    assert asked == [([Path("mine.py"), Path("too.py")], 5)]
+    assert found.steps == ["training", "with_your_parts"]
+    assert "with-mine+too-" in found.experiment.name
+    run = found.experiment.make()  # a model has no place for the mask: that is no error
+    assert {module.scaled_dot_product_attention for module in run.model.modules()
+            if hasattr(module, "project_query")} == {attend}
+
+
+def test_05_broken_and_compare_choose_other_steps():
+    assert called(five, "--broken").steps == ["all_broken"]
+    assert called(five, "--compare", "n_heads=1,2").steps == ["compare"]
+    assert len(called(five).steps) > 10
+
+
+test_05_broken = test_05_broken_and_compare_choose_other_steps
+
+
+def compared(*options):
+    """(names of the variants, seeds, runs made of the first seed) of --compare."""
+    found = called(five, *options, defaults=TINY)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(five, "compare", lambda *parts: (_ for _ in ()).throw(Caught(*parts)))
+        with pytest.raises(Caught) as caught:
+            five.step_compare(found.experiment)
+    variants, seeds, *_ = caught.value.args
+    return [*variants], [*seeds], [[make(seed) for seed in seeds] for make in variants.values()]
+
+
+def test_05_compare():
+    names, seeds, runs = compared("--compare", "d_model=8,16")
+    assert (names, seeds) == ([8, 16], [0])
+    assert [run.model.embedding.weight.shape[1] for (run,) in runs] == [8, 16]
+    assert [run.model.encoder.blocks[0].feed_forward.expand.out_features for (run,) in runs] == [32, 64]
+    names, _, runs = compared("--compare", "lr=0.5,0.25")
+    assert [run.job.rate(1) for (run,) in runs] == [0.5, 0.25]
+    assert torch.equal(runs[0][0].job.batch(0).src, runs[1][0].job.batch(0).src)
+
+
+def test_05_seeds():
+    _, seeds, ((first, second),) = compared("--compare", "d_model=8", "--seeds", "2", "--seed", "7")
+    assert seeds == [7, 8]
+    assert not torch.equal(first.model.embedding.weight, second.model.embedding.weight)
+    assert not torch.equal(first.job.batch(0).src, second.job.batch(0).src)
+
+
+def test_05_runs_that_differ_have_other_names():
+    """Else they would share a checkpoint."""
+    names = [called(five, defaults=TINY).experiment.name]
+    for dest, (value, _) in CHANGES.items():
+        option = [f"--{dest.replace('_', '-')}", *([] if value is True else [value])]
+        names.append(called(five, *option, defaults=TINY).experiment.name)
+    names.append(called(five, "--seed", "1", defaults=TINY).experiment.name)
+    assert len({*names}) == len(names)
+    stay = [["--outputs", "x"], ["--checks"], ["--no-code"], ["--threads", "2"], ["--device", "cpu"],
+            ["--pause"]]
+    assert {called(five, *options, defaults=TINY).experiment.name for options in stay} == {names[0]}
+
+
+# lesson 6's
+
+
+def test_06_task():
+    for task in five.TASKS:
+        found = called(six, "--task", task)
+        assert found.experiment.training.task == task
+        assert found.experiment.name == task
+        batch = found.experiment.batch(3)
+        digits = [[token - five.ZERO for token in row if token] for row in batch.src.tolist()]
+        assert torch.equal(batch.tgt_out, five.make_batch(task, digits).tgt_out)
+        assert len(found.steps) > 5
+
+
+def test_06_input():
+    found = called(six, "--input", "3 1 4 15")
+    assert found.options.input == [3, 1, 4, 1, 5]
+    assert found.steps == ["your_input"]
+    assert found.experiment.name == called(six).experiment.name

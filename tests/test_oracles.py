@@ -1,0 +1,321 @@
+"""What the checks themselves are worth: every claim can fail, every mistake has its name, oracles add up."""
+
+import functools
+import inspect
+import math
+import re
+from contextlib import suppress
+
+import pytest
+import torch
+from conftest import LESSONS
+from torch import Tensor, nn
+
+from checks.attention import expected_weights
+from checks.broken import signatures
+from checks.trees import DRAWS, chi_square, enumerated, greedy_by_hand, random_tree
+from common import lesson
+from course.checking import refused
+
+PARTS = [(name, part) for name in LESSONS for part in lesson(name).GRADED]
+
+
+# wrong implementations, of anything
+
+
+def spoiled(result):
+    """Other numbers of the same shape."""
+    if isinstance(result, Tensor):
+        return result.clone() if result.dtype == torch.bool else result * 3 + 1
+    if isinstance(result, int | float):
+        return result * 3 + 1
+    if isinstance(result, tuple | list) and type(result) in (tuple, list):
+        return type(result)(map(spoiled, result))
+    return result
+
+
+def detached(result):
+    return result.detach() if isinstance(result, Tensor) else result
+
+
+def wrong_functions(part) -> list:
+    """Gives other numbers; cuts the gradient; writes into its inputs; refuses nothing."""
+
+    @functools.wraps(part)
+    def writing(*inputs, **options):
+        result = part(*inputs, **options)
+        for tensor in inputs:
+            if isinstance(tensor, Tensor) and not tensor.requires_grad:
+                tensor.copy_(torch.zeros_like(tensor))
+        return result
+
+    @functools.wraps(part)
+    def accepting(*inputs, **options):
+        with suppress(ValueError, TypeError):
+            return part(*inputs, **options)
+
+    return [functools.wraps(part)(lambda *inputs, **options: spoiled(part(*inputs, **options))),
+            functools.wraps(part)(lambda *inputs, **options: detached(part(*inputs, **options))),
+            writing, accepting]
+
+
+def wrong_classes(part: type) -> list:
+    """The same for modules, and one that learns one number more, and one that begins with zeros."""
+
+    class Spoiled(part):
+        def forward(self, *inputs, **options):
+            return spoiled(super().forward(*inputs, **options))
+
+    class Mixing(part):
+        def forward(self, *inputs, **options):
+            result = super().forward(*inputs, **options)
+            return result + 1e-6 * result.sum()
+
+    class Learning(part):
+        def __init__(self, *inputs, **options):
+            super().__init__(*inputs, **options)
+            self.more = nn.Parameter(torch.ones(1))
+
+    class Zeros(part):
+        def __init__(self, *inputs, **options):
+            super().__init__(*inputs, **options)
+            for parameter in self.parameters():
+                nn.init.constant_(parameter, 1.0)
+
+    class Writing(part):
+        def forward(self, x, *inputs, **options):
+            result = super().forward(x, *inputs, **options)
+            x.data.zero_()
+            return result
+
+    def accepting(*inputs, **options):
+        with suppress(ValueError):
+            return part(*inputs, **options)
+
+    return [Spoiled, Mixing, Learning, Zeros, Writing, accepting]
+
+
+def wrong_tokenizers(part: type) -> list:
+    class Other(part):
+        def encode(self, text):
+            return [number + 1 for number in super().encode(text)][::-1]
+
+        def decode(self, ids):
+            return super().decode(ids).replace(" ", "")
+
+    class Known(part):
+        def encode(self, text):
+            with suppress(ValueError):
+                return super().encode(text)
+
+    return [Other, Known]
+
+
+def wrong_decoders(ours) -> dict[str, list]:
+    """By hand, for the parts of lesson 6 whose results have their own shape."""
+    def fixed(decoding, max_length, *others, **options):
+        return torch.full((decoding.rows, max_length + 1), 4)
+
+    def greedy(decoding, max_length, *others, **options):
+        return ours.greedy_decode(decoding, max_length)
+
+    def reversed_batch(decoding, *options):
+        return ours.beam_search(decoding, *options)[::-1]
+
+    def after_the_end(decoding, max_length, *others, **options):
+        answers = fixed(decoding, max_length)
+        answers[:, 0] = ours.EOS
+        return answers
+
+    def unadjusted(logits, *others, **options):
+        return logits
+
+    class Turned(ours.CachedDecoding):
+        def step(self, tokens):
+            return super().step(tokens).flip(-1)
+
+    return {"sample": [fixed, greedy, after_the_end], "adjust_logits": [unadjusted],
+            "greedy_decode": [fixed], "beam_search": [reversed_batch],
+            "CachedDecoding": [Turned]}
+
+
+def wrong_ones(ours, name: str) -> list:
+    """The mistakes of the part, then others, of any part."""
+    part, own = ours.GRADED[name], getattr(ours, name)
+    known = [mistake.implementation for made in (part.mistakes, part.more) for mistake in made(ours).values()]
+    known += wrong_decoders(ours).get(name, []) if hasattr(ours, "CachedDecoding") else []
+    if name in ("sample", "greedy_decode", "beam_search", "CachedDecoding"):
+        return known
+    if name == "Tokenizer":
+        return known + wrong_tokenizers(own)
+    if name == "Adam":
+        return known
+    return known + (wrong_classes(own) if inspect.isclass(own) else wrong_functions(own))
+
+
+@pytest.mark.parametrize(("name", "part"), PARTS)
+def test_every_claim_fails_for_something_wrong(name, part):
+    ours = lesson(name)
+    wrong = wrong_ones(ours, part)
+    for number, claim in enumerate(ours.GRADED[part].claims):
+        assert any(not ours.GRADED[part](one, ours)[number].holds() for one in wrong), claim.__name__
+
+
+# mistakes by name
+
+NAMED = """
+naive: subtract the largest
+one maximum: its own maximum
+dim ignored: dim is ignored
+dim half ignored: along dim
+0/0: 0/0
+not divided: not divided
+divided by d_k: square root
+softmax over queries: over queries
+mask reversed: reversed
+masked after softmax: masked after
+NaN where blind: 0/0
+weights returned: return the output alone
+reversed: reversed
+diagonal missing: diagonal is missing
+one too many: one ahead | one token too many
+transposed: transposed
+two dimensions: two dimensions
+three dimensions: one dimension too few
+queries hidden: not as a query
+pad_id ignored: pad_id is ignored
+behind the last: anywhere
+view() alone: view() alone
+merged without transpose: merged without transpose
+divided by √d_model: divided by √d_model
+no output projection: output projection is missing
+not scaled: multiplied by √d_model
+cosine's own exponent: frequency of the sine
+two halves: two halves | i + d_k/2
+start ignored: start is ignored
+all alike: random numbers
+divided by D − 1: divided by D − 1
+eps outside: inside the root
+no root: take its root
+over the tokens: over the tokens
+tanh approximation: tanh
+√2 missing: √2
+no activation: no activation
+activation last: between the matrices
+path behind the norm: starts behind the norm
+no path: path around the layers is missing
+norms swapped: are swapped
+mask on queries: query axis
+source padding seen: ignores memory_mask
+future seen: ignores the causal mask
+norm missing: one more LayerNorm
+memory_mask lost: memory_mask doesn't reach
+no causal mask: sees the future
+padding mask inverted: padding mask is inverted
+padding seen: source's padding may be looked at
+swapped: input and target are swapped
+not shifted: nothing is shifted
+no EOS: EOS is missing
+padding counts: padding counts
+mean: this is the mean
+no correction: 1 − βᵗ
+L2: L2
+late: one step late
+goes on: PAD after EOS
+multiplied: divide
+ties cut: ties
+last cut: passes p stays
+top-p first: before the temperature
+EOS not counted: EOS counts
+BOS counted: BOS doesn't count
+cut off forgotten: cuts off
+finished forgotten: finished hypotheses
+not reordered: reorder
+no cache: newest token alone
+cache not reordered: cache has to follow
+position always 0: it is the first
+"""
+HINTS = dict(line.split(": ", 1) for line in NAMED.strip().splitlines())
+
+
+@pytest.mark.parametrize(("name", "part"), PARTS)
+def test_mistakes_are_explained_by_their_names(name, part):
+    for mistake, (hint, *_) in lesson(name).GRADED[part].mistakes(lesson(name)).items():
+        assert mistake in HINTS, f"{mistake}: say here what its hint is about"
+        assert any(words in hint for words in HINTS[mistake].split(" | ")), (mistake, hint)
+
+
+# what decides whether a claim holds
+
+
+def test_chi_square_is_the_probability_of_a_difference_as_large():
+    """Two classes: with one degree of freedom p = erfc(√(x / 2)); 10,100 of 20,000 give x = 2."""
+    assert DRAWS == 20_000
+    assert chi_square([10_100, 9_900], [0.5, 0.5]) == pytest.approx(math.erfc(1), rel=1e-6)
+    assert chi_square([10_000, 5_100, 4_900], [0.5, 0.25, 0.25]) == pytest.approx(math.exp(-2), rel=1e-6)
+    assert chi_square([5_000, 5_000], [0.25, 0.25]) == pytest.approx(1)  # half in no class
+    assert chi_square([10_000, 9_000], [0.5, 0.25]) < 1e-100
+    assert chi_square([9_000, 11_000], [0.5, 0.5]) < 1e-40
+    assert chi_square([20_000, 0], [0.999, 0.001]) < 1e-4
+
+
+def test_enumerated_answers_are_all_there_are():
+    levels = random_tree(2, 3, 4, seed=1)
+    for source in (0, 1):
+        answers = enumerated(levels, source, 3)
+        assert sum(map(math.exp, answers.values())) == pytest.approx(1, abs=1e-12)
+        assert len(answers) == 1 + 3 + 3 * 3 * 4  # ended after 1, ended after 2, cut off at 3 or ended there
+        best = greedy_by_hand(levels)[source].tolist()
+        place, total = 0, 0.0
+        for level, token in zip(levels, best):
+            if token == 0 and place:
+                break
+            total += level[source, place].log_softmax(-1)[token].item()
+            assert level[source, place][token] == level[source, place].max()
+            place = place * 4 + token
+            if token == 2:
+                break
+        ends = best.index(2) + 1 if 2 in best else 3
+        assert answers[tuple(best[:ends])] == pytest.approx(total, abs=1e-12)
+
+
+def test_numpys_weights_are_softmax_of_scaled_products():
+    query, key = torch.randn(2, 3, 8, dtype=torch.float64), torch.randn(2, 5, 8, dtype=torch.float64)
+    mask = torch.tensor([True, True, False, True, False])
+    scores = (query @ key.mT / math.sqrt(8)).masked_fill(~mask, -math.inf)
+    assert torch.allclose(expected_weights(query, key, mask), scores.softmax(-1), atol=1e-12)
+
+
+@pytest.mark.parametrize("spoil", [None, "no shift", "no causal mask", "no residual paths", "no positions",
+                                   "padding mask inverted", "post-norm, no warm-up", "right", "no scaling",
+                                   "loss on PAD", "post-norm, warm-up 100"])
+def test_a_signature_fails_where_a_variant_does_otherwise(spoil):
+    good, cheat, useless = ({"token_accuracy": forced, "exact_match": alone}
+                            for forced, alone in ((1.0, 1.0), (1.0, 0.0), (0.4, 0.0)))
+    scores = {"no shift": cheat, "no causal mask": cheat, "no residual paths": useless,
+              "no positions": useless,
+              "padding mask inverted": useless, "post-norm, no warm-up": useless, "right": good,
+              "no scaling": good, "loss on PAD": good, "post-norm, warm-up 100": good}
+    if spoil:
+        scores[spoil] = useless if scores[spoil] is good else good
+    said = {re.split(":", statement)[0]: holds for statement, holds in signatures(scores)}
+    assert said == {name: name != spoil for name in scores}
+
+
+def test_a_refusal_is_a_value_error_that_names_all_values():
+    def raising(error):
+        def attempt():
+            raise error
+        return attempt
+
+    assert refused(raising(ValueError("7 and 30")), 7, 30).holds
+    assert not refused(raising(ValueError("7 alone")), 7, 30).holds
+    assert not refused(raising(ValueError("")), 7).holds
+    assert not refused(lambda: None).holds
+
+
+@pytest.mark.parametrize("part", ["causal_mask", "padding_mask"])
+def test_masks_of_numbers_are_told_to_be_boolean(part):
+    ours = lesson("01_attention_mechanism")
+    checks = ours.GRADED[part](lambda *inputs: getattr(ours, part)(*inputs).int(), ours)
+    assert "make it boolean" in {check.finding.diagnosis for check in checks}
