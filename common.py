@@ -24,14 +24,15 @@ from typing import Any
 import numpy as np
 import torch
 from rich.table import Table
-from rich.text import Text
 from torch import Tensor, nn
 
 from course import grading
 from course.checking import Finding, Part, claims_of
-from course.console import Narrator, Picture, Record, Tested, code_of, legible, slug, stop
+from course.console import Grid, Map, Narrator, Picture, Record, Tested, code_of, slug, stop
 from course.keeping import prepare_folder
 from course.options import OneLineParser, count, seed
+from course.pages import Walk, write_pages
+from course.processes import RANK
 
 __all__ = [
     "Picture",
@@ -128,14 +129,8 @@ def run_step(step: Callable, *arguments: Any, seed: int = 0, begun: Record | Non
 def table(*header: str, rows: Iterable[Sequence[Any]], title: str = "") -> Table:
     """A console table. Numbers stand right, floats get four digits; text may hold brackets."""
     rows = [tuple(row) for row in rows]
-    grid = Table(title=Text(legible(title)) if title else None, title_justify="left")
-    grid.show_edge, grid.pad_edge, grid.title_style = False, False, "italic"
-    for column, name in enumerate(header):
-        numeric = all(isinstance(row[column], int | float) for row in rows)
-        grid.add_column(Text(legible(name)), justify="right" if numeric else "left")
-    for row in rows:
-        grid.add_row(*(Text(legible(cell_text(cell))) for cell in row))
-    return grid
+    numeric = [all(isinstance(row[column], int | float) for row in rows) for column in range(len(header))]
+    return Grid(title, header, [[cell_text(cell) for cell in row] for row in rows], numeric)
 
 
 def cell_text(value: Any) -> str:
@@ -190,7 +185,8 @@ def heatmap(axes, weights, rows=(), columns=(), title: str = "", numbers: bool =
     """
     weights = torch.as_tensor(weights).detach().cpu().float().numpy()
     height, width = weights.shape
-    axes.imshow(weights, vmin=0, vmax=top, cmap="Blues")
+    shown = axes.imshow(weights, vmin=0, vmax=top, cmap="Blues")
+    axes.touchable = Map(title, [str(row) for row in rows], [str(column) for column in columns], weights, top)
     longest = max((len(str(label)) for label in columns), default=0)
     axes.set_xticks(range(len(columns)), columns, rotation=0 if longest < 4 else 45)
     axes.set_yticks(range(len(rows)), rows)
@@ -202,8 +198,19 @@ def heatmap(axes, weights, rows=(), columns=(), title: str = "", numbers: bool =
     axes.set_title(title)
     for row, column in np.argwhere(~np.isnan(weights)) if numbers else ():
         weight = weights[row, column]
-        colour = "white" if weight > 0.5 else "#262626"
-        axes.text(column, row, f"{weight:.2f}", ha="center", va="center", color=colour)
+        axes.text(column, row, f"{weight:.2f}", ha="center", va="center", color=readable(shown, weight))
+
+
+def readable(shown, value: float) -> str:
+    """Black or white, whichever has more contrast with the colour that the image gives to the value.
+
+    The better of the two has a contrast of at least 4.5 : 1 with every colour there is.
+    """
+    red, green, blue, _ = shown.to_rgba(value)
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4
+              for part in (red, green, blue)]
+    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    return "black" if (luminance + 0.05) / 0.05 > 1.05 / (luminance + 0.05) else "white"
 
 
 # ------------------------------------------------------------------ the command line and the walkthrough
@@ -219,6 +226,7 @@ def lesson_parser(doc: str, graded: dict[str, Part] | None = None) -> argparse.A
     parser.add_argument("--checks", action="store_true", help="show the checks of the parts one by one")
     parser.add_argument("--outputs", type=Path, default=OUTPUTS, metavar="DIR",
                         help="folder for the figures (default: outputs)")
+    parser.add_argument("--no-page", dest="page", action="store_false", help="write no page to read")
     parser.add_argument("--seed", type=seed, default=0, help="seed of every step (default: 0)")
     parser.add_argument("--threads", type=count, metavar="N",
                         help="threads of PyTorch (default: 1, for models of this size gain little from more "
@@ -273,7 +281,7 @@ def walk(options: argparse.Namespace, narrator: Narrator, doc: str, steps: dict[
          arguments: Sequence[Any]) -> None:
     """Run and print the steps, then how many checks hold."""
     prepare_folder(options.outputs)
-    started = time.perf_counter()
+    started, records = time.perf_counter(), []
     if not options.step:
         narrator.prose(doc)
     for number, step in steps.items():
@@ -281,11 +289,16 @@ def walk(options: argparse.Namespace, narrator: Narrator, doc: str, steps: dict[
             pause(options)
         begun = begin_step(step, number)
         narrator.begin(begun)
-        narrator.end(run_step(step, *arguments, seed=options.seed, begun=begun))
+        records.append(run_step(step, *arguments, seed=options.seed, begun=begun))
+        narrator.end(records[-1])
     narrator.console.print()
     total, seconds = narrator.held + narrator.failed, time.perf_counter() - started
     if total:
         narrator.say(f"{narrator.held} of {total} checks hold, {seconds:.1f} s", "bold")
+    if options.page and not options.step and RANK == 0:
+        ours = sys.modules[next(iter(steps.values())).__module__]
+        walk = Walk(ours, doc, records, options.graded, options.seed, seconds, *arguments[:1])
+        narrator.say(write_pages(walk, options.outputs, narrator).as_uri(), wrap=False)
 
 
 def pause(options: argparse.Namespace) -> None:
