@@ -26,13 +26,14 @@ import torch
 from rich.table import Table
 from torch import Tensor, nn
 
-from course import grading
+from course import grading, progress
 from course.checking import Finding, Part, claims_of
 from course.console import Grid, Map, Narrator, Picture, Record, Tested, code_of, slug, stop
 from course.keeping import prepare_folder
 from course.options import OneLineParser, count, seed
 from course.pages import Walk, write_pages
 from course.processes import RANK
+from course.quiz import Quiz
 
 __all__ = [
     "Picture",
@@ -48,6 +49,7 @@ __all__ = [
     "narrate",
     "numbers",
     "parameters",
+    "readable",
     "run_step",
     "shape",
     "shows",
@@ -221,7 +223,9 @@ def lesson_parser(doc: str, graded: dict[str, Part] | None = None) -> argparse.A
     parser = OneLineParser(description=doc.strip().splitlines()[0], allow_abbrev=False)
     parser.add_argument("--list", action="store_true", help="list the steps and end")
     parser.add_argument("--step", metavar="NAME", help="run only this step (name or number)")
-    parser.add_argument("--pause", action="store_true", help="wait for Enter between steps")
+    parser.add_argument("--pause", action="store_true",
+                        help="wait for Enter between steps, and ask a question before some")
+    parser.add_argument("--quiz", action="store_true", help="ask this lesson's questions and end")
     parser.add_argument("--no-code", dest="code", action="store_false", help="show no source code")
     parser.add_argument("--checks", action="store_true", help="show the checks of the parts one by one")
     parser.add_argument("--outputs", type=Path, default=OUTPUTS, metavar="DIR",
@@ -260,7 +264,11 @@ def narrate(options: argparse.Namespace, doc: str, steps: Sequence[Callable], *a
         if getattr(options, "template", None):
             sys.exit(grading.write_template(options.template, options.graded, options.guided))
         if getattr(options, "grade", None):
-            sys.exit(grading.grade(options.grade, options.graded, narrator, options.hint))
+            code = grading.grade(options.grade, options.graded, narrator, options.hint)
+            note_graded(options, narrator)
+            sys.exit(code)
+        if options.quiz:
+            sys.exit(Quiz(Path(sys.argv[0]).stem, options.outputs, narrator).alone())
         if options.list:
             rows = [(record.number, record.name, record.title) for record in map(
                 begin_step, steps, range(1, len(steps) + 1))]
@@ -281,12 +289,14 @@ def walk(options: argparse.Namespace, narrator: Narrator, doc: str, steps: dict[
          arguments: Sequence[Any]) -> None:
     """Run and print the steps, then how many checks hold."""
     prepare_folder(options.outputs)
-    started, records = time.perf_counter(), []
+    started, records, quiz = time.perf_counter(), [], Quiz(Path(sys.argv[0]).stem, options.outputs, narrator)
     if not options.step:
         narrator.prose(doc)
     for number, step in steps.items():
-        if options.pause and step is not next(iter(steps.values())):
+        if options.pause and records:
             pause(options)
+        if options.pause:
+            quiz.before(slug(step.__name__))
         begun = begin_step(step, number)
         narrator.begin(begun)
         records.append(run_step(step, *arguments, seed=options.seed, begun=begun))
@@ -299,6 +309,13 @@ def walk(options: argparse.Namespace, narrator: Narrator, doc: str, steps: dict[
         ours = sys.modules[next(iter(steps.values())).__module__]
         walk = Walk(ours, doc, records, options.graded, options.seed, seconds, *arguments[:1])
         narrator.say(write_pages(walk, options.outputs, narrator).as_uri(), wrap=False)
+
+
+def note_graded(options: argparse.Namespace, narrator: Narrator) -> None:
+    """Note how many checks of each part hold."""
+    found = {name: pair for name, pair in narrator.graded.items() if name in options.graded}
+    if found:
+        progress.note_quietly(options.outputs, Path(sys.argv[0]).stem, narrator, graded=found)
 
 
 def pause(options: argparse.Namespace) -> None:
@@ -319,3 +336,7 @@ def choose_steps(name: str | None, steps: Sequence[Callable]) -> dict[int, Calla
         if wanted in (slug(step.__name__), str(number)):
             return {number: step}
     stop(f"no step {name}; the steps are {', '.join(slug(step.__name__) for step in steps)}", code=2)
+
+
+if __name__ == "__main__":
+    progress.main()

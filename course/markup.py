@@ -102,6 +102,11 @@ class Prose:
             return "\n".join(f'<div class="formula scroll"{SCROLLS.format("formula")}>'
                              + "".join(formulas().get(part) or f'<span class="beside">{escape(part)}</span>'
                                        for part in line) + "</div>" for line in parts)
+        pairs = [re.fullmatch(r"(\S.*?)\s{3,}(\S.*)", line)
+                 for line in inspect.cleandoc("\n" + text).splitlines()]
+        if all(pairs):
+            return "<dl>" + "".join(f"<dt>{escape(pair[1])}</dt><dd>{self.line(pair[2])}</dd>"
+                                    for pair in pairs) + "</dl>"
         kept = escape(inspect.cleandoc("\n" + text))
         return f'<pre class="plain scroll"{SCROLLS.format("drawing")}>{kept}</pre>'
 
@@ -224,7 +229,8 @@ def packed(shown: Map, panel: Any) -> dict[str, Any]:
     weights = np.asarray(shown.weights, dtype=float)
     steps = np.clip(np.nan_to_num(weights / (shown.top or 1.0)), 0, 1) * (BLANK - 1)
     codes = np.where(np.isnan(weights), BLANK, np.round(steps)).astype(np.uint8)
-    return {"title": shown.title, "rows": list(shown.rows), "columns": list(shown.columns),
+    columns = list(shown.columns) or list(map(str, range(weights.shape[1])))
+    return {"title": shown.title, "rows": list(shown.rows), "columns": columns,
             "top": round(float(shown.top), 4), "asks": panel.get_ylabel() or "query",
             "answers": panel.get_xlabel() or "key", "cells": base64.b64encode(codes.tobytes()).decode()}
 

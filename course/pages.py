@@ -184,10 +184,9 @@ def step(record: Record, questions: Sequence[Question], prose: Prose, built: dic
 
 
 def question_box(question: Question, record: Record) -> str:
-    """A question whose answers unfold, each with its reason; the right one with the check that it rests on.
-    """
+    """A question whose answers unfold, each with its reason; the right one with the check it rests on."""
     statements = [(statement, finding) for part in record.tested for statement, finding in part.results]
-    bound = next(((s, f) for s, f in statements if s.startswith(question.check)), None)
+    bound = next(((s, f) for s, f in statements if question.check in s), None)
     answers = []
     for place, answer in enumerate(question.answers):
         right = place == question.right
