@@ -17,6 +17,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -34,6 +35,7 @@ from course.options import OneLineParser, count, seed
 from course.pages import Walk, write_pages
 from course.processes import RANK
 from course.quiz import Quiz
+from course.watching import watch
 
 __all__ = [
     "Picture",
@@ -243,6 +245,8 @@ def lesson_parser(doc: str, graded: dict[str, Part] | None = None) -> argparse.A
                             help="write the signatures to fill in for --grade, and end")
         parser.add_argument("--hint", action="store_true",
                             help="with --grade: one more hint for the first statement that fails")
+        parser.add_argument("--watch", action="store_true",
+                            help="with --grade: grade again whenever FILE is saved")
         parser.add_argument("--guided", action="store_true",
                             help="with --template: the steps, too, as comments")
     parser.set_defaults(graded=graded or {})
@@ -256,7 +260,7 @@ def narrate(options: argparse.Namespace, doc: str, steps: Sequence[Callable], *a
     alone with --step shows what it shows in the whole walkthrough.
     """
     torch.set_num_threads(options.threads or 1)
-    for name, needed in (("hint", "grade"), ("guided", "template")):
+    for name, needed in (("hint", "grade"), ("watch", "grade"), ("guided", "template")):
         if getattr(options, name, False) and not getattr(options, needed):
             stop(f"--{name} goes with --{needed} FILE", code=2)
     try:
@@ -264,8 +268,11 @@ def narrate(options: argparse.Namespace, doc: str, steps: Sequence[Callable], *a
         if getattr(options, "template", None):
             sys.exit(grading.write_template(options.template, options.graded, options.guided))
         if getattr(options, "grade", None):
+            note = partial(note_graded, options)
+            if options.watch:
+                sys.exit(watch(options, narrator, note))
             code = grading.grade(options.grade, options.graded, narrator, options.hint)
-            note_graded(options, narrator)
+            note(narrator)
             sys.exit(code)
         if options.quiz:
             sys.exit(Quiz(Path(sys.argv[0]).stem, options.outputs, narrator).alone())

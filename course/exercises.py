@@ -16,4 +16,6 @@ EXERCISES: dict[int, dict[str, tuple[int, int]]] = {
     6: {"greedy_decode": (2, 25), "adjust_logits": (2, 30), "sample": (1, 15), "beam_search": (3, 60),
         "CachedDecoding": (3, 60)},
 }
+FILES = {1: "my_attention.py", 2: "my_heads.py", 3: "my_positions.py", 4: "my_block.py", 5: "my_training.py",
+         6: "my_decoding.py"}
 DIFFICULTY = {1: "easy", 2: "some thought", 3: "hard"}

@@ -59,7 +59,7 @@ class Prose:
         words = "|".join(re.escape(word) for word in sorted(self.terms, key=len, reverse=True))
         self.pattern = re.compile(
             rf"`(?P<code>[^`]+)`|[Ll]essons? (?P<lesson>\d)\b(?P<of>, step \d+)?"
-            rf"|[Ss]teps? (?P<steps>\d+(?:(?:, | and )\d+)*)(?! \w+ings\b)(?! to)\b"
+            rf"|[Ss]teps? (?P<steps>\d+(?:(?:, | and )\d+)*)(?! to)\b"
             rf"|(?<![\w-])(?P<term>{words})(?![\w-])", re.IGNORECASE)
 
     def paragraphs(self, text: str) -> str:
@@ -70,7 +70,7 @@ class Prose:
 
     def line(self, text: str) -> str:
         """Running text."""
-        html, end = [], 0
+        text, html, end = " ".join(text.split()), [], 0
         for match in self.pattern.finditer(text):
             html += [escape(text[end : match.start()]), self.linked_match(match)]
             end = match.end()
@@ -86,7 +86,8 @@ class Prose:
         if found["steps"]:
             return re.sub(r"(?:[Ss]tep )?(\d+)", lambda number: self.step(number[0], int(number[1])), text)
         term = self.terms[text.lower()]
-        if term in self.linked or (term.lesson > self.lesson > 0):
+        elsewhere = term.lesson > self.lesson > 0 or (term.only_there and term.lesson != self.lesson)
+        if term in self.linked or elsewhere:
             return escape(text)
         self.linked.add(term)
         return f'<a class="term" href="glossary.html#{slug_of(term.name)}">{escape(text)}</a>'

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from course import contents, progress
 from course.checking import Finding, Part, statement_of
 from course.console import Narrator, Picture, Record, code_of
-from course.exercises import DIFFICULTY, EXERCISES
+from course.exercises import DIFFICULTY, EXERCISES, FILES
 from course.frame import filled
 from course.keeping import write_atomically
 from course.markup import Prose, address, checks, code_box, shown
@@ -173,13 +173,14 @@ def step(record: Record, questions: Sequence[Question], prose: Prose, built: dic
     """One step: questions, prose and code side by side, what it returned, its checks."""
     elsewhere = {name: place for name, place in built.items() if place != f"#{record.name}"}
     body = [question_box(question, record) for question in questions]
-    body.append(f'<div class="words">{prose.paragraphs(record.prose)}</div>' if record.prose else "")
-    body.append(code_box(record.code, f"code of step {record.number}", elsewhere) if record.code else "")
+    words = f'<div class="words">{prose.paragraphs(record.prose)}</div>' if record.prose else ""
+    code = code_box(record.code, f"code of step {record.number}", elsewhere) if record.code else ""
+    body.append(f'<div class="two">{words}{code}</div>' if words and code else words + code)
     returned = shown(record.shown, folder, f"result of step {record.number}")
     body.append(f'<div class="shown">{returned}</div>' if returned else "")
     body.append(checks(record.tested))
     number = f'<a class="number" href="#{record.name}">{record.number}.</a>'
-    return (f'<section class="step two" id="{record.name}"><h2>{number}{escape(record.title)}</h2>\n'
+    return (f'<section class="step" id="{record.name}"><h2>{number}{escape(record.title)}</h2>\n'
             + "\n".join(filter(None, body)) + "</section>")
 
 
@@ -205,12 +206,13 @@ def question_box(question: Question, record: Record) -> str:
 
 def exercises(walk: Walk, built: dict[str, str]) -> str:
     """A box for each graded part."""
+    file = FILES.get(walk.number, "my_parts.py")
     boxes = [exercise(name, part, walk, built) for name, part in walk.graded.items()]
     return ('<section class="step" id="write-it-yourself"><h2>Write it yourself</h2>'
             "<p>The first command writes the signatures of all parts below into a file. Fill in one, grade "
             "the file with the second, which runs it again whenever you save, and go on.</p>"
-            + command(f"python {walk.stem}.py --template my_{walk.stem[3:]}.py")
-            + command(f"python {walk.stem}.py --grade my_{walk.stem[3:]}.py --watch")
+            + command(f"python {walk.stem}.py --template {file}")
+            + command(f"python {walk.stem}.py --grade {file} --watch")
             + "\n".join(boxes) + "</section>")
 
 

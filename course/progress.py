@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from course.console import Grid, Narrator
-from course.exercises import EXERCISES
+from course.exercises import EXERCISES, FILES
 from course.keeping import short_path, write_atomically
 from course.questions import QUESTIONS
 
@@ -137,7 +137,7 @@ def next_step(noted: dict[str, dict]) -> str:
     for lesson in lessons():
         done, parts = parts_done(lesson.number, noted.get(lesson.stem, {}))
         if done < parts:
-            return f"Next, write it yourself: python {lesson.stem}.py --template my_{lesson.stem[3:]}.py"
+            return f"Next, write it yourself: python {lesson.stem}.py --template {FILES[lesson.number]}"
     return "All lessons are run, and all parts are written."
 
 

@@ -14,6 +14,7 @@ class Term(NamedTuple):
     step: str
     explained: str
     also: tuple[str, ...] = ()  # other forms of the word
+    only_there: bool = False  # whether other lessons use the word in other senses, too
 
 
 TERMS = (
@@ -27,7 +28,7 @@ TERMS = (
          "looks into the memory, and names the next."),
     Term("memory", 1, "",
          "In it every token's vector takes in what it needs from the others (which cat? who loves it?), "
-         "and what comes out, a vector a token, is the memory."),
+         "and what comes out, a vector a token, is the memory.", only_there=True),
     Term("attention", 1, "",
          "A token asks with its query, every token answers with its key; the better they match, the more"
          " of that token's value is taken in"),
@@ -43,7 +44,7 @@ TERMS = (
     Term("key", 1, "it-is-the-cat",
          "the key     what the word is found as", ("keys",)),
     Term("value", 1, "it-is-the-cat",
-         "the value   what the word hands over", ("values",)),
+         "the value   what the word hands over", ("values",), only_there=True),
     Term("batch", 1, "in-pytorch",
          "PyTorch runs many sequences at once, a batch.", ("batches",)),
     Term("self-attention", 1, "who-asks-whom",
