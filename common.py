@@ -32,8 +32,7 @@ from course.checking import Finding, Part, claims_of
 from course.console import Grid, Map, Narrator, Picture, Record, Tested, code_of, slug, stop
 from course.keeping import prepare_folder
 from course.options import OneLineParser, count, seed
-from course.pages import Walk, write_pages
-from course.processes import RANK
+from course.pages import Walk, leave
 from course.quiz import Quiz
 from course.watching import watch
 
@@ -312,10 +311,8 @@ def walk(options: argparse.Namespace, narrator: Narrator, doc: str, steps: dict[
     total, seconds = narrator.held + narrator.failed, time.perf_counter() - started
     if total:
         narrator.say(f"{narrator.held} of {total} checks hold, {seconds:.1f} s", "bold")
-    if options.page and not options.step and RANK == 0:
-        ours = sys.modules[next(iter(steps.values())).__module__]
-        walk = Walk(ours, doc, records, options.graded, options.seed, seconds, *arguments[:1])
-        narrator.say(write_pages(walk, options.outputs, narrator).as_uri(), wrap=False)
+    ours = sys.modules[next(iter(steps.values())).__module__]
+    leave(Walk(ours, doc, records, options.graded, options.seed, seconds, *arguments[:1]), options, narrator)
 
 
 def note_graded(options: argparse.Namespace, narrator: Narrator) -> None:

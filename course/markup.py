@@ -112,7 +112,7 @@ class Prose:
         return f'<pre class="plain scroll"{SCROLLS.format("drawing")}>{kept}</pre>'
 
 
-SCROLLS = ' tabindex="0" role="region" aria-label="{}"'  # a box that may scroll can be focused
+SCROLLS = ' tabindex="0" role="group" aria-label="{}"'  # a box that may scroll can be focused
 
 
 # ------------------------------------------------------------------ code

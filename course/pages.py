@@ -1,5 +1,6 @@
 """The page of a lesson, made of the records of its steps: the same that the console showed."""
 
+import argparse
 import re
 import shlex
 import sys
@@ -14,8 +15,9 @@ from course.checking import Finding, Part, statement_of
 from course.console import Narrator, Picture, Record, code_of
 from course.exercises import DIFFICULTY, EXERCISES, FILES
 from course.frame import filled
-from course.keeping import write_atomically
+from course.keeping import short_path, write_atomically
 from course.markup import Prose, address, checks, code_box, shown
+from course.processes import RANK
 from course.questions import QUESTIONS, Question
 from course.report import general_hints
 
@@ -62,6 +64,17 @@ class Walk(NamedTuple):
     def findings(self) -> list[tuple[Record, str, Finding]]:
         return [(record, statement, finding) for record in self.records
                 for part in record.tested for statement, finding in part.results]
+
+
+def leave(walk: Walk, options: argparse.Namespace, narrator: Narrator) -> None:
+    """Write the pages as the options say, and say where: of a single step none, its page shows whole runs."""
+    page = options.outputs / walk.file
+    if RANK or not options.page:
+        return
+    if not options.step:
+        narrator.say(write_pages(walk, options.outputs, narrator).as_uri(), wrap=False)
+    elif page.exists():
+        narrator.say(f"({short_path(page)} is of the last whole run, and stays as it was.)")
 
 
 def write_pages(walk: Walk, folder: Path, narrator: Narrator) -> Path:

@@ -107,7 +107,7 @@ function heatTable(map, shares, said, say) {
 
 function touchable(maps, name) {
   const said = make("p", { class: "said", role: "status" });
-  const box = make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "weights" });
+  const box = make("div", { class: "scroll", tabindex: "0", role: "group", "aria-label": "weights" });
   const choose = (map) => {
     const shares = unpacked(map);
     said.textContent = "Point at a cell, or move with the arrow keys.";
@@ -157,7 +157,7 @@ function sliderOf(data, id) {
   const range = make("input", { type: "range", min: "0", max: "100", value: "0", id });
   const said = make("p", { class: "said", role: "status" });
   const cell = make("p", { class: "said", role: "status" });
-  const box = make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "weights" });
+  const box = make("div", { class: "scroll", tabindex: "0", role: "group", "aria-label": "weights" });
   const columns = data.scores[0].map((_, column) => `key ${column}`);
   const rows = data.scores.map((_, row) => `query ${row}`);
   const show = () => {
