@@ -45,6 +45,8 @@ class Map(NamedTuple):
     columns: Sequence[str]  # what answers
     weights: Any  # (T, S)
     top: float  # where the colour scale ends
+    asks: str = ""  # what the rows are; else the axis says it
+    answers: str = ""
 
 
 class Slider(NamedTuple):

@@ -232,8 +232,9 @@ def packed(shown: Map, panel: Any) -> dict[str, Any]:
     codes = np.where(np.isnan(weights), BLANK, np.round(steps)).astype(np.uint8)
     columns = list(shown.columns) or list(map(str, range(weights.shape[1])))
     return {"title": shown.title, "rows": list(shown.rows), "columns": columns,
-            "top": round(float(shown.top), 4), "asks": panel.get_ylabel() or "query",
-            "answers": panel.get_xlabel() or "key", "cells": base64.b64encode(codes.tobytes()).decode()}
+            "top": round(float(shown.top), 4), "asks": shown.asks or panel.get_ylabel() or "query",
+            "answers": shown.answers or panel.get_xlabel() or "key",
+            "cells": base64.b64encode(codes.tobytes()).decode()}
 
 
 def packed_slider(shown: Slider) -> dict[str, Any]:

@@ -34,7 +34,7 @@ TERMS = (
          " of that token's value is taken in"),
     Term("score", 1, "soft-dictionary",
          "A product says how well each one matches (its score), softmax turns the scores into weights "
-         "that sum to 1", ("scores",)),
+         "that sum to 1", ("scores",), only_there=True),
     Term("softmax", 1, "soft-dictionary",
          "softmax turns the scores into weights that sum to 1"),
     Term("d_k", 1, "by-hand",

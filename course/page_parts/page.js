@@ -85,7 +85,7 @@ function heatTable(map, shares, said, say) {
     [...head.cells].forEach((cell) => cell.classList.toggle("lit", cell.cellIndex - 1 === place[1]));
     said.textContent = say(place[0], place[1]);
   };
-  table.addEventListener("pointerover", light);
+  table.addEventListener("pointermove", light); // not pointerover: that also comes when the page scrolls
   table.addEventListener("click", (event) => { const place = placeOf(event.target); if (place) focusOn(place); });
   table.addEventListener("focusin", light);
   const focusOn = ([y, x]) => {
