@@ -98,7 +98,9 @@ class Prose:
     def block(self, text: str) -> str:
         """An indented block: as formulas if each of its lines is one, else as it stands."""
         lines = [line.strip() for line in text.splitlines()]
-        parts = [re.split(r"\s{4,}", line) for line in lines]
+        alone = [" ".join(line.split()) for line in lines]  # else two stand on a line, or a word beside one
+        parts = [[whole] if whole in formulas() else re.split(r"\s{4,}", line)
+                 for whole, line in zip(alone, lines, strict=True)]
         if all(line[0] in formulas() for line in parts):
             return "\n".join(f'<div class="formula scroll"{SCROLLS.format("formula")}>'
                              + "".join(formulas().get(part) or f'<span class="beside">{escape(part)}</span>'

@@ -142,7 +142,7 @@ def next_step(noted: dict[str, dict]) -> str:
     for lesson in lessons():
         done, parts = parts_done(lesson.number, noted.get(lesson.stem, {}))
         if done < parts:
-            return f"Next, write it yourself: python {lesson.stem}.py --template {FILES[lesson.number]}"
+            return f"Next: python {lesson.stem}.py --template {FILES[lesson.number]}"
     return "All lessons are run, and all parts are written."
 
 

@@ -106,13 +106,13 @@ QUESTIONS: dict[int, tuple[Question, ...]] = {
                  "some of them have a head for each relation"),
         Question("weight-and-effect", "where-not-why", "A head puts much weight on a word. Does that word "
                  "have an effect on the answer?", (
-            Answer("Yes: what is looked at comes into the answer.",
-                   "What one head brings in, another can take out again."),
             Answer("That doesn't stand in the weight: another head may take it out again.",
                    "Replace the word, and the answer hardly moves, though the head alone would move it. The "
                    "weight says where a head looked, not what came of it."),
+            Answer("Yes: what is looked at comes into the answer.",
+                   "What one head brings in, another can take out again."),
             Answer("No: weights are only for pictures.",
-                   "They are what the output is computed with.")), 1,
+                   "They are what the output is computed with.")), 0,
                  "some layers have such looks"),
     ),
     3: (
@@ -192,14 +192,14 @@ QUESTIONS: dict[int, tuple[Question, ...]] = {
                  "all positions at once = one by one"),
         Question("warm-up", "pre-or-post", "Two blocks are trained at a high rate, 0.02, without a warm-up. "
                  "Which of the two learns: pre-norm or post-norm?", (
-            Answer("Both: the norms keep everything in bounds.",
-                   "With post-norm the path itself passes through every norm, and at this rate that "
-                   "training fails."),
             Answer("Pre-norm.",
                    "It leaves the path free, and learns with and without a warm-up. Post-norm needs smaller "
                    "first steps here. (Why, the next step can't settle.)"),
+            Answer("Both: the norms keep everything in bounds.",
+                   "With post-norm the path itself passes through every norm, and at this rate that "
+                   "training fails."),
             Answer("Post-norm, the paper's.",
-                   "It learns at low rates; at this one it needs a warm-up at least.")), 1,
+                   "It learns at low rates; at this one it needs a warm-up at least.")), 0,
                  "… pre-norm learns either way"),
     ),
     5: (
@@ -239,14 +239,14 @@ QUESTIONS: dict[int, tuple[Question, ...]] = {
                  "more right tokens than the right model. Is it better?", (
             Answer("Yes: it sees more and so learns more.",
                    "It sees the very tokens that it has to guess."),
+            Answer("That can't be told before it is tested on new sequences.",
+                   "New sequences don't help while they are measured with teacher forcing: the answer still "
+                   "stands in the input."),
             Answer("No: with teacher forcing it copies what it should guess, and alone it has nothing to "
                    "copy.",
                    "In training the answer stands in its input. When it has to answer, only what it wrote "
-                   "itself is there."),
-            Answer("That can't be told before it is tested on new sequences.",
-                   "New sequences don't help while they are measured with teacher forcing: the answer still "
-                   "stands in the input.")), 1,
-                 "no causal mask: better than right"),
+                   "itself is there.")), 2,
+                 ": better than right with teacher forcing"),
     ),
     6: (
         Question("why-keep", "cache", "The decoder writes its 20th token. Why may keys and values of the "
@@ -272,23 +272,23 @@ QUESTIONS: dict[int, tuple[Question, ...]] = {
                  "greedy misses the likeliest sentence"),
         Question("wider", "wider-beams", "An unsure model, no correction for the length. The beam gets "
                  "wider, 1, 4, 16. Are the answers right more often?", (
-            Answer("Yes: the wider beam finds answers with a higher probability.",
-                   "It does. But the model believes most in the empty answer, and the wide beam finds it."),
             Answer("No: the wide beam finds what the model believes in most, and that is to say nothing.",
                    "An unsure model pays at every token of a long answer. The empty one costs once. A "
                    "narrow beam loses it on its way."),
+            Answer("Yes: the wider beam finds answers with a higher probability.",
+                   "It does. But the model believes most in the empty answer, and the wide beam finds it."),
             Answer("It makes no difference.",
-                   "At width 16 most answers are empty; at width 1 none is.")), 1,
+                   "At width 16 most answers are empty; at width 1 none is.")), 0,
                  "α = 0: none is empty at width 1"),
         Question("top-k-or-p", "sampling", "A distribution is sure, another unsure. Which rule keeps many "
                  "tokens of the unsure one and few of the sure one?", (
             Answer("Top-k.",
                    "It keeps k tokens of each, however sure it is."),
+            Answer("Temperature.",
+                   "It changes all probabilities, and keeps every token."),
             Answer("Top-p.",
                    "It takes the likeliest until they reach p together: one of them is enough where the "
-                   "model is sure."),
-            Answer("Temperature.",
-                   "It changes all probabilities, and keeps every token.")), 1,
+                   "model is sure.")), 2,
                  "top-k keeps three of both"),
     ),
 }
