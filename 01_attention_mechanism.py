@@ -492,7 +492,7 @@ def step_why_the_root():
     check("at the query the mean is larger undivided, at every width", all(row[-1] > 1 for row in rows))
     check("divided, at no width more than one in 20 does",
           max(share for shares in starved.values() for _, share in shares) < 0.05)
-    figure = Picture("attention_scaling.png", draw_scaling(rows, starved),
+    figure = Picture("attention_scaling.png", draw_scaling(rows, starved, *torch.randn(2, 6, 64)),
                      "Undivided scores grow with √d_k: in wide heads one key takes all, most queries starve")
     header = "d_k", "Var(q·k)", "evenness", "÷ √d_k", "at the scores", "starved", "÷ √d_k", "at the query"
     return table(*header, rows=rows, title="64 keys, undivided and divided"), figure

@@ -16,6 +16,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -23,15 +24,17 @@ from typing import Any
 import numpy as np
 import torch
 from rich.table import Table
-from rich.text import Text
 from torch import Tensor, nn
 
-from course import grading
+from course import grading, progress
 from course.checking import Finding, Part, claims_of
-from course.console import Narrator, Picture, Record, Tested, code_of, legible, output_lost, slug, stop
+from course.console import Grid, Map, Narrator, Picture, Record, Tested, code_of, output_lost, slug, stop
 from course.keeping import prepare_folder
 from course.memory import out_of_memory
 from course.options import OneLineParser, seed, threads
+from course.pages import Walk, leave
+from course.quiz import Quiz
+from course.watching import watch
 
 __all__ = [
     "Picture",
@@ -47,6 +50,7 @@ __all__ = [
     "narrate",
     "numbers",
     "parameters",
+    "readable",
     "run_step",
     "shape",
     "shows",
@@ -128,14 +132,8 @@ def run_step(step: Callable, *arguments: Any, seed: int = 0, begun: Record | Non
 def table(*header: str, rows: Iterable[Sequence[Any]], title: str = "") -> Table:
     """A console table. Numbers stand right, floats get four digits; text may hold brackets."""
     rows = [tuple(row) for row in rows]
-    grid = Table(title=Text(legible(title)) if title else None, title_justify="left")
-    grid.show_edge, grid.pad_edge, grid.title_style = False, False, "italic"
-    for column, name in enumerate(header):
-        numeric = all(isinstance(row[column], int | float) for row in rows)
-        grid.add_column(Text(legible(name)), justify="right" if numeric else "left")
-    for row in rows:
-        grid.add_row(*(Text(legible(cell_text(cell))) for cell in row))
-    return grid
+    numeric = [all(isinstance(row[column], int | float) for row in rows) for column in range(len(header))]
+    return Grid(title, header, [[cell_text(cell) for cell in row] for row in rows], numeric)
 
 
 def cell_text(value: Any) -> str:
@@ -190,7 +188,8 @@ def heatmap(axes, weights, rows=(), columns=(), title: str = "", numbers: bool =
     """
     weights = torch.as_tensor(weights).detach().cpu().float().numpy()
     height, width = weights.shape
-    axes.imshow(weights, vmin=0, vmax=top, cmap="Blues")
+    shown = axes.imshow(weights, vmin=0, vmax=top, cmap="Blues")
+    axes.touchable = Map(title, [str(row) for row in rows], [str(column) for column in columns], weights, top)
     longest = max((len(str(label)) for label in columns), default=0)
     axes.set_xticks(range(len(columns)), columns, rotation=0 if longest < 4 else 45)
     axes.set_yticks(range(len(rows)), rows)
@@ -202,8 +201,19 @@ def heatmap(axes, weights, rows=(), columns=(), title: str = "", numbers: bool =
     axes.set_title(title)
     for row, column in np.argwhere(~np.isnan(weights)) if numbers else ():
         weight = weights[row, column]
-        colour = "white" if weight > 0.5 else "#262626"
-        axes.text(column, row, f"{weight:.2f}", ha="center", va="center", color=colour)
+        axes.text(column, row, f"{weight:.2f}", ha="center", va="center", color=readable(shown, weight))
+
+
+def readable(shown, value: float) -> str:
+    """Black or white, whichever has more contrast with the colour that the image gives to the value.
+
+    The better of the two has a contrast of at least 4.5 : 1 with every colour there is.
+    """
+    red, green, blue, _ = shown.to_rgba(value)
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4
+              for part in (red, green, blue)]
+    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    return "black" if (luminance + 0.05) / 0.05 > 1.05 / (luminance + 0.05) else "white"
 
 
 # ------------------------------------------------------------------ the command line and the walkthrough
@@ -216,11 +226,14 @@ def lesson_parser(doc: str, graded: dict[str, Part] | None = None) -> argparse.A
     parser = OneLineParser(description=doc.strip().splitlines()[0], allow_abbrev=False)
     parser.add_argument("--list", action="store_true", help="list the steps and end")
     parser.add_argument("--step", metavar="NAME", help="run only this step (name or number)")
-    parser.add_argument("--pause", action="store_true", help="wait for Enter between steps")
+    parser.add_argument("--pause", action="store_true",
+                        help="wait for Enter between steps, and ask a question before some")
+    parser.add_argument("--quiz", action="store_true", help="ask this lesson's questions and end")
     parser.add_argument("--no-code", dest="code", action="store_false", help="show no source code")
     parser.add_argument("--checks", action="store_true", help="show the checks of the parts one by one")
     parser.add_argument("--outputs", type=Path, default=OUTPUTS, metavar="DIR",
                         help="folder for the figures (default: outputs)")
+    parser.add_argument("--no-page", dest="page", action="store_false", help="write no page to read")
     parser.add_argument("--seed", type=seed, default=0, help="seed of every step (default: 0)")
     parser.add_argument("--threads", type=threads, metavar="N",
                         help="threads of PyTorch (default: 1, for models of this size gain little from more "
@@ -233,6 +246,8 @@ def lesson_parser(doc: str, graded: dict[str, Part] | None = None) -> argparse.A
                             help="write the signatures to fill in for --grade, and end")
         parser.add_argument("--hint", action="store_true",
                             help="with --grade: one more hint for the first statement that fails")
+        parser.add_argument("--watch", action="store_true",
+                            help="with --grade: grade again whenever FILE is saved")
         parser.add_argument("--guided", action="store_true",
                             help="with --template: the steps, too, as comments")
     parser.set_defaults(graded=graded or {})
@@ -246,7 +261,7 @@ def narrate(options: argparse.Namespace, doc: str, steps: Sequence[Callable], *a
     alone with --step shows what it shows in the whole walkthrough.
     """
     torch.set_num_threads(options.threads or 1)
-    for name, needed in (("hint", "grade"), ("guided", "template")):
+    for name, needed in (("hint", "grade"), ("watch", "grade"), ("guided", "template")):
         if getattr(options, name, False) and not getattr(options, needed):
             stop(f"--{name} goes with --{needed} FILE", code=2)
     try:
@@ -254,7 +269,14 @@ def narrate(options: argparse.Namespace, doc: str, steps: Sequence[Callable], *a
         if getattr(options, "template", None):
             sys.exit(grading.write_template(options.template, options.graded, options.guided))
         if getattr(options, "grade", None):
-            sys.exit(grading.grade(options.grade, options.graded, narrator, options.hint))
+            note = partial(note_graded, options)
+            if options.watch:
+                sys.exit(watch(options, narrator, note))
+            code = grading.grade(options.grade, options.graded, narrator, options.hint)
+            note(narrator)
+            sys.exit(code)
+        if options.quiz:
+            sys.exit(Quiz(Path(sys.argv[0]).stem, options.outputs, narrator).alone())
         if options.list:
             rows = [(record.number, record.name, record.title) for record in map(
                 begin_step, steps, range(1, len(steps) + 1))]
@@ -278,19 +300,30 @@ def walk(options: argparse.Namespace, narrator: Narrator, doc: str, steps: dict[
          arguments: Sequence[Any]) -> None:
     """Run and print the steps, then how many checks hold."""
     prepare_folder(options.outputs)
-    started = time.perf_counter()
+    started, records, quiz = time.perf_counter(), [], Quiz(Path(sys.argv[0]).stem, options.outputs, narrator)
     if not options.step:
         narrator.prose(doc)
     for number, step in steps.items():
-        if options.pause and step is not next(iter(steps.values())):
+        if options.pause and records:
             pause(options)
+        if options.pause:
+            quiz.before(slug(step.__name__))
         begun = begin_step(step, number)
         narrator.begin(begun)
-        narrator.end(run_step(step, *arguments, seed=options.seed, begun=begun))
+        records.append(run_step(step, *arguments, seed=options.seed, begun=begun))
+        narrator.end(records[-1])
     narrator.console.print()
     total, seconds = narrator.held + narrator.failed, time.perf_counter() - started
     if total:
         narrator.say(f"{narrator.held} of {total} checks hold, {seconds:.1f} s", "bold")
+    ours = sys.modules[next(iter(steps.values())).__module__]
+    leave(Walk(ours, doc, records, options.graded, options.seed, seconds, *arguments[:1]), options, narrator)
+
+
+def note_graded(options: argparse.Namespace, narrator: Narrator) -> None:
+    """Note how many checks of each part hold."""
+    if found := {name: pair for name, pair in narrator.graded.items() if name in options.graded}:
+        progress.note_quietly(options.outputs, Path(sys.argv[0]).stem, narrator, graded=found)
 
 
 def pause(options: argparse.Namespace) -> None:
@@ -311,3 +344,7 @@ def choose_steps(name: str | None, steps: Sequence[Callable]) -> dict[int, Calla
         if wanted in (slug(step.__name__), str(number)):
             return {number: step}
     stop(f"no step {name}; the steps are {', '.join(slug(step.__name__) for step in steps)}", code=2)
+
+
+if __name__ == "__main__":
+    progress.main()

@@ -40,6 +40,39 @@ class Picture(NamedTuple):
     finding: str
 
 
+class Map(NamedTuple):
+    """A heatmap's numbers, for a page on which it can be touched; NaN leaves a cell blank."""
+
+    title: str
+    rows: Sequence[str]  # what asks
+    columns: Sequence[str]  # what answers
+    weights: Any  # (T, S)
+    top: float  # where the colour scale ends
+    asks: str = ""  # what the rows are; else the axis says it
+    answers: str = ""
+
+
+class Slider(NamedTuple):
+    """Scores (T, S) of vectors of width d_k, for a page on which their divisor can be moved."""
+
+    scores: Any
+    d_k: int
+
+
+class Grid(Table):
+    """A table of texts, on the console in characters that it has; `numeric` columns stand right."""
+
+    def __init__(self, title: str, header: Sequence[str], texts: Sequence[Sequence[str]],
+                 numeric: Sequence[bool]):
+        super().__init__(title=Text(legible(title)) if title else None, title_justify="left",
+                         show_edge=False, pad_edge=False, title_style="italic")
+        self.named, self.header, self.texts, self.numeric = title, header, texts, numeric
+        for name, right in zip(header, numeric, strict=True):
+            self.add_column(Text(legible(name)), justify="right" if right else "left")
+        for row in texts:
+            self.add_row(*(Text(legible(text)) for text in row))
+
+
 class EndHere(NamedTuple):
     """What a step returns to end the walkthrough after it, with a message and an exit code."""
 
@@ -183,6 +216,7 @@ class Narrator:
         unicode = (console.encoding or "").startswith("utf")
         self.fancy = console.is_terminal and not console.no_color and unicode
         self.failed = self.held = 0
+        self.graded: dict[str, list[int]] = {}  # part of the learner's → checks that hold, all its checks
 
     def say(self, text: str, style: str = "", indent: int = 0, wrap: bool = True) -> None:
         """Print text; `wrap` breaks long lines between words, under the same indentation."""

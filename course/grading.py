@@ -123,11 +123,11 @@ def emptied(node: ast.FunctionDef | ast.ClassDef, lines: list[str], part: Part, 
 
 
 def grade(file: Path, graded: dict[str, Part], narrator: Narrator, hint: bool = False,
-          lesson: str = "") -> int:
+          lesson: str = "", start: Callable[[Path], subprocess.Popen] | None = None) -> int:
     """Print what holds of the parts that the file defines; 0 if all of it does, else 1.
 
     `hint` reveals one more hint for the first statement that fails. `lesson` is whose parts are graded, else
-    those of the running script.
+    those of the running script. `start` starts the process that grades, given where the results go.
     """
     if not file.is_file():
         stop(f"no file {file} to grade", code=2)
@@ -139,7 +139,7 @@ def grade(file: Path, graded: dict[str, Part], narrator: Narrator, hint: bool = 
     with tempfile.TemporaryDirectory() as folder:
         results = Path(folder) / "results"
         results.touch()
-        child = start_child(lesson or Path(sys.argv[0]).stem, file, results)
+        child = start(results) if start else start_child(lesson or Path(sys.argv[0]).stem, file, results)
         try:
             for line in follow(results, child):
                 complete = line == END
@@ -163,9 +163,13 @@ def grade(file: Path, graded: dict[str, Part], narrator: Narrator, hint: bool = 
 def start_child(lesson: str, file: Path, results: Path) -> subprocess.Popen:
     """The process that grades, at the head of a group of its own."""
     command = [sys.executable, "-c", CHILD, str(COURSE), lesson, str(file), str(results)]
-    own_group = ({"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP} if os.name == "nt"
-                 else {"start_new_session": True})
-    return subprocess.Popen(command, **own_group)
+    return subprocess.Popen(command, **own_group())
+
+
+def own_group() -> dict[str, object]:
+    """What makes a new process the head of a group of its own."""
+    return ({"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP} if os.name == "nt"
+            else {"start_new_session": True})
 
 
 def follow(results: Path, child: subprocess.Popen) -> Iterator[dict]:

@@ -32,6 +32,8 @@ class Report:
         narrator = self.narrator
         narrator.held, narrator.failed = (
             narrator.held + finding.holds, narrator.failed + (not finding.holds) + left)
+        held, total = narrator.graded.get(name, (0, 0))
+        narrator.graded[name] = [held + finding.holds, total + 1 + left]
         if unwritten:
             self.unwritten(name, finding)
         elif finding.holds or not self.failed or narrator.unfolded or self.is_news(finding):
@@ -127,9 +129,12 @@ class Report:
             self.narrator.say(f"{self.record} can't be written ({reason}): the same hint next time", indent=4)
 
 
-def general_hints(name: str, statement: str, part: Part) -> list[str]:
-    """Hints for a claim without its own: its purpose, its steps or more about it, how it is called."""
-    own: Any = getattr(sys.modules["__main__"], name)
+def general_hints(name: str, statement: str, part: Part, own: Any = None) -> list[str]:
+    """Hints for a claim without its own: its purpose, its steps or more about it, how it is called.
+
+    `own` is the course's part, else the running script's of this name.
+    """
+    own = own or getattr(sys.modules["__main__"], name)
     described, *more = (" ".join(text.split()) for text in (inspect.getdoc(own) or statement).split("\n\n"))
     steps = [f"{method + ': ' if method else ''}{'; '.join(steps)}" for method, steps in part.guide.items()]
     between = " / ".join(steps) or " ".join(more)

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 from torch import Tensor
 
-from common import canvas, heatmap
+from common import canvas, heatmap, readable
+from course.console import Slider
 
 
 def draw_lookup(sharpness: Sequence[float], weights: np.ndarray, answers: Sequence[float]):
@@ -31,10 +32,10 @@ def draw_flow(words: Sequence[str], query: np.ndarray, key: np.ndarray, value: n
               ("softmax → weights", stages["weights"], True), ("· values =", value, False),
               ("outputs", stages["output"], True)]
     for panel, (title, numbers, framed) in zip(axes, panels):
-        panel.imshow(numbers, cmap="Blues", vmin=0, vmax=1.4 * numbers.max(), aspect="auto")
+        drawn = panel.imshow(numbers, cmap="Blues", vmin=0, vmax=1.4 * numbers.max(), aspect="auto")
         for i, j in np.ndindex(numbers.shape):
-            colour = "white" if numbers[i, j] > 0.7 * numbers.max() else "#262626"
-            panel.text(j, i, f"{numbers[i, j]:.2g}", ha="center", va="center", fontsize=8, color=colour)
+            panel.text(j, i, f"{numbers[i, j]:.2g}", ha="center", va="center", fontsize=8,
+                       color=readable(drawn, numbers[i, j]))
         panel.set_title(title)
         panel.set_xticks(range(7), words, rotation=45) if numbers.shape[1] == 7 else panel.set_xticks([])
         panel.set_yticks(range(7), words if panel is axes[0] or numbers is key or numbers is value else [])
@@ -58,14 +59,17 @@ def draw_reach(distances: Sequence[int], reach: dict[str, list[float]]):
     return figure
 
 
-def draw_scaling(rows: Sequence[Sequence], starved: dict[int, list[tuple[float, float]]]):
+def draw_scaling(rows: Sequence[Sequence], starved: dict[int, list[tuple[float, float]]], query: Tensor,
+                 key: Tensor):
     """Against d_k: the variance of q·k, the evenness, and for 16, 64 and 512 keys who starves.
 
     rows begin with d_k, variance, evenness without and with the division; starved holds for each number of
-    keys the shares without and with it, one pair a width.
+    keys the shares without and with it, one pair a width. query and key (6, d_k) are for the page, on which
+    their scores can be divided by more and less.
     """
     widths, variances, uneven, even = list(zip(*rows))[:4]
     figure, axes = canvas(columns=3, width=10, height=3.6)
+    axes[1].touchable = Slider(query @ key.T, query.shape[1])
     axes[0].loglog(widths, variances, marker="o", label="measured")
     axes[0].loglog(widths, widths, linestyle="--", color="gray", label="d_k")
     axes[0].set_title("variance of q·k")

@@ -77,6 +77,8 @@ def draw_patterns(weights: dict[str, Tensor], source: Sequence[str], reads: Sequ
             panel, largest = axes[head, number], counted.max().item()
             shown = f"{title}, block {block}\n{largest:.2f}" if head == 0 else f"{largest:.2f}"
             heatmap(panel, maps[head], queries, keys, shown, top=largest)
+            panel.touchable = panel.touchable._replace(
+                title=f"{title}, block {block}, head {head}", asks="row", answers="column")
             panel.tick_params(labelsize=7, rotation=0, pad=-2)
             if number == 0:
                 panel.set_ylabel(f"head {head}")

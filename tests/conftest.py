@@ -13,6 +13,7 @@ import matplotlib.image
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+from reading import assert_sound
 
 import common
 
@@ -21,6 +22,7 @@ import common
 settings.register_profile("course", deadline=None, suppress_health_check=[HealthCheck.too_slow],
                           print_blob=True, derandomize=bool(os.environ.get("CI")))
 settings.load_profile("course")
+os.environ["COURSE_PROGRESS"] = "off"  # what tests grade isn't the learner's progress
 torch.set_num_threads(1)  # the tests run in as many processes as there are cores
 ROOT = Path(__file__).parent.parent
 LESSONS = sorted(path.stem for path in ROOT.glob("[0-9][0-9]_*.py"))
@@ -141,6 +143,10 @@ def run_as_documented(name: str, course: Path):
     held, total = re.search(r"(\d+) of (\d+) checks hold", process.stdout).groups()
     assert held == total
     named = set(re.findall(r"outputs/([\w-]+\.png)", process.stdout))
+    for page in (f"{name}.html", "index.html", "glossary.html"):
+        found = assert_sound(course / "outputs" / page)
+        assert page != f"{name}.html" or len(found.all("li", class_="fine")) == int(total)
+    assert process.stdout.splitlines()[-1] == (course / "outputs" / f"{name}.html").resolve().as_uri()
     after = pictures_in(course / "outputs")
     assert after.keys() - before.keys() == named
     assert all(after.values()), after

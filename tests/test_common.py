@@ -110,7 +110,8 @@ def test_a_step_without_checks_counts_none(run_script):
 
 
 def test_lesson_1_folds_its_checks_and_unfolds_them():
-    folded, unfolded = (run_lesson(ATTENTION, "--step", "finished", *more) for more in ([], ["--checks"]))
+    folded, unfolded = (run_lesson(ATTENTION, "--step", "finished", "--no-page", *more)
+                        for more in ([], ["--checks"]))
     parts = common.lesson(ATTENTION).GRADED
     for name in ("attention_weights", "scaled_dot_product_attention"):
         count = len(parts[name].claims)

@@ -1,0 +1,215 @@
+"""The pages in a real browser: Chromium without a window, one session for all of them.
+
+Skipped where there is none, unless COURSE_BROWSER=required; axe-core is used where npm has put it.
+"""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+from walks import evil_walk, maps, slider, written
+
+webdriver = pytest.importorskip("selenium.webdriver", reason="selenium isn't installed")
+keys = pytest.importorskip("selenium.webdriver.common.keys").Keys
+
+WIDTHS = 1440, 768, 390
+UNFOLD = """document.querySelectorAll('details').forEach(fold => {
+    fold.removeAttribute('name'); fold.open = true;
+});"""
+AXE = ROOT / "node_modules" / "axe-core" / "axe.min.js"
+
+
+class Browser:
+    """A page at a width, in a colour scheme, with scripts or without."""
+
+    def __init__(self):
+        found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+        driver = shutil.which("chromedriver")
+        if not (found and driver):
+            reason = "no Chromium with its driver on this machine"
+            pytest.fail(reason) if os.environ.get("COURSE_BROWSER") == "required" else pytest.skip(reason)
+        options = webdriver.ChromeOptions()
+        options.binary_location = found
+        for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
+            options.add_argument(argument)
+        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+        service = webdriver.ChromeService(driver)
+        self.driver = webdriver.Chrome(options, service)
+        self.run = self.driver.execute_script
+
+    def tell(self, command: str, **parameters):
+        return self.driver.execute_cdp_cmd(command, parameters)
+
+    def open(self, path: Path, width: int = 1440, scheme: str = "light", media: str = "",
+             scripts: bool = True):
+        self.tell("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1,
+                  mobile=False)
+        wishes = {"prefers-color-scheme": scheme, "prefers-reduced-motion": "reduce"}
+        self.tell("Emulation.setEmulatedMedia", media=media, features=[
+            {"name": name, "value": value} for name, value in wishes.items()])
+        self.tell("Emulation.setScriptExecutionDisabled", value=not scripts)
+        self.driver.get(path.resolve().as_uri())
+
+    def all(self, selector: str) -> list:
+        return self.driver.find_elements("css selector", selector)
+
+    def one(self, selector: str):
+        return self.all(selector)[0]
+
+    def complaints(self) -> list[str]:
+        return [entry["message"] for entry in self.driver.get_log("browser")]
+
+
+@pytest.fixture(scope="session")
+def browser():
+    browser = Browser()
+    yield browser
+    browser.driver.quit()
+
+
+@pytest.fixture(scope="session")
+def page(tmp_path_factory):
+    return written(evil_walk(slider(), maps()), tmp_path_factory.mktemp("pages"))
+
+
+@pytest.fixture(scope="session")
+def every_page(page):
+    """The page made here, index, glossary, and the lessons' own where they were run."""
+    return [page, page.with_name("index.html"), page.with_name("glossary.html"),
+            *sorted((ROOT / "outputs").glob("0?_*.html"))]
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_nothing_is_wider_than_the_screen_and_nothing_complains(browser, every_page, width):
+    for path in every_page:
+        browser.open(path, width)
+        browser.run(UNFOLD)
+        browser.run("document.querySelectorAll('img').forEach(i => { i.loading = 'eager' })")
+        assert browser.run("return document.documentElement.scrollWidth") <= width, path.name
+        loaded = browser.driver.execute_async_script(
+            "const done = arguments[0]; Promise.all([...document.images].map(i => i.decode()))"
+            ".then(() => done('all'), error => done(String(error)))")
+        assert loaded == "all", path.name
+        assert not browser.complaints(), path.name
+
+
+def test_prose_and_code_stand_side_by_side_only_where_there_is_room(browser, page):
+    for width, beside in ((1440, True), (768, False), (390, False)):
+        browser.open(page, width)
+        words, code = (browser.one(f".two > .{name}").rect for name in ("words", "code"))
+        assert (code["x"] > words["x"] + words["width"]) == beside
+        assert (code["y"] > words["y"] + words["height"] / 2) == (not beside)
+
+
+def test_the_scheme_follows_the_system(browser, page):
+    grounds = []
+    for scheme in ("light", "dark"):
+        browser.open(page, scheme=scheme)
+        grounds.append(browser.one("body").value_of_css_property("background-color"))
+    assert grounds == ["rgba(255, 255, 255, 1)", "rgba(13, 17, 23, 1)"]
+
+
+def test_a_fold_opens_with_the_keyboard(browser, page):
+    browser.open(page)
+    fold = browser.one("details.checks:not([open])")
+    fold.find_element("css selector", "summary").send_keys(keys.ENTER)
+    assert fold.get_attribute("open") is not None
+
+
+def test_an_answer_unfolds_its_reason_and_folds_the_others(browser, page, tmp_path):
+    text = page.read_text(encoding="utf-8")
+    answers = "".join(f'<details class="answer" name="q"><summary>{n}</summary><p>why</p></details>'
+                      for n in "ab")
+    path, main = tmp_path / "quiz.html", '<main id="main">'
+    path.write_text(text.replace(main, f'{main}<div class="question">{answers}</div>'), encoding="utf-8")
+    browser.open(path)
+    first, second = browser.all(".answer")
+    for answer in (first, second):
+        answer.find_element("css selector", "summary").click()
+        assert answer.find_element("css selector", "p").is_displayed()
+    assert not first.find_element("css selector", "p").is_displayed()
+
+
+def test_a_heatmap_says_what_is_pointed_at_and_what_is_focused(browser, page):
+    browser.open(page, 390)
+    panel = browser.one(".touch:has(fieldset)")
+    said = panel.find_element("css selector", "[role=status]")
+    cells = panel.find_elements("css selector", "td[tabindex]")
+    browser.run("arguments[0].scrollIntoView({block: 'center'})", cells[0])
+    webdriver.ActionChains(browser.driver).move_to_element(cells[1]).perform()
+    assert said.text == "query it, key cat: 1.00"
+    cells[0].click()
+    assert said.text == "query it, key the: 0.00"
+    browser.driver.switch_to.active_element.send_keys(keys.ARROW_DOWN)
+    assert said.text.endswith("key the: 0.25")
+    browser.driver.switch_to.active_element.send_keys(keys.ARROW_RIGHT, keys.ARROW_RIGHT)
+    assert said.text.endswith("hidden")
+    assert len(panel.find_elements("css selector", "tr.lit")) == 1
+    assert len(panel.find_elements("css selector", "td[tabindex='0']")) == 1
+
+
+def test_another_heatmap_is_chosen_with_the_keyboard(browser, page):
+    browser.open(page)
+    first, second = browser.all(".touch:has(fieldset)")[0].find_elements("css selector", "input")[:2]
+    browser.run("arguments[0].focus()", first)
+    first.send_keys(keys.ARROW_RIGHT)
+    assert second.is_selected()
+    assert browser.all(".touch:has(fieldset) td[tabindex]")[1].text == "0.50"
+
+
+def test_the_slider_evens_the_weights(browser, page):
+    browser.open(page)
+    panel = browser.one(".touch:has([type=range])")
+    slide, said = (panel.find_element("css selector", name) for name in ("[type=range]", ".said"))
+    begun = said.text
+    slide.send_keys(keys.END)
+    assert "divided by 1.00" in begun
+    assert "divided by 8.00" in said.text
+    assert evenness(said.text) > evenness(begun)
+
+
+def evenness(text: str) -> float:
+    return float(text.partition("evenness ")[2].partition(",")[0])
+
+
+def test_without_scripts_the_pictures_and_all_checks_are_there(browser, page):
+    browser.open(page, scripts=False)
+    pictures = browser.all("figure img")
+    assert pictures
+    assert all(picture.is_displayed() for picture in pictures)
+    summary = browser.one("details.checks:not([open]) > summary")
+    summary.click()
+    assert browser.one("details.checks li").is_displayed()
+    browser.tell("Emulation.setScriptExecutionDisabled", value=False)
+
+
+@pytest.mark.parametrize("scripts", [True, False])
+def test_printed_every_check_and_every_picture_is_there_on_white(browser, page, scripts):
+    browser.open(page, scheme="dark", media="print", scripts=scripts)
+    if scripts:
+        browser.run("dispatchEvent(new Event('beforeprint'))")
+    checks = browser.all(".checks li")
+    assert len(checks) == 3
+    for check in checks:  # (is_displayed() takes all in a closed fold for hidden)
+        assert browser.run("return arguments[0].checkVisibility({contentVisibilityAuto: true})", check)
+        assert check.size["height"] > 10
+    assert all(picture.is_displayed() for picture in browser.all("figure img"))
+    assert browser.one("body").value_of_css_property("background-color") == "rgba(255, 255, 255, 1)"
+    browser.tell("Emulation.setScriptExecutionDisabled", value=False)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing(browser, every_page, scheme):
+    if not AXE.is_file():
+        pytest.skip("axe-core isn't in node_modules/: npm install --no-save axe-core")
+    for path in every_page:
+        browser.open(path, scheme=scheme)
+        browser.run(UNFOLD)
+        browser.run(AXE.read_text(encoding="utf-8"))
+        found = browser.driver.execute_async_script(
+            "const done = arguments[0]; axe.run().then(result => done(result.violations.map(each =>"
+            " [each.id, each.nodes.map(node => node.html.slice(0, 120))])))")
+        assert not found, f"{path.name}: {json.dumps(found)}"

@@ -1,0 +1,391 @@
+"""The pages that walkthroughs leave, without a browser: sound, escaped, and saying what the lessons say."""
+
+import ast
+import base64
+import inspect
+import json
+import os
+import re
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from types import ModuleType
+
+import pytest
+import torch
+from conftest import LESSONS, ROOT
+from hypothesis import given
+from hypothesis import strategies as st
+from pygments.styles import get_style_by_name
+from pygments.token import Token
+from reading import Page, assert_sound
+from walks import EVIL, evil_walk, written
+
+import common
+from course import markup, pages, progress
+from course.checking import statement_of
+from course.console import Narrator
+from course.exercises import EXERCISES, FILES
+from course.questions import QUESTIONS
+from course.terms import TERMS
+
+ATTENTION = "01_attention_mechanism"
+every_lesson = pytest.mark.parametrize("name", LESSONS)
+
+
+def number_of(name: str) -> int:
+    return int(name[:2])
+
+
+def steps_of(module: ModuleType) -> dict[str, object]:
+    """Name as in the address → step."""
+    return {name.removeprefix("step_").replace("_", "-"): step for name, step in vars(module).items()
+            if name.startswith("step_")}
+
+
+# ------------------------------------------------------------------ the page
+
+
+def test_a_page_is_sound_and_holds_what_the_steps_left(tmp_path):
+    path = written(evil_walk(), tmp_path)
+    page = assert_sound(path)
+    for other in ("index.html", "glossary.html"):
+        assert_sound(tmp_path / other)
+    assert len(page.all("li", class_="fine")) == 2
+    assert len(page.all("li", class_="wrong")) == 1
+    assert len(page.all("details", class_="failed")) == 1
+    assert "open" in page.all("details", class_="failed")[0]
+    assert "1 check fails" in page.text
+    assert page.text.index("1 check fails") < page.text.index("Prose with")
+    assert len(page.all("img")) == 1
+
+
+def test_what_comes_from_outside_stays_text(tmp_path):
+    """In prose, statements, figures, diagnoses, tables, texts, findings, and labels of a heatmap."""
+    page = Page(written(evil_walk(), tmp_path))
+    assert [each.get("class") for each in page.all("script")] == ["maps", None]
+    assert page.text.count(EVIL) >= 8
+    assert not page.all("b")
+    data = re.search(r'class="maps"[^>]*>(.*?)</script>', page.path.read_text(encoding="utf-8"))[1]
+    assert EVIL in str(json.loads(data))
+
+
+def test_weights_come_through_as_bytes():
+    """Largest and smallest, blank cells, and a scale that ends below 1."""
+    _, axes = common.canvas()
+    common.heatmap(axes, torch.tensor([[0.0, 0.25], [0.5, float("nan")]]), "ab", "cd", "t", top=0.5)
+    packed = markup.packed(axes.touchable, axes)
+    codes = list(base64.b64decode(packed["cells"]))
+    assert codes == [0, 127, 254, 255]
+    assert (packed["rows"], packed["columns"], packed["top"]) == (["a", "b"], ["c", "d"], 0.5)
+
+
+@given(st.floats(0, 1))
+def test_digits_in_a_heatmap_have_contrast(weight):
+    """At least 4.5 : 1, as the formula of the accessibility guidelines has it."""
+    _, axes = common.canvas()
+    shown = axes.imshow([[0.0, 1.0]], vmin=0, vmax=1, cmap="Blues")
+    ink = {"black": (0, 0, 0), "white": (1, 1, 1)}[common.readable(shown, weight)]
+    assert contrast(ink, shown.to_rgba(weight)[:3]) >= 4.5
+
+
+def contrast(one, other):
+    lights = sorted(0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b) for r, g, b in (one, other))
+    return (lights[1] + 0.05) / (lights[0] + 0.05)
+
+
+def linear(part):
+    return part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4
+
+
+def rgb(text):
+    text = text.lstrip("#")
+    return tuple(int(text[i : i + 2], 16) / 255 for i in (0, 2, 4))
+
+
+@pytest.mark.parametrize("name", ["xcode", "github-dark"])
+def test_code_has_contrast_in_both_schemes(name):
+    style = get_style_by_name(name)
+    kinds = {kind for kind, _ in markup.PythonLexer().get_tokens("".join(
+        (ROOT / f"{lesson}.py").read_text(encoding="utf-8") for lesson in LESSONS))}
+    for kind in (kinds | {Token}) - {Token.Text.Whitespace}:
+        colour = style.style_for_token(kind)["color"]
+        assert not colour or contrast(rgb(colour), rgb(style.background_color)) >= 4.5, (kind, colour)
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_colours_of_the_page_have_contrast(dark):
+    style = (markup.PARTS / "style.css").read_text(encoding="utf-8")
+    schemes = re.findall(r":root \{(.*?)\}", style, re.DOTALL)
+    colours = dict(re.findall(r"--([\w-]+): (#\w{6})", schemes[dark]))
+    for ground in ("paper", "panel"):
+        for ink in ("ink", "soft", "link", "good", "bad"):
+            assert contrast(rgb(colours[ink]), rgb(colours[ground])) >= 4.5, (ink, ground)
+    assert contrast(rgb(colours["bad"]), rgb(colours["bad-paper"])) >= 4.5
+    assert contrast(rgb(colours["ink"]), rgb(colours["mark"])) >= 4.5
+
+
+def test_steps_lessons_and_terms_are_linked_once():
+    prose = markup.Prose({3: "third", 4: "fourth"}, {2: "02_x.html"}, lesson=3)
+    text = "As step 3, steps 3 and\n    4, step 9 and lesson 2, step 7 say: a token, tokens, <i> and `a < b`."
+    assert prose.line(text) == (
+        'As <a href="#third">step 3</a>, steps <a href="#third">3</a> and <a href="#fourth">4</a>, step 9 '
+        'and <a href="02_x.html">lesson 2, step 7</a> say: a <a class="term" '
+        'href="glossary.html#token">token</a>, '
+        "tokens, &lt;i&gt; and <code>a &lt; b</code>.")
+
+
+def test_code_links_to_where_a_part_is_built():
+    html = markup.highlighted("x = softmax(scores) + torch.softmax(a)  # <b>", {"softmax": "#stable"})
+    assert html.count('<a href="#stable">softmax</a>') == 1
+    assert "&lt;b&gt;" in html
+    assert re.sub("<.*?>", "", html) == "x = softmax(scores) + torch.softmax(a)  # &lt;b&gt;"
+
+
+# ------------------------------------------------------------------ formulas
+
+
+def read_back(node: ET.Element) -> str:
+    """MathML as the Unicode that the lessons write."""
+    parts = [read_back(child) for child in node]
+    braced = [f"{{{part}}}" if child.tag == "mrow" and "(" not in part else part
+              for child, part in zip(node, parts)]
+    if node.tag == "msup":
+        return parts[0] + ("ᵀ" if parts[1] == "⊤" else f"^{braced[1]}")
+    if node.tag == "msub":
+        return f"{parts[0]}_{braced[1]}"
+    if node.tag == "msubsup":
+        return f"{parts[0]}_{braced[1]}^{braced[2]}"
+    if node.tag == "mfrac":
+        return f"{parts[0]}/{parts[1]}"
+    if node.tag == "msqrt":
+        return f"√{''.join(parts)}"
+    return "".join(parts) or (node.text or "")
+
+
+@pytest.mark.parametrize("line", markup.formulas())
+def test_a_formula_says_the_same_as_its_line(line):
+    assert re.sub(r"\s", "", read_back(ET.fromstring(markup.formulas()[line]))) == re.sub(r"\s", "", line)
+
+
+def test_every_formula_line_is_used_and_each_lesson_begins_with_one():
+    prose = " ".join(" ".join((ROOT / f"{name}.py").read_text(encoding="utf-8") for name in LESSONS).split())
+    assert len(markup.formulas()) > 15
+    assert not [line for line in markup.formulas() if line not in prose]
+    for name in LESSONS:
+        beginning = markup.Prose({}, {}).paragraphs(common.lesson(name).__doc__)
+        assert "<math" in beginning
+
+
+# ------------------------------------------------------------------ what stands beside the lessons
+
+
+@pytest.mark.parametrize("term", TERMS, ids=lambda term: term.name)
+def test_the_glossary_says_what_the_lesson_says(term):
+    module = common.lesson(next(name for name in LESSONS if number_of(name) == term.lesson))
+    said = inspect.getdoc(steps_of(module)[term.step]) if term.step else module.__doc__
+    assert " ".join(term.explained.split()) in " ".join(said.split())
+
+
+def test_every_term_stands_once():
+    words = [word.lower() for term in TERMS for word in (term.name, *term.also)]
+    assert len(words) == len({*words})
+
+
+@every_lesson
+def test_questions_are_about_steps_and_rest_on_their_checks(name):
+    module, questions = common.lesson(name), QUESTIONS[number_of(name)]
+    assert len(questions) >= 3
+    assert len({question.name for question in questions}) == len(questions)
+    for question in questions:
+        assert 2 <= len(question.answers) <= 4
+        assert 0 <= question.right < len(question.answers)
+        assert all(answer.text and answer.reason for answer in question.answers)
+        statements = statements_in(steps_of(module)[question.step])
+        assert any(question.check in statement for statement in statements), question.name
+    places = [question.right for question in questions]
+    assert len({*places}) > 1, "the right answer always stands in the same place"
+
+
+def statements_in(step) -> list[str]:
+    """The text of every check(…) in a step's source; what is computed in it is left out."""
+    calls = [node for node in ast.walk(ast.parse(inspect.getsource(step)))
+             if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "check"]
+    return ["".join(part.value for part in ast.walk(call.args[0])
+                    if isinstance(part, ast.Constant) and isinstance(part.value, str)) for call in calls]
+
+
+@every_lesson
+def test_exercises_are_the_graded_parts(name):
+    module = common.lesson(name)
+    assert {*EXERCISES[number_of(name)]} == {*module.GRADED}
+    assert f"--template {FILES[number_of(name)]}" in inspect.getdoc(module.step_what_next)
+
+
+def test_the_legend_is_lesson_1s():
+    text = re.sub(r"\s*\n# ", " ", (ROOT / f"{ATTENTION}.py").read_text(encoding="utf-8"))
+    assert f"Sizes in shape comments, in every lesson: {pages.LETTERS}." in text
+
+
+@every_lesson
+def test_parts_are_linked_to_steps_that_there_are(name):
+    module = common.lesson(name)
+    places = pages.built_in(module)
+    assert places
+    assert {*places.values()} <= {*steps_of(module)}
+
+
+@every_lesson
+def test_every_exercise_can_be_drawn(name, tmp_path):
+    """Hints, solution and all, as a page would hold them."""
+    module = common.lesson(name)
+    walk = evil_walk()._replace(ours=module, graded=module.GRADED)
+    for part_name, part in module.GRADED.items():
+        box = pages.exercise(part_name, part, walk, {})
+        assert part_name in box
+        assert all(markup.escape(statement_of(claim)) in box for claim in part.claims)
+
+
+# ------------------------------------------------------------------ running
+
+
+def test_a_page_only_if_wanted_and_only_of_a_whole_run(tmp_path):
+    script = tmp_path / "try_it.py"
+    script.write_text('"""Try it."""\nfrom common import *\ndef step_one():\n    """One"""\n    return "1"\n'
+                      "narrate(lesson_parser(__doc__).parse_args(), __doc__, [step_one])\n", encoding="utf-8")
+
+    def run(*options):
+        process = subprocess.run([sys.executable, script, *options, "--outputs", tmp_path / "out put"],
+                                 capture_output=True, encoding="utf-8", env=conf_env(), timeout=600)
+        assert process.returncode == 0, process.stderr
+        return process.stdout.splitlines()
+
+    run("--no-page")
+    run("--step", "one")
+    assert not list((tmp_path / "out put").iterdir())
+    page = tmp_path / "out put" / "try_it.html"
+    assert run()[-1] == page.resolve().as_uri()
+    assert_sound(page)
+    before = page.read_bytes()
+    assert any("try_it.html" in line and "stays" in line for line in run("--step", "one"))
+    assert page.read_bytes() == before
+
+
+def conf_env():
+    return os.environ | {"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8", "OMP_NUM_THREADS": "1"}
+
+
+def test_a_console_without_roots_does_not_spoil_the_page(tmp_path):
+    table = common.table("√", rows=[("d_k → ∞",)], title="½ · Σ")
+    assert (table.header, table.texts, table.named) == (("√",), [["d_k → ∞"]], "½ · Σ")
+
+
+# ------------------------------------------------------------------ progress
+
+
+def test_progress_adds_up_and_is_read_back(tmp_path):
+    said = []
+    progress.note(tmp_path, ATTENTION, said.append, answered={"future": True}, graded={"softmax": [4, 5]})
+    news = {"answered": {"why-divide": False}, "graded": {"softmax": [5, 5]}}
+    progress.note(tmp_path, ATTENTION, said.append, **news)
+    noted = progress.read(tmp_path, said.append)
+    assert noted[ATTENTION] == {
+        "answered": {"future": True, "why-divide": False}, "graded": {"softmax": [5, 5]}}
+    assert not said
+    assert progress.parts_done(1, noted[ATTENTION]) == (1, 5)
+    assert progress.answers_right(1, noted[ATTENTION]) == (1, 2, 4)
+
+
+@pytest.mark.parametrize("content", [
+    "{", "[]", '"text"', "null", '{"kind": "another"}', "\x00\x01", "[" * 100_000,
+    json.dumps({"kind": progress.KIND, "lessons": {"01_x": {"run": 3}}}),
+    json.dumps({"kind": progress.KIND, "lessons": {"01_x": {"graded": {"softmax": [1, "2"]}}}}),
+    json.dumps({"kind": progress.KIND, "lessons": {"01_x": {"answered": {"q": "yes"}}}}),
+    json.dumps({"kind": progress.KIND, "lessons": {"01_x": {"other": 1}}}),
+    json.dumps({"kind": progress.KIND, "lessons": []}),
+])
+def test_a_broken_or_foreign_progress_is_set_aside_with_a_word(tmp_path, content):
+    said = []
+    for number in (1, 2):
+        (tmp_path / progress.FILE).write_text(content, encoding="utf-8")
+        assert progress.note(tmp_path, ATTENTION, said.append, answered={"future": True})
+        aside = tmp_path / f"{progress.FILE}.aside-{number}"
+        assert aside.read_text(encoding="utf-8") == content
+        assert aside.name in said[-1]
+    assert progress.read(tmp_path, said.append) == {ATTENTION: {"answered": {"future": True}}}
+
+
+def test_common_shows_what_is_done_and_what_is_next(tmp_path):
+    def shown():
+        process = subprocess.run([sys.executable, ROOT / "common.py", "--outputs", tmp_path],
+                                 capture_output=True, encoding="utf-8", env=conf_env(), timeout=600)
+        assert process.returncode == 0, process.stderr
+        assert max(map(len, process.stdout.splitlines())) <= 80
+        return process.stdout
+
+    assert shown().splitlines()[-1] == f"Next: python {ATTENTION}.py"
+    run = {"when": "2026-01-01 10:00", "held": 70, "checks": 71, "page": "x.html", "picture": []}
+    progress.note(tmp_path, ATTENTION, print, run=run, graded={"softmax": [5, 5]})
+    text = shown()
+    assert "70 of 71" in text
+    assert "1 of 5" in text
+    assert text.splitlines()[-1] == "Next: python 02_multi_head_attention.py"
+    for name in LESSONS:
+        progress.note(tmp_path, name, print, run=run)
+    assert f"--template {FILES[1]}" in shown()
+
+
+def test_the_index_takes_only_pictures_that_lie_beside_it(tmp_path):
+    run = {"when": EVIL, "held": 1, "checks": 1, "page": "x.html", "picture": ["../secret.png", EVIL]}
+    progress.note(tmp_path, ATTENTION, print, run=run)
+    path = written(evil_walk(), tmp_path).with_name("index.html")
+    page = assert_sound(path)
+    assert EVIL in page.text
+    assert not page.all("img")
+
+
+# ------------------------------------------------------------------ the quiz
+
+
+def quiz(tmp_path, typed, *options):
+    command = [sys.executable, ROOT / f"{ATTENTION}.py", "--quiz", "--outputs", tmp_path, *options]
+    process = subprocess.run(command, capture_output=True, encoding="utf-8", input=typed, env=conf_env(),
+                             timeout=600)
+    assert (process.returncode, process.stderr) == (0, "")
+    return process.stdout, progress.read(tmp_path, print).get(ATTENTION, {}).get("answered", {})
+
+
+def test_a_quiz_says_why_and_is_noted(tmp_path):
+    questions = QUESTIONS[1]
+    typed = f"{questions[0].right + 1}\n7\nx\n{(questions[1].right + 1) % 3 + 1}\n\n"
+    said, noted = quiz(tmp_path, typed)
+    said = " ".join(said.split())
+    assert noted == {questions[0].name: True, questions[1].name: False}
+    for question in questions[:2]:
+        assert " ".join(question.answers[question.right].reason.split()) in said
+    assert "1 of 2 answers are right" in said
+    assert questions[3].asked in said
+
+
+def test_a_quiz_that_nobody_answers_ends(tmp_path):
+    said, noted = quiz(tmp_path, "")
+    assert noted == {}
+    assert QUESTIONS[1][1].asked not in " ".join(said.split())
+
+
+def test_questions_come_before_their_step_with_pause(tmp_path):
+    options = "--pause", "--step", "masks-hide", "--outputs", tmp_path
+    process = subprocess.run([sys.executable, ROOT / f"{ATTENTION}.py", *options], capture_output=True,
+                             encoding="utf-8", input="", env=conf_env(), timeout=600)
+    asked = next(question for question in QUESTIONS[1] if question.step == "masks-hide")
+    said = " ".join(process.stdout.split())
+    assert process.returncode == 0
+    assert said.index(asked.asked[:40]) < said.index("Hidden means hidden")
+
+
+def test_a_folder_that_cannot_be_written_does_not_end_a_quiz(tmp_path, capsys):
+    file = tmp_path / "file"
+    file.write_text("kept")
+    progress.note_quietly(file, ATTENTION, Narrator(file), answered={"future": True})
+    assert "progress wasn't noted" in capsys.readouterr().out
+    assert file.read_text() == "kept"
