@@ -450,12 +450,12 @@ class TranslationTraining(SequenceTraining):
     test: str = option("", "with --pairs: test pairs (default: some of those in --pairs)")
     max_pairs: int = option(0, "at most so many training pairs; 0: all, or 60,000 of the grammar's", least=0)
     vocab: int = option(1500, "merges to learn", least=0)
-    steps: int = option(2200, "training steps", least=0, below=10**7)
+    steps: int = option(3000, "training steps", least=0, below=10**7)
     batch_size: int = option(32, "pairs a step", least=1)
     beta2: float = option(0.98, "Adam's β₂, as in the paper", least=0, below=1)
     weight_decay: float = option(0.1, "decoupled weight decay (AdamW)", least=0)
     warmup: int = option(100, "steps of warm-up", least=0)
-    validate_every: int = option(200, "steps from one validation to the next", least=1)
+    validate_every: int = option(250, "steps from one validation to the next", least=1)
 
     def __post_init__(self):
         super().__post_init__()
@@ -735,19 +735,21 @@ def step_the_corpus(experiment: TranslationExperiment):
 
     What is held out are combinations, not lines: an adjective with a noun, a subject or an object with a
     verb. Every test sentence has at least one that no training sentence has. So the model can't know it by
-    heart. But each single word has been met.
+    heart. But the words themselves have been met, nearly all in the very form.
     """
     splits = experiment.texts.splits
     known = {name for pair in splits["train"] for name in pair.combinations}
     sources = {split: {pair.source for pair in pairs} for split, pairs in splits.items()}
     words = {word.lower() for pair in splits["train"] for text in pair[:2] for word in words_of(text)}
-    new = {word for pair in splits["test"] for text in pair[:2] for word in words_of(text.lower())} - words
+    asked = [word for pair in splits["test"] for text in pair[:2] for word in words_of(text.lower())]
+    new = [word for word in asked if word not in words]
     check("no source is in two splits",
           sum(map(len, sources.values())) == len(set().union(*sources.values())))
     check("each test sentence has a combination that training hasn't",
           all(pair.combinations - known for pair in splits["test"]))
     if experiment.is_default:
-        check("each word of the test is in training", not new, " ".join(sorted(new)[:5]))
+        check("of 1,000 words of the test less than 2 have a form that training hasn't",
+              len(new) < len(asked) / 500, " ".join(sorted({*new})))
     shown = [f"{pair.source}\n  {pair.target}\n  ({', '.join(sorted(pair.phenomena))})"
              for pair in splits["test"][:4]]
     rows = [(split, len(pairs), *(sum(len(words_of(pair[side])) for pair in pairs) / len(pairs)
@@ -803,7 +805,7 @@ def step_training(experiment: TranslationExperiment):
     """Training
 
     The engine, the loss, Adam and the schedule are lesson 5's, and so is the model: wider, and with as many
-    rows in its embedding as there are pieces. Every 200 steps 300 validation sentences are translated
+    rows in its embedding as there are pieces. Every 250 steps 300 validation sentences are translated
     greedily. BLEU counts pieces of sentences that are as a person's (step 6); “exact match” whole sentences.
     """
     ended = experiment.train()
@@ -878,27 +880,31 @@ def step_how_good(experiment: TranslationExperiment):
 def step_phenomena(experiment: TranslationExperiment):
     """Which rules are learned, and when
 
-    The grammar knows which rules a sentence needs. The picture has, for each, the share of validation
-    sentences with it that are wholly right, after every 200 steps. Mind that a sentence needs several: a row
-    can be late because of what often stands beside it, and long sentences have more chances to be wrong. The
-    table has the ten rules with the lowest shares in the test, 1,000 sentences.
+    The grammar knows which rules a sentence needs. The picture has, for each rule that at least 10 of the 300
+    validation sentences need, the share of these that are wholly right, after every 250 steps. Mind that a
+    sentence needs several: a row can be late because of what often stands beside it, and long sentences have
+    more chances to be wrong. The table has the ten rules with the lowest shares in the test, and how many of
+    100 training sentences have them.
     """
     history = [record for record in experiment.run.history if "exact_match" in record]
-    last = history[-1]
-    names = sorted((name for name in PHENOMENA if f"right: {name}" in last),
+    asked = Counter(name for pair in experiment.texts.splits["validation"] for name in pair.phenomena)
+    names = sorted((name for name in PHENOMENA if asked[name] >= 10),
                    key=lambda name: -sum(record[f"right: {name}"] for record in history))
-    shares = {name: [record[f"right: {name}"] for record in history] for name in names}
+    shares = {f"{name} ({asked[name]})": [record[f"right: {name}"] for record in history] for name in names}
     figure = drawing.draw_phenomena([record["step"] for record in history], shares)
+    trained = experiment.texts.splits["train"]
+    common = Counter(name for pair in trained for name in pair.phenomena)
     found = by_phenomenon(experiment.pairs(), experiment.right)
     hardest = sorted(found, key=lambda name: found[name][1])[:10]
-    rows = [(name, found[name][0], f"{found[name][1]:.1%}", PHENOMENA[name].partition(": ")[2])
-            for name in hardest]
+    rows = [(name, PHENOMENA[name].rpartition(": ")[2], f"{100 * common[name] / len(trained):.1f}",
+             found[name][0], f"{found[name][1]:.0%}") for name in hardest]
     if experiment.is_default:
-        check("each phenomenon: of its test sentences at least 80 % are right",
-              found[hardest[0]][1] >= 0.8, f"{hardest[0]}: {found[hardest[0]][1]:.1%}")
-    return (table("phenomenon", "sentences", "right", "", rows=rows),
+        lowest = min((share, name) for name, (count, share) in found.items() if count >= 30)
+        check("of the test sentences with a rule that 30 or more need, at least 80 % are right",
+              lowest[0] >= 0.8, f"{lowest[1]}: {lowest[0]:.0%}")
+    return (table("rule", "", "in 100", "in the test", "right", rows=rows),
             Picture(experiment.file("translation_phenomena"), figure,
-                    f"First sentences with “{names[0]}” are right, last those with “{names[-1]}”"))
+                    f"Sentences with “{names[0]}” are right first, those with “{names[-1]}” last"))
 
 
 def slips_in(answer: str, reference: str) -> str:
@@ -976,58 +982,67 @@ def step_alignment(experiment: TranslationExperiment):
 def step_decoders(experiment: TranslationExperiment):
     """Greedy and beams
 
-    All of lesson 6's decoders work unchanged. 200 sentences of the test; a wider beam looks at more
-    continuations, and costs more. α is the length penalty: 0 compares sums of log-probabilities, which
-    favours the short.
+    All of lesson 6's decoders work unchanged. Here are 60 sentences of the test; a wider beam follows more
+    beginnings, and costs more. α is the length penalty: 0 compares sums of log-probabilities, which favours
+    the short. A model that is as sure of itself as this one gives nearly the same answers in every way.
     """
-    pairs = experiment.pairs(200)
+    pairs = experiment.pairs(60)
     sources, references = [pair.source for pair in pairs], [pair.target for pair in pairs]
     ways = {"greedy": {}} | {f"beam {width}, α = 1": {"width": width} for width in (2, 4, 8, 16)}
     ways["beam 4, α = 0"] = {"width": 4, "length_penalty": 0.0}
-    rows, scores = [], {}
+    rows, found = [], {}
     for name, options in ways.items():
         started = time.perf_counter()
-        answers = experiment.answers_to(sources, **options)
+        found[name] = answers = experiment.answers_to(sources, **options)
         seconds = time.perf_counter() - started
-        scores[name] = sum(answer == reference for answer, reference in zip(answers, references)) / len(pairs)
+        right = sum(answer == reference for answer, reference in zip(answers, references)) / len(pairs)
         length = sum(len(words_of(answer)) for answer in answers) / len(pairs)
-        rows.append((name, corpus_bleu(answers, references).score, f"{scores[name]:.1%}", length,
+        rows.append((name, corpus_bleu(answers, references).score, f"{right:.0%}", length,
                      f"{len(pairs) / seconds:.0f}"))
     if experiment.is_default:
-        check("no beam answers 2 % more or fewer of these sentences right than greedy",
-              all(abs(share - scores["greedy"]) < 0.02 for share in scores.values()))
-    found = table("", "BLEU", "exact match", "words", "sentences a second", rows=rows)
-    return found, SIGNATURE
+        others = max(sum(one != two for one, two in zip(answers, found["greedy"]))
+                     for answers in found.values())
+        check("no way answers more than a tenth of the sentences otherwise than greedy",
+              others <= len(pairs) / 10, f"{others} at most")
+    return table("", "BLEU", "exact match", "words", "sentences a second", rows=rows), SIGNATURE
+
+
+def name_in(pair: Pair) -> str:
+    """A word with a capital that both languages have, "" if there is none."""
+    both = [word for word in words_of(pair.source) if word in words_of(pair.target)]
+    return next((word for word in both if word[0].isupper()), "")
 
 
 def step_limits(experiment: TranslationExperiment):
     """Its limits
 
-    Trained were single sentences. Two in a row are known words in a known order, only later in the sequence,
-    and longer than anything trained. Then names that were never in the training, in place of those that
-    were: their pieces are known, and would only have to be copied.
+    Trained were single sentences. Two in a row are known words in a known order, but a full stop has always
+    ended the answer, and it mostly still does. Then a name that was never in the training, in place of one
+    that was: its pieces are known, and would only have to be copied.
 
-    And a grammar isn't a language. Here every word has one translation, and no sentence means anything that
-    the one before decides. How much data it takes: --compare max_pairs=6000,30000,60000.
+    And a grammar isn't a language. Here every word has one translation, and no sentence depends on the one
+    before. How much data it takes: --compare max_pairs=6000,30000,60000.
     """
     pairs = experiment.pairs(200)
     joined = [(f"{one.source} {two.source}", f"{one.target} {two.target}")
               for one, two in zip(pairs[::2], pairs[1::2])]
-    named = [(pair.source, pair.target) for pair in experiment.pairs() if re.search(r"\bMarie\b", pair.source)
-             and "Marie" in pair.target]
-    foreign = [tuple(text.replace("Marie", "Ottokar") for text in pair) for pair in named]
-    cases = {"one sentence": [(pair.source, pair.target) for pair in pairs], "two in a row": joined,
-             "with Marie in it": named, "Ottokar for Marie": foreign}
-    shares, rows = {}, []
+    named = [(pair, name) for pair in experiment.pairs() if (name := name_in(pair))]
+    foreign = [tuple(text.replace(name, "Ottokar") for text in pair[:2]) for pair, name in named]
+    cases = {"one sentence": [pair[:2] for pair in pairs], "two in a row": joined,
+             "with a name": [pair[:2] for pair, _ in named], "with Ottokar": foreign}
+    shares, rows, answers = {}, [], {}
     for name, texts in cases.items():
-        answers = experiment.answers_to([source for source, _ in texts])
-        right = sum(answer == target for answer, (_, target) in zip(answers, texts))
+        answers[name] = experiment.answers_to([source for source, _ in texts])
+        right = sum(answer == target for answer, (_, target) in zip(answers[name], texts))
         shares[name] = right / max(1, len(texts))
-        rows.append((name, len(texts), f"{shares[name]:.0%}", answers[0] if answers else ""))
+        rows.append((name, len(texts), f"{shares[name]:.0%}", answers[name][0] if texts else ""))
     if experiment.is_default:
-        check("two sentences in a row: less than half of them right", shares["two in a row"] < 0.5)
-        check("a name that was never seen: less than half of what is right with a known one",
-              shares["Ottokar for Marie"] < shares["with Marie in it"] / 2)
+        ends = sum(len(re.findall(r"[.?]", answer)) == 1 for answer in answers["two in a row"])
+        check("two in a row: most answers end with their first full stop or question mark",
+              ends > len(joined) / 2, f"{ends} of {len(joined)}")
+        check("… and fewer than a tenth are right", shares["two in a row"] < 0.1)
+        check("with Ottokar less than half of what is right with a known name",
+              shares["with Ottokar"] < shares["with a name"] / 2)
     return table("", "", "right", "the first answer", rows=rows)
 
 
