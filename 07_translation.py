@@ -51,7 +51,7 @@ from common import (
 )
 from course.chat import converse
 from course.comparing import changed, compare, summaries
-from course.console import Narrator
+from course.console import Narrator, stop
 from course.engine import Run, train
 from course.experiment import Experiment
 from course.keeping import write_atomically
@@ -1109,7 +1109,10 @@ def step_your_sentence(experiment: TranslationExperiment):
     of a piece. (Without a saved model one is trained first, which takes about two minutes.)
     """
     text, model, encoding = experiment.options.input, experiment.model, experiment.encoding
-    answer = translate(model, encoding, [text])[0]
+    try:
+        answer = translate(model, encoding, [text])[0]
+    except ValueError as error:  # too long
+        stop(str(error))
     src = pad([encoding.encode(text)]).to(experiment.run.device)
     found = beam_search(CachedDecoding(model, src), 4, min(model.config.max_len, 2 * src.shape[1] + 20))[0]
     rows = [("greedy", answer, "")]

@@ -1,5 +1,6 @@
 """One line in, one line out, until the input ends."""
 
+import sys
 from collections.abc import Callable
 
 
@@ -10,9 +11,8 @@ def converse(answer: Callable[[str], str], prompt: str = "> ") -> None:
     """
     while True:
         try:
-            line = input(prompt).strip()
+            line = input(prompt if sys.stdin.isatty() else "").strip()
         except (EOFError, KeyboardInterrupt):
-            print()
             return
         if not line:
             return
