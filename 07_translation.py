@@ -51,7 +51,7 @@ from common import (
 )
 from course.chat import converse
 from course.comparing import changed, compare, summaries
-from course.console import Narrator, stop
+from course.console import EndHere, Narrator
 from course.engine import Run, train
 from course.experiment import Experiment
 from course.keeping import write_atomically
@@ -388,7 +388,7 @@ def smoothed(matches: list[int], totals: list[int], smooth: str) -> list[float]:
 # ------------------------------------------------------------------ translation
 
 
-def tens(ids: list[int]) -> int:
+def tens(ids: Sequence[int]) -> int:
     return -(-len(ids) // 10)
 
 
@@ -483,7 +483,21 @@ class Texts:
 
     @cached_property
     def splits(self) -> dict[str, list[Pair]]:
-        """train, validation and test."""
+        """train, validation and test; from files what the model has places for."""
+        if not self.training.pairs:
+            return self.found
+        most, splits, encode = TranslationModel.max_len - 1, {}, self.encoding.encode  # BOS has a place, too
+        for split, pairs in self.found.items():
+            splits[split] = [pair for pair in pairs if max(len(encode(text)) for text in pair[:2]) <= most]
+            if left_out := len(pairs) - len(splits[split]):
+                self.accounts.append(f"{split}: left out {left_out:,} of more than {most} pieces")
+            if not splits[split]:
+                raise ValueError(f"{self.training.pairs} leaves no pair for {split}: too few sources")
+        return splits
+
+    @cached_property
+    def found(self) -> dict[str, list[Pair]]:
+        """All that the grammar or the files have for each split."""
         training = self.training
         if not training.pairs:
             sizes = {"train": training.max_pairs or 60_000, "validation": 300, "test": HELD_OUT}
@@ -496,19 +510,17 @@ class Texts:
         if given:  # what no file was given for is split off; the sources of the files given are left out
             known = [pair for pairs in given.values() for pair in pairs]
             kept = splits["train"] + [pair for split in given for pair in splits[split]]
-            splits = splits | {"train": apart_from(kept, known)} | given
-        splits["train"] = splits["train"][: training.max_pairs or None]
-        for split, pairs in splits.items():
-            if not pairs:
-                raise ValueError(f"{training.pairs} leaves no pair for {split}: too few different sources")
-        most = {"train": None, "validation": HELD_OUT, "test": HELD_OUT}
+            splits = {split: apart_from(pairs, known) for split, pairs in (splits | {"train": kept}).items()}
+            splits |= given
+            splits["validation"] = apart_from(splits["validation"], splits["test"])
+        most = {"train": training.max_pairs or None, "validation": HELD_OUT, "test": HELD_OUT}
         return {split: [Pair(*pair, (), frozenset(), frozenset()) for pair in pairs[: most[split]]]
                 for split, pairs in splits.items()}
 
     @cached_property
     def encoding(self) -> BytePairEncoding:
         """Learned from the training pairs, of both languages together: one vocabulary, one embedding."""
-        train = self.splits["train"]
+        train = self.found["train"]
         return BytePairEncoding.learn((text for pair in train for text in pair[:2]), self.training.vocab)
 
     @cached_property
@@ -1111,13 +1123,14 @@ def step_your_sentence(experiment: TranslationExperiment):
     text, model, encoding = experiment.options.input, experiment.model, experiment.encoding
     try:
         answer = translate(model, encoding, [text])[0]
-    except ValueError as error:  # too long
-        stop(str(error))
+    except ValueError as error:  # too long, or no text
+        return EndHere(str(error), 2)
     src = pad([encoding.encode(text)]).to(experiment.run.device)
-    found = beam_search(CachedDecoding(model, src), 4, min(model.config.max_len, 2 * src.shape[1] + 20))[0]
+    limit = min(model.config.max_len, 20 * tens(src[0]) + 20)
+    found = beam_search(CachedDecoding(model, src), 4, limit)[0]
     rows = [("greedy", answer, "")]
     rows += [("beam 4", encoding.decode(one.tokens), f"{one.score:.3f}") for one in found]
-    tgt_in, tgt_out = teacher_forcing([encoding.encode(answer)])
+    tgt_in, tgt_out = teacher_forcing([encoding.encode(answer)[: model.config.max_len - 1]])
     with torch.no_grad(), record_attention(model) as recorded:
         model(src, tgt_in.to(src.device))
     *_, last = (weights for name, weights in recorded.items() if name.endswith("cross_attention"))
@@ -1248,7 +1261,8 @@ def main():
         steps = [step_your_pairs, step_batches, step_training, step_how_good, step_ten_sentences,
                  step_decoders]
     if options.chat:
-        converse(lambda line: experiment.answers_to([line])[0])
+        torch.set_num_threads(options.threads or 1)
+        converse(lambda line: experiment.answers_to([line])[0], options.outputs)
         return
     with all_processes(experiment.device):
         narrate(options, __doc__, steps, experiment)

@@ -65,22 +65,26 @@ def beams_against_greedy(device: torch.device, options: argparse.Namespace):
         (found.first, found.second, f"{found.ratio:.2f}")])
 
 
+def marian_like(config):
+    """Hugging Face's Marian of the same size, with random weights."""
+    from transformers import MarianConfig, MarianMTModel
+
+    return MarianMTModel(MarianConfig(
+        vocab_size=config.vocab_size, d_model=config.d_model, encoder_layers=config.n_layers,
+        decoder_layers=config.n_layers, encoder_attention_heads=config.n_heads,
+        decoder_attention_heads=config.n_heads, encoder_ffn_dim=config.d_ff,
+        decoder_ffn_dim=config.d_ff, max_position_embeddings=config.max_len, pad_token_id=0, eos_token_id=2,
+        decoder_start_token_id=1, bos_token_id=1, forced_eos_token_id=None,
+    )).eval()
+
+
 def against_marian(device: torch.device, options: argparse.Namespace):
     """Greedy and beam search (width 4) against transformers' Marian, 32 answers of 64 tokens."""
     if not importlib.util.find_spec("transformers"):
         return "transformers isn't installed"
-    from transformers import MarianConfig, MarianMTModel
-
     config = five.TransformerConfig(max_len=512)
     torch.manual_seed(0)
-    ours = five.Transformer(config).to(device).eval()
-    marian = MarianMTModel(MarianConfig(
-        vocab_size=config.vocab_size, d_model=config.d_model, encoder_layers=config.n_layers,
-        decoder_layers=config.n_layers, encoder_attention_heads=config.n_heads,
-        decoder_attention_heads=config.n_heads, encoder_ffn_dim=config.d_ff,
-        decoder_ffn_dim=config.d_ff, max_position_embeddings=512, pad_token_id=0, eos_token_id=2,
-        decoder_start_token_id=1, bos_token_id=1, forced_eos_token_id=None,
-    )).to(device).eval()
+    ours, marian = five.Transformer(config).to(device).eval(), marian_like(config).to(device)
     src = torch.randint(3, 13, (ANSWERS, 16), device=device)
 
     def run_marian(beams: int) -> None:

@@ -1,5 +1,6 @@
 """Sentence pairs from a file of somebody's own: two columns or more, tabs between, UTF-8."""
 
+import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -67,7 +68,7 @@ def by_source(pairs: Iterable[tuple[str, str]], per_cent: int = 2) -> dict[str, 
     splits: dict[str, list[tuple[str, str]]] = {"train": [], "validation": [], "test": []}
     asked = set()
     for source, target in pairs:
-        key = "".join(filter(str.isalnum, source.casefold())) or source
+        key = bare(source)
         drawn = crc32(key.encode()) % 100
         split = "train" if drawn >= 2 * per_cent else "test" if drawn >= per_cent else "validation"
         if split == "train" or key not in asked:
@@ -76,7 +77,12 @@ def by_source(pairs: Iterable[tuple[str, str]], per_cent: int = 2) -> dict[str, 
     return splits
 
 
+def bare(source: str) -> str:
+    """Its letters and digits, without case, accents and marks; of marks alone themselves."""
+    return "".join(filter(str.isalnum, unicodedata.normalize("NFKD", source.casefold()))) or source
+
+
 def apart_from(pairs: Iterable[tuple[str, str]], others: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    """The pairs whose source isn't among the others'."""
-    known = {source for source, _ in others}
-    return [pair for pair in pairs if pair[0] not in known]
+    """The pairs whose source isn't among the others', case and marks apart."""
+    known = {bare(source) for source, _ in others}
+    return [pair for pair in pairs if bare(pair[0]) not in known]

@@ -128,7 +128,7 @@ def course(tmp_path_factory):
     return folder
 
 
-def run_as_documented(name: str, course: Path):
+def run_as_documented(name: str, course: Path, timeout: float = 600):
     """The finished walkthrough, run as the QUICKSTART says: all checks hold, all figures are there.
 
     The figures made are those that the console names, they are committed, and none is blank.
@@ -136,7 +136,8 @@ def run_as_documented(name: str, course: Path):
     before = pictures_in(course / "outputs")
     process = subprocess.run(
         [sys.executable, f"{name}.py", "--pause"], cwd=course, input="\n" * 30, capture_output=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8"}, encoding="utf-8", timeout=600,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8"}, encoding="utf-8",
+        timeout=timeout,
     )
     assert process.returncode == 0, process.stdout[-2000:] + process.stderr
     assert process.stderr == ""

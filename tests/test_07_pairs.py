@@ -1,0 +1,241 @@
+"""Lesson 7's pairs from files, their splits, and what is measured of a model's answers."""
+
+import re
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from small_pairs import SENTENCES, SMALL, training_on, written
+from torch import nn
+
+from checks.alignment import partners, partners_found, places, word_weights
+from common import lesson
+from course.pairs import apart_from, by_source, read_pairs
+from grammar.sentences import PHENOMENA, Pair
+
+m, five = lesson("07_translation"), lesson("05_mini_transformer")
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    return written(tmp_path_factory.mktemp("pairs") / "mine.tsv", SENTENCES)
+
+
+@pytest.fixture
+def training(file):
+    return training_on(file)
+
+
+def sources(pairs):
+    """Without case and marks."""
+    return {"".join(filter(str.isalnum, pair[0].lower())) for pair in pairs}
+
+
+# pairs from files
+
+
+def test_an_export_as_tatoebas_is_read(tmp_path):
+    """Three columns, BOM, CRLF, curly quotes, a no-break space before the question mark."""
+    path = tmp_path / "fra.txt"
+    text = ("\ufeffGo.\tVa !\tCC-BY 2.0 (France) Attribution: tatoeba.org #1 (CM) & #2 (sacredceltic)\r\n"
+            "Go.\tBouge !\tCC-BY 2.0\r\n"
+            "“Is it Tom’s?”\t«\u00a0Est-ce à Tom\u202f?\u00a0»\tCC-BY 2.0\r\n")
+    path.write_bytes(text.encode())
+    lines = read_pairs(path, 100)
+    assert lines.pairs == [("Go.", "Va !"), ("Go.", "Bouge !"),
+                           ("“Is it Tom’s?”", "«\u00a0Est-ce à Tom\u202f?\u00a0»")]
+    assert lines.account() == "3 pairs"
+    encoding = m.BytePairEncoding.learn(["Est-ce"], 5)
+    assert encoding.decode(encoding.encode(lines.pairs[2][1])) == lines.pairs[2][1]
+
+
+def test_unusable_lines_are_counted_and_the_first_named(tmp_path):
+    path = tmp_path / "pairs.tsv"
+    path.write_bytes(b"a\tb\n\nno tab\n\xff\tb\nc\t \n\td\nalso none\n" + b"w " * 101 + b"\tx\ne\tf\n   \n")
+    lines = read_pairs(path, 100)
+    assert lines.pairs == [("a", "b"), ("e", "f")]
+    assert lines.left_out == {"without a tab": [3, 7], "not UTF-8": [4], "with an empty side": [5, 6],
+                              "longer than 100 words": [8]}
+    assert lines.account() == (
+        "2 pairs; left out 2 without a tab (first: line 3); left out 1 not UTF-8 (first: line 4); left out "
+        "2 with an empty side (first: line 5); left out 1 longer than 100 words (first: line 8)")
+    assert len(read_pairs(path, 101).pairs) == 3
+    assert read_pairs(path, 100, most=1) == ([("a", "b")], {})
+
+
+@pytest.mark.parametrize("content", [b"", b"\n\n", b"one\ntwo\n", "a\tb\n".encode("utf-16"), b"\t\n" * 3])
+def test_a_file_without_a_pair_is_one_line(tmp_path, content):
+    path = tmp_path / "pairs.tsv"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=re.escape(f"{path} has no usable pair: 0 pairs")) as caught:
+        read_pairs(path, 100)
+    assert "\n" not in str(caught.value)
+
+
+VARIANTS = [lambda text: text, str.upper, lambda text: text.replace(".", "!"), lambda text: f"“{text}”",
+            lambda text: text.replace("e", "e\u0301")]
+
+
+@given(st.lists(st.tuples(st.integers(0, 300), st.sampled_from(VARIANTS)), max_size=400))
+@settings(max_examples=30)
+def test_a_source_is_in_one_split_whatever_its_case_and_marks(drawn):
+    pairs = [(variant(f"sentence {number}."), f"translation {line}")
+             for line, (number, variant) in enumerate(drawn)]
+    splits = by_source(pairs, per_cent=10)
+    number_of = {pair: number for pair, (number, _) in zip(pairs, drawn)}
+    numbers = {split: [number_of[pair] for pair in found] for split, found in splits.items()}
+    for one, other in (("train", "validation"), ("train", "test"), ("validation", "test")):
+        assert not {*numbers[one]} & {*numbers[other]}
+    assert {number for found in numbers.values() for number in found} == {number for number, _ in drawn}
+    for split in ("validation", "test"):
+        assert max(Counter(numbers[split]).values(), default=1) == 1  # asked once
+    train = Counter(number for number, _ in drawn if number in {*numbers["train"]})
+    assert Counter(numbers["train"]) == train  # every translation is trained
+
+
+def test_about_so_many_per_cent_are_held_out():
+    splits = by_source([(f"sentence {number}", "x") for number in range(20_000)], per_cent=2)
+    assert [len(splits[split]) for split in ("validation", "test")] == pytest.approx([400, 400], rel=0.2)
+
+
+def test_pairs_whose_source_is_held_out_are_left_out_whatever_its_case():
+    pairs = [("A dog.", "1"), ("a dog", "2"), ("A cat.", "3")]
+    assert apart_from(pairs, [("a dog!", "x")]) == [("A cat.", "3")]
+
+
+def test_separate_files_are_taken_and_nothing_of_them_leaks(tmp_path):
+    """As Multi30k has them; here a held-out source stands in the training file, in other case, too."""
+    long = (" ".join(["word"] * 40), " ".join(["mot"] * 40))
+    train = written(tmp_path / "train.tsv", [*SENTENCES, (SENTENCES[0][0].upper(), "x"), long])
+    valid = written(tmp_path / "valid.tsv", [*SENTENCES[:30], SENTENCES[0], SENTENCES[40]])
+    test = written(tmp_path / "test.tsv", SENTENCES[40:60])
+    files = {"pairs": str(train), "valid": str(valid), "test": str(test)}
+    texts = m.Texts(m.TranslationTraining(vocab=100, **files))
+    splits = {split: [pair[:2] for pair in pairs] for split, pairs in texts.splits.items()}
+    assert splits["validation"] == [*SENTENCES[:30], SENTENCES[0]]  # but not what is in the test
+    assert splits["test"] == SENTENCES[40:60]
+    assert Counter(splits["train"]) == Counter([*SENTENCES[30:40], *SENTENCES[60:], long])
+    alone = m.Texts(m.TranslationTraining(vocab=100, pairs=str(train), valid=str(valid))).splits
+    found = [sources(alone[split]) for split in ("train", "validation", "test")]
+    assert sum(map(len, found)) == len(set().union(*found))
+    assert all(found)
+
+
+def test_max_pairs_takes_training_pairs_alone(training):
+    whole, some = (m.Texts(replace(training, max_pairs=most)).splits for most in (0, 50))
+    assert some["train"] == whole["train"][:50]
+    assert all(some[split] == whole[split] for split in ("validation", "test"))
+
+
+def test_pairs_of_more_pieces_than_places_are_left_out(tmp_path, training):
+    """A language without spaces has few words a sentence, and many characters."""
+    letters = "".join(chr(0x4E00 + number) for number in range(300))
+    pairs = [(f"{letters[number % 7 :]}{number}", "x") for number in range(5)]
+    file, few = written(tmp_path / "more.tsv", [*SENTENCES, *pairs]), written(tmp_path / "few", SENTENCES[:1])
+    texts = m.Texts(replace(training, pairs=str(file), vocab=0))
+    assert max(len(pair.source) for pairs in texts.splits.values() for pair in pairs) < 100
+    said = " ".join(texts.accounts)
+    assert sum(map(int, re.findall(r"left out (\d+) of more than 255 pieces", said))) == 5
+    with pytest.raises(ValueError, match="leaves no pair for"):
+        _ = m.Texts(replace(training, pairs=str(few))).splits
+
+
+# what is measured
+
+
+def test_validation_is_of_the_whole_set_and_counted_by_hand(training, monkeypatch):
+    """Loss as lesson 5's of all pairs in one batch; BLEU and exact match from answers that were put in."""
+    texts = m.Texts(replace(training, valid=""))
+    texts.splits = {split: [Pair(*pair, (), phenomena, frozenset()) for pair, phenomena in zip(
+        SENTENCES, [frozenset(), frozenset({"negation"}), frozenset({"negation", "elision"})] * 80)]
+        for split in ("train", "validation")}
+    run = m.make_run(SMALL, training, CPU, texts)
+    asked = texts.splits["validation"][:300]
+    answers = ["Le chat dort ." if row % 4 == 0 else pair.target for row, pair in enumerate(asked)]
+    monkeypatch.setattr(m, "translate", lambda model, encoding, sources: answers)
+    run.model.train()
+    scores = texts.validate(run.model)
+    run.model.eval()
+    batch = m.make_batch(*texts.encode(asked))
+    with torch.no_grad():
+        logits = run.model(batch.src, batch.tgt_in)
+    loss = nn.functional.cross_entropy(logits.flatten(0, 1), batch.tgt_out.flatten(), ignore_index=0)
+    assert scores["validation_loss"] == pytest.approx(loss.item(), abs=1e-5)
+    assert scores["validation_loss"] == pytest.approx(five.evaluate(run.model, batch).loss, abs=1e-5)
+    right = [answer == pair.target for answer, pair in zip(answers, asked)]
+    assert scores["exact_match"] == sum(right) / len(right) == 0.75
+    assert scores["bleu"] == m.corpus_bleu(answers, [pair.target for pair in asked]).score
+    shares = {name[7:]: score for name, score in scores.items() if name.startswith("right: ")}
+    assert shares == {name: share for name, (_, share) in m.by_phenomenon(asked, right).items()}
+    assert shares.keys() == {"negation", "elision"}
+
+
+def test_shares_are_counted_for_each_phenomenon():
+    pairs = [Pair("", "", (), frozenset(names), frozenset())
+             for names in (["negation"], ["negation", "elision"], [], ["elision"], ["question"])]
+    found = m.by_phenomenon(pairs, [True, False, True, False, True])
+    assert found == {"negation": (2, 0.5), "elision": (2, 0.0), "question": (1, 1.0)}
+    assert [*found] == [name for name in PHENOMENA if name in found]
+
+
+def test_what_is_held_out_are_300_pairs_by_length_and_answered_without_dropout(training):
+    texts = m.Texts(training)
+    pairs = [Pair(*pair, (), frozenset(), frozenset()) for pair in SENTENCES]
+    texts.splits = {"train": [], "validation": pairs}
+    texts.encoding = m.BytePairEncoding.learn([text for pair in SENTENCES for text in pair], 60)
+    assert [len(batch.src) for batch in texts.held_out] == [100, 100, 100]
+    rows = [texts.encoding.decode(row) for batch in texts.held_out for row in batch.src.tolist()]
+    assert Counter(rows) == Counter(source for source, _ in SENTENCES[:300])
+    assert [*map(len, rows)] == sorted(map(len, rows))
+    for batch in texts.held_out:
+        for src, out in zip(batch.src.tolist(), batch.tgt_out.tolist()):
+            assert (texts.encoding.decode(src), texts.encoding.decode(out)) in SENTENCES
+    config = replace(SMALL, dropout=0.5)
+    run = m.make_run(config, training, CPU, texts)
+    run.history.append({})
+    run.model.train()
+    run.validate()
+    assert run.model.training
+    first = dict(run.scores)
+    run.validate()
+    assert run.scores == first
+
+
+# alignment
+
+
+def test_weights_between_pieces_become_weights_between_words():
+    """By hand: “the cat” → “le ch|at”, where the source's “the” is two pieces."""
+    pair = Pair("the cat.", "le chat.", ((0, 0), (1, 1), (2, 2)), frozenset(), frozenset())
+    source, target = ["th", "e", " cat", "."], ["le", " ch", "at", "."]
+    assert places("the cat.", ["the", "cat", "."], source) == [0, 0, 1, 2]
+    weights = torch.tensor([[0.1, 0.2, 0.6, 0.1], [0.3, 0.3, 0.4, 0.0], [0.1, 0.1, 0.8, 0.0],
+                            [0.0, 0.1, 0.2, 0.7], [9.0, 9.0, 9.0, 9.0]])  # the last is EOS's
+    found = word_weights(torch.stack([weights, weights / 2]), pair, source, target)
+    wanted = torch.tensor([[0.3, 0.6, 0.1], [0.4, 0.6, 0.0], [0.1, 0.2, 0.7]])
+    assert torch.allclose(found, torch.stack([wanted, wanted / 2]))
+    assert partners_found(found, pair).tolist() == [2, 2]  # le looks at cat
+
+
+def test_words_without_a_partner_do_not_count_and_one_of_two_partners_is_enough():
+    pair = Pair("I do not sleep.", "je ne dors pas.", ((0, 0), (3, 2), (1, 3), (2, 3), (4, 4)), frozenset(),
+                frozenset())
+    true = partners(pair)
+    assert true.nonzero().tolist() == [[0, 0], [2, 3], [3, 1], [3, 2], [4, 4]]  # ne has none
+    weights = torch.eye(5)
+    assert partners_found(weights, pair).item() == 2  # je, “.”; dors looks at not, pas at sleep
+    weights[3] = torch.tensor([0.0, 0.0, 1.0, 0.0, 0.0])
+    assert partners_found(weights, pair).item() == 3
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_each_row_of_word_weights_still_sums_to_one(seed):
+    pair = m.corpus({"train": 1}, seed)["train"][0]
+    encoding = m.BytePairEncoding.learn(pair[:2], 5)
+    source, target = ([*encoding.texts_of(encoding.encode(text))] for text in pair[:2])
+    weights = torch.softmax(torch.randn(3, len(target) + 1, len(source)), -1)
+    assert torch.allclose(word_weights(weights, pair, source, target).sum(-1), torch.ones(()), atol=1e-6)
