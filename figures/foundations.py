@@ -93,7 +93,7 @@ def draw_words(panels: Mapping[str, Tensor], classes: Mapping[str, Sequence[str]
 def draw_memory(back: Sequence[int], reach: Mapping[str, Sequence[float]], distances: Sequence[int],
                 right: Mapping[str, np.ndarray]):
     """Gradients against distance in new cells; accuracy (distance, model) against distance, mean and each."""
-    figure, axes = canvas(columns=2, width=12, height=4.2, width_ratios=[2, 3])
+    figure, axes = canvas(columns=2, width=11, height=4.2, width_ratios=[2, 3])
     styles = dict(zip(right, zip("osD^v", ("-", "-", "--", "-.", ":"))))
     for name, norms in reach.items():
         marker, line = styles[name]
