@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from checks.differentiation import broadcast_checks, two_layer_checks, value_checks
 from checks.recurrence import gru_checks, lstm_checks, rnn_checks
-from common import Picture, check, check_mistakes, check_part, lesson_parser, narrate, parameters, shows, table
+from common import Picture, check, check_mistakes, check_part, lesson_parser, narrate, shows, table
 from course.checking import largest_difference, random_tensors
 from course.measuring import multiplications_of, seconds_of
 from course.stacked import train_stacked
@@ -420,7 +420,8 @@ def step_linear_layer():
     rows, agreed = [], []
     for width, depth in ((64, 2), (64, 4), (128, 2), (256, 2), (512, 2)):
         network, x = linear_network(width, depth), torch.randn(8, width)
-        counted, work = parameters(network), multiplications_of(network, x) // 8
+        counted = sum(p.numel() for p in network.parameters())
+        work = multiplications_of(network, x) // 8
         agreed.append(counted == depth * (width**2 + width) and work == depth * width**2)
         rows.append((width, depth, counted, work))
     check("depth · (width² + width) parameters, depth · width² multiplications a row", all(agreed))
@@ -608,7 +609,8 @@ def step_spirals():
     trained = {seed: curves["by hand"] if seed == base else descend(two_layer_backward, seed, RATES["middle"])
                for seed in range(base, base + 5)}
     shares = [right_share(weights, seed) for seed, (_, weights) in trained.items()]
-    check("five seeds: at least 99 % of 200 new points are right", min(shares) >= 0.99, f"{min(shares):.1%} and more")
+    check("five seeds: at least 99 % of 200 new points are right", min(shares) >= 0.99,
+          f"{min(shares):.1%} and more")
     by_rate = {name: descend(two_layer_backward, base, rate) if name != "middle" else curves["by hand"]
                for name, rate in RATES.items()}
     rows = [(name, RATES[name], max(losses), losses[-1], right_share(weights, base))
@@ -709,7 +711,7 @@ def step_cells():
     check_part(GRUCell, gru_checks, OURS)
     rows = []
     for kind, blocks in ((RNNCell, 1), (LSTMCell, 4), (GRUCell, 3)):
-        count = parameters(kind(32, 32))
+        count = sum(p.numel() for p in kind(32, 32).parameters())
         rows.append((kind.__name__, blocks, count, blocks * (2 * 32**2 + 2 * 32)))
     check("blocks · (2·width² + 2·width) parameters", all(row[2] == row[3] for row in rows))
     return table("cell of width 32", "blocks", "parameters", "formula", rows=rows)
