@@ -114,7 +114,10 @@ def shows(*components: Callable):
 def begin_step(step: Callable, number: int = 1) -> Record:
     """What can be said of a step before it runs: its docstring is title and prose."""
     title, _, text = inspect.getdoc(step).partition("\n")
-    code = "\n\n".join(map(code_of, getattr(step, "shows", ())))
+    components = getattr(step, "shows", ())
+    names = [component.__name__ for component in components]
+    code = "\n\n".join(f"# {component.__qualname__}\n" * (names.count(name) > 1) + code_of(component)
+                       for name, component in zip(names, components))
     return Record(number, slug(step.__name__), title, text.strip("\n"), code)
 
 

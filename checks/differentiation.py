@@ -171,8 +171,8 @@ def second_backward(implementation, ours):
 
 def refuses_misfits(implementation, ours):
     """A product that doesn't fit, and backward() from many numbers, raise a ValueError with the shapes."""
-    a, b = implementation(A.numpy()), implementation(B.numpy())
-    return together(refused(lambda: a @ b, "(3, 4) and (3, 4)"), refused((a + b).backward, "(3, 4)"))
+    a, column = implementation(A.numpy()), implementation(COLUMN.numpy())
+    return together(refused(lambda: a @ column, "(3, 4)", "(3, 1)"), refused((a + a).backward, "(3, 4)"))
 
 
 def value_mistakes(ours):

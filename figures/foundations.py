@@ -1,6 +1,6 @@
 """How lesson 0's pictures are drawn."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from torch import Tensor
@@ -42,9 +42,15 @@ def box(x: float, y: float):
                           facecolor="#eef3f8", edgecolor="gray", zorder=0)
 
 
-def draw_spirals(losses: Mapping[str, Sequence[float]], share: np.ndarray, points: np.ndarray,
-                 labels: np.ndarray):
-    """The losses by rate, and the share of class 1 over the plane with the points it learned from."""
+def draw_spirals(losses: Mapping[str, Sequence[float]], network: Callable[[np.ndarray], np.ndarray],
+                 points: np.ndarray, labels: np.ndarray):
+    """The losses by rate, and the share of class 1 over the plane with the points it learned from.
+
+    `network` takes points (N, 2) to logits (N, 2).
+    """
+    along = np.linspace(-2.4, 2.4, 160)
+    logits = network(np.stack(np.meshgrid(along, along), axis=-1).reshape(-1, 2))
+    share = (1 / (1 + np.exp(logits[:, 0] - logits[:, 1]))).reshape(160, 160)
     figure, axes = canvas(columns=2, width=10, height=4.2, width_ratios=[3, 2.4])
     for style, (name, curve) in zip(("--", "-", ":"), losses.items()):
         axes[0].semilogy(curve, linestyle=style, label=name)
@@ -86,24 +92,24 @@ def draw_words(panels: Mapping[str, Tensor], classes: Mapping[str, Sequence[str]
 
 def draw_memory(back: Sequence[int], reach: Mapping[str, Sequence[float]], distances: Sequence[int],
                 right: Mapping[str, np.ndarray]):
-    """Gradients against distance in new cells; accuracy (distance, seed) against distance, with bands."""
-    figure, axes = canvas(columns=2, width=11, height=4.2)
+    """Gradients against distance in new cells; accuracy (distance, model) against distance, mean and each."""
+    figure, axes = canvas(columns=2, width=11, height=4.2, width_ratios=[2, 3])
     styles = dict(zip(right, zip("osD^v", ("-", "-", "--", "-.", ":"))))
     for name, norms in reach.items():
         marker, line = styles[name]
-        axes[0].loglog(back, norms, marker=marker, linestyle=line, label=name, base=2)
+        axes[0].loglog(back, norms, marker=marker, linestyle=line, base=2)
     axes[0].set_yscale("log")
     axes[0].set_xticks(back, back)
-    axes[0].set(xlabel="n, steps back", ylabel="gradient norm", title="untrained: what arrives")
+    axes[0].set(xlabel="n, steps back", ylabel="length of the gradient", title="untrained: what arrives")
     for number, (name, shares) in enumerate(right.items()):
         marker, line = styles[name]
-        axes[1].plot(distances, shares.mean(1), marker=marker, linestyle=line, color=f"C{number}", label=name)
-        axes[1].fill_between(distances, shares.min(1), shares.max(1), color=f"C{number}", alpha=0.12)
+        beside = np.array(distances) + 0.45 * (number - (len(right) - 1) / 2)  # so that none hides another
+        axes[1].plot(beside, shares.mean(1), marker=marker, linestyle=line, color=f"C{number}", label=name)
+        axes[1].scatter(np.repeat(beside, shares.shape[1]), shares, s=8, color=f"C{number}", alpha=0.6)
     axes[1].axhline(0.25, color="gray", linewidth=1, linestyle="--")
-    axes[1].text(distances[0], 0.21, "guessing", fontsize=8, color="gray")
+    axes[1].text(distances[0] - 0.9, 0.27, "guessing", fontsize=8, color="gray")
     axes[1].set_xticks(distances, distances)
     axes[1].set(xlabel="n, steps back", ylabel="share of right answers", ylim=(0.15, 1.03),
-                title="trained, five seeds: mean, lowest, highest")
-    for panel in axes:
-        panel.legend(fontsize=8)
+                title="trained: five networks each (dots), and their mean")
+    figure.legend(loc="outside right center")
     return figure

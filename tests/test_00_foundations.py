@@ -156,7 +156,7 @@ def test_errors_name_shapes():
         Value(np.ones(3)) @ Value(np.ones((3, 1)))
     with pytest.raises(ValueError, match=r"\(2,3\).*\(4,\)"):
         Value(np.ones((2, 3))) + Value(np.ones(4))
-    with pytest.raises(ValueError, match=r"one number, not from shape \(2,\)"):
+    with pytest.raises(ValueError, match=r"one number, not of shape \(2,\)"):
         Value([1.0, 2.0]).backward()
 
 
