@@ -361,8 +361,8 @@ QUESTIONS: dict[int, tuple[Question, ...]] = {
             Answer("The model learns from short sentences first.",
                    "The order of the batches is random; only within a batch lengths are alike.")), 0,
                  "by length: less than"),
-        Question("which-word-counts", "bleu", "One translator writes la for every l’. Another leaves out pas, "
-                 "so that his sentences say the opposite. BLEU counts words in a row that agree with the "
+        Question("which-word-counts", "bleu", "One translator writes la for every l’. Another leaves out "
+                 "pas, so that the opposite is said. BLEU counts words in a row that agree with the "
                  "reference. Who gets the higher score?", (
             Answer("The first: each of his sentences is understood.",
                    "BLEU doesn't know what is understood. His slip breaks the rows of words apart, too."),

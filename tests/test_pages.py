@@ -280,6 +280,30 @@ def test_a_console_without_roots_does_not_spoil_the_page(tmp_path):
     assert (table.header, table.texts, table.named) == (("√",), [["d_k → ∞"]], "½ · Σ")
 
 
+def test_lesson_5_and_the_index_lead_to_the_live_page_if_there_is_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["05_mini_transformer.py"])
+
+    def links():
+        path = written(evil_walk(), tmp_path)
+        return [sum(link["href"] == "05_live.html" for link in assert_sound(page).all("a"))
+                for page in (path, path.with_name("index.html"))]
+
+    assert links() == [0, 0]
+    (tmp_path / "05_live.html").write_text("<!doctype html><title>live</title>", encoding="utf-8")
+    assert links() == [1, 1]
+
+
+def test_lesson_0_is_a_lesson(tmp_path, monkeypatch):
+    """Its number is 0, and not none: it is noted, and another follows."""
+    monkeypatch.setattr(sys, "argv", ["00_foundations.py"])
+    walk = evil_walk()
+    walk = walk._replace(records=[*walk.records[:-1], walk.records[-1]._replace(name="what-next")])
+    page = assert_sound(written(walk, tmp_path))
+    assert "Next lesson: 1." in page.text
+    assert "Letters in shape comments" in page.text
+    assert "run" in progress.read(tmp_path, print)["00_foundations"]
+
+
 # ------------------------------------------------------------------ progress
 
 
