@@ -73,6 +73,13 @@ class Grid(Table):
             self.add_row(*(Text(legible(text)) for text in row))
 
 
+class Leads(NamedTuple):
+    """A file that was written into the folder of the figures, and what it is good for."""
+
+    file: str
+    good_for: str
+
+
 class EndHere(NamedTuple):
     """What a step returns to end the walkthrough after it, with a message and an exit code."""
 
@@ -270,6 +277,8 @@ class Narrator:
         elif isinstance(shown, Table):
             shown.box = SIMPLE_HEAD if self.fancy else PLAIN_HEAD
             self.console.print(shown)
+        elif isinstance(shown, Leads):
+            self.say(f"saved {short_path(self.outputs / shown.file)}: {shown.good_for}", wrap=False)
         elif isinstance(shown, EndHere):
             stop(shown.message, shown.code)
         elif isinstance(shown, str):

@@ -1,13 +1,30 @@
 """The pages about all lessons: the index, and the glossary."""
 
 import re
+from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 
 from course import progress
 from course.frame import filled
+from course.keeping import write_text
 from course.markup import address, image, slug_of
 from course.terms import TERMS
+
+LIVE = "05_live"  # the page on which the model answers
+# As the comment on the sizes in lesson 1 says; a test holds that.
+LETTERS = ("B batch, T target (query) length, S source (key) length, L either, H heads, D d_model, "
+           "K d_k = D / H, V vocabulary")
+
+
+def write_contents(folder: Path, noted: Mapping[str, dict]) -> None:
+    """Write index and glossary anew."""
+    write_text(folder / "glossary.html", glossary_page(folder))
+    write_text(folder / "index.html", index_page(folder, noted))
+
+
+def legend() -> str:
+    return f'<p class="legend"><strong>Letters in shape comments:</strong> {escape(LETTERS)}.</p>'
 
 
 def page_of(folder: Path, stem: str) -> str:
@@ -16,7 +33,7 @@ def page_of(folder: Path, stem: str) -> str:
     return address(file) if (folder / file).is_file() else f"index.html#lesson-{stem[:2]}"
 
 
-def index_page(folder: Path, noted: dict[str, dict]) -> str:
+def index_page(folder: Path, noted: Mapping[str, dict]) -> str:
     """The lessons in order: question, picture, checks, date, progress."""
     items = "\n".join(lesson_item(lesson, noted.get(lesson.stem, {}), folder)
                       for lesson in progress.lessons())
@@ -39,6 +56,10 @@ def lesson_item(lesson: progress.Lesson, entry: dict, folder: Path) -> str:
     lines.append(f"Your own parts: {written} of {parts} hold. "
                  f"Questions: {answered} of {asked} answered, {right} right.")
     others = sorted(path.name for path in folder.glob(f"{lesson.stem[:2]}_*.html") if path.name != page)
+    live = f"{LIVE}.html"
+    if live in others:
+        others.remove(live)
+        lines.append(f'<a class="live" href="{live}">Live: type digits, and the trained model answers</a>')
     links = [f'<a href="{address(other)}">{escape(other)}</a>' for other in others]
     lines += [f"Also: {', '.join(links)}"] if links else []
     paragraphs = "".join(f"<p>{line}</p>" for line in lines)
@@ -68,5 +89,5 @@ def glossary_page(folder: Path) -> str:
         items.append(f'<dt id="{slug_of(term.name)}">{escape(term.name)}</dt>'
                      f'<dd>“{explained}” <a href="{place}">Lesson {term.lesson}</a></dd>')
     main = ('<h1>Glossary</h1><p class="intro">In the words of the lessons, where they first explain it.</p>'
-            f'<dl class="terms">{"".join(items)}</dl>')
+            f'{legend()}<dl class="terms">{"".join(items)}</dl>')
     return filled("Glossary", main)

@@ -36,6 +36,11 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:
         raise
 
 
+def write_text(path: Path, text: str) -> None:
+    """The text as UTF-8, whole or not at all."""
+    write_atomically(path, lambda file: file.write(text.encode()))
+
+
 def save_figure(figure, path: Path) -> None:
     """Write the figure as PNG; equal figures give equal bytes."""
     write_atomically(
@@ -50,7 +55,7 @@ def write_history(history: list[dict[str, float]], path: Path) -> None:
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(history)
-    write_atomically(path, lambda file: file.write(text.getvalue().encode()))
+    write_text(path, text.getvalue())
 
 
 def short_path(path: Path) -> str:

@@ -16,7 +16,11 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from course.keeping import short_path, write_atomically
+from course import progress
+from course.console import Leads, Narrator
+from course.contents import LIVE, page_of, write_contents
+from course.keeping import write_text
+from course.processes import RANK
 
 PARTS = Path(__file__).with_suffix("")  # the folder live/
 SCRIPTS = "model.js", "decoding.js", "page.js"
@@ -69,11 +73,11 @@ def data_of(model: nn.Module, task: str, config: Mapping[str, Any], tokens: Mapp
                    "weights": base64.b64encode(raw).decode(), "reference": compared}
 
 
-def live_page(data: Mapping[str, Any]) -> str:
-    """The page as HTML; no text of the data can become markup."""
+def live_page(data: Mapping[str, Any], lesson: str = "index.html") -> str:
+    """The page as HTML; no text of the data can become markup. `lesson` is the address of lesson 5."""
     script = "\n".join((PARTS / name).read_text(encoding="utf-8") for name in SCRIPTS)
     plain = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    parts = {"TASK": html.escape(str(data["task"])),
+    parts = {"TASK": html.escape(str(data["task"])), "LESSON": html.escape(lesson),
              "STYLE": (PARTS / "style.css").read_text(encoding="utf-8"),
              "SCRIPT": script,
              "DATA": plain.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")}
@@ -82,10 +86,14 @@ def live_page(data: Mapping[str, Any]) -> str:
     return "".join(parts[piece] if number % 2 else piece for number, piece in enumerate(pieces))
 
 
-def write_live(experiment: Any, tokens: Mapping[int, str], batch: Any) -> str:
-    """Write the page of an experiment's finished run, whole or not at all → a line for the console."""
+def write_live(experiment: Any, tokens: Mapping[int, str], batch: Any) -> Leads | None:
+    """Write the page of an experiment's finished run, and the index that names it; None with --no-page."""
+    folder = experiment.options.outputs
+    if RANK or not experiment.options.page:
+        return None
     data = data_of(experiment.run.model, experiment.training.task, vars(experiment.config), tokens,
                    batch.src, batch.tgt_in, sorted(experiment.own.parts))
-    path = experiment.options.outputs / experiment.file("05_live", "html")
-    write_atomically(path, lambda file: file.write(live_page(data).encode()))
-    return f"saved {short_path(path)}: type digits, and this model answers in the browser"
+    file = experiment.file(LIVE, "html")
+    write_text(folder / file, live_page(data, page_of(folder, "05_mini_transformer")))
+    write_contents(folder, progress.read(folder, Narrator(folder).say))
+    return Leads(file, "type digits, and this model answers in the browser")

@@ -18,7 +18,7 @@ from pygments.styles import get_style_by_name
 from pygments.token import STANDARD_TYPES, Token
 
 from course.checking import Finding
-from course.console import Grid, Map, Picture, Slider, Tested
+from course.console import Grid, Leads, Map, Picture, Slider, Tested
 from course.terms import TERMS, Term
 
 PARTS = Path(__file__).parent / "page_parts"
@@ -49,10 +49,11 @@ def formulas() -> dict[str, str]:
 class Prose:
     """The prose of one page: steps and lessons are linked, and each term where it first stands.
 
-    `steps` are the names of the page's steps, `pages` the address of each lesson's page.
+    `steps` are the names of the page's steps, `pages` the address of each lesson's page, `lesson` is the
+    number of its own, if it has one.
     """
 
-    def __init__(self, steps: dict[int, str], pages: dict[int, str], lesson: int = 0):
+    def __init__(self, steps: dict[int, str], pages: dict[int, str], lesson: int | None = None):
         self.steps, self.pages, self.lesson = steps, pages, lesson
         self.terms = {word.lower(): term for term in TERMS for word in (term.name, *term.also)}
         self.linked: set[Term] = set()
@@ -86,7 +87,8 @@ class Prose:
         if found["steps"]:
             return re.sub(r"(?:[Ss]tep )?(\d+)", lambda number: self.step(number[0], int(number[1])), text)
         term = self.terms[text.lower()]
-        elsewhere = term.lesson > self.lesson > 0 or (term.only_there and term.lesson != self.lesson)
+        later = self.lesson is not None and term.lesson > self.lesson
+        elsewhere = later or (term.only_there and term.lesson != self.lesson)
         if term in self.linked or elsewhere:
             return escape(text)
         self.linked.add(term)
@@ -105,7 +107,7 @@ class Prose:
             return "\n".join(f'<div class="formula scroll"{SCROLLS.format("formula")}>'
                              + "".join(formulas().get(part) or f'<span class="beside">{escape(part)}</span>'
                                        for part in line) + "</div>" for line in parts)
-        pairs = [re.fullmatch(r"(\S.*?)\s{3,}(\S.*)", line)
+        pairs = [re.fullmatch(r"(\w.*?)\s{2,}(\w.*)", line)
                  for line in inspect.cleandoc("\n" + text).splitlines()]
         if all(pairs):
             return "<dl>" + "".join(f"<dt>{escape(pair[1])}</dt><dd>{self.line(pair[2])}</dd>"
@@ -167,6 +169,9 @@ def shown(thing: Any, folder: Path, label: str) -> str:
         return picture(thing, folder)
     if isinstance(thing, Grid):
         return table(thing, label)
+    if isinstance(thing, Leads):
+        said = escape(thing.good_for[:1].upper() + thing.good_for[1:])
+        return f'<p class="leads"><a href="{address(thing.file)}">{said}</a></p>'
     if isinstance(thing, str):
         return f'<pre class="plain scroll"{SCROLLS.format(label)}>{escape(thing)}</pre>' if thing else ""
     parts = thing if isinstance(thing, Sequence) else ()

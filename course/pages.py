@@ -15,15 +15,11 @@ from course.checking import Finding, Part, statement_of
 from course.console import Narrator, Picture, Record, code_of
 from course.exercises import DIFFICULTY, EXERCISES, FILES
 from course.frame import filled
-from course.keeping import short_path, write_atomically
+from course.keeping import short_path, write_text
 from course.markup import Prose, address, checks, code_box, shown
 from course.processes import RANK
 from course.questions import QUESTIONS, Question
 from course.report import general_hints
-
-# As the comment on the sizes in lesson 1 says; a test holds that.
-LETTERS = ("B batch, T target (query) length, S source (key) length, L either, H heads, D d_model, "
-           "K d_k = D / H, V vocabulary")
 
 
 class Walk(NamedTuple):
@@ -42,19 +38,27 @@ class Walk(NamedTuple):
         return Path(sys.argv[0]).stem
 
     @property
-    def number(self) -> int:
+    def number(self) -> int | None:
+        """The lesson's; None for a script that is none."""
         found = re.match(r"(\d\d)_", self.stem)
-        return int(found[1]) if found else 0
+        return int(found[1]) if found else None
 
     @property
     def whole(self) -> bool:
         """Whether these were the lesson's own steps, to the last, and not those of --compare and the like."""
-        return self.records[-1].name == "what-next" or not self.number
+        return self.number is None or self.records[-1].name == "what-next"
 
     @property
     def file(self) -> str:
         """The page's file name; it says what was different, as the names of the figures do."""
-        name = self.stem if self.whole else f"{self.stem}-{self.records[-1].name}"
+        return self.named(self.stem if self.whole else f"{self.stem}-{self.records[-1].name}")
+
+    @property
+    def live(self) -> str:
+        """The file name of the page on which this run's model answers."""
+        return self.named(contents.LIVE)
+
+    def named(self, name: str) -> str:
         return self.experiment.file(name, "html") if hasattr(self.experiment, "file") else f"{name}.html"
 
     @property
@@ -80,20 +84,15 @@ def leave(walk: Walk, options: argparse.Namespace, narrator: Narrator) -> None:
 def write_pages(walk: Walk, folder: Path, narrator: Narrator) -> Path:
     """Write the page of the walk, note the run, and write index and glossary anew; the page's path."""
     path, findings = folder / walk.file, walk.findings()
-    write(path, lesson_page(walk, folder))
-    if walk.is_default and walk.number:
+    write_text(path, lesson_page(walk, folder))
+    if walk.is_default and walk.number is not None:
         run = {"when": progress.now(), "held": sum(finding.holds for *_, finding in findings),
                "checks": len(findings), "page": walk.file, "picture": thumbnail(walk.records)}
         noted = progress.note(folder, walk.stem, narrator.say, run=run)
     else:
         noted = progress.read(folder, narrator.say)
-    write(folder / "glossary.html", contents.glossary_page(folder))
-    write(folder / "index.html", contents.index_page(folder, noted))
+    contents.write_contents(folder, noted)
     return path.resolve()
-
-
-def write(path: Path, text: str) -> None:
-    write_atomically(path, lambda file: file.write(text.encode()))
 
 
 def pictures(thing: Any) -> list[Picture]:
@@ -152,7 +151,7 @@ def lesson_page(walk: Walk, folder: Path) -> str:
         questions[question.step].append(question)
     main = [f"<h1>{escape(title)}</h1>", failures(walk),
             f'<div class="intro words">{prose.paragraphs(beginning)}</div>' if beginning.strip() else "",
-            legend() if walk.number else ""]
+            contents.legend() if walk.number is not None else ""]
     main += [step(record, questions.get(record.name, ()), prose, built, folder) for record in walk.records]
     main += [exercises(walk, built) if walk.graded and walk.whole else "", next_lesson(walk, pages)]
     links = "".join(f'<li value="{record.number}"><a href="#{record.name}">{escape(record.title)}</a></li>'
@@ -165,11 +164,12 @@ def lesson_page(walk: Walk, folder: Path) -> str:
     called = shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]])
     footer = (f"<p>Made by <code>{escape(called)}</code> on {progress.now()} with seed {walk.seed}: "
               f"{held} of {len(walk.findings())} checks hold, {walk.seconds:.1f} s.</p>")
-    return filled(title, "\n".join(filter(None, main)), nav, footer)
+    live = f' <a href="{address(walk.live)}">Live: the model answers</a>' if has_live(walk, folder) else ""
+    return filled(title, "\n".join(filter(None, main)), nav, footer, live)
 
 
-def legend() -> str:
-    return f'<p class="legend"><strong>Letters in shape comments:</strong> {escape(LETTERS)}.</p>'
+def has_live(walk: Walk, folder: Path) -> bool:
+    return walk.stem[:2] == contents.LIVE[:2] and (folder / walk.live).is_file()
 
 
 def failures(walk: Walk) -> str:
@@ -250,8 +250,10 @@ def exercise(name: str, part: Part, walk: Walk, built: dict[str, str]) -> str:
 
 
 def next_lesson(walk: Walk, pages: dict[int, str]) -> str:
-    after = next((lesson for lesson in progress.lessons() if lesson.number == walk.number + 1), None)
-    if after is None or not walk.number:
+    number = walk.number
+    after = next((lesson for lesson in progress.lessons() if number is not None
+                  and lesson.number == number + 1), None)
+    if after is None:
         return '<p class="next"><a href="index.html">To the lessons</a></p>'
     return (f'<p class="next">Next lesson: <a href="{pages[after.number]}">{after.number}. '
             f"{escape(after.question)}</a></p>")

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from course.console import Grid, Narrator
 from course.exercises import EXERCISES, FILES
-from course.keeping import short_path, write_atomically
+from course.keeping import short_path, write_text
 from course.questions import QUESTIONS
 
 FILE, KIND = "progress.json", "progress in the Transformer course"
@@ -101,7 +101,7 @@ def note(folder: Path, stem: str, say: Callable[[str], Any], **news: Any) -> dic
     for name, value in news.items():
         entry[name] = {**entry.get(name, {}), **value} if name in ("graded", "answered") else value
     text = json.dumps({"kind": KIND, "lessons": dict(sorted(noted.items()))}, indent=1, ensure_ascii=False)
-    write_atomically(folder / FILE, lambda file: file.write((text + "\n").encode()))
+    write_text(folder / FILE, text + "\n")
     return noted
 
 

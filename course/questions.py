@@ -25,6 +25,57 @@ class Question(NamedTuple):
 
 
 QUESTIONS: dict[int, tuple[Question, ...]] = {
+    0: (
+        Question("n-by-n", "broadcasting", "A network's predictions have the shape (N,), the wanted values "
+                 "(N, 1). You subtract them, and train on the mean of the squares. What happens?", (
+            Answer("An error: the shapes differ.",
+                   "Aligned right, (N,) counts as (1, N), and a size of 1 is stretched. No shape is wrong."),
+            Answer("The same as with two shapes (N,).",
+                   "That would be N differences. These are N × N."),
+            Answer("It trains without a word, and learns next to nothing of x.",
+                   "Every prediction is compared with every value, so the best that each can do is the mean "
+                   "of all values, whatever its x.")), 2,
+                 "with (N,) − (N, 1) it isn't, and nothing is raised"),
+        Question("used-twice", "chain-rule", "A value is used in two places of a computation. Two gradients "
+                 "come back to it. Which one is its own?", (
+            Answer("The later one: it replaces the other.",
+                   "Then half of what moves the loss were forgotten."),
+            Answer("Their sum.",
+                   "If it moves, the loss moves by both ways at once, and for small moves these add up."),
+            Answer("Their mean.",
+                   "Two ways don't share one effect; each has its own.")), 1,
+                 "both ways added"),
+        Question("two-without-tanh", "two-layers", "You stack two linear layers with nothing between them. "
+                 "What can they do that one can't?", (
+            Answer("Nothing: two matrices one behind the other are one matrix.",
+                   "(x·A)·B = x·(A·B). Only a function that bends the numbers between them makes more of two "
+                   "layers than of one."),
+            Answer("Part points that no straight line parts.",
+                   "Straight after straight stays straight: a bend is missing."),
+            Answer("The same as with a tanh between them, only it takes longer to learn.",
+                   "No training helps: whatever the two matrices are, their product is one.")), 0,
+                 "without tanh two layers are one"),
+        Question("neighbours-gone", "embeddings", "Vectors of words are learned by guessing each word's "
+                 "neighbours. You shuffle all words of the text. Do words of one class still get like "
+                 "vectors?", (
+            Answer("Yes: every word stands in the text as often as before.",
+                   "How often says little of the class; with whom it stands does."),
+            Answer("No: their neighbours were all that they had in common.",
+                   "In random order all words have the same neighbours, so nothing tells the classes apart."),
+            Answer("Yes, if it is trained for longer.",
+                   "What isn't in the text any more, no training finds.")), 1,
+                 "from shuffled words less than"),
+        Question("it-learns", "broken-on-purpose", "A network trains. The loss falls, and new points get the "
+                 "right class. Is the gradient right?", (
+            Answer("Yes: a wrong gradient wouldn't lead downhill.",
+                   "One that points roughly downhill is enough for that."),
+            Answer("Yes, if the points are new.",
+                   "New points say that the network is of use. They say nothing about how it was found."),
+            Answer("That doesn't follow: many wrong gradients learn as well.",
+                   "Most of the mistakes below still get nearly all points right. So compare gradients with "
+                   "numbers that are known to be right.")), 2,
+                 "mistakes still get 95 % of new points right"),
+    ),
     1: (
         Question("two-vectors", "it-is-the-cat", "“it” seeks something living and finds the cat. Could the "
                  "cat have one vector, with which it both seeks and is found?", (
@@ -290,5 +341,45 @@ QUESTIONS: dict[int, tuple[Question, ...]] = {
                    "It takes the likeliest until they reach p together: one of them is enough where the "
                    "model is sure.")), 2,
                  "top-k keeps three of both"),
+    ),
+    7: (
+        Question("what-is-held-out", "the-corpus", "You want to know whether a model puts learned rules "
+                 "together, or knows sentences by heart. Which sentences belong in the test?", (
+            Answer("Any tenth of all lines, drawn at random.",
+                   "Then most of what a test sentence consists of has been seen together already."),
+            Answer("Sentences of words that training never had.",
+                   "A word that it never met it can't translate by any rule."),
+            Answer("Known words in combinations that training never had.",
+                   "Each word has been met, so only putting them together is asked for.")), 2,
+                 "has a combination that training hasn't"),
+        Question("alike-in-length", "batches", "The sentences of a batch are chosen so that they have about "
+                 "the same length. What is gained?", (
+            Answer("Less is computed for nothing: a batch is as wide as its longest sentence.",
+                   "The rest of each row is PAD. The more alike the lengths, the less of it there is."),
+            Answer("Padding needs no mask any more.",
+                   "A little padding stays, and it has to be hidden as before."),
+            Answer("The model learns from short sentences first.",
+                   "The order of the batches is random; only within a batch lengths are alike.")), 0,
+                 "by length: less than"),
+        Question("which-word-counts", "bleu", "One translator writes la for every l’. Another leaves out "
+                 "pas, so that the opposite is said. BLEU counts words in a row that agree with the "
+                 "reference. Who gets the higher score?", (
+            Answer("The first: each of his sentences is understood.",
+                   "BLEU doesn't know what is understood. His slip breaks the rows of words apart, too."),
+            Answer("The second.",
+                   "A word left out makes the answer a little shorter; all other words still agree. What it "
+                   "means isn't counted."),
+            Answer("Both the same: a slip is a slip.",
+                   "It depends on how many rows of words a slip breaks apart.")), 1,
+                 "leaving out pas costs less BLEU than la for l"),
+        Question("place-or-partner", "alignment", "In French the adjective stands behind its noun. While "
+                 "the model writes it, where does its surest head look?", (
+            Answer("At the source word in the same place: both sentences are read from left to right.",
+                   "For many words that rule is right, but not for the adjective; and the head does better."),
+            Answer("At the first word, which stands for the whole sentence.",
+                   "That rule finds few partners."),
+            Answer("More often at the English word that it comes from.",
+                   "Nobody tells it which word that is. To write the right word it has to find it.")), 2,
+                 "finds a partner more often than the same place does"),
     ),
 }

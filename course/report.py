@@ -8,7 +8,7 @@ from typing import Any
 
 from course.checking import UNWRITTEN, Finding, Part, called, statement_of
 from course.console import Narrator
-from course.keeping import write_atomically
+from course.keeping import write_text
 
 
 class Report:
@@ -123,7 +123,7 @@ class Report:
     def remember(self, counts: dict[str, int]) -> None:
         text = json.dumps(counts, indent=1, ensure_ascii=False) + "\n"
         try:
-            write_atomically(self.record, lambda file: file.write(text.encode()))
+            write_text(self.record, text)
         except OSError as error:
             reason = error.strerror or error
             self.narrator.say(f"{self.record} can't be written ({reason}): the same hint next time", indent=4)

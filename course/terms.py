@@ -18,6 +18,28 @@ class Term(NamedTuple):
 
 
 TERMS = (
+    Term("loss", 0, "",
+         "a number that says how wrong the answer was (the loss)", ("losses",)),
+    Term("gradient", 0, "",
+         "the gradient: for each weight, by how much the loss moves when the weight does.", ("gradients",)),
+    Term("broadcasting", 0, "broadcasting",
+         "Write the shapes one below the other, aligned right; where one is shorter, it counts as 1; a size "
+         "of 1 is stretched to the other."),
+    Term("bias", 0, "linear-layer",
+         "A layer takes a row of numbers x to x·W + b: one matrix, one row b (the bias), broadcast over the "
+         "batch.", ("biases",)),
+    Term("chain rule", 0, "derivatives",
+         "The chain rule says that derivatives one behind the other multiply"),
+    Term("hidden state", 0, "cells",
+         "A recurrent network reads one token after the other, and carries all that it knows in one vector, "
+         "the hidden state.", ("hidden states", "recurrent")),
+    Term("gate", 0, "cells",
+         "A gate is a number from 0 to 1 for each number of the memory", ("gates",)),
+    Term("LSTM", 0, "cells",
+         "LSTM beside it a memory, ruled by three gates: what is let in, kept, and shown"),
+    Term("convolution", 0, "convolution",
+         "A convolution looks at a few neighbours at once, here a token and the two before it, everywhere "
+         "with the same weights.", ("convolutions",)),
     Term("token", 1, "",
          "The text is cut into tokens, here words, and each token becomes a vector, a list of numbers.",
          ("tokens",)),
@@ -153,4 +175,15 @@ TERMS = (
     Term("top-p", 6, "sampling",
          "Top-p keeps as many as it takes to reach the probability p: few when the model is sure, many "
          "when it isn't."),
+    Term("pieces", 7, "why-pieces",
+         "Pieces lie between: frequent words are one piece, rare ones several, and a character that was "
+         "never seen falls apart into bytes.", ("piece",), only_there=True),
+    Term("byte-pair encoding", 7, "by-hand",
+         "Count how often each two stand side by side, join the most frequent two everywhere, and begin "
+         "again, as often as there are merges wanted"),
+    Term("BLEU", 7, "bleu",
+         "BLEU counts which 1, 2, 3 and 4 words in a row of the answer stand in the reference, each at most "
+         "as often as there"),
+    Term("brevity penalty", 7, "bleu",
+         "Answers that are too short, and so leave out what is hard, pay the brevity penalty."),
 )

@@ -29,6 +29,16 @@ LESSONS = sorted(path.stem for path in ROOT.glob("[0-9][0-9]_*.py"))
 PACKAGES = "checks", "course", "figures", "grammar"  # what the lessons import, beside common.py
 
 
+@pytest.fixture(scope="session")
+def browser():
+    """One for all tests of a process."""
+    from browsing import Browser
+
+    browser = Browser()
+    yield browser
+    browser.driver.quit()
+
+
 def run_lesson(name: str, *options: str, cwd: Path = ROOT, preexec_fn=None, **environment: str):
     """The finished process of `python name.py options`, on one thread, output captured."""
     return subprocess.run(

@@ -1,73 +1,13 @@
-"""The pages in a real browser: Chromium without a window, one session for all of them.
-
-Skipped where there is none, unless COURSE_BROWSER=required; axe-core is used where npm has put it.
-"""
+"""The pages in a real browser, those of the lessons' own runs, too, where there are any in outputs/."""
 
 import json
-import os
-import shutil
-from pathlib import Path
 
 import pytest
+from browsing import UNFOLD, Keys, squeezed, webdriver
 from conftest import ROOT
 from walks import evil_walk, maps, slider, written
 
-webdriver = pytest.importorskip("selenium.webdriver", reason="selenium isn't installed")
-keys = pytest.importorskip("selenium.webdriver.common.keys").Keys
-
 WIDTHS = 1440, 768, 390
-UNFOLD = """document.querySelectorAll('details').forEach(fold => {
-    fold.removeAttribute('name'); fold.open = true;
-});"""
-AXE = ROOT / "node_modules" / "axe-core" / "axe.min.js"
-
-
-class Browser:
-    """A page at a width, in a colour scheme, with scripts or without."""
-
-    def __init__(self):
-        found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-        driver = shutil.which("chromedriver")
-        if not (found and driver):
-            reason = "no Chromium with its driver on this machine"
-            pytest.fail(reason) if os.environ.get("COURSE_BROWSER") == "required" else pytest.skip(reason)
-        options = webdriver.ChromeOptions()
-        options.binary_location = found
-        for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
-            options.add_argument(argument)
-        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-        service = webdriver.ChromeService(driver)
-        self.driver = webdriver.Chrome(options, service)
-        self.run = self.driver.execute_script
-
-    def tell(self, command: str, **parameters):
-        return self.driver.execute_cdp_cmd(command, parameters)
-
-    def open(self, path: Path, width: int = 1440, scheme: str = "light", media: str = "",
-             scripts: bool = True):
-        self.tell("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1,
-                  mobile=False)
-        wishes = {"prefers-color-scheme": scheme, "prefers-reduced-motion": "reduce"}
-        self.tell("Emulation.setEmulatedMedia", media=media, features=[
-            {"name": name, "value": value} for name, value in wishes.items()])
-        self.tell("Emulation.setScriptExecutionDisabled", value=not scripts)
-        self.driver.get(path.resolve().as_uri())
-
-    def all(self, selector: str) -> list:
-        return self.driver.find_elements("css selector", selector)
-
-    def one(self, selector: str):
-        return self.all(selector)[0]
-
-    def complaints(self) -> list[str]:
-        return [entry["message"] for entry in self.driver.get_log("browser")]
-
-
-@pytest.fixture(scope="session")
-def browser():
-    browser = Browser()
-    yield browser
-    browser.driver.quit()
 
 
 @pytest.fixture(scope="session")
@@ -115,7 +55,7 @@ def test_the_scheme_follows_the_system(browser, page):
 def test_a_fold_opens_with_the_keyboard(browser, page):
     browser.open(page)
     fold = browser.one("details.checks:not([open])")
-    fold.find_element("css selector", "summary").send_keys(keys.ENTER)
+    fold.find_element("css selector", "summary").send_keys(Keys.ENTER)
     assert fold.get_attribute("open") is not None
 
 
@@ -143,9 +83,9 @@ def test_a_heatmap_says_what_is_pointed_at_and_what_is_focused(browser, page):
     assert said.text == "query it, key cat: 1.00"
     cells[0].click()
     assert said.text == "query it, key the: 0.00"
-    browser.driver.switch_to.active_element.send_keys(keys.ARROW_DOWN)
+    browser.driver.switch_to.active_element.send_keys(Keys.ARROW_DOWN)
     assert said.text.endswith("key the: 0.25")
-    browser.driver.switch_to.active_element.send_keys(keys.ARROW_RIGHT, keys.ARROW_RIGHT)
+    browser.driver.switch_to.active_element.send_keys(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)
     assert said.text.endswith("hidden")
     assert len(panel.find_elements("css selector", "tr.lit")) == 1
     assert len(panel.find_elements("css selector", "td[tabindex='0']")) == 1
@@ -155,7 +95,7 @@ def test_another_heatmap_is_chosen_with_the_keyboard(browser, page):
     browser.open(page)
     first, second = browser.all(".touch:has(fieldset)")[0].find_elements("css selector", "input")[:2]
     browser.run("arguments[0].focus()", first)
-    first.send_keys(keys.ARROW_RIGHT)
+    first.send_keys(Keys.ARROW_RIGHT)
     assert second.is_selected()
     assert browser.all(".touch:has(fieldset) td[tabindex]")[1].text == "0.50"
 
@@ -165,7 +105,7 @@ def test_the_slider_evens_the_weights(browser, page):
     panel = browser.one(".touch:has([type=range])")
     slide, said = (panel.find_element("css selector", name) for name in ("[type=range]", ".said"))
     begun = said.text
-    slide.send_keys(keys.END)
+    slide.send_keys(Keys.END)
     assert "divided by 1.00" in begun
     assert "divided by 8.00" in said.text
     assert evenness(said.text) > evenness(begun)
@@ -201,15 +141,19 @@ def test_printed_every_check_and_every_picture_is_there_on_white(browser, page, 
     browser.tell("Emulation.setScriptExecutionDisabled", value=False)
 
 
+def test_the_pdf_of_each_page_has_every_check(browser, every_page):
+    for path in every_page:
+        browser.open(path)
+        printed = browser.printed()
+        checks = browser.run("return [...document.querySelectorAll('.checks li')].map(li => li.textContent)")
+        assert checks or path.stem in ("index", "glossary") or path.stem.startswith("05_live")
+        assert not [check for check in checks if squeezed(check) not in printed], path.name
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing(browser, every_page, scheme):
-    if not AXE.is_file():
-        pytest.skip("axe-core isn't in node_modules/: npm install --no-save axe-core")
     for path in every_page:
         browser.open(path, scheme=scheme)
         browser.run(UNFOLD)
-        browser.run(AXE.read_text(encoding="utf-8"))
-        found = browser.driver.execute_async_script(
-            "const done = arguments[0]; axe.run().then(result => done(result.violations.map(each =>"
-            " [each.id, each.nodes.map(node => node.html.slice(0, 120))])))")
+        found = browser.violations()
         assert not found, f"{path.name}: {json.dumps(found)}"

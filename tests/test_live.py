@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from browsing import Keys
 from conftest import run_lesson
 
 from common import lesson
@@ -296,7 +297,7 @@ def test_the_page_is_whole_and_needs_nothing_else(page):
     ids = [attributes["id"] for _, attributes in parsed.tags if "id" in attributes]
     assert len(ids) == len(set(ids))
     for attributes in parsed.all("html", "script", "img", "link", "a", "iframe", "input", "style"):
-        assert attributes.get("href", "#")[:1] == "#" or attributes["href"] == "data:,"
+        assert attributes.get("href", "#")[:1] == "#" or attributes["href"] in ("data:,", "index.html")
         assert "src" not in attributes
     code = page.replace(parsed.scripts[0], "")
     outside = r"https?:|url\(|@import|fetch\(|XMLHttpRequest|import\(|innerHTML|type=.module"
@@ -340,7 +341,7 @@ def test_text_from_outside_stays_text():
 def test_a_page_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     experiment = SimpleNamespace(
         run=SimpleNamespace(model=model_of()), training=five.TrainingConfig(), config=model_of().config,
-        own=five.NOTHING, options=SimpleNamespace(outputs=tmp_path),
+        own=five.NOTHING, options=SimpleNamespace(outputs=tmp_path, page=True),
         file=lambda stem, ending: f"{stem}.{ending}")
     batch = five.draw_batch("reverse", 2, "test", (0,))
 
@@ -352,9 +353,14 @@ def test_a_page_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
         with pytest.raises(OSError, match="No space"):
             live.write_live(experiment, five.tokenizer.token_of, batch)
     assert not list(tmp_path.iterdir())
-    said = live.write_live(experiment, five.tokenizer.token_of, batch)
-    assert [path.name for path in tmp_path.iterdir()] == ["05_live.html"]
-    assert "05_live.html" in said
+    left = live.write_live(experiment, five.tokenizer.token_of, batch)
+    assert {path.name for path in tmp_path.iterdir()} == {"05_live.html", "index.html", "glossary.html"}
+    assert left.file == "05_live.html"
+    assert 'href="05_live.html"' in (tmp_path / "index.html").read_text(encoding="utf-8")
+    experiment.options.page = False
+    (tmp_path / "05_live.html").unlink()
+    assert live.write_live(experiment, five.tokenizer.token_of, batch) is None
+    assert not (tmp_path / "05_live.html").exists()
 
 
 def test_a_training_leaves_the_page_of_its_model(tmp_path):
@@ -372,37 +378,15 @@ def test_a_training_leaves_the_page_of_its_model(tmp_path):
 # in a browser
 
 
-@pytest.fixture(scope="module")
-def browser():
-    webdriver = pytest.importorskip("selenium.webdriver", reason="there is no selenium")
-    binary, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not (binary and driver):
-        pytest.skip("there is no chromium with its driver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = binary
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    chrome = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    yield chrome
-    chrome.quit()
-
-
 def opened(browser, path, width=1440, motion="reduce", scheme="light"):
-    """The page in a window of this width, at once with all that it writes."""
-    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    wishes = {"prefers-reduced-motion": motion, "prefers-color-scheme": scheme}
-    features = [{"name": name, "value": value} for name, value in wishes.items()]
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-    browser.get(path.as_uri())
-    return lambda id: browser.find_element("id", id)
+    """The page in a window of this width → what finds an element by its id."""
+    browser.open(path, width, scheme, motion=motion)
+    return lambda id: browser.driver.find_element("id", id)
 
 
 def write(field, text):
     """Type this in place of what stands there."""
-    keys = pytest.importorskip("selenium.webdriver.common.keys").Keys
-    field.send_keys(keys.CONTROL + "a" + keys.NULL + keys.BACKSPACE + text)
+    field.send_keys(Keys.CONTROL + "a" + Keys.NULL + Keys.BACKSPACE + text)
 
 
 def until(condition, seconds=20):
@@ -423,13 +407,13 @@ def live_file(page, tmp_path):
 def test_the_page_fits_and_complains_of_nothing(width, browser, live_file):
     get = opened(browser, live_file, width)
     until(lambda: get("best").text)
-    assert browser.execute_script("return document.documentElement.scrollWidth <= window.innerWidth")
+    assert browser.run("return document.documentElement.scrollWidth <= window.innerWidth")
     write(get("digits"), "012345678901234567890123")
     until(lambda: "0 1 2 3 4 5 6 7 8 9 0 1" in get("answer").get_attribute("textContent"))
-    count = len(browser.find_elements("name", "token"))
+    count = len(browser.all("[name=token]"))
     until(lambda: f"the same {count} tokens" in get("checks").text)
-    assert browser.execute_script("return document.documentElement.scrollWidth <= window.innerWidth")
-    assert browser.get_log("browser") == []
+    assert browser.run("return document.documentElement.scrollWidth <= window.innerWidth")
+    assert browser.complaints() == []
     assert "fails" not in get("checks").get_attribute("innerHTML")
     assert not get("problem").is_displayed()
 
@@ -442,7 +426,7 @@ def test_typing_writes_token_by_token(browser, live_file, trained):
     seen = set()
 
     def written():
-        seen.add(len(browser.find_elements("name", "token")))
+        seen.add(len(browser.all("[name=token]")))
         return get("answer").get_attribute("textContent")
 
     until(written)
@@ -462,7 +446,7 @@ def test_typing_writes_token_by_token(browser, live_file, trained):
 def test_what_it_cannot_read_is_one_line(digits, complaint, browser, live_file):
     get = opened(browser, live_file)
     before = get("answer").get_attribute("textContent")
-    browser.execute_script("const field = document.getElementById('digits'); field.value = arguments[0];"
+    browser.run("const field = document.getElementById('digits'); field.value = arguments[0];"
                            "field.dispatchEvent(new Event('input'));", digits)
     assert complaint in get("complaint").text
     assert get("digits").get_attribute("aria-invalid") == "true"
@@ -470,21 +454,20 @@ def test_what_it_cannot_read_is_one_line(digits, complaint, browser, live_file):
 
 
 def test_heads_cells_and_sliders_are_used_by_keyboard(browser, live_file):
-    keys = pytest.importorskip("selenium.webdriver.common.keys").Keys
     get = opened(browser, live_file)
-    get("token-0").send_keys(keys.ARROW_RIGHT)
+    get("token-0").send_keys(Keys.ARROW_RIGHT)
     assert "Token 2, after BOS" in get("place").text
-    get("head-0").send_keys(keys.ARROW_RIGHT)
+    get("head-0").send_keys(Keys.ARROW_RIGHT)
     assert get("chosen-head").text == "Encoder, block 1, head 2"
-    cell = browser.find_element("css selector", "#map td[tabindex='0']")
+    cell = browser.one("#map td[tabindex='0']")
     row, column = (int(cell.get_attribute(f"data-{name}")) for name in ("row", "column"))
-    cell.send_keys(keys.ARROW_DOWN)
-    cell = browser.switch_to.active_element
+    cell.send_keys(Keys.ARROW_DOWN)
+    cell = browser.driver.switch_to.active_element
     assert (cell.get_attribute("data-row"), cell.get_attribute("data-column")) == (str(row + 1), str(column))
     weight = cell.get_attribute("aria-label")
     assert re.fullmatch(rf"Encoder, block 1, head 2: digit {row + 2}, \d, looks at digit {column + 1}, \d, "
                         rf"with weight {weight}\.", get("cell").text)
-    get("top-k").send_keys(keys.ARROW_RIGHT)
+    get("top-k").send_keys(Keys.ARROW_RIGHT)
     assert get("top-k-value").text == "1"
     assert get("distribution").text.count("cut off") == len(five.tokenizer) - 1
     get("draw").click()
@@ -503,3 +486,12 @@ def test_the_page_says_that_parts_are_unknown_to_it(browser, tmp_path):
     assert "this model has parts of your own that the page does not know" in get("problem").text
     assert "gelu" in get("problem").text
     assert not get("works").is_displayed()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing(scheme, browser, live_file):
+    get = opened(browser, live_file, scheme=scheme)
+    until(lambda: get("best").text)
+    assert browser.violations() == []
+    write(get("digits"), "12a4")
+    assert browser.violations() == []

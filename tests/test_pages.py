@@ -22,7 +22,7 @@ from reading import Page, assert_sound
 from walks import EVIL, evil_walk, written
 
 import common
-from course import markup, pages, progress
+from course import contents, markup, pages, progress
 from course.checking import statement_of
 from course.console import Narrator
 from course.exercises import EXERCISES, FILES
@@ -168,13 +168,13 @@ def test_a_formula_says_the_same_as_its_line(line):
     assert re.sub(r"\s", "", read_back(ET.fromstring(markup.formulas()[line]))) == re.sub(r"\s", "", line)
 
 
-def test_every_formula_line_is_used_and_each_lesson_begins_with_one():
+def test_every_formula_line_is_used_and_each_lesson_begins_with_one_or_with_arrows():
     prose = " ".join(" ".join((ROOT / f"{name}.py").read_text(encoding="utf-8") for name in LESSONS).split())
     assert len(markup.formulas()) > 15
     assert not [line for line in markup.formulas() if line not in prose]
     for name in LESSONS:
         beginning = markup.Prose({}, {}).paragraphs(common.lesson(name).__doc__)
-        assert "<math" in beginning
+        assert "<math" in beginning or "→" in beginning
 
 
 # ------------------------------------------------------------------ what stands beside the lessons
@@ -224,7 +224,7 @@ def test_exercises_are_the_graded_parts(name):
 
 def test_the_legend_is_lesson_1s():
     text = re.sub(r"\s*\n# ", " ", (ROOT / f"{ATTENTION}.py").read_text(encoding="utf-8"))
-    assert f"Sizes in shape comments, in every lesson: {pages.LETTERS}." in text
+    assert f"Sizes in shape comments, in every lesson: {contents.LETTERS}." in text
 
 
 @every_lesson
@@ -280,6 +280,30 @@ def test_a_console_without_roots_does_not_spoil_the_page(tmp_path):
     assert (table.header, table.texts, table.named) == (("√",), [["d_k → ∞"]], "½ · Σ")
 
 
+def test_lesson_5_and_the_index_lead_to_the_live_page_if_there_is_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["05_mini_transformer.py"])
+
+    def links():
+        path = written(evil_walk(), tmp_path)
+        return [sum(link["href"] == "05_live.html" for link in assert_sound(page).all("a"))
+                for page in (path, path.with_name("index.html"))]
+
+    assert links() == [0, 0]
+    (tmp_path / "05_live.html").write_text("<!doctype html><title>live</title>", encoding="utf-8")
+    assert links() == [1, 1]
+
+
+def test_lesson_0_is_a_lesson(tmp_path, monkeypatch):
+    """Its number is 0, and not none: it is noted, and another follows."""
+    monkeypatch.setattr(sys, "argv", ["00_foundations.py"])
+    walk = evil_walk()
+    walk = walk._replace(records=[*walk.records[:-1], walk.records[-1]._replace(name="what-next")])
+    page = assert_sound(written(walk, tmp_path))
+    assert "Next lesson: 1." in page.text
+    assert "Letters in shape comments" in page.text
+    assert "run" in progress.read(tmp_path, print)["00_foundations"]
+
+
 # ------------------------------------------------------------------ progress
 
 
@@ -323,16 +347,18 @@ def test_common_shows_what_is_done_and_what_is_next(tmp_path):
         assert max(map(len, process.stdout.splitlines())) <= 80
         return process.stdout
 
-    assert shown().splitlines()[-1] == f"Next: python {ATTENTION}.py"
+    assert shown().splitlines()[-1] == f"Next: python {LESSONS[0]}.py"
     run = {"when": "2026-01-01 10:00", "held": 70, "checks": 71, "page": "x.html", "picture": []}
     progress.note(tmp_path, ATTENTION, print, run=run, graded={"softmax": [5, 5]})
     text = shown()
     assert "70 of 71" in text
     assert "1 of 5" in text
-    assert text.splitlines()[-1] == "Next: python 02_multi_head_attention.py"
+    assert text.splitlines()[-1] == f"Next: python {LESSONS[0]}.py"
+    progress.note(tmp_path, LESSONS[0], print, run=run)
+    assert shown().splitlines()[-1] == "Next: python 02_multi_head_attention.py"
     for name in LESSONS:
         progress.note(tmp_path, name, print, run=run)
-    assert f"--template {FILES[1]}" in shown()
+    assert f"--template {FILES[0]}" in shown()
 
 
 def test_the_index_takes_only_pictures_that_lie_beside_it(tmp_path):
