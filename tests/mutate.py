@@ -44,7 +44,7 @@ TESTS = {  # of what is neither lesson nor checks nor figures; the rest of cours
 }
 
 # ruff: noqa: E501
-SECONDS = 20  # and four times as long as without the mistake: then it is endless
+SECONDS = 60  # and four times as long as without the mistake: then it is endless
 SLOW = "not walkthrough and not interrupted and not two_runs"  # never run: a minute each
 
 MUTATIONS = [  # file, what stands there, what is put in its place

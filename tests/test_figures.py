@@ -757,8 +757,9 @@ def test_draw_cross_attention():
 
 
 def test_draw_graph():
-    values = {"w": (2.0, -0.25), "x": (3.0, 0.5), "w·x": (6.0, -0.125), "b": (-1.0, 0.75), "w·x + b": (5.0, 1.5),
-              "tanh": (0.96, 2.5), "y": (0.4, -2.5), "error": (0.56, 1.12), "loss": (0.3136, 1.0)}
+    values = {"w": (2.0, -0.25), "x": (3.0, 0.5), "w·x": (6.0, -0.125), "b": (-1.0, 0.75),
+              "w·x + b": (5.0, 1.5), "tanh": (0.96, 2.5), "y": (0.4, -2.5),
+              "error": (0.56, 1.12), "loss": (0.3136, 1.0)}
     (axes,) = foundations.draw_graph(values).axes
     written = {}
     for text in axes.texts:
@@ -858,8 +859,10 @@ def test_draw_memory():
 # lesson 7
 
 
-PROGRESS = [{"step": 1, "loss": 5.0}, {"step": 2, "loss": 4.0, "validation_loss": 3.5, "bleu": 10.0, "exact_match": 0.25},
-            {"step": 3, "loss": 3.0}, {"step": 4, "loss": 2.0, "validation_loss": 1.5, "bleu": 60.0, "exact_match": 0.5}]
+PROGRESS = [{"step": 1, "loss": 5.0},
+            {"step": 2, "loss": 4.0, "validation_loss": 3.5, "bleu": 10.0, "exact_match": 0.25},
+            {"step": 3, "loss": 3.0},
+            {"step": 4, "loss": 2.0, "validation_loss": 1.5, "bleu": 60.0, "exact_match": 0.5}]
 
 
 def test_draw_progress():
@@ -893,8 +896,8 @@ def test_draw_alignment():
     assert names(picture)[1:] == ("reads", "writes")
     assert [(floats(line.get_xdata()), floats(line.get_ydata())) for line in picture.get_lines()] == [
         ([1], [0]), ([2], [1])]
-    for block, row in enumerate(shares):
-        assert bars(side, block) == near(row)
+    for number, row in enumerate(shares):
+        assert bars(side, number) == near(row)
     assert legend(side) == ["1", "2", "3"]
     assert ticks(side)[1] == ["head 0", "head 1"]
     assert side.get_ylim() == (0, 1)

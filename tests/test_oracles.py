@@ -374,8 +374,8 @@ def test_a_mistake_of_the_weights_makes_one_thing_wrong(mistake):
     part = ours.GRADED["attention_weights"]
     implementation = (part.mistakes(ours) | part.more(ours))[mistake].implementation
     held = {check.statement: check.finding.holds for check in part(implementation, ours)}
-    assert [holds for statement, holds in held.items() if statement.startswith("The weights are softmax")] == [
-        True]
+    formula = [holds for statement, holds in held.items() if statement.startswith("The weights are softmax")]
+    assert formula == [True]
     assert not all(held.values())
 
 
