@@ -54,7 +54,7 @@ def test_every_option_has_a_test(name):
         else:
             wanted = f"test_{name[:2]}_{action.dest}"
         named = re.compile(rf"{wanted}|test_{name[:2]}_(?:.*_and_)?{action.dest}(?:_and_.*)?")
-        assert any(map(named.fullmatch, globals())), f"no test sees what {action.option_strings} of {name} does"
+        assert any(map(named.fullmatch, globals())), f"no test sees {action.option_strings} of {name}"
 
 
 # the options that all lessons have
