@@ -19,6 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mutations_07 import MUTATIONS as OF_LESSON_7
+from mutations_course import MUTATIONS as OF_THE_COURSE
 
 ROOT = Path(__file__).parent.parent
 L0, L1, L2, L3 = "00_foundations.py", "01_attention_mechanism.py", "02_multi_head_attention.py", "03_positional_encoding.py"
@@ -40,7 +41,11 @@ TESTS = {  # of what is neither lesson nor checks nor figures; the rest of cours
     "course/comparing.py": ["options", "05_mini_transformer"], "course/experiment.py": ["options", "05_mini_transformer"],
     "course/digits.py": ["evaluation"], "course/measuring.py": ["01_attention_mechanism"], "course/own.py": ["options", "05_mini_transformer"],
     OPTIONS: ["course", "options"],
-    "course/toys.py": ["00_foundations"], "course/stacked.py": ["00_foundations"],
+    "course/toys.py": ["small_parts", "00_foundations"], "course/stacked.py": ["00_foundations"],
+    "checks/alignment.py": ["small_parts"], "course/memory.py": ["small_parts", "faults"], "course/live.py": ["live"],
+    **{f"course/{name}.py": ["small_parts"] for name in ("threads", "pairs", "chat")},
+    **{f"course/{name}.py": ["pages"] for name in ("pages", "markup", "frame", "contents", "terms", "questions", "exercises")},
+    "course/quiz.py": ["options", "pages"], "course/progress.py": ["pages"], "course/watching.py": ["options", "watching"],
 }
 
 # ruff: noqa: E501
@@ -423,16 +428,21 @@ MUTATIONS = [  # file, what stands there, what is put in its place
     (L6, "make_batch(task or self.options.task, sequences)", "make_batch(task or \"reverse\", sequences)"),
     (L6, "[step_your_input] if options.input else steps", "steps"),
     *OF_LESSON_7,
+    *OF_THE_COURSE,
 ]
 
 
 def tests_of(file: str) -> list[str]:
     """The test files that have to notice a mistake in this file, its own first."""
     folder, stem = Path(file).parent.name, Path(file).stem
-    if folder in ("checks", "figures"):
+    if file in TESTS:
+        names = TESTS[file]
+    elif folder == "grammar":
+        names = ["grammar"]
+    elif folder in ("checks", "figures"):
         names = ["figures" if folder == "figures" else "oracles", Path(LESSON_OF[stem]).stem]
-    elif folder == "course" or file == COMMON:
-        names = TESTS.get(file, ["course"])
+    elif folder == "course":
+        names = ["course"]
     else:
         names = [*MORE.get(file, ()), stem]
     return [f"tests/test_{name}.py" for name in names]

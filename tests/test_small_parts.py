@@ -19,7 +19,7 @@ from grammar.sentences import Pair
 
 @pytest.fixture
 def trial(monkeypatch):
-    """trial(seconds with one thread, with four) → the threads chosen by a run whose gradients take so long."""
+    """trial(seconds with one thread, with four) → the threads chosen where gradients take so long."""
     set_to, clock = [1], [0.0]
 
     def choose(one: float, four: float, device: str = "cpu", finished: bool = False) -> int:
@@ -80,7 +80,8 @@ def test_errors_that_say_that_the_memory_is_too_small(error, is_memory):
 def test_the_smallest_limit_counts(monkeypatch):
     cpu = torch.device("cpu")
     monkeypatch.setattr(memory.os, "sysconf_names", {"SC_PAGE_SIZE": 0, "SC_PHYS_PAGES": 1}, raising=False)
-    monkeypatch.setattr(memory.os, "sysconf", {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 1000}.get, raising=False)
+    here = {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 1000}
+    monkeypatch.setattr(memory.os, "sysconf", here.get, raising=False)
     monkeypatch.setattr(memory, "resource", None)
     for said, wanted in (("max", 4_096_000), ("3000000", 3_000_000), ("9000000", 4_096_000)):
         monkeypatch.setattr(memory.Path, "read_text", lambda self, said=said: said)
@@ -101,7 +102,8 @@ def test_sizes_in_words():
     (b"a cat\tun chat\tCC-BY somebody", ("a cat", "un chat")),
     (b" a \t b \r", ("a", "b")),
     (b"a cat", "without a tab"), (b"a\t \tx", "with an empty side"), (b"\xff\ta", "not UTF-8"),
-    (b"a b c d\tx", "longer than 3 words"), (b"x\ta b c d", "longer than 3 words"), (b"a b c\tx", ("a b c", "x")),
+    (b"a b c d\tx", "longer than 3 words"), (b"x\ta b c d", "longer than 3 words"),
+    (b"a b c\tx", ("a b c", "x")),
 ])
 def test_a_line_is_a_pair_or_says_why_not(line, wanted):
     assert pair_in(line, 3) == wanted
@@ -113,8 +115,8 @@ def test_a_file_accounts_for_every_line(tmp_path):
     lines = read_pairs(file, 3)
     assert lines.pairs == [("a", "b"), ("c", "d"), ("f", "g")]
     assert lines.left_out == {"without a tab": [3, 5], "with an empty side": [6]}
-    assert lines.account() == ("3 pairs; left out 2 without a tab (first: line 3); left out 1 with an empty side "
-                               "(first: line 6)")
+    assert lines.account() == ("3 pairs; left out 2 without a tab (first: line 3); "
+                               "left out 1 with an empty side (first: line 6)")
     assert read_pairs(file, 3, most=2).pairs == lines.pairs[:2]
     file.write_bytes(b"nothing\n")
     with pytest.raises(ValueError, match=r"pairs.tsv has no usable pair: 0 pairs; left out 1 without a tab"):
@@ -124,7 +126,8 @@ def test_a_file_accounts_for_every_line(tmp_path):
 def test_a_source_is_in_one_split_however_it_is_written():
     pairs = [(f"sentence {number}", f"phrase {number}") for number in range(3000)]
     splits = by_source([*pairs, *((source.upper() + "!", target + " bis") for source, target in pairs)], 5)
-    sources = {split: {source.casefold().strip("!") for source, _ in found} for split, found in splits.items()}
+    sources = {split: {source.casefold().strip("!") for source, _ in found}
+               for split, found in splits.items()}
     assert sum(map(len, sources.values())) == 3000
     assert not sources["train"] & (sources["validation"] | sources["test"])
     assert not sources["validation"] & sources["test"]
