@@ -12,7 +12,7 @@ from matplotlib.colors import same_color, to_hex
 from matplotlib.patches import FancyBboxPatch
 
 from common import canvas, heatmap, lesson
-from figures import attention, block, decoding, drawing, heads, positions, training
+from figures import attention, block, decoding, drawing, foundations, heads, positions, training, translation
 
 four = lesson("04_transformer_block")
 
@@ -99,7 +99,7 @@ def test_a_heatmap_has_its_queries_in_rows_and_writes_its_numbers():
     assert_heatmap(axes, weights, "qr", "abc", "a title")
     assert texts(axes) == {(0, 0): "0.90", (1, 0): "0.10", (2, 0): "0.00", (0, 1): "0.25", (1, 1): "0.50"}
     written = {tuple(text.get_position()): to_hex(text.get_color()) for text in axes.texts}
-    assert (written[0, 0], written[1, 0]) == ("#ffffff", "#262626")  # white on dark, dark on light
+    assert (written[0, 0], written[1, 0]) == ("#ffffff", "#000000")  # white on dark, black on light
     assert figure.get_size_inches().tolist() == [8, 4]
 
 
@@ -173,7 +173,11 @@ def test_draw_scaling():
     rows = [(4, 4.5, 0.9, 0.95, "more"), (64, 60.0, 0.5, 0.96, "more"), (1024, 1030.0, 0.1, 0.97, "more")]
     starved = {16: [(0.1, 0.0), (0.2, 0.01), (0.3, 0.02)], 64: [(0.4, 0.03), (0.5, 0.0), (0.6, 0.0)],
                512: [(0.7, 0.0), (0.8, 0.0), (0.9, 0.05)]}
-    variance, evenness, share = attention.draw_scaling(rows, starved).axes
+    query, key = random_weights(6, 64), random_weights(6, 64, seed=1)
+    variance, evenness, share = attention.draw_scaling(rows, starved, query, key).axes
+    slider = evenness.touchable  # what the page divides by more and less
+    assert same(slider.scores, query @ key.T)
+    assert slider.d_k == 64
     widths = [4, 64, 1024]
     assert lines(variance) == {"measured": (widths, [4.5, 60, 1030]), "d_k": (widths, widths)}
     assert lines(evenness) == {"q·k": (widths, [0.9, 0.5, 0.1]), "q·k / √d_k": (widths, [0.95, 0.96, 0.97])}
@@ -747,6 +751,183 @@ def test_draw_cross_attention():
         assert_heatmap(panel, weights[head, :2], "xy", "abc", f"head {head}")
         assert panel.get_xlabel() == "source"
     assert panels[0].get_ylabel() == "token written"
+
+
+# lesson 0
+
+
+def test_draw_graph():
+    values = {"w": (2.0, -0.25), "x": (3.0, 0.5), "w·x": (6.0, -0.125), "b": (-1.0, 0.75),
+              "w·x + b": (5.0, 1.5), "tanh": (0.96, 2.5), "y": (0.4, -2.5),
+              "error": (0.56, 1.12), "loss": (0.3136, 1.0)}
+    (axes,) = foundations.draw_graph(values).axes
+    written = {}
+    for text in axes.texts:
+        x, y = text.get_position()
+        name = next((name for name, place in foundations.PLACES.items()
+                     if abs(place[0] - x) < 0.01 and abs(place[1] - y) < 0.3), "")
+        if text.get_text():
+            written.setdefault(name, {})[round(y, 2)] = text
+    for name, (value, gradient) in values.items():
+        _, middle, low = (written[name][y] for y in sorted(written[name], reverse=True))
+        assert [written[name][max(written[name])].get_text(), middle.get_text(), low.get_text()] == [
+            name, f"{value:.3f}", f"{gradient:.3f}"]
+        assert same_color(middle.get_color(), "black") or middle.get_color() == ".15"
+        assert same_color(low.get_color(), "#b84e00")
+    said = {text.get_text(): text.get_color() for text in written[""].values()}
+    assert {*said} == {"value", "gradient of the loss"}
+    assert same_color(said["gradient of the loss"], "#b84e00")
+    assert len(arrows(axes)) == len(foundations.ARROWS)
+    at = {place: name for name, place in foundations.PLACES.items()}
+    assert sorted((at[start], at[end]) for start, end in arrows(axes)) == sorted(foundations.ARROWS)
+
+
+def arrows(axes) -> list[tuple]:
+    """Where each arrow begins and ends."""
+    return [(text.xyann, text.xy) for text in axes.texts if getattr(text, "arrow_patch", None)]
+
+
+def test_draw_spirals():
+    share = np.linspace(0, 1, 12).reshape(3, 4)
+    points, labels = np.array([[0.0, 1.0], [2.0, -1.0], [-2.0, 0.5]]), np.array([1, 0, 1])
+    losses = {"0.1": [3.0, 2.0, 1.0], "1": [3.0, 0.5, 0.25]}
+    left, right, bar = foundations.draw_spirals(losses, share, points, labels).axes
+    assert lines(left) == {name: ([0, 1, 2], curve) for name, curve in losses.items()}
+    assert (names(left)[1:], left.get_yscale()) == (("step", "loss"), "log")
+    assert legend(left) == [*losses]
+    (image,) = right.get_images()
+    assert image.origin == "lower"
+    assert same(image.get_array(), share)
+    assert image.get_extent() == [-2.4, 2.4, -2.4, 2.4]
+    assert image.get_clim() == (0, 1)
+    drawn = {found.get_label(): (found.get_offsets().tolist(), found.get_facecolor()[0])
+             for found in right.collections if found.get_label().startswith("class")}
+    assert drawn["class 0"][0] == [[2, -1]]
+    assert drawn["class 1"][0] == [[0, 1], [-2, 0.5]]
+    for name, (colour, share_of_1) in {"class 0": ("#0b4a8f", 0.0), "class 1": ("#8c1a11", 1.0)}.items():
+        assert same_color(drawn[name][1], colour)
+        near_red = image.cmap(share_of_1)[0] > image.cmap(share_of_1)[2]
+        assert near_red == (name == "class 1"), "points have the colour of their side"
+    assert bar.get_ylabel() == "share of class 1"
+
+
+def test_draw_words():
+    before, after = random_weights(4, 3) - 0.3, random_weights(4, 3, seed=1) - 0.3
+    classes = {"animal": ["cat", "dog", "cow"], "food": ["rice"]}
+    *panels, bar = foundations.draw_words({"before": before, "after": after}, classes).axes
+    for panel, vectors, title in zip(panels, (before, after), ("before", "after"), strict=True):
+        cosines = torch.nn.functional.cosine_similarity(vectors[:, None], vectors[None], dim=-1)
+        assert same(cells(panel), cosines)
+        assert panel.get_title() == title
+        assert panel.get_images()[0].get_clim() == (-1, 1)
+        assert panel.get_xticks().tolist() == [1, 3]
+        assert ticks(panel)[1] == ["animal", "food"]
+        between = [floats(line.get_ydata()) for line in panel.get_lines()]
+        assert [2.5, 2.5] in between
+    assert ticks(panels[0])[0] == ["cat", "dog", "cow", "rice"]
+    assert names(panels[0])[1:] == ("class of the other word", "word")
+    assert "cosine" in bar.get_ylabel()
+
+
+def test_draw_memory():
+    reach = {"tanh": [1.0, 0.1, 0.001], "LSTM": [0.9, 0.5, 0.2]}
+    right = {"tanh": np.array([[0.9, 1.0], [0.2, 0.3]]), "LSTM": np.array([[1.0, 1.0], [0.5, 0.9]]),
+             "GRU": np.array([[1.0, 0.8], [0.4, 0.6]])}
+    left, panel = foundations.draw_memory([1, 4, 16], reach, [2, 8], right).axes
+    assert lines(left) == {name: ([1, 4, 16], norms) for name, norms in reach.items()}
+    assert (names(left)[1:], left.get_xscale(), left.get_yscale()) == (
+        ("n, steps back", "gradient norm"), "log", "log")
+    assert ticks(left)[1] == ["1", "4", "16"]
+    assert lines(panel) == {name: ([2, 8], near(shares.mean(1))) for name, shares in right.items()}
+    bands = panel.collections
+    for (name, shares), band in zip(right.items(), bands, strict=True):
+        heights = {round(x): sorted({round(y, 6) for at, y in band.get_paths()[0].vertices if at == x})
+                   for x in (2, 8)}
+        assert {x: [low, high] for x, (low, *_, high) in
+                ((x, (ys[0], ys[-1])) for x, ys in heights.items())} == {
+            x: [shares[row].min(), shares[row].max()] for row, x in enumerate((2, 8))}
+        assert same_color(band.get_facecolor()[0][:3], colours(panel)[name])
+    markers = [{line.get_label(): line.get_marker() for line in axes.get_lines()} for axes in (left, panel)]
+    assert all(markers[0][name] == markers[1][name] for name in reach)
+    assert [floats(line.get_ydata()) for line in panel.get_lines() if line.get_label().startswith("_")] == [
+        [0.25, 0.25]]
+    assert [text.get_text() for text in panel.texts] == ["guessing"]
+    assert ticks(panel)[1] == ["2", "8"]
+    assert (legend(left), legend(panel)) == ([*reach], [*right])
+
+
+# lesson 7
+
+
+PROGRESS = [{"step": 1, "loss": 5.0},
+            {"step": 2, "loss": 4.0, "validation_loss": 3.5, "bleu": 10.0, "exact_match": 0.25},
+            {"step": 3, "loss": 3.0},
+            {"step": 4, "loss": 2.0, "validation_loss": 1.5, "bleu": 60.0, "exact_match": 0.5}]
+
+
+def test_draw_progress():
+    loss, scores = translation.draw_progress(PROGRESS).axes
+    assert lines(loss) == {"training": ([1, 2, 3, 4], [5, 4, 3, 2]), "validation": ([2, 4], [3.5, 1.5])}
+    assert lines(scores) == {"BLEU": ([2, 4], [10, 60]), "exact match, %": ([2, 4], [25, 50])}
+    assert loss.get_yscale() == "log"
+    assert scores.get_ylim() == (0, 103)
+    assert (names(loss)[:2], names(scores)[:2]) == (
+        ("loss per piece", "step"), ("greedy answers to validation sentences", "step"))
+    for panel in (loss, scores):
+        assert legend(panel) == [*lines(panel)]
+
+
+def test_draw_phenomena():
+    shares = {"elision": [0.0, 0.5, 1.0], "negation": [0.25, 0.75, 0.875]}
+    (axes,) = translation.draw_phenomena([100, 200, 300], shares).axes
+    assert_heatmap(axes, [*shares.values()], shares, [100, 200, 300], "")
+    assert texts(axes)[1, 0] == "0.50"
+    assert texts(axes)[0, 1] == "0.25"
+    assert axes.get_xlabel() == "step"
+
+
+def test_draw_alignment():
+    weights, shares = random_weights(2, 3), torch.tensor([[0.1, 0.2], [0.3, 0.4], [0.5, 0.6]])
+    partners = torch.tensor([[False, True, False], [False, False, True]])
+    picture, side = translation.draw_alignment(weights, list("abc"), list("xy"), partners, ["1", "2", "3"],
+                                               shares).axes
+    assert same(cells(picture), weights)
+    assert ticks(picture) == (["x", "y"], ["a", "b", "c"])
+    assert names(picture)[1:] == ("reads", "writes")
+    assert [(floats(line.get_xdata()), floats(line.get_ydata())) for line in picture.get_lines()] == [
+        ([1], [0]), ([2], [1])]
+    for number, row in enumerate(shares):
+        assert bars(side, number) == near(row)
+    assert legend(side) == ["1", "2", "3"]
+    assert ticks(side)[1] == ["head 0", "head 1"]
+    assert side.get_ylim() == (0, 1)
+    lefts = [[bar.get_x() for bar in group.patches] for group in side.containers]
+    assert [row[0] for row in lefts] == sorted(row[0] for row in lefts)
+    assert all(head - 0.5 < left[head] < head + 0.5 for left in lefts for head in (0, 1))
+
+
+def test_draw_sizes():
+    curves = {64: [PROGRESS, PROGRESS[:2]], 128: [PROGRESS[2:]]}
+    loss, bleu = translation.draw_sizes("d_model", curves).axes
+    for panel, measure in ((loss, "validation_loss"), (bleu, "bleu")):
+        drawn = [(floats(line.get_xdata()), floats(line.get_ydata())) for line in panel.get_lines()]
+        assert drawn == [training.column(history, measure) for histories in curves.values()
+                         for history in histories]
+        first, second, third = (line.get_color() for line in panel.get_lines())
+        assert first == second != third
+    assert (loss.get_yscale(), bleu.get_yscale()) == ("log", "linear")
+    assert (loss.get_title(), bleu.get_title()) == ("validation loss", "BLEU on validation sentences")
+    assert legend(bleu) == ["d_model = 64", "d_model = 128"]
+    assert loss.get_xlabel() == bleu.get_xlabel() == "step"
+
+
+def test_draw_own_sentence():
+    weights = random_weights(2, 3) / 2
+    (axes,) = translation.draw_own_sentence(weights, list("abc"), list("xy")).axes
+    assert_heatmap(axes, weights, "xy", "abc", "", top=float(weights.max()))
+    assert names(axes)[1:] == ("reads", "writes")
+    (faint,) = translation.draw_own_sentence(weights / 100, list("abc"), list("xy")).axes
+    assert faint.get_images()[0].get_clim() == (0, pytest.approx(0.1))
 
 
 # every one of them

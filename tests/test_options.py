@@ -2,9 +2,12 @@
 
 import argparse
 import io
+import os
 import re
 from contextlib import redirect_stdout
+from itertools import chain
 from pathlib import Path
+from queue import SimpleQueue
 from types import SimpleNamespace
 
 import pytest
@@ -15,9 +18,12 @@ import common
 from common import lesson, lesson_parser, narrate, shows
 from course import grading, processes
 from course.engine import Run
+from course.experiment import Experiment
 from course.own import Own
+from course.questions import QUESTIONS
+from course.watching import state_of, wants_hint
 
-five, six = lesson("05_mini_transformer"), lesson("06_decoding")
+five, six, seven = lesson("05_mini_transformer"), lesson("06_decoding"), lesson("07_translation")
 
 
 class Caught(Exception):  # noqa: N818
@@ -43,11 +49,12 @@ def test_every_option_has_a_test(name):
     for action in parser_of(name)._actions:
         if action.dest in common_options:
             wanted = f"test_common_{action.dest}"
-        elif name == "05_mini_transformer" and action.dest in CHANGES:
+        elif action.dest in {"05_mini_transformer": CHANGES, "07_translation": CHANGES_OF_7}.get(name, ()):
             continue
         else:
             wanted = f"test_{name[:2]}_{action.dest}"
-        assert wanted in globals(), f"no test sees what {action.option_strings[0]} of {name} does"
+        named = re.compile(rf"{wanted}|test_{name[:2]}_(?:.*_and_)?{action.dest}(?:_and_.*)?")
+        assert any(map(named.fullmatch, globals())), f"no test sees {action.option_strings} of {name}"
 
 
 # the options that all lessons have
@@ -136,7 +143,7 @@ def test_common_step(tmp_path, plain, name):
     assert "The first step" not in text
     assert "What the lesson says." not in text
     assert "The second step" in text
-    assert text.strip().endswith("1 of 1 checks hold, … s")
+    assert text.partition("\n(")[0].strip().endswith("1 of 1 checks hold, … s")
     alone, _ = said(tmp_path, "--step", "first")
     assert drawn(alone) == drawn(plain)  # the same seed alone and in the walkthrough
 
@@ -171,8 +178,28 @@ def test_common_outputs(tmp_path, monkeypatch):
     monkeypatch.setattr(common, "OUTPUTS", tmp_path / "usual")
     for place, options in (("usual", []), ("other", ["--outputs", str(tmp_path / "other")])):
         said(tmp_path, *options, outputs=False)
-        assert [path.name for path in (tmp_path / place).iterdir()] == ["second.png"]
+        left = {path.name for path in (tmp_path / place).iterdir()}
+        assert left == {"second.png", "__main__.html", "index.html", "glossary.html"}
     assert {path.name for path in tmp_path.iterdir()} == {"usual", "other"}
+
+
+def test_common_page(tmp_path, plain):
+    text, code = said(tmp_path / "none", "--no-page")
+    assert (code, drawn(text)) == (0, drawn(plain))
+    assert [path.name for path in (tmp_path / "none").iterdir()] == ["second.png"]
+    assert "file://" in plain
+    assert "file://" not in text
+
+
+def test_common_quiz(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr("sys.argv", ["02_multi_head_attention.py"])
+    monkeypatch.setattr("builtins.input", lambda prompt: asked.append(prompt) or "")
+    text, code = said(tmp_path, "--quiz")
+    assert (code, len(asked)) == (0, len(QUESTIONS[2]))
+    for question in QUESTIONS[2]:
+        assert " ".join(question.asked.split()) in " ".join(text.split())
+    assert "The first step" not in text
 
 
 def test_common_seed(tmp_path, plain):
@@ -212,6 +239,37 @@ def test_common_hint(tmp_path, asked):
     assert said(tmp_path, "--hint", graded={"first_part": None})[1] == 2
 
 
+def test_common_watch(tmp_path, asked, monkeypatch):
+    seen = []
+    monkeypatch.setattr(common, "watch", lambda options, narrator, note: seen.append(options.grade) or 5)
+    text, code = said(tmp_path, "--grade", "mine.py", "--watch", graded={"first_part": None})
+    assert (text, code, seen, asked) == ("", 5, [Path("mine.py")], [])  # graded by watch() alone
+    assert said(tmp_path, "--watch", graded={"first_part": None})[1] == 2
+
+
+def test_watching_sees_that_a_file_was_saved(tmp_path):
+    file = tmp_path / "mine.py"
+    assert state_of(file) is None
+    file.write_text("a")
+    before = state_of(file)
+    assert state_of(file) == before
+    file.write_text("ab")
+    os.utime(file, ns=(0, before[0]))
+    assert state_of(file) not in (before, None)
+    file.write_text("ba")
+    os.utime(file, ns=(0, before[0] + 10**9))
+    assert state_of(file) not in (before, None)
+
+
+def test_watching_hears_an_h():
+    lines = SimpleQueue()
+    assert not wants_hint(lines)
+    for line in ("h", "x"):
+        lines.put(line)
+    assert wants_hint(lines)
+    assert not wants_hint(lines)  # once
+
+
 def test_common_template(tmp_path, asked):
     text, code = said(tmp_path, "--template", "mine.py", graded={"first_part": None})
     assert (text, code) == ("", 4)
@@ -249,7 +307,8 @@ def seen_in(run: Run, compiled: list) -> dict[str, object]:
     """What can be seen of a fresh run and of its first update; nothing is read off its settings."""
     model, batch = run.model, run.job.batch(0)
     encoder, decoder = model.encoder.blocks, model.decoder.blocks
-    digits = [[token - five.ZERO for token in row if token] for row in batch.src.tolist()]
+    rows = [[token - five.ZERO for token in row if token] for row in batch.src.tolist()]
+    digits = rows if {*chain(*rows)} <= {*range(10)} else []  # else they are no digits
     logits = torch.arange(26.0).view(1, 2, 13).sin()
     targets = torch.tensor([[3, 4]])
     seen = {
@@ -265,10 +324,11 @@ def seen_in(run: Run, compiled: list) -> dict[str, object]:
         "first weights": round(model.embedding.weight.double().sum().item(), 9),
         "rows": len(batch.src),
         "sources": batch.src[0, :4].tolist(),
-        "task": [task for task in five.TASKS
-                 if torch.equal(five.make_batch(task, digits).tgt_out, batch.tgt_out)],
+        "task": [task for task in five.TASKS if digits and
+                  torch.equal(five.make_batch(task, digits).tgt_out, batch.tgt_out)],
         "rates": [round(run.job.rate(step), 12) for step in range(4)],
         "decay": {group["weight_decay"] for group in run.optimizer.param_groups},
+        "betas": {tuple(group["betas"]) for group in run.optimizer.param_groups},
         "optimizer": type(run.optimizer).__name__,
         "by hand": {getattr(module, name) is part for module in model.modules()
                     for name, part in five.BY_HAND.items() if hasattr(module, name)},
@@ -323,6 +383,7 @@ CHANGES = {  # an option's value, and what is then seen otherwise
     "schedule": ("inverse_sqrt", {"rates"}),
     "weight_decay": (0.5, {"decay"}),
     "label_smoothing": (0.5, {"loss"}),
+    "beta2": (0.5, {"betas"}),
     "by_hand": (True, {"by hand", "optimizer"}),
 }
 USUAL = ["--validate-every", "2"]  # else a run of six steps would be validated once
@@ -375,29 +436,44 @@ def test_05_the_seed_decides_about_first_weights_and_data(usual):
     assert {name for name in after if after[name] != usual[False][name]} == {"first weights", "sources"}
 
 
+MEMORY = {five: {"refuse_beyond_memory": lambda *sizes: None}, six: {},  # there is no such device here
+          seven: {"refuse_beyond_memory": lambda *sizes: None}}
+
+
 def test_05_device(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    for module in (five, six):
+    for module in (five, six, seven):
         for name, wanted in (("cpu", "cpu"), ("cuda", "cuda"), ("cuda:1", "cuda:1"), ("auto", "cuda")):
-            assert called(module, "--device", name).experiment.device == torch.device(wanted)
-        assert called(module).experiment.device == torch.device("cuda")
+            found = called(module, "--device", name, **MEMORY[module])
+            assert found.experiment.device == torch.device(wanted)
+        assert called(module, **MEMORY[module]).experiment.device == torch.device("cuda")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     assert processes.pick_device() == torch.device("mps")
 
 
-test_06_device = test_05_device
+test_06_device = test_07_device = test_05_device
+
+
+def resumed(module, tmp_path, defaults) -> list[str]:
+    """Without and with --resume: which run is trained, the fresh one or the one that was interrupted."""
+    trained = []
+    for options in [], ["--resume"]:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Experiment, "go_on", lambda self: SimpleNamespace(which="resumed", history=[]))
+            patch.setattr(Experiment, "fresh", lambda self: SimpleNamespace(which="fresh", history=[]))
+            kind = module.TranslationExperiment if module is seven else module.DigitExperiment
+            patch.setattr(kind, "trained", lambda self, run: (_ for _ in ()).throw(Caught(run.which)))
+            found = called(module, *options, "--outputs", tmp_path, defaults=defaults)
+            with pytest.raises(Caught) as caught:
+                found.experiment.train()
+        trained += caught.value.args
+        assert found.experiment.name == called(module, defaults=defaults).experiment.name
+    return trained
 
 
 def test_05_resume(tmp_path):
-    for options in [], ["--resume"]:
-        found = called(five, *options, "--outputs", tmp_path, defaults=TINY)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(found.experiment, "load", lambda path: "the one before")
-            patch.setattr(Path, "exists", lambda self: True)
-            run = found.experiment.fresh_or_resumed()
-        assert (run == "the one before") == bool(options)
-        assert found.experiment.name == called(five, defaults=TINY).experiment.name
+    assert resumed(five, tmp_path, TINY) == ["fresh", "resumed"]
 
 
 def test_05_own():
@@ -415,13 +491,10 @@ def test_05_own():
             if hasattr(module, "project_query")} == {attend}
 
 
-def test_05_broken_and_compare_choose_other_steps():
+def test_05_broken_and_compare():
     assert called(five, "--broken").steps == ["all_broken"]
     assert called(five, "--compare", "n_heads=1,2").steps == ["compare"]
     assert len(called(five).steps) > 10
-
-
-test_05_broken = test_05_broken_and_compare_choose_other_steps
 
 
 def compared(*options):
@@ -484,3 +557,195 @@ def test_06_input():
     assert found.options.input == [3, 1, 4, 1, 5]
     assert found.steps == ["your_input"]
     assert found.experiment.name == called(six).experiment.name
+
+
+# lesson 7's
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> SimpleNamespace:
+    """Files of pairs, small ones: in `many` 256 different sources, in the others a few."""
+    folder = tmp_path_factory.mktemp("pairs")
+    paths = SimpleNamespace(**{name: folder / f"{name}.tsv" for name in ("many", "few", "known")})
+    lines = [f"the {a} {b} {number} {c}\tle {a} {b} {number} {c}" for a in ("cat", "dog", "bird", "cow")
+             for b in ("sees", "likes", "eats", "calls") for c in ("bread", "soup", "milk", "rice")
+             for number in ("one", "two", "three", "four")]
+    paths.many.write_text("\n".join(lines), encoding="utf-8")
+    paths.few.write_text("a house\tune maison\nthe red house\tla maison rouge\n", encoding="utf-8")
+    paths.known.write_text("\n".join([*lines[:2], "he sleeps\til dort"]), encoding="utf-8")
+    return paths
+
+
+SMALL = ["--d-model", "8", "--heads", "2"]
+
+
+@pytest.fixture(scope="module")
+def tiny(files):
+    return ["--pairs", str(files.many), *SMALL, "--layers", "1",
+            "--batch-size", "4", "--steps", "6", "--warmup", "2", "--vocab", "20", "--dropout", "0",
+            "--label-smoothing", "0", "--lr", "0.1"]
+
+
+CHANGES_OF_7 = {name: change for name, change in CHANGES.items() if name != "task"} | {
+    "vocab": (30, {"vocabulary", "first weights", "sources"}),
+    "positions": ("learned", {"positions", "first weights"}),
+    "norm": ("post", {"norms"}),
+}
+
+
+def observed_of_7(tiny, dest: str = "", value=True, more=()) -> dict[str, object]:
+    option = [f"--{dest.replace('_', '-')}", *([] if value is True else [value])] if dest else []
+    compiled = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.nn.Module, "compile", lambda self, **options: compiled.append(options))
+        run = called(seven, *more, *option, defaults=tiny).experiment.make()
+        seen = seen_in(run, compiled)
+    return seen | {"vocabulary": len(run.model.embedding.weight)}
+
+
+@pytest.fixture(scope="module")
+def usual_of_7(tiny):
+    return {patient: observed_of_7(tiny, more=USUAL * patient) for patient in (False, True)}
+
+
+@pytest.mark.parametrize("dest", CHANGES_OF_7)
+def test_07_options_of_model_and_training(dest, tiny, usual_of_7):
+    value, wanted = CHANGES_OF_7[dest]
+    before = usual_of_7[dest == "patience"]
+    after = observed_of_7(tiny, dest, value, USUAL * (dest == "patience"))
+    assert {name for name in before if before[name] != after[name]} == wanted
+
+
+def test_07_the_seed_decides_about_first_weights_and_order(tiny, usual_of_7):
+    after = observed_of_7(tiny, "seed", 1)
+    assert {name for name in after if after[name] != usual_of_7[False][name]} == {"first weights", "sources"}
+
+
+def test_07_what_is_meant_for_a_file_holds_for_one_alone(files):
+    plain, own = called(seven, *SMALL), called(seven, *SMALL, "--pairs", files.many)
+    changed = lambda of, name: [getattr(found.experiment, of).__dict__[name] for found in (plain, own)]  # noqa: E731
+    assert changed("training", "beta2") == [0.98, 0.98]
+    for of, part in zip(("config", "training"), seven.FROM_A_FILE, strict=True):
+        for name, value in part.items():
+            before, after = changed(of, name)
+            assert after == value != before
+            option = "--layers" if name == "n_layers" else f"--{name.replace('_', '-')}"
+            given = called(seven, *SMALL, "--pairs", files.many, option, before)
+            assert getattr(given.experiment, of).__dict__[name] == before  # what is said counts
+
+
+def splits_of(*options) -> dict[str, list[str]]:
+    """The sources of each split."""
+    splits = called(seven, *SMALL, *options).experiment.texts.splits
+    return {split: [pair.source for pair in pairs] for split, pairs in splits.items()}
+
+
+def test_07_pairs(files):
+    drawn = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(seven, "corpus", lambda sizes, seed: drawn.append((sizes, seed)) or {})
+        assert called(seven, *SMALL, "--seed", "3").experiment.texts.splits == {}
+        assert drawn == [({"train": 60_000, "validation": 300, "test": 1000}, 3)]
+        splits = splits_of("--pairs", files.many)
+        assert len(drawn) == 1  # nothing of the grammar's
+    sources = [line.partition("\t")[0] for line in files.many.read_text(encoding="utf-8").splitlines()]
+    assert sorted(chain(*splits.values())) == sorted(sources)
+    assert min(map(len, splits.values())) > 0
+    steps = called(seven, *SMALL, "--pairs", files.many).steps
+    assert steps[0] == "your_pairs"
+    assert called(seven, *SMALL).steps[0] != "your_pairs"
+
+
+def test_07_valid_and_test(files):
+    plain = splits_of("--pairs", files.many)
+    for split, other in (("valid", "test"), ("test", "valid")):
+        full = {"valid": "validation", "test": "test"}
+        splits = splits_of("--pairs", files.many, f"--{split}", files.known)
+        given = [line.partition("\t")[0] for line in files.known.read_text(encoding="utf-8").splitlines()]
+        assert splits[full[split]] == given
+        assert splits[full[other]] == plain[full[other]]
+        wanted = set(plain["train"]) | set(plain[full[split]])
+        assert set(splits["train"]) == wanted - set(given)  # none of those that will be asked
+        with pytest.raises(SystemExit) as ended:
+            called(seven, *SMALL, f"--{split}", files.known)
+        assert ended.value.code == 2
+
+
+def test_07_max_pairs(files):
+    plain, cut = splits_of("--pairs", files.many), splits_of("--pairs", files.many, "--max-pairs", "7")
+    assert cut == plain | {"train": plain["train"][:7]}
+    drawn = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(seven, "corpus", lambda sizes, seed: drawn.append(sizes["train"]) or {})
+        called(seven, *SMALL, "--max-pairs", "7").experiment.texts.splits  # noqa: B018
+    assert drawn == [7]
+
+
+def test_07_input_and_chat():
+    found, plain = called(seven, *SMALL, "--input", "the  cat sleeps."), called(seven, *SMALL)
+    assert found.steps == ["your_sentence"]
+    assert found.options.input == "the  cat sleeps."
+    assert found.experiment.name == plain.experiment.name
+    assert len(plain.steps) > 10
+    heard = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["script", *SMALL, "--chat"])
+        patch.setattr(seven, "narrate", lambda *parts: heard.append("steps"))
+        patch.setattr(seven, "converse", lambda answer: heard.append(answer("a cat")))
+        patch.setattr(seven.TranslationExperiment, "answers_to", lambda self, lines: [f"said {lines[0]}"])
+        seven.main()
+    assert heard == ["said a cat"]
+
+
+def test_07_resume(tmp_path, tiny):
+    assert resumed(seven, tmp_path, tiny) == ["fresh", "resumed"]
+
+
+def test_07_own(tiny):
+    attend = lambda query, key, value, mask=None, dropout=0.0: value  # noqa: E731
+    own, asked = Own({"scaled_dot_product_attention": attend, "causal_mask": attend}, {"mine.py": "00"}), []
+    found = called(seven, "--with", "mine.py", defaults=tiny,
+                   own_parts=lambda files, before, narrator: asked.append((files, before)) or own)
+    assert asked == [([Path("mine.py")], 5)]
+    assert found.experiment.name.endswith(f"-{own.name}")
+    run = found.experiment.make()
+    assert {module.scaled_dot_product_attention for module in run.model.modules()
+            if hasattr(module, "project_query")} == {attend}
+    assert run.about["with"] == {"mine.py": "00"}
+
+
+def compared_in_7(tiny, *options):
+    found = called(seven, *options, defaults=tiny)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(seven, "compare", lambda *parts: (_ for _ in ()).throw(Caught(*parts)))
+        with pytest.raises(Caught) as caught:
+            seven.step_compare(found.experiment)
+    variants, seeds, *_ = caught.value.args
+    return found.steps, [*variants], [*seeds], [[make(seed) for seed in seeds] for make in variants.values()]
+
+
+def test_07_compare(tiny):
+    steps, names, seeds, runs = compared_in_7(tiny, "--compare", "d_model=8,16")
+    assert (steps, names, seeds) == (["compare"], [8, 16], [0])
+    assert [run.model.embedding.weight.shape[1] for (run,) in runs] == [8, 16]
+    assert [run.model.encoder.blocks[0].feed_forward.expand.out_features for (run,) in runs] == [32, 64]
+    *_, runs = compared_in_7(tiny, "--compare", "vocab=20,30")
+    assert len({len(run.model.embedding.weight) for (run,) in runs}) == 2
+
+
+def test_07_seeds(tiny):
+    options = "--compare", "d_model=8", "--seeds", "2", "--seed", "7"
+    _, _, seeds, ((first, second),) = compared_in_7(tiny, *options)
+    assert seeds == [7, 8]
+    assert not torch.equal(first.model.embedding.weight, second.model.embedding.weight)
+
+
+def test_07_runs_that_differ_have_other_names(tiny, files):
+    options = [[], ["--seed", "1"], ["--max-pairs", "100"], ["--valid", files.few], ["--test", files.few],
+               *([f"--{dest.replace('_', '-')}", *([] if value is True else [value])]
+                 for dest, (value, _) in CHANGES_OF_7.items())]
+    names = [called(seven, *some, defaults=tiny).experiment.name for some in options]
+    assert len({*names}) == len(names)
+    stay = [["--outputs", "x"], ["--checks"], ["--no-code"], ["--threads", "2"], ["--device", "cpu"],
+            ["--pause"], ["--no-page"]]
+    assert {called(seven, *some, defaults=tiny).experiment.name for some in stay} == {names[0]}

@@ -29,6 +29,8 @@ def spoiled(result):
         return result.clone() if result.dtype == torch.bool else result * 3 + 1
     if isinstance(result, int | float):
         return result * 3 + 1
+    if isinstance(result, tuple) and hasattr(result, "_make"):
+        return result._make(map(spoiled, result))
     if isinstance(result, tuple | list) and type(result) in (tuple, list):
         return type(result)(map(spoiled, result))
     return result
@@ -234,6 +236,50 @@ not reordered: reorder
 no cache: newest token alone
 cache not reordered: cache has to follow
 position always 0: it is the first
+aligned left: aligned left
+the largest size: sizes other than 1
+two shapes alone: two of the shapes
+not summed over a broadcast axis: that broadcasting stretched
+overwritten: add them up
+walked in the wrong order: before all of it has arrived
+inner gradients kept: start them from 0
+inputs reset: add to them
+the wrong factor: the other's value
+not divided by the batch: number of rows
+labels left out: the 1 is missing
+tanh passed as if it weren't there: multiplies by 1 − tanh²
+tanh taken twice: is tanh already
+bias averaged: sum over the rows
+tanh left out: tanh around the sum
+state not used: no effect
+state detached: detached
+one bias: two biases
+input and forget gate swapped: input and forget gate
+content and output gate swapped: content and output gate
+two pairs swapped: input, forget, content, output
+memory shown without tanh: without its tanh
+memory first: hidden state comes first
+reset in the other place: before the matrix
+update gate turned round: turned round
+gates swapped: reset and update gate are swapped
+longest match: replay the merges
+ties to the larger: take the smallest
+ties to the first: take the smallest
+words counted once: as often as it occurs
+counted once: each merge makes new ones
+unknown dropped: encode their bytes
+in order of length: shuffle them
+cut anyhow: sort all pairs by length
+last dropped: smaller batch is dropped
+same in each epoch: from seed and epoch
+targets apart: another's target
+not clipped: at most as often
+mean of sentences: sum the counts
+no brevity: penalty is missing
+brevity by sentence: compare the sums
+lowercased: lowercased
+split at spaces: spaces alone
+arithmetic mean: geometric
 """
 HINTS = dict(line.split(": ", 1) for line in NAMED.strip().splitlines())
 
@@ -319,3 +365,27 @@ def test_masks_of_numbers_are_told_to_be_boolean(part):
     ours = lesson("01_attention_mechanism")
     checks = ours.GRADED[part](lambda *inputs: getattr(ours, part)(*inputs).int(), ours)
     assert "make it boolean" in {check.finding.diagnosis for check in checks}
+
+
+@pytest.mark.parametrize("mistake", ["NaN where blind", "a large number", "overflow"])
+def test_a_mistake_of_the_weights_makes_one_thing_wrong(mistake):
+    """What is wrong in other ways, too, is no example of its mistake: these divide by √d_k as they should."""
+    ours = lesson("01_attention_mechanism")
+    part = ours.GRADED["attention_weights"]
+    implementation = (part.mistakes(ours) | part.more(ours))[mistake].implementation
+    held = {check.statement: check.finding.holds for check in part(implementation, ours)}
+    formula = [holds for statement, holds in held.items() if statement.startswith("The weights are softmax")]
+    assert formula == [True]
+    assert not all(held.values())
+
+
+def test_hidden_rows_count_along_another_dimension_too():
+    ours = lesson("01_attention_mechanism")
+
+    def half_right(scores, dim=-1):
+        weights = ours.softmax(scores, dim)
+        return weights if dim in (-1, 2) else weights.where(scores.isfinite(), 0.1)
+
+    part = ours.GRADED["softmax"]
+    failed = [check.statement for check in part(half_right, ours) if not check.finding.holds]
+    assert [statement[:17] for statement in failed] == ["A row that is −∞ "]

@@ -1,0 +1,227 @@
+"""Parts of course/ and checks/ that only long runs would use: threads, memory, files of pairs, alignment."""
+
+from collections import namedtuple
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from checks import alignment
+from course import memory, threads
+from course.chat import converse
+from course.pairs import apart_from, by_source, pair_in, read_pairs
+from course.toys import CLASSES, NAMED, VOCABULARY, made_up_text, same_class
+from grammar.sentences import Pair
+
+# ------------------------------------------------------------------ threads
+
+
+@pytest.fixture
+def trial(monkeypatch):
+    """trial(seconds with one thread, with four) → the threads chosen where gradients take so long."""
+    set_to, clock = [1], [0.0]
+
+    def choose(one: float, four: float, device: str = "cpu", finished: bool = False) -> int:
+        done = []
+
+        def backward(step: int) -> float:
+            clock[0] += 100 if not done or done[-1][0] != set_to[0] else one if set_to[0] == 1 else four
+            done.append((set_to[0], step))
+            return 0.0
+
+        run = SimpleNamespace(backward=backward, device=torch.device(device), finished=finished,
+                              optimizer=SimpleNamespace(zero_grad=lambda: done.append("cleared")))
+        chosen = threads.tried(run, 4)
+        assert not done or done[-1] == "cleared"
+        return chosen
+
+    monkeypatch.setattr(torch, "set_num_threads", lambda number: set_to.__setitem__(0, number))
+    monkeypatch.setattr(threads.time, "perf_counter", lambda: clock[0])
+    return choose
+
+
+def test_all_threads_are_taken_where_they_are_faster(trial):
+    assert trial(1.0, 0.6) == 4
+    assert trial(1.0, 5.0) == 1
+    assert trial(1.0, 0.99) == 1  # so little may be chance
+
+
+def test_there_is_no_trial_where_nothing_can_be_chosen(trial):
+    assert trial(1.0, 0.1, device="meta") == 1
+    assert trial(1.0, 0.1, finished=True) == 1
+    assert threads.tried(None, 1) == 1
+
+
+def test_threads_are_as_they_were_afterwards(monkeypatch):
+    before, set_to = torch.get_num_threads(), []
+    monkeypatch.setattr(threads, "tried", lambda run, most: 1)
+    monkeypatch.setattr(torch, "set_num_threads", set_to.append)
+    with threads.threads_for(None, 3):
+        assert set_to == [3]  # as asked, without a trial
+    with pytest.raises(ZeroDivisionError), threads.threads_for(None, None):
+        raise ZeroDivisionError
+    assert set_to == [3, before, 1, before]
+
+
+# ------------------------------------------------------------------ memory
+
+
+@pytest.mark.parametrize(("error", "is_memory"), [
+    (MemoryError(), True), (RuntimeError("CUDA out of memory. Tried to"), True),
+    (RuntimeError("[enforce] DefaultCPUAllocator: Can't allocate memory: you tried"), True),
+    (RuntimeError("shapes don't fit"), False), (OverflowError("int too big to convert"), True),
+    (ValueError("out of memory"), False),
+])
+def test_errors_that_say_that_the_memory_is_too_small(error, is_memory):
+    assert memory.out_of_memory(error) == is_memory
+
+
+def test_the_smallest_limit_counts(monkeypatch):
+    cpu = torch.device("cpu")
+    monkeypatch.setattr(memory.os, "sysconf_names", {"SC_PAGE_SIZE": 0, "SC_PHYS_PAGES": 1}, raising=False)
+    here = {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 1000}
+    monkeypatch.setattr(memory.os, "sysconf", here.get, raising=False)
+    monkeypatch.setattr(memory, "resource", None)
+    for said, wanted in (("max", 4_096_000), ("3000000", 3_000_000), ("9000000", 4_096_000)):
+        monkeypatch.setattr(memory.Path, "read_text", lambda self, said=said: said)
+        assert memory.memory_of(cpu) == wanted
+    limit = SimpleNamespace(RLIMIT_AS=0, RLIM_INFINITY=-1, getrlimit=lambda which: (2_000_000, -1))
+    monkeypatch.setattr(memory, "resource", limit)
+    assert memory.memory_of(cpu) == 2_000_000
+
+
+def test_sizes_in_words():
+    assert [memory.gigabytes(size) for size in (3 * 10**8, 12 * 10**12)] == ["0.3 GB", "12,000 GB"]
+
+
+# ------------------------------------------------------------------ pairs of one's own
+
+
+@pytest.mark.parametrize(("line", "wanted"), [
+    (b"a cat\tun chat\tCC-BY somebody", ("a cat", "un chat")),
+    (b" a \t b \r", ("a", "b")),
+    (b"a cat", "without a tab"), (b"a\t \tx", "with an empty side"), (b"\xff\ta", "not UTF-8"),
+    (b"a b c d\tx", "longer than 3 words"), (b"x\ta b c d", "longer than 3 words"),
+    (b"a b c\tx", ("a b c", "x")),
+])
+def test_a_line_is_a_pair_or_says_why_not(line, wanted):
+    assert pair_in(line, 3) == wanted
+
+
+def test_a_file_accounts_for_every_line(tmp_path):
+    file = tmp_path / "pairs.tsv"
+    file.write_bytes(b"\xef\xbb\xbfa\tb\n\nno tab\nc\td\nneither\ne\t\nf\tg\n")
+    lines = read_pairs(file, 3)
+    assert lines.pairs == [("a", "b"), ("c", "d"), ("f", "g")]
+    assert lines.left_out == {"without a tab": [3, 5], "with an empty side": [6]}
+    assert lines.account() == ("3 pairs; left out 2 without a tab (first: line 3); "
+                               "left out 1 with an empty side (first: line 6)")
+    assert read_pairs(file, 3, most=2).pairs == lines.pairs[:2]
+    file.write_bytes(b"nothing\n")
+    with pytest.raises(ValueError, match=r"pairs.tsv has no usable pair: 0 pairs; left out 1 without a tab"):
+        read_pairs(file, 3)
+
+
+def test_a_source_is_in_one_split_however_it_is_written():
+    pairs = [(f"sentence {number}", f"phrase {number}") for number in range(3000)]
+    splits = by_source([*pairs, *((source.upper() + "!", target + " bis") for source, target in pairs)], 5)
+    sources = {split: {source.casefold().strip("!") for source, _ in found}
+               for split, found in splits.items()}
+    assert sum(map(len, sources.values())) == 3000
+    assert not sources["train"] & (sources["validation"] | sources["test"])
+    assert not sources["validation"] & sources["test"]
+    for split in "validation", "test":
+        assert 0.03 < len(sources[split]) / 3000 < 0.07
+        assert len(splits[split]) == len(sources[split])  # asked once each
+    assert len(splits["train"]) == 2 * len(sources["train"])
+
+
+def test_what_is_asked_is_not_learned():
+    assert apart_from([("a", "b"), ("c", "d"), ("a", "e")], [("a", "x")]) == [("c", "d")]
+
+
+# ------------------------------------------------------------------ a conversation
+
+
+@pytest.mark.parametrize("end", [None, "", EOFError, KeyboardInterrupt])
+def test_a_conversation_answers_line_by_line_until_its_end(end, monkeypatch, capsys):
+    lines = iter([" hello ", "bad", "again", end])
+
+    def typed(prompt: str) -> str:
+        line = next(lines)
+        if not isinstance(line, str):
+            raise line or EOFError
+        return line
+
+    def answer(line: str) -> str:
+        if line == "bad":
+            raise ValueError("what is bad")
+        return line.upper()
+
+    monkeypatch.setattr("builtins.input", typed)
+    converse(answer)
+    assert capsys.readouterr().out.split("\n")[:3] == ["HELLO", "what is bad", "AGAIN"]
+
+
+# ------------------------------------------------------------------ the alignment of lesson 7
+
+
+PAIR = Pair("The cat sleeps.", "Le chat dort.", ((0, 0), (1, 1), (2, 2), (3, 3)), frozenset(), frozenset())
+SOURCE, TARGET = ["The", " c", "at", " sleeps", "."], ["Le", " chat", " do", "rt."]
+
+
+def test_pieces_belong_to_the_word_in_which_they_end():
+    words = ["The", "cat", "sleeps", "."]
+    assert alignment.places(PAIR.source, words, SOURCE) == [0, 1, 1, 2, 3]
+    assert alignment.belonging("a a b", ["a", " a", " b"]).tolist() == np.eye(3).tolist()
+
+
+def test_weights_of_words_are_sums_of_columns_and_means_of_rows():
+    weights = torch.zeros(1, 5, 6)
+    weights[0, 0, 0] = weights[0, 1, 1] = 1.0
+    weights[0, 2] = torch.tensor([0.0, 0.25, 0.25, 0.5, 0.0, 0.0])
+    weights[0, 3] = torch.tensor([0.0, 0.0, 0.5, 0.0, 0.5, 0.0])
+    weights[0, 4, 5] = 1.0  # EOS: no word
+    pair = PAIR._replace(target="Le chat dort", alignment=PAIR.alignment[:3])
+    found = alignment.word_weights(weights, pair, SOURCE, ["Le", " chat", " do", "rt"])
+    assert torch.allclose(found, torch.tensor([[[1.0, 0, 0, 0], [0, 1.0, 0, 0], [0, 0.5, 0.25, 0.25]]]))
+
+
+def test_partners_are_counted_where_there_are_any():
+    pair = PAIR._replace(alignment=((0, 1), (0, 2), (2, 0)))
+    grid = alignment.partners(pair)
+    assert grid.nonzero().tolist() == [[0, 2], [1, 0], [2, 0]]
+    assert grid.shape == (4, 4)
+    weights = torch.zeros(2, 4, 4)
+    weights[0, 0, 2] = weights[0, 1, 0] = weights[0, 2, 3] = weights[0, 3, 0] = 1.0  # the third is wrong
+    weights[1, 0, 1] = weights[1, 1, 1] = weights[1, 2, 0] = 1.0
+    assert alignment.partners_found(weights, pair).tolist() == [2.0, 1.0]
+
+
+# ------------------------------------------------------------------ toys
+
+
+def test_neighbours_of_the_same_class_are_counted():
+    directions = torch.eye(len(CLASSES))
+    sorted_out = torch.cat([directions[[place] * len(words)] * (1 + place)
+                            for place, words in enumerate(CLASSES.values())])
+    assert same_class(sorted_out + 0.0) == 1.0
+    assert same_class(torch.cat([sorted_out, torch.ones(6, len(CLASSES))])) == 1.0  # other words don't count
+    mixed = directions[torch.arange(len(NAMED)) % len(CLASSES)]
+    assert same_class(mixed) < 0.3
+
+
+def test_made_up_sentences_are_of_the_vocabulary():
+    text = made_up_text(np.random.default_rng(0), 50)
+    assert len(text) == 50
+    assert {word for sentence in text for word in sentence} <= {*VOCABULARY}
+    assert len({*map(tuple, text)}) > 30
+
+
+Sizes = namedtuple("Sizes", "d_model d_ff n_layers batch_size")
+
+
+def test_what_the_memory_depends_on_is_named():
+    sizes = Sizes(1024, 4096, 2, 32)
+    assert memory.sizes_of(sizes, sizes) == "d_model 1,024, d_ff 4,096, n_layers 2, batch_size 32"
