@@ -57,20 +57,22 @@ def greedy_answers(run: Run, texts: seven.Texts, decoding: Callable) -> list[str
 def against_nn_transformer(device: torch.device, options: argparse.Namespace):
     """Time per step, and validation BLEU after equal steps, against nn.Transformer."""
     kinds = {"ours": (five.Transformer, six.CachedDecoding), "nn.Transformer": (Torch, six.UncachedDecoding)}
-    bleu = {name: [] for name in kinds}
+    bleu, losses = ({name: [] for name in kinds} for _ in range(2))
     for seed in reversed(range(1 if options.quick else 3)):
         texts = texts_for(options, seed=seed)
         references = [pair.target for pair in texts.splits["validation"]]
         for name, (kind, decoding) in kinds.items():
-            answers = greedy_answers(finish(run_of(kind, texts, device)), texts, decoding)
+            run = finish(run_of(kind, texts, device))
+            answers = greedy_answers(run, texts, decoding)
+            losses[name].append(f"{sum(run.noted('loss')[-50:]) / 50:.3f}")
             bleu[name].append(f"{seven.corpus_bleu(answers, references).score:.1f}")
     timed = [run_of(kind, texts, device, steps=10_000) for kind, _ in kinds.values()]
     found = paired(*map(three_steps, timed), turns=5 if options.quick else 15)
-    rows = [(name, parameters(run.model), 1e3 * seconds, " ".join(bleu[name]))
+    rows = [(name, parameters(run.model), 1e3 * seconds, " ".join(losses[name]), " ".join(bleu[name]))
             for name, run, seconds in zip(kinds, timed, found)]
     steps = texts.training.steps
-    return table("", "parameters", "ms a step", f"BLEU after {steps:,} steps", rows=rows,
-                 title=f"ours is {found.ratio:.2f} times as fast")
+    return table("", "parameters", "ms a step", "loss, last 50 steps", "BLEU", rows=rows,
+                 title=f"ours is {found.ratio:.2f} times as fast; loss and BLEU after {steps:,} steps")
 
 
 def shares_of_a_training(device: torch.device, options: argparse.Namespace):

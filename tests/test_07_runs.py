@@ -324,7 +324,7 @@ def test_ctrl_c_ends_in_one_line_and_resume_is_as_if_never_interrupted(file, tmp
         if "validation loss" in line:
             process.send_signal(signal.SIGINT)
             break
-    _, error = process.communicate(timeout=120)
+    _, error = process.communicate(timeout=300)
     assert process.returncode == 130
     assert len(error.strip().splitlines()) == 1
     assert re.search(r"interrupted after step \d+ of 200; .*--resume", error)
@@ -352,7 +352,7 @@ def test_two_processes_train_like_one(file, tmp_path):
     two = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
          str(ROOT / "07_translation.py"), *options, "--dropout", "0"],
-        env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, encoding="utf-8", timeout=240,
+        env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, encoding="utf-8", timeout=600,
     )
     assert two.returncode == 0, two.stderr
     assert two.stdout.count("Training\n---") == 1
