@@ -420,8 +420,7 @@ def step_linear_layer():
     rows, agreed = [], []
     for width, depth in ((64, 2), (64, 4), (128, 2), (256, 2), (512, 2)):
         network, x = linear_network(width, depth), torch.randn(8, width)
-        counted = sum(p.numel() for p in network.parameters())
-        work = multiplications_of(network, x) // 8
+        counted, work = sum(p.numel() for p in network.parameters()), multiplications_of(network, x) // 8
         agreed.append(counted == depth * (width**2 + width) and work == depth * width**2)
         rows.append((width, depth, counted, work))
     check("depth · (width² + width) parameters, depth · width² multiplications a row", all(agreed))
