@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from course import grading, progress
 from course.checking import Finding, Part, claims_of
-from course.console import Grid, Map, Narrator, Picture, Record, Tested, code_of, output_lost, slug, stop
+from course.console import Grid, Map, Narrator, Picture, Record, Tested, codes_of, output_lost, slug, stop
 from course.keeping import prepare_folder
 from course.memory import out_of_memory
 from course.options import OneLineParser, seed, threads
@@ -114,11 +114,7 @@ def shows(*components: Callable):
 def begin_step(step: Callable, number: int = 1) -> Record:
     """What can be said of a step before it runs: its docstring is title and prose."""
     title, _, text = inspect.getdoc(step).partition("\n")
-    components = getattr(step, "shows", ())
-    names = [component.__name__ for component in components]
-    code = "\n\n".join(f"# {component.__qualname__}\n" * (names.count(name) > 1) + code_of(component)
-                       for name, component in zip(names, components))
-    return Record(number, slug(step.__name__), title, text.strip("\n"), code)
+    return Record(number, slug(step.__name__), title, text.strip("\n"), codes_of(getattr(step, "shows", ())))
 
 
 def run_step(step: Callable, *arguments: Any, seed: int = 0, begun: Record | None = None) -> Record:

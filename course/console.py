@@ -159,6 +159,13 @@ def legible(text: str, stream=None) -> str:
 # ------------------------------------------------------------------ code
 
 
+def codes_of(components: Sequence[Any]) -> str:
+    """The code of each; methods of the same name have their class above them."""
+    names = [component.__name__ for component in components]
+    return "\n\n".join(f"# {component.__qualname__}\n" * (names.count(name) > 1) + code_of(component)
+                       for name, component in zip(names, components))
+
+
 def code_of(thing: Callable) -> str:
     """Source code without the docstring and decorators."""
     lines = textwrap.dedent(inspect.getsource(thing)).splitlines()

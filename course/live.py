@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from course import progress
+from course.checking import COURSE
 from course.console import Leads, Narrator
 from course.contents import LIVE, page_of, write_contents
 from course.keeping import write_text
@@ -94,6 +95,6 @@ def write_live(experiment: Any, tokens: Mapping[int, str], batch: Any) -> Leads 
     data = data_of(experiment.run.model, experiment.training.task, vars(experiment.config), tokens,
                    batch.src, batch.tgt_in, sorted(experiment.own.parts))
     file = experiment.file(LIVE, "html")
-    write_text(folder / file, live_page(data, page_of(folder, "05_mini_transformer")))
+    write_text(folder / file, live_page(data, page_of(folder, next(COURSE.glob(f"{LIVE[:2]}_*.py")).stem)))
     write_contents(folder, progress.read(folder, Narrator(folder).say))
     return Leads(file, "type digits, and this model answers in the browser")

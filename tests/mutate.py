@@ -55,7 +55,7 @@ SLOW = "not walkthrough and not interrupted and not two_runs"  # never run: a mi
 MUTATIONS = [  # file, what stands there, what is put in its place
     (L0, "padded = [(1,) * (rank - len(shape)) + tuple(shape) for shape in shapes]", "padded = [tuple(shape) + (1,) * (rank - len(shape)) for shape in shapes]"),
     (L0, "together.append(sizes.pop() if sizes else 1)", "together.append(max(column))"),
-    (L0, "if len(sizes) > 1:\n            raise ValueError(f\"shapes", "if len(sizes) > 2:\n            raise ValueError(f\"shapes"),
+    (L0, "if len(sizes) > 1:\n            found", "if len(sizes) > 2:\n            found"),
     (L0, "return gradient.sum(axis=stretched, keepdims=True)", "return gradient"),
     (L0, "gradient = gradient.sum(axis=tuple(range(gradient.ndim - len(shape))))", "gradient = gradient.mean(axis=tuple(range(gradient.ndim - len(shape))))"),
     (L0, "self.grad = self.grad + summed_to(self.data.shape, gradient)", "self.grad = summed_to(self.data.shape, gradient)"),

@@ -1,5 +1,6 @@
 """The mistakes of mutate.py fit the code as it is. Whether the tests notice: python tests/mutate.py."""
 
+import re
 import sys
 
 import mutate
@@ -12,6 +13,11 @@ def test_every_mutation_fits_one_place():
         assert (ROOT / file).read_text(encoding="utf-8").count(old) == 1, f"{file}: {old}"
         assert new != old
         assert all((ROOT / tests).exists() for tests in mutate.tests_of(file))
+
+
+def test_the_readme_counts_them():
+    said = re.search(r"`python tests/mutate.py` puts (\d+) mistakes", (ROOT / "README.md").read_text("utf-8"))
+    assert int(said[1]) == len(mutate.MUTATIONS)
 
 
 def test_every_file_has_mutations():
