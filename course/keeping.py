@@ -42,10 +42,12 @@ def write_text(path: Path, text: str) -> None:
 
 
 def save_figure(figure, path: Path) -> None:
-    """Write the figure as PNG; equal figures give equal bytes."""
-    write_atomically(
-        path, lambda file: figure.savefig(file, format="png", dpi=120, metadata={"Software": None})
-    )
+    """Write the figure as PNG; equal figures give equal bytes. A character without a shape is a box."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        write_atomically(
+            path, lambda file: figure.savefig(file, format="png", dpi=120, metadata={"Software": None})
+        )
 
 
 def write_history(history: list[dict[str, float]], path: Path) -> None:

@@ -113,11 +113,12 @@ def without_texts(monkeypatch):
 @pytest.mark.parametrize("text", ["The cat sleeps here.", "wug Ottokar", "你好", "🙂👩‍👩‍👧", "a\u0301 \t—",
                                   "the " * 100])
 def test_a_sentence_is_answered_from_the_saved_model_alone(monkeypatch, capsys, file, saved, without_texts,
-                                                               text):
+                                                               text, recwarn):
     code, output, error = main(monkeypatch, capsys, *options_of(file, saved), "--input", text)
     assert (code, error) == (0, "")
     assert re.search(r"^\d+ pieces: ", output, re.MULTILINE)
     assert output.count("beam 4") == 4
+    assert not recwarn.list  # a character that the font lacks is a box
 
 
 @pytest.mark.parametrize(("text", "said"), [
