@@ -6,10 +6,10 @@ learned from the text:
     text → pieces → ids → lesson 5's Transformer → lesson 6's decoders → ids → text
 
 The pairs come from a grammar that was written for this course, in grammar/: nothing has to be fetched, and
-of each sentence it is known which rules it needs. It isn't a language: some hundred everyday words, each
-said in one way only. What a small model shows here is whether it can put learned rules together in sentences
-that it never saw. How well it would translate a newspaper, it doesn't show. For pairs of your own there is
---pairs.
+of each sentence it is known which rules it needs. It isn't a language: some 350 everyday words, and one
+translation for each sentence. What a small model shows here is whether it can put learned rules together in
+sentences that it never saw. How well it would translate a newspaper, it doesn't show. For pairs of your own
+there is --pairs.
 """
 
 import argparse
@@ -27,6 +27,7 @@ from difflib import SequenceMatcher
 from functools import cached_property, partial
 from itertools import groupby, pairwise
 from pathlib import Path
+from random import Random
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -63,7 +64,7 @@ from course.parts import build
 from course.processes import PROCESSES, all_processes, own_device
 from course.threads import threads_for
 from figures import translation as drawing
-from grammar.sentences import PHENOMENA, Pair, corpus, words_of
+from grammar.sentences import PHENOMENA, Pair, corpus, draw_pair, split_of, words_of
 
 record_attention = lesson("02_multi_head_attention").record_attention
 PAD = lesson("03_positional_encoding").PAD
@@ -118,7 +119,8 @@ def merged(ids: list[int], pair: tuple[int, int], new: int) -> list[int]:
 
 
 class BytePairEncoding:
-    """Text to the ids of its pieces and back (Sennrich, Haddow and Birch 2016, section 3.2).
+    """Text to the ids of its pieces and back (after Sennrich, Haddow and Birch 2016, section 3.2;
+    the space in front and the bytes are as in GPT-2).
 
     Ids: PAD, BOS, EOS, the 256 bytes, the characters of `alphabet`, then what each merge made, in the order
     of the merges. A character that isn't in the alphabet becomes its UTF-8 bytes, so that no text is unknown.
@@ -312,8 +314,8 @@ def make_batch(sources: list[list[int]], targets: list[list[int]]) -> Batch:
 
 # ------------------------------------------------------------------ BLEU
 
-SIGNATURE = "nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp"  # as sacreBLEU writes it
-ORDERS = "1", "2", "3", "4 in a row"
+SIGNATURE = "nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp"  # as sacreBLEU writes it, without its version
+ORDERS = "p₁", "p₂", "p₃", "p₄"  # of BLEU
 RULES_13A = [(re.compile(rule), put) for rule, put in (
     (r"([\{-\~\[-\` -\&\(-\+\:-\@\/])", r" \1 "),  # ASCII marks, without ' , - .
     (r"([^0-9])([.,])", r"\1 \2 "),  # . and , stay only between digits
@@ -517,6 +519,16 @@ class Texts:
         return {split: [Pair(*pair, (), frozenset(), frozenset()) for pair in pairs[: most[split]]]
                 for split, pairs in splits.items()}
 
+    def fresh(self, count: int) -> list[Pair]:
+        """New sentences of the grammar, all of whose combinations are for training."""
+        known, random = {pair.source for pair in self.splits["train"]}, Random(self.training.seed)
+        found: dict[str, Pair] = {}
+        while len(found) < count:
+            pair = draw_pair(random)
+            if split_of(pair) == "train" and pair.source not in known:
+                found[pair.source] = pair
+        return [*found.values()]
+
     @cached_property
     def encoding(self) -> BytePairEncoding:
         """Learned from the training pairs, of both languages together: one vocabulary, one embedding."""
@@ -686,31 +698,31 @@ def step_why_pieces(experiment: TranslationExperiment):
 
     A model needs a list of tokens that is finite, and text isn't. Take what is written in lessons 1 to 5 of
     this course, and then read lesson 6. If tokens are words, some of its words have no id. If they are
-    characters, nothing is missing, but sequences are several times as long, and attention costs the square of
-    that. Pieces lie between: frequent words are one piece, rare ones several, and a character that was never
-    seen falls apart into bytes. (One row: 2,000 merges, learned from lessons 1 to 5, as the next step shows.)
+    characters, next to nothing is missing, but sequences are several times as long, and attention costs the
+    square of that. Pieces lie between: frequent words are one piece, rare ones several, and a character that
+    was never seen falls apart into bytes, which all have an id. (One row: 2,000 merges, learned from lessons
+    1 to 5, as the next step shows.)
     """
     *known, new = sorted(Path(__file__).parent.glob("0[1-6]_*.py"))
     before, after = [text for file in known for text in docstrings(file)], docstrings(new)
     encoding = BytePairEncoding.learn(before, 2000)
-    kinds = {"words": split_words, "pieces": lambda text: encoding.texts_of(encoding.encode(text)),
-             "characters": list}
+    kinds = {"words": split_words, "characters": list}
     rows, lengths, missing = [], {}, {}
     for name, cut in kinds.items():
-        seen = {unit for text in before for unit in cut(text)}
+        listed = {unit for text in before for unit in cut(text)}
         units = [unit for text in after for unit in cut(text)]
-        lengths[name] = len(units)
-        missing[name] = sum(unit not in seen for unit in units) / len(units)
-        rows.append((name, len(seen), len(units), f"{missing[name]:.1%}"))
-    check("more than one in 50 of lesson 6's words isn't in lessons 1 to 5", missing["words"] > 0.02,
+        lengths[name], missing[name] = len(units), sum(unit not in listed for unit in units) / len(units)
+        rows.append((name, len(listed), len(units), f"{missing[name]:.1%}"))
+    pieces = [encoding.encode(text) for text in after]
+    lengths["pieces"] = sum(map(len, pieces))
+    rows.insert(1, ("pieces", len(encoding), lengths["pieces"], "0.0%"))
+    check("more than one in 50 of lesson 6's words has no id", missing["words"] > 0.02,
           f"{missing['words']:.1%}")
-    check("its characters are more than three times as many as its words",
-          lengths["characters"] > 3 * lengths["words"])
-    check("its pieces are less than half as many as its characters",
-          lengths["pieces"] < lengths["characters"] / 2)
-    check("cut into pieces and joined again, lesson 6 is unchanged",
-          all(encoding.decode(encoding.encode(text)) == text for text in after))
-    return table("tokens", "different ones", "lesson 6 has", "of these not in 1 to 5", rows=rows)
+    check("its characters are more than three times as many as its words, its pieces less than half of that",
+          lengths["characters"] > max(3 * lengths["words"], 2 * lengths["pieces"]))
+    check("cut into pieces and joined again, lesson 6 is unchanged: nothing has no id",
+          [encoding.decode(ids) for ids in pieces] == after)
+    return table("tokens", "in the list", "lesson 6 has", "without an id", rows=rows)
 
 
 TOY = "the cat sat on the mat. the cats sat on the mats. that is that."
@@ -736,18 +748,18 @@ def step_by_hand(experiment: TranslationExperiment):
         rows.append((rank + 1, f"{left} + {right}", before - after, after))
     shown = [(text, "  ".join(map(repr, encoding.texts_of(encoding.encode(text)))))
              for text in ("the hat", "cats eat", "là")]
-    return (table("merge", "joined", "times", "pieces left", rows=rows, title=f"“{TOY}”"),
+    return (f"“{TOY}”", table("merge", "joined", "times", "pieces left", rows=rows),
             table("a new text", "its pieces (� is half of à, which the toy text hasn't)", rows=shown))
 
 
 def step_the_corpus(experiment: TranslationExperiment):
     """The corpus
 
-    English has one *the*, French le, la, l' and les; adjectives move behind their noun and take its gender
-    and number; *not* becomes two words around the verb; an object that is a pronoun stands before it. The
+    English has one “the”, French le, la, l' and les; adjectives move behind their noun and take its gender
+    and number; “not” becomes two words around the verb; an object that is a pronoun stands before it. The
     grammar in grammar/ draws sentences with all that, in both languages at once, and knows of each which
-    rules it needs and which word became which. Where English says too little it is decided: *you* is always
-    tu; *it* stands only where the sentence has its noun; his and her are both son, sa, ses.
+    rules it needs and which word became which. Where English says too little it is decided: “you” is always
+    tu; “it” stands only where the sentence has its noun; “his” and “her” are both son, sa, ses.
 
     What is held out are combinations, not lines: an adjective with a noun, a subject or an object with a
     verb. Every test sentence has at least one that no training sentence has. So the model can't know it by
@@ -765,12 +777,14 @@ def step_the_corpus(experiment: TranslationExperiment):
           all(pair.combinations - known for pair in splits["test"]))
     if experiment.is_default:
         check("of 1,000 words of the test less than 2 have a form that training hasn't",
-              len(new) < len(asked) / 500, " ".join(sorted({*new})))
-    shown = [f"{pair.source}\n  {pair.target}\n  ({', '.join(sorted(pair.phenomena))})"
-             for pair in splits["test"][:4]]
+              len(new) < len(asked) / 500, f"{len(new)} of {len(asked):,}")
+    shown = [f"{pair.source}\n  {pair.target}" for pair in splits["test"][:4]]
+    last = table("rules of the last one", "", rows=[(name, PHENOMENA[name])
+                                                    for name in sorted(splits["test"][3].phenomena)])
     rows = [(split, len(pairs), *(sum(len(words_of(pair[side])) for pair in pairs) / len(pairs)
                                   for side in (0, 1))) for split, pairs in splits.items()]
-    return table("", "pairs", "words, English", "words, French", rows=rows), "\n".join(shown)
+    header = "", "pairs", "words a sentence: English", "French"
+    return table(*header, rows=rows), "\n".join(shown), last
 
 
 def step_your_pairs(experiment: TranslationExperiment):
@@ -798,9 +812,10 @@ def padding(batches: Iterable[Batch]) -> float:
 def step_batches(experiment: TranslationExperiment):
     """Batches of one length
 
-    A batch is as wide as its longest sentence; what is missing in the others is PAD, computed for nothing. So
-    sentences of similar length go together, and only the order of the batches is random. Everything else is
-    as in lesson 5: BOS in front for the decoder's input, EOS behind its target.
+    A batch is as wide as its longest sentence; what is missing in the others is PAD, computed for nothing.
+    So sentences of similar length go together: the pairs are shuffled, sorted by length, cut into batches,
+    and the batches shuffled. (Sorting keeps the order of equals, so that each epoch has other batches.)
+    Everything else is as in lesson 5: BOS in front for the decoder's input, EOS behind its target.
     """
     check_part(BatchesByLength, batches_by_length_checks, OURS)
     batches = experiment.texts.batches
@@ -820,9 +835,10 @@ def step_batches(experiment: TranslationExperiment):
 def step_training(experiment: TranslationExperiment):
     """Training
 
-    The engine, the loss, Adam and the schedule are lesson 5's, and so is the model: wider, and with as many
-    rows in its embedding as there are pieces. Every 250 steps 300 validation sentences are translated
-    greedily. BLEU counts pieces of sentences that are as a person's (step 6); “exact match” whole sentences.
+    The engine, the loss and Adam are lesson 5's, and so is the model: wider, with rotary positions, more
+    heads, and as many rows in its embedding as there are pieces. Every 250 steps 300 validation sentences are
+    translated greedily. “Exact match” is the share that is right letter by letter; BLEU, which the next step
+    explains, how near the answers are to the references, 100 at most.
     """
     ended = experiment.train()
     run = experiment.run
@@ -842,65 +858,76 @@ def step_training(experiment: TranslationExperiment):
     return table("", "", rows=facts), picture
 
 
-def without_pas(text: str) -> str:
-    """The opposite of a negated sentence: il ne dort pas → il ne dort."""
-    return re.sub(r" (pas|jamais)\b", "", text)
+ONE, ANOTHER = "(Paul|Lucas|Hugo|Thomas|Marie|Claire)", "Julie"  # names without a vowel in front
 
 
 @shows(ngrams, corpus_bleu)
 def step_bleu(experiment: TranslationExperiment):
-    """BLEU: how near is an answer to a person's?
+    """BLEU: how near is an answer to its reference?
 
     Exact match is strict: one letter, and the sentence counts nothing. BLEU counts which 1, 2, 3 and 4 words
-    in a row of the answer stand in the reference, each at most as often as there, else “le le le le” were
-    perfect. The counts are summed over the whole corpus first: the mean of the sentences' BLEU is another
-    number. Answers that are too short, and so leave out what is hard, pay the brevity penalty.
+    in a row of the answer stand in the reference, too, each at most as often as there, else every word of
+    “le le le le” would count as right. With the shares p₁ … p₄ over the whole corpus
+
+        BLEU = 100 · brevity · (p₁ · p₂ · p₃ · p₄)^¼        brevity = min(1, exp(1 − r / c))
+
+    where c is the number of words in the answers and r in the references: leaving out what is hard costs.
+    The mean of the sentences' BLEU is another number (last column).
 
     What BLEU can't see is which words matter. Here are references with one kind of slip each, on the
-    sentences that it changes. With every l' written la, each word is still understood. With pas left out,
-    the opposite is said, and BLEU is higher. So a figure needs sentences beside it (step 9), and its
-    signature: how the text was cut, and smoothed where nothing matched.
+    sentences that it changes. With every l' written la, each word is still understood. With another name,
+    somebody else did it. The first costs more, for two words in place of one also spoil more rows of words
+    (13a doesn't cut at the apostrophe). So a figure needs sentences beside it (step 9), and its signature:
+    one reference, capitals count, words cut as by the script 13a, half a match where an order has none
+    (exp).
     """
     check_part(corpus_bleu, corpus_bleu_checks, OURS)
     references = [pair.target for pair in experiment.pairs()]
-    slips = {"la for l'": lambda text: re.sub(r"\b([Ll])'", r"\1a ", text), "pas left out": without_pas,
-             "all in lower case": str.lower}
+    slips = {"la for l'": lambda text: re.sub(r"\b([Ll])'", r"\1a ", text),
+             "another name": lambda text: re.sub(rf"\b{ONE}\b", ANOTHER, text), "lower case": str.lower}
     rows, scores = [], {}
     for name, slip in slips.items():
-        changed_ones = [text for text in references if slip(text) != text]
-        bleu = corpus_bleu([slip(text) for text in changed_ones], changed_ones)
-        singles = [corpus_bleu([slip(text)], [text]).score for text in changed_ones]
+        hit = [text for text in references if slip(text) != text]
+        bleu = corpus_bleu([slip(text) for text in hit], hit)
+        singles = [corpus_bleu([slip(text)], [text]).score for text in hit]
         scores[name] = bleu.score
-        rows.append((name, len(changed_ones), bleu.score, *(f"{share:.0f}" for share in bleu.precisions),
+        rows.append((name, len(hit), bleu.score, *(f"{share:.0f}" for share in bleu.precisions),
                      bleu.brevity, sum(singles) / len(singles)))
-    check("leaving out pas costs less BLEU than la for l'", scores["pas left out"] > scores["la for l'"])
+    check("naming somebody else costs less BLEU than la for l'", scores["another name"] > scores["la for l'"])
     return table("slip", "sentences", "BLEU", *ORDERS, "brevity", "mean", rows=rows), SIGNATURE
 
 
 def step_how_good(experiment: TranslationExperiment):
     """How good is it?
 
-    Both measures on the whole test, answered greedily. Exact match is the share of sentences that are the
-    reference, letter by letter; BLEU's shares are those of 1 to 4 words in a row.
+    Both measures on the whole test, answered greedily. The second row is what the held-out combinations cost:
+    new sentences, too, but all of their combinations were met in training.
     """
-    found = corpus_bleu(experiment.answers, [pair.target for pair in experiment.pairs()])
-    exact = sum(experiment.right) / len(experiment.right)
+    pairs = {"the test": experiment.pairs()} | ({} if experiment.training.pairs else {
+        "known combinations": experiment.texts.fresh(300)})
+    rows, exact = [], {}
+    for name, asked in pairs.items():
+        answers = experiment.answers if name == "the test" else experiment.answers_to([p[0] for p in asked])
+        found = corpus_bleu(answers, [pair.target for pair in asked])
+        exact[name] = sum(answer == pair.target for answer, pair in zip(answers, asked)) / len(asked)
+        rows.append((name, len(asked), f"{exact[name]:.1%}", found.score,
+                     *(f"{share:.1f}" for share in found.precisions), found.brevity))
     if experiment.is_default:
         check("more than 93 % of the test sentences are wholly right, and BLEU is above 96",
-              exact > 0.93 and found.score > 96, f"{exact:.1%}, {found.score:.1f}")
-    shares = (f"{share:.1f}" for share in found.precisions)
-    rows = [(len(experiment.answers), f"{exact:.1%}", found.score, *shares, found.brevity)]
-    return table("sentences", "exact match", "BLEU", *ORDERS, "brevity", rows=rows), SIGNATURE
+              exact["the test"] > 0.93 and rows[0][3] > 96, f"{exact['the test']:.1%}, {rows[0][3]:.1f}")
+        check("with known combinations it is more than 95 %", exact["known combinations"] > 0.95)
+    return table("", "sentences", "exact match", "BLEU", *ORDERS, "brevity", rows=rows), SIGNATURE
 
 
 def step_phenomena(experiment: TranslationExperiment):
     """Which rules are learned, and when
 
     The grammar knows which rules a sentence needs. The picture has, for each rule that at least 10 of the 300
-    validation sentences need, the share of these that are wholly right, after every 250 steps. Mind that a
-    sentence needs several: a row can be late because of what often stands beside it, and long sentences have
-    more chances to be wrong. The table has the ten rules with the lowest shares in the test, and how many of
-    100 training sentences have them.
+    validation sentences need, the share of these that are wholly right, after every 250 steps; the best on
+    average stand above. Mind that a sentence needs several, and is wrong whichever of them failed: a row also
+    shows what often stands beside it, and the number behind it says on how few sentences it rests. The table
+    has the ten lowest in the test, of those that at least 30 sentences need, and how many of 100 training
+    sentences have them.
     """
     history = [record for record in experiment.run.history if "exact_match" in record]
     asked = Counter(name for pair in experiment.texts.splits["validation"] for name in pair.phenomena)
@@ -911,16 +938,16 @@ def step_phenomena(experiment: TranslationExperiment):
     trained = experiment.texts.splits["train"]
     common = Counter(name for pair in trained for name in pair.phenomena)
     found = by_phenomenon(experiment.pairs(), experiment.right)
-    hardest = sorted(found, key=lambda name: found[name][1])[:10]
-    rows = [(name, PHENOMENA[name].rpartition(": ")[2], f"{100 * common[name] / len(trained):.1f}",
-             found[name][0], f"{found[name][1]:.0%}") for name in hardest]
+    often = {name: pair for name, pair in found.items() if pair[0] >= 30}
+    hardest = sorted(often, key=lambda name: found[name][1])[:10]
+    rows = [(name, f"{100 * common[name] / len(trained):.1f}", found[name][0], f"{found[name][1]:.0%}")
+            for name in hardest]
     if experiment.is_default:
-        lowest = min((share, name) for name, (count, share) in found.items() if count >= 30)
-        check("of the test sentences with a rule that 30 or more need, at least 80 % are right",
-              lowest[0] >= 0.8, f"{lowest[1]}: {lowest[0]:.0%}")
-    return (table("rule", "", "in 100", "in the test", "right", rows=rows),
+        check("of the sentences with any of these rules more than 70 % are right",
+              found[hardest[0]][1] > 0.7, f"{hardest[0]}: {found[hardest[0]][1]:.0%}")
+    return (table("rule", "in 100", "in the test", "right", rows=rows),
             Picture(experiment.file("translation_phenomena"), figure,
-                    f"Sentences with “{names[0]}” are right first, those with “{names[-1]}” last"))
+                    f"On average best: sentences with “{names[0]}”; worst: with “{names[-1]}”"))
 
 
 def slips_in(answer: str, reference: str) -> str:
@@ -934,16 +961,19 @@ def slips_in(answer: str, reference: str) -> str:
 def step_ten_sentences(experiment: TranslationExperiment):
     """Ten sentences
 
-    The first five of the test, and the next five that are wrong; under each what was said → what should
-    stand there.
+    The first five of the test, and the next five that are wrong, with the reference below the answer; under
+    each what was said → what should stand there.
     """
     every = list(zip(experiment.pairs(), experiment.answers, experiment.right))
-    wrong = [one for one in every[5:] if not one[2]]
+    wrong = [one for one in every if not one[2]]
     blocks = []
-    for pair, answer, right in every[:5] + wrong[:5]:
-        verdict = "right" if right else slips_in(answer, pair.target)
-        blocks.append(f"{pair.source}\n  {answer}\n  {verdict}")
-    return "\n".join(blocks), f"In all {experiment.right.count(False)} of {len(every):,} are wrong."
+    for pair, answer, right in every[:5] + [one for one in every[5:] if not one[2]][:5]:
+        told = [pair.source, f"  {answer}"]
+        told += ["  right"] if right else [f"  {pair.target}", f"  {slips_in(answer, pair.target)}"]
+        blocks.append("\n".join(told))
+    slips = Counter(slips_in(answer, pair.target) for pair, answer, _ in wrong)
+    often = "; ".join(f"{slip} ({count})" for slip, count in slips.most_common(3))
+    return "\n".join(blocks), f"In all {len(wrong)} of {len(every):,} are wrong. The commonest slips: {often}"
 
 
 @torch.no_grad()
@@ -998,9 +1028,10 @@ def step_alignment(experiment: TranslationExperiment):
 def step_decoders(experiment: TranslationExperiment):
     """Greedy and beams
 
-    All of lesson 6's decoders work unchanged. Here are 60 sentences of the test; a wider beam follows more
-    beginnings, and costs more. α is the length penalty: 0 compares sums of log-probabilities, which favours
-    the short. A model that is as sure of itself as this one gives nearly the same answers in every way.
+    Lesson 6's greedy and beam search work unchanged. Here are 60 sentences of the test; a wider beam follows
+    more beginnings, and costs more. α is the length penalty: 0 compares sums of log-probabilities, which
+    favours the short. A model that is as sure of itself as this one gives nearly the same answers in every
+    way.
     """
     pairs = experiment.pairs(60)
     sources, references = [pair.source for pair in pairs], [pair.target for pair in pairs]
@@ -1023,53 +1054,58 @@ def step_decoders(experiment: TranslationExperiment):
     return table("", "BLEU", "exact match", "words", "sentences a second", rows=rows), SIGNATURE
 
 
-def name_in(pair: Pair) -> str:
-    """A word with a capital that both languages have, "" if there is none."""
-    both = [word for word in words_of(pair.source) if word in words_of(pair.target)]
-    return next((word for word in both if word[0].isupper()), "")
+def bare(text: str) -> str:
+    """As somebody types who is in a hurry: no capital in front, no mark at the end."""
+    return text[0].lower() + text[1:].rstrip(" .?")
 
 
 def step_limits(experiment: TranslationExperiment):
     """Its limits
 
-    Trained were single sentences. Two in a row are known words in a known order, but a full stop has always
-    ended the answer, and it mostly still does. Then a name that was never in the training, in place of one
-    that was: its pieces are known, and would only have to be copied.
+    Trained were whole, single sentences. Two in a row are known words in a known order, but a full stop has
+    always ended the answer, and it mostly still does. Sentences without a capital and a full stop (compared
+    without them, too) have never been met, and few come out right. Simon, in place of a name that was
+    trained, is a word whose pieces are all known; he would only have to be copied.
 
-    And a grammar isn't a language. Here every word has one translation, and no sentence depends on the one
-    before. How much data it takes: --compare max_pairs=6000,30000,60000.
+    And a grammar isn't a language. Here every sentence has one translation, and none depends on the one
+    before. How much data it takes: --compare max_pairs=6000,30000,60000, three trainings.
     """
     pairs = experiment.pairs(200)
     joined = [(f"{one.source} {two.source}", f"{one.target} {two.target}")
               for one, two in zip(pairs[::2], pairs[1::2])]
-    named = [(pair, name) for pair in experiment.pairs() if (name := name_in(pair))]
-    foreign = [tuple(text.replace(name, "Ottokar") for text in pair[:2]) for pair, name in named]
+    named = [pair[:2] for pair in experiment.pairs() if re.search(rf"\b{ONE}\b", pair.source)]
+    simon = [tuple(re.sub(rf"\b{ONE}\b", "Simon", text) for text in pair) for pair in named]
     cases = {"one sentence": [pair[:2] for pair in pairs], "two in a row": joined,
-             "with a name": [pair[:2] for pair, _ in named], "with Ottokar": foreign}
+             "no capital, no mark": [(bare(pair.source), pair.target) for pair in pairs],
+             "with a name": named, "with Simon": simon}
     shares, rows, answers = {}, [], {}
     for name, texts in cases.items():
         answers[name] = experiment.answers_to([source for source, _ in texts])
-        right = sum(answer == target for answer, (_, target) in zip(answers[name], texts))
-        shares[name] = right / max(1, len(texts))
+        same = bare if name.startswith("no capital") else str
+        shares[name] = sum(same(answer or " ") == same(target) for answer, (_, target) in zip(
+            answers[name], texts)) / max(1, len(texts))
         rows.append((name, len(texts), f"{shares[name]:.0%}", answers[name][0] if texts else ""))
+    pieces = {id for form in ("Simon", " Simon") for id in experiment.encoding.encode(form)}
+    ids = {id for pair in experiment.texts.splits["train"] for id in experiment.encoding.encode(pair.source)}
     if experiment.is_default:
         ends = sum(len(re.findall(r"[.?]", answer)) == 1 for answer in answers["two in a row"])
         check("two in a row: most answers end with their first full stop or question mark",
               ends > len(joined) / 2, f"{ends} of {len(joined)}")
         check("… and fewer than a tenth are right", shares["two in a row"] < 0.1)
-        check("with Ottokar less than half of what is right with a known name",
-              shares["with Ottokar"] < shares["with a name"] / 2)
+        check("without capital and mark less than half are right", shares["no capital, no mark"] < 0.5)
+        check("with Simon, whose pieces all occur in training, less than half of what is right with a name",
+              pieces <= ids and shares["with Simon"] < shares["with a name"] / 2)
     return table("", "", "right", "the first answer", rows=rows)
 
 
 def step_broken_on_purpose(experiment: TranslationExperiment):
     """Broken on purpose
 
-    Three mistakes that make a figure better than it is, and one that makes it worse. Files of pairs often
-    have several translations of one source. Split such lines at random, and most sources of the test have
-    been in training. BLEU of lower-cased text forgives what a reader wouldn't; BLEU of text that was cut
-    finer beforehand has more to agree on. And a source whose padding isn't masked is another source in every
-    batch.
+    Files of pairs often have several translations of one source. Here each source of the test gets a second
+    line: split the lines at random, and nine in ten of the held-out sources have been in training; a figure
+    for them says nothing of new sentences. BLEU of lower-cased text forgives what a reader wouldn't, and BLEU
+    of text that was cut finer beforehand has more to agree on. And a source whose padding isn't masked is
+    another source in every batch (200 sentences in one).
     """
     pairs = experiment.pairs()
     lines = [(pair.source, f"{pair.target}{mark}") for pair in pairs for mark in ("", " !")]
@@ -1110,7 +1146,7 @@ def unmasked(experiment: TranslationExperiment) -> dict[str, float]:
         answers = [experiment.encoding.decode(row) for row in ids.tolist()]
         found[how] = sum(answer == pair.target for answer, pair in zip(answers, pairs)) / len(pairs)
     check("with the padding not masked fewer sentences are right",
-          found["not masked"] < found["masked"] - 0.05)
+          found["not masked"] < found["masked"] - 0.02)
     return found
 
 
@@ -1174,7 +1210,7 @@ def step_what_next(experiment: TranslationExperiment):
     Read: BytePairEncoding.learn and PairCounts, then corpus_bleu, then make_run: all that a new kind of data
     needs.
 
-    Change: (1) --positions none: what is left? (2) --vocab 100: pieces of one and two letters. (3) Add a
+    Change: (1) --positions none: what is left? (2) --vocab 100: pieces of one to three letters. (3) Add a
     line to grammar/nouns.tsv, train again, and ask for your noun with --input. Also: --input "The old cat
     sleeps.", --chat, and --compare max_pairs=6000,60000.
 
@@ -1207,7 +1243,8 @@ def main():
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default: auto)")
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted training")
     parser.add_argument("--with", dest="own", type=Path, action="append", default=[], metavar="FILE",
-                        help="train with the parts in FILE, your own, graded first; may be repeated")
+                        help="train with the parts of lessons 1 to 4 in FILE, your own, graded first; may be "
+                             "repeated")
     parser.add_argument("--input", type=sentence, metavar="SENTENCE", help="translate a sentence, and end")
     parser.add_argument("--chat", action="store_true", help="translate line after line, and end")
     comparing = partial(comparison, configs=(TranslationModel, TranslationTraining), comparable=COMPARABLE)
@@ -1261,6 +1298,7 @@ def main():
         steps = [step_your_pairs, step_batches, step_training, step_how_good, step_ten_sentences,
                  step_decoders]
     if options.chat:
+        Narrator(options.outputs).say("An English sentence, capital and full stop; Enter alone ends.")
         torch.set_num_threads(options.threads or 1)
         converse(lambda line: experiment.answers_to([line])[0], options.outputs)
         return

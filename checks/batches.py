@@ -144,9 +144,9 @@ def differs_by_epoch_and_seed(implementation, ours):
     batches = built(implementation)
     first, second = rows_of(epoch_of(batches)), rows_of(epoch_of(batches, 1))
     other = rows_of(epoch_of(built(implementation, 1)))
-    same = [torch.equal(first, second), torch.equal(first, other)]
-    finding = agree(torch.tensor(same).float(), torch.zeros(2), 0.0, "draw the order from seed and epoch")
-    names = [name for name, equal in zip(("epochs", "seeds"), same) if equal]
+    same = [torch.equal(first, second), torch.equal(first, other), torch.equal(second, other)]
+    finding = agree(torch.tensor(same).float(), torch.zeros(3), 0.0, "draw the order from seed and epoch")
+    names = [name for name, equal in zip(("epochs", "seeds", "sums of seed and epoch"), same) if equal]
     return finding._replace(figure=f"two {' and two '.join(names)} have the same order" if names else "")
 
 

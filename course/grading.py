@@ -154,7 +154,9 @@ def grade(file: Path, graded: dict[str, Part], narrator: Narrator, hint: bool = 
                      else f"✗ the process ended with code {ended} before the end", "bold red")
     narrator.console.print()
     missing = [name for name in graded if name not in report.seen]
-    if missing:
+    if missing and not complete:
+        narrator.say(f"not graded: {', '.join(missing)}")
+    elif missing:
         narrator.say(f"not in the file: {', '.join(missing)}")
     narrator.say(f"{narrator.held} of {narrator.held + narrator.failed} checks hold", "bold")
     return int(bool(narrator.failed or not complete or len(report.seen) < 2))
