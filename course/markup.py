@@ -191,10 +191,12 @@ def table(grid: Grid, label: str) -> str:
 
 
 NUMBER = ' class="number-cell"'
+SHORT = 20  # letters; a cell of no more stays on one line, and the box scrolls
 
 
 def cell(text: str, right: bool) -> str:
-    kind = NUMBER if right else ' class="kept"' if "  " in text or "\n" in text else ""
+    whole = ' class="short"' if len(text) <= SHORT else ""
+    kind = NUMBER if right else ' class="kept"' if "  " in text or "\n" in text else whole
     return f"<td{kind}>{escape(text)}</td>"
 
 
