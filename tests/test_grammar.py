@@ -484,6 +484,8 @@ def test_alignments_are_between_words_and_leave_little_out(pairs):
         ("leave", "they", ("past",), "Ils sont partis.", {"00 11 12 23"}),
         ("eat", "I", ("was-ing",), "Je mangeais.", {"00 11 21 32"}),
         ("be hungry", "he", ("present",), "Il a faim.", {"00 11 12 21 22 33"}),
+        ("put", "they", ("past",), "Ils mettent.", {"00 11 22"}),  # spelled alike: read as the present
+        ("put", "he", ("past",), "Il a mis.", {"00 11 12 23"}),
         (
             "get up",
             "we",
