@@ -456,16 +456,16 @@ def test_what_it_cannot_read_is_one_line(digits, complaint, browser, live_file):
 def test_heads_cells_and_sliders_are_used_by_keyboard(browser, live_file):
     get = opened(browser, live_file)
     get("token-0").send_keys(Keys.ARROW_RIGHT)
-    assert "Token 2, after BOS" in get("place").text
+    assert "Token 1, after BOS" in get("place").text
     get("head-0").send_keys(Keys.ARROW_RIGHT)
-    assert get("chosen-head").text == "Encoder, block 1, head 2"
+    assert get("chosen-head").text == "Encoder, block 0, head 1"
     cell = browser.one("#map td[tabindex='0']")
     row, column = (int(cell.get_attribute(f"data-{name}")) for name in ("row", "column"))
     cell.send_keys(Keys.ARROW_DOWN)
     cell = browser.driver.switch_to.active_element
     assert (cell.get_attribute("data-row"), cell.get_attribute("data-column")) == (str(row + 1), str(column))
     weight = cell.get_attribute("aria-label")
-    assert re.fullmatch(rf"Encoder, block 1, head 2: digit {row + 2}, \d, looks at digit {column + 1}, \d, "
+    assert re.fullmatch(rf"Encoder, block 0, head 1: digit {row + 1}, \d, looks at digit {column}, \d, "
                         rf"with weight {weight}\.", get("cell").text)
     get("top-k").send_keys(Keys.ARROW_RIGHT)
     assert get("top-k-value").text == "1"

@@ -130,7 +130,7 @@
   function write() {
     if (shown >= answer.tokens.length) return false;
     get("tokens").append(choice("token", `token-${shown}`, shown,
-      make("span", { class: "visually-hidden" }, `token ${shown + 1}: `), name(answer.tokens[shown])));
+      make("span", { class: "visually-hidden" }, `token ${shown}: `), name(answer.tokens[shown])));
     shown += 1;
     choose(shown - 1);
     if (shown === answer.tokens.length) {
@@ -154,7 +154,7 @@
     self: "Decoder: the answer looks at itself", cross: "Cross-attention: the answer looks at the digits" };
   const SHORT = { encoder: "Encoder", self: "Decoder", cross: "Cross-attention" };
   const called = ({ kind, block, head: number }) =>
-    `${SHORT[kind]}, block ${block + 1}, head ${number + 1}`;
+    `${SHORT[kind]}, block ${block}, head ${number}`;
   const every = Object.keys(KINDS).flatMap((kind) => [...Array(data.config.n_layers).keys()].flatMap((block) =>
     [...Array(data.config.n_heads).keys()].map((number) => ({ kind, block, head: number }))));
 
@@ -183,7 +183,7 @@
     const heads = every.filter((one) => one.kind === kind).map((one) => choice("head",
       `head-${every.indexOf(one)}`, every.indexOf(one), make("canvas", { "aria-hidden": "true" }),
       make("span", { class: "visually-hidden" }, `${SHORT[kind]}, `),
-      `block ${one.block + 1}, head ${one.head + 1}`));
+      `block ${one.block}, head ${one.head}`));
     get("thumbnails").append(make("p", { class: "group" }, title), make("div", { class: "thumbnails" }, ...heads));
   }
   if (data.config.n_heads <= 6) get("thumbnails").style.setProperty("--per-row", data.config.n_heads);
@@ -207,10 +207,10 @@
   /** What a cell says: head, who looks at whom, weight. */
   function sentence(t, s, weight) {
     const { rows, columns } = labels(head);
-    const from = head.kind === "encoder" ? `digit ${t + 1}, ${name(rows[t])},`
-      : `writing token ${t + 1}, ${name(rows[t])}, it`;
-    const to = head.kind === "self" ? (s ? `token ${s}, ${name(columns[s])}` : "BOS, the beginning")
-      : `digit ${s + 1}, ${name(columns[s])}`;
+    const from = head.kind === "encoder" ? `digit ${t}, ${name(rows[t])},`
+      : `writing token ${t}, ${name(rows[t])}, it`;
+    const to = head.kind === "self" ? (s ? `token ${s - 1}, ${name(columns[s])}` : "BOS, the beginning")
+      : `digit ${s}, ${name(columns[s])}`;
     return `${called(head)}: ${from} looks at ${to}, with weight ${weight.toFixed(2)}.`;
   }
 
@@ -298,7 +298,7 @@
     get("top-p-value").textContent = topP.toFixed(2);
     const logits = answer.logits[place];
     const [before, after] = [softmax(logits), adjusted(logits)];
-    get("place").textContent = `Token ${place + 1}, after ${spelled([special.bos, ...answer.tokens.slice(0, place)])}`;
+    get("place").textContent = `Token ${place}, after ${spelled([special.bos, ...answer.tokens.slice(0, place)])}`;
     const order = before.map((_, token) => token).sort((a, b) => before[b] - before[a] || a - b);
     get("distribution").tBodies[0].replaceChildren(...order.map((token) => {
       const bars = [before[token], after[token]].map((p) => {
