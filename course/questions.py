@@ -361,17 +361,17 @@ QUESTIONS: dict[int, tuple[Question, ...]] = {
             Answer("The model learns from short sentences first.",
                    "The order of the batches is random; only within a batch lengths are alike.")), 0,
                  "by length: less than"),
-        Question("which-word-counts", "bleu", "One translator writes la for every l’. Another leaves out "
-                 "pas, so that the opposite is said. BLEU counts words in a row that agree with the "
-                 "reference. Who gets the higher score?", (
+        Question("which-word-counts", "bleu", "One translator writes la for every l’. Another always "
+                 "says Julie, whoever it was. BLEU counts words in a row that agree with the reference. Who "
+                 "gets the higher score, on the sentences that he spoils?", (
             Answer("The first: each of his sentences is understood.",
                    "BLEU doesn't know what is understood. His slip breaks the rows of words apart, too."),
             Answer("The second.",
-                   "A word left out makes the answer a little shorter; all other words still agree. What it "
-                   "means isn't counted."),
+                   "One wrong word in place of one right one: all others still agree. What it means isn't "
+                   "counted."),
             Answer("Both the same: a slip is a slip.",
                    "It depends on how many rows of words a slip breaks apart.")), 1,
-                 "leaving out pas costs less BLEU than la for l"),
+                 "naming somebody else costs less BLEU than la for l"),
         Question("place-or-partner", "alignment", "In French the adjective stands behind its noun. While "
                  "the model writes it, where does its surest head look?", (
             Answer("At the source word in the same place: both sentences are read from left to right.",

@@ -29,14 +29,14 @@ TERMS = (
          "A layer takes a row of numbers x to x·W + b: one matrix, one row b (the bias), broadcast over the "
          "batch.", ("biases",)),
     Term("chain rule", 0, "derivatives",
-         "The chain rule says that derivatives one behind the other multiply"),
+         "The chain rule: for one function inside another, their derivatives multiply."),
     Term("hidden state", 0, "cells",
          "A recurrent network reads one token after the other, and carries all that it knows in one vector, "
          "the hidden state.", ("hidden states", "recurrent")),
     Term("gate", 0, "cells",
-         "A gate is a number from 0 to 1 for each number of the memory", ("gates",)),
+         "A gate is a factor from 0 to 1 for each number of the memory", ("gates",)),
     Term("LSTM", 0, "cells",
-         "LSTM beside it a memory, ruled by three gates: what is let in, kept, and shown"),
+         "LSTM beside it a memory and three gates: let in, keep, show"),
     Term("convolution", 0, "convolution",
          "A convolution looks at a few neighbours at once, here a token and the two before it, everywhere "
          "with the same weights.", ("convolutions",)),
@@ -177,13 +177,14 @@ TERMS = (
          "when it isn't."),
     Term("pieces", 7, "why-pieces",
          "Pieces lie between: frequent words are one piece, rare ones several, and a character that was "
-         "never seen falls apart into bytes.", ("piece",), only_there=True),
+         "never seen falls apart into bytes", ("piece",), only_there=True),
     Term("byte-pair encoding", 7, "by-hand",
          "Count how often each two stand side by side, join the most frequent two everywhere, and begin "
          "again, as often as there are merges wanted"),
     Term("BLEU", 7, "bleu",
-         "BLEU counts which 1, 2, 3 and 4 words in a row of the answer stand in the reference, each at most "
-         "as often as there"),
+         "BLEU counts which 1, 2, 3 and 4 words in a row of the answer stand in the reference, too, each at "
+         "most as often as there"),
     Term("brevity penalty", 7, "bleu",
-         "Answers that are too short, and so leave out what is hard, pay the brevity penalty."),
+         "where c is the number of words in the answers and r in the references: leaving out what is hard "
+         "costs.", ("brevity",)),
 )
