@@ -37,6 +37,7 @@ from checks.decoding import (
 )
 from common import Picture, check, check_mistakes, check_part, lesson, lesson_parser, narrate, shows, table
 from course.engine import finish
+from course.ranking import largest_first
 from figures import decoding as drawing
 
 record_attention = lesson("02_multi_head_attention").record_attention
@@ -396,8 +397,8 @@ def continuations(alive: Hypotheses, log_probs: Tensor, count: int, length_penal
     sums = alive.log_probs[taken].to(log_probs)  # (N,)
     totals = log_probs.new_full((*taken.shape, vocabulary), -math.inf)  # (B, W, V)
     totals[taken.to(totals.device)] = sums[:, None] + log_probs
-    ranked, order = totals.flatten(1).sort(dim=1, descending=True, stable=True)  # (B, W · V)
-    ranked, order = ranked[:, :count].cpu().double(), order[:, :count].cpu()  # the rest is little work
+    ranked, order = largest_first(totals.flatten(1), count)  # of (B, W · V); of equal ones the first
+    ranked, order = ranked.cpu().double(), order.cpu()  # the rest is little work
     sources = torch.arange(len(order))[:, None]  # (B, 1)
     parents, newest = order // vocabulary, order % vocabulary  # (B, count)
     tokens = torch.cat([alive.tokens[sources, parents], newest[:, :, None]], dim=2)  # (B, count, T)

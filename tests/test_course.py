@@ -10,6 +10,8 @@ from types import ModuleType, SimpleNamespace
 import pytest
 import torch
 from conftest import ROOT
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from benchmarks.pairing import paired
@@ -18,6 +20,7 @@ from course import keeping
 from course.options import OneLineParser, add_options, check_limits, chosen, count, option, seed
 from course.parts import build
 from course.processes import any_process, pick_device, said_by_the_first
+from course.ranking import largest_first
 
 # options and their limits
 
@@ -308,3 +311,16 @@ def test_a_part_that_hits_nothing_is_named(parts):
     (name,) = parts
     with pytest.raises(ValueError, match=name):
         build(lambda: nn.Linear(1, 1), parts)
+
+
+@given(st.integers(0, 10**6), st.integers(1, 4), st.integers(1, 30), st.integers(1, 12), st.booleans())
+def test_the_largest_come_as_a_stable_sort_would_have_them(seed, rows, columns, count, ties):
+    generator = torch.Generator().manual_seed(seed)
+    values = torch.randn(rows, columns, generator=generator)
+    if ties:
+        values = values.round()
+    values = values.masked_fill(torch.rand(rows, columns, generator=generator) < 0.2, -torch.inf)
+    found, places = largest_first(values, count)
+    sorted_values, order = values.sort(dim=1, descending=True, stable=True)
+    assert torch.equal(found, sorted_values[:, :count])
+    assert torch.equal(places, order[:, :count])
