@@ -530,6 +530,12 @@ def test_pronouns_stand_for_what_the_source_says(pairs):
             assert "it by its noun" in pair.phenomena, pair
 
 
+def test_irregular_forms_are_those_of_the_table():
+    forms = {verb.base: (verb.past, verb.ing) for verb in WORDS.verbs}
+    assert [forms[base] for base in ("eat", "put", "sleep", "walk")] == [
+        ("ate", "eating"), ("put", "putting"), ("slept", "sleeping"), ("walked", "walking")]
+
+
 @pytest.mark.parametrize(("noun", "plural", "said", "spoken"), [
     ("house", False, "it", "elle"), ("house", True, "they", "elles"), ("book", False, "it", "il"),
     ("book", True, "they", "ils"), ("queen", False, "she", "elle"), ("king", False, "he", "il"),
