@@ -10,6 +10,7 @@ import pytest
 from grammar import english, french, sentences
 from grammar.clauses import clause
 from grammar.phrases import PRONOUNS, Draft, Phrase
+from grammar.rules import standing_for
 from grammar.sentences import PHENOMENA, WORDS, corpus, draw_pair, read_words, split_of, words_of
 from grammar.words import TABLES, read_irregular
 
@@ -527,6 +528,26 @@ def test_pronouns_stand_for_what_the_source_says(pairs):
     for pair in pairs:
         if re.search(r"\bit\b", pair.source):
             assert "it by its noun" in pair.phenomena, pair
+
+
+def test_irregular_forms_are_those_of_the_table():
+    forms = {verb.base: (verb.past, verb.ing) for verb in WORDS.verbs}
+    assert [forms[base] for base in ("eat", "put", "sleep", "walk")] == [
+        ("ate", "eating"), ("put", "putting"), ("slept", "sleeping"), ("walked", "walking")]
+
+
+@pytest.mark.parametrize(("noun", "plural", "said", "spoken"), [
+    ("house", False, "it", "elle"), ("house", True, "they", "elles"), ("book", False, "it", "il"),
+    ("book", True, "they", "ils"), ("queen", False, "she", "elle"), ("king", False, "he", "il"),
+    ("king", True, "they", "ils"), ("queen", True, "they", "elles"),
+])
+def test_a_pronoun_takes_the_gender_of_its_noun(noun, plural, said, spoken):
+    draft = Draft(random.Random(0), WORDS)
+    found = next(word for word in WORDS.nouns if word.english[0] == noun)
+    again = standing_for(draft, draft.noun_phrase(found, "definite", plural, adjective=0))
+    assert ([word for word, _ in again.english], [word for word, _ in again.french]) == ([said], [spoken])
+    assert again.english[0][1] == again.french[0][1]
+    assert again.person == (5 if plural else 2)
 
 
 # ------------------------------------------------------------------ splits
