@@ -74,7 +74,7 @@ MUTATIONS = [  # file, what stands there, what is put in its place
     (L0, "d_hidden * (1 - hidden**2)", "d_hidden * (1 - hidden)"),
     (L0, "scores = logits - logits.max(axis=1, keepdims=True)", "scores = logits - 0.0"),
     (L0, "let_in, keep, content, show = rows.chunk(4, dim=-1)", "keep, let_in, content, show = rows.chunk(4, dim=-1)"),
-    (L0, "return torch.sigmoid(show) * torch.tanh(memory), memory", "return torch.sigmoid(show) * memory, memory"),
+    (L0, "return show.sigmoid() * memory.tanh(), memory", "return show.sigmoid() * memory, memory"),
     (L0, "return update * hidden + (1 - update) * content", "return (1 - update) * hidden + update * content"),
     (L0, "torch.tanh(content_x + reset * content_h)", "torch.tanh(reset * content_x + content_h)"),
     (L0, "nn.init.uniform_(parameter, -bound, bound)", "nn.init.uniform_(parameter, -2 * bound, 2 * bound)"),

@@ -10,6 +10,8 @@ RULES, SENTENCES, WORDS = "grammar/rules.py", "grammar/sentences.py", "grammar/w
 FOUNDATIONS, TRANSLATION = "figures/foundations.py", "figures/translation.py"
 ALIGNMENT, DIFFERENTIATION = "checks/alignment.py", "checks/differentiation.py"
 
+RANKING = "course/ranking.py"
+
 MUTATIONS = [
     (MEMORY, "found.append(limit)", "pass"),
     (MEMORY, "return min(filter(", "return max(filter("),
@@ -32,11 +34,11 @@ MUTATIONS = [
     (PAIRS, "\"train\" if drawn >= 2 * per_cent else", "\"train\" if drawn >= per_cent else"),
     (PAIRS, "if split == \"train\" or key not in asked:", "if True:"),
     (PAIRS, "crc32(key.encode()) % 100", "crc32(source.encode()) % 100"),
-    (PAIRS, "if pair[0] not in known]", "if pair not in others]"),
+    (PAIRS, "if bare(pair[0]) not in known]", "if pair not in others]"),
     (PAIRS, "if most and len(pairs) == most:", "if False:"),
-    (CHAT, "        if not line:\n            return\n", ""),
+    (CHAT, "while line := read(prompt):", "if line := read(prompt):"),
     (CHAT, "except (EOFError, KeyboardInterrupt):", "except EOFError:"),
-    (CHAT, "except ValueError as error:\n            print(error)", "except ValueError:\n            print()"),
+    (CHAT, "said = str(error)", "said = \"\""),
     (LIVE, ".half().float()", ".float()"),
     (LIVE, "model.train(training)", "model.train()"),
     (LIVE, "model.eval(), weights", "model, weights"),
@@ -52,7 +54,7 @@ MUTATIONS = [
     (MARKUP, "self.linked.add(term)", "pass"),
     (MARKUP, "np.where(np.isnan(weights), BLANK, np.round(steps))", "np.round(steps)"),
     (MARKUP, "said = escape(statement.rstrip(\".\"))", "said = statement"),
-    (MARKUP, "elsewhere = term.lesson > self.lesson > 0 or", "elsewhere ="),
+    (MARKUP, "elsewhere = later or", "elsewhere ="),
     (MARKUP, "body = \"\\n\".join(f\"<tr>", "body = \"\".join(f\"<p>"),
     (FRAME, "title=escape(title)", "title=title"),
     (FRAME, "style=style + code_style()", "style=style"),
@@ -93,8 +95,10 @@ MUTATIONS = [
     (FOUNDATIONS, "color=(\"#0b4a8f\", \"#8c1a11\")[label]", "color=(\"#8c1a11\", \"#0b4a8f\")[label]"),
     (FOUNDATIONS, "directions = vectors / vectors.norm(dim=-1, keepdim=True)", "directions = vectors / vectors.norm()"),
     (FOUNDATIONS, "middles = [end - len(members) / 2 - 0.5", "middles = [end - len(members) / 2 + 0.5"),
-    (FOUNDATIONS, "shares.min(1), shares.max(1)", "shares.mean(1), shares.max(1)"),
-    (FOUNDATIONS, "axes[1].plot(distances, shares.mean(1)", "axes[1].plot(distances, shares.max(1)"),
+    (FOUNDATIONS, "np.repeat(beside, shares.shape[1]), shares,", "np.repeat(beside, shares.shape[1]), shares.T,"),
+    (FOUNDATIONS, "axes[1].plot(beside, shares.mean(1)", "axes[1].plot(beside, shares.max(1)"),
+    (RANKING, "if torch.count_nonzero(values >= found[:, -1:]) > found.numel():", "if False:"),
+    (RANKING, "    places = places.sort(dim=1).values\n", ""),
     (TRANSLATION, "[100 * share for share in exact]", "exact"),
     (TRANSLATION, "loss.semilogy(*column(history, \"validation_loss\")", "loss.semilogy(*column(history, \"loss\")"),
     (TRANSLATION, "heatmap(axes, grid, [*shares], [str(step)", "heatmap(axes, grid[::-1], [*shares], [str(step)"),
