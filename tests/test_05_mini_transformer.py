@@ -603,7 +603,7 @@ def wait_for(process, folder, pattern):
 
 
 def test_ctrl_c_before_the_first_step_is_one_line_and_can_be_resumed(tmp_path, monkeypatch):
-    options = SimpleNamespace(device="cpu", outputs=tmp_path, resume=False)
+    options = SimpleNamespace(device="cpu", outputs=tmp_path, resume=False, page=False)
     monkeypatch.setattr("course.engine.interruptible", lambda: nullcontext(lambda: True))
     ended = m.step_training(m.DigitExperiment(SMALL, SHORT, options))
     assert (ended.code, ended.message.partition(";")[0]) == (130, "interrupted after step 0 of 30")
