@@ -691,7 +691,7 @@ def test_07_input_and_chat():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.argv", ["script", *SMALL, "--chat"])
         patch.setattr(seven, "narrate", lambda *parts: heard.append("steps"))
-        patch.setattr(seven, "converse", lambda answer: heard.append(answer("a cat")))
+        patch.setattr(seven, "converse", lambda answer, folder: heard.append(answer("a cat")))
         patch.setattr(seven.TranslationExperiment, "answers_to", lambda self, lines: [f"said {lines[0]}"])
         seven.main()
     assert heard == ["said a cat"]

@@ -145,7 +145,7 @@ def test_what_is_asked_is_not_learned():
 
 
 @pytest.mark.parametrize("end", [None, "", EOFError, KeyboardInterrupt])
-def test_a_conversation_answers_line_by_line_until_its_end(end, monkeypatch, capsys):
+def test_a_conversation_answers_line_by_line_until_its_end(end, tmp_path, monkeypatch, capsys):
     lines = iter([" hello ", "bad", "again", end])
 
     def typed(prompt: str) -> str:
@@ -160,7 +160,7 @@ def test_a_conversation_answers_line_by_line_until_its_end(end, monkeypatch, cap
         return line.upper()
 
     monkeypatch.setattr("builtins.input", typed)
-    converse(answer)
+    converse(answer, tmp_path)
     assert capsys.readouterr().out.split("\n")[:3] == ["HELLO", "what is bad", "AGAIN"]
 
 
