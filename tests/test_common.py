@@ -74,7 +74,7 @@ def run_script(tmp_path):
 
     def run(*options):
         process = subprocess.run(
-            [sys.executable, script, *options, "--outputs", tmp_path / "out"],
+            [sys.executable, script, *options, "--no-page", "--outputs", tmp_path / "out"],
             capture_output=True, encoding="utf-8",
             env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"},
         )
@@ -179,7 +179,7 @@ def test_a_step_leaves_a_record_and_starts_from_its_seed():
 
 def test_a_walkthrough_reads_the_source_of_a_step_once(monkeypatch, tmp_path):
     read = []
-    monkeypatch.setattr(common, "code_of", lambda part: read.append(part) or "")
+    monkeypatch.setattr("course.console.code_of", lambda part: read.append(part) or "")
     options = common.lesson_parser("A try.").parse_args(["--outputs", str(tmp_path)])
 
     @common.shows(computes)
