@@ -129,7 +129,7 @@ SPELLED = {"√": "sqrt", "·": "*", "×": "x", "→": "->", "←": "<-", "↦":
 SPELLED |= {"—": "--", "≤": "<=", "≥": ">=", "≠": "!=", "≈": "~", "∞": "inf", "∂": "d", "Σ": "sum"}
 SPELLED |= {"“": '"', "”": '"', "’": "'", "…": "...", "✓": "ok", "✗": "FAILED", "─": "-", "∈": "in"}
 SPELLED |= {"░": ".", "█": "#", "│": "|", "└": "`", "├": "|", "⊤": "^T", "±": "+-", "′": "'"}
-SPELLED |= {"‖": "||", "∘": "o", "÷": "/", "°": " degrees", "⁻": "-", "œ": "oe", "Œ": "OE"}
+SPELLED |= {"‖": "||", "∘": "o", "÷": "/", "°": " degrees", "⁻": "-", "œ": "oe", "Œ": "OE", "⌈": "ceil(", "⌉": ")"}
 
 
 def spell(error: UnicodeError) -> tuple[str, int]:
@@ -144,7 +144,8 @@ def spell_character(character: str) -> str:
     name = unicodedata.name(character, "")
     if name.startswith("GREEK"):
         return name.split()[-1].lower()
-    return unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode() or "?"
+    plain = unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode()
+    return plain or character.encode("ascii", "backslashreplace").decode()
 
 
 codecs.register_error("spell", spell)
