@@ -155,10 +155,11 @@ def test_a_pipe_of_lines_is_answered_line_by_line(monkeypatch, capsys, file, sav
     monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(lines)))
     code, output, error = main(monkeypatch, capsys, *options_of(file, saved), "--chat")
     assert (code, error) == (0, "")
-    answers = output.split("> ")[1:]
-    assert len(answers) == 4
-    assert "too long for a model with max_len 256" in answers[1]
-    assert answers[3] == ""
+    told, *answers = output.split("\n")
+    assert told.startswith("An English sentence"), "and no prompt, for nobody types"
+    assert len(answers) >= 3
+    assert any("too long for a model with max_len 256" in answer for answer in answers[1:])
+    assert "never asked" not in output
 
 
 def chat(monkeypatch, folder, lines, answer):
