@@ -4,6 +4,7 @@ import argparse
 import io
 import os
 import re
+import sys
 from contextlib import redirect_stdout
 from itertools import chain
 from pathlib import Path
@@ -116,7 +117,7 @@ def plain(tmp_path):
 def test_what_is_said_without_options(plain):
     for part in ("What the lesson says.", "The first step", "Its prose.", "def first_part(x)", "a claim",
                  "The second step", "1 check holds", "second.png", "2 of 2 checks hold"):
-        assert part in plain, part
+        assert part in plain.replace("\n", " ") or part in plain.replace("\n", ""), part  # paths may be cut
     assert "always holds" not in plain
 
 
@@ -179,7 +180,7 @@ def test_common_outputs(tmp_path, monkeypatch):
     for place, options in (("usual", []), ("other", ["--outputs", str(tmp_path / "other")])):
         said(tmp_path, *options, outputs=False)
         left = {path.name for path in (tmp_path / place).iterdir()}
-        assert left == {"second.png", "__main__.html", "index.html", "glossary.html"}
+        assert left == {"second.png", f"{Path(sys.argv[0]).stem}.html", "index.html", "glossary.html"}
     assert {path.name for path in tmp_path.iterdir()} == {"usual", "other"}
 
 
