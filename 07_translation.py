@@ -64,6 +64,7 @@ from course.parts import build
 from course.processes import PROCESSES, all_processes, own_device
 from course.threads import threads_for
 from figures import translation as drawing
+from figures.training import draw_comparison
 from grammar.sentences import PHENOMENA, Pair, corpus, draw_pair, split_of, words_of
 
 record_attention = lesson("02_multi_head_attention").record_attention
@@ -521,7 +522,7 @@ class Texts:
 
     def fresh(self, count: int) -> list[Pair]:
         """New sentences of the grammar, all of whose combinations are for training."""
-        known, random = {pair.source for pair in self.splits["train"]}, Random(self.training.seed)
+        known, random = {pair.source for pair in self.splits["train"]}, Random(f"fresh {self.training.seed}")
         found: dict[str, Pair] = {}
         while len(found) < count:
             pair = draw_pair(random)
@@ -1199,7 +1200,8 @@ def step_compare(experiment: TranslationExperiment):
             for value, summary in summaries(compared).items()]
     curves = {value: [run.history for run in result.runs] for value, result in compared.items()}
     best = max(compared, key=lambda value: sum(compared[value].measured))
-    picture = Picture(experiment.file(f"translation_compare_{name}"), drawing.draw_sizes(name, curves),
+    figure = draw_comparison(name, curves, "bleu", "BLEU on validation sentences")
+    picture = Picture(experiment.file(f"translation_compare_{name}"), figure,
                       f"{name} = {best} has the largest share of validation sentences right")
     return table(name, "parameters", "BLEU", "seconds", "exact match", rows=rows), picture
 

@@ -116,18 +116,19 @@ def draw_broken(scores: dict[str, dict[str, float]]):
     return figure
 
 
-def draw_comparison(name: str, curves: dict[Any, list[History]]):
-    """Validation loss and exact match over the steps: a colour a value, a line a seed."""
+def draw_comparison(name: str, curves: dict[Any, list[History]], score: str = "exact_match",
+                    title: str = "exact match on validation sequences"):
+    """Validation loss and a score over the steps: a colour a value, a line a seed."""
     figure, axes = canvas(columns=2, width=9, height=3.8)
     for number, (value, histories) in enumerate(curves.items()):
-        for panel, measure in zip(axes, ("validation_loss", "exact_match"), strict=True):
+        for panel, measure in zip(axes, ("validation_loss", score), strict=True):
             for run, history in enumerate(histories):
                 panel.plot(*column(history, measure), marker="o", markersize=3, color=f"C{number}",
                            alpha=0.8, label=f"{name} = {value}" if run == 0 else None)
             panel.set_xlabel("step")
     axes[0].set_yscale("log")
     axes[0].set_title("validation loss")
-    axes[1].set_title("exact match on validation sequences")
+    axes[1].set_title(title)
     axes[1].legend()
     return figure
 

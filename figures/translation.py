@@ -1,7 +1,6 @@
 """How lesson 7's pictures are drawn."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -59,21 +58,6 @@ def draw_alignment(weights: Tensor, source: Sequence[str], target: Sequence[str]
     bars.set_xticks(places, range(heads))
     bars.set(ylim=(0, 1), xlabel="head", ylabel="share of words", title="strongest source word is a partner")
     bars.legend()
-    return figure
-
-
-def draw_sizes(name: str, curves: dict[Any, list[History]]):
-    """Validation loss and BLEU over the steps: a colour a value, a line a seed."""
-    figure, axes = canvas(columns=2, width=9, height=3.8)
-    for number, (value, histories) in enumerate(curves.items()):
-        for panel, measure in zip(axes, ("validation_loss", "bleu"), strict=True):
-            for run, history in enumerate(histories):
-                panel.plot(*column(history, measure), marker="o", markersize=3, color=f"C{number}",
-                           label=f"{name} = {value}" if run == 0 else None)
-            panel.set_xlabel("step")
-    axes[0].set(yscale="log", title="validation loss")
-    axes[1].set(title="BLEU on validation sentences")
-    axes[1].legend()
     return figure
 
 

@@ -364,7 +364,7 @@ MUTATIONS = [  # file, what stands there, what is put in its place
     ("figures/training.py", "zip(line, (\"gradient in\", \"move of\")", "zip(line, (\"move of\", \"gradient in\")"),
     ("figures/training.py", "(0.2, \"exact_match\", \"exact match, free-running\")", "(0.2, \"token_accuracy\", \"exact match, free-running\")"),
     ("figures/training.py", "axes.invert_yaxis()", "pass"),
-    ("figures/training.py", "zip(axes, (\"validation_loss\", \"exact_match\"), strict=True)", "zip(axes, (\"exact_match\", \"validation_loss\"), strict=True)"),
+    ("figures/training.py", "zip(axes, (\"validation_loss\", score), strict=True)", "zip(axes, (score, \"validation_loss\"), strict=True)"),
     ("figures/training.py", "heatmap(panel, weights, queries, keys, f\"{name}: {head}\")", "heatmap(panel, weights.T, queries, keys, f\"{name}: {head}\")"),
     ("figures/training.py", "return [record[\"step\"] for record in records], [record", "return [*range(1, len(records) + 1)], [record"),
     # what has to hold, and what decides about it

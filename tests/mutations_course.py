@@ -104,7 +104,6 @@ MUTATIONS = [
     (TRANSLATION, "heatmap(axes, grid, [*shares], [str(step)", "heatmap(axes, grid[::-1], [*shares], [str(step)"),
     (TRANSLATION, "picture.plot(place, row, marker=\"s\"", "picture.plot(row, place, marker=\"s\""),
     (TRANSLATION, "0.8 / len(names), label=name)", "0.8 / len(names), label=names[-1 - block])"),
-    (TRANSLATION, "zip(axes, (\"validation_loss\", \"bleu\"), strict=True)", "zip(axes, (\"bleu\", \"validation_loss\"), strict=True)"),
     (TRANSLATION, "top=max(0.1, float(weights.max()))", "top=1.0"),
     (CLAUSES, "return draft.words.be.present[person], verb.participle", "return draft.words.have.present[person], verb.participle"),
     (CLAUSES, "return verb.imperfect[person], \"\"", "return verb.present[person], \"\""),

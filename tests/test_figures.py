@@ -912,9 +912,10 @@ def test_draw_alignment():
     assert all(head - 0.5 < left[head] < head + 0.5 for left in lefts for head in (0, 1))
 
 
-def test_draw_sizes():
+def test_draw_comparison_of_another_score():
     curves = {64: [PROGRESS, PROGRESS[:2]], 128: [PROGRESS[2:]]}
-    loss, bleu = translation.draw_sizes("d_model", curves).axes
+    loss, bleu = training.draw_comparison(
+        "d_model", curves, "bleu", "BLEU on validation sentences").axes
     for panel, measure in ((loss, "validation_loss"), (bleu, "bleu")):
         drawn = [(floats(line.get_xdata()), floats(line.get_ydata())) for line in panel.get_lines()]
         assert drawn == [training.column(history, measure) for histories in curves.values()
