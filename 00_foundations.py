@@ -11,6 +11,7 @@ and builds the networks that read sequences before the Transformer did. It is fo
 little algebra. At its end stands the question with which lesson 1 begins.
 """
 
+import course.startup  # noqa: F401 (before torch: it hears what fails in the imports below)
 import math
 import sys
 from collections.abc import Callable, Sequence
@@ -218,8 +219,7 @@ def two_layer_backward(
     d_logits /= len(x)  # the loss is a mean
     d_hidden = d_logits @ w2.T
     d_sums = d_hidden * (1 - hidden**2)  # through tanh
-    return loss, (x.T @ d_sums, d_sums.sum(axis=0),
-                  hidden.T @ d_logits, d_logits.sum(axis=0))
+    return loss, (x.T @ d_sums, d_sums.sum(axis=0), hidden.T @ d_logits, d_logits.sum(axis=0))
 
 
 class Cell(nn.Module):

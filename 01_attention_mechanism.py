@@ -20,6 +20,7 @@ with its key; the better they match, the more of that token's value is taken in:
 built. Lesson 2 puts several attentions side by side, lesson 3 tells them about order.
 """
 
+import course.startup  # noqa: F401 (before torch: it hears what fails in the imports below)
 import math
 import sys
 
@@ -65,14 +66,8 @@ from figures.attention import (
 # Sizes in shape comments, in every lesson: B batch, T target (query) length, S source (key) length,
 # L either, H heads, D d_model, K d_k = D / H, V vocabulary.
 
-__all__ = [
-    "attention_weights",
-    "causal_mask",
-    "fused_attention",
-    "padding_mask",
-    "scaled_dot_product_attention",
-    "softmax",
-]
+__all__ = ["attention_weights", "causal_mask", "fused_attention", "padding_mask",
+           "scaled_dot_product_attention", "softmax"]
 
 PAD = 0
 

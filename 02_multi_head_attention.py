@@ -11,6 +11,7 @@ ours have one, as in PyTorch. D (d_model) is the width of a token's vector, H th
 (d_k) = D / H the width of one head. Lesson 1 built the attention inside; lesson 3 tells it about order.
 """
 
+import course.startup  # noqa: F401 (before torch: it hears what fails in the imports below)
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

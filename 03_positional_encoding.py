@@ -12,6 +12,7 @@ are rotated by their position (rotary), so that only the offset counts. Lessons 
 used here; lesson 4 puts a block around it.
 """
 
+import course.startup  # noqa: F401 (before torch: it hears what fails in the imports below)
 import math
 import sys
 from collections.abc import Iterable, Sequence

@@ -16,7 +16,7 @@ import math  # noqa: I001 (several names a line, below)
 import sys
 from collections.abc import Sequence
 from functools import cache, partial
-
+import course.startup  # noqa: F401 (before torch: it hears what fails in the imports below)
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

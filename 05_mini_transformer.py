@@ -16,6 +16,7 @@ lesson 6 decodes in every other way.
 """
 
 import argparse
+import course.startup  # noqa: F401 (before torch: it hears what fails in the imports below)
 import inspect
 import math
 import statistics

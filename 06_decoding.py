@@ -13,6 +13,7 @@ answer of a hundred, may differ from the pictures that came with the course.)
 """
 
 import argparse
+import course.startup  # noqa: F401 (before torch: it hears what fails in the imports below)
 import math
 import statistics
 import sys

@@ -14,6 +14,7 @@ there is --pairs.
 
 import argparse
 import ast
+import course.startup  # noqa: F401 (before torch: it hears what fails in the imports below)
 import heapq
 import json
 import math

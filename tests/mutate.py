@@ -42,7 +42,7 @@ TESTS = {  # of what is neither lesson nor checks nor figures; the rest of cours
     "course/digits.py": ["evaluation"], "course/measuring.py": ["01_attention_mechanism"], "course/own.py": ["options", "05_mini_transformer"],
     OPTIONS: ["course", "options"],
     "course/toys.py": ["small_parts", "00_foundations"], "course/stacked.py": ["00_foundations"],
-    "checks/alignment.py": ["small_parts"], "course/memory.py": ["small_parts", "faults"], "course/live.py": ["live"],
+    "checks/alignment.py": ["small_parts"], "course/memory.py": ["small_parts", "faults"], "course/startup.py": ["faults"], "course/live.py": ["live"],
     **{f"course/{name}.py": ["small_parts"] for name in ("threads", "pairs", "chat")},
     **{f"course/{name}.py": ["pages"] for name in ("pages", "markup", "frame", "contents", "terms", "questions", "exercises")},
     "course/quiz.py": ["options", "pages"], "course/progress.py": ["pages"], "course/watching.py": ["options", "watching"],

@@ -10,7 +10,7 @@ RULES, SENTENCES, WORDS = "grammar/rules.py", "grammar/sentences.py", "grammar/w
 FOUNDATIONS, TRANSLATION = "figures/foundations.py", "figures/translation.py"
 ALIGNMENT, DIFFERENTIATION = "checks/alignment.py", "checks/differentiation.py"
 
-RANKING = "course/ranking.py"
+RANKING, STARTUP = "course/ranking.py", "course/startup.py"
 
 MUTATIONS = [
     (MEMORY, "found.append(limit)", "pass"),
@@ -133,4 +133,8 @@ MUTATIONS = [
     (WORDS, "if len(present.split()) != 6:", "if False:"),
     (WORDS, "past or english.past(base)", "english.past(base)"),
     (WORDS, "french.opens_with_vowel(translation) and not starred,\n                gender", "french.opens_with_vowel(translation),\n                gender"),
+    (STARTUP, "if kind is KeyboardInterrupt:", "if False:"),
+    (STARTUP, "error.name in REQUIREMENTS:", "error.name.partition(\".\")[0] in REQUIREMENTS:"),
+    (STARTUP, "os._exit(code)", "os._exit(1)"),
+    (STARTUP, "return sys.__excepthook__(kind, error, trace)", "said, code = str(error), 1"),
 ]

@@ -47,6 +47,32 @@ def shell(command: str):
 
 
 @posix
+@pytest.mark.parametrize(("fault", "code", "said"), [
+    ("import os, signal; os.kill(os.getpid(), signal.SIGINT)", 130, "interrupted"),
+    ("raise ModuleNotFoundError(\"No module named 'torch'\", name='torch')", 1,
+     f"torch is not installed for {sys.executable}: run it as the README says, with .venv/bin/python"),
+    ("raise ImportError('failed to map segment')", 1, "PyTorch can't be loaded (failed to map segment)"),
+    ("raise MemoryError", 1, "the memory doesn't suffice"),
+    ("import errno; raise OSError(errno.ENOMEM, 'Cannot allocate memory')", 1, "the memory doesn't suffice"),
+])
+@pytest.mark.parametrize("name", sorted(path.stem for path in ROOT.glob("0*.py")))
+def test_what_fails_while_pytorch_is_imported_is_one_line(name, fault, code, said, tmp_path):
+    """A module of that name, found first, stands in for PyTorch."""
+    (tmp_path / "torch.py").write_text(fault)
+    (tmp_path / "numpy.py").write_text("")  # the real one knows whether PyTorch is there
+    process = shell(f"PYTHONPATH={tmp_path} {{python}} {{root}}/{name}.py --list")
+    assert (process.returncode, process.stdout, process.stderr) == (code, "", f"{name}.py: {said}\n")
+
+
+def test_a_mistake_in_the_code_is_still_a_traceback(tmp_path):
+    (tmp_path / "torch.py").write_text("")
+    process = shell(f"PYTHONPATH={tmp_path} {{python}} {{root}}/02_multi_head_attention.py --list")
+    assert process.returncode == 1
+    assert "Traceback" in process.stderr
+    assert "No module named 'torch.nn'" in process.stderr
+
+
+@posix
 def test_ctrl_c_while_lesson_6_trains_its_model_ends_it(tmp_path):
     process = subprocess.Popen(
         [sys.executable, str(ROOT / "06_decoding.py"), "--step", "greedy",
