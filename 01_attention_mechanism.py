@@ -81,6 +81,8 @@ def softmax(scores: Tensor, dim: int = -1) -> Tensor:
     Shifting by the largest score changes nothing in exact arithmetic and keeps exp() from overflowing. The
     largest exponential is then e⁰ = 1, so the sum, in float32 at least, is at least 1, except in a row of −∞.
     """
+    if scores.numel() == 0:
+        return scores  # no keys: no weights, and no largest score
     lowest = torch.finfo(scores.dtype).min  # for −∞ − (−∞) is undefined
     largest = scores.detach().amax(dim, keepdim=True).clamp(min=lowest)
     exponentials = torch.exp(scores - largest)

@@ -21,6 +21,7 @@ from course.console import LEAST, make_console
 from course.engine import save_run, train
 from course.keeping import load_checkpoint, set_aside, unfinished
 from course.measuring import bytes_kept
+from course.parts import build
 
 one, five, six = map(common.lesson, ("01_attention_mechanism", "05_mini_transformer", "06_decoding"))
 CPU = torch.device("cpu")
@@ -405,6 +406,17 @@ def test_many_even_scores_have_weights_that_sum_to_one(dtype):
     weights = one.softmax(torch.zeros(70_000, dtype=dtype))
     assert weights.dtype == dtype
     assert torch.equal(weights, torch.softmax(torch.zeros(70_000, dtype=dtype), -1))
+
+
+@pytest.mark.parametrize("lengths", [(0, 3), (3, 0), (0, 0)])
+def test_a_source_without_tokens_is_nothing_to_attend_to_by_hand_as_in_the_kernel(lengths):
+    tokens = [torch.full((2, length), 5) for length in lengths]
+    found = []
+    for parts in ({}, five.BY_HAND):
+        torch.manual_seed(0)
+        found.append(build(lambda: five.Transformer(SMALL), parts).eval()(*tokens))
+    assert found[0].shape == (2, lengths[1], 13)
+    assert torch.allclose(*found, rtol=0, atol=1e-6)
 
 
 def test_adam_leaves_parameters_without_a_gradient_alone():
