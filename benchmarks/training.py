@@ -9,9 +9,13 @@ are the same. --quick takes fewer turns and one seed, --sizes 64,16,2 only these
 import argparse
 import importlib.util
 import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +24,7 @@ from benchmarks.pairing import benchmark_parser, measure_all, paired
 from checks.training import Reference
 from common import lesson, table
 from course.engine import Run, finish
+from course.threads import MOST
 
 five = lesson("05_mini_transformer")
 causal_mask = lesson("01_attention_mechanism").causal_mask
@@ -154,6 +159,40 @@ def by_hand(device: torch.device, options: argparse.Namespace):
         (1e3 * found.first, 1e3 * found.second, f"{found.ratio:.2f}")])
 
 
+@contextmanager
+def neighbours(count: int) -> Iterator[None]:
+    """Inside `with`, so many other processes that keep a core busy."""
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+
+
+def one_or_all_threads(device: torch.device, options: argparse.Namespace):
+    """A step on all threads (or OMP_NUM_THREADS) against one on a single one, beside busy neighbours."""
+
+    def on(threads: int, turn: Callable[[], float]) -> float:
+        torch.set_num_threads(threads)
+        return turn()
+
+    rows, endless = [], five.TrainingConfig(steps=10_000)
+    for d_model, length, layers in options.sizes:
+        config = five.TransformerConfig(d_model=d_model, n_layers=layers)
+        runs = [of_length(five.make_run(config, endless, device), length) for _ in range(2)]
+        every, one = (partial(on, threads, three_steps(run)) for threads, run in zip((MOST, 1), runs))
+        for count in sorted({0, 1, MOST}):
+            with neighbours(count):
+                found = paired(every, one, turns=3 if options.quick else 15)
+            rows.append((d_model, layers, length, count, 1e3 * found.first, 1e3 * found.second,
+                         f"{found.ratio:.2f}"))
+    torch.set_num_threads(MOST)
+    header = "d_model", "layers", "length", "neighbours", f"{MOST} threads, ms", "one, ms", "times as fast"
+    return table(*header, rows=rows)
+
+
 def share_of_the_machine(device: torch.device, options: argparse.Namespace):
     """The step's arithmetic a second against the fastest matrix product of this machine."""
     a, b = torch.randn(2, 1024, 1024, device=device)
@@ -190,7 +229,8 @@ def main() -> None:
     parser = benchmark_parser(__doc__)
     parser.add_argument("--sizes", type=sizes, nargs="+", default=SIZES, metavar="D,LENGTH,LAYERS",
                         help="only these sizes of the time per step")
-    measure_all(parser, time_per_step, seconds_to_perfect, by_hand, share_of_the_machine)
+    measure_all(parser, time_per_step, seconds_to_perfect, by_hand, one_or_all_threads,
+                share_of_the_machine)
 
 
 if __name__ == "__main__":

@@ -455,7 +455,7 @@ class ScriptsLast:
         self.quick = quick
 
     def starts_a_script(self, test) -> bool:
-        names = {*test.function.__code__.co_names, *test.fixturenames}
+        names = {*test.function.__code__.co_names} & {*test.function.__globals__} | {*test.fixturenames}
         return bool(names & {"run_lesson", "run_as_documented", "start", "subprocess", "uninterrupted"})
 
     def pytest_collection_modifyitems(self, items: list) -> None:
