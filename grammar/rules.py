@@ -212,15 +212,17 @@ def relative_subject(draft: Draft) -> Both | None:
     draft.combinations.add(f"{noun.english[0]}+{verb.english}")
     tense = tense_for(draft, verb)
     said, spoken = with_qui(draft, subject, verb, tense)
+    said_too, spoken_too = predicate(draft, subject, noun, tense)
+    return said + said_too, spoken + spoken_too
+
+
+def predicate(draft: Draft, subject: Phrase, noun: Noun | None, tense: str) -> Both:
+    """is black: what is said of the subject behind a relative clause of this tense."""
     silent = Phrase([], [], subject.person, subject.feminine, noun)
-    said_too, spoken_too = copula(
-        draft,
-        silent,
-        "past" if tense in ("past", "used", "was-ing") else "present",
-        "not" if draft.chance() < 0.15 else "",
-    )
+    time = "past" if tense in ("past", "used", "was-ing") else "present"
+    said, spoken = copula(draft, silent, time, "not" if draft.chance() < 0.15 else "")
     word, mot = adjective_of(draft, subject)
-    return said + said_too + word, spoken + spoken_too + mot
+    return said + word, spoken + mot
 
 
 def with_qui(draft: Draft, subject: Phrase, verb: Verb, tense: str) -> Both:
@@ -283,15 +285,8 @@ def relative_object(draft: Draft) -> Both | None:
     tense = tense_for(draft, verb)
     said, spoken = clause(draft, doer, verb, tense, gap=subject)
     that = [*subject.english, ("that", link)], [*subject.french, ("que", link)]
-    silent = Phrase([], [], subject.person, subject.feminine, noun)
-    said_too, spoken_too = copula(
-        draft,
-        silent,
-        "past" if tense in ("past", "used", "was-ing") else "present",
-        "not" if draft.chance() < 0.15 else "",
-    )
-    word, mot = adjective_of(draft, subject)
-    return that[0] + said + said_too + word, that[1] + spoken + spoken_too + mot
+    said_too, spoken_too = predicate(draft, subject, noun, tense)
+    return that[0] + said + said_too, that[1] + spoken + spoken_too
 
 
 def there_is(draft: Draft) -> Both | None:
