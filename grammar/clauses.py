@@ -41,6 +41,12 @@ def polarity_for(draft: Draft, tense: str, verb: Verb, helper: Verb | None) -> s
     return ""
 
 
+def as_read(verb: Verb, tense: str, person: int, helped: bool = False) -> str:
+    """The tense in which the English is read: "they put", without a helping verb, is taken for the present."""
+    plain_form = verb.past == verb.base and person != 2 and not helped
+    return "present" if tense == "past" and plain_form else tense
+
+
 def conjugated(draft: Draft, verb: Verb, tense: str, person: int) -> tuple[str, str]:
     """The French verb: what is conjugated, and the participle if there is one."""
     if tense in ("present", "is-ing"):
@@ -77,8 +83,7 @@ def clause(
     `key` is the verb's own bit, as its object's preposition may be a partner of it.
     """
     key = key or draft.key()
-    if tense == "past" and verb.past == verb.base and not (helper or polarity == "not" or question):
-        tense = "past" if subject.person == 2 else "present"  # "they put" is read as the present
+    tense = as_read(verb, tense, subject.person, helper is not None or polarity == "not" or question)
     head = helper or verb
     head_key = draft.key() if helper else key
     finite, participle = conjugated(draft, head, tense, subject.person)

@@ -39,6 +39,7 @@ OBJECT_PRONOUNS = (
     ("them", "les", "leur", 5, False),
     ("them", "les", "leur", 5, False),
 )
+SAME = {0: (0, 3), 1: (1,), 3: (0, 3)}  # subject → the persons that "me", "you" or "us" would name again
 OWNERS = ("my", "your", "his", "her", "our", "their")
 
 
@@ -301,8 +302,7 @@ class Draft:
         ):
             return None
         pronoun = self.one(OBJECT_PRONOUNS)
-        same = {0: (0, 3), 1: (1,), 3: (0, 3)}.get(subject.person, ())
-        return None if pronoun[3] in same else (pronoun, not verb.preposition)
+        return None if pronoun[3] in SAME.get(subject.person, ()) else (pronoun, not verb.preposition)
 
     def place(self, thing: bool = False) -> Phrase:
         """In the garden, under a tree, near the school; for a thing: in the box, on the table."""

@@ -1,7 +1,7 @@
 """What a sentence can be: each rule draws one in both languages, or returns None if nothing fits."""
 
-from grammar.clauses import adjective_of, clause, copula, polarity_for, pronoun_for, tense_for
-from grammar.phrases import Draft, Phrase, Token
+from grammar.clauses import adjective_of, as_read, clause, copula, polarity_for, pronoun_for, tense_for
+from grammar.phrases import SAME, Draft, Phrase, Token
 from grammar.words import Noun, Verb
 
 Both = tuple[list[Token], list[Token]]
@@ -24,6 +24,8 @@ def plain(draft: Draft, question: bool = False) -> Both:
     )
     if polarity == "never" and question:
         polarity = ""
+    helped = helper is not None or polarity == "not" or question
+    tense = as_read(verb, tense, subject.person, helped)
     said, spoken = whole(draft, subject, verb, tense, polarity, question, helper)
     flags = verb.flags
     if "needs" in flags or ("where" in flags and draft.chance() < 0.4):
@@ -61,7 +63,8 @@ def whole(
         to = draft.key()
         draft.phenomena.add("to somebody")
         if draft.chance() < 0.4 and subject.person != 5:
-            drawn = draft.one([form for form in TO if form[3] != subject.person])
+            same = {subject.person, *SAME.get(subject.person, ())}
+            drawn = draft.one([form for form in TO if form[3] not in same])
             pronoun = (drawn[0], drawn[2], to, False, False, False)
             draft.phenomena.add("lui, leur")
             said, spoken = clause(
@@ -153,6 +156,7 @@ def because(draft: Draft) -> Both | None:
     if not reasons:
         return None
     said, spoken = clause(draft, subject, verb, tense, "not" if negated else "")
+    tense = as_read(verb, tense, subject.person, negated)
     key, again = draft.key(), standing_for(draft, subject)
     past = "present" if tense in ("present", "is-ing") else "past"
     if words.feelings and mood in ("low", "held") and draft.chance() < 0.4:
@@ -179,6 +183,7 @@ def and_it(draft: Draft) -> Both | None:
     if subject.noun:
         draft.combinations.add(f"{subject.noun.english[0]}+{second.english}")
     tense = "past" if draft.chance() < 0.5 else "present"
+    tense = as_read(second, as_read(first, tense, subject.person), subject.person)
     key = draft.key()
     object = draft.object(
         first, subject, False, key, noun, draft.one(("definite", "definite", "this", "possessive", "owner"))
@@ -210,7 +215,7 @@ def relative_subject(draft: Draft) -> Both | None:
         return None
     subject = draft.noun_phrase(noun, "definite", adjective=0)
     draft.combinations.add(f"{noun.english[0]}+{verb.english}")
-    tense = tense_for(draft, verb)
+    tense = as_read(verb, tense_for(draft, verb), subject.person)
     said, spoken = with_qui(draft, subject, verb, tense)
     said_too, spoken_too = predicate(draft, subject, noun, tense)
     return said + said_too, spoken + spoken_too
@@ -259,7 +264,7 @@ def knows_who(draft: Draft) -> Both | None:
         return None
     key = draft.key()
     object = draft.object(verb, subject, False, key, noun, draft.one(("definite", "indefinite")), 0.1)
-    tense = tense_for(draft, verb)
+    tense = as_read(verb, tense_for(draft, verb), subject.person)
     said, spoken = clause(draft, subject, verb, tense, object=object, key=key)
     silent = Phrase([], [], object.person, object.feminine, noun)
     draft.combinations.add(f"{noun.english[0]}+{doing.english}")
@@ -282,7 +287,7 @@ def relative_object(draft: Draft) -> Both | None:
     doer = draft.subject(verb, 0.6, 0.2)
     if doer.noun is noun:
         return None
-    tense = tense_for(draft, verb)
+    tense = as_read(verb, tense_for(draft, verb), doer.person)
     said, spoken = clause(draft, doer, verb, tense, gap=subject)
     that = [*subject.english, ("that", link)], [*subject.french, ("que", link)]
     said_too, spoken_too = predicate(draft, subject, noun, tense)

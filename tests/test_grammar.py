@@ -7,7 +7,7 @@ from zlib import crc32
 
 import pytest
 
-from grammar import english, french, sentences
+from grammar import clauses, english, french, rules, sentences
 from grammar.clauses import clause
 from grammar.phrases import PRONOUNS, Draft, Phrase
 from grammar.rules import standing_for
@@ -401,6 +401,8 @@ def test_h_aspire_is_never_elided_and_silent_h_always(pairs):
         r"^(He|She) (do|are|were|have)\b",
         r"n't not",
         r"\b(\w+) \1\b",
+        r"^(I|We) (?!.*\b(who|that)\b).*\b(me|us)\b",
+        r"^You (?!.*\b(who|that)\b).*\byou\b",
     ],
 )
 def test_no_source_has(pairs, wrong):
@@ -528,6 +530,25 @@ def test_pronouns_stand_for_what_the_source_says(pairs):
     for pair in pairs:
         if re.search(r"\bit\b", pair.source):
             assert "it by its noun" in pair.phenomena, pair
+
+
+@pytest.mark.parametrize("rule", [rules.plain, rules.because, rules.and_it, rules.relative_subject,
+                                  rules.knows_who, rules.relative_object])
+def test_the_verbs_and_the_adverb_of_a_sentence_are_of_one_time(rule, monkeypatch):
+    """Also where the English past looks like the present, and is taken for it: "I read", "they put"."""
+    conjugated, now = clauses.conjugated, []
+
+    def noting(draft, verb, tense, person):
+        now.append(tense in ("present", "is-ing"))
+        return conjugated(draft, verb, tense, person)
+
+    monkeypatch.setattr(clauses, "conjugated", noting)
+    generator = random.Random(0)
+    for _ in range(20_000):
+        now.clear()
+        if drawn := rule(Draft(generator, WORDS)):
+            said = [word for word, _ in drawn[0]]
+            assert len({*now, *(word == "now" for word in said if word in ("now", "yesterday"))}) == 1, said
 
 
 def test_irregular_forms_are_those_of_the_table():
