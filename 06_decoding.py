@@ -369,12 +369,12 @@ def beam_search(decoding: Decoding, width: int, max_length: int, length_penalty:
     and α = length_penalty (α = 1: the mean; Wu et al. 2016 divide by ((5 + length) / 6)^α). A source is
     done when `width` are finished and nothing alive could overtake the last of them, even if only
     certain tokens followed. What max_length cuts off is compared like the rest. `trace` collects every
-    candidate and its fate. ValueError for a width or max_length below 1, or an α that isn't finite.
+    candidate and its fate. ValueError for a width or max_length below 1, or an α too large to compute with.
     """
     if width < 1 or max_length < 1:
         raise ValueError(f"width is {width} and max_length {max_length}; both must be at least 1")
-    if not math.isfinite(length_penalty):
-        raise ValueError(f"length_penalty is {length_penalty}; it must be finite")
+    if not abs(length_penalty) * math.log(max_length + 1) < 700:
+        raise ValueError(f"length_penalty is {length_penalty}; {max_length} to that power must be finite")
     finished, alive = empty_places(decoding.rows, width), empty_places(decoding.rows, 1)
     alive = alive._replace(scores=alive.log_probs)  # one for each source: no token, log P = 0
     tokens = first_tokens(decoding)

@@ -68,7 +68,19 @@ def is_entry(entry: Any) -> bool:
 
 
 def read(folder: Path, say: Callable[[str], Any]) -> dict[str, dict]:
-    """Lesson → what was noted; empty without a file. One that isn't ours is set aside, with a word."""
+    """Lesson → what was noted; empty, with a word, where that can't be read."""
+    try:
+        return noted_in(folder, say)
+    except OSError as error:
+        say(f"{short_path(folder / FILE)} can't be read ({error.strerror}): going on without it")
+        return {}
+
+
+def noted_in(folder: Path, say: Callable[[str], Any]) -> dict[str, dict]:
+    """Lesson → what was noted; empty without a file. One that isn't ours is set aside, with a word.
+
+    OSError if it can be neither read nor set aside: then nothing may be written in its place.
+    """
     path = folder / FILE
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -79,24 +91,18 @@ def read(folder: Path, say: Callable[[str], Any]) -> dict[str, dict]:
         reason = "it holds something else"
     except FileNotFoundError:
         return {}
-    except OSError as error:
-        say(f"{short_path(path)} can't be read ({error.strerror}): going on without it")
-        return {}
     except (ValueError, RecursionError):
         reason = "it is broken"
     aside = next(place for number in range(1, 1000)
                  if not (place := path.with_name(f"{FILE}.aside-{number}")).exists())
-    try:
-        os.replace(path, aside)
-        say(f"{short_path(path)} isn't the course's progress ({reason}); it is now {aside.name}")
-    except OSError as error:
-        say(f"{short_path(path)} isn't the course's progress, and can't be moved away ({error.strerror})")
+    os.replace(path, aside)
+    say(f"{short_path(path)} isn't the course's progress ({reason}); it is now {aside.name}")
     return {}
 
 
 def note(folder: Path, stem: str, say: Callable[[str], Any], **news: Any) -> dict[str, dict]:
     """Write down news of a lesson, and return all that is noted; entries of `graded`, `answered` add up."""
-    noted = read(folder, say)
+    noted = noted_in(folder, say)
     entry = noted.setdefault(stem, {})
     for name, value in news.items():
         entry[name] = {**entry.get(name, {}), **value} if name in ("graded", "answered") else value

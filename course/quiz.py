@@ -12,7 +12,7 @@ class Quiz:
     """The questions of a lesson, the script `stem`; what is answered is noted in the folder."""
 
     def __init__(self, stem: str, folder: Path, narrator: Narrator):
-        number = int(stem[:2]) if stem[:2].isdecimal() else 0
+        number = int(stem[:2]) if stem[:2].isdecimal() else -1  # no lesson's
         self.questions: Sequence[Question] = QUESTIONS.get(number, ())
         self.stem, self.folder, self.narrator = stem, folder, narrator
         self.open = True  # whether somebody is there to answer

@@ -42,7 +42,7 @@ def polarity_for(draft: Draft, tense: str, verb: Verb, helper: Verb | None) -> s
 
 
 def as_read(verb: Verb, tense: str, person: int, helped: bool = False) -> str:
-    """The tense in which the English is read: "they put", without a helping verb, is taken for the present."""
+    """The tense in which the English is read: "they put", with no helping verb, is taken for the present."""
     plain_form = verb.past == verb.base and person != 2 and not helped
     return "present" if tense == "past" and plain_form else tense
 

@@ -87,8 +87,9 @@ def test_a_max_length_below_one_is_named(max_length):
             decode(TreeDecoding(random_tree(1, 2)), max_length)
     with pytest.raises(ValueError, match="width is 0"):
         m.beam_search(TreeDecoding(random_tree(1, 2)), 0, 2)
-    with pytest.raises(ValueError, match="length_penalty is nan"):
-        m.beam_search(TreeDecoding(random_tree(1, 2)), 2, 2, math.nan)
+    for penalty in (math.nan, math.inf, 1100.0, -1100.0):
+        with pytest.raises(ValueError, match=f"length_penalty is {penalty}; 2 to that power"):
+            m.beam_search(TreeDecoding(random_tree(1, 2)), 2, 2, penalty)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])

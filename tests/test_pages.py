@@ -320,6 +320,22 @@ def test_progress_adds_up_and_is_read_back(tmp_path):
     assert progress.answers_right(1, noted[ATTENTION]) == (1, 2, 4)
 
 
+def test_a_progress_that_can_not_be_read_is_not_written_over(tmp_path, monkeypatch, capsys):
+    progress.note(tmp_path, ATTENTION, print, graded={"softmax": [5, 5]})
+
+    def refuse(path, **_):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(tmp_path), "read_text", refuse)
+        assert progress.read(tmp_path, print) == {}
+        progress.note_quietly(tmp_path, ATTENTION, Narrator(tmp_path), answered={"future": True})
+    said = " ".join(capsys.readouterr().out.split())
+    assert "can't be read (Permission denied): going on without it" in said
+    assert "progress wasn't noted: Permission denied" in said
+    assert progress.read(tmp_path, print) == {ATTENTION: {"graded": {"softmax": [5, 5]}}}
+
+
 @pytest.mark.parametrize("content", [
     "{", "[]", '"text"', "null", '{"kind": "another"}', "\x00\x01", "[" * 100_000,
     json.dumps({"kind": progress.KIND, "lessons": {"01_x": {"run": 3}}}),
