@@ -14,6 +14,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 from reading import assert_sound
+from starting import SERVER, run_forked
 
 import common
 
@@ -23,9 +24,11 @@ settings.register_profile("course", deadline=None, suppress_health_check=[Health
                           print_blob=True, derandomize=bool(os.environ.get("CI")))
 settings.load_profile("course")
 os.environ["COURSE_PROGRESS"] = "off"  # what tests grade isn't the learner's progress
-torch.set_num_threads(1)  # the tests run in as many processes as there are cores
+os.environ["OMP_NUM_THREADS"] = "1"  # the tests run in as many processes as there are cores
+torch.set_num_threads(1)
 ROOT = Path(__file__).parent.parent
 LESSONS = sorted(path.stem for path in ROOT.glob("[0-9][0-9]_*.py"))
+SETTINGS = {"OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8"}  # of every script that a test starts
 PACKAGES = "checks", "course", "figures", "grammar"  # what the lessons import, beside common.py
 
 
@@ -40,17 +43,15 @@ def browser():
 
 
 def run_lesson(name: str, *options: str, cwd: Path = ROOT, preexec_fn=None, **environment: str):
-    """The finished process of `python name.py options`, on one thread, output captured."""
-    return subprocess.run(
-        [sys.executable, str(ROOT / f"{name}.py"), *options],
-        cwd=cwd,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8"} | environment,
-        capture_output=True,
-        encoding="utf-8",
-        errors="replace",
-        timeout=300,
-        preexec_fn=preexec_fn,
-    )
+    """The finished process of `python name.py options`, on one thread, output captured.
+
+    A new interpreter is started only where it has to be another one; else a fork is there sooner.
+    """
+    script, together = ROOT / f"{name}.py", os.environ | SETTINGS | environment
+    if SERVER and not preexec_fn and not environment:
+        return run_forked(script, options, cwd, together, 300)
+    return subprocess.run([sys.executable, str(script), *options], cwd=cwd, env=together, capture_output=True,
+                          encoding="utf-8", errors="replace", timeout=300, preexec_fn=preexec_fn)
 
 
 def pictures_in(folder: Path) -> dict[str, bool]:
@@ -146,8 +147,7 @@ def run_as_documented(name: str, course: Path, timeout: float = 600):
     before = pictures_in(course / "outputs")
     process = subprocess.run(
         [sys.executable, f"{name}.py", "--pause"], cwd=course, input="\n" * 30, capture_output=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8"}, encoding="utf-8",
-        timeout=timeout,
+        env=os.environ | SETTINGS, encoding="utf-8", timeout=timeout,
     )
     assert process.returncode == 0, process.stdout[-2000:] + process.stderr
     assert process.stderr == ""
