@@ -38,9 +38,9 @@ ENGINE, PROCESSES = "course/engine.py", "course/processes.py"
 TESTS = {  # of what is neither lesson nor checks nor figures; the rest of course/ is in test_course.py
     COMMON: ["figures", "options", "common"], CONSOLE: ["common"], CHECKING: ["oracles", "checking"], GRADING: ["grading"],
     DIFFERING: ["checking"], REPORT: ["grading"], ENGINE: ["engine", "training_reference"], PROCESSES: ["course", "training_reference", "engine"],
-    "course/comparing.py": ["options", "05_mini_transformer"], "course/experiment.py": ["options", "05_mini_transformer"],
-    "course/digits.py": ["evaluation"], "course/measuring.py": ["01_attention_mechanism"], "course/own.py": ["options", "05_mini_transformer"],
-    OPTIONS: ["course", "options"],
+    "course/comparing.py": ["small_parts", "options", "05_mini_transformer"], "course/experiment.py": ["options", "05_mini_transformer"],
+    "course/digits.py": ["evaluation"], "course/measuring.py": ["small_parts", "01_attention_mechanism"], "course/own.py": ["options", "05_mini_transformer"],
+    OPTIONS: ["course", "options"], KEEPING: ["small_parts", "course"],
     "course/toys.py": ["small_parts", "00_foundations"], "course/stacked.py": ["00_foundations"],
     "checks/alignment.py": ["small_parts"], "course/memory.py": ["small_parts", "faults"], "course/startup.py": ["faults"], "course/live.py": ["live"],
     **{f"course/{name}.py": ["small_parts"] for name in ("threads", "pairs", "chat")},
@@ -440,7 +440,8 @@ def tests_of(file: str) -> list[str]:
     elif folder == "grammar":
         names = ["grammar"]
     elif folder in ("checks", "figures"):
-        names = ["figures" if folder == "figures" else "oracles", Path(LESSON_OF[stem]).stem]
+        names = ["figures"] if folder == "figures" else ["oracles", "attempts", "attempts_blocks"]
+        names += [Path(LESSON_OF[stem]).stem]
     elif folder == "course":
         names = ["course"]
     else:

@@ -32,7 +32,7 @@ MUTATIONS = [
     (L7, "for row, ids in zip(some, found.tolist()):", "for row, ids in zip(sorted(some), found.tolist()):"),
     (L7, "best_answers(beam_search(decoding, width, limit, length_penalty))", "best_answers(beam_search(decoding, width, limit))"),
     (SUBWORDS, "not isinstance(result[-1], Joined) and ", ""),
-    (SUBWORDS, "pieces += [left + right] if left + right not in pieces else []", "pieces += [left + right]"),
+    (SUBWORDS, "pieces += [left + right] if left + right not in pieces else []", "pieces += [right + left] if left + right not in pieces else []"),
     (BLEU, "left.remove(answer[i : i + n])", "pass"),
     (BLEU, "brevity = 1.0 if said >= wanted else", "brevity = 1.0 if said else"),
     (BATCHES, "abs(found) > 0.5", "found > 1.5"),

@@ -389,3 +389,48 @@ def test_hidden_rows_count_along_another_dimension_too():
     part = ours.GRADED["softmax"]
     failed = [check.statement for check in part(half_right, ours) if not check.finding.holds]
     assert [statement[:17] for statement in failed] == ["A row that is −∞ "]
+
+
+# one claim alone
+
+
+class InAlphabeticalOrder(lesson("03_positional_encoding").Tokenizer):
+    """The ids of characters, not those of words."""
+
+    def __init__(self, texts, level="word"):
+        super().__init__(texts if level == "word" else ["".join(sorted({*"".join(texts)}))], level)
+
+
+class MixingALittle(lesson("04_transformer_block").FeedForward):
+    """Tokens take in a trace of all others, too small for the other claims."""
+
+    def forward(self, x):
+        return super().forward(x) + (0 if self.dropout else 1e-13 * x.sum())
+
+
+def never_smoothing(logits, targets, smoothing=0.0):
+    """The gradient is that of the smoothed loss."""
+    loss = lesson("05_mini_transformer").sequence_loss
+    smoothed = loss(logits, targets, smoothing)
+    return smoothed + (loss(logits, targets) - smoothed).detach()
+
+
+def going_on(decoding, max_length):
+    """Steps without need, after the last answer has ended."""
+    answers = lesson("06_decoding").greedy_decode(decoding, max_length)
+    while decoding.length < min(max_length, 4):
+        decoding.step(torch.zeros(decoding.rows, dtype=torch.long))
+    return answers
+
+
+@pytest.mark.parametrize(("name", "part", "wrong", "statement"), [
+    ("03_positional_encoding", "Tokenizer", InAlphabeticalOrder, "Characters: the same, and any order"),
+    ("04_transformer_block", "FeedForward", MixingALittle, "A token's output doesn't change"),
+    ("05_mini_transformer", "sequence_loss", never_smoothing, "… also with label smoothing"),
+    ("06_decoding", "greedy_decode", going_on, "It stops when every answer has ended"),
+])
+def test_what_is_wrong_in_one_way_fails_one_claim(name, part, wrong, statement):
+    checks = lesson(name).GRADED[part](wrong, lesson(name))
+    failed = [check.statement for check in checks if not check.finding.holds]
+    assert len(failed) == 1, failed
+    assert failed[0].startswith(statement)

@@ -10,6 +10,9 @@ import torch
 from checks import alignment
 from course import memory, threads
 from course.chat import converse
+from course.comparing import compare
+from course.keeping import write_text
+from course.measuring import bytes_kept, multiplications_of, shapes_through
 from course.pairs import apart_from, by_source, pair_in, read_pairs
 from course.toys import CLASSES, VOCABULARY, made_up_text, same_class
 from grammar.sentences import Pair
@@ -226,3 +229,56 @@ Sizes = namedtuple("Sizes", "d_model d_ff n_layers batch_size")
 def test_what_the_memory_depends_on_is_named():
     sizes = Sizes(1024, 4096, 2, 32)
     assert memory.sizes_of(sizes, sizes) == "d_model 1,024, d_ff 4,096, n_layers 2, batch_size 32"
+
+
+# ------------------------------------------------------------------ what a call does
+
+
+def test_multiplications_are_the_pairs_of_numbers_that_products_multiply():
+    a, b = torch.randn(3, 4), torch.randn(4, 5)
+    assert multiplications_of(torch.matmul, a, b) == 3 * 4 * 5
+    assert multiplications_of(lambda a, b: (a @ b).exp() @ b.mT, a, b) == 2 * 3 * 4 * 5
+
+
+def test_bytes_kept_are_those_of_results_not_of_inputs():
+    x, w = torch.randn(6, 7, requires_grad=True), torch.randn(7, 5, requires_grad=True)
+    assert bytes_kept(torch.matmul, x, w) == 0  # it needs its inputs alone
+    assert bytes_kept(torch.exp, x) == 4 * 6 * 7  # its own result
+    assert bytes_kept(lambda x, w: (x.exp() @ w).exp(), x, w) == 4 * (6 * 7 + 6 * 5)
+
+
+def test_shapes_are_those_of_the_parts_in_the_order_of_running():
+    model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Sequential(torch.nn.ReLU()))
+    assert shapes_through(model, torch.zeros(2, 3)) == [
+        ("0", "Linear", "2 × 4"), ("1", "Sequential", "2 × 4")]
+    assert shapes_through(model, torch.zeros(5, 3))[0] == ("0", "Linear", "5 × 4")  # and no hook is left
+
+
+def test_a_run_a_variant_and_seed_each_by_its_own_name():
+    made = []
+
+    def make(variant):
+        def of_seed(seed):
+            run = SimpleNamespace(about={"seed": seed}, variant=variant, finished=False)
+            made.append(run)
+            return run
+        return of_seed
+
+    def train(run):
+        run.finished = True
+        return run
+
+    found = compare({"a": make("a"), 2: make(2)}, [3, 4], train, lambda run: (run.variant, run.about["seed"]))
+    assert {name: compared.measured for name, compared in found.items()} == {
+        "a": [("a", 3), ("a", 4)], 2: [(2, 3), (2, 4)]}
+    assert [run.about["name"] for run in made] == ["a, seed 3", "a, seed 4", "2, seed 3", "2, seed 4"]
+    assert [run for compared in found.values() for run in compared.runs] == made
+    assert compare({"a": make("a")}, [7], train, id)["a"].runs[0].about["name"] == "a"
+    with pytest.raises(KeyboardInterrupt):
+        compare({"a": make("a")}, [7], lambda run: run, id)
+
+
+def test_files_are_readable_by_everybody(tmp_path):
+    write_text(tmp_path / "x.txt", "x")
+    assert (tmp_path / "x.txt").stat().st_mode & 0o777 == 0o644
+    assert [*tmp_path.iterdir()] == [tmp_path / "x.txt"]
