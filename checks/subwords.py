@@ -30,17 +30,11 @@ def joined(word: list[str], left: str, right: str) -> list[str]:
     """The pieces with every `left` `right` made one, from left to right."""
     result: list[str] = []
     for piece in word:
-        if result and not isinstance(result[-1], Joined) and (result[-1], piece) == (left, right):
-            result[-1] = Joined(left + right)
+        if result and (result[-1], piece) == (left, right):
+            result[-1] = left + right  # longer than `left`: not taken again
         else:
             result.append(piece)
-    return [str(piece) for piece in result]
-
-
-class Joined(str):
-    """What a merge has just made: the same merge can't take it again."""
-
-    __slots__ = ()
+    return result
 
 
 def learned(texts: list[str], merges: int) -> tuple[list[tuple[str, str]], list[str]]:

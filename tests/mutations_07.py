@@ -31,7 +31,7 @@ MUTATIONS = [
     (L7, "limit = min(max_len, 20 * tens(sources[some[0]]) + 20)", "limit = min(max_len, 2 * src.shape[1] + 20)"),
     (L7, "for row, ids in zip(some, found.tolist()):", "for row, ids in zip(sorted(some), found.tolist()):"),
     (L7, "best_answers(beam_search(decoding, width, limit, length_penalty))", "best_answers(beam_search(decoding, width, limit))"),
-    (SUBWORDS, "not isinstance(result[-1], Joined) and ", ""),
+    (SUBWORDS, "(result[-1], piece) == (left, right)", "(piece, result[-1]) == (left, right)"),
     (SUBWORDS, "pieces += [left + right] if left + right not in pieces else []", "pieces += [right + left] if left + right not in pieces else []"),
     (BLEU, "left.remove(answer[i : i + n])", "pass"),
     (BLEU, "brevity = 1.0 if said >= wanted else", "brevity = 1.0 if said else"),

@@ -335,6 +335,7 @@ def test_text_from_outside_stays_text():
     parsed = Page(live.live_page(data))
     assert len(parsed.scripts) == 2
     assert json.loads(parsed.scripts[0]) == data
+    assert not {*"<>&"} & {*parsed.scripts[0]}  # browsers end a script at "</script " already
     assert not parsed.unclosed
 
 
