@@ -287,6 +287,16 @@ def test_what_pytorch_did_not_save_is_one_line_and_a_pipe_is_not_waited_for(tmp_
         load_checkpoint(path, dict)
 
 
+def test_every_run_has_files_of_its_own(tmp_path):
+    options = SimpleNamespace(device="cpu", outputs=tmp_path, resume=False)
+    runs = [five.DigitExperiment(replace(SMALL, **model), replace(SHORT, **training), options)
+            for model, training in (({}, {}), ({"n_layers": 2}, {}), ({}, {"steps": 7}), ({}, {"seed": 1}))]
+    for files in ([run.checkpoint for run in runs], [run.file("training") for run in runs]):
+        assert len({*files}) == len(runs)
+    assert runs[0].checkpoint.name == f"checkpoint_{runs[0].name}.pt"
+    assert runs[0].file("training", "csv") == f"training-{runs[0].name}.csv"
+
+
 def test_a_fresh_run_keeps_the_unfinished_one_aside_and_says_so(tmp_path, capsys):
     def interrupted(steps):
         run = experiment(tmp_path).make()

@@ -6,6 +6,7 @@ import inspect
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
@@ -22,11 +23,12 @@ from reading import Page, assert_sound
 from walks import EVIL, evil_walk, written
 
 import common
-from course import contents, markup, pages, progress
-from course.checking import statement_of
+from course import console, contents, frame, markup, pages, progress
+from course.checking import Finding, statement_of
 from course.console import Narrator
 from course.exercises import EXERCISES, FILES
-from course.questions import QUESTIONS
+from course.questions import QUESTIONS, Answer, Question
+from course.quiz import Quiz
 from course.terms import TERMS
 
 ATTENTION = "01_attention_mechanism"
@@ -133,6 +135,35 @@ def test_steps_lessons_and_terms_are_linked_once():
         'and <a href="02_x.html">lesson 2, step 7</a> say: a <a class="term" '
         'href="glossary.html#token">token</a>, '
         "tokens, &lt;i&gt; and <code>a &lt; b</code>.")
+
+
+@pytest.mark.parametrize("number", range(8))
+def test_terms_are_linked_from_the_lesson_that_explains_them_on(number):
+    for term in TERMS:
+        linked = 'class="term"' in markup.Prose({}, {}, number).line(term.name)
+        assert linked == (term.lesson == number or (term.lesson < number and not term.only_there)), term.name
+
+
+@pytest.mark.parametrize("holds", [True, False])
+def test_a_question_says_yes_to_the_right_answer_and_what_the_run_found(holds):
+    question = Question("q", "step", "Asked <?", (
+        Answer("one <", "reason <"), Answer("two", "because"), Answer("three", "no")), 1, "it holds")
+    tested = [console.Tested("", [("Another", Finding(True)), ("So it holds <", Finding(holds, "0 <"))])]
+    html = pages.question_box(question, console.Record(1, "step", "", "", "", None, tested))
+    answers = html.split("</details>")[:3]
+    assert [re.search('class="answer (.*?)"', answer)[1] for answer in answers] == ["wrong", "right", "wrong"]
+    assert [re.search('verdict">(.*?)<', answer)[1] for answer in answers] == ["No.", "Yes.", "No."]
+    assert "Asked &lt;?" in answers[0]
+    assert "one &lt;" in answers[0]
+    assert "reason &lt;" in answers[0]
+    assert f"This run's check: {'✓' if holds else '✗'} So it holds &lt; (0 &lt;)." in answers[1]
+    assert "check" not in answers[0] + answers[2]
+
+
+def test_every_page_has_the_style_of_its_code_and_an_escaped_title():
+    page = frame.filled("<title>", "main")
+    assert markup.code_style() in page
+    assert "<title>&lt;title&gt;" in page
 
 
 def test_code_links_to_where_a_part_is_built():
@@ -355,6 +386,24 @@ def test_a_broken_or_foreign_progress_is_set_aside_with_a_word(tmp_path, content
     assert progress.read(tmp_path, said.append) == {ATTENTION: {"answered": {"future": True}}}
 
 
+def test_the_contents_show_what_was_noted_and_no_picture_from_elsewhere(tmp_path):
+    folder = tmp_path / "outputs"
+    folder.mkdir()
+    shutil.copy(ROOT / "outputs" / "attention_cost.png", tmp_path / "other.png")
+    shutil.copy(tmp_path / "other.png", folder / "own.png")
+    run = {"when": "<now>", "held": 70, "checks": 71, "page": "x.html"}
+    for picture, shown in (("own.png", True), ("../other.png", False), ("none.png", False)):
+        progress.note(folder, ATTENTION, print, run=run | {"picture": [picture, "A <finding>"]},
+                      answered={"future": True, "why-divide": False},
+                      graded={"softmax": [5, 5], "causal_mask": [0, 1]})
+        html = contents.index_page(folder, progress.read(folder, print))
+        assert ('class="thumbnail"' in html) == shown, picture
+        assert ("A &lt;finding&gt;" in html) == shown
+        assert "Run on &lt;now&gt;: 70 of 71 checks held." in html
+        asked = len(QUESTIONS[1])
+        assert f"Your own parts: 1 of 5 hold. Questions: 2 of {asked} answered, 1 right." in html
+
+
 def test_common_shows_what_is_done_and_what_is_next(tmp_path):
     def shown():
         process = subprocess.run([sys.executable, ROOT / "common.py", "--outputs", tmp_path],
@@ -395,6 +444,28 @@ def quiz(tmp_path, typed, *options):
                              timeout=600)
     assert (process.returncode, process.stderr) == (0, "")
     return process.stdout, progress.read(tmp_path, print).get(ATTENTION, {}).get("answered", {})
+
+
+def test_a_choice_is_a_number_of_the_list(tmp_path, monkeypatch, capsys):
+    typed = iter(["0", "4", "-1", "x", "²", "", " 3 ", "1"])
+    monkeypatch.setattr("builtins.input", lambda prompt: next(typed))
+    asked = Quiz(ATTENTION, tmp_path, Narrator(tmp_path))
+    assert [asked.choose(3), asked.choose(3), asked.choose(3)] == [None, 2, 0]
+    assert asked.open
+
+
+def test_the_number_of_the_right_answer_is_said(tmp_path, monkeypatch, capsys):
+    asked, question = Quiz(ATTENTION, tmp_path, Narrator(tmp_path)), QUESTIONS[1][0]
+    for place in range(len(question.answers)):
+        monkeypatch.setattr("builtins.input", lambda prompt, place=place: str(place + 1))
+        assert asked.ask(question) == (place == question.right)
+        said = capsys.readouterr().out
+        assert ("Yes." in said) == (place == question.right)
+        assert (f"Right is {question.right + 1}." in said) == (place != question.right)
+
+
+def test_a_script_that_is_no_lesson_has_no_questions(tmp_path):
+    assert not Quiz("mine", tmp_path, Narrator(tmp_path)).questions
 
 
 def test_a_quiz_says_why_and_is_noted(tmp_path):
