@@ -45,7 +45,7 @@ TESTS = {  # of what is neither lesson nor checks nor figures; the rest of cours
     "checks/alignment.py": ["small_parts"], "course/memory.py": ["small_parts", "faults"], "course/startup.py": ["faults"], "course/live.py": ["live"],
     **{f"course/{name}.py": ["small_parts"] for name in ("threads", "pairs", "chat")},
     **{f"course/{name}.py": ["pages"] for name in ("pages", "markup", "frame", "contents", "terms", "questions", "exercises")},
-    "course/quiz.py": ["options", "pages"], "course/progress.py": ["pages"], "course/watching.py": ["options", "watching"],
+    "course/quiz.py": ["pages", "options"], "course/progress.py": ["pages"], "course/watching.py": ["watching", "options"],
 }
 
 # ruff: noqa: E501

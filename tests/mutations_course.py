@@ -61,7 +61,7 @@ MUTATIONS = [
     (CONTENTS, "not re.fullmatch(r\"[\\w=,.-]+\\.png\", file) or", ""),
     (CONTENTS, "Run on {escape(run['when'])}", "Run on {run['when']}"),
     (TERMS, "Divide by √d_k, where d_k is the length of a key", "Divide by d_k, where d_k is the length of a key"),
-    (QUESTIONS, "which isn't guessing", "and that is guessing"),
+    (QUESTIONS, "nearly even.\")), 0,", "nearly even.\")), 1,"),
     (QUIZ, "right = chosen == question.right", "right = chosen + 1 == question.right"),
     (QUIZ, "                self.open = False\n", ""),
     (QUIZ, "1 <= int(text) <= count", "0 <= int(text) <= count"),

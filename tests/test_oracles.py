@@ -423,6 +423,20 @@ def going_on(decoding, max_length):
     return answers
 
 
+class SumsOneTooMany(lesson("00_foundations").Value):
+    """The gradients are right."""
+
+    def sum(self, axis=None, keepdims=False):
+        result = super().sum(axis, keepdims)
+        return result + 1.0 if axis is None else result
+
+
+def test_values_are_compared_and_not_their_gradients_alone():
+    ours = lesson("00_foundations")
+    held = [check.statement for check in ours.GRADED["Value"](SumsOneTooMany, ours) if check.finding.holds]
+    assert [statement.partition(",")[0] for statement in held] == ["A product that doesn't fit"]
+
+
 @pytest.mark.parametrize(("name", "part", "wrong", "statement"), [
     ("03_positional_encoding", "Tokenizer", InAlphabeticalOrder, "Characters: the same, and any order"),
     ("04_transformer_block", "FeedForward", MixingALittle, "A token's output doesn't change"),

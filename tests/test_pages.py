@@ -137,6 +137,25 @@ def test_steps_lessons_and_terms_are_linked_once():
         "tokens, &lt;i&gt; and <code>a &lt; b</code>.")
 
 
+RIGHT = {  # how the right answer of each question begins, so that `right` can't slip
+    0: "It trains|Their sum|Nothing: two|No: their|That doesn't",
+    1: "No: a product|What “it” gets|They stay|Nearly all",
+    2: "No: it takes|As many|In some|That doesn't",
+    3: "The same both|On the distance|It is the same|Less often",
+    4: "It shrinks|That of BatchNorm|Yes: it works|Pre-norm",
+    5: "About ln V|Exactly where|The last|No: with teacher",
+    6: "Because no later|Not always|No: the wide|Top-p",
+    7: "Known words|Less is computed|The second|More often",
+}
+
+
+@pytest.mark.parametrize("number", RIGHT)
+def test_the_right_answers_are_right(number):
+    said = [question.answers[question.right].text for question in QUESTIONS[number]]
+    assert all(map(str.startswith, said, RIGHT[number].split("|")))
+    assert len(said) == RIGHT[number].count("|") + 1
+
+
 @pytest.mark.parametrize("number", range(8))
 def test_terms_are_linked_from_the_lesson_that_explains_them_on(number):
     for term in TERMS:

@@ -5,11 +5,13 @@ import signal
 import subprocess
 import sys
 import time
+from queue import SimpleQueue
 
 import pytest
 from conftest import ROOT, one_line_error, run_lesson
 
 from course import progress
+from course.watching import state_of, wants_hint
 
 BEGUN = "def causal_mask(length, device=None):\n    raise NotImplementedError('causal_mask')\n"
 RIGHT = ("import torch\n\n\ndef causal_mask(length, device=None):\n"
@@ -58,3 +60,25 @@ def test_saving_grades_again_and_h_gives_a_hint(tmp_path):
 
 def test_watching_needs_something_to_grade():
     assert "--grade" in one_line_error(run_lesson("01_attention_mechanism", "--watch"), 2)
+
+
+def test_a_file_has_changed_if_its_time_or_its_size_has(tmp_path):
+    file = tmp_path / "mine.py"
+    assert state_of(file) is None
+    states = []
+    for text, time_ns in ("a", 10**18), ("ab", 10**18), ("ab", 10**18 + 1000), ("ba", 10**18 + 1000):
+        file.write_text(text)
+        os.utime(file, ns=(time_ns, time_ns))
+        states.append(state_of(file))
+    assert states[2] == states[3]
+    assert len({*states}) == 3
+
+
+@pytest.mark.parametrize(("typed", "wanted"), [
+    ([], False), (["h"], True), (["", "x"], False), (["h", "x"], True), (["x", "h"], True), (["hh"], False)])
+def test_an_h_is_heard_among_other_lines(typed, wanted):
+    lines = SimpleQueue()
+    for line in typed:
+        lines.put(line)
+    assert wants_hint(lines) == wanted
+    assert lines.empty()
