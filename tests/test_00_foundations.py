@@ -509,3 +509,29 @@ def test_a_gate_that_is_half_open_fades_as_the_others(changed):
 
 def test_walkthrough(course):
     run_as_documented("00_foundations", course)
+
+
+# ------------------------------------------------------------------ what the steps measure
+
+
+def test_new_points_are_none_of_those_learned_from(monkeypatch):
+    drawn = []
+
+    def noting(rng):
+        drawn.append(spirals(rng))
+        return drawn[-1]
+
+    monkeypatch.setattr(m, "spirals", noting)
+    _, weights = m.descend(m.two_layer_backward, 0, 0.1, 2)
+    share = m.right_share(weights, 0)
+    (learned, _), (new, labels) = drawn
+    assert not {*map(tuple, learned.tolist())} & {*map(tuple, new.tolist())}
+    assert share == (m.two_layer(new, *weights).argmax(axis=1) == labels).mean()
+
+
+@pytest.mark.parametrize("distance", [0, 1, 5])
+def test_the_way_back_is_as_long_as_it_says(distance, monkeypatch):
+    lengths, unroll = [], m.unroll
+    monkeypatch.setattr(m, "unroll", lambda cell, x: lengths.append(x.shape[1]) or unroll(cell, x))
+    m.gradient_back(m.RNNCell(8, m.WIDTH), distance)
+    assert lengths == [distance + 1]
