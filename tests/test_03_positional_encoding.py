@@ -254,3 +254,19 @@ def test_without_the_causal_mask_it_is_hardest_for_rotary_positions(changed):
 
 def test_walkthrough(course):
     run_as_documented("03_positional_encoding", course)
+
+
+def test_the_first_unknown_token_is_named():
+    with pytest.raises(ValueError, match="unknown token 'dog'"):
+        m.Tokenizer(["the cat"]).encode("the dog saw a cat")
+
+
+def test_learned_positions_begin_as_large_as_the_waves():
+    torch.manual_seed(0)
+    table = m.LearnedPositionalEncoding(64, 512).table
+    assert table.std().item() == pytest.approx(math.sqrt(0.5), rel=0.03)
+    assert table.mean().abs() < 0.01
+
+
+def test_rotary_attention_drops_what_it_is_told_to():
+    assert m.RotaryAttention(8, 2, 0.375, m.RotaryPositionalEncoding(4)).dropout == 0.375

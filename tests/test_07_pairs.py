@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -135,11 +136,12 @@ def test_pairs_of_more_pieces_than_places_are_left_out(tmp_path, training):
     """A language without spaces has few words a sentence, and many characters."""
     letters = "".join(chr(0x4E00 + number) for number in range(300))
     pairs = [(f"{letters[number % 7 :]}{number}", "x") for number in range(5)]
+    pairs += [(f"too long an answer {number}", letters) for number in range(3)]
     file, few = written(tmp_path / "more.tsv", [*SENTENCES, *pairs]), written(tmp_path / "few", SENTENCES[:1])
     texts = m.Texts(replace(training, pairs=str(file), vocab=0))
     assert max(len(pair.source) for pairs in texts.splits.values() for pair in pairs) < 100
     said = " ".join(texts.accounts)
-    assert sum(map(int, re.findall(r"left out (\d+) of more than 255 pieces", said))) == 5
+    assert sum(map(int, re.findall(r"left out (\d+) of more than 255 pieces", said))) == 8
     with pytest.raises(ValueError, match="leaves no pair for"):
         _ = m.Texts(replace(training, pairs=str(few))).splits
 
@@ -239,3 +241,13 @@ def test_each_row_of_word_weights_still_sums_to_one(seed):
     source, target = ([*encoding.texts_of(encoding.encode(text))] for text in pair[:2])
     weights = torch.softmax(torch.randn(3, len(target) + 1, len(source)), -1)
     assert torch.allclose(word_weights(weights, pair, source, target).sum(-1), torch.ones(()), atol=1e-6)
+
+
+def test_the_loss_of_a_validation_is_the_mean_over_all_tokens(training, monkeypatch):
+    """Batches of few tokens count for less."""
+    texts = m.Texts(training)
+    texts.__dict__["held_out"] = [m.make_batch([[5]], [[5] * length]) for length in (1, 4)]
+    told = iter([SimpleNamespace(loss=7.0), SimpleNamespace(loss=0.0)])
+    monkeypatch.setattr(m, "evaluate", lambda *_: next(told))
+    monkeypatch.setattr(m, "translate", lambda model, encoding, sources: [""] * len(sources))
+    assert texts.validate(nn.Linear(1, 1))["validation_loss"] == 7.0 * 2 / (2 + 5)  # EOS counts, too

@@ -226,6 +226,16 @@ def test_an_epoch_is_every_pair_once_beside_its_own_target(count, size, seed, ep
     assert sorted(seen) == list(range(count))
 
 
+@given(st.integers(1, 70), st.integers(1, 20), st.integers(0, 2**32))
+@settings(max_examples=40)
+def test_a_batch_holds_neighbours_by_length_the_targets_first(count, size, seed):
+    draw = random.Random(seed)
+    sources, targets = ([[5] * draw.randrange(1, 9) for _ in range(count)] for _ in range(2))
+    batches = m.BatchesByLength(sources, targets, size, seed).order_of(3)
+    lengths = sorted(sorted((len(targets[row]), len(sources[row])) for row in rows) for rows in batches)
+    assert [pair for batch in lengths for pair in batch] == sorted(zip(map(len, targets), map(len, sources)))
+
+
 # translation
 
 TEXTS = ["the black cat", "a", "", "the cat sees the other black cat of the small house", "cat cat", "ü",

@@ -1,5 +1,6 @@
 """Lesson 5's training, step by step, against the same written out here, in numbers that scale can't hide."""
 
+import itertools
 import math
 from contextlib import nullcontext
 from dataclasses import replace
@@ -193,8 +194,8 @@ def test_dropout_stands_where_the_paper_has_it_and_nowhere_else(monkeypatch):
     wanted = [("sum", source, width), *2 * (layer(source, source) + feed_forward(source)),
               ("sum", target, width),
               *2 * (layer(target, target) + layer(target, source) + feed_forward(target))]
-    for norm in ("pre", "post"):
-        model = m.Transformer(replace(config, norm=norm))
+    for norm, positions in itertools.product(("pre", "post"), ("sinusoidal", "learned", "rotary", "none")):
+        model = m.Transformer(replace(config, norm=norm, positions=positions))
         with torch_dropouts(monkeypatch) as seen:
             model(batch.src, batch.tgt_in)
         assert {share for _, share in seen} == {0.125}
