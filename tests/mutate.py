@@ -440,8 +440,8 @@ def tests_of(file: str) -> list[str]:
     elif folder == "grammar":
         names = ["grammar"]
     elif folder in ("checks", "figures"):
-        names = ["figures"] if folder == "figures" else ["oracles", "attempts", "attempts_blocks"]
-        names += [Path(LESSON_OF[stem]).stem]
+        own = Path(LESSON_OF[stem]).stem
+        names = ["figures", own] if folder == "figures" else ["oracles", own, "attempts", "attempts_blocks"]
     elif folder == "course":
         names = ["course"]
     else:

@@ -448,3 +448,72 @@ def test_what_is_wrong_in_one_way_fails_one_claim(name, part, wrong, statement):
     failed = [check.statement for check in checks if not check.finding.holds]
     assert len(failed) == 1, failed
     assert failed[0].startswith(statement)
+
+
+# wrong in one way, whatever else that breaks
+
+
+def raising_with(words, part):
+    """The part, whose errors name other things."""
+    def attempt(*inputs, **options):
+        try:
+            return part(*inputs, **options)
+        except ValueError as error:
+            raise ValueError(words(*inputs)) from error
+    return attempt
+
+
+class MemoryOneMore(lesson("00_foundations").LSTMCell):
+    def forward(self, x, state=None):
+        hidden, memory = super().forward(x, state)
+        return hidden, memory + 1
+
+
+def writing_into_the_mask(query, key, value, mask=None, dropout=0.0):
+    output = lesson("01_attention_mechanism").scaled_dot_product_attention(query, key, value, mask, dropout)
+    if mask is not None:
+        mask.logical_not_()
+    return output
+
+
+class AlwaysTraining(lesson("02_multi_head_attention").MultiHeadAttention):
+    def train(self, mode=True):
+        return super().train()
+
+
+class InPairs(lesson("03_positional_encoding").LearnedPositionalEncoding):
+    """Two positions each begin alike."""
+
+    def __init__(self, d_model, max_len=512):
+        super().__init__(d_model, max_len)
+        self.table.data[1::2] = self.table.data[: 2 * (max_len // 2) : 2]
+
+
+class SeesTheNext(lesson("05_mini_transformer").Transformer):
+    def tgt_mask(self, length, device):
+        return torch.ones(length, length, dtype=torch.bool, device=device).tril(1)
+
+
+class BySourcesAlone(lesson("07_translation").BatchesByLength):
+    def __init__(self, sources, targets, size, seed):
+        super().__init__(sources, targets, size, seed)
+        self.lengths = self.lengths[:1]
+
+
+@pytest.mark.parametrize(("name", "part", "wrong", "statement"), [
+    ("00_foundations", "broadcast_shapes", raising_with(
+        lambda *shapes: f"{shapes[0]} doesn't fit", lesson("00_foundations").broadcast_shapes), "refused"),
+    ("00_foundations", "LSTMCell", MemoryOneMore, "nn.LSTM"),
+    ("01_attention_mechanism", "scaled_dot_product_attention", writing_into_the_mask, "mask"),
+    ("02_multi_head_attention", "MultiHeadAttention", AlwaysTraining, "none in eval mode"),
+    ("03_positional_encoding", "LearnedPositionalEncoding", InPairs, "No two positions start"),
+    ("05_mini_transformer", "Transformer", SeesTheNext, "Other tokens to come change no logit"),
+    ("07_translation", "corpus_bleu", raising_with(
+        lambda answers, references: f"{len(answers)} answers", lesson("07_translation").corpus_bleu),
+     "names both numbers"),
+    ("07_translation", "BatchesByLength", BySourcesAlone, "Less than a tenth of all ids is padding"),
+])
+def test_what_is_wrong_fails_the_claim_about_it(name, part, wrong, statement):
+    checks = lesson(name).GRADED[part](wrong, lesson(name))
+    failed = [check.statement for check in checks if not check.finding.holds]
+    assert any(statement in said for said in failed), failed
