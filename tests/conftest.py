@@ -14,6 +14,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 from reading import assert_sound
+from showing import assert_shown_before
 from starting import SERVER, run_forked
 
 import common
@@ -157,6 +158,7 @@ def run_as_documented(name: str, course: Path, timeout: float = 600):
     for page in (f"{name}.html", "index.html", "glossary.html"):
         found = assert_sound(course / "outputs" / page)
         assert page != f"{name}.html" or len(found.all("li", class_="fine")) == int(total)
+    assert_shown_before(name, course / "outputs" / f"{name}.html")
     assert process.stdout.splitlines()[-1] == (course / "outputs" / f"{name}.html").resolve().as_uri()
     after = pictures_in(course / "outputs")
     assert after.keys() - before.keys() == named
