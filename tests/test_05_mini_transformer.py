@@ -739,3 +739,16 @@ def test_walkthrough_agrees_with_the_quickstart(course):
     right = f"✓ of the {sequences} test sequences of trained lengths at most 2 get a wrong answer (0 wrong)"
     assert right in " ".join(process.stdout.split())
     assert re.search(r"`(\d+ of \d+ checks hold)`", quickstart)[1] in process.stdout
+
+
+# first weights
+
+
+@pytest.mark.parametrize("norm", ["pre", "post"])
+def test_only_the_last_gain_begins_small(norm):
+    model = m.Transformer(replace(SMALL, norm=norm, n_layers=3))
+    gains = {name: value for name, value in model.named_parameters() if name.endswith("gain")}
+    last = {"pre": "decoder.norm.gain", "post": "decoder.blocks.2.around_feed_forward.norm.gain"}[norm]
+    assert last in gains
+    for name, gain in gains.items():
+        assert torch.equal(gain, torch.full_like(gain, SMALL.d_model**-0.5 if name == last else 1.0)), name

@@ -1,3 +1,4 @@
+import argparse
 import math
 from itertools import product
 from types import SimpleNamespace
@@ -98,6 +99,18 @@ def test_logits_that_are_no_distribution_are_one_clear_error(bad):
     for decode in (m.greedy_decode, m.sample, lambda d, n: m.beam_search(d, 2, n)):
         with pytest.raises(ValueError, match="no probabilities"):
             decode(TreeDecoding([logits.expand(2, 1, -1)]), 3)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_the_logit_that_is_none_is_named_whichever_row_has_it(bad):
+    with pytest.raises(ValueError, match=f"of a row is {bad};"):
+        m.usable(torch.tensor([[0.0, 1.0], [2.0, bad], [0.0, 1.0]]))
+
+
+@pytest.mark.parametrize(("text", "count"), [("3 1 4", 3), ("1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7", 17)])
+def test_digits_are_counted_without_their_spaces(text, count):
+    with pytest.raises(argparse.ArgumentTypeError, match=f"has {count} digits"):
+        m.sequence(text)
 
 
 @pytest.mark.parametrize("decode", [

@@ -365,6 +365,8 @@ def test_every_sentence_looks_like_one(pairs):
         rf"\b(l|d|n|j|m|t|s|qu)'(?!{VOWEL}|h|y a|y avait|[AEHÉ])",
         r"\bpas (un|une|des|du)\b(?=.*jamais)",
         rf"\bcet (?!{VOWEL}|h)",
+        " [,.]",
+        r"\b(lui|leur) (ai|as|a|avons|avez|ont) \w+(ée|és|ées)\b",
     ],
 )
 def test_no_target_has(pairs, wrong):
@@ -400,6 +402,7 @@ def test_h_aspire_is_never_elided_and_silent_h_always(pairs):
         r"^(I|You|We|They) (is|has|does)\b",
         r"^(He|She) (do|are|were|have)\b",
         r"n't not",
+        " [,.?]",
         r"\b(\w+) \1\b",
         r"^(I|We) (?!.*\b(who|that)\b).*\b(me|us)\b",
         r"^You (?!.*\b(who|that)\b).*\byou\b",
@@ -530,6 +533,24 @@ def test_pronouns_stand_for_what_the_source_says(pairs):
     for pair in pairs:
         if re.search(r"\bit\b", pair.source):
             assert "it by its noun" in pair.phenomena, pair
+
+
+def test_what_two_verbs_share_is_held_out_with_both():
+    generator, seen = random.Random(0), 0
+    for _ in range(2000):
+        draft = Draft(generator, WORDS)
+        if drawn := rules.and_it(draft):
+            seen += 1
+            objects = {combination.partition("+")[2] for combination in draft.combinations}
+            verbs = {verb.english for verb in WORDS.verbs}
+            assert any(sum(f"{verb}+{noun}" in draft.combinations for verb in verbs) >= 2
+                       for noun in objects), drawn[0]
+    assert seen > 100
+
+
+def test_adjectives_are_of_kinds_with_a_name():
+    assert any(adjective.kinds for adjective in WORDS.adjectives)
+    assert not [adjective.english for adjective in WORDS.adjectives if "-" in adjective.kinds]
 
 
 @pytest.mark.parametrize("rule", [rules.plain, rules.because, rules.and_it, rules.relative_subject,

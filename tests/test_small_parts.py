@@ -6,14 +6,17 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from checks import alignment
-from course import memory, threads
+from course import chat, measuring, memory, stacked, threads
 from course.chat import converse
 from course.comparing import compare
 from course.keeping import write_text
 from course.measuring import bytes_kept, multiplications_of, shapes_through
 from course.pairs import apart_from, by_source, pair_in, read_pairs
+from course.ranking import largest_first
 from course.toys import CLASSES, VOCABULARY, made_up_text, same_class
 from grammar.sentences import Pair
 
@@ -282,3 +285,61 @@ def test_files_are_readable_by_everybody(tmp_path):
     write_text(tmp_path / "x.txt", "x")
     assert (tmp_path / "x.txt").stat().st_mode & 0o777 == 0o644
     assert [*tmp_path.iterdir()] == [tmp_path / "x.txt"]
+
+
+def test_the_first_call_is_no_measurement(monkeypatch):
+    """It takes 100 seconds here, the others 1, 3, 1, 3, …"""
+    clock, calls = [0.0], []
+
+    def work(x):
+        calls.append(x)
+        clock[0] += 100 if len(calls) == 1 else 1 + 2 * (len(calls) % 2)
+
+    monkeypatch.setattr(measuring.time, "perf_counter", lambda: clock[0])
+    assert measuring.seconds_of(work, 7, repeats=2) == 2
+    assert calls == [7, 7, 7]
+    calls.clear()
+    assert measuring.seconds_of(work, 7, repeats=1) == 1
+
+
+# ------------------------------------------------------------------ toys, models side by side, the largest
+
+
+def test_three_neighbours_are_asked_for_their_class():
+    vectors = torch.randn(len(VOCABULARY), 5, generator=torch.Generator().manual_seed(0))
+    kinds = [kind for kind, words in CLASSES.items() for _ in words]
+    own = 0
+    for word, kind in enumerate(kinds):
+        angles = torch.cosine_similarity(vectors[word], vectors[: len(kinds)], dim=-1).tolist()
+        nearest = sorted((-angle, other) for other, angle in enumerate(angles) if other != word)[:3]
+        own += sum(kinds[other] == kind for _, other in nearest)
+    assert same_class(vectors) == pytest.approx(own / (3 * len(kinds)))
+
+
+def test_each_of_the_models_side_by_side_has_the_gradient_of_its_own_mean_loss(monkeypatch):
+    models = [torch.nn.Linear(3, 4) for _ in range(3)]
+    x, wanted = torch.randn(3, 5, 3), torch.randint(4, (3, 5))
+    seen = []
+    monkeypatch.setattr(stacked, "clip_each", lambda weights, _: seen.append([w.grad + 0 for w in weights]))
+    stacked.train_stacked(models, lambda: (x, wanted), 1, 0.1)
+    for number, model in enumerate(models):
+        torch.nn.functional.cross_entropy(model(x[number]), wanted[number]).backward()
+        for found, parameter in zip(seen[0], model.parameters()):
+            assert torch.allclose(found[number], parameter.grad, atol=1e-6)
+
+
+@given(st.integers(0, 10**6), st.integers(1, 4), st.integers(1, 9), st.integers(1, 9))
+def test_the_largest_are_those_of_a_stable_sort(seed, rows, columns, count):
+    values = torch.randint(4, (rows, columns), generator=torch.Generator().manual_seed(seed)).double()
+    expected = values.sort(dim=1, descending=True, stable=True)
+    for found, sorted_all in zip(largest_first(values, count), expected):
+        assert torch.equal(found, sorted_all[:, :count])
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_a_prompt_is_for_a_terminal(is_terminal, monkeypatch):
+    shown = []
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: is_terminal))
+    monkeypatch.setattr("builtins.input", lambda prompt: shown.append(prompt) or " line ")
+    assert chat.read("> ") == "line"
+    assert shown == ["> " if is_terminal else ""]
