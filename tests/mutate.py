@@ -32,7 +32,7 @@ LESSON_OF = {  # file in checks/ or figures/ → the lesson that it serves
     "training": L5, "broken": L5, "decoding": L6, "trees": L6,
     "subwords": L7, "bleu": L7, "batches": L7, "alignment": L7, "translation": L7,
 }
-MORE = {L4: ["training_reference"], L5: ["evaluation", "training_reference", "options"], L6: ["options"]}  # further test files of a lesson, run before its own
+MORE = {L1: ["faults"], L4: ["training_reference"], L5: ["evaluation", "training_reference", "options"], L6: ["options"]}  # further test files of a lesson, run first
 DIFFERING, REPORT = "course/differing.py", "course/report.py"
 ENGINE, PROCESSES = "course/engine.py", "course/processes.py"
 TESTS = {  # of what is neither lesson nor checks nor figures; the rest of course/ is in test_course.py
@@ -41,7 +41,7 @@ TESTS = {  # of what is neither lesson nor checks nor figures; the rest of cours
     "course/comparing.py": ["small_parts", "options", "05_mini_transformer"], "course/experiment.py": ["options", "05_mini_transformer"],
     "course/digits.py": ["evaluation"], "course/measuring.py": ["small_parts", "01_attention_mechanism"], "course/own.py": ["options", "05_mini_transformer"],
     OPTIONS: ["course", "options"], KEEPING: ["small_parts", "course"],
-    "course/toys.py": ["small_parts", "00_foundations"], "course/stacked.py": ["00_foundations"],
+    "course/toys.py": ["small_parts", "00_foundations"], "course/stacked.py": ["small_parts", "00_foundations"], "course/ranking.py": ["small_parts"],
     "checks/alignment.py": ["small_parts"], "course/memory.py": ["small_parts", "faults"], "course/startup.py": ["faults"], "course/live.py": ["live"],
     **{f"course/{name}.py": ["small_parts"] for name in ("threads", "pairs", "chat")},
     **{f"course/{name}.py": ["pages"] for name in ("pages", "markup", "frame", "contents", "terms", "questions", "exercises")},
