@@ -33,6 +33,11 @@ SETTINGS = {"OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8"}  # of every scr
 PACKAGES = "checks", "course", "figures", "grammar"  # what the lessons import, beside common.py
 
 
+def pytest_collection_modifyitems(items: list) -> None:
+    """The longest tests first, lesson 7's before all, so that no process is left with one at the end."""
+    items.sort(key=lambda item: ("walkthrough" not in item.name, "test_07" not in item.nodeid))
+
+
 @pytest.fixture(scope="session")
 def browser():
     """One for all tests of a process."""

@@ -49,7 +49,8 @@ def shell(command: str):
 
 @posix
 @pytest.mark.parametrize(("fault", "code", "said"), [
-    ("import os, signal; os.kill(os.getpid(), signal.SIGINT)", 130, "interrupted"),
+    ("import os, signal; signal.signal(signal.SIGINT, signal.default_int_handler)  # else a job ignores it\n"
+     "os.kill(os.getpid(), signal.SIGINT)", 130, "interrupted"),
     ("raise ModuleNotFoundError(\"No module named 'torch'\", name='torch')", 1,
      f"torch is not installed for {sys.executable}: run it as the README says, with .venv/bin/python"),
     ("raise ImportError('failed to map segment')", 1, "PyTorch can't be loaded (failed to map segment)"),

@@ -4,12 +4,14 @@ import functools
 import inspect
 import math
 import re
+import sys
 from contextlib import suppress
 
 import pytest
 import torch
 from conftest import LESSONS
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from checks.attention import expected_weights
 from checks.broken import signatures
@@ -18,6 +20,17 @@ from common import lesson
 from course.checking import refused
 
 PARTS = [(name, part) for name in LESSONS for part in lesson(name).GRADED]
+
+
+@pytest.fixture(autouse=True)
+def inputs_as_they_were():
+    """What an implementation writes into the inputs of the checks is put right after the test."""
+    named = [vars(module) for name, module in sys.modules.items() if name.startswith("checks.")]
+    tensors = [leaf for names in named for leaf in tree_leaves([*names.values()]) if isinstance(leaf, Tensor)]
+    before = [tensor.detach().clone() for tensor in tensors]
+    yield
+    for tensor, kept in zip(tensors, before):
+        tensor.detach().copy_(kept)
 
 
 # wrong implementations, of anything

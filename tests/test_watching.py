@@ -25,8 +25,9 @@ def test_saving_grades_again_and_h_gives_a_hint(tmp_path):
     command = [sys.executable, ROOT / "01_attention_mechanism.py", "--grade", file, "--watch", "--outputs",
                tmp_path / "out"]
     environment = os.environ | {"PYTHONIOENCODING": "utf-8", "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8",
-                               env=environment)
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8", env=environment,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))  # ignored in a job
 
     def until(word: str) -> str:
         said = []
