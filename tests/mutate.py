@@ -36,7 +36,7 @@ MORE = {L1: ["faults"], L4: ["training_reference"], L5: ["evaluation", "training
 DIFFERING, REPORT = "course/differing.py", "course/report.py"
 ENGINE, PROCESSES = "course/engine.py", "course/processes.py"
 TESTS = {  # of what is neither lesson nor checks nor figures; the rest of course/ is in test_course.py
-    COMMON: ["figures", "options", "common"], CONSOLE: ["common"], CHECKING: ["oracles", "checking"], GRADING: ["grading"],
+    COMMON: ["small_parts", "figures", "options", "common"], CONSOLE: ["common"], CHECKING: ["oracles", "checking"], GRADING: ["grading"],
     DIFFERING: ["checking"], REPORT: ["grading"], ENGINE: ["engine", "training_reference"], PROCESSES: ["course", "training_reference", "engine"],
     "course/comparing.py": ["small_parts", "options", "05_mini_transformer"], "course/experiment.py": ["options", "05_mini_transformer"],
     "course/digits.py": ["evaluation"], "course/measuring.py": ["small_parts", "01_attention_mechanism"], "course/own.py": ["options", "05_mini_transformer"],

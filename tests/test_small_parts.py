@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from checks import alignment
+from common import mask_rows
 from course import chat, measuring, memory, stacked, threads
 from course.chat import converse
 from course.comparing import compare
@@ -343,3 +344,7 @@ def test_a_prompt_is_for_a_terminal(is_terminal, monkeypatch):
     monkeypatch.setattr("builtins.input", lambda prompt: shown.append(prompt) or " line ")
     assert chat.read("> ") == "line"
     assert shown == ["> " if is_terminal else ""]
+
+
+def test_a_mask_is_shown_with_a_1_where_the_query_may_look():
+    assert mask_rows(torch.tensor([[True, False], [True, True]])) == [" 1 ·", " 1 1"]
