@@ -736,7 +736,7 @@ def step_what_it_costs():
     rows = [(n, f"{w / 1e6:.0f}", *(f"{b / 2**20:.2f}" for b in kept),
              *(f"{1e3 * seconds_of(attend, *qkv):.1f}" for attend in both))
             for n, w, kept, qkv in zip(lengths, work, zip(memory, masked, fused), inputs)]
-    header = "n", "mega-products", "MiB kept", "fused, masked", "fused", "milliseconds", "fused"
+    header = "n", "mega-products", "MiB kept", "fused, masked", "fused", "ms", "ms, fused"
     return table(*header, rows=rows), figure
 
 

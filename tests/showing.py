@@ -14,7 +14,7 @@ from pathlib import Path
 
 KNOWN = Path(__file__).with_name("shown.json")
 VARIES = "~"
-TIMED = re.compile(r"\b(s|ms|µs|seconds?|times? as|faster|sooner|steps a)\b", re.IGNORECASE)
+TIMED = re.compile(r"\b(s|ms|µs|(milli)?seconds?|times? as|faster|sooner|steps a)\b", re.IGNORECASE)
 GAP = re.compile(r"\(?(identical|largest difference [\d.e+-]+)\)?")  # rounding: other processors have others
 NUMBER = re.compile(r"(\d+(?:[.,]\d+)*(?:e[-+]?\d+)?)")
 
@@ -103,6 +103,11 @@ def differences(known: Mapping[str, list[str]], shown: Mapping[str, list[str]]) 
     return found
 
 
+def measured(part: str, behind: str) -> bool:
+    """Whether it is a number with decimals, or counts per cent; one that varies makes the others suspect."""
+    return bool(NUMBER.fullmatch(part)) and ("." in part or "e" in part or behind.startswith("%"))
+
+
 def common(runs: Iterable[Mapping[str, list[str]]]) -> dict[str, list[str]]:
     """What the runs have in common."""
     first, *others = runs
@@ -112,8 +117,10 @@ def common(runs: Iterable[Mapping[str, list[str]]]) -> dict[str, list[str]]:
             known[step] = [VARIES]
         else:
             columns = zip(next_to(parts), parts, *(other[step] for other in others))
-            known[step] = [part if all(alike(part, new, behind) for new in more) else VARIES
-                           for behind, part, *more in columns]
+            kept = [part if all(alike(part, new, behind) for new in more) else VARIES
+                    for behind, part, *more in columns]
+            known[step] = [VARIES if VARIES in kept and measured(*pair) else pair[0]
+                           for pair in zip(kept, next_to(kept))]
     return known
 
 
