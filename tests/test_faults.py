@@ -56,7 +56,7 @@ def shell(command: str):
     ("raise ImportError('failed to map segment')", 1, "PyTorch can't be loaded (failed to map segment)"),
     ("raise MemoryError", 1, "the memory doesn't suffice"),
     ("import errno; raise OSError(errno.ENOMEM, 'Cannot allocate memory')", 1, "the memory doesn't suffice"),
-])
+], ids=["Ctrl-C", "no PyTorch", "a library", "memory", "address space"])
 @pytest.mark.parametrize("name", sorted(path.stem for path in ROOT.glob("0*.py")))
 def test_what_fails_while_pytorch_is_imported_is_one_line(name, fault, code, said, tmp_path):
     """A module of that name, found first, stands in for PyTorch."""
