@@ -12,11 +12,12 @@ normalisation. A block is two such layers, in the decoder three; a stack is seve
 pre-norm each stack ends in one more LayerNorm. Lesson 2 built the attention; lesson 5 joins and trains.
 """
 
-import math  # noqa: I001 (several names a line, below)
+import course.startup  # noqa: F401, I001 (before torch: it hears what fails below; several names a line)
+import math
 import sys
 from collections.abc import Sequence
 from functools import cache, partial
-import course.startup  # noqa: F401 (before torch: it hears what fails in the imports below)
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

@@ -24,8 +24,7 @@ def plain(draft: Draft, question: bool = False) -> Both:
     )
     if polarity == "never" and question:
         polarity = ""
-    helped = helper is not None or polarity == "not" or question
-    tense = as_read(verb, tense, subject.person, helped)
+    tense = as_read(verb, tense, subject.person, helper is not None or polarity == "not" or question)
     said, spoken = whole(draft, subject, verb, tense, polarity, question, helper)
     flags = verb.flags
     if "needs" in flags or ("where" in flags and draft.chance() < 0.4):
@@ -155,8 +154,8 @@ def because(draft: Draft) -> Both | None:
     reasons = words.reasons[mood].get(noun)
     if not reasons:
         return None
-    said, spoken = clause(draft, subject, verb, tense, "not" if negated else "")
     tense = as_read(verb, tense, subject.person, negated)
+    said, spoken = clause(draft, subject, verb, tense, "not" if negated else "")
     key, again = draft.key(), standing_for(draft, subject)
     past = "present" if tense in ("present", "is-ing") else "past"
     if words.feelings and mood in ("low", "held") and draft.chance() < 0.4:

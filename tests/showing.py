@@ -108,7 +108,7 @@ def measured(part: str, behind: str) -> bool:
     return bool(NUMBER.fullmatch(part)) and ("." in part or "e" in part or behind.startswith("%"))
 
 
-def common(runs: Iterable[Mapping[str, list[str]]]) -> dict[str, list[str]]:
+def shared_by(runs: Iterable[Mapping[str, list[str]]]) -> dict[str, list[str]]:
     """What the runs have in common."""
     first, *others = runs
     known = {}
@@ -137,7 +137,7 @@ def main(folders: list[str]) -> None:
         if page.exists():
             pages.setdefault(page.stem, []).append(page)
     known = json.loads(KNOWN.read_text(encoding="utf-8")) if KNOWN.exists() else {}
-    known |= {name: common(map(shown_by, found)) for name, found in pages.items()}
+    known |= {name: shared_by(map(shown_by, found)) for name, found in pages.items()}
     lines = [f' "{name}": {{\n' + ",\n".join(f"  {json.dumps(step)}: {json.dumps(parts, ensure_ascii=False)}"
                                              for step, parts in steps.items()) + "\n }"
              for name, steps in sorted(known.items())]

@@ -32,5 +32,5 @@ def test_what_is_shown_is_compared_without_seconds(tmp_path):
     assert not showing.differences(known, showing.shown_by(page_of(tmp_path, "2.5", 9.1)))
     other = showing.shown_by(page_of(tmp_path, "3.5", 0.7))
     assert showing.differences(known, other) == ["first: 3.5 where 2.5 stood"]
-    assert showing.common([known, other])["first"][:6] == ["part", "size", "softmax", "~", "for", "3"]
-    assert not showing.differences(showing.common([known, other]), other)
+    assert showing.shared_by([known, other])["first"][:6] == ["part", "size", "softmax", "~", "for", "3"]
+    assert not showing.differences(showing.shared_by([known, other]), other)
