@@ -11,7 +11,7 @@ and builds the networks that read sequences before the Transformer did. It is fo
 little algebra. At its end stands the question with which lesson 1 begins.
 """
 
-import course.startup  # noqa: F401 (before torch: it hears what fails in the imports below)
+import course.console.startup  # noqa: F401 (before torch: it hears what fails in the imports below)
 import math
 import sys
 from collections.abc import Callable, Sequence
@@ -25,10 +25,10 @@ from torch import Tensor, nn
 from checks.differentiation import broadcast_checks, two_layer_checks, value_checks
 from checks.recurrence import gru_checks, lstm_checks, rnn_checks
 from common import Picture, check, check_mistakes, check_part, lesson_parser, narrate, shows, table
-from course.checking import largest_difference, random_tensors
-from course.measuring import multiplications_of, seconds_of
-from course.stacked import train_stacked
-from course.toys import CLASS_OF, CLASSES, NAMED, VOCABULARY, made_up_text, same_class, spirals
+from course.console.measuring import multiplications_of, seconds_of
+from course.data.toys import CLASS_OF, CLASSES, NAMED, VOCABULARY, made_up_text, same_class, spirals
+from course.grading.checking import largest_difference, random_tensors
+from course.training.stacked import train_stacked
 from figures.foundations import draw_graph, draw_memory, draw_spirals, draw_words
 
 __all__ = ["GRUCell", "LSTMCell", "RNNCell", "Value", "broadcast_shapes", "two_layer_backward", "unroll"]

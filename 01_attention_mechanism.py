@@ -20,7 +20,7 @@ with its key; the better they match, the more of that token's value is taken in:
 built. Lesson 2 puts several attentions side by side, lesson 3 tells them about order.
 """
 
-import course.startup  # noqa: F401 (before torch: it hears what fails in the imports below)
+import course.console.startup  # noqa: F401 (before torch: it hears what fails in the imports below)
 import math
 import sys
 
@@ -51,8 +51,8 @@ from common import (
     shows,
     table,
 )
-from course.checking import largest_difference, random_tensors
-from course.measuring import bytes_kept, multiplications_of, seconds_of
+from course.console.measuring import bytes_kept, multiplications_of, seconds_of
+from course.grading.checking import largest_difference, random_tensors
 from figures.attention import (
     draw_attention,
     draw_cost,

@@ -11,7 +11,7 @@ ours have one, as in PyTorch. D (d_model) is the width of a token's vector, H th
 (d_k) = D / H the width of one head. Lesson 1 built the attention inside; lesson 3 tells it about order.
 """
 
-import course.startup  # noqa: F401 (before torch: it hears what fails in the imports below)
+import course.console.startup  # noqa: F401 (before torch: it hears what fails in the imports below)
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -35,12 +35,11 @@ from common import (
     shows,
     table,
 )
-from course.checking import largest_difference, random_tensors
+from course.grading.checking import largest_difference, random_tensors
 from figures.heads import draw_fetching, draw_flow, draw_heads, draw_split
 
-attention_weights = lesson("01_attention_mechanism").attention_weights
-fused_attention = lesson("01_attention_mechanism").fused_attention
-causal_mask = lesson("01_attention_mechanism").causal_mask
+attention_weights, fused_attention, causal_mask = lesson(
+    "01_attention_mechanism", "attention_weights", "fused_attention", "causal_mask")
 
 __all__ = ["MultiHeadAttention", "record_attention"]
 

@@ -12,7 +12,7 @@ are rotated by their position (rotary), so that only the offset counts. Lessons 
 used here; lesson 4 puts a block around it.
 """
 
-import course.startup  # noqa: F401 (before torch: it hears what fails in the imports below)
+import course.console.startup  # noqa: F401 (before torch: it hears what fails in the imports below)
 import math
 import sys
 from collections.abc import Iterable, Sequence
@@ -44,11 +44,10 @@ from common import (
     shows,
     table,
 )
-from course.checking import largest_difference, random_tensors
+from course.grading.checking import largest_difference, random_tensors
 from figures.positions import draw_distance, draw_longer, draw_wavelengths, draw_waves
 
-attention_weights = lesson("01_attention_mechanism").attention_weights
-causal_mask = lesson("01_attention_mechanism").causal_mask
+attention_weights, causal_mask = lesson("01_attention_mechanism", "attention_weights", "causal_mask")
 MultiHeadAttention = lesson("02_multi_head_attention").MultiHeadAttention
 
 __all__ = [

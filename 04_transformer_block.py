@@ -12,7 +12,7 @@ normalisation. A block is two such layers, in the decoder three; a stack is seve
 pre-norm each stack ends in one more LayerNorm. Lesson 2 built the attention; lesson 5 joins and trains.
 """
 
-import course.startup  # noqa: F401, I001 (before torch: it hears what fails below; several names a line)
+import course.console.startup  # noqa: F401, I001 (before torch: it hears what fails below; several names a line)
 import math
 import sys
 from collections.abc import Sequence
@@ -28,18 +28,17 @@ from checks.layers import feed_forward_checks, gelu_checks, layer_norm_checks, n
 from checks.stack import decoder_checks, encoder_checks
 from common import Picture, check, check_mistakes, check_part, lesson, lesson_parser, narrate, numbers
 from common import parameters, shows, table
-from course.checking import largest_difference
-from course.measuring import shapes_through
-from course.parts import build
+from course.grading.checking import largest_difference
+from course.console.measuring import shapes_through
+from course.training.parts import build
 from figures.block import draw_through_the_blocks, draw_warmup
 from figures.drawing import draw_transformer
 
-causal_mask = lesson("01_attention_mechanism").causal_mask
-scaled_dot_product_attention = lesson("01_attention_mechanism").scaled_dot_product_attention
+causal_mask, scaled_dot_product_attention = lesson(
+    "01_attention_mechanism", "causal_mask", "scaled_dot_product_attention")
 MultiHeadAttention = lesson("02_multi_head_attention").MultiHeadAttention
-RotaryAttention = lesson("03_positional_encoding").RotaryAttention
-TokenEmbedding = lesson("03_positional_encoding").TokenEmbedding
-SinusoidalPositionalEncoding = lesson("03_positional_encoding").SinusoidalPositionalEncoding
+RotaryAttention, TokenEmbedding, SinusoidalPositionalEncoding = lesson(
+    "03_positional_encoding", "RotaryAttention", "TokenEmbedding", "SinusoidalPositionalEncoding")
 
 __all__ = ["Decoder", "DecoderBlock", "Encoder", "EncoderBlock", "FeedForward", "LayerNorm",
            "fused_layer_norm", "gelu", "layer_norm"]

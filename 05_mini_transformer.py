@@ -16,7 +16,7 @@ lesson 6 decodes in every other way.
 """
 
 import argparse
-import course.startup  # noqa: F401 (before torch: it hears what fails in the imports below)
+import course.console.startup  # noqa: F401 (before torch: it hears what fails in the imports below)
 import inspect
 import math
 import statistics
@@ -54,18 +54,26 @@ from common import (
     shows,
     table,
 )
-from course.checking import gradients, largest_difference
-from course.comparing import changed, compare, scores_of, summaries
-from course.console import Narrator
-from course.digits import DIGITS, draw_sequences, split_of
-from course.engine import Job, Run, Settings, finish, train
-from course.experiment import Experiment
-from course.live import write_live
-from course.memory import refuse_beyond_memory, sizes_of
-from course.options import add_options, changed_options, check_limits, chosen, comparison, count, option
-from course.own import Own, own_parts
-from course.parts import build, slots_of
-from course.processes import PROCESSES, all_processes, own_device
+from course.console.narrator import Narrator
+from course.console.options import (
+    add_options,
+    changed_options,
+    check_limits,
+    chosen,
+    comparison,
+    count,
+    option,
+)
+from course.data.digits import DIGITS, draw_sequences, split_of
+from course.grading.checking import gradients, largest_difference
+from course.grading.own import Own, own_parts
+from course.pages.live import write_live
+from course.training.comparing import changed, compare, scores_of, summaries
+from course.training.engine import Job, Run, Settings, finish, train
+from course.training.experiment import Experiment
+from course.training.memory import refuse_beyond_memory, sizes_of
+from course.training.parts import build, slots_of
+from course.training.processes import PROCESSES, all_processes, own_device
 from figures.training import (
     draw_broken,
     draw_comparison,
@@ -76,22 +84,17 @@ from figures.training import (
     draw_training,
 )
 
-causal_mask = lesson("01_attention_mechanism").causal_mask
-padding_mask = lesson("01_attention_mechanism").padding_mask
-scaled_dot_product_attention = lesson("01_attention_mechanism").scaled_dot_product_attention
+causal_mask, padding_mask, scaled_dot_product_attention = lesson(
+    "01_attention_mechanism", "causal_mask", "padding_mask", "scaled_dot_product_attention")
 record_attention = lesson("02_multi_head_attention").record_attention
-BOS = lesson("03_positional_encoding").BOS
-EOS = lesson("03_positional_encoding").EOS
-PAD = lesson("03_positional_encoding").PAD
-LearnedPositionalEncoding = lesson("03_positional_encoding").LearnedPositionalEncoding
-RotaryPositionalEncoding = lesson("03_positional_encoding").RotaryPositionalEncoding
-SinusoidalPositionalEncoding = lesson("03_positional_encoding").SinusoidalPositionalEncoding
-TokenEmbedding = lesson("03_positional_encoding").TokenEmbedding
-Tokenizer = lesson("03_positional_encoding").Tokenizer
-Decoder = lesson("04_transformer_block").Decoder
-Encoder = lesson("04_transformer_block").Encoder
-gelu = lesson("04_transformer_block").gelu
-layer_norm = lesson("04_transformer_block").layer_norm
+(
+    BOS, EOS, PAD, LearnedPositionalEncoding, RotaryPositionalEncoding, SinusoidalPositionalEncoding,
+    TokenEmbedding, Tokenizer,
+) = lesson(
+    "03_positional_encoding", "BOS", "EOS", "PAD", "LearnedPositionalEncoding",
+    "RotaryPositionalEncoding", "SinusoidalPositionalEncoding", "TokenEmbedding", "Tokenizer")
+Decoder, Encoder, gelu, layer_norm = lesson(
+    "04_transformer_block", "Decoder", "Encoder", "gelu", "layer_norm")
 
 __all__ = ["BY_HAND", "TASKS", "Adam", "Batch", "DigitExperiment", "SequenceTraining", "TrainingConfig",
            "Transformer", "TransformerConfig", "draw_batch", "draw_sequences", "evaluate", "exactly_right",
@@ -808,9 +811,9 @@ def step_the_loop(experiment: DigitExperiment):
 
     New sequences in every step; forward, loss, backward; if the gradient of all parameters together is
     longer than 1, it is shortened to 1, its direction stays (clipping); set the rate; step. The training
-    below runs in the course's engine (course/engine.py), which does the same and, besides, keeps a history,
-    validates, saves, resumes, and works in several processes. Twenty steps of the default model, with a
-    warm-up of 5 and clipped at 0.1, so that rate and clipping have work to do, done both ways:
+    below runs in the course's engine (course/training/engine.py), which does the same and, besides, keeps a
+    history, validates, saves, resumes, and works in several processes. Twenty steps of the default model,
+    with a warm-up of 5 and clipped at 0.1, so that rate and clipping have work to do, done both ways:
     """
     training = TrainingConfig(task=experiment.training.task, steps=STEPS_SHOWN, warmup=5, clip=0.1)
     torch.manual_seed(training.seed)
@@ -1253,7 +1256,8 @@ def step_compare(experiment: DigitExperiment):
 def step_what_next(experiment: DigitExperiment):
     """What now?
 
-    Read: Transformer, then train_plainly, then Run.update in course/engine.py, which is the same in parts.
+    Read: Transformer, then train_plainly, then Run.update in course/training/engine.py, which is the same in
+    parts.
 
     Change: (1) --positions none: see what is left of reverse. (2) --norm post --lr 0.01 --warmup 0, then
     with --warmup 100: the first learns far later, if at all. (3) Add a task: one function from digits to

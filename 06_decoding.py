@@ -13,7 +13,7 @@ answer of a hundred, may differ from the pictures that came with the course.)
 """
 
 import argparse
-import course.startup  # noqa: F401 (before torch: it hears what fails in the imports below)
+import course.console.startup  # noqa: F401 (before torch: it hears what fails in the imports below)
 import math
 import statistics
 import sys
@@ -37,26 +37,18 @@ from checks.decoding import (
     sample_checks,
 )
 from common import Picture, check, check_mistakes, check_part, lesson, lesson_parser, narrate, shows, table
-from course.engine import finish
-from course.ranking import largest_first
+from course.training.engine import finish
+from course.training.ranking import largest_first
 from figures import decoding as drawing
 
 record_attention = lesson("02_multi_head_attention").record_attention
-BOS = lesson("03_positional_encoding").BOS
-EOS = lesson("03_positional_encoding").EOS
-PAD = lesson("03_positional_encoding").PAD
-Tokenizer = lesson("03_positional_encoding").Tokenizer
-TASKS = lesson("05_mini_transformer").TASKS
-DigitExperiment = lesson("05_mini_transformer").DigitExperiment
-TrainingConfig = lesson("05_mini_transformer").TrainingConfig
-Transformer = lesson("05_mini_transformer").Transformer
-TransformerConfig = lesson("05_mini_transformer").TransformerConfig
-draw_sequences = lesson("05_mini_transformer").draw_sequences
-exactly_right = lesson("05_mini_transformer").exactly_right
-make_batch = lesson("05_mini_transformer").make_batch
-make_run = lesson("05_mini_transformer").make_run
-pad = lesson("05_mini_transformer").pad
-tokenizer = lesson("05_mini_transformer").tokenizer
+BOS, EOS, PAD, Tokenizer = lesson("03_positional_encoding", "BOS", "EOS", "PAD", "Tokenizer")
+(
+    TASKS, DigitExperiment, TrainingConfig, Transformer, TransformerConfig, draw_sequences, exactly_right,
+    make_batch, make_run, pad, tokenizer,
+) = lesson(
+    "05_mini_transformer", "TASKS", "DigitExperiment", "TrainingConfig", "Transformer",
+    "TransformerConfig", "draw_sequences", "exactly_right", "make_batch", "make_run", "pad", "tokenizer")
 
 __all__ = ["CachedDecoding", "Decoding", "Hypothesis", "KeyValueCache", "UncachedDecoding", "adjust_logits",
            "beam_search", "best_answers", "first_tokens", "greedy_decode", "log_probability", "sample"]

@@ -14,7 +14,7 @@ there is --pairs.
 
 import argparse
 import ast
-import course.startup  # noqa: F401 (before torch: it hears what fails in the imports below)
+import course.console.startup  # noqa: F401 (before torch: it hears what fails in the imports below)
 import heapq
 import json
 import math
@@ -51,42 +51,34 @@ from common import (
     shows,
     table,
 )
-from course.chat import converse
-from course.comparing import changed, compare, summaries
-from course.console import EndHere, Narrator
-from course.engine import Run, train
-from course.experiment import Experiment
-from course.keeping import write_atomically
-from course.memory import refuse_beyond_memory, sizes_of
-from course.options import add_options, changed_options, chosen, comparison, count, option
-from course.own import Own, own_parts
-from course.pairs import apart_from, by_source, read_pairs
-from course.parts import build
-from course.processes import PROCESSES, all_processes, own_device
-from course.threads import threads_for
+from course.console.chat import converse
+from course.console.files import write_atomically
+from course.console.narrator import Narrator
+from course.console.options import add_options, changed_options, chosen, comparison, count, option
+from course.console.records import EndHere
+from course.data.pairs import apart_from, by_source, read_pairs
+from course.grading.own import Own, own_parts
+from course.training.comparing import changed, compare, summaries
+from course.training.engine import Run, train
+from course.training.experiment import Experiment
+from course.training.memory import refuse_beyond_memory, sizes_of
+from course.training.parts import build
+from course.training.processes import PROCESSES, all_processes, own_device
+from course.training.threads import threads_for
 from figures import translation as drawing
 from figures.training import draw_comparison
 from grammar.sentences import PHENOMENA, Pair, corpus, draw_pair, split_of, words_of
 
 record_attention = lesson("02_multi_head_attention").record_attention
-PAD = lesson("03_positional_encoding").PAD
-BOS = lesson("03_positional_encoding").BOS
-EOS = lesson("03_positional_encoding").EOS
-BY_HAND = lesson("05_mini_transformer").BY_HAND
-Batch = lesson("05_mini_transformer").Batch
-SequenceTraining = lesson("05_mini_transformer").SequenceTraining
-Transformer = lesson("05_mini_transformer").Transformer
-TransformerConfig = lesson("05_mini_transformer").TransformerConfig
-evaluate = lesson("05_mini_transformer").evaluate
-fitting = lesson("05_mini_transformer").fitting
-found_in = lesson("05_mini_transformer").found_in
-pad = lesson("05_mini_transformer").pad
-sequence_job = lesson("05_mini_transformer").sequence_job
-teacher_forcing = lesson("05_mini_transformer").teacher_forcing
-CachedDecoding = lesson("06_decoding").CachedDecoding
-beam_search = lesson("06_decoding").beam_search
-best_answers = lesson("06_decoding").best_answers
-greedy_decode = lesson("06_decoding").greedy_decode
+PAD, BOS, EOS = lesson("03_positional_encoding", "PAD", "BOS", "EOS")
+(
+    BY_HAND, Batch, SequenceTraining, Transformer, TransformerConfig, evaluate, fitting, found_in, pad,
+    sequence_job, teacher_forcing,
+) = lesson(
+    "05_mini_transformer", "BY_HAND", "Batch", "SequenceTraining", "Transformer", "TransformerConfig",
+    "evaluate", "fitting", "found_in", "pad", "sequence_job", "teacher_forcing")
+CachedDecoding, beam_search, best_answers, greedy_decode = lesson(
+    "06_decoding", "CachedDecoding", "beam_search", "best_answers", "greedy_decode")
 
 __all__ = ["SIGNATURE", "BatchesByLength", "Bleu", "BytePairEncoding", "Texts", "TranslationExperiment",
            "TranslationModel", "TranslationTraining", "corpus_bleu", "make_run", "ngrams", "remake",
@@ -396,7 +388,7 @@ def tens(ids: Sequence[int]) -> int:
     return -(-len(ids) // 10)
 
 
-def alike(sources: Sequence[list[int]], size: int) -> Iterator[list[int]]:
+def similar_length(sources: Sequence[list[int]], size: int) -> Iterator[list[int]]:
     """The numbers of the sources that aren't empty, `size` of similar length at once, all of as many tens."""
     order = sorted((row for row, source in enumerate(sources) if source), key=lambda row: len(sources[row]))
     for _, group in groupby(order, key=lambda row: tens(sources[row])):
@@ -418,7 +410,7 @@ def translate(model: Transformer, encoding: BytePairEncoding, sentences: Sequenc
     if longest > max_len:
         raise ValueError(f"a sentence of {longest} pieces is too long for a model with max_len {max_len}")
     answers = [""] * len(sources)
-    for some in alike(sources, rows):
+    for some in similar_length(sources, rows):
         src = pad([sources[row] for row in some]).to(device)
         limit = min(max_len, 20 * tens(sources[some[0]]) + 20)
         decoding = CachedDecoding(model, src)

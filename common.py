@@ -18,7 +18,6 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -26,15 +25,20 @@ import torch
 from rich.table import Table
 from torch import Tensor, nn
 
-from course import grading, progress
-from course.checking import Finding, Part, claims_of
-from course.console import Grid, Map, Narrator, Picture, Record, Tested, codes_of, output_lost, slug, stop
-from course.keeping import prepare_folder
-from course.memory import out_of_memory
-from course.options import OneLineParser, seed, threads
-from course.pages import Walk, leave
-from course.quiz import Quiz
-from course.watching import watch
+from course.console.ending import output_lost, stop
+from course.console.files import prepare_folder
+from course.console.narrator import Narrator
+from course.console.options import OneLineParser, seed, threads
+from course.console.records import Finding, Grid, Map, Picture, Record, Tested, slug
+from course.console.source import codes_of
+from course.grading.checking import Part, claims_of
+from course.grading.process import grade
+from course.grading.template import write_template
+from course.grading.watching import watch
+from course.pages.lesson_page import Walk, leave
+from course.study import progress
+from course.study.quiz import Quiz
+from course.training.memory import out_of_memory
 
 __all__ = [
     "Picture",
@@ -60,14 +64,15 @@ __all__ = [
 OUTPUTS = Path(__file__).parent / "outputs"
 
 
-def lesson(name: str) -> ModuleType:
-    """The lesson in the file `name`.py, as a module: its parts are attributes.
+def lesson(name: str, *parts: str) -> Any:
+    """The lesson in the file `name`.py, as a module; with names of parts, a tuple of these parts.
 
     ImportError if the running script asks for itself: it would silently run twice.
     """
     if Path(sys.argv[0]).stem == name and hasattr(sys.modules["__main__"], "__file__"):
         raise ImportError(f"lesson {name} asks for itself")
-    return importlib.import_module(name)
+    module = importlib.import_module(name)
+    return tuple(getattr(module, part) for part in parts) if parts else module
 
 
 # ------------------------------------------------------------------ statements put to the test
@@ -266,12 +271,12 @@ def narrate(options: argparse.Namespace, doc: str, steps: Sequence[Callable], *a
     try:
         narrator = Narrator(options.outputs, options.code, options.checks)
         if getattr(options, "template", None):
-            sys.exit(grading.write_template(options.template, options.graded, options.guided))
+            sys.exit(write_template(options.template, options.graded, options.guided))
         if getattr(options, "grade", None):
             note = partial(note_graded, options)
             if options.watch:
                 sys.exit(watch(options, narrator, note))
-            code = grading.grade(options.grade, options.graded, narrator, options.hint)
+            code = grade(options.grade, options.graded, narrator, options.hint)
             note(narrator)
             sys.exit(code)
         if options.quiz:

@@ -13,7 +13,7 @@ import torch
 
 from benchmarks.pairing import benchmark_parser, measure_all, paired
 from common import lesson, table
-from course.options import count
+from course.console.options import count
 
 five, six = lesson("05_mini_transformer"), lesson("06_decoding")
 EOS = lesson("03_positional_encoding").EOS

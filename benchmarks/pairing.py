@@ -5,9 +5,9 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from course.console import make_console
-from course.options import OneLineParser
-from course.processes import pick_device
+from course.console.narrator import make_console
+from course.console.options import OneLineParser
+from course.training.processes import pick_device
 
 
 class Paired(NamedTuple):

@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from benchmarks.pairing import benchmark_parser, measure_all, paired
 from checks.training import Reference
 from common import lesson, table
-from course.engine import Run, finish
-from course.threads import MOST
+from course.training.engine import Run, finish
+from course.training.threads import MOST
 
 five = lesson("05_mini_transformer")
 causal_mask = lesson("01_attention_mechanism").causal_mask

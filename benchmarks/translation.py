@@ -20,7 +20,7 @@ from benchmarks.decoding import Endless, marian_like
 from benchmarks.pairing import benchmark_parser, measure_all, paired
 from benchmarks.training import Torch, three_steps
 from common import lesson, parameters, table
-from course.engine import Run, finish
+from course.training.engine import Run, finish
 
 five, six, seven = lesson("05_mini_transformer"), lesson("06_decoding"), lesson("07_translation")
 

@@ -11,17 +11,8 @@ from checks.masks import causal_mask_checks as causal_mask_checks  # the lesson 
 from checks.masks import padding_mask_checks as padding_mask_checks
 from checks.softmax import softmax_checks as softmax_checks
 from checks.softmax import unchanged
-from course.checking import (
-    Finding,
-    Mistake,
-    Part,
-    agree,
-    at,
-    gradients,
-    hints,
-    random_tensors,
-    together,
-)
+from course.console.records import Finding
+from course.grading.checking import Mistake, Part, agree, at, gradients, random_tensors, together
 
 QUERY, KEY, VALUE = random_tensors((2, 4, 8), (2, 5, 8), (2, 5, 3))
 CAUSAL = torch.ones(4, 5, dtype=torch.bool).tril()
@@ -67,9 +58,6 @@ def expected_weights(query: Tensor, key: Tensor, mask: Tensor | bool = True) -> 
 # ------------------------------------------------------------------ attention_weights(query, key, mask=None)
 
 
-@hints("A query matches a key by their dot product; the softmax turns a query's scores into shares.",
-       "softmax(Q·Kᵀ / √d_k), d_k the width of a query, the softmax over the keys",
-       "scores = query @ key.transpose(___, ___) / math.sqrt(___)")
 def weights_follow_the_formula(weights, ours):
     """The weights are softmax(Q·Kᵀ / √d_k), as NumPy computes it, for every width and as for heads."""
     problems = (WEIGHTS, inputs()[:2]), (HEADS, for_heads()[:2]), ("query, key", [x[0] for x in inputs()[:2]])
@@ -78,18 +66,12 @@ def weights_follow_the_formula(weights, ours):
                       for axes, (query, key) in problems))
 
 
-@hints("Where the mask is False the score must not count: exp(−∞) is 0.",
-       "score = −∞ where the mask is False, then the softmax",
-       "scores.masked_fill(___, -math.inf)")
 def hidden_keys_get_zero(weights, ours):
     """Hidden keys get weight 0, the weights of the others sum to 1."""
     query, key, _ = inputs()
     return agree(weights(query, key, CAUSAL), expected_weights(query, key, CAUSAL), 1e-12, axes=WEIGHTS)
 
 
-@hints("Leave the mask as it is: PyTorch repeats axes of size 1, and missing ones in front.",
-       "(S,), (T, S), (B, 1, 1, S), (B, 1, T, S) and (B, H, T, S) all broadcast to (B, H, T, S)",
-       "scores.masked_fill(~mask, ___), without view or [None] for the mask")
 def masks_of_every_shape(weights, ours):
     """Masks for each head, for all heads, for all queries and for keys alone are honoured."""
     query, key, _ = for_heads()
@@ -99,9 +81,6 @@ def masks_of_every_shape(weights, ours):
         for mask in masks_for_heads()))
 
 
-@hints("A row that is −∞ throughout is 0/0 in a plain softmax. Yours, of this lesson, gives 0 there.",
-       "0 where a query may attend to nothing, else the softmax",
-       "return softmax(___), this lesson's own")
 def blind_query_has_no_weights(weights, ours):
     """A query that may attend to nothing gets weights of exactly 0, the others theirs."""
     query, key, _ = inputs()
@@ -113,9 +92,6 @@ def blind_query_has_no_weights(weights, ours):
                     agree(found[:, SEEING], expected[:, SEEING], 1e-12))
 
 
-@hints("exp() of a large score is inf; lesson 1's softmax subtracts the largest score first.",
-       "softmax(x − max x) = softmax(x)",
-       "return softmax(___), this lesson's own")
 def weights_survive_large_scores(weights, ours):
     """Scores in the thousands don't overflow in float32."""
     query, key = (1000 * QUERY).float(), KEY.float()
@@ -219,8 +195,6 @@ weights_checks = Part(
      weights_survive_large_scores],
     weight_mistakes,
     more=more_weight_mistakes,
-    guide={"": ["the scores: each query times each key, (…, T, S)", "divide by the root of d_k",
-                "if there is a mask: −∞ where it is False", "softmax over the keys, the last axis"]},
 )
 
 
@@ -231,18 +205,12 @@ OUTPUT, OUTPUTS = "batch, query, number", "batch, head, query, number"
 EXPECTED = F.scaled_dot_product_attention(QUERY, KEY, VALUE, attn_mask=CAUSAL)
 
 
-@hints("Every query gets a mean of the values, weighted by how much it looks at their keys.",
-       "softmax(Q·Kᵀ / √d_k) · V",
-       "return attention_weights(___) @ ___")
 def equals_numpy(attention, ours):
     """The output is softmax(Q·Kᵀ / √d_k) · V, as NumPy computes it."""
     expected = attention_in_numpy(QUERY.numpy(), KEY.numpy(), VALUE.numpy())[0]
     return agree(attention(*inputs()), torch.from_numpy(expected), 1e-12, axes=OUTPUT)
 
 
-@hints("Only the last two axes take part; however many stand before them, they stay.",
-       "Kᵀ swaps the last two axes: (…, S, K) → (…, K, S)",
-       "key.transpose(___, ___) with negative numbers")
 def any_leading_dimensions(attention, ours):
     """… and PyTorch's function, with any leading dimensions, as for heads: (B, H, T, K)."""
     problems = (OUTPUT, inputs()), (OUTPUTS, for_heads()), ("query, number", [x[0] for x in inputs()])
@@ -250,9 +218,6 @@ def any_leading_dimensions(attention, ours):
                       for axes, given in problems))
 
 
-@hints("The mask only goes to the weights; leave its shape to broadcasting.",
-       "score = −∞ where the mask is False",
-       "attention_weights(query, key, ___)")
 def masks_like_pytorch(attention, ours):
     """With a causal mask it equals PyTorch's function, too, and with masks of every shape."""
     problems = [(OUTPUT, inputs(), CAUSAL), *((OUTPUTS, for_heads(), mask) for mask in masks_for_heads())]
@@ -263,9 +228,6 @@ def masks_like_pytorch(attention, ours):
         for axes, given, mask in problems))
 
 
-@hints("A weight of exactly 0 lets nothing of a hidden value through.",
-       "exp(−∞) = 0, and 0 · value = 0",
-       "mask the ___ before the softmax, not the weights after it")
 def hidden_keys_do_not_matter(attention, ours):
     """Other finite keys and values behind the mask change nothing, bit for bit."""
     changed_key, changed_value = KEY.clone(), VALUE.clone()
@@ -276,9 +238,6 @@ def hidden_keys_do_not_matter(attention, ours):
     return agree(after[:, :3], before[:, :3], 0, hint)
 
 
-@hints("Its weights are all 0, so it gets a sum of nothing.",
-       "0 · V = 0; NaN · V = NaN: look at what the softmax gives for a row of −∞",
-       "weights = attention_weights(___), which gives 0 there")
 def blind_query_gets_zero(attention, ours):
     """A query that may attend to nothing gets an output of exactly 0, the others theirs."""
     found = attention(*inputs(), BLIND)
@@ -286,9 +245,6 @@ def blind_query_gets_zero(attention, ours):
                     agree(found[:, SEEING], EXPECTED[:, SEEING], 1e-12))
 
 
-@hints("Everything between inputs and output has to stay in PyTorch, and finite.",
-       "a NaN that is replaced afterwards still has the gradient NaN",
-       "softmax(scores) with a sum of at least ___")
 def gradients_equal_pytorch(attention, ours):
     """The gradients of query, key and value equal PyTorch's, also with a blind query."""
     leaves = [tensor.requires_grad_() for tensor in inputs()]
@@ -297,9 +253,6 @@ def gradients_equal_pytorch(attention, ours):
     return agree(gradients(found, leaves), gradients(expected, leaves))
 
 
-@hints("float16 ends at 65,504. Every constant in your code has to fit, and −∞ always does.",
-       "exp(−∞) = 0 in every type",
-       "masked_fill(~mask, -math.___)")
 def survives_half_precision(attention, ours):
     """In float16 and bfloat16 a blind query gets 0, too, and all gradients are finite."""
     findings = []
@@ -320,9 +273,6 @@ def survives_half_precision(attention, ours):
     return together(*findings)
 
 
-@hints("Dropout sets some of the weights to 0, so that a query misses a key as a whole.",
-       "nn.functional.dropout(x, p) sets a share p to 0 and divides the others by 1 − p",
-       "weights = F.dropout(attention_weights(___), ___)")
 def drops_weights(attention, ours):
     """dropout=0.5 sets about half of the weights to 0 and doubles the others; 0.2 a fifth."""
     zeros, eye = torch.zeros(2, 100, 8).double(), torch.eye(8).double().expand(2, 8, 8)
@@ -341,9 +291,6 @@ def drops_weights(attention, ours):
     return Finding(True, f"{shares[0]:.0%} and {shares[1]:.0%}")
 
 
-@hints("Somebody else may still need query, key and value.",
-       "x = x / 2 makes a new tensor, x /= 2 writes into the given one",
-       "scores = scores / ___ rather than scores /= ___ for what came from outside")
 def leaves_inputs_alone(attention, ours):
     """Query, key, value and mask are what they were afterwards."""
     return unchanged(attention, [*inputs(), CAUSAL.clone()])
@@ -374,5 +321,4 @@ attention_checks = Part(
      leaves_inputs_alone],
     attention_mistakes,
     more=lambda ours: averaging(more_weight_mistakes(ours), left_out=["overflow"]),
-    guide={"": ["the weights, (…, T, S)", "F.dropout sets some of them to 0", "weights times values"]},
 )

@@ -6,11 +6,10 @@ import torch
 from torch import Tensor
 
 from common import lesson
-from course.checking import Finding, Mistake, Part, agree, at, hints, together
+from course.console.records import Finding
+from course.grading.checking import Mistake, Part, agree, at, together
 
-BOS = lesson("03_positional_encoding").BOS
-EOS = lesson("03_positional_encoding").EOS
-PAD = lesson("03_positional_encoding").PAD
+BOS, EOS, PAD = lesson("03_positional_encoding", "BOS", "EOS", "PAD")
 
 SIZE = 16
 
@@ -59,9 +58,6 @@ def is_so(wrong: bool, figure: str, hint: str) -> Finding:
 # ------------------------------------------------------------------ BatchesByLength()
 
 
-@hints("An epoch is an order of all pairs, cut into batches.",
-       "each number 0 … n − 1 once",
-       "random.permutation(___)")
 def has_every_pair_once(implementation, ours):
     """Each epoch has every pair once."""
     batches = built(implementation)
@@ -75,9 +71,6 @@ def has_every_pair_once(implementation, ours):
     return together(*findings)
 
 
-@hints("203 pairs make 12 batches of 16 and one of 11.",
-       "⌈n / size⌉ batches",
-       "-(-len(self.sources) // ___)")
 def keeps_the_last_batch(implementation, ours):
     """The last, smaller batch is there: ⌈n / size⌉ batches, all but one of the full size."""
     batches = built(implementation)
@@ -88,9 +81,6 @@ def keeps_the_last_batch(implementation, ours):
     return finding._replace(figure=f"{len(batches)} batches, the smallest of {sizes[-1]}")
 
 
-@hints("Whatever orders the pairs has to order sources and targets alike.",
-       "row i of src belongs to row i of tgt_in and tgt_out",
-       "[self.sources[row] for row in rows], [self.targets[___] for row in rows]")
 def keeps_pairs_together(implementation, ours):
     """Each source stands beside its own target, as input with BOS in front and as target with EOS behind."""
     for batch in epoch_of(built(implementation)):
@@ -109,9 +99,6 @@ def keeps_pairs_together(implementation, ours):
     return Finding(True, f"{len(SOURCES)} pairs")
 
 
-@hints("A run that was interrupted asks for step 30 first. It has to get what the other run got.",
-       "batch = f(step, seed)",
-       "np.random.default_rng((self.seed, ___))")
 def depends_on_step_and_seed_alone(implementation, ours):
     """A batch depends on step and seed alone, whatever was asked for before."""
     steps = [0, 30, 5, 17, 5, 29, 12, 13, 0]
@@ -124,9 +111,6 @@ def depends_on_step_and_seed_alone(implementation, ours):
                  "draw from seed and epoch, not from a generator that goes on")
 
 
-@hints("Rows of one length need no filling. So put together what is of about the same length.",
-       "padding = ids that are PAD / all ids",
-       "sort the pairs by ___, then cut them")
 def pads_little(implementation, ours):
     """Less than a tenth of all ids is padding, sources and targets together."""
     batches = implementation(*MANY, SIZE, 0)
@@ -136,9 +120,6 @@ def pads_little(implementation, ours):
                  "rows of a batch should be of about the same length: sort all pairs by length, then cut")
 
 
-@hints("An order that is always the same teaches the order, too.",
-       "order = f(seed, epoch)",
-       "np.random.default_rng((___, ___)).permutation(…)")
 def differs_by_epoch_and_seed(implementation, ours):
     """Another epoch has another order, and so has another seed."""
     batches = built(implementation)
@@ -150,9 +131,6 @@ def differs_by_epoch_and_seed(implementation, ours):
     return finding._replace(figure=f"two {' and two '.join(names)} have the same order" if names else "")
 
 
-@hints("If short sentences always come first, the model forgets them while it sees the long ones.",
-       "no correlation of length and step",
-       "shuffle the ___ after cutting")
 def mixes_the_lengths(implementation, ours):
     """The batches don't come in the order of their lengths."""
     batches = implementation(*MANY, SIZE, 0)
@@ -163,9 +141,6 @@ def mixes_the_lengths(implementation, ours):
                  "shuffle the batches after they are cut")
 
 
-@hints("Of many pairs of one length others should meet each time.",
-       "shuffle, sort by length (equal lengths stay shuffled), cut, shuffle the batches",
-       "rows = random.permutation(___), before sorting")
 def mixes_the_pairs(implementation, ours):
     """Pairs meet other pairs in each epoch: batches are cut anew, not only put in another order."""
     sources, targets = [[3 + row, 3, 3] for row in range(96)], [[3 + row] for row in range(96)]
@@ -276,10 +251,5 @@ batches_by_length_checks = Part(
     more=more_batches_mistakes,
     needs="The checks call BatchesByLength(sources, targets, size, seed), len(batches) and batches(step), "
           "which is a Batch: make_batch(sources, targets) makes one from lists of ids.",
-    guide={"__init__": ["keep what it is called with"],
-           "__len__": ["how many batches an epoch has, the smaller one included"],
-           "__call__": ["which epoch and which of its batches: divmod(step, len(self))",
-                        "a generator from seed and epoch", "shuffle the pairs, sort them by length, cut them",
-                        "shuffle the batches, take the one, make_batch() of its sources and targets"]},
     helpers=("order_of", "batch"),
 )

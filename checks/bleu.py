@@ -6,7 +6,8 @@ from statistics import mean
 
 import torch
 
-from course.checking import Finding, Mistake, Part, agree, at, hints, refused, together
+from course.console.records import Finding
+from course.grading.checking import Mistake, Part, agree, at, refused, together
 
 CAT = "the cat sits on the small mat"
 OTHER = "a dog sleeps in the sun today"
@@ -75,34 +76,22 @@ def score_is(bleu, expected: float, hint: str) -> Finding:
 # ------------------------------------------------------------------ corpus_bleu(answers, references, smooth)
 
 
-@hints("All four precisions are 1, and the answers are as long as the references.",
-       "BLEU = 100 · brevity · (p₁ · p₂ · p₃ · p₄)^¼",
-       "precisions: 100 · matches / ___")
 def is_100_for_equal_texts(implementation, ours):
     """Answers that equal their references have 100."""
     return score_is(implementation([CAT, OTHER], [CAT, OTHER]), 100.0, "every precision is 100, brevity 1")
 
 
-@hints("Count the words in a row, n at a time, n from 1 to 4, and take the geometric mean of the shares.",
-       "exp(¼ · Σ_n log p_n)",
-       "math.exp(sum(map(math.log, ___)) / 4)")
 def equals_the_formula(implementation, ours):
     """Score, precisions and brevity equal the formula's on random corpora."""
     return together(*(at(f"corpus {seed}", compare(implementation, *corpora(seed))) for seed in range(8)))
 
 
-@hints("The answer says “the” seven times, the reference twice: two of them count.",
-       "min(count in the answer, count in the reference)",
-       "matches += min(said[words], ___)")
 def clips_its_counts(implementation, ours):
     """A word counts at most as often as the reference has it."""
     return compare(implementation, ["the the the the the the the", OTHER], ["the cat sits on the mat", OTHER],
                    "take the smaller of the two counts")
 
 
-@hints("A sentence may be short if another is long: only the sums are compared.",
-       "exp(1 − r / c) if c < r, else 1; c and r: words of all answers, of all references",
-       "min(1.0, math.exp(1 - ___ / ___))")
 def compares_the_lengths_of_the_corpora(implementation, ours):
     """Brevity compares the words of all answers with those of all references."""
     first, second = "on the small mat", f"{OTHER} and again"
@@ -111,18 +100,12 @@ def compares_the_lengths_of_the_corpora(implementation, ours):
     return together(*findings)
 
 
-@hints("One fraction for the whole corpus: long sentences then weigh more.",
-       "p_n = Σ matches / Σ n-grams",
-       "for answer, reference in zip(answers, references): matches[n] += ___; totals[n] += ___")
 def sums_over_the_corpus(implementation, ours):
     """Matches are summed over all sentences before anything is divided; no mean of the sentences' scores."""
     return compare(implementation, ["the cat sits on a mat today", OTHER, "the cat sits here now"],
                    [CAT, OTHER, "the cat sits here too"], "sum matches and totals over the sentences first")
 
 
-@hints("Without four words in a row the mean would be 0: one such order is given half a match instead.",
-       "exp: ½ match, then ¼, …; none: 0",
-       "halved /= 2, for each order without a match")
 def smooths_orders_without_a_match(implementation, ours):
     """An order without a match counts half a match, the next a quarter; with smooth="none" the score is 0."""
     answers, references = ["the cat sits here and a dog"], ["the cat runs with a fast dog"]  # 4, 1, 0, 0
@@ -132,35 +115,23 @@ def smooths_orders_without_a_match(implementation, ours):
     return together(score_is(implementation(answers, references), expected, hint), plain)
 
 
-@hints("If not one word is right, nothing is smoothed.",
-       "no match at all: 0",
-       "if not any(___)")
 def is_0_without_any_match(implementation, ours):
     """It is 0 where no word is right, and for empty answers."""
     return together(*(score_is(implementation(*texts), 0.0, "no match at all gives 0") for texts in (
         (["x y z x y"], [CAT]), (["", ""], [CAT, OTHER]), (["x y z x y"], [""]))))
 
 
-@hints("A sentence shorter than four words has no four in a row, and an empty one nothing: both add nothing.",
-       "Σ over the other sentences; its words are missing in c",
-       "range(len(answer) - n + 1) may be empty")
 def takes_empty_answers(implementation, ours):
     """An empty answer among others adds nothing but its missing words."""
     return compare(implementation, ["", OTHER, "so"], [CAT, OTHER, "so it is"],
                    "an empty answer counts for brevity")
 
 
-@hints("“Paris” and “paris” are two words.",
-       "case: mixed",
-       "no .lower() on ___")
 def minds_the_case(implementation, ours):
     """Capitals matter."""
     return compare(implementation, [CAT.title(), OTHER], [CAT, OTHER], "leave the case as it is")
 
 
-@hints("Marks are words of their own, but for . and , between digits.",
-       "“Non, merci.” has 4 words, “1,000.5” has one",
-       "tokenize(___)")
 def cuts_at_marks(implementation, ours):
     """Words are cut as 13a does: punctuation stands alone, but not . and , between digits."""
     cut = "Non , merci ! ( Il a 1,000.5 euros ; ou 3 - 4 . ) l'eau"
@@ -170,9 +141,6 @@ def cuts_at_marks(implementation, ours):
     return together(score_is(implementation([written], [cut]), 100.0, hint), numbers)
 
 
-@hints("The caller may cut words in another way.",
-       "tokenize: text → words",
-       "tokenize(answer), tokenize(___)")
 def takes_another_tokenizer(implementation, ours):
     """With tokenize=list it counts characters, of which there are four in a row in almost any word."""
     answers, references = ["les chats noirs", "il dort"], ["les chiens noirs", "elle dort"]
@@ -181,9 +149,6 @@ def takes_another_tokenizer(implementation, ours):
                          "cut answers and references with the function that is passed")
 
 
-@hints("Lists that don't fit are a mistake of the caller's: say so.",
-       "len(answers) ≠ len(references) → ValueError",
-       'raise ValueError(f"{len(answers)} answers, {___} references")')
 def refuses_lists_of_different_length(implementation, ours):
     """More answers than references are refused with a ValueError that names both numbers."""
     return refused(lambda: implementation([CAT] * 12, [CAT] * 11), 12, 11)
@@ -304,8 +269,4 @@ corpus_bleu_checks = Part(
     bleu_mistakes,
     more=more_bleu_mistakes,
     needs="The checks read score, precisions and brevity of the Bleu that comes back; tokens_13a(text) cuts.",
-    guide={"": ["ValueError for lists of different length", "cut each answer and its reference into words",
-                "for n = 1 … 4 add up the answers' n-grams, and the smaller count of each that both have",
-                "smooth orders without a match, unless none matches at all",
-                "the geometric mean of the four shares, times the brevity penalty"]},
 )

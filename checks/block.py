@@ -8,10 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from checks.heads import copy_attention
-from checks.layers import alike, blamed, copy_norm
+from checks.layers import blamed, copy_norm, same_numbers
 from common import lesson
-from course.checking import (
-    Finding,
+from course.console.records import Finding
+from course.grading.checking import (
     Mistake,
     Part,
     agree,
@@ -20,10 +20,9 @@ from course.checking import (
     randomised,
     together,
 )
-from course.parts import build
+from course.training.parts import build
 
-causal_mask = lesson("01_attention_mechanism").causal_mask
-padding_mask = lesson("01_attention_mechanism").padding_mask
+causal_mask, padding_mask = lesson("01_attention_mechanism", "causal_mask", "padding_mask")
 
 
 # ------------------------------------------------------------------ PyTorch's layers as the oracles
@@ -74,7 +73,7 @@ def compare_norms(run: Callable[[str], tuple], norm: str) -> Finding:
         return finding
     with suppress(Exception):
         other, others, *_ = run(OTHER[norm])
-        if alike(found, reference(others)):
+        if same_numbers(found, reference(others)):
             agree(call(other), reference(others))
             return finding
     return blamed(finding, parts_of_blocks(block, theirs))

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 
 from checks.training import transformer_checks
-from course.comparing import changed
-from course.engine import Run
+from course.training.comparing import changed
+from course.training.engine import Run
 
 
 def without_shift(batch):

@@ -20,15 +20,12 @@ from checks.trees import (
     random_tree,
 )
 from common import lesson
-from course.checking import Finding, Mistake, Part, agree, refused, together
+from course.console.records import Finding
+from course.grading.checking import Mistake, Part, agree, refused, together
 
-BOS = lesson("03_positional_encoding").BOS
-EOS = lesson("03_positional_encoding").EOS
-PAD = lesson("03_positional_encoding").PAD
-Transformer = lesson("05_mini_transformer").Transformer
-TransformerConfig = lesson("05_mini_transformer").TransformerConfig
-make_batch = lesson("05_mini_transformer").make_batch
-pad = lesson("05_mini_transformer").pad
+BOS, EOS, PAD = lesson("03_positional_encoding", "BOS", "EOS", "PAD")
+Transformer, TransformerConfig, make_batch, pad = lesson(
+    "05_mini_transformer", "Transformer", "TransformerConfig", "make_batch", "pad")
 
 
 # ------------------------------------------------------------------ greedy_decode(decoding, max_length)

@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from course.checking import Finding, Mistake, Part, agree, at, random_tensors, refused, together
+from course.console.records import Finding
+from course.grading.checking import Mistake, Part, agree, at, random_tensors, refused, together
 
 # ------------------------------------------------------------------ broadcast_shapes(*shapes)
 
@@ -78,8 +79,7 @@ def broadcast_mistakes(ours):
 
 broadcast_checks = Part(
     [pairs_like_numpy, sizes_of_zero, any_number_of_shapes, refuses_shapes], broadcast_mistakes,
-    guide={"": ["put 1s in front of the shorter shapes", "column by column, the sizes other than 1",
-                "none: 1; one: this; several: ValueError with the shapes"]})
+)
 
 
 # ------------------------------------------------------------------ Value(data)
@@ -237,10 +237,7 @@ value_checks = Part(
     value_mistakes,
     needs="The checks use data, grad and backward(), and compute with Values and numbers.",
     helpers=("history",),
-    guide={"backward": ["refuse more than one number", "sort: each value after all that it was computed from",
-                        "gradients inside start from 0, that of this number from 1",
-                        "from this value back: each hands its gradient on to what it was computed from, "
-                        "which adds it, summed over stretched axes"]})
+)
 
 
 # ------------------------------------------------------------------ two_layer_backward(x, labels, …)
@@ -335,8 +332,4 @@ def two_layer_mistakes(ours):
 
 two_layer_checks = Part(
     [loss_of_two_layers, last_layer, first_layer, large_logits], two_layer_mistakes,
-    guide={"": ["forward: hidden, logits, softmax (subtract each row's largest logit first), loss",
-                "d_logits: softmax − 1 at the label, divided by the number of rows",
-                "w2 gets hiddenᵀ·d_logits, b2 the sum over the rows",
-                "d_hidden = d_logits·w2ᵀ; through tanh: times 1 − hidden²",
-                "w1 gets xᵀ times that, b1 the sum over the rows"]})
+)

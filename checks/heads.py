@@ -5,8 +5,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from course.checking import (
-    Finding,
+from course.console.records import Finding
+from course.grading.checking import (
     Mistake,
     Needed,
     Part,
@@ -14,7 +14,6 @@ from course.checking import (
     at,
     gradients,
     gradients_agree,
-    hints,
     random_tensors,
     refused,
     together,
@@ -75,26 +74,17 @@ def compare(implementation, key: Tensor, value: Tensor, mask: Tensor | None) -> 
 # ------------------------------------------------------------------ MultiHeadAttention(d_model, n_heads)
 
 
-@hints("Project, cut every token into heads, let each head attend, join the heads, project once more.",
-       "Concat(head_1, …, head_H)·W^O, head_h = Attention(Q·W_h^Q, K·W_h^K, V·W_h^V)",
-       "x.view(batch, length, ___, ___).transpose(___, ___)")
 def attends_to_itself(implementation, ours):
     """With the same weights it equals nn.MultiheadAttention in self-attention."""
     return compare(implementation, QUERY, QUERY, None)
 
 
-@hints("Queries come from one sequence, keys and values from another, each through its own projection.",
-       "Attention(query·W^Q, key·W^K, value·W^V), (B, T, D) and (B, S, D)",
-       "self.project_query(___), self.project_key(___), self.project_value(___)")
 def attends_to_another(implementation, ours):
     """… and in cross-attention, with other values than keys, without and with a padding mask."""
     return together(compare(implementation, MEMORY, CONTENT, None),
                     compare(implementation, MEMORY, CONTENT, PADDING))
 
 
-@hints("Leave the mask as it is: it broadcasts to (B, H, T, S).",
-       "(T, S), (B, 1, T, S) and (B, H, T, S) all broadcast",
-       "scaled_dot_product_attention(queries, keys, values, ___)")
 def takes_both_masks(implementation, ours):
     """… and with a causal and a padding mask together, with one for each head, and with one for all."""
     causal, values = BOTH[0, 0], QUERY.flip(0)
@@ -104,9 +94,6 @@ def takes_both_masks(implementation, ours):
                       for mask in (BOTH, causal, each_head)))
 
 
-@hints("They are lesson 1's weights, of the projected and split queries and keys.",
-       "softmax(Q_h·K_hᵀ / √d_k) for every head h",
-       "attention_weights(self.split(___), self.split(___), ___)")
 def tells_its_weights(implementation, ours):
     """The weights of every head equal PyTorch's, (B, H, T, S), with and without a mask."""
     theirs = reference()
@@ -116,9 +103,6 @@ def tells_its_weights(implementation, ours):
                             axes="batch, head, query, key") for key, mask in problems))
 
 
-@hints("Sizes come from the arguments and from the tensors; none is written into the code.",
-       "d_k = d_model / n_heads",
-       "batch, length, d_model = x.shape")
 def fits_other_sizes(implementation, ours):
     """Another width, another number of heads and another batch: the same."""
     query, key, value = random_tensors((3, 4, 10), (3, 6, 10), (3, 6, 10), seed=1)
@@ -133,9 +117,6 @@ def fits_other_sizes(implementation, ours):
     return together(*findings)
 
 
-@hints("Whatever forward() computes has to stay in PyTorch, and to use every projection once.",
-       "the gradient flows through all four projections",
-       "no .detach(), .data or torch.no_grad() around ___")
 def learns_like_pytorch(implementation, ours):
     """The gradients of every parameter equal PyTorch's."""
     theirs = reference()
@@ -145,9 +126,6 @@ def learns_like_pytorch(implementation, ours):
     return gradients_agree(attention, theirs, copy_attention)
 
 
-@hints("The input feeds queries, keys and values: its gradient has three parts.",
-       "∂L/∂x = through Q + through K + through V",
-       "nothing of query, key and value is detached: ___")
 def passes_gradients_on(implementation, ours):
     """The gradient of the input equals PyTorch's."""
     theirs, x = reference(), QUERY.clone().requires_grad_()
@@ -169,9 +147,6 @@ def shown_weights(attention: nn.Module) -> Tensor:
     return attention(query, key, torch.ones_like(key)).unflatten(-1, (3, 4))
 
 
-@hints("In training some weights are set to 0; afterwards all of them count.",
-       "dropout p while self.training, else 0",
-       "self.dropout if ___ else 0.0")
 def drops_weights_in_training(implementation, ours):
     """dropout=0.5 sets about half of the weights to 0 in training, and none in eval mode."""
     attention = implementation(12, 3, dropout=0.5).double()
@@ -185,9 +160,6 @@ def drops_weights_in_training(implementation, ours):
                    "pass `dropout` on to lesson 1's attention only while self.training")
 
 
-@hints("12 numbers split into 3 heads of 4; 30 don't split into 4.",
-       "d_model mod n_heads = 0",
-       'if d_model % ___: raise ValueError(f"d_model {___} does not split into {___} heads")')
 def refuses_uneven_heads(implementation, ours):
     """A d_model that does not split into the heads is refused with a ValueError."""
     return refused(lambda: implementation(30, 4), 30, 4)
@@ -303,11 +275,5 @@ heads_checks = Part(
     heads_mistakes,
     more=more_heads_mistakes,
     needs="The checks use project_query, project_key, project_value, project_output (nn.Linear), weights().",
-    guide={"__init__": ["ValueError if d_model does not split into n_heads",
-                        "four nn.Linear(d_model, d_model)"],
-           "forward": ["project query, key and value", "split each into heads, (B, H, L, K)",
-                       "lesson 1's attention, with the mask, and with dropout only while training",
-                       "join the heads again, (B, L, D)", "the last projection"],
-           "weights": ["project and split query and key", "lesson 1's attention_weights, with the mask"]},
     helpers=("split", "merge", "rotate", "attend"),
 )

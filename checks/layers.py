@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from course.checking import (
-    Finding,
+from course.console.records import Finding
+from course.grading.checking import (
     Mistake,
     Part,
     agree,
@@ -28,7 +28,7 @@ HALVES = torch.bfloat16, torch.float16
 # ------------------------------------------------------------------ which part of a whole is wrong
 
 
-def alike(found: Tensor, expected: Tensor) -> bool:
+def same_numbers(found: Tensor, expected: Tensor) -> bool:
     return (isinstance(found, Tensor) and found.shape == expected.shape
             and largest_difference(found, expected) <= 1e-10)
 
@@ -40,7 +40,7 @@ def blamed(finding: Finding, parts: Iterable[tuple[str, Callable, Callable]]) ->
     """
     for name, ours, theirs in parts:
         with suppress(Exception):  # called in another way: nothing to say of it
-            if not alike(ours(), theirs()):
+            if not same_numbers(ours(), theirs()):
                 return finding._replace(diagnosis=f"its {name} by itself is not PyTorch's: mend that first")
     return finding
 

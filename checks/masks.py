@@ -2,8 +2,9 @@
 
 import torch
 
-from course.checking import Finding, Mistake, Part, agree, hints, together
-from course.differing import where
+from course.console.records import Finding
+from course.grading.checking import Mistake, Part, agree, together
+from course.grading.differing import where
 
 TOKENS = torch.tensor([[5, 6, 7, 0], [5, 0, 0, 0]])
 FILLED_BEFORE = torch.tensor([[7, 7, 4], [7, 2, 7], [3, 7, 5]])  # 7 fills; lengths alone tell nothing here
@@ -26,9 +27,6 @@ def boolean(mask, expected, axes):
 # ------------------------------------------------------------------ causal_mask(length)
 
 
-@hints("Row i is the query at position i: it may look at itself and back, not ahead.",
-       "mask[i, j] = (j ≤ i): a triangle of True, the diagonal included",
-       "torch.ones(length, length, dtype=___).___()")
 def looks_back_only(causal_mask, ours):
     """Position i may attend to j exactly where j ≤ i, as a boolean mask, for every length."""
     squares = {n: torch.tensor([[j <= i for j in range(n)] for i in range(n)]) for n in (5, 1, 8)}
@@ -50,16 +48,12 @@ def causal_mistakes(ours):
 
 causal_mask_checks = Part(
     [looks_back_only], causal_mistakes,
-    guide={"": ["a square of True, (L, L)", "keep it on and below the diagonal"]},
 )
 
 
 # ------------------------------------------------------------------ padding_mask(tokens, pad_id=0)
 
 
-@hints("Compare every token with the id that fills, then make room for heads and queries.",
-       "mask[b, 1, 1, s] = (tokens[b, s] ≠ pad_id)",
-       "(tokens != ___)[:, ___, ___, :]")
 def hides_padding(padding_mask, ours):
     """It is boolean (B, 1, 1, S): True for real tokens, False for padding, which is 0 unless told."""
     expected = torch.tensor([[1, 1, 1, 0], [1, 0, 0, 0]])[:, None, None]
@@ -67,9 +61,6 @@ def hides_padding(padding_mask, ours):
                     boolean(padding_mask(TOKENS.clone()), expected, FOR_HEADS))
 
 
-@hints("What fills is an argument: use it, wherever in the row it stands.",
-       "tokens ≠ pad_id, for each token by itself",
-       "tokens != ___")
 def honours_pad_id(padding_mask, ours):
     """Another pad_id is honoured, wherever it stands."""
     return together(*(boolean(padding_mask(tokens.clone(), 7), (tokens != 7)[:, None, None], FOR_HEADS)
@@ -101,5 +92,4 @@ def padding_mistakes(ours):
 
 padding_mask_checks = Part(
     [hides_padding, honours_pad_id], padding_mistakes,
-    guide={"": ["True where a token isn't pad_id, (B, S)", "two axes of size 1, for heads and queries"]},
 )

@@ -7,13 +7,12 @@ from torch import Tensor
 
 from checks.tokens import embedding_checks as embedding_checks  # the lesson takes all its checks from here
 from checks.tokens import tokenizer_checks as tokenizer_checks
-from course.checking import (
-    Finding,
+from course.console.records import Finding
+from course.grading.checking import (
     Mistake,
     Part,
     agree,
     at,
-    hints,
     largest_difference,
     random_tensors,
     refused,
@@ -23,8 +22,6 @@ from course.checking import (
 SIZES = (8, 40, 20), (6, 30, 11)  # d_model, max_len, length
 START_IGNORED = "start is ignored: while decoding, every token would get position 0"
 PLACES, ADDED = "position, number", "batch, position, number"
-FORWARD_STEPS = ["ValueError if a position from start on is past max_len",
-                 "the rows start, start + 1, … of the table", "x plus these rows, as a new tensor"]
 
 
 def zeros(length: int, width: int) -> Tensor:
@@ -49,9 +46,6 @@ def positions_from(start: int, length: int, d_model: int) -> Tensor:
                          for p in range(start, start + length)])
 
 
-@hints("Two neighbours share a frequency: one is its sine, the other its cosine. Positions count from 0.",
-       "PE(p, 2i) = sin(p / 10000^(2i/d_model)), PE(p, 2i + 1) = cos(p / 10000^(2i/d_model))",
-       "frequencies = 10000.0 ** (-torch.arange(0, d_model, ___) / ___)")
 def follows_the_formula(encoding, ours):
     """Every number is that of section 3.5, for every width."""
     return together(*(at(f"d_model {d_model}", agree(encoding(d_model, max_len)(zeros(length, d_model))[0],
@@ -59,18 +53,12 @@ def follows_the_formula(encoding, ours):
                       for d_model, max_len, length in SIZES))
 
 
-@hints("While decoding, one new token comes at a time: start says how many stand before it.",
-       "row p of the result is PE(start + p)",
-       "self.table[___ : ___ + x.shape[1]]")
 def waves_honour_start(encoding, ours):
     """With start = 7 the first token is at position 7."""
     return together(*(agree(encoding(8, 40)(zeros(20, 8), start)[0], positions_from(start, 20, 8), 1e-5,
                             axes=PLACES) for start in (7, 20)))
 
 
-@hints("The vector of the position is added to the vector of the token, in every row of the batch.",
-       "x_p + PE(p)",
-       "return x + ___")
 def is_added(encoding, ours):
     """It is added to what comes in, which stays as it was."""
     built, (x,) = encoding(8, 40), random_tensors((2, 20, 8))
@@ -82,9 +70,6 @@ def is_added(encoding, ours):
     return together(changed, agree(found, x, 1e-5, axes=ADDED))
 
 
-@hints("A table has an end. Slicing past it gives too few rows and no error: look first.",
-       "the last position is start + length − 1; it must be below max_len",
-       'if start + ___ > ___: raise ValueError(f"position {___} is past max_len, {___}")')
 def refuses_positions_past_the_end(encoding, ours):
     """Past max_len it is a ValueError that names both numbers; up to it all is well."""
     built = encoding(8, 40)
@@ -95,17 +80,11 @@ def refuses_positions_past_the_end(encoding, ours):
     return together(fits, first, *(refused(lambda n=n, s=s: built(zeros(n, 8), s), 40) for n, s in past))
 
 
-@hints("Numbers come in pairs, so their count must be even.",
-       "d_model mod 2 = 0",
-       'if d_model % ___: raise ValueError(f"… {___} …")')
 def refuses_odd_widths(encoding, ours):
     """An odd d_model is a ValueError that names it."""
     return together(refused(lambda: encoding(7, 40), 7), refused(lambda: encoding(11, 40), 11))
 
 
-@hints("The waves are given by a formula: nothing about them is to be learned.",
-       "no nn.Parameter; a buffer moves with the module and is not trained",
-       'self.register_buffer("table", ___, persistent=False)')
 def waves_are_not_learned(encoding, ours):
     """It has no parameters."""
     names = [name for name, _ in encoding(8, 40).named_parameters()]
@@ -198,20 +177,12 @@ sinusoidal_checks = Part(
      waves_are_not_learned],
     sinusoidal_mistakes,
     more=more_sinusoidal_mistakes,
-    guide={"__init__": ["ValueError for an odd d_model",
-                        "the frequencies 10000^(−2i / d_model), d_model / 2 of them",
-                        "the angles: every position times every frequency",
-                        "sine and cosine side by side, a buffer"],
-           "forward": FORWARD_STEPS},
 )
 
 
 # ------------------------------------------------------------------ LearnedPositionalEncoding
 
 
-@hints("A table with a row for each position; what stands in x doesn't matter.",
-       "x_p + table[start + p]",
-       "return x + self.table[___ : ___ + x.shape[1]]")
 def adds_one_vector_a_position(encoding, ours):
     """What is added depends on the position alone, also from start on, for every width."""
     findings = []
@@ -227,9 +198,6 @@ def adds_one_vector_a_position(encoding, ours):
     return together(*findings)
 
 
-@hints("Rows that start alike are trained alike.",
-       "independent random numbers",
-       "nn.Parameter(torch.randn(___, ___) * …)")
 def tells_positions_apart(encoding, ours):
     """No two positions start with the same vector."""
     vectors = encoding(8, 40)(torch.zeros(1, 40, 8))[0]
@@ -237,9 +205,6 @@ def tells_positions_apart(encoding, ours):
     return Finding(distinct == 40, f"{distinct} different vectors of 40", "start from random numbers")
 
 
-@hints("What is learned has to be an nn.Parameter, or no optimiser sees it.",
-       "a table (max_len, d_model)",
-       "self.table = nn.Parameter(___)")
 def is_a_parameter(encoding, ours):
     """Every used position receives a gradient, and no other."""
     built = encoding(8, 40)
@@ -278,8 +243,6 @@ def learned_mistakes(ours):
 learned_checks = Part(
     [adds_one_vector_a_position, tells_positions_apart, is_a_parameter, refuses_positions_past_the_end],
     learned_mistakes,
-    guide={"__init__": ["a table of random numbers, (max_len, d_model), an nn.Parameter"],
-           "forward": FORWARD_STEPS},
 )
 
 
@@ -290,9 +253,6 @@ QUERY, KEY = (x.float() for x in random_tensors((2, 3, 20, 8), (2, 3, 20, 8)))
 TURNED = "batch, head, position, number"
 
 
-@hints("Each pair of neighbours is an arrow in the plane; position p turns it by p times its frequency.",
-       "(a, b) → (a·cos − b·sin, a·sin + b·cos), the angle p · 10000^(−2j / d_k)",
-       "even * ___ - odd * ___, even * ___ + odd * ___")
 def turns_pairs(encoding, ours):
     """Seen as complex numbers, pair j at position p is multiplied by e^(i·p·f_j)."""
     findings = []
@@ -306,18 +266,12 @@ def turns_pairs(encoding, ours):
     return together(*findings)
 
 
-@hints("Turning an arrow doesn't make it longer.",
-       "cos² + sin² = 1: both numbers of a pair take the same angle",
-       "even * cos - odd * ___, even * ___ + odd * cos")
 def keeps_the_length(encoding, ours):
     """Rotation changes no vector's length."""
     return agree(encoding(8, 40)(QUERY.clone()).norm(dim=-1), QUERY.norm(dim=-1), 1e-5,
                  axes="batch, head, position")
 
 
-@hints("Turn query and key by the same angle more: the angle between them stays.",
-       "(R_p q)·(R_s k) = q·(R_(s − p) k)",
-       "the angle is position · frequency, and the position is start + ___")
 def sees_offsets_only(encoding, ours):
     """The scores depend on the offset alone: 9 positions later they are the same."""
     built = encoding(8, 40)
@@ -329,18 +283,12 @@ def sees_offsets_only(encoding, ours):
     return finding
 
 
-@hints("While decoding, one new token comes at a time: start says how many stand before it.",
-       "the first row is turned by start · frequency",
-       "self.turns[:, ___ : ___ + length]")
 def rotation_honours_start(encoding, ours):
     """With start = 7 the first token is at position 7."""
     built = encoding(8, 40)
     return agree(built(QUERY[:, :, 7:].clone(), 7), built(QUERY.clone())[:, :, 7:], 1e-5, axes=TURNED)
 
 
-@hints("A table has an end. Slicing past it gives too few rows: look first.",
-       "the last position is start + length − 1; it must be below max_len",
-       'if start + ___ > ___: raise ValueError(f"position {___} is past max_len, {___}")')
 def rotary_refuses_positions_past_the_end(encoding, ours):
     """Past max_len it is a ValueError that names both numbers; up to it all is well."""
     built, one = encoding(8, 40), QUERY[:, :, :1]
@@ -350,9 +298,6 @@ def rotary_refuses_positions_past_the_end(encoding, ours):
                     refused(lambda: built(QUERY[:, :, :3].clone(), 38), 40))
 
 
-@hints("Numbers are turned in pairs, so their count must be even.",
-       "d_k mod 2 = 0",
-       'if d_k % ___: raise ValueError(f"… {___} …")')
 def refuses_odd_heads(encoding, ours):
     """An odd d_k is a ValueError that names it."""
     return together(refused(lambda: encoding(7, 40), 7), refused(lambda: encoding(11, 40), 11))
@@ -414,10 +359,4 @@ rotary_checks = Part(
      rotary_refuses_positions_past_the_end, refuses_odd_heads],
     rotary_mistakes,
     more=more_rotary_mistakes,
-    guide={"__init__": ["ValueError for an odd d_k", "the frequencies 10000^(−2j / d_k), d_k / 2 of them",
-                        "sine and cosine of every position times every frequency, buffers"],
-           "forward": ["ValueError if a position from start on is past max_len",
-                       "the sines and cosines of these positions",
-                       "split x into its even and its odd numbers",
-                       "turn every pair, and put them side by side again"]},
 )

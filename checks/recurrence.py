@@ -5,8 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from course.checking import (
-    Finding,
+from course.console.records import Finding
+from course.grading.checking import (
     Mistake,
     Needed,
     Part,
@@ -235,20 +235,10 @@ def needs(rows: str, state: str) -> str:
 
 rnn_checks = Part(
     cell_claims(nn.RNN), rnn_mistakes, needs=needs("hidden", "hidden"),
-    guide={"__init__": ["super().__init__(n_inputs, n_hidden, blocks=1) makes the weights"],
-           "forward": ["zeros if there is no state", "both products, each with its bias", "tanh of the sum"]})
+)
 lstm_checks = Part(
     cell_claims(nn.LSTM), lstm_mistakes, needs=needs("4·hidden", "(hidden, memory)"),
-    guide={"__init__": ["super().__init__(n_inputs, n_hidden, blocks=4) makes the weights"],
-           "forward": ["zeros if there is no state", "both products, each with its bias, added",
-                       "cut into four blocks: input gate, forget gate, content, output gate",
-                       "memory: forget gate · memory + input gate · tanh(content)",
-                       "hidden: output gate · tanh(memory)"]})
+)
 gru_checks = Part(
     cell_claims(nn.GRU), gru_mistakes, needs=needs("3·hidden", "hidden"),
-    guide={"__init__": ["super().__init__(n_inputs, n_hidden, blocks=3) makes the weights"],
-           "forward": ["zeros if there is no state",
-                       "both products, each with its bias, each cut into three blocks",
-                       "reset and update gate: σ of the sum of their blocks",
-                       "content: tanh(its block of x + reset · its block of h)",
-                       "update · hidden + (1 − update) · content"]})
+)

@@ -5,17 +5,8 @@ import math
 import torch
 from torch import Tensor
 
-from course.checking import (
-    Finding,
-    Mistake,
-    Part,
-    agree,
-    at,
-    gradients,
-    hints,
-    random_tensors,
-    together,
-)
+from course.console.records import Finding
+from course.grading.checking import Mistake, Part, agree, at, gradients, random_tensors, together
 
 (SCORES,) = random_tensors((2, 3, 5))
 
@@ -28,18 +19,12 @@ def unchanged(call, tensors: list[Tensor]) -> Finding:
     return Finding(not places, "", "an operation that ends in _ (or +=, /=) writes into what was given")
 
 
-@hints("Every exponential is a share of a sum. The sum runs along the dimension that is asked for.",
-       "softmax(x)_i = exp(x_i) / Σ_j exp(x_j)",
-       "exponentials / exponentials.sum(___, keepdim=True)")
 def sums_to_one(softmax, ours):
     """The weights sum to 1 along the chosen dimension."""
     return together(*(agree(softmax(SCORES.clone(), dim=dim).sum(dim),
                             torch.ones(2, 3, 5).sum(dim) / SCORES.shape[dim], 1e-12) for dim in (1, 0, -1)))
 
 
-@hints("Maximum and sum belong to the same dimension, and both keep it, so that shapes fit.",
-       "softmax(x)_i = exp(x_i − max x) / Σ_j exp(x_j − max x)",
-       "largest = scores.amax(___, keepdim=___)")
 def softmax_equals_pytorch(softmax, ours):
     """It equals torch.softmax, along every dimension, and leaves the scores as they were."""
     found = [agree(softmax(SCORES.clone()), torch.softmax(SCORES, -1), 1e-12, axes="batch, row, column")]
@@ -48,9 +33,6 @@ def softmax_equals_pytorch(softmax, ours):
     return together(*found, unchanged(softmax, [SCORES.clone()]))
 
 
-@hints("exp() of a large number is inf. A constant may be subtracted from all scores of a row first.",
-       "exp(x_i − c) / Σ_j exp(x_j − c) is the same for every c: take the row's largest score",
-       "torch.exp(scores - ___)")
 def survives_large_scores(softmax, ours):
     """Rows around 1,000, 0 and −1,000 (float32), 100 and −100 (float16) neither overflow nor vanish."""
     rows = torch.tensor([[1.0, 0.0, -99.0]]).expand(3, 3)
@@ -61,9 +43,6 @@ def survives_large_scores(softmax, ours):
     return agree(found, expected, 1e-3, axes="type, row, column")._replace(gap=None)  # float16: three digits
 
 
-@hints("A row that is −∞ throughout has the largest score −∞, and −∞ − (−∞) is NaN.",
-       "0 / 0 = NaN, 0 / 1 = 0: keep the largest score finite, and the sum at least 1",
-       "….clamp(min=___) for the largest score, ….clamp(min=___) for the sum")
 def survives_hidden_rows(softmax, ours):
     """A row that is −∞ throughout gets weights 0; the other rows are as before."""
     hidden = SCORES.masked_fill(torch.arange(3)[:, None] == 1, -math.inf)
@@ -77,9 +56,6 @@ def survives_hidden_rows(softmax, ours):
     return together(exact, rows, along)
 
 
-@hints("The scores come from projections that are learned: gradients must flow through.",
-       "∂w_i/∂x_j = w_i·(1[i = j] − w_j)",
-       "no .detach(), .data, .item() or NumPy around ___")
 def softmax_passes_gradients(softmax, ours):
     """The gradient equals that of torch.softmax."""
     leaf = SCORES.clone().requires_grad_()
@@ -122,7 +98,4 @@ softmax_checks = Part(
     [sums_to_one, softmax_equals_pytorch, survives_large_scores, survives_hidden_rows,
      softmax_passes_gradients],
     softmax_mistakes,
-    guide={"": ["the largest score along dim, kept as an axis of size 1; finite, even in a row of −∞",
-                "subtract it and take exp()",
-                "divide by the sum along dim; it is at least 1, except in a row of −∞"]},
 )

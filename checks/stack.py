@@ -21,10 +21,10 @@ from checks.block import (
     pytorch_layer,
     run_decoder,
 )
-from checks.layers import alike, blamed, copy_norm
+from checks.layers import blamed, copy_norm, same_numbers
 from common import lesson
-from course.checking import (
-    Finding,
+from course.console.records import Finding
+from course.grading.checking import (
     Mistake,
     Part,
     agree,
@@ -35,12 +35,9 @@ from course.checking import (
     together,
 )
 
-causal_mask = lesson("01_attention_mechanism").causal_mask
-padding_mask = lesson("01_attention_mechanism").padding_mask
-BOS = lesson("03_positional_encoding").BOS
-PAD = lesson("03_positional_encoding").PAD
-SinusoidalPositionalEncoding = lesson("03_positional_encoding").SinusoidalPositionalEncoding
-TokenEmbedding = lesson("03_positional_encoding").TokenEmbedding
+causal_mask, padding_mask = lesson("01_attention_mechanism", "causal_mask", "padding_mask")
+BOS, PAD, SinusoidalPositionalEncoding, TokenEmbedding = lesson(
+    "03_positional_encoding", "BOS", "PAD", "SinusoidalPositionalEncoding", "TokenEmbedding")
 
 NEEDS = ("The checks copy weights into `blocks`, a list of lesson 4's blocks, and with pre-norm into `norm`, "
          "of a class called LayerNorm.")
@@ -332,7 +329,8 @@ def counts_from_start(transformer, ours):
         whole = model.decode(TGT, *given)
         found, ignored = (one_by_one(model, *given, counted) for counted in (True, False))
         hint = ("start is ignored: the first token of tgt stands at position `start`"
-                if positions != "none" and alike(found, ignored) and not alike(found, whole) else "")
+                if positions != "none" and same_numbers(found, ignored)
+                and not same_numbers(found, whole) else "")
         findings.append(at(positions, agree(found, whole, hint=hint, axes="batch, place, logit")))
     return together(*findings)
 

@@ -8,7 +8,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from course.checking import Finding, Mistake, Part, agree, at, hints, together
+from course.console.records import Finding
+from course.grading.checking import Mistake, Part, agree, at, together
 
 FIRST = 3 + 256  # the id of the first character: before it PAD, BOS, EOS and the bytes
 STORY = "the cat sees the black cat and the cat eats the other black hat of the hatter"
@@ -100,9 +101,6 @@ def merges_agree(implementation, texts: list[str], merges: int) -> Finding:
 # ------------------------------------------------------------------ BytePairEncoding.learn(texts, merges)
 
 
-@hints("The pieces of a word are its text, cut; a character without a number of its own has its bytes.",
-       "decode(encode(text)) = text",
-       "b\"\".join(self.pieces[___] for id in ids).decode(errors=\"replace\")")
 def comes_back_unchanged(implementation, ours):
     """Any text comes back unchanged from encode() and decode(), whatever its script."""
     built = implementation.learn([STORY], 20)
@@ -110,9 +108,6 @@ def comes_back_unchanged(implementation, ours):
                       for text in [STORY, *FOREIGN]))
 
 
-@hints("UTF-8 writes every character in one to four bytes, and every byte has an id.",
-       "id of a byte = 3 + byte",
-       "[3 + byte for byte in character.___()]")
 def falls_back_to_bytes(implementation, ours):
     """A character that learn() never saw becomes its UTF-8 bytes, byte b with id 3 + b."""
     built = implementation.learn([STORY], 20)
@@ -122,9 +117,6 @@ def falls_back_to_bytes(implementation, ours):
                       for ids, wanted in zip(found, expected)))
 
 
-@hints("First what is always there, then the characters of the texts, then what the merges make.",
-       "PAD, BOS, EOS; 256 bytes; sorted characters; pieces in the order of the merges",
-       "self.pieces = [b\"\"] * 3 + [bytes([byte]) for byte in range(256)] + [___ for character in alphabet]")
 def numbers_its_pieces(implementation, ours):
     """Ids from 259 on are the sorted characters, then what each merge made; 0, 1, 2 decode to nothing."""
     built = implementation.learn([STORY], 20)
@@ -134,9 +126,6 @@ def numbers_its_pieces(implementation, ours):
                     same([built.decode([1, FIRST + 1, 2, 0])], [expected[1]], "0, 1 and 2 are no text"))
 
 
-@hints("After a merge its neighbours stand beside something new: their pairs are others now.",
-       "merge = argmax over pairs of Σ_words times · occurrences, counted after the merges before it",
-       "for word, times in counts.items(): for pair in zip(word, ___): count[pair] += ___")
 def joins_the_most_frequent(implementation, ours):
     """learn() joins what counting all pairs anew before each merge would join."""
     return together(merges_agree(implementation, [STORY], 30),
@@ -144,9 +133,6 @@ def joins_the_most_frequent(implementation, ours):
                       for seed in range(6)))
 
 
-@hints("Two pairs may be equally frequent. Any rule would do, if it is always the same one.",
-       "of equal counts the smallest (left id, right id)",
-       "min(pairs, key=lambda pair: (-count[pair], ___))")
 def settles_ties(implementation, ours):
     """Of equally frequent pairs the one with the smallest ids is joined first."""
     expected = ["a+b", "a+d", "c+b", "d+c"]
@@ -154,9 +140,6 @@ def settles_ties(implementation, ours):
     return same(found, expected, "compare first the left ids, then the right ones")
 
 
-@hints("A frequent word should become one piece soon: each of its occurrences counts.",
-       "count of a pair = Σ over words of (how often the word occurs) · (how often the pair stands in it)",
-       "Counter(word for text in texts for word in ___)")
 def counts_words_as_often_as_they_occur(implementation, ours):
     """A word that occurs five times counts five times."""
     texts = ["ab", "ab", "xy", "xyz", "wxy", "ab", "ab", "ab"]
@@ -164,9 +147,6 @@ def counts_words_as_often_as_they_occur(implementation, ours):
                 "count words, not different words")
 
 
-@hints("Each merge takes two neighbours; what it has taken can't be taken again.",
-       "a a a a a → aa aa a",
-       "position += 2 if the pair stands there, else ___")
 def joins_from_the_left(implementation, ours):
     """Of three equal letters the first two are joined: “aaa” is aa, a."""
     built = implementation.learn(["aa aa"], 1)
@@ -174,9 +154,6 @@ def joins_from_the_left(implementation, ours):
         ("aaa", ["aa", "a"]), ("aaaa", ["aa", "aa"]), ("baaaaab", ["b", "aa", "aa", "a", "b"]))))
 
 
-@hints("Encoding repeats what learning did, in the same order. A longer piece has no right of way.",
-       "join the pair of the smallest rank, as long as one of the neighbours was ever joined",
-       "while pair := min(zip(ids, ids[1:]), key=___, default=None)")
 def replays_the_merges(implementation, ours):
     """encode() replays the merges by their rank; it doesn't look for the longest piece."""
     a, b, c, d = range(FIRST, FIRST + 4)
@@ -194,9 +171,6 @@ def replays_the_merges(implementation, ours):
     return together(hand, *findings)
 
 
-@hints("Cut the text into words first; the space goes with the word behind it.",
-       "“to be” = “to” + “ be”",
-       "for word in split_words(___)")
 def stays_inside_words(implementation, ours):
     """No piece crosses a word, however often two stand side by side; a space goes with the word behind it."""
     text = "to be to be to be to be"
@@ -204,9 +178,6 @@ def stays_inside_words(implementation, ours):
     return same(pieces_of(built, text), re.findall(r" ?\S+", text), "cut the text with split_words() first")
 
 
-@hints("When every word is one piece, there are no neighbours left.",
-       "merges learned ≤ merges asked for",
-       "while len(merges) < wanted and ___")
 def ends_when_nothing_is_left(implementation, ours):
     """learn() ends early when nothing is left to join, and knows nothing from no text."""
     found = [len(implementation.learn(texts, 10).merges) for texts in (["abc ab"], ["a b"], [])]
@@ -386,15 +357,5 @@ byte_pair_encoding_checks = Part(
     more=more_subwords_mistakes,
     needs="The checks call learn(texts, merges), a class method, and of what it returns encode(text), "
           "decode(ids), len() and merges, a list of pairs of ids. Cut texts with split_words(text).",
-    guide={"__init__": ["self.pieces: three times b\"\", the 256 bytes, the characters, all as bytes",
-                        "for each merge append its two pieces joined, unless they are there already",
-                        "keep for each pair its rank and the id of what it makes; keep self.merges"],
-           "__len__": ["how many pieces there are"],
-           "learn": ["count the words of all texts", "cut each into the ids of its characters",
-                     "as often as wanted: count the pairs, join the most frequent in every word",
-                     "return cls(alphabet, merges)"],
-           "encode": ["for each word the ids of its characters, or of their bytes",
-                      "as long as there is a pair with a rank: join the one of the smallest rank"],
-           "decode": ["join the bytes of the pieces, and decode them as UTF-8"]},
     helpers=("encode_word", "rank", "first_ids", "texts_of", "state", "restored", "save", "load"),
 )

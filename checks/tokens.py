@@ -4,14 +4,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from course.checking import (
-    Finding,
+from course.console.records import Finding
+from course.grading.checking import (
     Mistake,
     Part,
     agree,
     at,
     gradients,
-    hints,
     random_tensors,
     refused,
     together,
@@ -34,17 +33,11 @@ def round_trip(built, texts: list[str]) -> Finding:
     return Finding(not wrong, f"{len(texts) - len(wrong)} of {len(texts)} texts", said + lost)
 
 
-@hints("Two spaces in a row hold an empty word between them; it is a token like others.",
-       "decode(encode(text)) = text",
-       'text.split("___") and "___".join(…), with the space named')
 def round_trips_words(tokenizer, ours):
     """Words: decode(encode(text)) is the text, double spaces included."""
     return round_trip(tokenizer(TEXTS), TEXTS)
 
 
-@hints("A token is then a single character, the space too, and nothing stands between two.",
-       'level = "character": list(text), "".join(tokens)',
-       "list(text) if level == ___ else …")
 def round_trips_characters(tokenizer, ours):
     """Characters: the same, and any order of known characters is a text."""
     built = tokenizer(["abc", " "], "character")
@@ -54,9 +47,6 @@ def round_trips_characters(tokenizer, ours):
     return together(ids, round_trip(tokenizer(TEXTS, "character"), TEXTS))
 
 
-@hints("Three ids are taken: filling, begin and end of a sequence. Words are numbered as they appear.",
-       "id = 3 + the number of different tokens before it",
-       "for token in …: ids.setdefault(token, ___ + len(ids))")
 def ids_start_after_the_specials(tokenizer, ours):
     """Ids are 3, 4, … in the order of appearance in all texts; 0, 1, 2 stay free and decode to nothing."""
     built = tokenizer([SENTENCE, "a mat"])
@@ -69,9 +59,6 @@ def ids_start_after_the_specials(tokenizer, ours):
                    "leave the ids 0, 1 and 2 out, wherever they stand")
 
 
-@hints("A word that was never seen has no number; say which it is.",
-       "token not in the dictionary → ValueError",
-       'raise ValueError(f"unknown token {___!r}")')
 def refuses_unknown_tokens(tokenizer, ours):
     """An unknown word is a ValueError that names it."""
     return together(refused(lambda: tokenizer([SENTENCE]).encode("the dog"), "dog"),
@@ -81,12 +68,6 @@ def refuses_unknown_tokens(tokenizer, ours):
 tokenizer_checks = Part(
     [round_trips_words, round_trips_characters, ids_start_after_the_specials, refuses_unknown_tokens],
     needs="The checks call encode(text), decode(ids) and len().",
-    guide={"__init__": ["split every text, at single spaces or into characters",
-                        "number the different tokens from 3 on, in the order of their appearance",
-                        "keep a dictionary for each direction"],
-           "__len__": ["the tokens, and the three special ids"],
-           "encode": ["ValueError for the first unknown token", "the id of each token"],
-           "decode": ["leave out 0, 1 and 2", "join the tokens as they were split"]},
 )
 
 
@@ -107,9 +88,6 @@ def with_weight(embedding, weight: Tensor = WEIGHT) -> nn.Module:
     return built
 
 
-@hints("An embedding is a table: token n picks row n. The paper makes the rows larger.",
-       "√d_model · weight[token]",
-       "math.sqrt(___) * F.embedding(tokens, ___)")
 def is_a_scaled_lookup(embedding, ours):
     """It equals one-hot · weight · √d_model, for every size."""
     return together(*(at(f"d_model {weight.shape[1]}", agree(
@@ -118,9 +96,6 @@ def is_a_scaled_lookup(embedding, ours):
         for weight in (WEIGHT, NARROW)))
 
 
-@hints("The same table, read the other way: how well does x match each row?",
-       "logits = x · weightᵀ, without √d_model",
-       "return x @ ___")
 def has_tied_logits(embedding, ours):
     """logits(x) is x · weightᵀ, from the same parameter."""
     x, narrow = random_tensors((2, 3, 16), (2, 9), seed=1)
@@ -128,9 +103,6 @@ def has_tied_logits(embedding, ours):
                     agree(with_weight(embedding, NARROW).logits(narrow), narrow @ NARROW.T, 1e-12))
 
 
-@hints("Times √d_model the numbers should be about 1; so they have to start smaller.",
-       "std = 1 / √d_model",
-       "nn.Parameter(torch.randn(vocab_size, d_model) * ___)")
 def starts_at_the_right_size(embedding, ours):
     """The weight starts with standard deviation d_model^−0.5."""
     found = [(embedding(16000 // d_model * 16, d_model).weight.std().item(), d_model**-0.5)
@@ -140,9 +112,6 @@ def starts_at_the_right_size(embedding, ours):
                       for std, wanted in found))
 
 
-@hints("Lookup and logits use one parameter, so both give it gradients.",
-       "∂/∂weight of both, with nothing detached",
-       "self.weight = nn.Parameter(___), used in forward() and in logits()")
 def embedding_learns(embedding, ours):
     """The gradients of the weight, from lookup and logits, are those of PyTorch's functions."""
     built, weight = with_weight(embedding), WEIGHT.clone().requires_grad_()
@@ -191,8 +160,4 @@ embedding_checks = Part(
     embedding_mistakes,
     more=more_embedding_mistakes,
     needs="The checks set `weight`, an nn.Parameter (vocab_size, d_model), and call logits(x).",
-    guide={"__init__": ["random numbers, (vocab_size, d_model), of standard deviation d_model^−0.5",
-                        "as an nn.Parameter called weight"],
-           "forward": ["the rows of the tokens, times √d_model"],
-           "logits": ["x times every row, without √d_model"]},
 )

@@ -9,19 +9,10 @@ from torch import Tensor
 from checks.stack import Reference as Reference  # the lesson takes all its checks from here
 from checks.stack import transformer_checks as transformer_checks
 from common import lesson
-from course.checking import (
-    Finding,
-    Mistake,
-    Part,
-    agree,
-    gradients,
-    random_tensors,
-    together,
-)
+from course.console.records import Finding
+from course.grading.checking import Mistake, Part, agree, gradients, random_tensors, together
 
-BOS = lesson("03_positional_encoding").BOS
-EOS = lesson("03_positional_encoding").EOS
-PAD = lesson("03_positional_encoding").PAD
+BOS, EOS, PAD = lesson("03_positional_encoding", "BOS", "EOS", "PAD")
 
 
 # ------------------------------------------------------------------ teacher_forcing(answers)

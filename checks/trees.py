@@ -1,4 +1,4 @@
-"""Tables and a small model that stand in for lesson 5's; what is measured of decoders: draws, time, texts."""
+"""Tables and a small model for lesson 6, in place of lesson 5's; what is measured of decoders."""
 
 import math
 import time
@@ -10,17 +10,12 @@ import torch
 from torch import Tensor
 
 from common import lesson
-from course.checking import Finding, random_tensors
+from course.console.records import Finding
+from course.grading.checking import random_tensors
 
-BOS = lesson("03_positional_encoding").BOS
-EOS = lesson("03_positional_encoding").EOS
-PAD = lesson("03_positional_encoding").PAD
-Tokenizer = lesson("03_positional_encoding").Tokenizer
-Transformer = lesson("05_mini_transformer").Transformer
-TransformerConfig = lesson("05_mini_transformer").TransformerConfig
-pad = lesson("05_mini_transformer").pad
-sequence_loss = lesson("05_mini_transformer").sequence_loss
-teacher_forcing = lesson("05_mini_transformer").teacher_forcing
+BOS, EOS, PAD, Tokenizer = lesson("03_positional_encoding", "BOS", "EOS", "PAD", "Tokenizer")
+Transformer, TransformerConfig, pad, sequence_loss, teacher_forcing = lesson(
+    "05_mini_transformer", "Transformer", "TransformerConfig", "pad", "sequence_loss", "teacher_forcing")
 
 DRAWS = 20_000  # for every chi-square test
 DECODING = (  # what a learner's own parts are given, and give

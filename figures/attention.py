@@ -7,7 +7,7 @@ import numpy as np
 from torch import Tensor
 
 from common import canvas, heatmap, readable
-from course.console import Slider
+from course.console.records import Slider
 
 
 def draw_lookup(sharpness: Sequence[float], weights: np.ndarray, answers: Sequence[float]):

@@ -6,7 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 from urllib.parse import unquote
 
-from course.markup import size_of
+from course.pages.markup import size_of
 
 VOID = {"meta", "img", "br", "input", "link", "hr"}
 

@@ -11,8 +11,8 @@ from torch import nn
 
 from checks.recurrence import copy_cell, steps_in_a_row
 from common import lesson
-from course.stacked import clip_each, train_stacked
-from course.toys import CLASS_OF, NAMED, made_up_text, same_class, spirals
+from course.data.toys import CLASS_OF, NAMED, made_up_text, same_class, spirals
+from course.training.stacked import clip_each, train_stacked
 
 m = lesson("00_foundations")
 Value = m.Value

@@ -11,8 +11,8 @@ from torch import nn
 from checks.block import D_FF, D_MODEL, HEADS, copy_block, pytorch_layer
 from checks.layers import copy_norm
 from common import lesson, parameters
-from course.checking import randomised
-from course.parts import build
+from course.grading.checking import randomised
+from course.training.parts import build
 from figures.drawing import draw_transformer
 
 m = lesson("04_transformer_block")

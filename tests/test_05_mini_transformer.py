@@ -28,10 +28,10 @@ from torch import nn
 
 from checks.broken import broken_runs
 from common import lesson
-from course.engine import save_run, train
-from course.experiment import load_run
-from course.keeping import unfinished
-from course.parts import build
+from course.console.files import unfinished
+from course.training.engine import save_run, train
+from course.training.experiment import load_run
+from course.training.parts import build
 from figures.training import draw_patterns
 
 m = lesson("05_mini_transformer")
@@ -604,7 +604,7 @@ def wait_for(process, folder, pattern):
 
 def test_ctrl_c_before_the_first_step_is_one_line_and_can_be_resumed(tmp_path, monkeypatch):
     options = SimpleNamespace(device="cpu", outputs=tmp_path, resume=False, page=False)
-    monkeypatch.setattr("course.engine.interruptible", lambda: nullcontext(lambda: True))
+    monkeypatch.setattr("course.training.engine.interruptible", lambda: nullcontext(lambda: True))
     ended = m.step_training(m.DigitExperiment(SMALL, SHORT, options))
     assert (ended.code, ended.message.partition(";")[0]) == (130, "interrupted after step 0 of 30")
     assert [path.suffix for path in tmp_path.iterdir()] == [".unfinished"]

@@ -14,7 +14,7 @@ from torch import nn
 
 from checks.alignment import partners, partners_found, places, word_weights
 from common import lesson
-from course.pairs import apart_from, by_source, read_pairs
+from course.data.pairs import apart_from, by_source, read_pairs
 from grammar.sentences import PHENOMENA, Pair
 
 m, five = lesson("07_translation"), lesson("05_mini_transformer")

@@ -17,12 +17,12 @@ from conftest import ROOT, run_as_documented, run_lesson
 from small_pairs import SENTENCES, SMALL, run_of, training_on, weights, written
 
 from common import lesson
-from course import threads
-from course.chat import converse
-from course.engine import finish, save_run
-from course.experiment import load_run
-from course.keeping import unfinished
-from course.own import Own
+from course.console.chat import converse
+from course.console.files import unfinished
+from course.grading.own import Own
+from course.training import threads
+from course.training.engine import finish, save_run
+from course.training.experiment import load_run
 
 m, five = lesson("07_translation"), lesson("05_mini_transformer")
 CPU = torch.device("cpu")
@@ -342,7 +342,7 @@ def test_ctrl_c_ends_in_one_line_and_resume_is_as_if_never_interrupted(file, tmp
 
 
 def test_ctrl_c_while_a_conversation_trains_its_model_is_one_line(monkeypatch, capsys, file, tmp_path):
-    monkeypatch.setattr("course.engine.interruptible", lambda: nullcontext(lambda: True))
+    monkeypatch.setattr("course.training.engine.interruptible", lambda: nullcontext(lambda: True))
     monkeypatch.setattr(sys, "stdin", io.StringIO("The cat.\n"))
     code, _, error = main(monkeypatch, capsys, *options_of(file, tmp_path / "new"), "--chat")
     assert (code, error) == (130, "07_translation.py: interrupted\n")

@@ -8,10 +8,10 @@ import torch
 from conftest import ROOT
 from torch import nn
 
-from course.checking import (
+from course.console.records import Finding
+from course.grading.checking import (
     UNWRITTEN,
     Check,
-    Finding,
     Mistake,
     Needed,
     Part,

@@ -12,8 +12,10 @@ import torch
 from conftest import LESSONS, PACKAGES, ROOT, one_line_error, pictures_in, run_lesson
 
 import common
-from course.checking import Finding, Mistake, Part, agree
-from course.console import Narrator, Picture, legible, make_console, spell_character, titled
+from course.console.narrator import Narrator, make_console, titled
+from course.console.records import Finding, Picture
+from course.console.spelling import legible, spell_character
+from course.grading.checking import Mistake, Part, agree
 
 ATTENTION = "01_attention_mechanism"
 every_lesson = pytest.mark.parametrize("name", LESSONS)
@@ -25,7 +27,8 @@ every_lesson = pytest.mark.parametrize("name", LESSONS)
 SCRIPT = '''"""Lesson 0. A try."""
 import torch
 from common import check, check_part, lesson_parser, narrate
-from course.checking import Part, Finding, agree
+from course.console.records import Finding
+from course.grading.checking import Part, agree
 import sys
 
 def same(part, ours):
@@ -179,7 +182,7 @@ def test_a_step_leaves_a_record_and_starts_from_its_seed():
 
 def test_a_walkthrough_reads_the_source_of_a_step_once(monkeypatch, tmp_path):
     read = []
-    monkeypatch.setattr("course.console.code_of", lambda part: read.append(part) or "")
+    monkeypatch.setattr("course.console.source.code_of", lambda part: read.append(part) or "")
     options = common.lesson_parser("A try.").parse_args(["--outputs", str(tmp_path)])
 
     @common.shows(computes)

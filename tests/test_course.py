@@ -16,11 +16,11 @@ from torch import nn
 
 from benchmarks.pairing import paired
 from common import canvas, heatmap, lesson
-from course import keeping
-from course.options import OneLineParser, add_options, check_limits, chosen, count, option, seed
-from course.parts import build
-from course.processes import any_process, pick_device, said_by_the_first
-from course.ranking import largest_first
+from course.console import files
+from course.console.options import OneLineParser, add_options, check_limits, chosen, count, option, seed
+from course.training.parts import build
+from course.training.processes import any_process, pick_device, said_by_the_first
+from course.training.ranking import largest_first
 
 # options and their limits
 
@@ -182,42 +182,42 @@ def test_writing_is_all_or_nothing(tmp_path):
         raise OSError(28, "disk full")
 
     with pytest.raises(OSError, match="disk full") as caught:
-        keeping.write_atomically(path, fail)
+        files.write_atomically(path, fail)
     assert caught.value.filename == str(path)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
-    keeping.write_atomically(path, lambda file: file.write(b"new"))
+    files.write_atomically(path, lambda file: file.write(b"new"))
     assert path.read_text() == "new"
 
 
 def test_a_folder_is_prepared_or_refused_at_once(tmp_path):
-    keeping.prepare_folder(tmp_path / "a" / "b")
+    files.prepare_folder(tmp_path / "a" / "b")
     assert list((tmp_path / "a" / "b").iterdir()) == []
     (tmp_path / "file").write_text("kept")
     with pytest.raises(NotADirectoryError, match="file"):
-        keeping.prepare_folder(tmp_path / "file")
+        files.prepare_folder(tmp_path / "file")
 
 
 def test_equal_figures_give_equal_bytes(tmp_path):
     for name in ("a.png", "b.png"):
         figure, axes = canvas()
         heatmap(axes, torch.eye(2), "ab", "cd", "title")
-        keeping.save_figure(figure, tmp_path / name)
+        files.save_figure(figure, tmp_path / name)
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
 def test_a_history_has_a_line_a_step_and_gaps_where_nothing_was_scored(tmp_path):
     history = [{"step": 1, "loss": 0.5}, {"step": 2, "loss": 0.25, "score": 1.0}]
-    keeping.write_history(history, tmp_path / "h.csv")
+    files.write_history(history, tmp_path / "h.csv")
     assert (tmp_path / "h.csv").read_bytes() == b"step,loss,score\n1,0.5,\n2,0.25,1.0\n"
 
 
 def test_paths_are_short_below_the_working_directory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert keeping.short_path(tmp_path / "out" / "a.png") == os.path.join("out", "a.png")
-    assert keeping.short_path(Path("out/../b.png")) == "b.png"
-    assert keeping.short_path(tmp_path.parent / "c.png") == str(tmp_path.parent.resolve() / "c.png")
-    assert keeping.unfinished(Path("a/run.pt")) == Path("a/run.pt.unfinished")
+    assert files.short_path(tmp_path / "out" / "a.png") == os.path.join("out", "a.png")
+    assert files.short_path(Path("out/../b.png")) == "b.png"
+    assert files.short_path(tmp_path.parent / "c.png") == str(tmp_path.parent.resolve() / "c.png")
+    assert files.unfinished(Path("a/run.pt")) == Path("a/run.pt.unfinished")
 
 
 class Harmful:
@@ -231,8 +231,8 @@ class Harmful:
 @pytest.mark.parametrize("content", ["text", "empty", "truncated", "other values", "harmful"])
 def test_foreign_checkpoints_are_one_clear_error_and_run_no_code(tmp_path, content):
     path, harm = tmp_path / "run.pt", tmp_path / "harm"
-    keeping.save_checkpoint({"weights": torch.arange(1000.0), "step": 3}, path)
-    assert keeping.load_checkpoint(path, lambda state: state["weights"][state["step"]]) == 3
+    files.save_checkpoint({"weights": torch.arange(1000.0), "step": 3}, path)
+    assert files.load_checkpoint(path, lambda state: state["weights"][state["step"]]) == 3
     if content in ("text", "empty"):
         path.write_text("hello" if content == "text" else "")
     elif content == "truncated":
@@ -240,11 +240,11 @@ def test_foreign_checkpoints_are_one_clear_error_and_run_no_code(tmp_path, conte
     else:
         torch.save({"model": {}} if content == "other values" else Harmful(harm), path)
     with pytest.raises(ValueError, match="is not a checkpoint of this lesson") as caught:
-        keeping.load_checkpoint(path, lambda state: state["weights"])
+        files.load_checkpoint(path, lambda state: state["weights"])
     assert "\n" not in str(caught.value)
     assert not harm.exists()
     with pytest.raises(FileNotFoundError):
-        keeping.load_checkpoint(tmp_path / "missing", dict)
+        files.load_checkpoint(tmp_path / "missing", dict)
 
 
 # timing
@@ -284,7 +284,7 @@ def test_one_process_has_nobody_to_ask():
 
 SIGNALS = """
 import signal
-from course.processes import interruptible
+from course.training.processes import interruptible
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
 for number in signal.SIGINT, signal.SIGTERM:
     try:

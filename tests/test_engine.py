@@ -14,9 +14,9 @@ from conftest import ROOT
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
-from course.engine import Job, Run, Settings, finish, own_parts, save_run, summary, train
-from course.keeping import load_checkpoint, unfinished
-from course.processes import add_over_processes
+from course.console.files import load_checkpoint, unfinished
+from course.training.engine import Job, Run, Settings, finish, rows_here, save_run, summary, train
+from course.training.processes import add_over_processes
 
 CPU = torch.device("cpu")
 SETTINGS = Settings(steps=12, validate_every=4)
@@ -111,9 +111,9 @@ def test_parts_of_a_batch_add_up_even_where_some_are_empty(accumulate):
     assert whole.noted("loss") == pytest.approx(parts.noted("loss"), abs=1e-6)
 
 
-def test_own_parts_share_out_all_rows_once():
+def test_rows_here_share_out_all_rows_once():
     rows = batch(0)
-    parts = list(own_parts(rows, 3))
+    parts = list(rows_here(rows, 3))
     assert torch.equal(torch.cat([part.x for part in parts]).sort(0).values, rows.x.sort(0).values)
     assert [len(part.x) for part in parts] == [3, 2, 2]
 
@@ -262,9 +262,9 @@ import torch
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 from test_engine import SETTINGS, replace, run_of, CPU
-from course.engine import train
-from course.keeping import load_checkpoint, unfinished
-from course.processes import all_processes
+from course.training.engine import train
+from course.console.files import load_checkpoint, unfinished
+from course.training.processes import all_processes
 
 torch.set_num_threads(1)
 folder = Path(sys.argv[1])
@@ -273,7 +273,7 @@ with all_processes(CPU):
     half = run_of(dropout=0.4)
     while len(half.history) < 5:
         half.update()
-    from course.engine import save_run
+    from course.training.engine import save_run
     from torch import distributed
     save_run(half, folder / "half.pt")
     distributed.barrier()

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from common import lesson
-from course.digits import draw_sequences, split_of
+from course.data.digits import draw_sequences, split_of
 
 m = lesson("05_mini_transformer")
 PAD, BOS, EOS, ZERO = m.PAD, m.BOS, m.EOS, m.ZERO

@@ -16,12 +16,12 @@ import torch
 from conftest import ROOT, one_line_error, run_lesson
 
 import common
-from course import memory
-from course.console import LEAST, make_console
-from course.engine import save_run, train
-from course.keeping import load_checkpoint, set_aside, unfinished
-from course.measuring import bytes_kept
-from course.parts import build
+from course.console.files import load_checkpoint, set_aside, unfinished
+from course.console.measuring import bytes_kept
+from course.console.narrator import LEAST, make_console
+from course.training import memory
+from course.training.engine import save_run, train
+from course.training.parts import build
 
 one, five, six = map(common.lesson, ("01_attention_mechanism", "05_mini_transformer", "06_decoding"))
 CPU = torch.device("cpu")

@@ -13,8 +13,9 @@ import pytest
 from conftest import LESSONS, ROOT, one_line_error, run_lesson
 
 import common
-from course.console import Narrator
-from course.report import Report
+from course.console.narrator import Narrator
+from course.grading.report import Report
+from course.study.lessons import number_of, study_of
 
 ATTENTION = "01_attention_mechanism"
 posix = pytest.mark.skipif(os.name == "nt", reason="process groups and signals")
@@ -38,7 +39,7 @@ def test_templates_run_and_are_unsolved(name, tmp_path):
     for part, checks in parts.items():
         assert re.search(rf"^(def|class) {part}\b", text, re.MULTILINE), part
         assert checks.needs in text.replace("\n# ", " ")
-        for steps in checks.guide.values():
+        for steps in study_of(number_of(name)).exercises[part].guide.values():
             assert "".join(f"# {number}. {step}\n" for number, step in enumerate(steps, 1)) in re.sub(
                 "^ +", "", text, flags=re.MULTILINE)
     graded = run_lesson(name, "--grade", str(file))
@@ -58,7 +59,7 @@ def test_a_template_has_what_is_needed_and_steps_only_if_asked(tmp_path):
     text = file.read_text(encoding="utf-8")
     assert re.findall(r"def (\w+)", text) == ["__init__", "forward", "weights"]  # not split(), not merge()
     assert "# 1. " not in text
-    assert common.lesson(name).GRADED["MultiHeadAttention"].guide["forward"]
+    assert study_of(number_of(name)).exercises["MultiHeadAttention"].guide["forward"]
 
 
 @pytest.mark.parametrize(("option", "needed"), [("--hint", "--grade FILE"), ("--guided", "--template FILE")])
@@ -119,7 +120,7 @@ def test_wrong_attempts_get_a_diagnosis_a_hint_and_what_follows_is_folded(tmp_pa
     process = grade(file, WRONG, ATTENTION, "--hint")
     assert process.returncode == 1
     said = words_of(process)
-    first, second, third = common.lesson(ATTENTION).softmax_checks.claims[2].hints
+    first, second, third = [*study_of(1).exercises["softmax"].hints.values()][2]
     for text in (
         "printed on the way",
         "✓ It equals torch.softmax",
@@ -179,7 +180,7 @@ def test_hints_that_cannot_be_read_or_kept_are_a_line(content, tmp_path):
     assert "can't be read" in said
     assert ("can't be written" in said) == (content is None)
     assert "softmax: not written yet begin with: The weights sum to 1 along the chosen dimension" in said
-    assert f"hint 1 of 3: {common.lesson(ATTENTION).softmax_checks.claims[0].hints[0]}" in said
+    assert f"hint 1 of 3: {study_of(1).exercises['softmax'].hints['sums_to_one'][0]}" in said
     assert "Traceback" not in process.stdout + process.stderr
 
 

@@ -15,8 +15,8 @@ from browsing import Keys
 from conftest import run_lesson
 
 from common import lesson
-from course import live
-from course.engine import finish
+from course.pages import live
+from course.training.engine import finish
 
 five = lesson("05_mini_transformer")
 six = lesson("06_decoding")

@@ -17,12 +17,12 @@ from conftest import LESSONS, torch_dropouts
 
 import common
 from common import lesson, lesson_parser, narrate, shows
-from course import grading, processes
-from course.engine import Run
-from course.experiment import Experiment
-from course.own import Own
-from course.questions import QUESTIONS
-from course.watching import state_of, wants_hint
+from course.grading.own import Own
+from course.grading.watching import state_of, wants_hint
+from course.study.lessons import study_of
+from course.training import processes
+from course.training.engine import Run
+from course.training.experiment import Experiment
 
 five, six, seven = lesson("05_mini_transformer"), lesson("06_decoding"), lesson("07_translation")
 
@@ -197,8 +197,8 @@ def test_common_quiz(tmp_path, monkeypatch):
     monkeypatch.setattr("sys.argv", ["02_multi_head_attention.py"])
     monkeypatch.setattr("builtins.input", lambda prompt: asked.append(prompt) or "")
     text, code = said(tmp_path, "--quiz")
-    assert (code, len(asked)) == (0, len(QUESTIONS[2]))
-    for question in QUESTIONS[2]:
+    assert (code, len(asked)) == (0, len(study_of(2).questions))
+    for question in study_of(2).questions:
         assert " ".join(question.asked.split()) in " ".join(text.split())
     assert "The first step" not in text
 
@@ -219,9 +219,9 @@ def test_common_threads(tmp_path, plain):
 def asked(monkeypatch):
     """What the grader and the template were called with."""
     calls = []
-    monkeypatch.setattr(grading, "grade", lambda file, parts, narrator, hint: calls.append(
+    monkeypatch.setattr(common, "grade", lambda file, parts, narrator, hint: calls.append(
         ("grade", file, parts, narrator.unfolded, hint)) or 3)
-    monkeypatch.setattr(grading, "write_template", lambda file, parts, guided: calls.append(
+    monkeypatch.setattr(common, "write_template", lambda file, parts, guided: calls.append(
         ("template", file, parts, guided)) or 4)
     return calls
 

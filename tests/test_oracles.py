@@ -17,7 +17,7 @@ from checks.attention import expected_weights
 from checks.broken import signatures
 from checks.trees import DRAWS, chi_square, enumerated, greedy_by_hand, random_tree
 from common import lesson
-from course.checking import refused
+from course.grading.checking import refused
 
 PARTS = [(name, part) for name in LESSONS for part in lesson(name).GRADED]
 

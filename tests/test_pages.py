@@ -23,13 +23,15 @@ from reading import Page, assert_sound
 from walks import EVIL, evil_walk, written
 
 import common
-from course import console, contents, frame, markup, pages, progress
-from course.checking import Finding, statement_of
-from course.console import Narrator
-from course.exercises import EXERCISES, FILES
-from course.questions import QUESTIONS, Answer, Question
-from course.quiz import Quiz
-from course.terms import TERMS
+from course.console.narrator import Narrator
+from course.console.records import Finding, Record, Tested
+from course.grading.checking import statement_of
+from course.pages import contents, markup
+from course.pages import lesson_page as pages
+from course.study import progress
+from course.study.lessons import all_terms, study_of
+from course.study.quiz import Quiz
+from course.study.saying import Answer, Question
 
 ATTENTION = "01_attention_mechanism"
 every_lesson = pytest.mark.parametrize("name", LESSONS)
@@ -151,14 +153,14 @@ RIGHT = {  # how the right answer of each question begins, so that `right` can't
 
 @pytest.mark.parametrize("number", RIGHT)
 def test_the_right_answers_are_right(number):
-    said = [question.answers[question.right].text for question in QUESTIONS[number]]
+    said = [question.answers[question.right].text for question in study_of(number).questions]
     assert all(map(str.startswith, said, RIGHT[number].split("|")))
     assert len(said) == RIGHT[number].count("|") + 1
 
 
 @pytest.mark.parametrize("number", range(8))
 def test_terms_are_linked_from_the_lesson_that_explains_them_on(number):
-    for term in TERMS:
+    for term in all_terms():
         linked = 'class="term"' in markup.Prose({}, {}, number).line(term.name)
         assert linked == (term.lesson == number or (term.lesson < number and not term.only_there)), term.name
 
@@ -167,8 +169,8 @@ def test_terms_are_linked_from_the_lesson_that_explains_them_on(number):
 def test_a_question_says_yes_to_the_right_answer_and_what_the_run_found(holds):
     question = Question("q", "step", "Asked <?", (
         Answer("one <", "reason <"), Answer("two", "because"), Answer("three", "no")), 1, "it holds")
-    tested = [console.Tested("", [("Another", Finding(True)), ("So it holds <", Finding(holds, "0 <"))])]
-    html = pages.question_box(question, console.Record(1, "step", "", "", "", None, tested))
+    tested = [Tested("", [("Another", Finding(True)), ("So it holds <", Finding(holds, "0 <"))])]
+    html = pages.question_box(question, Record(1, "step", "", "", "", None, tested))
     answers = html.split("</details>")[:3]
     assert [re.search('class="answer (.*?)"', answer)[1] for answer in answers] == ["wrong", "right", "wrong"]
     assert [re.search('verdict">(.*?)<', answer)[1] for answer in answers] == ["No.", "Yes.", "No."]
@@ -180,7 +182,7 @@ def test_a_question_says_yes_to_the_right_answer_and_what_the_run_found(holds):
 
 
 def test_every_page_has_the_style_of_its_code_and_an_escaped_title():
-    page = frame.filled("<title>", "main")
+    page = markup.filled("<title>", "main")
     assert markup.code_style() in page
     assert "<title>&lt;title&gt;" in page
 
@@ -230,7 +232,7 @@ def test_every_formula_line_is_used_and_each_lesson_begins_with_one_or_with_arro
 # ------------------------------------------------------------------ what stands beside the lessons
 
 
-@pytest.mark.parametrize("term", TERMS, ids=lambda term: term.name)
+@pytest.mark.parametrize("term", all_terms(), ids=lambda term: term.name)
 def test_the_glossary_says_what_the_lesson_says(term):
     module = common.lesson(next(name for name in LESSONS if number_of(name) == term.lesson))
     said = inspect.getdoc(steps_of(module)[term.step]) if term.step else module.__doc__
@@ -238,13 +240,13 @@ def test_the_glossary_says_what_the_lesson_says(term):
 
 
 def test_every_term_stands_once():
-    words = [word.lower() for term in TERMS for word in (term.name, *term.also)]
+    words = [word.lower() for term in all_terms() for word in (term.name, *term.also)]
     assert len(words) == len({*words})
 
 
 @every_lesson
 def test_questions_are_about_steps_and_rest_on_their_checks(name):
-    module, questions = common.lesson(name), QUESTIONS[number_of(name)]
+    module, questions = common.lesson(name), study_of(number_of(name)).questions
     assert len(questions) >= 3
     assert len({question.name for question in questions}) == len(questions)
     for question in questions:
@@ -268,8 +270,8 @@ def statements_in(step) -> list[str]:
 @every_lesson
 def test_exercises_are_the_graded_parts(name):
     module = common.lesson(name)
-    assert {*EXERCISES[number_of(name)]} == {*module.GRADED}
-    assert f"--template {FILES[number_of(name)]}" in inspect.getdoc(module.step_what_next)
+    assert {*study_of(number_of(name)).exercises} == {*module.GRADED}
+    assert f"--template {study_of(number_of(name)).file}" in inspect.getdoc(module.step_what_next)
 
 
 def test_the_legend_is_lesson_1s():
@@ -419,7 +421,7 @@ def test_the_contents_show_what_was_noted_and_no_picture_from_elsewhere(tmp_path
         assert ('class="thumbnail"' in html) == shown, picture
         assert ("A &lt;finding&gt;" in html) == shown
         assert "Run on &lt;now&gt;: 70 of 71 checks held." in html
-        asked = len(QUESTIONS[1])
+        asked = len(study_of(1).questions)
         assert f"Your own parts: 1 of 5 hold. Questions: 2 of {asked} answered, 1 right." in html
 
 
@@ -442,7 +444,7 @@ def test_common_shows_what_is_done_and_what_is_next(tmp_path):
     assert shown().splitlines()[-1] == "Next: python 02_multi_head_attention.py"
     for name in LESSONS:
         progress.note(tmp_path, name, print, run=run)
-    assert f"--template {FILES[0]}" in shown()
+    assert f"--template {study_of(0).file}" in shown()
 
 
 def test_the_index_takes_only_pictures_that_lie_beside_it(tmp_path):
@@ -474,7 +476,7 @@ def test_a_choice_is_a_number_of_the_list(tmp_path, monkeypatch, capsys):
 
 
 def test_the_number_of_the_right_answer_is_said(tmp_path, monkeypatch, capsys):
-    asked, question = Quiz(ATTENTION, tmp_path, Narrator(tmp_path)), QUESTIONS[1][0]
+    asked, question = Quiz(ATTENTION, tmp_path, Narrator(tmp_path)), study_of(1).questions[0]
     for place in range(len(question.answers)):
         monkeypatch.setattr("builtins.input", lambda prompt, place=place: str(place + 1))
         assert asked.ask(question) == (place == question.right)
@@ -488,7 +490,7 @@ def test_a_script_that_is_no_lesson_has_no_questions(tmp_path):
 
 
 def test_a_quiz_says_why_and_is_noted(tmp_path):
-    questions = QUESTIONS[1]
+    questions = study_of(1).questions
     typed = f"{questions[0].right + 1}\n7\nx\n{(questions[1].right + 1) % 3 + 1}\n\n"
     said, noted = quiz(tmp_path, typed)
     said = " ".join(said.split())
@@ -502,14 +504,14 @@ def test_a_quiz_says_why_and_is_noted(tmp_path):
 def test_a_quiz_that_nobody_answers_ends(tmp_path):
     said, noted = quiz(tmp_path, "")
     assert noted == {}
-    assert QUESTIONS[1][1].asked not in " ".join(said.split())
+    assert study_of(1).questions[1].asked not in " ".join(said.split())
 
 
 def test_questions_come_before_their_step_with_pause(tmp_path):
     options = "--pause", "--step", "masks-hide", "--outputs", tmp_path
     process = subprocess.run([sys.executable, ROOT / f"{ATTENTION}.py", *options], capture_output=True,
                              encoding="utf-8", input="", env=conf_env(), timeout=600)
-    asked = next(question for question in QUESTIONS[1] if question.step == "masks-hide")
+    asked = next(question for question in study_of(1).questions if question.step == "masks-hide")
     said = " ".join(process.stdout.split())
     assert process.returncode == 0
     assert said.index(asked.asked[:40]) < said.index("Hidden means hidden")

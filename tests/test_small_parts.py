@@ -11,14 +11,15 @@ from hypothesis import strategies as st
 
 from checks import alignment
 from common import mask_rows
-from course import chat, measuring, memory, stacked, threads
-from course.chat import converse
-from course.comparing import compare
-from course.keeping import write_text
-from course.measuring import bytes_kept, multiplications_of, shapes_through
-from course.pairs import apart_from, by_source, pair_in, read_pairs
-from course.ranking import largest_first
-from course.toys import CLASSES, VOCABULARY, made_up_text, same_class
+from course.console import chat, measuring
+from course.console.chat import converse
+from course.console.files import write_text
+from course.console.measuring import bytes_kept, multiplications_of, shapes_through
+from course.data.pairs import apart_from, by_source, pair_in, read_pairs
+from course.data.toys import CLASSES, VOCABULARY, made_up_text, same_class
+from course.training import memory, stacked, threads
+from course.training.comparing import compare
+from course.training.ranking import largest_first
 from grammar.sentences import Pair
 
 # ------------------------------------------------------------------ threads

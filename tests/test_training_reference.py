@@ -10,9 +10,9 @@ import torch
 from conftest import torch_dropouts
 
 from common import lesson
-from course import engine, processes
-from course.engine import Run, own_parts, save_run, seed_random, train
-from course.keeping import unfinished
+from course.console.files import unfinished
+from course.training import engine, processes
+from course.training.engine import Run, rows_here, save_run, seed_random, train
 
 m = lesson("05_mini_transformer")
 CPU = torch.device("cpu")
@@ -116,10 +116,11 @@ def test_an_update_is_the_step_written_out(way):
         found = torch.cat([parameter.grad.flatten() for parameter in run.model.parameters()])
         wanted = torch.cat([gradient.flatten() for gradient in gradients])
         assert (found - wanted).norm() < near * wanted.norm()
-        if way != "bf16":  # Adam turns rounding in tiny gradients into whole steps: few, but there
-            for parameter, own in zip(parameters_of(run), reference.model.parameters(), strict=True):
-                apart = (parameter - own).abs() / rate
-                assert (apart > 0.01).float().mean() < 0.02
+        if way != "bf16":  # Adam turns rounding in tiny gradients into whole steps: those are left out
+            for parameter, own, gradient in zip(
+                    parameters_of(run), reference.model.parameters(), gradients, strict=True):
+                apart = (parameter - own).abs()[gradient.abs() > 1e-5 * norm] / rate
+                assert (apart > 0.01).float().sum() <= 0.02 * apart.numel()
         run.model.load_state_dict(reference.model.state_dict())
 
 
@@ -257,7 +258,7 @@ def test_processes_share_out_the_rows_and_their_shares_add_up(monkeypatch, count
         as_process(monkeypatch, rank, count)
         run = run_of(label_smoothing=0.1, accumulate=accumulate)
         batch = run.job.batch(0)
-        rows += [row for part in own_parts(batch, accumulate) for row in part.src.tolist()]
+        rows += [row for part in rows_here(batch, accumulate) for row in part.src.tolist()]
         run.optimizer.zero_grad()
         losses.append(run.backward(0))
         for total, parameter in zip(sums, run.model.parameters(), strict=True):

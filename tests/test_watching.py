@@ -10,8 +10,8 @@ from queue import SimpleQueue
 import pytest
 from conftest import ROOT, one_line_error, run_lesson
 
-from course import progress
-from course.watching import state_of, wants_hint
+from course.grading.watching import state_of, wants_hint
+from course.study import progress
 
 BEGUN = "def causal_mask(length, device=None):\n    raise NotImplementedError('causal_mask')\n"
 RIGHT = ("import torch\n\n\ndef causal_mask(length, device=None):\n"

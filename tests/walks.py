@@ -6,9 +6,10 @@ from pathlib import Path
 import torch
 
 from common import Picture, canvas, heatmap, table
-from course.checking import Finding, Part
-from course.console import Narrator, Record, Slider, Tested
-from course.pages import Walk, write_pages
+from course.console.narrator import Narrator
+from course.console.records import Finding, Record, Slider, Tested
+from course.grading.checking import Part
+from course.pages.lesson_page import Walk, write_pages
 
 EVIL = '<b onclick="x">&amp;</b></script><script>alert(1)</script>'
 

@@ -1,0 +1,1 @@
+"""How a step's record becomes text on a terminal; options, files, start-up, measuring."""

@@ -1,0 +1,25 @@
+"""One line on standard error, and the script ends."""
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from course.console.spelling import legible
+
+
+def stop(message: str, code: int = 1) -> NoReturn:
+    """End the script with one line on standard error: code 2 for wrong usage, else 1."""
+    if sys.stderr is not None:  # closed
+        sys.stderr.write(f"{Path(sys.argv[0]).name}: {legible(message, sys.stderr)}\n")
+    sys.exit(code)
+
+
+def output_lost(error: OSError) -> NoReturn:
+    """End the script because what it says can't be written; quietly if its reader left, as head does."""
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is said at the end
+    if isinstance(error, BrokenPipeError):
+        sys.exit(128 + signal.SIGPIPE if hasattr(signal, "SIGPIPE") else 1)
+    stop(f"{error.strerror or error}: the output")

@@ -1,0 +1,1 @@
+"""Digits, toys, sentence pairs: small data, drawn or read."""

@@ -1,0 +1,1 @@
+"""Statements put to the test, and the learner's own code: template, graded process, report."""

@@ -1,0 +1,65 @@
+"""The learner's own parts for a training: graded by the lessons that they belong to, then loaded."""
+
+import ast
+import hashlib
+import importlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from course.console.ending import stop
+from course.console.files import short_path
+from course.console.narrator import Narrator
+from course.grading.attempt import Attempt
+from course.grading.checking import COURSE, Part
+from course.grading.process import grade
+
+
+class Own(NamedTuple):
+    """Parts by their names, and for each file that they come from its hash (SHA-256)."""
+
+    parts: Mapping[str, Any]
+    files: Mapping[str, str]
+
+    @property
+    def name(self) -> str:
+        """What stands in the names of files: the learner's, and the beginning of a hash of what they say."""
+        whole = hashlib.sha256("".join(self.files.values()).encode()).hexdigest()
+        return "-".join(["with", "+".join(Path(file).stem for file in self.files)[:40], whole[:8]])
+
+
+def own_parts(files: Sequence[Path], before: int, narrator: Narrator) -> Own:
+    """The graded parts of lessons before this number that the files define.
+
+    Ends the script where something doesn't hold.
+    """
+    lessons = sorted(path.stem for path in COURSE.glob("[0-9][0-9]_*.py") if int(path.stem[:2]) < before)
+    parts, hashes = {}, {}
+    for file in files:
+        defined = names_in(file)
+        found: dict[str, Part] = {}
+        for lesson in lessons:
+            graded = importlib.import_module(lesson).GRADED
+            wanted = {name: part for name, part in graded.items() if name in defined}
+            if wanted and grade(file, wanted, narrator, lesson=lesson):
+                stop(f"{short_path(file)} isn't trained with before all of it holds: "
+                     f"python {lesson}.py --grade {short_path(file)} says what doesn't")
+            found |= wanted
+        if not found:
+            stop(f"{short_path(file)} defines no part of a lesson that is graded")
+        attempt = Attempt(file)
+        attempt.run()
+        parts |= {name: getattr(attempt.module, name) for name in found}
+        hashes[file.name] = hashlib.sha256(file.read_bytes()).hexdigest()
+    return Own(parts, hashes)
+
+
+def names_in(file: Path) -> set[str]:
+    """What the file defines at its top level; ends the script if it can't be read as Python."""
+    try:
+        nodes = ast.parse(file.read_bytes()).body
+    except (OSError, SyntaxError, ValueError) as error:
+        stop(f"{file}: {error}", code=2)
+    names = {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    targets = [target for node in nodes if isinstance(node, ast.Assign) for target in node.targets]
+    return names | {target.id for target in targets if isinstance(target, ast.Name)}

@@ -1,0 +1,96 @@
+"""--grade FILE --watch: the file is graded again whenever it is saved.
+
+Importing PyTorch takes longer than all checks, so the next child waits with it done, in a process of its own
+as ever: the learner's code runs in none that goes on.
+"""
+
+import argparse
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from queue import Empty, SimpleQueue
+
+from course.console.narrator import Narrator
+from course.grading import process
+
+PAUSE = 0.1  # seconds between two looks at the file
+
+
+class WarmChild:
+    """A process that has imported the lesson and waits to be told where its results go."""
+
+    def __init__(self, lesson: str, file: Path):
+        self.process = subprocess.Popen(
+            [sys.executable, process.CHILD, lesson, file], stdin=subprocess.PIPE,
+            encoding="utf-8", **process.own_group())
+
+    def start(self, results: Path) -> subprocess.Popen:
+        """Let it grade."""
+        try:
+            self.process.stdin.write(f"{results}\n")
+            self.process.stdin.close()
+        except OSError:  # it has ended: what it left says so
+            pass
+        return self.process
+
+
+def watch(options: argparse.Namespace, narrator: Narrator, note: Callable[[Narrator], None]) -> int:
+    """Grade options.grade now, and again after each change, until Ctrl-C; `h` and Enter give a hint.
+
+    note(narrator) is called after each grading. The exit code is that of the last grading.
+    """
+    file, lesson, keys = options.grade, Path(sys.argv[0]).stem, typed()
+    spare, hint, code, done = WarmChild(lesson, file), options.hint, 1, None
+    try:
+        while True:
+            done = state_of(file)
+            again = Narrator(narrator.outputs, narrator.with_code, narrator.unfolded)
+            child, spare = spare, None
+            code = process.grade(file, options.graded, again, hint, lesson, child.start)
+            note(again)
+            spare, hint = WarmChild(lesson, file), False
+            again.say("Watching: save the file to grade it again, h and Enter for a hint, Ctrl-C to end.")
+            sys.stdout.flush()
+            while state_of(file) in (done, None) and not hint:
+                hint = wants_hint(keys)
+                time.sleep(PAUSE)
+    except KeyboardInterrupt:
+        narrator.console.print()
+        return code
+    finally:
+        if spare:
+            process.end_with_all(spare.process)
+
+
+def state_of(file: Path) -> tuple[int, int] | None:
+    """What changes when the file is saved; None while it isn't there, as editors leave it for a moment."""
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size
+
+
+def typed() -> SimpleQueue:
+    """The lines that come from the keyboard, as they come."""
+    lines: SimpleQueue = SimpleQueue()
+
+    def read() -> None:
+        for line in sys.stdin:
+            lines.put(line.strip().lower())
+
+    threading.Thread(target=read, daemon=True).start()
+    return lines
+
+
+def wants_hint(lines: SimpleQueue) -> bool:
+    """Whether h was typed since the last look."""
+    wanted = False
+    while True:
+        try:
+            wanted |= lines.get_nowait() == "h"
+        except Empty:
+            return wanted

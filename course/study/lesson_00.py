@@ -1,0 +1,115 @@
+"""What is said about lesson 0: questions, glossary terms, exercises with their guided steps and hints."""
+
+from course.study.saying import Answer, Exercise, Question, Term
+
+FILE = "my_foundations.py"  # a learner's own, of --template
+
+QUESTIONS = (
+    Question("n-by-n", "broadcasting", "A network's predictions have the shape (N,), the wanted values "
+             "(N, 1). You subtract them, and train on the mean of the squares. What happens?", (
+        Answer("An error: the shapes differ.",
+               "Aligned right, (N,) counts as (1, N), and a size of 1 is stretched. No shape is wrong."),
+        Answer("The same as with two shapes (N,).",
+               "That would be N differences. These are N × N."),
+        Answer("It trains without a word, and learns next to nothing of x.",
+               "Every prediction is compared with every value, so the best that each can do is the mean "
+               "of all values, whatever its x.")), 2,
+             "with (N,) − (N, 1) it isn't, and nothing is raised"),
+    Question("used-twice", "chain-rule", "A value is used in two places of a computation. Two gradients "
+             "come back to it. Which one is its own?", (
+        Answer("The later one: it replaces the other.",
+               "Then half of what moves the loss were forgotten."),
+        Answer("Their sum.",
+               "If it moves, the loss moves by both ways at once, and for small moves these add up."),
+        Answer("Their mean.",
+               "Two ways don't share one effect; each has its own.")), 1,
+             "both ways added"),
+    Question("two-without-tanh", "two-layers", "You stack two linear layers with nothing between them. "
+             "What can they do that one can't?", (
+        Answer("Nothing: two matrices one behind the other are one matrix.",
+               "(x·A)·B = x·(A·B). Only a function that bends the numbers between them makes more of two "
+               "layers than of one."),
+        Answer("Part points that no straight line parts.",
+               "Straight after straight stays straight: a bend is missing."),
+        Answer("The same as with a tanh between them, only it takes longer to learn.",
+               "No training helps: whatever the two matrices are, their product is one.")), 0,
+             "without tanh two layers are one"),
+    Question("neighbours-gone", "embeddings", "Vectors of words are learned by guessing each word's "
+             "neighbours. You shuffle all words of the text. Do words of one class still get like "
+             "vectors?", (
+        Answer("Yes: every word stands in the text as often as before.",
+               "How often says little of the class; with whom it stands does."),
+        Answer("No: their neighbours were all that they had in common.",
+               "In random order all words have the same neighbours, so nothing tells the classes apart."),
+        Answer("Yes, if it is trained for longer.",
+               "What isn't in the text any more, no training finds.")), 1,
+             "from shuffled words less than"),
+    Question("it-learns", "broken-on-purpose", "A network trains. The loss falls, and new points get the "
+             "right class. Is the gradient right?", (
+        Answer("Yes: a wrong gradient wouldn't lead downhill.",
+               "One that points roughly downhill is enough for that."),
+        Answer("Yes, if the points are new.",
+               "New points say that the network is of use. They say nothing about how it was found."),
+        Answer("That doesn't follow: many wrong gradients learn as well.",
+               "Most of the mistakes below still get nearly all points right. So compare gradients with "
+               "numbers that are known to be right.")), 2,
+             "mistakes still get 95 % of new points right"),
+)
+
+TERMS = (
+    Term("loss", "",
+         "a number that says how wrong the answer was (the loss)", ("losses",)),
+    Term("gradient", "",
+         "the gradient: for each weight, by how much the loss moves when the weight does.", ("gradients",)),
+    Term("broadcasting", "broadcasting",
+         "Write the shapes one below the other, aligned right; where one is shorter, it counts as 1; a size "
+         "of 1 is stretched to the other."),
+    Term("bias", "linear-layer",
+         "A layer takes a row of numbers x to x·W + b: one matrix, one row b (the bias), broadcast over the "
+         "batch.", ("biases",)),
+    Term("chain rule", "derivatives",
+         "The chain rule: for one function inside another, their derivatives multiply."),
+    Term("hidden state", "cells",
+         "A recurrent network reads one token after the other, and carries all that it knows in one vector, "
+         "the hidden state.", ("hidden states", "recurrent")),
+    Term("gate", "cells",
+         "A gate is a factor from 0 to 1 for each number of the memory", ("gates",)),
+    Term("LSTM", "cells",
+         "LSTM beside it a memory and three gates: let in, keep, show"),
+    Term("convolution", "convolution",
+         "A convolution looks at a few neighbours at once, here a token and the two before it, everywhere "
+         "with the same weights.", ("convolutions",)),
+)
+
+EXERCISES = {
+    "broadcast_shapes": Exercise(1, 15,
+        guide={"": ["put 1s in front of the shorter shapes", "column by column, the sizes other than 1",
+                    "none: 1; one: this; several: ValueError with the shapes"]}),
+    "Value": Exercise(3, 90,
+        guide={"backward": ["refuse more than one number", "sort: each value after all that it was computed from",
+                            "gradients inside start from 0, that of this number from 1",
+                            "from this value back: each hands its gradient on to what it was computed from, "
+                            "which adds it, summed over stretched axes"]}),
+    "two_layer_backward": Exercise(2, 30,
+        guide={"": ["forward: hidden, logits, softmax (subtract each row's largest logit first), loss",
+                    "d_logits: softmax − 1 at the label, divided by the number of rows",
+                    "w2 gets hiddenᵀ·d_logits, b2 the sum over the rows",
+                    "d_hidden = d_logits·w2ᵀ; through tanh: times 1 − hidden²",
+                    "w1 gets xᵀ times that, b1 the sum over the rows"]}),
+    "RNNCell": Exercise(1, 10,
+        guide={"__init__": ["super().__init__(n_inputs, n_hidden, blocks=1) makes the weights"],
+               "forward": ["zeros if there is no state", "both products, each with its bias", "tanh of the sum"]}),
+    "LSTMCell": Exercise(2, 20,
+        guide={"__init__": ["super().__init__(n_inputs, n_hidden, blocks=4) makes the weights"],
+               "forward": ["zeros if there is no state", "both products, each with its bias, added",
+                           "cut into four blocks: input gate, forget gate, content, output gate",
+                           "memory: forget gate · memory + input gate · tanh(content)",
+                           "hidden: output gate · tanh(memory)"]}),
+    "GRUCell": Exercise(2, 20,
+        guide={"__init__": ["super().__init__(n_inputs, n_hidden, blocks=3) makes the weights"],
+               "forward": ["zeros if there is no state",
+                           "both products, each with its bias, each cut into three blocks",
+                           "reset and update gate: σ of the sum of their blocks",
+                           "content: tanh(its block of x + reset · its block of h)",
+                           "update · hidden + (1 − update) · content"]}),
+}

@@ -1,0 +1,111 @@
+"""What is said about lesson 2: questions, glossary terms, exercises with their guided steps and hints."""
+
+from course.study.saying import Answer, Exercise, Question, Term
+
+FILE = "my_heads.py"  # a learner's own, of --template
+
+QUESTIONS = (
+    Question("one-head", "one-average", "A token has to fetch the contents of two items. One head is 32 "
+             "numbers wide, each content 8. Can the one head do it?", (
+        Answer("Yes: 16 of its 32 numbers are enough.",
+               "A weight multiplies the whole value, so it can't take these numbers of one item and "
+               "those of the other."),
+        Answer("No: it takes one mean of the items, and what is mixed can't be told apart.",
+               "The more it lets in of one, the less of the other: the error stays near 0.5, where two "
+               "heads pass far below."),
+        Answer("Yes, but it takes longer to learn.",
+               "What one mean can't hold, no training brings; the last step suggests to try ten times "
+               "as many.")), 1,
+             "one head stays near 0.5"),
+    Question("more-heads", "parameters-do-not-depend-on-heads", "d_model stays 64. You take 16 heads "
+             "instead of 4. What becomes of the number of parameters?", (
+        Answer("Four times as many: each head has matrices of its own.",
+               "It has, but they are a quarter as wide."),
+        Answer("As many as before.",
+               "More heads are narrower heads: together their matrices are D × D, for any H."),
+        Answer("Fewer, for narrow matrices are smaller.",
+               "Each is smaller, and there are as many times more of them.")), 1,
+             "formula and count agree for every H"),
+    Question("each-a-head", "what-heads-learn", "Four heads learn to fetch four words for every word. "
+             "Does each head take one of the four?", (
+        Answer("Always: that is the simplest way.",
+               "In other trainings a head divides its weight between two relations, and the task is "
+               "solved all the same."),
+        Answer("Never: all heads do a bit of everything.",
+               "In some trainings there is a head for each relation."),
+        Answer("In some trainings: that depends on the seed.",
+               "All of them solve the task. Nothing asks for a clean division of work, so it comes "
+               "about only sometimes.")), 2,
+             "some of them have a head for each relation"),
+    Question("weight-and-effect", "where-not-why", "A head puts much weight on a word. Does that word "
+             "have an effect on the answer?", (
+        Answer("That doesn't stand in the weight: another head may take it out again.",
+               "Replace the word, and the answer hardly moves, though the head alone would move it. The "
+               "weight says where a head looked, not what came of it."),
+        Answer("Yes: what is looked at comes into the answer.",
+               "What one head brings in, another can take out again."),
+        Answer("No: weights are only for pictures.",
+               "They are what the output is computed with.")), 0,
+             "some layers have such looks"),
+)
+
+TERMS = (
+    Term("head", "",
+         "Each of these looks is called a head.", ("heads",)),
+    Term("projection", "",
+         "A projection is a linear map, x·W + b; the paper's have no bias b, ours have one, as in "
+         "PyTorch.", ("projections",)),
+    Term("d_model", "",
+         "D (d_model) is the width of a token's vector, H the number of heads, and K (d_k) = D / H the "
+         "width of one head."),
+    Term("dropout", "dropout",
+         "In training, each weight is set to 0 with probability p and the others are divided by 1 − p."),
+)
+
+EXERCISES = {
+    "MultiHeadAttention": Exercise(2, 40,
+        guide={"__init__": ["ValueError if d_model does not split into n_heads",
+                            "four nn.Linear(d_model, d_model)"],
+               "forward": ["project query, key and value", "split each into heads, (B, H, L, K)",
+                           "lesson 1's attention, with the mask, and with dropout only while training",
+                           "join the heads again, (B, L, D)", "the last projection"],
+               "weights": ["project and split query and key", "lesson 1's attention_weights, with the mask"]},
+        hints={
+            "attends_to_itself": (
+                "Project, cut every token into heads, let each head attend, join the heads, project once more.",
+                "Concat(head_1, …, head_H)·W^O, head_h = Attention(Q·W_h^Q, K·W_h^K, V·W_h^V)",
+                "x.view(batch, length, ___, ___).transpose(___, ___)"),
+            "attends_to_another": (
+                "Queries come from one sequence, keys and values from another, each through its own projection.",
+                "Attention(query·W^Q, key·W^K, value·W^V), (B, T, D) and (B, S, D)",
+                "self.project_query(___), self.project_key(___), self.project_value(___)"),
+            "takes_both_masks": (
+                "Leave the mask as it is: it broadcasts to (B, H, T, S).",
+                "(T, S), (B, 1, T, S) and (B, H, T, S) all broadcast",
+                "scaled_dot_product_attention(queries, keys, values, ___)"),
+            "tells_its_weights": (
+                "They are lesson 1's weights, of the projected and split queries and keys.",
+                "softmax(Q_h·K_hᵀ / √d_k) for every head h",
+                "attention_weights(self.split(___), self.split(___), ___)"),
+            "fits_other_sizes": (
+                "Sizes come from the arguments and from the tensors; none is written into the code.",
+                "d_k = d_model / n_heads",
+                "batch, length, d_model = x.shape"),
+            "learns_like_pytorch": (
+                "Whatever forward() computes has to stay in PyTorch, and to use every projection once.",
+                "the gradient flows through all four projections",
+                "no .detach(), .data or torch.no_grad() around ___"),
+            "passes_gradients_on": (
+                "The input feeds queries, keys and values: its gradient has three parts.",
+                "∂L/∂x = through Q + through K + through V",
+                "nothing of query, key and value is detached: ___"),
+            "drops_weights_in_training": (
+                "In training some weights are set to 0; afterwards all of them count.",
+                "dropout p while self.training, else 0",
+                "self.dropout if ___ else 0.0"),
+            "refuses_uneven_heads": (
+                "12 numbers split into 3 heads of 4; 30 don't split into 4.",
+                "d_model mod n_heads = 0",
+                'if d_model % ___: raise ValueError(f"d_model {___} does not split into {___} heads")'),
+        }),
+}

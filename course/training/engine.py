@@ -1,0 +1,323 @@
+"""The engine: trains any model. Nothing in it knows digits, words, encoders or decoders.
+
+A Job says what is trained on what: batches by step, a loss over parts of a batch, rates, an optimiser, a
+validation. Settings say how long and how carefully. A Run is the training in progress, and all that a
+checkpoint holds; train() brings it to its end.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_
+from torch.optim import Optimizer
+from torch.utils.checkpoint import checkpoint
+
+from course.console.files import Unusable, save_checkpoint, unfinished
+from course.console.narrator import progress_bar
+from course.console.options import check_limits, option
+from course.training.memory import out_of_memory
+from course.training.processes import (
+    PROCESSES,
+    RANK,
+    add_over_processes,
+    any_process,
+    interruptible,
+    said_by_the_first,
+)
+
+Measures = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a run is trained. ValueError, with the value, for what makes no sense."""
+
+    steps: int = option(500, "training steps", least=0, below=10**7)
+    clip: float = option(1.0, "longest gradient, over all parameters", above=0)
+    accumulate: int = option(1, "pieces into which a batch is cut to save memory", least=1)
+    precision: str = option("fp32", "fp32, or bf16 for matrix products in bfloat16", among=("fp32", "bf16"))
+    recompute: bool = option(False, "compute activations again in backward, to save memory")
+    compile: bool = option(False, "let torch.compile translate the model (needs a C++ compiler)")
+    validate_every: int = option(50, "steps from one validation to the next", least=1)
+    patience: int = option(0, "stop after so many validations without a lower loss (0: never)", least=0)
+    seed: int = option(0, least=0)
+
+    def __post_init__(self):
+        check_limits(self)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is trained on what.
+
+    batch(step) gives a named tuple of tensors, rows first, and depends on the step alone. loss(forward, part,
+    whole) is the part's share of the mean over the whole batch, where forward(…) calls the model. rate(step)
+    is the learning rate, times a parameter group's "scale" if it has one. validate(model) returns scores:
+    "validation_loss" decides about patience, the first and the last are shown on the way. `blocks` are what
+    --recompute computes again.
+    """
+
+    batch: Callable[[int], Any]
+    loss: Callable[[Callable, Any, Any], Tensor]
+    rate: Callable[[int], float]
+    optimizer: Callable[[list[nn.Parameter]], Optimizer]
+    validate: Callable[[nn.Module], Measures]
+    blocks: Sequence[nn.Module] = ()
+
+
+class Run:
+    """A training in progress. `about` is what a checkpoint tells of it: plain values."""
+
+    def __init__(self, model: nn.Module, job: Job, settings: Settings, device: torch.device,
+                 about: dict[str, Any] | None = None):
+        self.model, self.job, self.settings, self.device = model.to(device), job, settings, device
+        self.about = about or {}
+        self.trained = [p for p in self.model.parameters() if p.requires_grad]
+        self.optimizer = job.optimizer(self.trained)
+        self.history: list[Measures] = []  # one record a step
+        self.scores: Measures = {}  # of the latest validation
+        self.scored_at = 0  # the steps done by then
+        if settings.compile:
+            self.model.compile(dynamic=True)
+
+    @property
+    def finished(self) -> bool:
+        """All steps done, or no lower validation loss for `patience` validations."""
+        patience, losses = self.settings.patience, self.noted("validation_loss")
+        if len(self.history) >= self.settings.steps or not patience:
+            return len(self.history) >= self.settings.steps
+        return len(losses) > patience and not min(losses[-patience:]) < min(losses[:-patience])
+
+    def noted(self, name: str) -> list[float]:
+        """Every value of this name in the history, in the order of the steps."""
+        return [record[name] for record in self.history if name in record]
+
+    def update(self) -> None:
+        """One step, noted in the history; gradients stay where they are.
+
+        FloatingPointError, before any parameter has moved, if the loss or the gradient isn't finite.
+        """
+        started, step = time.perf_counter(), len(self.history)
+        self.optimizer.zero_grad()
+        loss = self.backward(step)
+        norm = clip_grad_norm_(self.trained, self.settings.clip).item()
+        if not math.isfinite(loss + norm):
+            raise FloatingPointError(f"step {step + 1}: the loss is {loss}, the gradient's norm {norm}")
+        rate = self.job.rate(step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group.get("scale", 1.0)
+        self.optimizer.step()
+        self.history.append({"step": step + 1, "loss": loss, "gradient_norm": norm, "learning_rate": rate,
+                             "seconds": time.perf_counter() - started})
+
+    def backward(self, step: int) -> float:
+        """Put the gradient of the batch's loss into the parameters, and return that loss.
+
+        The batch may be cut into parts, and those lie in several processes; their shares add up.
+        """
+        batch = self.job.batch(step)
+        whole = batch._make(tensor.to(self.device) for tensor in batch)
+        total = torch.zeros((), device=self.device)
+        with recomputed(self.job.blocks if self.settings.recompute else ()):
+            for number, part in enumerate(rows_here(whole, self.settings.accumulate)):
+                seed_random(self.device, self.settings.seed, step, RANK, number)
+                loss = self.job.loss(self.forward, part, whole)
+                loss.backward()
+                total += loss.detach()
+        return add_over_processes(total, self.trained).item()
+
+    def forward(self, *inputs: Any) -> Any:
+        """The model's answer; matrix products run in bfloat16 if the settings ask for it."""
+        bf16 = self.settings.precision == "bf16"
+        with torch.autocast(self.device.type, torch.bfloat16) if bf16 else nullcontext():
+            return self.model(*inputs)
+
+    @property
+    def validation_due(self) -> bool:
+        """After every so many steps, and after the last one."""
+        done = len(self.history)
+        return done % self.settings.validate_every == 0 or done == self.settings.steps
+
+    def validate(self) -> None:
+        """Note the scores of the model as it is, without dropout; the first process finds them."""
+
+        def scores() -> Measures:
+            was_training = self.model.training
+            self.model.eval()
+            try:
+                with torch.no_grad():
+                    return self.job.validate(self.model)
+            finally:
+                self.model.train(was_training)
+
+        self.scores = said_by_the_first(scores)
+        self.scored_at = len(self.history)
+        self.history[-1] |= self.scores
+
+    def state(self) -> dict[str, Any]:
+        """Plain values and tensors from which load() goes on as if never interrupted."""
+        return {"about": self.about, "model": self.model.state_dict(),
+                "optimizer": self.optimizer.state_dict(), "history": self.history}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from a state. Unusable, with what is wrong, for one that no run of this kind has left."""
+        check_history(state["history"], self.settings.steps)
+        check_weights(state["model"], self.model.state_dict())
+        check_optimizer(state["optimizer"], self.optimizer.state_dict(), self.trained)
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.history = [dict(record) for record in state["history"]]
+
+
+NOTED = "step", "loss", "gradient_norm", "learning_rate", "seconds"  # in the record of every step
+
+
+def check_history(history: Any, steps: int) -> None:
+    """Unusable unless it is a list of records, one a step from 1 on, of numbers under names."""
+    if not isinstance(history, list) or len(history) > steps:
+        raise Unusable(f"its history isn't one of at most {steps} steps")
+    for number, record in enumerate(history, 1):
+        if not isinstance(record, dict) or not all(
+                isinstance(name, str) and type(value) in (int, float) for name, value in record.items()):
+            raise Unusable(f"record {number} of its history isn't numbers under names")
+        missing = [name for name in NOTED if not math.isfinite(record.get(name, math.nan))]
+        if missing or record["step"] != number:
+            raise Unusable(f"record {number} of its history lacks {', '.join(missing) or 'its number'}")
+
+
+def check_weights(saved: Any, ours: dict[str, Tensor]) -> None:
+    """Unusable unless there is a tensor for each of ours, as large, of its type, without NaN or ∞."""
+    if not isinstance(saved, dict) or saved.keys() != ours.keys():
+        raise Unusable("its weights aren't those of this model")
+    for name, tensor in ours.items():
+        if not fits(saved[name], tensor):
+            raise Unusable(f"its {name} isn't {tuple(tensor.shape)} finite numbers of {tensor.dtype}")
+
+
+def check_optimizer(saved: Any, ours: dict[str, Any], trained: list[nn.Parameter]) -> None:
+    """Unusable unless its options are ours, and each state is a number or as large as its parameter."""
+    groups = saved.get("param_groups") if isinstance(saved, dict) else None
+    if not isinstance(groups, list) or len(groups) != len(ours["param_groups"]):
+        raise Unusable("its optimiser isn't the one of this run")
+    for group, own in zip(groups, ours["param_groups"]):
+        differing = [name for name, value in own.items() if name in group and name not in ("lr", "initial_lr")
+                     and (type(group[name]), group[name]) != (type(value), value)]
+        if differing or group.keys() < {"lr", "params"} or not isinstance(group["lr"], float):
+            raise Unusable(f"its optimiser has another {', '.join(differing) or 'learning rate'}")
+    states = saved.get("state")
+    if not isinstance(states, dict) or not states.keys() <= {*range(len(trained))}:
+        raise Unusable("its optimiser has states for other parameters")
+    for number, state in states.items():
+        for name, value in state.items() if isinstance(state, dict) else [("state", state)]:
+            like = trained[number] if getattr(value, "ndim", 0) else torch.zeros(())
+            if value is not None and type(value) is not int and not fits(value, like):
+                raise Unusable(f"its optimiser's {name} of parameter {number} doesn't fit")
+
+
+def fits(value: Any, ours: Tensor) -> bool:
+    """Whether it is a tensor of the same shape and type, and finite where ours is."""
+    return (isinstance(value, Tensor) and value.shape == ours.shape and value.dtype == ours.dtype
+            and bool(value.isfinite().all()))
+
+
+def train(run: Run, path: Path | None = None, after: Callable[[Run], None] | None = None) -> Run:
+    """Train until the run is finished, or until Ctrl-C or SIGTERM; then run.finished is False.
+
+    With a path the run is saved after each validation, beside it while unfinished. after(run) is called after
+    each update. FloatingPointError, with the run saved as it was before that step, if a number bursts.
+    MemoryError if the memory doesn't suffice; what was saved before stays.
+    """
+    label = str(run.about.get("name", "training"))
+    with progress_bar(label, run.settings.steps) as report, interruptible() as interrupted:
+        while not run.finished and not any_process(interrupted(), run.device):
+            try:
+                run.update()
+            except FloatingPointError:
+                save_run(run, path)
+                raise
+            except (MemoryError, RuntimeError) as error:
+                if not out_of_memory(error):
+                    raise
+                raise MemoryError(f"step {len(run.history) + 1}: the memory doesn't suffice") from error
+            if after:
+                after(run)
+            if run.validation_due:
+                run.validate()
+                save_run(run, path)
+            report(len(run.history), summary(run))
+        if not run.history or not run.validation_due:
+            save_run(run, path)
+    return run
+
+
+def finish(run: Run) -> Run:
+    """Train until the run is finished: no validation, no words, no file."""
+    while not run.finished:
+        run.update()
+    return run
+
+
+def summary(run: Run) -> str:
+    """Where the run is: step, loss, the latest scores, steps a second."""
+    recent = run.history[-20:]
+    named = [f"{name.replace('_', ' ')} {value:.3g}" for name, value in run.scores.items()]
+    scores = list(dict.fromkeys(named[:1] + named[-1:]))
+    if scores and run.scored_at != len(run.history):
+        scores[-1] += f" (after {run.scored_at})"
+    speed = len(recent) / sum(record["seconds"] for record in recent)
+    parts = [f"{len(run.history)}/{run.settings.steps}", f"loss {recent[-1]['loss']:.3f}", *scores,
+             f"{speed:,.0f} steps/s"]
+    return ", ".join(parts)
+
+
+def save_run(run: Run, path: Path | None) -> None:
+    """Write the run to `path`, whole or not at all; of several processes only the first writes.
+
+    An unfinished run goes beside it, to …unfinished, and leaves a finished one at `path` alone.
+    """
+    if path is None or RANK:
+        return
+    save_checkpoint(run.state(), path if run.finished else unfinished(path))
+    if run.finished:
+        unfinished(path).unlink(missing_ok=True)
+
+
+def rows_here(batch: Any, accumulate: int) -> Iterator[Any]:
+    """This process's rows of the batch, cut into `accumulate` parts; parts without rows are left out."""
+    for number in range(accumulate):
+        rows = slice(RANK * accumulate + number, None, PROCESSES * accumulate)
+        part = batch._make(tensor[rows] for tensor in batch)
+        if len(part[0]):
+            yield part
+
+
+def seed_random(device: torch.device, *origin: int) -> None:
+    """Let random numbers begin anew, from seed, step, rank and part: nothing has to be saved of them."""
+    number = int(np.random.SeedSequence(origin).generate_state(1, np.uint64)[0] >> 1)
+    torch.default_generator.manual_seed(number)  # torch.manual_seed() takes a hundred times as long
+    if device.type == "cuda":
+        torch.cuda.manual_seed(number)
+    elif device.type == "mps":
+        torch.mps.manual_seed(number)
+
+
+@contextmanager
+def recomputed(blocks: Sequence[nn.Module]) -> Iterator[None]:
+    """Inside `with`, keep only what enters each block; the rest is computed again (Chen et al. 2016)."""
+    blocks = list(dict.fromkeys(blocks))  # one that stands in several places is wrapped once
+    for block in blocks:
+        block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+    try:
+        yield
+    finally:
+        for block in blocks:
+            del block.forward

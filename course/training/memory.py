@@ -1,0 +1,74 @@
+"""Memory: how much there is, how much a training needs at least, and errors that say it wasn't enough."""
+
+import importlib
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from course.training.processes import PROCESSES
+
+resource = importlib.import_module("resource") if os.name == "posix" else None  # Windows has none
+WORDS = ("can't allocate memory", "out of memory", "not enough memory", "cannot allocate memory",
+         "bad allocation", "std::bad_alloc", "invalid buffer size", "numel: integer multiplication overflow",
+         "storage size calculation overflowed", "overflow when unpacking long")
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether the error says that something is larger than the memory: Python's, or one of PyTorch's."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError | OverflowError) and any(
+            words in str(error).lower() for words in (*WORDS, "int too big to convert")))
+
+
+def memory_of(device: torch.device) -> int | None:
+    """Bytes of the device; of the CPU what this process may use. None where nobody says."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[1]
+    found = []
+    if hasattr(os, "sysconf") and {"SC_PAGE_SIZE", "SC_PHYS_PAGES"} <= os.sysconf_names.keys():
+        found.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    for file in "/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes":  # of a container
+        try:
+            found.append(int(Path(file).read_text()))
+        except (OSError, ValueError):  # no such file, or “max”
+            continue
+    if resource and (limit := resource.getrlimit(resource.RLIMIT_AS)[0]) != resource.RLIM_INFINITY:
+        found.append(limit)
+    return min(filter(lambda size: size > 0, found), default=None)
+
+
+def gigabytes(size: int) -> str:
+    """The size in words: 0.3 GB, 12,000 GB."""
+    return f"{size / 1e9:,.1f} GB" if size < 1e10 else f"{size // 10**9:,} GB"
+
+
+def needed_for(config: Any, training: Any) -> int:
+    """Bytes that training an encoder-decoder on batches of short sequences needs at least.
+
+    Four numbers of four bytes for each weight (itself, its gradient, Adam's two means); the objects that
+    blocks are; the batch; and for each token what the backward pass reads again, outputs of linear maps,
+    norms and activations.
+    """
+    width, inner, blocks = config.d_model, config.d_ff, config.n_layers
+    weights = config.vocab_size * width + blocks * (12 * width**2 + 4 * width * inner)
+    kept = 2 * width if training.recompute else 21 * width + 4 * inner  # in a block of each stack
+    rows = training.batch_size // (training.accumulate * PROCESSES)
+    size = 2 if training.precision == "bf16" else 4
+    tokens = 10  # of source and of answer, at least, in nearly every batch
+    return 16 * weights + 40_000 * blocks + 900 * training.batch_size + size * rows * tokens * blocks * kept
+
+
+def sizes_of(config: Any, training: Any) -> str:
+    """What decides about the memory, in words."""
+    return (f"d_model {config.d_model:,}, d_ff {config.d_ff:,}, n_layers {config.n_layers:,}, "
+            f"batch_size {training.batch_size:,}")
+
+
+def refuse_beyond_memory(config: Any, training: Any, device: torch.device) -> None:
+    """ValueError, naming the sizes, if a training needs more than the device has."""
+    needed, there = needed_for(config, training), memory_of(device)
+    if there is not None and needed > there:
+        raise ValueError(f"{sizes_of(config, training)}: training needs at least {gigabytes(needed)} of "
+                         f"memory, and here are {gigabytes(there)}")
