@@ -24,34 +24,41 @@ from functools import cached_property, partial
 from typing import Any, NamedTuple, Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-import checks.trees as trees
-from checks.decoding import (
-    adjust_logits_checks,
-    beam_search_checks,
-    cached_decoding_checks,
-    greedy_checks,
-    positions_computed,
-    sample_checks,
-)
+from checks.beams import beam_search_checks
+from checks.caching import cached_decoding_checks, positions_computed
+from checks.decoding import adjust_logits_checks, greedy_checks, sample_checks
 from common import Picture, check, check_mistakes, check_part, lesson, lesson_parser, narrate, shows, table
+from course.console.measuring import seconds_of_steps, watched
+from course.data.tables import (
+    DRAWS,
+    FOLLOWS,
+    ChainDecoding,
+    TreeDecoding,
+    chi_square,
+    distance,
+    fit,
+    repeated,
+    true_logits,
+)
+from course.training.beams import vectorised_beam_search
 from course.training.engine import finish
-from course.training.ranking import largest_first
 from figures import decoding as drawing
 
 record_attention = lesson("02_multi_head_attention").record_attention
 BOS, EOS, PAD, Tokenizer = lesson("03_positional_encoding", "BOS", "EOS", "PAD", "Tokenizer")
 (
     TASKS, DigitExperiment, TrainingConfig, Transformer, TransformerConfig, draw_sequences, exactly_right,
-    make_batch, make_run, pad, tokenizer,
+    make_batch, make_run, pad, sequence_loss, teacher_forcing, tokenizer,
 ) = lesson(
     "05_mini_transformer", "TASKS", "DigitExperiment", "TrainingConfig", "Transformer",
-    "TransformerConfig", "draw_sequences", "exactly_right", "make_batch", "make_run", "pad", "tokenizer")
+    "TransformerConfig", "draw_sequences", "exactly_right", "make_batch", "make_run", "pad", "sequence_loss",
+    "teacher_forcing", "tokenizer")
 
-__all__ = ["CachedDecoding", "Decoding", "Hypothesis", "KeyValueCache", "UncachedDecoding", "adjust_logits",
-           "beam_search", "best_answers", "first_tokens", "greedy_decode", "log_probability", "sample"]
+__all__ = ["CachedDecoding", "Decoding", "Hypothesis", "KeyValueCache", "PromptDecoding", "UncachedDecoding",
+           "adjust_logits", "beam_search", "best_answers", "fast_beam_search", "first_tokens",
+           "greedy_decode", "log_probability", "sample"]
 
 
 # ------------------------------------------------------------------ one step at a time
@@ -118,10 +125,14 @@ def remembering(caches: Sequence[KeyValueCache]) -> Iterator[None]:
             del cache.attention.attend
 
 
-def encoded(model: Transformer, src: Tensor) -> tuple[Tensor, Tensor]:
-    """src (B, S) → memory (B, S, D), mask (B, 1, 1, S); ValueError for a model in training mode."""
+def refuse_training_mode(model: nn.Module) -> None:
     if model.training:
         raise ValueError("the model is in training mode, where dropout makes answers random: model.eval()")
+
+
+def encoded(model: Transformer, src: Tensor) -> tuple[Tensor, Tensor]:
+    """src (B, S) → memory (B, S, D), mask (B, 1, 1, S); ValueError for a model in training mode."""
+    refuse_training_mode(model)
     with torch.no_grad():
         return model.encode(src), model.src_mask(src)
 
@@ -129,8 +140,10 @@ def encoded(model: Transformer, src: Tensor) -> tuple[Tensor, Tensor]:
 class CachedDecoding:
     """Answers of a Transformer to src (B, S): the source is encoded once, each step runs one token.
 
-    ValueError for a model in training mode: its dropout would make each answer another.
+    ValueError for a model in training mode: its dropout would make each answer different.
     """
+
+    self_cache = cross_cache = KeyValueCache  # a subclass may keep less, or keep it in another form
 
     def __init__(self, model: Transformer, src: Tensor):
         self.model, (self.memory, mask) = model, encoded(model, src)
@@ -138,8 +151,8 @@ class CachedDecoding:
         self.rows, self.device = len(src), src.device
         self.sources = torch.arange(self.rows, device=self.device)  # (N,): what each row answers
         self.length = 0  # of the answers so far
-        self.self_caches = [KeyValueCache(block.self_attention) for block in model.decoder.blocks]
-        self.cross_caches = [KeyValueCache(block.cross_attention) for block in model.decoder.blocks]
+        self.self_caches = [self.self_cache(block.self_attention) for block in model.decoder.blocks]
+        self.cross_caches = [self.cross_cache(block.cross_attention) for block in model.decoder.blocks]
 
     @torch.inference_mode()
     def step(self, tokens: Tensor) -> Tensor:
@@ -181,6 +194,41 @@ class UncachedDecoding:
     def reorder(self, rows: Tensor) -> None:
         self.rows = len(rows)
         self.memory, self.src_mask, self.tokens = self.memory[rows], self.src_mask[rows], self.tokens[rows]
+
+
+class PromptDecoding:
+    """How a model without an encoder goes on after prompts (B, P), all of one length, which may be 0.
+
+    model(tokens (N, T), start) gives the logits (N, T, V); the first token stands at position `start`, and
+    each of model.stack.blocks has its causal self_attention. ValueError for a model in training mode.
+    """
+
+    self_cache = KeyValueCache
+
+    def __init__(self, model: nn.Module, prompts: Tensor):
+        refuse_training_mode(model)
+        self.model, self.rows, self.device, self.length = model, len(prompts), prompts.device, 0
+        self.self_caches = [self.self_cache(block.self_attention) for block in model.stack.blocks]
+        self.position = 0
+        if prompts.shape[1]:
+            self.run(prompts)
+
+    @torch.inference_mode()
+    def run(self, tokens: Tensor) -> Tensor:
+        """The next tokens of every row (N, T) → logits of those after them (N, V)."""
+        with remembering(self.self_caches):
+            logits = self.model(tokens, self.position)
+        self.position += tokens.shape[1]
+        return logits[:, -1]
+
+    def step(self, tokens: Tensor) -> Tensor:
+        self.length += 1
+        return self.run(tokens[:, None])
+
+    def reorder(self, rows: Tensor) -> None:
+        self.rows = len(rows)
+        for cache in self.self_caches:
+            cache.reorder(rows)
 
 
 # ------------------------------------------------------------------ the decoders
@@ -236,12 +284,17 @@ def usable(logits: Tensor) -> Tensor:
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
+def next_log_probs(decoding: Decoding, tokens: Tensor) -> Tensor:
+    """The newest tokens (N,) → log P of each next token (N, V)."""
+    return usable(decoding.step(tokens)).log_softmax(dim=-1)
+
+
 def log_probability(decoding: Decoding, tokens: Tensor) -> Tensor:
     """tokens (N, T) → (N,): the sum of log P of each answer's tokens up to and with EOS."""
     total = torch.zeros(len(tokens), device=tokens.device)
     previous, ended = first_tokens(decoding), torch.zeros_like(tokens[:, 0], dtype=torch.bool)
     for token in tokens.unbind(dim=1):
-        log_probs = usable(decoding.step(previous)).log_softmax(dim=-1)
+        log_probs = next_log_probs(decoding, previous)
         total = total + log_probs.gather(1, token[:, None])[:, 0].masked_fill(ended, 0.0)
         ended = ended | (token == EOS)
         previous = token
@@ -301,128 +354,111 @@ class Hypothesis(NamedTuple):
     finished: bool  # False if max_length cut it off
 
 
-class Hypotheses(NamedTuple):
-    """W places for hypotheses of each source; the score −∞ marks an empty one."""
+class Beam:
+    """The search for one source: at most `width` hypotheses are alive, and at most `width` finished."""
 
-    tokens: Tensor  # (B, W, T), PAD behind EOS
-    log_probs: Tensor  # (B, W)
-    scores: Tensor  # (B, W)
-    rows: Tensor  # (B, W), the row of the decoding that each of them continues
+    def __init__(self, width: int, max_length: int, length_penalty: float):
+        self.width, self.max_length, self.length_penalty = width, max_length, length_penalty
+        self.alive = [Hypothesis((), 0.0, 0.0, False)]
+        self.finished: list[Hypothesis] = []
+        self.candidates: list[tuple[int, Hypothesis]] = []  # of the latest step, likeliest first
 
-    @property
-    def taken(self) -> Tensor:
-        """(B, W): True where there is a hypothesis."""
-        return self.scores > -math.inf
+    def grow(self, log_probs: Tensor) -> list[int]:
+        """log_probs (W, V) of what follows each of the W alive → which of them go on, by their places."""
+        self.candidates, kept = self.continuations(log_probs), []
+        for rank, (parent, candidate) in enumerate(self.candidates):
+            if candidate.finished and rank < self.width:
+                self.finished.append(candidate)
+            elif not candidate.finished and len(kept) < self.width:
+                kept.append((parent, candidate))
+        self.finished = best_first(self.finished)[: self.width]
+        if self.decided(kept):
+            kept = []
+        self.alive = [candidate for _, candidate in kept]
+        return [parent for parent, _ in kept]
 
-    def only(self, wanted: Tensor) -> "Hypotheses":
-        """wanted (B, W) → the same places, empty where it is False."""
-        return self._replace(scores=self.scores.masked_fill(~wanted, -math.inf))
+    def continuations(self, log_probs: Tensor) -> list[tuple[int, Hypothesis]]:
+        """The 2 · width likeliest, each with the place of the hypothesis that it continues."""
+        sums = log_probs.new_tensor([hypothesis.log_prob for hypothesis in self.alive])  # (W,)
+        ranked, order = (sums[:, None] + log_probs).flatten().sort(descending=True, stable=True)
+        found = []
+        for log_prob, place in zip(ranked[: 2 * self.width].tolist(), order.tolist(), strict=False):
+            parent, token = divmod(place, log_probs.shape[1])
+            tokens = *self.alive[parent].tokens, token
+            score = log_prob / len(tokens) ** self.length_penalty
+            found.append((parent, Hypothesis(tokens, log_prob, score, token == EOS)))
+        return [(parent, candidate) for parent, candidate in found if candidate.log_prob > -math.inf]
 
-    def best(self, width: int) -> "Hypotheses":
-        """The `width` best of each source, best first, of equal ones the first."""
-        order = self.scores.sort(dim=1, descending=True, stable=True).indices[:, :width]
-        sources = torch.arange(len(order))[:, None]
-        return Hypotheses(*(part[sources, order] for part in self))
+    def decided(self, kept: list[tuple[int, Hypothesis]]) -> bool:
+        """Whether `width` are finished, and none of these could still overtake the last of them."""
+        if len(self.finished) < self.width or not kept:
+            return not kept
+        likeliest = kept[0][1]
+        lengths = len(likeliest.tokens) + 1, self.max_length  # if only certain tokens followed
+        within_reach = max(likeliest.log_prob / length**self.length_penalty for length in lengths)
+        return within_reach <= self.finished[-1].score
 
-    def join(self, longer: "Hypotheses") -> "Hypotheses":
-        """Both, side by side, filled up with PAD."""
-        missing = longer.tokens.shape[2] - self.tokens.shape[2]
-        filled = self._replace(tokens=F.pad(self.tokens, (0, missing), value=PAD))
-        return Hypotheses(*(torch.cat(parts, dim=1) for parts in zip(filled, longer)))
-
-    def listed(self) -> list[list[Hypothesis]]:
-        """For each source a list, without empty places."""
-        columns = (part.tolist() for part in (self.tokens, self.log_probs, self.scores))
-        return [[hypothesis(*values) for values in zip(*source) if values[-1] > -math.inf]
-                for source in zip(*columns)]
-
-
-def empty_places(sources: int, width: int) -> Hypotheses:
-    """Room for `width` hypotheses of each source, as yet without tokens."""
-    tokens = torch.zeros(sources, width, 0, dtype=torch.long)
-    log_probs = torch.zeros(sources, width, dtype=torch.double)
-    return Hypotheses(tokens, log_probs, log_probs - math.inf, torch.zeros(sources, width, dtype=torch.long))
+    def fates(self) -> Iterator[tuple[Hypothesis, str]]:
+        """Every candidate of the latest step, and what became of it: kept, finished or pruned."""
+        for _, candidate in self.candidates:
+            kept, ended = candidate in self.alive, candidate in self.finished
+            yield candidate, "kept" if kept else "finished" if ended else "pruned"
 
 
-def hypothesis(tokens: list[int], log_prob: float, score: float) -> Hypothesis:
-    """One of them, what stands behind EOS cut off."""
-    finished = EOS in tokens
-    answer = tokens[: tokens.index(EOS) + 1] if finished else tokens
-    return Hypothesis(tuple(answer), log_prob, score, finished)
+def best_first(hypotheses: list[Hypothesis]) -> list[Hypothesis]:
+    """By score; of equal ones the first stays first."""
+    return sorted(hypotheses, key=lambda hypothesis: -hypothesis.score)
 
 
 def beam_search(decoding: Decoding, width: int, max_length: int, length_penalty: float = 1.0,
                 trace: list[tuple[Hypothesis, str]] | None = None) -> list[list[Hypothesis]]:
     """For every source the best hypotheses found, at most `width`, best first.
 
-    The `width` likeliest unfinished beginnings are alive. In each step all their continuations are
-    ranked by log-probability, summed in float32 at least; one that ends in EOS and is among the first
-    `width` is finished and put aside. Hypotheses are compared by log_prob / length^α, where EOS counts
-    and α = length_penalty (α = 1: the mean; Wu et al. 2016 divide by ((5 + length) / 6)^α). A source is
-    done when `width` are finished and nothing alive could overtake the last of them, even if only
-    certain tokens followed. What max_length cuts off is compared like the rest. `trace` collects every
-    candidate and its fate. ValueError for a width or max_length below 1, or an α too large to compute with.
+    The `width` likeliest unfinished beginnings are alive. In each step all their continuations are ranked
+    by log-probability, summed in float32 at least. One that ends in EOS and is among the first `width` is
+    finished. Finished hypotheses and what max_length cuts off are compared by log_prob / length^α, where
+    EOS counts and α = length_penalty (Wu et al. 2016 divide by ((5 + length) / 6)^α).
+
+    A source is done when `width` are finished and nothing alive could overtake the last of them, even if
+    only certain tokens followed. `trace` collects every candidate and its fate. ValueError for a width or
+    max_length below 1, or an α too large to compute with.
     """
+    check_search(width, max_length, length_penalty)
+    beams = [Beam(width, max_length, length_penalty) for _ in range(decoding.rows)]
+    tokens = first_tokens(decoding)
+    for _ in range(max_length):
+        log_probs = next_log_probs(decoding, tokens).cpu()  # (N, V): the hypotheses alive of all sources
+        start, rows = 0, []
+        for beam in beams:
+            end = start + len(beam.alive)
+            rows += [start + place for place in beam.grow(log_probs[start:end])]
+            start = end
+            if trace is not None:
+                trace += beam.fates()
+        if not rows:
+            break
+        decoding.reorder(torch.tensor(rows, device=decoding.device))
+        newest = [hypothesis.tokens[-1] for beam in beams for hypothesis in beam.alive]
+        tokens = torch.tensor(newest, device=decoding.device)
+    return [best_first(beam.finished + beam.alive)[:width] for beam in beams]
+
+
+def check_search(width: int, max_length: int, length_penalty: float) -> None:
+    """ValueError, with the value, for an option out of range."""
     if width < 1 or max_length < 1:
         raise ValueError(f"width is {width} and max_length {max_length}; both must be at least 1")
     if not abs(length_penalty) * math.log(max_length + 1) < 700:
         raise ValueError(f"length_penalty is {length_penalty}; {max_length} to that power must be finite")
-    finished, alive = empty_places(decoding.rows, width), empty_places(decoding.rows, 1)
-    alive = alive._replace(scores=alive.log_probs)  # one for each source: no token, log P = 0
-    tokens = first_tokens(decoding)
-    for _ in range(max_length):
-        log_probs = usable(decoding.step(tokens)).log_softmax(dim=-1)
-        candidates = continuations(alive, log_probs, 2 * width, length_penalty)
-        alive, finished = grow(candidates, finished, width)
-        alive = alive.only(~decided(alive, finished, max_length, length_penalty)[:, None])
-        if trace is not None:
-            trace += fates(candidates, alive, finished)
-        if not alive.taken.any():
-            break
-        decoding.reorder(alive.rows[alive.taken].to(decoding.device))
-        tokens = alive.tokens[alive.taken][:, -1].to(decoding.device)
-    return finished.join(alive).best(width).listed()
 
 
-def continuations(alive: Hypotheses, log_probs: Tensor, count: int, length_penalty: float) -> Hypotheses:
-    """log_probs (N, V) of what follows each of the N alive → each source's `count` likeliest, best first."""
-    taken, vocabulary = alive.taken, log_probs.shape[1]
-    sums = alive.log_probs[taken].to(log_probs)  # (N,)
-    totals = log_probs.new_full((*taken.shape, vocabulary), -math.inf)  # (B, W, V)
-    totals[taken.to(totals.device)] = sums[:, None] + log_probs
-    ranked, order = largest_first(totals.flatten(1), count)  # of (B, W · V); of equal ones the first
-    ranked, order = ranked.cpu().double(), order.cpu()  # the rest is little work
-    sources = torch.arange(len(order))[:, None]  # (B, 1)
-    parents, newest = order // vocabulary, order % vocabulary  # (B, count)
-    tokens = torch.cat([alive.tokens[sources, parents], newest[:, :, None]], dim=2)  # (B, count, T)
-    rows = taken.flatten().cumsum(0).view_as(taken) - 1  # (B, W): 0 … N − 1 where alive
-    scores = ranked / tokens.shape[2] ** length_penalty
-    return Hypotheses(tokens, ranked, scores, rows[sources, parents])
-
-
-def grow(candidates: Hypotheses, finished: Hypotheses, width: int) -> tuple[Hypotheses, Hypotheses]:
-    """The candidates (B, C), best first → what is alive now, and what is finished."""
-    ended = candidates.tokens[:, :, -1] == EOS  # (B, C)
-    among_first = torch.arange(ended.shape[1]) < width  # (C,)
-    alive = candidates.only(~ended).best(width)
-    finished = finished.join(candidates.only(ended & among_first)).best(width)
-    return alive, finished
-
-
-def decided(alive: Hypotheses, finished: Hypotheses, max_length: int, length_penalty: float) -> Tensor:
-    """(B,): `width` are finished and nothing alive could still overtake the last of them."""
-    lengths = alive.tokens.shape[2] + 1, max_length  # if only certain tokens followed
-    within_reach = [alive.log_probs[:, 0] / length**length_penalty for length in lengths]
-    return torch.maximum(*within_reach) <= finished.scores[:, -1]
-
-
-def fates(candidates: Hypotheses, alive: Hypotheses,
-          finished: Hypotheses) -> Iterator[tuple[Hypothesis, str]]:
-    """Every candidate, and what became of it: kept, finished or pruned."""
-    for mine, kept, done in zip(candidates.listed(), alive.listed(), finished.listed()):
-        for candidate in mine:
-            fate = "kept" if candidate in kept else "finished" if candidate in done else "pruned"
-            yield candidate, fate
+def fast_beam_search(decoding: Decoding, width: int, max_length: int,
+                     length_penalty: float = 1.0) -> list[list[Hypothesis]]:
+    """beam_search() in tensors, all sources at once (course/training/beams.py); step 4 compares the two."""
+    check_search(width, max_length, length_penalty)
+    step, tokens = partial(next_log_probs, decoding), first_tokens(decoding)
+    found = vectorised_beam_search(
+        step, decoding.reorder, tokens, width, max_length, length_penalty, EOS, PAD)
+    return [[Hypothesis(*answer) for answer in answers] for answers in found]
 
 
 def best_answers(found: list[list[Hypothesis]]) -> Tensor:
@@ -456,7 +492,7 @@ class DecodingExperiment(DigitExperiment):
     @cached_property
     def speaker(self) -> Transformer:
         """The small model of step 3."""
-        return trees.train_speaker(words, TRUTH)
+        return train_speaker()
 
     @cached_property
     def unsure(self) -> Transformer:
@@ -520,7 +556,8 @@ def step_cache(experiment: DecodingExperiment):
     check("n tokens take n positions through the decoder with the cache, n · (n + 1) / 2 without",
           work == [[n, n * (n + 1) // 2] for n in lengths])
     src = torch.full((4, 16), 5, device=experiment.device)
-    times = [trees.seconds_of_steps(partial(kind, experiment.model, src), lengths[-1]) for kind in kinds]
+    times = [seconds_of_steps(partial(kind, experiment.model, src), first_tokens, lengths[-1])
+             for kind in kinds]
     now = [[1000 * min(steps[n - 9 : n]) for n in lengths] for steps in times]
     check(f"at length {lengths[-1]} a step without the cache takes more than twice as long",
           now[1][-1] > 2 * now[0][-1], f"{now[1][-1] / now[0][-1]:.1f} times")
@@ -536,6 +573,24 @@ TRUTH = {  # sentences and their probabilities
     "a cat": 0.27, "a rat": 0.03, "no one": 0.15, "no man": 0.05,
 }
 words = Tokenizer(TRUTH)
+
+
+def train_speaker(steps: int = 250) -> Transformer:
+    """A small model that learns to say each sentence as often as TRUTH has it; its source says nothing."""
+    config = TransformerConfig(d_model=32, n_heads=2, n_layers=1, vocab_size=len(words), max_len=8)
+    model = Transformer(config)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3, fused=True)
+    sentences, chances = [words.encode(text) for text in TRUTH], torch.tensor(list(TRUTH.values()))
+    src = torch.full((128, 1), BOS)
+    for step in range(steps):
+        drawn = torch.multinomial(chances, 128, replacement=True).tolist()
+        tgt_in, tgt_out = teacher_forcing([sentences[index] for index in drawn])
+        loss = sequence_loss(model(src, tgt_in), tgt_out) / (tgt_out != PAD).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.param_groups[0]["lr"] = 5e-3 * (1 - step / steps)
+        optimizer.step()
+    return model.eval()
 
 
 def speak(model: Transformer, rows: int = 1) -> CachedDecoding:
@@ -556,41 +611,50 @@ def step_greedy_can_be_wrong(experiment: DecodingExperiment):
     model = experiment.speaker
     sentences = pad([[*words.encode(text), EOS] for text in TRUTH])
     believed = log_probability(speak(model, len(TRUTH)), sentences).exp().tolist()
-    draws = sample(speak(model, trees.DRAWS), 5, generator=torch.Generator().manual_seed(0))
+    draws = sample(speak(model, DRAWS), 5, generator=torch.Generator().manual_seed(0))
     said = [words.decode(answer) for answer in draws.tolist()]
     greedy = words.decode(greedy_decode(speak(model), 5)[0].tolist())
     likeliest = max(TRUTH, key=TRUTH.get)
     beam = words.decode(beam_search(speak(model), 3, 5, 0.0)[0][0].tokens)
-    rows = [(text, f"{true:.3f}", f"{model_says:.3f}", f"{said.count(text) / trees.DRAWS:.3f}",
+    rows = [(text, f"{true:.3f}", f"{model_says:.3f}", f"{said.count(text) / DRAWS:.3f}",
              "greedy" if text == greedy else "beam" if text == beam else "")
             for (text, true), model_says in zip(TRUTH.items(), believed, strict=True)]
     gap = max(abs(p - q) for p, q in zip(believed, TRUTH.values(), strict=True))
     check("the model's probabilities are near the true ones", gap < 0.06, f"off by at most {gap:.3f}")
     check("greedy misses the likeliest sentence, beam search finds it", greedy != likeliest == beam)
     counts = [said.count(text) for text in TRUTH]
-    p = trees.chi_square(counts, believed)
+    p = chi_square(counts, believed)
     check("20,000 draws are as frequent as the model says (chi-square)", p > 1e-5, f"p = {p:.2g}")
     return table("sentence", "true", "model", "drawn", "found by", rows=rows)
 
 
-@shows(grow)
+@shows(Beam.grow)
 def step_beam_search(experiment: DecodingExperiment):
     """Beam search
 
-    Keep the `width` likeliest beginnings. All their continuations compete. The 2 · width likeliest are looked
-    at, for `width` of them may end: those that end, and are among the best `width`, are put aside as
-    finished; of the others the best `width` go on. (In the code `only` empties the places of all others,
-    `best` sorts, `join` puts side by side.) At last the finished compete, with what max_length cut off.
+    Keep the `width` likeliest beginnings. All their continuations compete. We look at the 2 · width
+    likeliest, because up to `width` of them may end. Those that end and are among the best `width` are set
+    aside as finished; the best `width` of the rest go on. (This is `grow`, one step for one source. The
+    search is decided when nothing alive could still overtake the `width` that are finished.) At the end,
+    finished answers compete with those that max_length cut off.
 
-    Sums of log-probabilities get smaller with every token, so short answers have an advantage; dividing by
-    length^α takes it away (α = 0: no correction). Width 1 is greedy, but only with α = 0: else it may go on
-    after the first end, for a longer answer with a better mean.
+    Sums of log-probabilities get smaller with every token, so short answers have an advantage. Dividing by
+    length^α takes it away (α = 0: no correction). Width 1 is greedy, but only with α = 0: otherwise it may
+    go on after the first end, for a longer answer with a better mean.
 
-    Table and picture show the same: of all that was looked at, what had a probability of 0.02 or more.
-    “the” is the likeliest first word, but of its continuations only one stays; “a” is behind at the first
-    word, ahead from the second on, and wins.
+    The loop takes one source after the other, so that it can be read. `fast_beam_search` does the same for
+    all sources at once, in tensors; from here on the steps use it where there are many sentences.
+
+    Table and picture show the same: all candidates with a probability of 0.02 or more. “the” is the
+    likeliest first word, but only one of its continuations stays. “a” is behind at the first word, ahead
+    from the second on, and wins.
     """
     check_part(beam_search, beam_search_checks, OURS)
+    src = experiment.batch(8, "reverse").src
+    agreed = [search(CachedDecoding(experiment.model, src), width, 20, α)
+              for width, α in ((1, 0.0), (4, 1.0)) for search in (beam_search, fast_beam_search)]
+    check("fast_beam_search finds the same answers with the same scores: widths 1 and 4, 8 sources",
+          agreed[0] == agreed[1] and agreed[2] == agreed[3])
     trace: list[tuple[Hypothesis, str]] = []
     found = beam_search(speak(experiment.speaker), 3, 5, 0.0, trace)[0]
     sentences = pad([[*words.encode(text), EOS] for text in TRUTH])
@@ -632,7 +696,7 @@ def step_wider_beams(experiment: DecodingExperiment):
     for width in (1, 4, 8, 16):
         row = [width]
         for α in (0.0, 1.0):
-            best = [beams[0] for beams in beam_search(CachedDecoding(model, batch.src), width, 24, α)]
+            best = [beams[0] for beams in fast_beam_search(CachedDecoding(model, batch.src), width, 24, α)]
             lengths[width, α] = [len(hypothesis.tokens) for hypothesis in best]
             hits = right(pad([list(h.tokens) for h in best]).to(experiment.device), batch.tgt_out)
             row += [statistics.fmean(h.log_prob for h in best)] if not α else []
@@ -688,9 +752,9 @@ def step_sampling(experiment: DecodingExperiment):
         for name, options in settings.items():
             wanted = adjusted[kind, name] = adjust_logits(logits, **options).softmax(-1)
             rows.append((f"{kind}, {name}", *(f"{p:.2f}" if p else "-" for p in wanted.tolist())))
-            draws = sample(trees.TreeDecoding([logits.expand(trees.DRAWS, 1, -1)]), 1, **options,
+            draws = sample(TreeDecoding([logits.expand(DRAWS, 1, -1)]), 1, **options,
                            generator=torch.Generator().manual_seed(0))[:, 0]
-            fits.append(trees.fit(draws, wanted))
+            fits.append(fit(draws, wanted))
     check("20,000 draws of each are as frequent as they should be (chi-square), none was cut off",
           min(fits) > 1e-5, f"smallest p = {min(fits):.2g}")
     kept = [int((adjusted[kind, cut] > 0).sum())
@@ -709,7 +773,7 @@ def strategies(generator: torch.Generator) -> dict[str, Callable[[Decoding, int]
 
     return {
         "greedy": greedy_decode,
-        "beam, width 4": lambda decoding, limit: best_answers(beam_search(decoding, 4, limit, 0.0)),
+        "beam, width 4": lambda decoding, limit: best_answers(fast_beam_search(decoding, 4, limit, 0.0)),
         "sampling": sampling(),
         "temperature 0.5": sampling(temperature=0.5),
         "temperature 2": sampling(temperature=2.0),
@@ -734,16 +798,18 @@ def step_what_drawing_is_good_for(experiment: DecodingExperiment):
     more than one word.)
     """
     far, again, rows = {}, {}, []
+    language = Tokenizer([" ".join(FOLLOWS)])
+    chances = true_logits(language.id_of, BOS)
     for name in ("sampling", "temperature 0.5", "beam, width 4", "greedy"):
         seeds = range(torch.initial_seed(), torch.initial_seed() + 3)
         ways = [strategies(torch.Generator().manual_seed(seed))[name] for seed in seeds]
         said = [[words.decode(answer) for answer in way(speak(experiment.speaker, 2000), 5).tolist()]
                 for way in ways]
-        texts = [way(trees.ChainDecoding(trees.true_logits()), 60)[0].tolist() for way in ways]
-        far[name] = [trees.distance(sentences, TRUTH) for sentences in said]
-        again[name] = [trees.repeated(text) for text in texts]
+        texts = [way(ChainDecoding(chances), 60)[0].tolist() for way in ways]
+        far[name] = [distance(sentences, TRUTH) for sentences in said]
+        again[name] = [repeated(text) for text in texts]
         rows.append((name, f"{statistics.fmean(far[name]):.2f}", f"{statistics.fmean(again[name]):.0%}",
-                     trees.language.decode(texts[0][:8]) + " …"))
+                     language.decode(texts[0][:8]) + " …"))
     check("sampling is nearest to the truth in each of three runs, then temperature 0.5, then the others",
           max(far["sampling"]) < 0.1 and max(far["sampling"]) < min(far["temperature 0.5"])
           and max(far["temperature 0.5"]) < min(far["beam, width 4"] + far["greedy"]))
@@ -775,7 +841,7 @@ def step_all_strategies(experiment: DecodingExperiment):
         times, runs = [], []
         for _ in range(5):
             started, decoding = time.perf_counter(), CachedDecoding(experiment.model, batch.src)
-            steps = trees.watched(decoding)
+            steps = watched(decoding)
             runs.append(decode(decoding, limit).tolist())
             times.append(1000 * (time.perf_counter() - started))
         work = sum(rows for rows, _ in steps)
@@ -822,7 +888,7 @@ def step_broken_on_purpose(experiment: DecodingExperiment):
         greedy.append((name, f"{right(answers, batch.tgt_out).float().mean():.0%}"))
     for name, model, src in (("trained", experiment.model, batch.src),
                              ("175 steps", experiment.unsure, experiment.batch(100, "reverse").src)):
-        good, bad = (beam_search(kind(model, src), 4, 24, 0.0) for kind in (CachedDecoding, unordered))
+        good, bad = (fast_beam_search(kind(model, src), 4, 24, 0.0) for kind in (CachedDecoding, unordered))
         answers = best_answers(bad).to(experiment.device)
         told = torch.tensor([found[0].log_prob for found in bad])
         off = (told - log_probability(CachedDecoding(model, src), answers).cpu()).abs().mean().item()

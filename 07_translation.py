@@ -77,8 +77,8 @@ PAD, BOS, EOS = lesson("03_positional_encoding", "PAD", "BOS", "EOS")
 ) = lesson(
     "05_mini_transformer", "BY_HAND", "Batch", "SequenceTraining", "Transformer", "TransformerConfig",
     "evaluate", "fitting", "found_in", "pad", "sequence_job", "teacher_forcing")
-CachedDecoding, beam_search, best_answers, greedy_decode = lesson(
-    "06_decoding", "CachedDecoding", "beam_search", "best_answers", "greedy_decode")
+CachedDecoding, best_answers, fast_beam_search, greedy_decode = lesson(
+    "06_decoding", "CachedDecoding", "best_answers", "fast_beam_search", "greedy_decode")
 
 __all__ = ["SIGNATURE", "BatchesByLength", "Bleu", "BytePairEncoding", "Texts", "TranslationExperiment",
            "TranslationModel", "TranslationTraining", "corpus_bleu", "make_run", "ngrams", "remake",
@@ -417,7 +417,7 @@ def translate(model: Transformer, encoding: BytePairEncoding, sentences: Sequenc
         if width == 1:
             found = greedy_decode(decoding, limit)
         else:
-            found = best_answers(beam_search(decoding, width, limit, length_penalty))
+            found = best_answers(fast_beam_search(decoding, width, limit, length_penalty))
         for row, ids in zip(some, found.tolist()):
             answers[row] = encoding.decode(ids)
     return answers
@@ -1157,7 +1157,7 @@ def step_your_sentence(experiment: TranslationExperiment):
         return EndHere(str(error), 2)
     src = pad([encoding.encode(text)]).to(experiment.run.device)
     limit = min(model.config.max_len, 20 * tens(src[0]) + 20)
-    found = beam_search(CachedDecoding(model, src), 4, limit)[0]
+    found = fast_beam_search(CachedDecoding(model, src), 4, limit)[0]
     rows = [("greedy", answer, "")]
     rows += [("beam 4", encoding.decode(one.tokens), f"{one.score:.3f}") for one in found]
     tgt_in, tgt_out = teacher_forcing([encoding.encode(answer)[: model.config.max_len - 1]])

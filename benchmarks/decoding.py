@@ -59,7 +59,7 @@ def beams_against_greedy(device: torch.device, options: argparse.Namespace):
     model = five.Transformer(five.TransformerConfig(max_len=512)).to(device).eval()
     src = torch.randint(3, 13, (ANSWERS, 16), device=device)
     found = paired(lambda: six.greedy_decode(Endless(model, src), STEPS),
-                   lambda: six.beam_search(Endless(model, src), WIDTH, STEPS),
+                   lambda: six.fast_beam_search(Endless(model, src), WIDTH, STEPS),
                    turns=2 if options.quick else 7)
     return table("greedy, s", "beam, s", "beam takes times as long", rows=[
         (found.first, found.second, f"{found.ratio:.2f}")])
@@ -92,7 +92,7 @@ def against_marian(device: torch.device, options: argparse.Namespace):
                         min_new_tokens=STEPS, max_new_tokens=STEPS)
 
     pairs = (("greedy", lambda: six.greedy_decode(Endless(ours, src), STEPS), lambda: run_marian(1)),
-             (f"beam, width {WIDTH}", lambda: six.beam_search(Endless(ours, src), WIDTH, STEPS),
+             (f"beam, width {WIDTH}", lambda: six.fast_beam_search(Endless(ours, src), WIDTH, STEPS),
               lambda: run_marian(WIDTH)))
     rows = []
     for name, mine, theirs in pairs:

@@ -122,7 +122,7 @@ def against_marian(device: torch.device, options: argparse.Namespace):
             if width == 1:
                 six.greedy_decode(Endless(ours, src), LENGTH)
             else:
-                six.beam_search(Endless(ours, src), width, LENGTH)
+                six.fast_beam_search(Endless(ours, src), width, LENGTH)
 
     def run_marian(width: int) -> None:
         for src in batches:

@@ -1,9 +1,9 @@
 import argparse
 import math
+from functools import partial
 from itertools import product
 from types import SimpleNamespace
 
-import plain_beam
 import pytest
 import torch
 from conftest import (
@@ -21,23 +21,25 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from checks.decoding import greedy_by_hand
-from checks.trees import (
+from checks.trees import enumerated
+from common import lesson, run_step
+from course.data.tables import (
     DRAWS,
+    FOLLOWS,
     ChainDecoding,
     TreeDecoding,
     chi_square,
     distance,
-    enumerated,
     fit,
     random_tree,
     repeated,
     true_logits,
 )
-from common import lesson, run_step
 from figures.decoding import draw_cache, draw_lengths, draw_strategies
 
 m = lesson("06_decoding")
-five = lesson("05_mini_transformer")
+one, three, four, five = map(lesson, (
+    "01_attention_mechanism", "03_positional_encoding", "04_transformer_block", "05_mini_transformer"))
 SEEDS = st.integers(0, 10**6)
 
 
@@ -86,17 +88,23 @@ def test_a_max_length_below_one_is_named(max_length):
     for decode in (m.greedy_decode, m.sample):
         with pytest.raises(ValueError, match=str(max_length)):
             decode(TreeDecoding(random_tree(1, 2)), max_length)
-    with pytest.raises(ValueError, match="width is 0"):
-        m.beam_search(TreeDecoding(random_tree(1, 2)), 0, 2)
+
+
+@pytest.mark.parametrize("search", [m.beam_search, m.fast_beam_search])
+def test_options_of_the_search_out_of_range_are_named(search):
+    for width, max_length in ((0, 2), (2, 0)):
+        with pytest.raises(ValueError, match=f"width is {width} and max_length {max_length}"):
+            search(TreeDecoding(random_tree(1, 2)), width, max_length)
     for penalty in (math.nan, math.inf, 1100.0, -1100.0):
         with pytest.raises(ValueError, match=f"length_penalty is {penalty}; 2 to that power"):
-            m.beam_search(TreeDecoding(random_tree(1, 2)), 2, 2, penalty)
+            search(TreeDecoding(random_tree(1, 2)), 2, 2, penalty)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_logits_that_are_no_distribution_are_one_clear_error(bad):
     logits = torch.full((5,), bad) if bad == -math.inf else torch.tensor([0.0, 1.0, bad, 0.0, 0.0])
-    for decode in (m.greedy_decode, m.sample, lambda d, n: m.beam_search(d, 2, n)):
+    for decode in (m.greedy_decode, m.sample, lambda d, n: m.beam_search(d, 2, n),
+                   lambda d, n: m.fast_beam_search(d, 2, n)):
         with pytest.raises(ValueError, match="no probabilities"):
             decode(TreeDecoding([logits.expand(2, 1, -1)]), 3)
 
@@ -117,6 +125,7 @@ def test_digits_are_counted_without_their_spaces(text, count):
     lambda decoding: m.greedy_decode(decoding, 2),
     lambda decoding: m.sample(decoding, 2),
     lambda decoding: m.beam_search(decoding, 2, 2),
+    lambda decoding: m.fast_beam_search(decoding, 2, 2),
     lambda decoding: m.log_probability(decoding, torch.full((decoding.rows, 2), 5)),
 ])
 @pytest.mark.parametrize("kind", [m.CachedDecoding, m.UncachedDecoding])
@@ -186,6 +195,92 @@ def test_past_max_len_is_a_value_error():
         decoding.step(torch.full((4,), 5))
     with pytest.raises(ValueError, match=r"position 16 .* 16"):
         decoding.step(torch.full((4,), 5))
+
+
+class Window(m.KeyValueCache):
+    """Keeps the keys and values of the latest three tokens alone."""
+
+    def append(self, keys, values):
+        super().append(keys, values)
+        self.keys, self.values = self.keys[:, :, -3:], self.values[:, :, -3:]
+
+
+def banded(length, device=None):
+    """(T, T): each token sees itself and the two before it."""
+    return torch.ones(length, length, dtype=torch.bool, device=device).tril().triu(-2)
+
+
+def test_another_cache_can_be_put_in_by_subclass():
+    class Windowed(m.CachedDecoding):
+        self_cache = Window
+
+    model, src = model_of().double(), sources()
+    tokens = torch.randint(0, 13, (4, 7))
+    decoding = Windowed(model, src)
+    stepped = torch.stack([decoding.step(token) for token in tokens.unbind(1)], dim=1)
+    model.tgt_mask = banded
+    with torch.no_grad():
+        assert torch.allclose(stepped, model(src, tokens), rtol=0, atol=1e-12)
+    assert {cache.keys.shape[2] for cache in decoding.self_caches} == {3}
+
+
+# a model without an encoder
+
+
+class DecoderOnly(torch.nn.Module):
+    """Encoder blocks with a causal mask: tokens (B, L), the first at `start` → logits (B, L, V)."""
+
+    def __init__(self, vocabulary=7, width=16, positions="sinusoidal"):
+        super().__init__()
+        rotary = three.RotaryPositionalEncoding(width // 2) if positions == "rotary" else None
+        self.embedding = three.TokenEmbedding(vocabulary, width)
+        self.positions = three.SinusoidalPositionalEncoding(width) if rotary is None else lambda x, start: x
+        self.stack = four.Encoder(2, width, 2, 32, rotary=rotary)
+
+    def forward(self, tokens, start=0):
+        length = start + tokens.shape[1]
+        x = self.positions(self.embedding(tokens), start)
+        return self.embedding.logits(self.stack(x, one.causal_mask(length)[start:]))
+
+
+class WithoutCache:
+    """Runs the whole text again in each step."""
+
+    def __init__(self, model, prompts):
+        self.model, self.tokens, self.rows = model, prompts, len(prompts)
+        self.length, self.device = 0, prompts.device
+
+    @torch.inference_mode()
+    def step(self, tokens):
+        self.tokens, self.length = torch.cat([self.tokens, tokens[:, None]], dim=1), self.length + 1
+        return self.model(self.tokens)[:, -1]
+
+    def reorder(self, rows):
+        self.tokens, self.rows = self.tokens[rows], len(rows)
+
+
+@pytest.mark.parametrize("positions", ["sinusoidal", "rotary"])
+@pytest.mark.parametrize("prompt", [0, 1, 4])
+def test_a_model_without_an_encoder_decodes_through_its_cache(prompt, positions):
+    torch.manual_seed(prompt)
+    model = DecoderOnly(positions=positions).double().eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    prompts, generators = torch.randint(3, 7, (5, prompt)), [torch.Generator().manual_seed(1) for _ in "ab"]
+    cached, whole = (partial(kind, model, prompts) for kind in (m.PromptDecoding, WithoutCache))
+    assert torch.equal(m.greedy_decode(cached(), 9), m.greedy_decode(whole(), 9))
+    drawn = [m.sample(kind(), 9, generator=own) for kind, own in zip((cached, whole), generators)]
+    assert torch.equal(*drawn)
+    for search in (m.beam_search, m.fast_beam_search):
+        found, expected = search(cached(), 3, 9), search(whole(), 3, 9)
+        for ours, theirs in zip(found, expected, strict=True):
+            assert [h.tokens for h in ours] == [h.tokens for h in theirs]
+            assert [h.score for h in ours] == pytest.approx([h.score for h in theirs], abs=1e-9)
+    decoding = cached()
+    m.greedy_decode(decoding, 3)
+    assert decoding.self_caches[0].keys.shape[2] == prompt + decoding.length
+    with pytest.raises(ValueError, match="training mode"):
+        m.PromptDecoding(model.train(), prompts)
 
 
 # sampling
@@ -330,16 +425,25 @@ def test_the_stop_rule_never_drops_a_winner(monkeypatch):
     def search(levels, alpha):
         return [h.tokens for h in m.beam_search(TreeDecoding(levels), 2, 6, alpha)[0]]
 
-    def never(alive, *others):
-        return torch.zeros(len(alive.tokens), dtype=torch.bool)
-
     trees = [random_tree(1, 6, vocabulary=4, seed=seed) for seed in range(30)]
     early = [search(levels, alpha) for levels in trees for alpha in (0.0, 1.0)]
-    monkeypatch.setattr(m, "decided", never)
+    monkeypatch.setattr(m.Beam, "decided", lambda beam, kept: not kept)
     assert [search(levels, alpha) for levels in trees for alpha in (0.0, 1.0)] == early
 
 
-# against a plain loop over hypotheses
+def test_the_trace_holds_every_candidate_and_its_fate():
+    levels, trace = random_tree(1, 4, seed=3), []
+    found = m.beam_search(TreeDecoding(levels), 2, 4, 0.0, trace)[0]
+    true = enumerated(levels, 0, 4)
+    fates = {candidate.tokens: fate for candidate, fate in trace}
+    assert len(fates) == len(trace) == 4 * len({len(tokens) for tokens in fates})  # 2 · width in each step
+    assert {fates[h.tokens] for h in found} <= {"kept", "finished"}
+    assert all(candidate.log_prob == pytest.approx(true[candidate.tokens], abs=1e-9)
+               for candidate, _ in trace if candidate.finished)
+    assert all(fates[tokens[:-1]] == "kept" for tokens in fates if len(tokens) > 1)
+
+
+# the loop over hypotheses and the tensors of course/training/beams.py
 
 
 class Counting(TreeDecoding):
@@ -374,18 +478,10 @@ def tree(sources, depth, vocabulary, seed, kind, dtype):
 
 
 def assert_same_search(make, width, max_length, alpha):
-    plain_trace, trace = [], []
-    before, after = make(), make()
-    plain = plain_beam.beam_search(before, width, max_length, alpha, plain_trace)
-    found = m.beam_search(after, width, max_length, alpha, trace)
-    for expected, hypotheses in zip(plain, found, strict=True):
-        assert [(h.tokens, h.finished) for h in hypotheses] == [(h.tokens, h.finished) for h in expected]
-        for f, e in zip(hypotheses, expected, strict=True):
-            assert f.log_prob == pytest.approx(e.log_prob, rel=1e-12, abs=0)
-            assert f.score == pytest.approx(e.score, rel=1e-12, abs=0)
-    assert [(h.tokens, h.log_prob, fate) for h, fate in trace] == [
-        (c.tokens, c.log_prob, fate) for c, fate in plain_trace]
-    return before, after
+    plain, fast = make(), make()
+    expected = m.beam_search(plain, width, max_length, alpha)
+    assert m.fast_beam_search(fast, width, max_length, alpha) == expected  # tokens, scores, to the last bit
+    return plain, fast
 
 
 @given(
@@ -399,10 +495,10 @@ def assert_same_search(make, width, max_length, alpha):
     st.integers(3, 5),
 )
 @settings(max_examples=200)
-def test_beams_are_those_of_the_plain_loop(seed, kind, dtype, alpha, width, max_length, count, vocabulary):
+def test_the_fast_search_is_the_plain_loop(seed, kind, dtype, alpha, width, max_length, count, vocabulary):
     levels = tree(count, 5, vocabulary, seed, kind, dtype)
-    before, after = assert_same_search(lambda: Counting(levels), width, max_length, alpha)
-    assert after.work == before.work  # the same rows in the same steps
+    plain, fast = assert_same_search(lambda: Counting(levels), width, max_length, alpha)
+    assert fast.work == plain.work  # the same rows in the same steps
 
 
 @pytest.mark.parametrize("kind", ["plain", "ties", "impossible", "early"])
@@ -414,7 +510,7 @@ def test_a_beam_wider_than_the_tree(alpha, kind):
 
 @pytest.mark.parametrize("alpha", [0.0, 1.0])
 @pytest.mark.parametrize("width", [1, 4])
-def test_beams_of_a_transformer_are_those_of_the_plain_loop(width, alpha):
+def test_on_a_transformer_the_fast_search_is_the_plain_loop(width, alpha):
     model, src = model_of(seed=width).double(), sources(6, seed=width)
     assert_same_search(lambda: m.CachedDecoding(model, src), width, 12, alpha)
 
@@ -578,10 +674,12 @@ def test_distance_and_repetition_by_hand():
 
 
 def test_the_language_is_one_and_its_chain_ends_nowhere():
-    chances = true_logits()[3:].exp()
+    language = m.Tokenizer([" ".join(FOLLOWS)])
+    logits = true_logits(language.id_of, m.BOS)
+    chances = logits[3:].exp()
     assert torch.allclose(chances.sum(-1), torch.ones(len(chances)))
     assert not chances[:, :3].any()
-    answers = m.sample(ChainDecoding(true_logits(), rows=3), 20)
+    answers = m.sample(ChainDecoding(logits, rows=3), 20)
     assert answers.shape == (3, 20)
 
 

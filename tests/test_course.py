@@ -18,9 +18,9 @@ from benchmarks.pairing import paired
 from common import canvas, heatmap, lesson
 from course.console import files
 from course.console.options import OneLineParser, add_options, check_limits, chosen, count, option, seed
+from course.training.beams import largest_first
 from course.training.parts import build
 from course.training.processes import any_process, pick_device, said_by_the_first
-from course.training.ranking import largest_first
 
 # options and their limits
 

@@ -15,8 +15,9 @@ from torch.utils._pytree import tree_leaves
 
 from checks.attention import expected_weights
 from checks.broken import signatures
-from checks.trees import DRAWS, chi_square, enumerated, greedy_by_hand, random_tree
+from checks.trees import enumerated, greedy_by_hand
 from common import lesson
+from course.data.tables import DRAWS, chi_square, random_tree
 from course.grading.checking import refused
 
 PARTS = [(name, part) for name in LESSONS for part in lesson(name).GRADED]

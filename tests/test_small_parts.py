@@ -18,8 +18,8 @@ from course.console.measuring import bytes_kept, multiplications_of, shapes_thro
 from course.data.pairs import apart_from, by_source, pair_in, read_pairs
 from course.data.toys import CLASSES, VOCABULARY, made_up_text, same_class
 from course.training import memory, stacked, threads
+from course.training.beams import largest_first
 from course.training.comparing import compare
-from course.training.ranking import largest_first
 from grammar.sentences import Pair
 
 # ------------------------------------------------------------------ threads

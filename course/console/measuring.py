@@ -3,6 +3,7 @@
 import statistics
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -54,3 +55,30 @@ def shapes_through(module: nn.Module, *inputs: Tensor) -> list[tuple[str, str, s
     for hook in hooks:
         hook.remove()
     return rows
+
+
+def watched(decoding: Any) -> list[tuple[int, float]]:
+    """From now on (rows, seconds) of every step of lesson 6's decoding."""
+    noted, step = [], decoding.step
+
+    def timed(tokens: Tensor) -> Tensor:
+        started = time.perf_counter()
+        logits = step(tokens)
+        noted.append((len(tokens), time.perf_counter() - started))
+        return logits
+
+    decoding.step = timed
+    return noted
+
+
+def seconds_of_steps(begin: Callable[[], Any], first: Callable[[Any], Tensor], length: int) -> list[float]:
+    """Seconds of each step of answers of this length that never end, after twenty steps to warm up.
+
+    begin() makes a decoding of lesson 6, first(decoding) gives its first tokens.
+    """
+    for steps in (20, length):
+        decoding = begin()
+        tokens, noted = first(decoding), watched(decoding)
+        for _ in range(steps):
+            tokens = decoding.step(tokens).argmax(dim=-1)
+    return [seconds for _, seconds in noted]

@@ -1,0 +1,121 @@
+"""What has to hold of lesson 6's beam search."""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from checks.trees import DECODING, enumerated, greedy_by_hand, no_answer
+from common import lesson
+from course.console.records import Finding
+from course.data.tables import TreeDecoding, random_tree
+from course.grading.checking import Mistake, Part, agree
+
+pad = lesson("05_mini_transformer").pad
+
+BEAM = DECODING + (
+    "decoding.reorder(rows (M,)) goes on with those rows, M in place of the N. For each source a list comes "
+    "back, best first, of Hypothesis(tokens, log_prob, score, finished) or such tuples: tokens without BOS, "
+    "up to and with EOS; score is log_prob / length^α. `trace` may be left out. "
+    "Example: beam_search(decoding, 3, 4, 0.6)[0][0] is the best answer to source 0.")
+
+SMALL_LEVELS = random_tree(sources=3, depth=4)
+EVERY_ANSWER = [enumerated(SMALL_LEVELS, source, 4) for source in range(3)]
+
+
+def best_scores(alpha: float) -> Tensor:
+    """The three best scores of each source, of all answers there are."""
+    return torch.tensor([sorted((total / len(tokens) ** alpha for tokens, total in found.items()),
+                                reverse=True)[:3] for found in EVERY_ANSWER])
+
+
+def wide_beam_agrees(beam_search, alpha: float) -> Finding:
+    found = beam_search(TreeDecoding(SMALL_LEVELS), 400, 4, alpha)
+    return agree(torch.tensor([[hypothesis[2] for hypothesis in beams[:3]] for beams in found]),
+                 best_scores(alpha), 1e-5)
+
+
+def finds_the_best(beam_search, ours):
+    """Wide enough, it finds the three best of all answers (α = 0, by enumeration)."""
+    return wide_beam_agrees(beam_search, 0.0)
+
+
+def penalises_length(beam_search, ours):
+    """… and with scores log P / length^α, α = 1."""
+    return wide_beam_agrees(beam_search, 1.0)
+
+
+def width_one_is_greedy(beam_search, ours):
+    """Width 1 with α = 0 equals greedy decoding."""
+    found = beam_search(TreeDecoding(SMALL_LEVELS), 1, 4, 0.0)
+    best = [list(beams[0][0]) for beams in found]
+    return no_answer(found, EVERY_ANSWER) or agree(pad(best), greedy_by_hand(SMALL_LEVELS), 0)
+
+
+def reports_true_scores(beam_search, ours):
+    """The log_prob of every hypothesis of a narrow beam is that of its tokens."""
+    found = beam_search(TreeDecoding(SMALL_LEVELS), 3, 4, 0.6)
+    pairs = [(hypothesis[1], EVERY_ANSWER[source].get(tuple(hypothesis[0]), math.nan))
+             for source, beams in enumerate(found) for hypothesis in beams]
+    return no_answer(found, EVERY_ANSWER) or agree(*torch.tensor(pairs).T, 1e-5)
+
+
+def batches(beam_search, ours):
+    """All sources together give what each gives alone."""
+    together = beam_search(TreeDecoding(SMALL_LEVELS), 3, 4, 0.6)
+    alone = [beam_search(TreeDecoding([level[[source]] for level in SMALL_LEVELS]), 3, 4, 0.6)[0]
+             for source in range(3)]
+    same = [[tuple(h[0]) for h in beams] for beams in together] == [
+        [tuple(h[0]) for h in beams] for beams in alone]
+    return Finding(same, "the same hypotheses" if same else "other hypotheses")
+
+
+def beam_mistakes(ours):
+    search, everything = ours.beam_search, 10_000
+
+    def rescored(score: Callable):
+        """The right search with other scores: all its hypotheses, sorted anew."""
+
+        def beam_search(decoding, width, max_length, length_penalty=1.0):
+            found = search(decoding, width, max_length, length_penalty)
+            return [sorted((h._replace(score=score(h, length_penalty)) for h in beams),
+                           key=lambda h: -h.score) for beams in found]
+
+        return beam_search
+
+    def only(keep: Callable):
+        def beam_search(decoding, width, max_length, length_penalty=1.0):
+            return [[h for h in beams if keep(h, max_length)][:width]
+                    for beams in search(decoding, everything, max_length, length_penalty)]
+
+        return beam_search
+
+    class Stuck(TreeDecoding):
+        def reorder(self, rows):
+            self.rows, self.sources = len(rows), self.sources[rows]
+            self.places = self.places[torch.arange(len(rows)) % len(self.places)]
+
+    def not_reordered(decoding, width, max_length, length_penalty=1.0):
+        return search(Stuck(decoding.levels), width, max_length, length_penalty)
+
+    best, penalty = "Wide enough, it finds", "… and with scores log P"
+    return {
+        "EOS not counted": Mistake("EOS counts in the length", rescored(
+            lambda h, alpha: h.log_prob / max(1, len(h.tokens) - 1) ** alpha), penalty),
+        "BOS counted": Mistake("the length is one too long: BOS doesn't count", rescored(
+            lambda h, alpha: h.log_prob / (len(h.tokens) + 1) ** alpha), penalty),
+        "not divided": Mistake("the sum of log-probabilities was not divided by length^α", rescored(
+            lambda h, alpha: h.log_prob), penalty),
+        "cut off forgotten": Mistake("what max_length cuts off is a candidate, too", only(
+            lambda h, max_length: h.finished), best),
+        "finished forgotten": Mistake("finished hypotheses must be kept and compared", only(
+            lambda h, max_length: len(h.tokens) == max_length), best),
+        "not reordered": Mistake("move the decoding along with the beams: decoding.reorder(rows)",
+                                 not_reordered, "The log_prob of every"),
+    }
+
+
+beam_search_checks = Part(
+    [finds_the_best, penalises_length, width_one_is_greedy, reports_true_scores, batches],
+    beam_mistakes, BEAM)

@@ -1,0 +1,113 @@
+"""What has to hold of lesson 6's decoding with a cache."""
+
+import torch
+
+from common import lesson
+from course.console.records import Finding
+from course.grading.checking import Mistake, Part, agree, together
+
+BOS = lesson("03_positional_encoding").BOS
+Transformer, TransformerConfig, make_batch = lesson(
+    "05_mini_transformer", "Transformer", "TransformerConfig", "make_batch")
+
+CACHE = (
+    "model.encode(src) gives memory, model.src_mask(src) its mask, model.decode(tokens (N, T), memory, "
+    "src_mask, start) the logits (N, T, V), where `start` is the position of the first token. Each of "
+    "model.decoder.blocks has self_attention and cross_attention, to whose attend(queries, keys, values, "
+    "mask) keys and values come as (B, H, S, K): KeyValueCache(attention).attend, put in its place while a "
+    "token is decoded, adds those kept before. The decoders read rows, length and device, too. "
+    "Example: decoding = CachedDecoding(model, src), then decoding.step(tokens (N,)) → logits (N, V).")
+
+BATCH = make_batch("copy", [[1, 2, 3, 4, 5, 6], [7, 8, 9]])
+
+
+def small_model(**changes):
+    torch.manual_seed(0)
+    return Transformer(TransformerConfig(d_model=16, n_heads=2, **changes)).double().eval()
+
+
+def cached_logits_agree(decoding_of, positions: str) -> Finding:
+    findings = []
+    for norm in ("pre", "post"):
+        model = small_model(positions=positions, norm=norm)
+        decoding = decoding_of(model, BATCH.src)
+        with torch.no_grad():
+            stepped = torch.stack([decoding.step(token) for token in BATCH.tgt_in.unbind(1)], dim=1)
+            findings.append(agree(stepped, model(BATCH.src, BATCH.tgt_in), 1e-12))
+    return together(*findings)
+
+
+def same_logits_sinusoidal(decoding_of, ours):
+    """The logits of every step are those of the whole answer at once (sinusoidal)."""
+    return cached_logits_agree(decoding_of, "sinusoidal")
+
+
+def same_logits_learned(decoding_of, ours):
+    """The logits of every step are those of the whole answer at once (learned)."""
+    return cached_logits_agree(decoding_of, "learned")
+
+
+def same_logits_rotary(decoding_of, ours):
+    """The logits of every step are those of the whole answer at once (rotary)."""
+    return cached_logits_agree(decoding_of, "rotary")
+
+
+def positions_computed(decoding_of, length: int, rows: int = 1) -> int:
+    """How many positions go through the first decoder block until answers of this length are there."""
+    model, computed = small_model(), []
+    model.decoder.blocks[0].self_attention.project_query.register_forward_hook(
+        lambda _, inputs, output: computed.append(inputs[0].shape[1]))
+    decoding = decoding_of(model, torch.full((rows, 4), 5))
+    for _ in range(length):
+        decoding.step(torch.full((rows,), BOS))
+    return sum(computed)
+
+
+def runs_each_token_once(decoding_of, ours):
+    """16 tokens take 16 positions through the decoder, not 1 + 2 + … + 16."""
+    computed = positions_computed(decoding_of, 16)
+    finding = agree(torch.tensor(computed), torch.tensor(16), 0)
+    return finding._replace(figure=f"{computed} positions", gap=None)
+
+
+def follows_its_rows(decoding_of, ours):
+    """After reorder(rows) it goes on with the answers in their new order."""
+    model, rows, tokens = small_model(), torch.tensor([1, 0]), BATCH.tgt_in
+    decoding = decoding_of(model, BATCH.src)
+    for token in tokens[:, :3].unbind(1):
+        decoding.step(token)
+    decoding.reorder(rows)
+    with torch.no_grad():
+        expected = model(BATCH.src[rows], tokens[rows, :4])[:, -1]
+    return agree(decoding.step(tokens[rows, 3]), expected, 1e-12)
+
+
+def cache_mistakes(ours):
+    class NotReordered(ours.CachedDecoding):
+        def reorder(self, rows):
+            self.rows = len(rows)
+            if len(rows) != len(self.memory):  # only when the number changes
+                super().reorder(rows)
+
+    class AlwaysPositionZero(ours.CachedDecoding):
+        def step(self, tokens):
+            embed = self.model.embed
+            self.model.embed = lambda tokens, start=0: embed(tokens, 0)
+            try:
+                return super().step(tokens)
+            finally:
+                del self.model.embed
+
+    once = "run the newest token alone, and keep the keys and values of those before"
+    return {
+        "no cache": Mistake(once, ours.UncachedDecoding, "16 tokens take 16 positions"),
+        "cache not reordered": Mistake("the beams change places: the cache has to follow, reorder(rows)",
+                                       NotReordered, "After reorder"),
+        "position always 0": Mistake("every new token is told that it is the first: count the cached ones",
+                                     AlwaysPositionZero, "The logits of every step"),
+    }
+
+
+cached_decoding_checks = Part(
+    [same_logits_sinusoidal, same_logits_learned, same_logits_rotary, runs_each_token_once, follows_its_rows],
+    cache_mistakes, CACHE)
