@@ -1,4 +1,4 @@
-"""How fast lesson 7 trains and translates, as ratios measured in one run: python -m benchmarks.translation
+"""How fast lesson 8 trains and translates, as ratios measured in one run: python -m benchmarks.translation
 
 Every comparison takes turns. nn.Transformer stands between the same embedding and the same logits (Reference
 of checks/stack.py) and gets the same batches; Hugging Face's Marian has the same size, and like ours random
@@ -22,33 +22,34 @@ from benchmarks.training import Torch, three_steps
 from common import lesson, parameters, table
 from course.training.engine import Run, finish
 
-five, six, seven = lesson("05_mini_transformer"), lesson("06_decoding"), lesson("07_translation")
+five, six = lesson("05_mini_transformer"), lesson("06_decoding")
+seven, eight = lesson("07_subwords"), lesson("08_translation")
 
 LENGTH, WIDTH = 20, 4  # pieces of an answer, beam
 
 
-def texts_for(options: argparse.Namespace, **settings) -> seven.Texts:
+def texts_for(options: argparse.Namespace, **settings) -> eight.Texts:
     """The grammar's sentences, fewer for --quick."""
     quick = {"max_pairs": 5000, "steps": 150} if options.quick else {"steps": 1500}
-    return seven.Texts(seven.TranslationTraining(**quick | settings))
+    return eight.Texts(eight.TranslationTraining(**quick | settings))
 
 
-def run_of(kind: Callable[..., nn.Module], texts: seven.Texts, device: torch.device, **changes) -> Run:
+def run_of(kind: Callable[..., nn.Module], texts: eight.Texts, device: torch.device, **changes) -> Run:
     """A training of this class of model, with sinusoidal positions, which all have."""
     training = replace(texts.training, **changes)
-    config = replace(seven.TranslationModel(positions="sinusoidal"), vocab_size=len(texts.encoding))
+    config = replace(eight.TranslationModel(positions="sinusoidal"), vocab_size=len(texts.encoding))
     torch.manual_seed(training.seed)
     model = kind(config)
     return Run(model, five.sequence_job(model, training, texts.batches, None), training, device)
 
 
-def greedy_answers(run: Run, texts: seven.Texts, decoding: Callable) -> list[str]:
+def greedy_answers(run: Run, texts: eight.Texts, decoding: Callable) -> list[str]:
     """To the validation's sentences, as the lesson's translate() gives them, with any decoding."""
     sources, _ = texts.encoded("validation")
     answers = [""] * len(sources)
-    for rows in seven.alike(sources, 100):
-        src = seven.pad([sources[row] for row in rows]).to(run.device)
-        found = six.greedy_decode(decoding(run.model.eval(), src), 20 * seven.tens(sources[rows[0]]) + 20)
+    for rows in eight.similar_length(sources, 100):
+        src = eight.pad([sources[row] for row in rows]).to(run.device)
+        found = six.greedy_decode(decoding(run.model.eval(), src), 20 * eight.tens(sources[rows[0]]) + 20)
         for row, ids in zip(rows, found.tolist()):
             answers[row] = texts.encoding.decode(ids)
     return answers
@@ -65,7 +66,7 @@ def against_nn_transformer(device: torch.device, options: argparse.Namespace):
             run = finish(run_of(kind, texts, device))
             answers = greedy_answers(run, texts, decoding)
             losses[name].append(f"{sum(run.noted('loss')[-50:]) / 50:.3f}")
-            bleu[name].append(f"{seven.corpus_bleu(answers, references).score:.1f}")
+            bleu[name].append(f"{eight.corpus_bleu(answers, references).score:.1f}")
     timed = [run_of(kind, texts, device, steps=10_000) for kind, _ in kinds.values()]
     found = paired(*map(three_steps, timed), turns=5 if options.quick else 15)
     rows = [(name, parameters(run.model), 1e3 * seconds, " ".join(losses[name]), " ".join(bleu[name]))
@@ -88,8 +89,8 @@ def shares_of_a_training(device: torch.device, options: argparse.Namespace):
     timed("drawing the sentences", lambda: texts.splits)
     timed("learning the pieces", lambda: texts.encoding)
     timed("encoding", lambda: texts.batches)
-    config = replace(seven.TranslationModel(), vocab_size=len(texts.encoding))
-    run = seven.make_run(config, texts.training, device, texts)
+    config = replace(eight.TranslationModel(), vocab_size=len(texts.encoding))
+    run = eight.make_run(config, texts.training, device, texts)
     run.job = replace(run.job, batch=partial(timed, "batching", run.job.batch))
     every = texts.training.validate_every if not options.quick else texts.training.steps
     while not run.finished:
@@ -100,10 +101,10 @@ def shares_of_a_training(device: torch.device, options: argparse.Namespace):
     whole = sum(seconds.values())
     rows = [(name, f"{spent:.1f}", f"{spent / whole:.1%}") for name, spent in seconds.items()]
     some = [texts.batches(step) for step in range(min(200, len(texts.batches)))]
-    pieces = sum(part.ne(seven.PAD).sum().item() for batch in some for part in batch[:2]) / len(some)
+    pieces = sum(part.ne(eight.PAD).sum().item() for batch in some for part in batch[:2]) / len(some)
     speed = pieces * len(run.history) / seconds["steps"]
     return table("", "seconds", "share", rows=rows,
-                 title=f"padding {seven.padding(some):.1%}; {speed:,.0f} pieces a second in the steps")
+                 title=f"padding {eight.padding(some):.1%}; {speed:,.0f} pieces a second in the steps")
 
 
 def against_marian(device: torch.device, options: argparse.Namespace):
@@ -111,11 +112,12 @@ def against_marian(device: torch.device, options: argparse.Namespace):
     if not importlib.util.find_spec("transformers"):
         return "transformers isn't installed"
     texts = texts_for(options)
-    config = replace(seven.TranslationModel(), vocab_size=len(texts.encoding))
+    config = replace(eight.TranslationModel(), vocab_size=len(texts.encoding))
     torch.manual_seed(0)
     ours, marian = five.Transformer(config).to(device).eval(), marian_like(config).to(device)
     sources = texts.encoded("test")[0][: 100 if options.quick else 1000]
-    batches = [seven.pad([sources[row] for row in rows]).to(device) for rows in seven.alike(sources, 100)]
+    batches = [eight.pad([sources[row] for row in rows]).to(device)
+               for rows in eight.similar_length(sources, 100)]
 
     def run_ours(width: int) -> None:
         for src in batches:
@@ -126,7 +128,7 @@ def against_marian(device: torch.device, options: argparse.Namespace):
 
     def run_marian(width: int) -> None:
         for src in batches:
-            marian.generate(src, attention_mask=src.ne(seven.PAD).long(), num_beams=width, do_sample=False,
+            marian.generate(src, attention_mask=src.ne(eight.PAD).long(), num_beams=width, do_sample=False,
                             min_new_tokens=LENGTH, max_new_tokens=LENGTH)
 
     rows = []

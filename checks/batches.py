@@ -1,4 +1,4 @@
-"""What has to hold of lesson 7's batches by length."""
+"""What has to hold of lesson 8's batches by length."""
 
 import random
 

@@ -1,4 +1,4 @@
-"""What has to hold of lesson 7's BLEU."""
+"""What has to hold of lesson 8's BLEU."""
 
 import math
 import random

@@ -1,5 +1,6 @@
 """What has to hold of lesson 7's byte-pair encoding."""
 
+import math
 import random
 import re
 from collections import Counter
@@ -8,8 +9,11 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from common import lesson
 from course.console.records import Finding
 from course.grading.checking import Mistake, Part, agree, at, together
+
+BOS, EOS, PAD = lesson("03_positional_encoding", "BOS", "EOS", "PAD")
 
 FIRST = 3 + 256  # the id of the first character: before it PAD, BOS, EOS and the bytes
 STORY = "the cat sees the black cat and the cat eats the other black hat of the hatter"
@@ -178,6 +182,40 @@ def stays_inside_words(implementation, ours):
     return same(pieces_of(built, text), re.findall(r" ?\S+", text), "cut the text with split_words() first")
 
 
+def cuts_as_learning_does(implementation, ours):
+    """encode() cuts the text into words first, as learn() does."""
+    built = implementation.learn(["''", "''", "''", "a'", "a'"], 2)
+    return together(same(pieces_of(built, "a''"), ["a'", "'"], "for each word of split_words(text)"),
+                    same(pieces_of(built, "''a'"), ["''", "a'"]))
+
+
+def leaves_special_tokens_alone(implementation, ours):
+    """The name of a special token in a text is text: no text has the ids 0, 1 or 2."""
+    built = implementation.learn([STORY], 20)
+    texts = ["<eos>", "<pad> <bos> <eos>", "</s>", "<|endoftext|>", "\x00\x01\x02"]
+    special = [id for text in texts for id in built.encode(text) if id < 3]
+    return together(is_so(bool(special), f"{len(special)} special ids", "ids 0, 1, 2 are the program's"),
+                    *(same([built.decode(built.encode(text))], [text]) for text in texts))
+
+
+def decodes_what_is_cut(implementation, ours):
+    """Bytes that are no UTF-8 decode to �, and the text around them stays."""
+    built = implementation.learn([STORY], 20)
+    cat = built.encode(" cat")
+    found = []
+    for ids in [*cat, 3 + 0xC3], [3 + 0xE6, 3 + 0x9D, *cat], [3 + 0xFF]:
+        try:
+            found.append(built.decode(ids))
+        except UnicodeDecodeError as error:
+            found.append(f"UnicodeDecodeError: {error.reason}")
+    return same(found, [" cat�", "� cat", "�"], "join all bytes, then decode them with errors=\"replace\"")
+
+
+def is_so(wrong: bool, figure: str, hint: str) -> Finding:
+    """Finding: nothing is wrong. What is compared is noted, so that the same mistake is known again."""
+    return agree(torch.tensor(float(wrong)), torch.tensor(0.0), 0.0, hint)._replace(figure=figure)
+
+
 def ends_when_nothing_is_left(implementation, ours):
     """learn() ends early when nothing is left to join, and knows nothing from no text."""
     found = [len(implementation.learn(texts, 10).merges) for texts in (["abc ab"], ["a b"], [])]
@@ -261,6 +299,26 @@ def subwords_mistakes(ours):
         def first_ids(self, character):
             return [self.id_of[character]] if character in self.id_of else []
 
+    class FromTheLast(ours.BytePairEncoding):
+        """The merge that was learned last is replayed first."""
+
+        def rank(self, pair):
+            return -self.merge_of[pair][0] if pair in self.merge_of else math.inf
+
+    class PieceByPiece(ours.BytePairEncoding):
+        """Each piece is decoded by itself."""
+
+        def decode(self, ids):
+            return "".join(self.texts_of(ids))
+
+    class SpecialInText(ours.BytePairEncoding):
+        """The names of special tokens are looked for in the text."""
+
+        def encode(self, text):
+            names = {"<pad>": PAD, "<bos>": BOS, "<eos>": EOS}
+            return [id for part in re.split("(<pad>|<bos>|<eos>)", text)
+                    for id in ([names[part]] if part in names else super(SpecialInText, self).encode(part))]
+
     return {
         "longest match": Mistake(
             "encoded by the longest piece that fits: replay the merges, the first learned first",
@@ -276,6 +334,15 @@ def subwords_mistakes(ours):
             "learn() joins"),
         "unknown dropped": Mistake("unknown characters are dropped: encode their bytes", UnknownDropped,
                                    "A character that learn()"),
+        "merges from the last": Mistake(
+            "the merges are replayed in another order: the first learned comes first", FromTheLast,
+            "encode() replays"),
+        "decoded piece by piece": Mistake(
+            "each piece is decoded by itself, and half a character is none: join them first", PieceByPiece,
+            "Any text"),
+        "special tokens in text": Mistake(
+            "the names of special tokens are looked for in the text: they are text", SpecialInText,
+            "The name of a special token"),
     }
 
 
@@ -310,6 +377,18 @@ def more_subwords_mistakes(ours):
         def encode(self, text):
             return [id for word in text.split() for id in self.encode_word(word)]
 
+    class Uncut(ours.BytePairEncoding):
+        """Learned from words, but a text is encoded as one word."""
+
+        def encode(self, text):
+            return self.encode_word(text)
+
+    class Strict(ours.BytePairEncoding):
+        """Half a character is an error."""
+
+        def decode(self, ids):
+            return b"".join(self.pieces[id] for id in ids).decode()
+
     class FromTheRight(ours.BytePairEncoding):
         def encode_word(self, word):
             ids = [id for character in word for id in self.first_ids(character)]
@@ -340,6 +419,10 @@ def more_subwords_mistakes(ours):
                                "No piece crosses"),
         "without spaces": Mistake("the spaces are lost: split_words() keeps them with their words",
                                   WithoutSpaces, "Any text"),
+        "encoded uncut": Mistake("a text is encoded as one word: cut it with split_words() first", Uncut,
+                                 "encode() cuts"),
+        "decoded strictly": Mistake("half a character is an error: decode with errors=\"replace\"", Strict,
+                                    "Bytes that are no UTF-8"),
         "from the right": Mistake("joined from the right: of “aaa” take the first two", FromTheRight,
                                   "Of three equal"),
         "code points": Mistake("a byte's id is 3 + byte, and the bytes are character.encode(), not ord()",
@@ -352,10 +435,11 @@ def more_subwords_mistakes(ours):
 byte_pair_encoding_checks = Part(
     [comes_back_unchanged, falls_back_to_bytes, numbers_its_pieces, joins_the_most_frequent, settles_ties,
      counts_words_as_often_as_they_occur, joins_from_the_left, replays_the_merges, stays_inside_words,
-     ends_when_nothing_is_left],
+     cuts_as_learning_does, leaves_special_tokens_alone, decodes_what_is_cut, ends_when_nothing_is_left],
     subwords_mistakes,
     more=more_subwords_mistakes,
     needs="The checks call learn(texts, merges), a class method, and of what it returns encode(text), "
           "decode(ids), len() and merges, a list of pairs of ids. Cut texts with split_words(text).",
-    helpers=("encode_word", "rank", "first_ids", "texts_of", "state", "restored", "save", "load"),
+    helpers=("add", "encode_word", "replay", "replay_long", "rank", "first_ids", "texts_of", "state",
+             "restored", "save", "load"),
 )

@@ -1,4 +1,4 @@
-"""How lesson 7's pictures are drawn."""
+"""How lesson 8's pictures are drawn."""
 
 from collections.abc import Sequence
 

@@ -34,8 +34,8 @@ PACKAGES = "checks", "course", "figures", "grammar"  # what the lessons import, 
 
 
 def pytest_collection_modifyitems(items: list) -> None:
-    """The longest tests first, lesson 7's before all, so that no process is left with one at the end."""
-    items.sort(key=lambda item: ("walkthrough" not in item.name, "test_07" not in item.nodeid))
+    """The longest tests first, lesson 8's before all, so that no process is left with one at the end."""
+    items.sort(key=lambda item: ("walkthrough" not in item.name, "test_08" not in item.nodeid))
 
 
 @pytest.fixture(scope="session")

@@ -125,7 +125,7 @@ def shared_by(runs: Iterable[Mapping[str, list[str]]]) -> dict[str, list[str]]:
 
 
 def assert_shown_before(name: str, page: Path) -> None:
-    """The lesson shows what it has shown before, where that is known: lesson 7 trains for minutes."""
+    """The lesson shows what it has shown before, where that is known: lesson 8 trains for minutes."""
     known, shown = json.loads(KNOWN.read_text(encoding="utf-8")), shown_by(page)
     assert not (found := differences(known.get(name, shown), shown)), "\n".join(found)
 

@@ -4,7 +4,7 @@ import torch
 
 from common import lesson
 
-m = lesson("07_translation")
+m = lesson("08_translation")
 SMALL = m.TranslationModel(d_model=16, n_heads=2, n_layers=1, dropout=0.1)
 NOUNS = {"cat": "chat", "dog": "chien", "book": "livre", "tree": "pommier", "king": "roi", "wall": "mur",
          "boat": "bateau", "train": "train"}

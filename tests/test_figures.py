@@ -862,7 +862,7 @@ def test_draw_memory():
     assert [text.get_text() for text in named.get_texts()] == [*right]
 
 
-# lesson 7
+# lesson 8
 
 
 PROGRESS = [{"step": 1, "loss": 5.0},

@@ -17,7 +17,7 @@ ROOMS = ("course", "course.data", "course.console", "course.study", "course.grad
          "course.pages")
 BELOW_LESSONS = {*ROOMS, "common", "checks", "figures", "grammar"}
 MAY_IMPORT = {
-    "course.data": {"course.data"},
+    "course.data": {"course.data", "grammar"},
     **{room: {*ROOMS[: ROOMS.index(room) + 1]} - {"course.data"} for room in ROOMS if room != "course.data"},
     "common": {*ROOMS},
     "figures": {*ROOMS, "common", "figures"},
@@ -31,7 +31,7 @@ LINES = {"lesson": 900, "common": 360}  # one sitting; any other file: 450
 # Longer ones, each with its reason.
 LONGER = {
     "00_foundations.py": 1030, "05_mini_transformer.py": 1345, "06_decoding.py": 935,
-    "07_translation.py": 1320,
+    "08_translation.py": 1060,
 }
 
 

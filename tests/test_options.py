@@ -24,7 +24,7 @@ from course.training import processes
 from course.training.engine import Run
 from course.training.experiment import Experiment
 
-five, six, seven = lesson("05_mini_transformer"), lesson("06_decoding"), lesson("07_translation")
+five, six, eight = lesson("05_mini_transformer"), lesson("06_decoding"), lesson("08_translation")
 
 
 class Caught(Exception):  # noqa: N818
@@ -50,7 +50,7 @@ def test_every_option_has_a_test(name):
     for action in parser_of(name)._actions:
         if action.dest in common_options:
             wanted = f"test_common_{action.dest}"
-        elif action.dest in {"05_mini_transformer": CHANGES, "07_translation": CHANGES_OF_7}.get(name, ()):
+        elif action.dest in {"05_mini_transformer": CHANGES, "08_translation": CHANGES_OF_8}.get(name, ()):
             continue
         else:
             wanted = f"test_{name[:2]}_{action.dest}"
@@ -438,12 +438,12 @@ def test_05_the_seed_decides_about_first_weights_and_data(usual):
 
 
 MEMORY = {five: {"refuse_beyond_memory": lambda *sizes: None}, six: {},  # there is no such device here
-          seven: {"refuse_beyond_memory": lambda *sizes: None}}
+          eight: {"refuse_beyond_memory": lambda *sizes: None}}
 
 
 def test_05_device(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    for module in (five, six, seven):
+    for module in (five, six, eight):
         for name, wanted in (("cpu", "cpu"), ("cuda", "cuda"), ("cuda:1", "cuda:1"), ("auto", "cuda")):
             found = called(module, "--device", name, **MEMORY[module])
             assert found.experiment.device == torch.device(wanted)
@@ -453,7 +453,7 @@ def test_05_device(monkeypatch):
     assert processes.pick_device() == torch.device("mps")
 
 
-test_06_device = test_07_device = test_05_device
+test_06_device = test_08_device = test_05_device
 
 
 def resumed(module, tmp_path, defaults) -> list[str]:
@@ -463,7 +463,7 @@ def resumed(module, tmp_path, defaults) -> list[str]:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Experiment, "go_on", lambda self: SimpleNamespace(which="resumed", history=[]))
             patch.setattr(Experiment, "fresh", lambda self: SimpleNamespace(which="fresh", history=[]))
-            kind = module.TranslationExperiment if module is seven else module.DigitExperiment
+            kind = module.TranslationExperiment if module is eight else module.DigitExperiment
             patch.setattr(kind, "trained", lambda self, run: (_ for _ in ()).throw(Caught(run.which)))
             found = called(module, *options, "--outputs", tmp_path, defaults=defaults)
             with pytest.raises(Caught) as caught:
@@ -560,7 +560,7 @@ def test_06_input():
     assert found.experiment.name == called(six).experiment.name
 
 
-# lesson 7's
+# lesson 8's
 
 
 @pytest.fixture(scope="module")
@@ -587,77 +587,77 @@ def tiny(files):
             "--label-smoothing", "0", "--lr", "0.1"]
 
 
-CHANGES_OF_7 = {name: change for name, change in CHANGES.items() if name != "task"} | {
+CHANGES_OF_8 = {name: change for name, change in CHANGES.items() if name != "task"} | {
     "vocab": (30, {"vocabulary", "first weights", "sources"}),
     "positions": ("learned", {"positions", "first weights"}),
     "norm": ("post", {"norms"}),
 }
 
 
-def observed_of_7(tiny, dest: str = "", value=True, more=()) -> dict[str, object]:
+def observed_of_8(tiny, dest: str = "", value=True, more=()) -> dict[str, object]:
     option = [f"--{dest.replace('_', '-')}", *([] if value is True else [value])] if dest else []
     compiled = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.nn.Module, "compile", lambda self, **options: compiled.append(options))
-        run = called(seven, *more, *option, defaults=tiny).experiment.make()
+        run = called(eight, *more, *option, defaults=tiny).experiment.make()
         seen = seen_in(run, compiled)
     return seen | {"vocabulary": len(run.model.embedding.weight)}
 
 
 @pytest.fixture(scope="module")
-def usual_of_7(tiny):
-    return {patient: observed_of_7(tiny, more=USUAL * patient) for patient in (False, True)}
+def usual_of_8(tiny):
+    return {patient: observed_of_8(tiny, more=USUAL * patient) for patient in (False, True)}
 
 
-@pytest.mark.parametrize("dest", CHANGES_OF_7)
-def test_07_options_of_model_and_training(dest, tiny, usual_of_7):
-    value, wanted = CHANGES_OF_7[dest]
-    before = usual_of_7[dest == "patience"]
-    after = observed_of_7(tiny, dest, value, USUAL * (dest == "patience"))
+@pytest.mark.parametrize("dest", CHANGES_OF_8)
+def test_08_options_of_model_and_training(dest, tiny, usual_of_8):
+    value, wanted = CHANGES_OF_8[dest]
+    before = usual_of_8[dest == "patience"]
+    after = observed_of_8(tiny, dest, value, USUAL * (dest == "patience"))
     assert {name for name in before if before[name] != after[name]} == wanted
 
 
-def test_07_the_seed_decides_about_first_weights_and_order(tiny, usual_of_7):
-    after = observed_of_7(tiny, "seed", 1)
-    assert {name for name in after if after[name] != usual_of_7[False][name]} == {"first weights", "sources"}
+def test_08_the_seed_decides_about_first_weights_and_order(tiny, usual_of_8):
+    after = observed_of_8(tiny, "seed", 1)
+    assert {name for name in after if after[name] != usual_of_8[False][name]} == {"first weights", "sources"}
 
 
-def test_07_what_is_meant_for_a_file_holds_for_one_alone(files):
-    plain, own = called(seven, *SMALL), called(seven, *SMALL, "--pairs", files.many)
+def test_08_what_is_meant_for_a_file_holds_for_one_alone(files):
+    plain, own = called(eight, *SMALL), called(eight, *SMALL, "--pairs", files.many)
     changed = lambda of, name: [getattr(found.experiment, of).__dict__[name] for found in (plain, own)]  # noqa: E731
     assert changed("training", "beta2") == [0.98, 0.98]
-    for of, part in zip(("config", "training"), seven.FROM_A_FILE, strict=True):
+    for of, part in zip(("config", "training"), eight.FROM_A_FILE, strict=True):
         for name, value in part.items():
             before, after = changed(of, name)
             assert after == value != before
             option = "--layers" if name == "n_layers" else f"--{name.replace('_', '-')}"
-            given = called(seven, *SMALL, "--pairs", files.many, option, before)
+            given = called(eight, *SMALL, "--pairs", files.many, option, before)
             assert getattr(given.experiment, of).__dict__[name] == before  # what is said counts
 
 
 def splits_of(*options) -> dict[str, list[str]]:
     """The sources of each split."""
-    splits = called(seven, *SMALL, *options).experiment.texts.splits
+    splits = called(eight, *SMALL, *options).experiment.texts.splits
     return {split: [pair.source for pair in pairs] for split, pairs in splits.items()}
 
 
-def test_07_pairs(files):
+def test_08_pairs(files):
     drawn = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(seven, "corpus", lambda sizes, seed: drawn.append((sizes, seed)) or {})
-        assert called(seven, *SMALL, "--seed", "3").experiment.texts.splits == {}
+        patch.setattr(eight, "corpus", lambda sizes, seed: drawn.append((sizes, seed)) or {})
+        assert called(eight, *SMALL, "--seed", "3").experiment.texts.splits == {}
         assert drawn == [({"train": 60_000, "validation": 300, "test": 1000}, 3)]
         splits = splits_of("--pairs", files.many)
         assert len(drawn) == 1  # nothing of the grammar's
     sources = [line.partition("\t")[0] for line in files.many.read_text(encoding="utf-8").splitlines()]
     assert sorted(chain(*splits.values())) == sorted(sources)
     assert min(map(len, splits.values())) > 0
-    steps = called(seven, *SMALL, "--pairs", files.many).steps
+    steps = called(eight, *SMALL, "--pairs", files.many).steps
     assert steps[0] == "your_pairs"
-    assert called(seven, *SMALL).steps[0] != "your_pairs"
+    assert called(eight, *SMALL).steps[0] != "your_pairs"
 
 
-def test_07_valid_and_test(files):
+def test_08_valid_and_test(files):
     plain = splits_of("--pairs", files.many)
     for split, other in (("valid", "test"), ("test", "valid")):
         full = {"valid": "validation", "test": "test"}
@@ -668,22 +668,22 @@ def test_07_valid_and_test(files):
         wanted = set(plain["train"]) | set(plain[full[split]])
         assert set(splits["train"]) == wanted - set(given)  # none of those that will be asked
         with pytest.raises(SystemExit) as ended:
-            called(seven, *SMALL, f"--{split}", files.known)
+            called(eight, *SMALL, f"--{split}", files.known)
         assert ended.value.code == 2
 
 
-def test_07_max_pairs(files):
+def test_08_max_pairs(files):
     plain, cut = splits_of("--pairs", files.many), splits_of("--pairs", files.many, "--max-pairs", "7")
     assert cut == plain | {"train": plain["train"][:7]}
     drawn = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(seven, "corpus", lambda sizes, seed: drawn.append(sizes["train"]) or {})
-        called(seven, *SMALL, "--max-pairs", "7").experiment.texts.splits  # noqa: B018
+        patch.setattr(eight, "corpus", lambda sizes, seed: drawn.append(sizes["train"]) or {})
+        called(eight, *SMALL, "--max-pairs", "7").experiment.texts.splits  # noqa: B018
     assert drawn == [7]
 
 
-def test_07_input_and_chat():
-    found, plain = called(seven, *SMALL, "--input", "the  cat sleeps."), called(seven, *SMALL)
+def test_08_input_and_chat():
+    found, plain = called(eight, *SMALL, "--input", "the  cat sleeps."), called(eight, *SMALL)
     assert found.steps == ["your_sentence"]
     assert found.options.input == "the  cat sleeps."
     assert found.experiment.name == plain.experiment.name
@@ -691,21 +691,21 @@ def test_07_input_and_chat():
     heard = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.argv", ["script", *SMALL, "--chat"])
-        patch.setattr(seven, "narrate", lambda *parts: heard.append("steps"))
-        patch.setattr(seven, "converse", lambda answer, folder: heard.append(answer("a cat")))
-        patch.setattr(seven.TranslationExperiment, "answers_to", lambda self, lines: [f"said {lines[0]}"])
-        seven.main()
+        patch.setattr(eight, "narrate", lambda *parts: heard.append("steps"))
+        patch.setattr(eight, "converse", lambda answer, folder: heard.append(answer("a cat")))
+        patch.setattr(eight.TranslationExperiment, "answers_to", lambda self, lines: [f"said {lines[0]}"])
+        eight.main()
     assert heard == ["said a cat"]
 
 
-def test_07_resume(tmp_path, tiny):
-    assert resumed(seven, tmp_path, tiny) == ["fresh", "resumed"]
+def test_08_resume(tmp_path, tiny):
+    assert resumed(eight, tmp_path, tiny) == ["fresh", "resumed"]
 
 
-def test_07_own(tiny):
+def test_08_own(tiny):
     attend = lambda query, key, value, mask=None, dropout=0.0: value  # noqa: E731
     own, asked = Own({"scaled_dot_product_attention": attend, "causal_mask": attend}, {"mine.py": "00"}), []
-    found = called(seven, "--with", "mine.py", defaults=tiny,
+    found = called(eight, "--with", "mine.py", defaults=tiny,
                    own_parts=lambda files, before, narrator: asked.append((files, before)) or own)
     assert asked == [([Path("mine.py")], 5)]
     assert found.experiment.name.endswith(f"-{own.name}")
@@ -715,38 +715,38 @@ def test_07_own(tiny):
     assert run.about["with"] == {"mine.py": "00"}
 
 
-def compared_in_7(tiny, *options):
-    found = called(seven, *options, defaults=tiny)
+def compared_in_8(tiny, *options):
+    found = called(eight, *options, defaults=tiny)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(seven, "compare", lambda *parts: (_ for _ in ()).throw(Caught(*parts)))
+        patch.setattr(eight, "compare", lambda *parts: (_ for _ in ()).throw(Caught(*parts)))
         with pytest.raises(Caught) as caught:
-            seven.step_compare(found.experiment)
+            eight.step_compare(found.experiment)
     variants, seeds, *_ = caught.value.args
     return found.steps, [*variants], [*seeds], [[make(seed) for seed in seeds] for make in variants.values()]
 
 
-def test_07_compare(tiny):
-    steps, names, seeds, runs = compared_in_7(tiny, "--compare", "d_model=8,16")
+def test_08_compare(tiny):
+    steps, names, seeds, runs = compared_in_8(tiny, "--compare", "d_model=8,16")
     assert (steps, names, seeds) == (["compare"], [8, 16], [0])
     assert [run.model.embedding.weight.shape[1] for (run,) in runs] == [8, 16]
     assert [run.model.encoder.blocks[0].feed_forward.expand.out_features for (run,) in runs] == [32, 64]
-    *_, runs = compared_in_7(tiny, "--compare", "vocab=20,30")
+    *_, runs = compared_in_8(tiny, "--compare", "vocab=20,30")
     assert len({len(run.model.embedding.weight) for (run,) in runs}) == 2
 
 
-def test_07_seeds(tiny):
+def test_08_seeds(tiny):
     options = "--compare", "d_model=8", "--seeds", "2", "--seed", "7"
-    _, _, seeds, ((first, second),) = compared_in_7(tiny, *options)
+    _, _, seeds, ((first, second),) = compared_in_8(tiny, *options)
     assert seeds == [7, 8]
     assert not torch.equal(first.model.embedding.weight, second.model.embedding.weight)
 
 
-def test_07_runs_that_differ_have_other_names(tiny, files):
+def test_08_runs_that_differ_have_other_names(tiny, files):
     options = [[], ["--seed", "1"], ["--max-pairs", "100"], ["--valid", files.few], ["--test", files.few],
                *([f"--{dest.replace('_', '-')}", *([] if value is True else [value])]
-                 for dest, (value, _) in CHANGES_OF_7.items())]
-    names = [called(seven, *some, defaults=tiny).experiment.name for some in options]
+                 for dest, (value, _) in CHANGES_OF_8.items())]
+    names = [called(eight, *some, defaults=tiny).experiment.name for some in options]
     assert len({*names}) == len(names)
     stay = [["--outputs", "x"], ["--checks"], ["--no-code"], ["--threads", "2"], ["--device", "cpu"],
             ["--pause"], ["--no-page"]]
-    assert {called(seven, *some, defaults=tiny).experiment.name for some in stay} == {names[0]}
+    assert {called(eight, *some, defaults=tiny).experiment.name for some in stay} == {names[0]}

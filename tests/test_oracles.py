@@ -508,7 +508,7 @@ class SeesTheNext(lesson("05_mini_transformer").Transformer):
         return torch.ones(length, length, dtype=torch.bool, device=device).tril(1)
 
 
-class BySourcesAlone(lesson("07_translation").BatchesByLength):
+class BySourcesAlone(lesson("08_translation").BatchesByLength):
     def __init__(self, sources, targets, size, seed):
         super().__init__(sources, targets, size, seed)
         self.lengths = self.lengths[:1]
@@ -522,10 +522,10 @@ class BySourcesAlone(lesson("07_translation").BatchesByLength):
     ("02_multi_head_attention", "MultiHeadAttention", AlwaysTraining, "none in eval mode"),
     ("03_positional_encoding", "LearnedPositionalEncoding", InPairs, "No two positions start"),
     ("05_mini_transformer", "Transformer", SeesTheNext, "Other tokens to come change no logit"),
-    ("07_translation", "corpus_bleu", raising_with(
-        lambda answers, references: f"{len(answers)} answers", lesson("07_translation").corpus_bleu),
+    ("08_translation", "corpus_bleu", raising_with(
+        lambda answers, references: f"{len(answers)} answers", lesson("08_translation").corpus_bleu),
      "names both numbers"),
-    ("07_translation", "BatchesByLength", BySourcesAlone, "Less than a tenth of all ids is padding"),
+    ("08_translation", "BatchesByLength", BySourcesAlone, "Less than a tenth of all ids is padding"),
 ])
 def test_what_is_wrong_fails_the_claim_about_it(name, part, wrong, statement):
     checks = lesson(name).GRADED[part](wrong, lesson(name))

@@ -9,12 +9,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from checks import alignment
 from common import mask_rows
 from course.console import chat, measuring
 from course.console.chat import converse
 from course.console.files import write_text
 from course.console.measuring import bytes_kept, multiplications_of, shapes_through
+from course.data import alignment
 from course.data.pairs import apart_from, by_source, pair_in, read_pairs
 from course.data.toys import CLASSES, VOCABULARY, made_up_text, same_class
 from course.training import memory, stacked, threads
@@ -172,7 +172,7 @@ def test_a_conversation_answers_line_by_line_until_its_end(end, tmp_path, monkey
     assert capsys.readouterr().out.split("\n")[:3] == ["HELLO", "what is bad", "AGAIN"]
 
 
-# ------------------------------------------------------------------ the alignment of lesson 7
+# ------------------------------------------------------------------ the alignment of lesson 8
 
 
 PAIR = Pair("The cat sleeps.", "Le chat dort.", ((0, 0), (1, 1), (2, 2), (3, 3)), frozenset(), frozenset())

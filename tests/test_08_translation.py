@@ -1,10 +1,6 @@
-"""Lesson 7's parts, against what nobody of this course wrote: Hugging Face's tokenizers and sacreBLEU."""
+"""Lesson 8's parts, against sacreBLEU, which nobody of this course wrote."""
 
-import json
 import random
-import re
-from collections import Counter
-from itertools import pairwise
 
 import pytest
 import torch
@@ -14,17 +10,14 @@ from hypothesis import strategies as st
 
 from common import lesson
 
-m, five, six = lesson("07_translation"), lesson("05_mini_transformer"), lesson("06_decoding")
-tokenizers = pytest.importorskip("tokenizers")
+m, five, six = lesson("08_translation"), lesson("05_mini_transformer"), lesson("06_decoding")
 sacrebleu = pytest.importorskip("sacrebleu")
 BLEU, their_words = sacrebleu.metrics.BLEU, sacrebleu.metrics.BLEU(tokenize="13a").tokenizer
 
-SPECIAL = ["<pad>", "<bos>", "<eos>", *(f"<0x{byte:02X}>" for byte in range(256))]
 ANY = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
-SOUNDS = st.text("aab é'’-1_ \n", max_size=40)
 
 
-# subwords
+# the parts
 
 
 @pytest.mark.parametrize("name", m.GRADED)
@@ -46,118 +39,6 @@ def test_mistakes_that_the_lesson_does_not_show_are_diagnosed_too(part, mistake)
               if check.statement.startswith(made.caught_by))
     assert not check.finding.holds
     assert made.hint in check.finding.diagnosis
-
-
-def theirs(texts, merges):
-    """Hugging Face's encoding, learned from the same words."""
-    built = tokenizers.Tokenizer(tokenizers.models.BPE(byte_fallback=True))
-    built.pre_tokenizer = tokenizers.pre_tokenizers.Split("\x01", "removed")
-    alphabet = set("".join(texts))
-    built.train_from_iterator(["\x01".join(m.split_words(text)) for text in texts],
-                              tokenizers.trainers.BpeTrainer(
-        vocab_size=len(SPECIAL) + len(alphabet) + merges, special_tokens=SPECIAL, show_progress=False))
-    return built
-
-
-def their_ids(built, text):
-    """Word by word, so that no word can be taken for a special token."""
-    model = built.model
-    return [token.id for word in m.split_words(text) for token in model.tokenize(word)]
-
-
-def assert_equal(texts, merges, others=()):
-    """The same merges in the same order, the same vocabulary, the same ids for every text."""
-    built = theirs(texts, merges)
-    said = json.loads(built.to_str())["model"]
-    ours = m.BytePairEncoding.learn(texts, merges)
-    assert [ours.texts_of(pair) for pair in ours.merges] == [list(pair) for pair in said["merges"]][:merges]
-    names = sorted(said["vocab"], key=said["vocab"].get)
-    assert ours.texts_of(range(259, len(ours))) == names[259 : len(ours)]
-    if len(said["merges"]) == len(ours.merges):  # they count pieces, we count merges
-        for text in (*texts, *others):
-            assert ours.encode(text) == their_ids(built, text)
-    return ours
-
-
-@pytest.mark.parametrize("seed", range(25))
-def test_merges_and_ids_are_those_of_tokenizers(seed):
-    draw = random.Random(seed)
-    letters = ["ab ", "abcd  ", "étaoin s'", "aab"][seed % 4]
-
-    def texts(count):
-        return ["".join(draw.choices(letters, k=draw.randrange(1, 30))) for _ in range(count)]
-
-    assert_equal(texts(40), 60, [*texts(40), "zzz ü 東京 👩 ab"])
-
-
-@given(st.lists(SOUNDS, min_size=1, max_size=15), st.integers(0, 25), SOUNDS)
-@settings(max_examples=60)
-def test_merges_and_ids_of_any_texts_are_those_of_tokenizers(texts, merges, other):
-    assert_equal(texts, merges, [other])
-
-
-@given(ANY, st.lists(ANY, max_size=4))
-def test_any_text_comes_back(text, texts):
-    encoding = m.BytePairEncoding.learn(texts, 10)
-    ids = encoding.encode(text)
-    assert encoding.decode(ids) == text
-    assert encoding.decode([m.BOS, *ids, m.EOS, m.PAD]) == text
-    assert "".join(m.split_words(text)) == text
-    assert all(0 <= id < len(encoding) for id in ids)
-
-
-def test_what_is_no_text_is_refused():
-    with pytest.raises(ValueError, match="surrogate"):
-        m.BytePairEncoding("a", []).encode("a\ud800")
-    assert m.BytePairEncoding("a", []).decode([3 + 0xC3]) == "�"
-
-
-def test_counts_stay_those_of_counting_anew():
-    draw = random.Random(0)
-    words = [draw.choices(range(5), k=draw.randrange(1, 12)) for _ in range(60)]
-    times = [draw.randrange(1, 9) for _ in words]
-    pairs = m.PairCounts([list(word) for word in words], times)
-    for new in range(5, 30):
-        anew = Counter()
-        for word, often in zip(pairs.words, times):
-            for pair in pairwise(word):
-                anew[pair] += often
-        assert +pairs.count == anew
-        pair = pairs.most_frequent()
-        assert pair == min(anew, key=lambda pair: (-anew[pair], pair), default=None)
-        if pair:
-            pairs.merge(pair, new)
-
-
-def test_saved_and_loaded_it_is_the_same(tmp_path, monkeypatch):
-    encoding = m.BytePairEncoding.learn(["l’été \u2028 \\ \" \x00 l’hiver", "l’été"], 9)
-    path = tmp_path / "vocabulary.json"
-    encoding.save(path)
-    loaded, before = m.BytePairEncoding.load(path), path.read_bytes()
-    assert (loaded.pieces, loaded.merges) == (encoding.pieces, encoding.merges)
-    assert loaded.encode("l’été ü") == encoding.encode("l’été ü")
-    monkeypatch.setattr("os.replace", lambda *names: (_ for _ in ()).throw(OSError(28, "full", "disk")))
-    with pytest.raises(OSError, match="full"):
-        m.BytePairEncoding("ab", []).save(path)
-    assert path.read_bytes() == before
-    assert list(tmp_path.iterdir()) == [path]
-
-
-@pytest.mark.parametrize("content", [
-    b"", b"hello", b"\xff\xfe", b"[]", b"3", b"null", b"{}", b"[" * 100_000, b'"text"',
-    b'{"alphabet": "ab"}', b'{"alphabet": 5, "merges": []}', b'{"alphabet": ["ab"], "merges": []}',
-    b'{"alphabet": "aa", "merges": []}', b'{"alphabet": "\\ud800", "merges": []}',
-    b'{"alphabet": "ab", "merges": 3}', b'{"alphabet": "ab", "merges": [[259]]}',
-    b'{"alphabet": "ab", "merges": [[259, 261]]}', b'{"alphabet": "ab", "merges": [["a", "b"]]}',
-    b'{"alphabet": "ab", "merges": [[3, 4]]}', b'{"alphabet": "ab", "merges": [[259.0, 260.0]]}',
-])
-def test_a_foreign_file_is_one_line_and_left_alone(tmp_path, content):
-    path = tmp_path / "vocabulary.json"
-    path.write_bytes(content)
-    with pytest.raises(ValueError, match=re.escape(f"{path} is no vocabulary")) as caught:
-        m.BytePairEncoding.load(path)
-    assert "\n" not in str(caught.value)
-    assert path.read_bytes() == content
 
 
 # BLEU

@@ -1,4 +1,4 @@
-"""Lesson 7's pairs from files, their splits, and what is measured of a model's answers."""
+"""Lesson 8's pairs from files, their splits, and what is measured of a model's answers."""
 
 import re
 from collections import Counter
@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 from small_pairs import SENTENCES, SMALL, training_on, written
 from torch import nn
 
-from checks.alignment import partners, partners_found, places, word_weights
 from common import lesson
+from course.data.alignment import partners, partners_found, places, word_weights
 from course.data.pairs import apart_from, by_source, read_pairs
 from grammar.sentences import PHENOMENA, Pair
 
-m, five = lesson("07_translation"), lesson("05_mini_transformer")
+m, five = lesson("08_translation"), lesson("05_mini_transformer")
+BytePairEncoding = lesson("07_subwords").BytePairEncoding
 CPU = torch.device("cpu")
 
 
@@ -50,7 +51,7 @@ def test_an_export_as_tatoebas_is_read(tmp_path):
     assert lines.pairs == [("Go.", "Va !"), ("Go.", "Bouge !"),
                            ("“Is it Tom’s?”", "«\u00a0Est-ce à Tom\u202f?\u00a0»")]
     assert lines.account() == "3 pairs"
-    encoding = m.BytePairEncoding.learn(["Est-ce"], 5)
+    encoding = BytePairEncoding.learn(["Est-ce"], 5)
     assert encoding.decode(encoding.encode(lines.pairs[2][1])) == lines.pairs[2][1]
 
 
@@ -188,7 +189,7 @@ def test_what_is_held_out_are_300_pairs_by_length_and_answered_without_dropout(t
     texts = m.Texts(training)
     pairs = [Pair(*pair, (), frozenset(), frozenset()) for pair in SENTENCES]
     texts.splits = {"train": [], "validation": pairs}
-    texts.encoding = m.BytePairEncoding.learn([text for pair in SENTENCES for text in pair], 60)
+    texts.encoding = BytePairEncoding.learn([text for pair in SENTENCES for text in pair], 60)
     assert [len(batch.src) for batch in texts.held_out] == [100, 100, 100]
     rows = [texts.encoding.decode(row) for batch in texts.held_out for row in batch.src.tolist()]
     assert Counter(rows) == Counter(source for source, _ in SENTENCES[:300])
@@ -237,7 +238,7 @@ def test_words_without_a_partner_do_not_count_and_one_of_two_partners_is_enough(
 @pytest.mark.parametrize("seed", range(2))
 def test_each_row_of_word_weights_still_sums_to_one(seed):
     pair = m.corpus({"train": 1}, seed)["train"][0]
-    encoding = m.BytePairEncoding.learn(pair[:2], 5)
+    encoding = BytePairEncoding.learn(pair[:2], 5)
     source, target = ([*encoding.texts_of(encoding.encode(text))] for text in pair[:2])
     weights = torch.softmax(torch.randn(3, len(target) + 1, len(source)), -1)
     assert torch.allclose(word_weights(weights, pair, source, target).sum(-1), torch.ones(()), atol=1e-6)

@@ -1,4 +1,4 @@
-"""What is measured of the cross-attention of lesson 7: weights between words, the true partners."""
+"""What is measured of the cross-attention of a translation: weights between words, the true partners."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Lesson 7's runs: training and resuming, the script's options, and what is asked of a saved model."""
+"""Lesson 8's runs: training and resuming, the script's options, and what is asked of a saved model."""
 
 import csv
 import io
@@ -24,7 +24,8 @@ from course.training import threads
 from course.training.engine import finish, save_run
 from course.training.experiment import load_run
 
-m, five = lesson("07_translation"), lesson("05_mini_transformer")
+m, five = lesson("08_translation"), lesson("05_mini_transformer")
+BytePairEncoding = lesson("07_subwords").BytePairEncoding
 CPU = torch.device("cpu")
 
 
@@ -43,7 +44,7 @@ def training(file):
 
 def main(monkeypatch, capsys, *arguments):
     """(exit code, standard output, standard error) of the lesson's main()."""
-    monkeypatch.setattr(sys, "argv", ["07_translation.py", *map(str, arguments)])
+    monkeypatch.setattr(sys, "argv", ["08_translation.py", *map(str, arguments)])
     monkeypatch.chdir(ROOT)
     code = 0
     try:
@@ -80,7 +81,7 @@ def saved(file, tmp_path_factory):
     """The folder of a small trained model."""
     folder = tmp_path_factory.mktemp("saved")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["07_translation.py", *map(str, options_of(file, folder)), "--step",
+        patch.setattr(sys, "argv", ["08_translation.py", *map(str, options_of(file, folder)), "--step",
                                     "training"])
         with pytest.raises(SystemExit) as ended:
             m.main()
@@ -319,7 +320,7 @@ def test_ctrl_c_ends_in_one_line_and_resume_is_as_if_never_interrupted(file, tmp
     """The script in a process of its own, and SIGINT after its first validation."""
     options = [*map(str, options_of(file, tmp_path / "cut")), "--step", "training", "--dropout", "0.1"]
     options[options.index("--steps") + 1] = "200"
-    process = subprocess.Popen([sys.executable, str(ROOT / "07_translation.py"), *options], encoding="utf-8",
+    process = subprocess.Popen([sys.executable, str(ROOT / "08_translation.py"), *options], encoding="utf-8",
                                env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE,
                                stderr=subprocess.PIPE)
     for line in process.stdout:
@@ -333,7 +334,7 @@ def test_ctrl_c_ends_in_one_line_and_resume_is_as_if_never_interrupted(file, tmp
     (left,) = (tmp_path / "cut").glob("*.unfinished")
     assert 0 < len(torch.load(left, weights_only=True)["history"]) < 200
     for folder, more in ((tmp_path / "cut", ["--resume"]), (tmp_path / "whole", [])):
-        again = run_lesson("07_translation", *options, "--outputs", str(folder), *more)
+        again = run_lesson("08_translation", *options, "--outputs", str(folder), *more)
         assert again.returncode == 0, again.stderr
     one, other = state_of(tmp_path / "cut"), state_of(tmp_path / "whole")
     assert all(torch.equal(one["model"][name], tensor) for name, tensor in other["model"].items())
@@ -345,7 +346,7 @@ def test_ctrl_c_while_a_conversation_trains_its_model_is_one_line(monkeypatch, c
     monkeypatch.setattr("course.training.engine.interruptible", lambda: nullcontext(lambda: True))
     monkeypatch.setattr(sys, "stdin", io.StringIO("The cat.\n"))
     code, _, error = main(monkeypatch, capsys, *options_of(file, tmp_path / "new"), "--chat")
-    assert (code, error) == (130, "07_translation.py: interrupted\n")
+    assert (code, error) == (130, "08_translation.py: interrupted\n")
     assert [path.suffix for path in (tmp_path / "new").iterdir()] == [".unfinished"]
 
 
@@ -353,7 +354,7 @@ def test_two_processes_train_like_one(file, tmp_path):
     options = [*map(str, options_of(file, tmp_path / "two")), "--step", "training", "--steps", "5"]
     two = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
-         str(ROOT / "07_translation.py"), *options, "--dropout", "0"],
+         str(ROOT / "08_translation.py"), *options, "--dropout", "0"],
         env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, encoding="utf-8", timeout=600,
     )
     assert two.returncode == 0, two.stderr
@@ -433,7 +434,7 @@ def test_threads_that_were_asked_for_are_taken_and_put_back_whatever_happens(sta
 
 def test_walkthrough_agrees_with_its_checks_and_figures(course):
     """Minutes of one core: no other test runs it."""
-    process = run_as_documented("07_translation", course, timeout=1800)
+    process = run_as_documented("08_translation", course, timeout=1800)
     with (course / "outputs" / "translation_history.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     said = " ".join(process.stdout.split())

@@ -1,4 +1,4 @@
-"""Lesson 7. From digits to language
+"""Lesson 8. From digits to language
 
 The model stays, the tokens change. English goes in and French comes out, both cut into pieces that were
 learned from the text:
@@ -13,10 +13,7 @@ there is --pairs.
 """
 
 import argparse
-import ast
 import course.console.startup  # noqa: F401 (before torch: it hears what fails in the imports below)
-import heapq
-import json
 import math
 import re
 import sys
@@ -26,7 +23,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from difflib import SequenceMatcher
 from functools import cached_property, partial
-from itertools import groupby, pairwise
+from itertools import groupby
 from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
@@ -35,10 +32,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from checks.alignment import partners, partners_found, word_weights
 from checks.batches import batches_by_length_checks
 from checks.bleu import corpus_bleu_checks
-from checks.subwords import byte_pair_encoding_checks
 from common import (
     Picture,
     check,
@@ -52,10 +47,10 @@ from common import (
     table,
 )
 from course.console.chat import converse
-from course.console.files import write_atomically
 from course.console.narrator import Narrator
 from course.console.options import add_options, changed_options, chosen, comparison, count, option
 from course.console.records import EndHere
+from course.data.alignment import partners, partners_found, word_weights
 from course.data.pairs import apart_from, by_source, read_pairs
 from course.grading.own import Own, own_parts
 from course.training.comparing import changed, compare, summaries
@@ -79,189 +74,11 @@ PAD, BOS, EOS = lesson("03_positional_encoding", "PAD", "BOS", "EOS")
     "evaluate", "fitting", "found_in", "pad", "sequence_job", "teacher_forcing")
 CachedDecoding, best_answers, fast_beam_search, greedy_decode = lesson(
     "06_decoding", "CachedDecoding", "best_answers", "fast_beam_search", "greedy_decode")
+BytePairEncoding = lesson("07_subwords").BytePairEncoding
 
-__all__ = ["SIGNATURE", "BatchesByLength", "Bleu", "BytePairEncoding", "Texts", "TranslationExperiment",
+__all__ = ["SIGNATURE", "BatchesByLength", "Bleu", "Texts", "TranslationExperiment",
            "TranslationModel", "TranslationTraining", "corpus_bleu", "make_run", "ngrams", "remake",
-           "split_words", "tokens_13a", "translate"]
-
-# ------------------------------------------------------------------ subwords
-
-SPECIALS = 3  # PAD, BOS, EOS have the first ids, then come the 256 bytes
-WORD = re.compile(r" ?[^\W\d_]+['’]?| ?\d+| ?[^\w\s]+| ?_+|\s+?(?=\s\S)|\s+|.", re.DOTALL)
-
-
-def split_words(text: str) -> list[str]:
-    """The text cut into words that keep the space in front of them: joined, they are the text again.
-
-    Letters hold together, and an apostrophe with those before it: “L'”, “arbre”, “ n'”, “est”, “ pas”.
-    """
-    return WORD.findall(text)
-
-
-def merged(ids: list[int], pair: tuple[int, int], new: int) -> list[int]:
-    """The ids with `new` in place of each occurrence of the pair, from left to right."""
-    result: list[int] = []
-    position = 0
-    while position < len(ids):
-        if tuple(ids[position : position + 2]) == pair:
-            result.append(new)
-            position += 2
-        else:
-            result.append(ids[position])
-            position += 1
-    return result
-
-
-class BytePairEncoding:
-    """Text to the ids of its pieces and back (after Sennrich, Haddow and Birch 2016, section 3.2;
-    the space in front and the bytes are as in GPT-2).
-
-    Ids: PAD, BOS, EOS, the 256 bytes, the characters of `alphabet`, then what each merge made, in the order
-    of the merges. A character that isn't in the alphabet becomes its UTF-8 bytes, so that no text is unknown.
-    ValueError for a merge of something that doesn't exist yet.
-    """
-
-    def __init__(self, alphabet: str, merges: Iterable[tuple[int, int]]):
-        if not isinstance(alphabet, str) or len(set(alphabet)) < len(alphabet):
-            raise ValueError(f"the alphabet should be a text of different characters, not {alphabet!r:.40}")
-        self.alphabet, self.merges = alphabet, [tuple(pair) for pair in merges]
-        self.pieces = [b""] * SPECIALS + [bytes([byte]) for byte in range(256)]
-        self.pieces += [character.encode() for character in alphabet]
-        self.id_of = {character: SPECIALS + 256 + place for place, character in enumerate(alphabet)}
-        made = {self.pieces[id]: id for id in self.id_of.values()}
-        self.merge_of: dict[tuple[int, int], tuple[int, int]] = {}  # pair → (rank, id)
-        for rank, pair in enumerate(self.merges):
-            if not all(SPECIALS + 256 <= id < len(self.pieces) for id in pair):
-                raise ValueError(f"merge {rank} joins {pair}, and there are {len(self.pieces)} pieces so far")
-            piece = self.pieces[pair[0]] + self.pieces[pair[1]]
-            if piece not in made:  # "a" + "bc" and "ab" + "c" are one piece
-                made[piece] = len(self.pieces)
-                self.pieces.append(piece)
-            self.merge_of[pair] = rank, made[piece]
-        self.known: dict[str, list[int]] = {}  # words that were encoded before
-
-    def __len__(self) -> int:
-        """How many ids there are."""
-        return len(self.pieces)
-
-    @classmethod
-    def learn(cls, texts: Iterable[str], merges: int) -> "BytePairEncoding":
-        """Join the most frequent pair of neighbours, `merges` times; of equals the smallest."""
-        counts = Counter(word for text in texts for word in split_words(text))
-        alphabet = "".join(sorted(set("".join(counts))))
-        encoding = cls(alphabet, [])
-        words = [[encoding.id_of[character] for character in word] for word in counts]
-        pairs = PairCounts(words, [*counts.values()])
-        made = {piece: id for id, piece in enumerate(encoding.pieces) if id >= SPECIALS + 256}
-        chosen: list[tuple[int, int]] = []
-        while len(chosen) < merges and (pair := pairs.most_frequent()):
-            piece = encoding.pieces[pair[0]] + encoding.pieces[pair[1]]
-            if piece not in made:
-                made[piece] = len(encoding.pieces)
-                encoding.pieces.append(piece)
-            pairs.merge(pair, made[piece])
-            chosen.append(pair)
-        return cls(alphabet, chosen)
-
-    def encode(self, text: str) -> list[int]:
-        """The ids of the text's pieces; ValueError for half a surrogate pair, which is no text."""
-        return [id for word in split_words(text) for id in self.encode_word(word)]
-
-    def encode_word(self, word: str) -> list[int]:
-        """Replay the merges in the order in which they were learned."""
-        if word not in self.known:
-            ids = [id for character in word for id in self.first_ids(character)]
-            while pair := min(pairwise(ids), key=self.rank, default=None):
-                if pair not in self.merge_of:
-                    break
-                ids = merged(ids, pair, self.merge_of[pair][1])
-            self.known[word] = ids
-        return self.known[word]
-
-    def rank(self, pair: tuple[int, int]) -> float:
-        """When the pair was merged; never: infinity."""
-        return self.merge_of.get(pair, (math.inf,))[0]
-
-    def first_ids(self, character: str) -> list[int]:
-        """The character, or its bytes."""
-        if character in self.id_of:
-            return [self.id_of[character]]
-        try:
-            return [SPECIALS + byte for byte in character.encode()]
-        except UnicodeEncodeError:
-            raise ValueError(f"{character!r} is half a surrogate pair, not a character") from None
-
-    def decode(self, ids: Iterable[int]) -> str:
-        """The text of the ids, special ones left out; bytes that are no UTF-8 become �."""
-        return b"".join(self.pieces[id] for id in ids).decode(errors="replace")
-
-    def texts_of(self, ids: Iterable[int]) -> list[str]:
-        """Each piece as text."""
-        return [self.pieces[id].decode(errors="replace") for id in ids]
-
-    def state(self) -> dict[str, Any]:
-        """Plain values, from which restored() makes the same encoding."""
-        return {"alphabet": self.alphabet, "merges": [list(pair) for pair in self.merges]}
-
-    @classmethod
-    def restored(cls, state: dict[str, Any]) -> "BytePairEncoding":
-        return cls(state["alphabet"], [(left, right) for left, right in state["merges"]])
-
-    def save(self, path: Path) -> None:
-        """Write the alphabet and the merges as JSON, whole or not at all."""
-        text = json.dumps(self.state(), ensure_ascii=False)
-        write_atomically(path, lambda file: file.write(text.encode()))
-
-    @classmethod
-    def load(cls, path: Path) -> "BytePairEncoding":
-        """What save() wrote; ValueError, in one line, for anything else."""
-        try:
-            return cls.restored(json.loads(path.read_bytes()))
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
-            raise ValueError(f"{path} is no vocabulary ({type(error).__name__}: {error})") from error
-
-
-class PairCounts:
-    """How often each pair of neighbours stands in some words, kept up to date while pairs are merged."""
-
-    def __init__(self, words: list[list[int]], times: list[int]):
-        self.words, self.times = words, times
-        self.count: Counter[tuple[int, int]] = Counter()
-        self.where: dict[tuple[int, int], set[int]] = {}  # the words in which a pair stands, or stood
-        self.heap: list[tuple[int, tuple[int, int]]] = []  # (−count, pair), old counts among them
-        for number in range(len(words)):
-            self.note(number, 1)
-        self.push(self.count)
-
-    def note(self, number: int, sign: int) -> set[tuple[int, int]]:
-        """Add the pairs of a word to the counts, or with −1 take them away."""
-        ids = self.words[number]
-        for pair in pairwise(ids):
-            self.count[pair] += sign * self.times[number]
-            self.where.setdefault(pair, set()).add(number)
-        return set(pairwise(ids))
-
-    def push(self, pairs: Iterable[tuple[int, int]]) -> None:
-        for pair in pairs:
-            heapq.heappush(self.heap, (-self.count[pair], pair))
-
-    def most_frequent(self) -> tuple[int, int] | None:
-        """The pair that stands most often, of several the smallest; None if no pair is left."""
-        while self.heap:
-            negative, pair = heapq.heappop(self.heap)
-            if self.count[pair] == -negative > 0:
-                return pair
-        return None
-
-    def merge(self, pair: tuple[int, int], new: int) -> None:
-        """Let `new` stand in place of the pair in every word."""
-        changed: set[tuple[int, int]] = set()
-        for number in self.where.pop(pair):
-            changed |= self.note(number, -1)
-            self.words[number] = merged(self.words[number], pair, new)
-            changed |= self.note(number, +1)
-        self.push(changed - {pair})
-
+           "tokens_13a", "translate"]
 
 # ------------------------------------------------------------------ batches by length
 
@@ -611,7 +428,6 @@ def run_name(config: TranslationModel, training: TranslationTraining) -> str:
 
 
 GRADED = {  # the parts that --grade looks for, and what has to hold of each
-    "BytePairEncoding": byte_pair_encoding_checks,
     "BatchesByLength": batches_by_length_checks,
     "corpus_bleu": corpus_bleu_checks,
 }
@@ -678,72 +494,6 @@ class TranslationExperiment(Experiment):
     @cached_property
     def right(self) -> list[bool]:
         return [answer == pair.target for answer, pair in zip(self.answers, self.pairs())]
-
-
-def docstrings(file: Path) -> list[str]:
-    """All that is written in the docstrings of a lesson: a text of people, not of a grammar."""
-    places = (ast.Module, ast.ClassDef, ast.FunctionDef)
-    return [ast.get_docstring(node) or "" for node in ast.walk(ast.parse(file.read_text("utf-8")))
-            if isinstance(node, places)]
-
-
-def step_why_pieces(experiment: TranslationExperiment):
-    """Why not words, why not characters?
-
-    A model needs a list of tokens that is finite, and text isn't. Take what is written in lessons 1 to 5 of
-    this course, and then read lesson 6. If tokens are words, some of its words have no id. If they are
-    characters, next to nothing is missing, but sequences are several times as long, and attention costs the
-    square of that. Pieces lie between: frequent words are one piece, rare ones several, and a character that
-    was never seen falls apart into bytes, which all have an id. (One row: 2,000 merges, learned from lessons
-    1 to 5, as the next step shows.)
-    """
-    *known, new = sorted(Path(__file__).parent.glob("0[1-6]_*.py"))
-    before, after = [text for file in known for text in docstrings(file)], docstrings(new)
-    encoding = BytePairEncoding.learn(before, 2000)
-    kinds = {"words": split_words, "characters": list}
-    rows, lengths, missing = [], {}, {}
-    for name, cut in kinds.items():
-        listed = {unit for text in before for unit in cut(text)}
-        units = [unit for text in after for unit in cut(text)]
-        lengths[name], missing[name] = len(units), sum(unit not in listed for unit in units) / len(units)
-        rows.append((name, len(listed), len(units), f"{missing[name]:.1%}"))
-    pieces = [encoding.encode(text) for text in after]
-    lengths["pieces"] = sum(map(len, pieces))
-    rows.insert(1, ("pieces", len(encoding), lengths["pieces"], "0.0%"))
-    check("more than one in 50 of lesson 6's words has no id", missing["words"] > 0.02,
-          f"{missing['words']:.1%}")
-    check("its characters are more than three times as many as its words, its pieces less than half of that",
-          lengths["characters"] > max(3 * lengths["words"], 2 * lengths["pieces"]))
-    check("cut into pieces and joined again, lesson 6 is unchanged: nothing has no id",
-          [encoding.decode(ids) for ids in pieces] == after)
-    return table("tokens", "in the list", "lesson 6 has", "without an id", rows=rows)
-
-
-TOY = "the cat sat on the mat. the cats sat on the mats. that is that."
-
-
-@shows(BytePairEncoding.learn, BytePairEncoding.encode_word)
-def step_by_hand(experiment: TranslationExperiment):
-    """Byte-pair encoding, merge by merge
-
-    Begin with characters. Count how often each two stand side by side, join the most frequent two
-    everywhere, and begin again, as often as there are merges wanted; of equally frequent pairs the one with
-    the smallest ids. A word keeps the space in front of it, and no piece goes beyond a word. To encode a
-    new text, replay the merges in the order in which they were learned. (The counts aren't made anew each
-    time: a merge changes those of its neighbours alone.)
-    """
-    check_part(BytePairEncoding, byte_pair_encoding_checks, OURS)
-    encoding = BytePairEncoding.learn([TOY], 10)
-    words = [BytePairEncoding(encoding.alphabet, encoding.merges[:n]).encode(TOY) for n in range(11)]
-    rows = []
-    for rank, pair in enumerate(encoding.merges):
-        left, right = (repr(text) for text in encoding.texts_of(pair))
-        before, after = len(words[rank]), len(words[rank + 1])
-        rows.append((rank + 1, f"{left} + {right}", before - after, after))
-    shown = [(text, "  ".join(map(repr, encoding.texts_of(encoding.encode(text)))))
-             for text in ("the hat", "cats eat", "là")]
-    return (f"“{TOY}”", table("merge", "joined", "times", "pieces left", rows=rows),
-            table("a new text", "its pieces (� is half of à, which the toy text hasn't)", rows=shown))
 
 
 def step_the_corpus(experiment: TranslationExperiment):
@@ -1268,8 +1018,6 @@ def main():
     except OSError as error:
         parser.error(f"{error.strerror}: {error.filename}")
     steps = [
-        step_why_pieces,
-        step_by_hand,
         step_the_corpus,
         step_batches,
         step_training,

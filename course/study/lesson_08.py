@@ -1,0 +1,153 @@
+"""What is said about lesson 8: questions, glossary terms, exercises with their guided steps and hints."""
+
+from course.study.saying import Answer, Exercise, Question, Term
+
+FILE = "my_translation.py"  # a learner's own, of --template
+
+QUESTIONS = (
+    Question("what-is-held-out", "the-corpus", "You want to know whether a model puts learned rules "
+             "together, or knows sentences by heart. Which sentences belong in the test?", (
+        Answer("Any tenth of all lines, drawn at random.",
+               "Then most of what a test sentence consists of has been seen together already."),
+        Answer("Sentences of words that training never had.",
+               "A word that it never met it can't translate by any rule."),
+        Answer("Known words in combinations that training never had.",
+               "Each word has been met, so only putting them together is asked for.")), 2,
+             "has a combination that training hasn't"),
+    Question("alike-in-length", "batches", "The sentences of a batch are chosen so that they have about "
+             "the same length. What is gained?", (
+        Answer("Less is computed for nothing: a batch is as wide as its longest sentence.",
+               "The rest of each row is PAD. The more alike the lengths, the less of it there is."),
+        Answer("Padding needs no mask any more.",
+               "A little padding stays, and it has to be hidden as before."),
+        Answer("The model learns from short sentences first.",
+               "The order of the batches is random; only within a batch lengths are alike.")), 0,
+             "by length: less than"),
+    Question("which-word-counts", "bleu", "One translator writes la for every l’. Another always "
+             "says Julie, whoever it was. BLEU counts words in a row that agree with the reference. Who "
+             "gets the higher score, on the sentences that he spoils?", (
+        Answer("The first: each of his sentences is understood.",
+               "BLEU doesn't know what is understood. His slip breaks the rows of words apart, too."),
+        Answer("The second.",
+               "One wrong word in place of one right one: all others still agree. What it means isn't "
+               "counted."),
+        Answer("Both the same: a slip is a slip.",
+               "It depends on how many rows of words a slip breaks apart.")), 1,
+             "naming somebody else costs less BLEU than la for l"),
+    Question("place-or-partner", "alignment", "In French the adjective stands behind its noun. While "
+             "the model writes it, where does its surest head look?", (
+        Answer("At the source word in the same place: both sentences are read from left to right.",
+               "For many words that rule is right, but not for the adjective; and the head does better."),
+        Answer("At the first word, which stands for the whole sentence.",
+               "That rule finds few partners."),
+        Answer("More often at the English word that it comes from.",
+               "Nobody tells it which word that is. To write the right word it has to find it.")), 2,
+             "finds a partner more often than the same place does"),
+)
+
+TERMS = (
+    Term("BLEU", "bleu",
+         "BLEU counts which 1, 2, 3 and 4 words in a row of the answer stand in the reference, too, each at "
+         "most as often as there"),
+    Term("brevity penalty", "bleu",
+         "where c is the number of words in the answers and r in the references: leaving out what is hard "
+         "costs.", ("brevity",)),
+)
+
+EXERCISES = {
+    "BatchesByLength": Exercise(2, 25,
+        guide={"__init__": ["keep what it is called with"],
+               "__len__": ["how many batches an epoch has, the smaller one included"],
+               "__call__": ["which epoch and which of its batches: divmod(step, len(self))",
+                            "a generator from seed and epoch", "shuffle the pairs, sort them by length, cut them",
+                            "shuffle the batches, take the one, make_batch() of its sources and targets"]},
+        hints={
+            "has_every_pair_once": (
+                "An epoch is an order of all pairs, cut into batches.",
+                "each number 0 … n − 1 once",
+                "random.permutation(___)"),
+            "keeps_the_last_batch": (
+                "203 pairs make 12 batches of 16 and one of 11.",
+                "⌈n / size⌉ batches",
+                "-(-len(self.sources) // ___)"),
+            "keeps_pairs_together": (
+                "Whatever orders the pairs has to order sources and targets alike.",
+                "row i of src belongs to row i of tgt_in and tgt_out",
+                "[self.sources[row] for row in rows], [self.targets[___] for row in rows]"),
+            "depends_on_step_and_seed_alone": (
+                "A run that was interrupted asks for step 30 first. It has to get what the other run got.",
+                "batch = f(step, seed)",
+                "np.random.default_rng((self.seed, ___))"),
+            "pads_little": (
+                "Rows of one length need no filling. So put together what is of about the same length.",
+                "padding = ids that are PAD / all ids",
+                "sort the pairs by ___, then cut them"),
+            "differs_by_epoch_and_seed": (
+                "An order that is always the same teaches the order, too.",
+                "order = f(seed, epoch)",
+                "np.random.default_rng((___, ___)).permutation(…)"),
+            "mixes_the_lengths": (
+                "If short sentences always come first, the model forgets them while it sees the long ones.",
+                "no correlation of length and step",
+                "shuffle the ___ after cutting"),
+            "mixes_the_pairs": (
+                "Of many pairs of one length others should meet each time.",
+                "shuffle, sort by length (equal lengths stay shuffled), cut, shuffle the batches",
+                "rows = random.permutation(___), before sorting"),
+        }),
+    "corpus_bleu": Exercise(2, 40,
+        guide={"": ["ValueError for lists of different length", "cut each answer and its reference into words",
+                    "for n = 1 … 4 add up the answers' n-grams, and the smaller count of each that both have",
+                    "smooth orders without a match, unless none matches at all",
+                    "the geometric mean of the four shares, times the brevity penalty"]},
+        hints={
+            "is_100_for_equal_texts": (
+                "All four precisions are 1, and the answers are as long as the references.",
+                "BLEU = 100 · brevity · (p₁ · p₂ · p₃ · p₄)^¼",
+                "precisions: 100 · matches / ___"),
+            "equals_the_formula": (
+                "Count the words in a row, n at a time, n from 1 to 4, and take the geometric mean of the shares.",
+                "exp(¼ · Σ_n log p_n)",
+                "math.exp(sum(map(math.log, ___)) / 4)"),
+            "clips_its_counts": (
+                "The answer says “the” seven times, the reference twice: two of them count.",
+                "min(count in the answer, count in the reference)",
+                "matches += min(said[words], ___)"),
+            "compares_the_lengths_of_the_corpora": (
+                "A sentence may be short if another is long: only the sums are compared.",
+                "exp(1 − r / c) if c < r, else 1; c and r: words of all answers, of all references",
+                "min(1.0, math.exp(1 - ___ / ___))"),
+            "sums_over_the_corpus": (
+                "One fraction for the whole corpus: long sentences then weigh more.",
+                "p_n = Σ matches / Σ n-grams",
+                "for answer, reference in zip(answers, references): matches[n] += ___; totals[n] += ___"),
+            "smooths_orders_without_a_match": (
+                "Without four words in a row the mean would be 0: one such order is given half a match instead.",
+                "exp: ½ match, then ¼, …; none: 0",
+                "halved /= 2, for each order without a match"),
+            "is_0_without_any_match": (
+                "If not one word is right, nothing is smoothed.",
+                "no match at all: 0",
+                "if not any(___)"),
+            "takes_empty_answers": (
+                "A sentence shorter than four words has no four in a row, and an empty one nothing: both add nothing.",
+                "Σ over the other sentences; its words are missing in c",
+                "range(len(answer) - n + 1) may be empty"),
+            "minds_the_case": (
+                "“Paris” and “paris” are two words.",
+                "case: mixed",
+                "no .lower() on ___"),
+            "cuts_at_marks": (
+                "Marks are words of their own, but for . and , between digits.",
+                "“Non, merci.” has 4 words, “1,000.5” has one",
+                "tokenize(___)"),
+            "takes_another_tokenizer": (
+                "The caller may cut words in another way.",
+                "tokenize: text → words",
+                "tokenize(answer), tokenize(___)"),
+            "refuses_lists_of_different_length": (
+                "Lists that don't fit are a mistake of the caller's: say so.",
+                "len(answers) ≠ len(references) → ValueError",
+                'raise ValueError(f"{len(answers)} answers, {___} references")'),
+        }),
+}
