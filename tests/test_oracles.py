@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from checks.attention import expected_weights
-from checks.broken import signatures
 from checks.trees import DRAWS, chi_square, enumerated, greedy_by_hand, random_tree
 from common import lesson
 from course.grading.checking import refused
+from course.training.broken import signatures
 
 PARTS = [(name, part) for name in LESSONS for part in lesson(name).GRADED]
 

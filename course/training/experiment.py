@@ -1,29 +1,46 @@
 """A run with its files: what the command line asked for, where it is kept, how it is trained to its end."""
 
 import argparse
-from collections.abc import Callable
-from functools import cached_property
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from course.console.ending import stop
-from course.console.files import Unusable, load_checkpoint, set_aside, short_path, unfinished, write_history
+from course.console.files import (
+    Unusable,
+    free_name,
+    load_checkpoint,
+    set_aside,
+    short_path,
+    unfinished,
+    write_history,
+)
 from course.console.narrator import Narrator
 from course.console.records import EndHere
-from course.training.engine import Run, train
+from course.grading.own import NOTHING, Own
+from course.training.comparing import Compared, changed, compare
+from course.training.engine import Job, Run, train
+from course.training.parts import Prepare, build, with_a_place
 from course.training.processes import RANK
+from course.training.threads import Watch, threads_for
 
 
 class Experiment:
     """The run called `name`, whose files lie in options.outputs; `default` is the name that needs none.
 
     make() gives the fresh run, remake(about) the run that a checkpoint tells of; after(run) is called after
-    each update. `sizes` says in words what the memory depends on.
+    each update. `sizes` says in words what the memory depends on. A lesson's own experiment knows its sizes
+    and settings as `config` and `training`, and says in variant() what a run of others is.
     """
 
     history = "history"  # the file of the noted numbers
+    config: Any
+    training: Any
 
     def __init__(self, name: str, default: str, make: Callable[[], Run], remake: Callable[[dict], Run],
                  options: argparse.Namespace, device: torch.device,
@@ -32,6 +49,26 @@ class Experiment:
         self.options, self.device, self.after = options, device, after
         self.checkpoint = options.outputs / f"checkpoint_{name}.pt"
         self.resumed: Run | None = None
+        self.begun_at = 0  # the steps done before this script
+
+    def check(self) -> None:
+        """ValueError or OSError for what can be seen to be wrong before any training."""
+
+    def variant(self, config: Any, training: Any) -> Run:
+        """A fresh run of these sizes and settings, everything else as here."""
+        raise NotImplementedError
+
+    def compared(self, measure: Callable[[Run], float]) -> dict[Any, Compared]:
+        """What --compare asks for: a training for each value and seed, and what is measured of it."""
+        name, values = self.options.compare
+        first = self.training.seed
+
+        def run_with(value: Any, seed: int) -> Run:
+            config, training = changed((self.config, self.training), name, value)
+            return self.variant(config, replace(training, seed=seed))
+
+        return compare({value: partial(run_with, value) for value in values},
+                       range(first, first + self.options.seeds), train, measure, f"--compare {name}")
 
     def file(self, stem: str, ending: str = "png") -> str:
         """The file name; of any run but the default one it says what was different."""
@@ -41,11 +78,12 @@ class Experiment:
     def run(self) -> Run:
         """The finished run: just trained, or from its checkpoint, or else trained now.
 
-        Ctrl-C ends the script then: a half-trained model isn't measured as a finished one.
+        One that was interrupted goes on, which gives the same run. Ctrl-C ends the script then: a
+        half-trained model isn't measured as a finished one.
         """
         if self.checkpoint.exists():
             return self.load(self.checkpoint, finished=True)
-        run = self.trained(self.fresh())
+        run = self.trained(self.go_on() if unfinished(self.checkpoint).exists() else self.fresh())
         if not run.finished:
             raise KeyboardInterrupt
         return run
@@ -61,11 +99,13 @@ class Experiment:
 
         try:
             run = load_run(path, remake)
-            if run.finished != finished:
-                raise ValueError(f"{path} holds {len(run.history)} of {run.settings.steps} steps, a run that "
-                                 f"is {'not ' if finished else ''}finished")
         except ValueError as error:
-            stop(f"{error}; delete it, or move it away")
+            stop(f"{error}; move it away, or choose another folder with --outputs")
+        done = f"{short_path(path)} holds {len(run.history)} of {run.settings.steps} steps"
+        if run.finished and not finished:
+            stop(f"{done}, so there is nothing left to train: rename it to {self.checkpoint.name} to use it")
+        if finished and not run.finished:
+            stop(f"{done}: rename it to {unfinished(self.checkpoint).name}, and --resume goes on with it")
         return run
 
     def wanted(self, about: dict[str, Any]) -> dict[str, Any]:
@@ -76,10 +116,17 @@ class Experiment:
         """A run from its beginning; one that was interrupted before it is kept under another name."""
         left = unfinished(self.checkpoint)
         if not RANK and left.is_file() and (aside := set_aside(left)):
-            Narrator(self.options.outputs).say(
-                f"{short_path(left)} was left by an interrupted run; with --resume its training would have "
-                f"gone on. It is now {short_path(aside)}.")
+            self.say(f"{short_path(left)} was left by an interrupted run; with --resume its training would "
+                     f"have gone on. It is now {short_path(aside)}.")
+        if self.checkpoint.is_file():
+            self.say(f"{short_path(self.checkpoint)} is the result of the same training, which now runs "
+                     "again. Should the new result differ, the earlier one is kept.")
         return self.make()
+
+    def say(self, text: str) -> None:
+        """Tell the learner something about the files of this run."""
+        if not RANK:
+            Narrator(self.options.outputs).say(text)
 
     def go_on(self) -> Run:
         """The run that was interrupted, read once; ends the script in one line if there is none."""
@@ -91,27 +138,72 @@ class Experiment:
 
     def trained(self, run: Run) -> Run:
         """The run, trained; a number that bursts or too little memory ends the script in one line."""
-        left = unfinished(self.checkpoint)
+        left, aside = unfinished(self.checkpoint), free_name(self.checkpoint)
+        self.begun_at = len(run.history)
+        if self.begun_at:
+            self.say(f"The interrupted training goes on with step {self.begun_at + 1} of "
+                     f"{run.settings.steps}.")
         try:
-            return train(run, self.checkpoint, self.after)
+            with threads_for(run, self.threads):
+                train(run, self.checkpoint, self.watched)
         except FloatingPointError as error:
             stop(f"{error}; try a smaller --lr or a longer --warmup. "
                  f"The state before is in {short_path(left)}")
         except MemoryError as error:
             kept = f". The last validated state is in {short_path(left)}" if left.exists() else ""
             stop(f"{error} for {self.sizes or self.name}; a smaller batch, or --accumulate, needs less{kept}")
+        if aside.exists():
+            self.say(f"The result differs from the earlier one, which is now {short_path(aside)}.")
+        return run
+
+    @property
+    def threads(self) -> int | None:
+        """The threads of the training; None lets a trial decide."""
+        return torch.get_num_threads()
+
+    @cached_property
+    def watched(self) -> Callable[[Run], None] | None:
+        """What is called after each update."""
+        calls = [self.after] if self.after else []
+        calls += [] if self.threads else [Watch(self.say)]
+        return (lambda run: [call(run) for call in calls]) if calls else None
+
+    @property
+    def own_seconds(self) -> float:
+        """Seconds in the steps that this script took."""
+        return sum(self.run.noted("seconds")[self.begun_at :])
 
     def train(self) -> EndHere | None:
         """Train the run, keep it and its history; EndHere if it was interrupted."""
-        run = self.go_on() if self.options.resume else self.fresh()
-        self.begun_at = len(run.history)
-        self.run = self.trained(run)
+        run = self.run = self.trained(self.go_on() if self.options.resume else self.fresh())
         if run.history:
             write_history(run.history, self.options.outputs / self.file(self.history, "csv"))
         if run.finished:
             return None
         return EndHere(f"interrupted after step {len(run.history)} of {run.settings.steps}; "
                        "to go on: the same command with --resume", 130)
+
+
+def fresh_run(make: Callable[[], nn.Module], job_of: Callable[[nn.Module], Job], config: Any, training: Any,
+              device: torch.device, about: Mapping[str, Any], hand_made: Mapping[str, Any],
+              own: Own = NOTHING, prepare: Prepare | None = None) -> Run:
+    """The run of the model that make() builds; --by-hand puts the hand-made parts into it, --with the own.
+
+    prepare(model) then returns the model that is trained. A checkpoint tells `about` it, and its sizes,
+    settings and the learner's files.
+    """
+    parts = (hand_made if training.by_hand else {}) | with_a_place(own.parts, make)
+    torch.manual_seed(training.seed)
+    model = build(make, parts, prepare)
+    told = {**about, "config": asdict(config), "training": asdict(training)}
+    told |= {"with": dict(own.files)} if own.files else {}
+    return Run(model, job_of(model), training, device, told)
+
+
+def refuse_other_parts(about: dict[str, Any], own: Own) -> None:
+    """ValueError if a checkpoint tells of a training with other parts of the learner's than these."""
+    if about.get("with", {}) != own.files:
+        raise ValueError(f"it was trained with {', '.join(about.get('with', {})) or 'no parts of your own'}")
 
 
 def differing(about: Any, wanted: Any, name: str = "about") -> list[str]:
