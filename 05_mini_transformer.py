@@ -7,21 +7,17 @@ while learning, is told all tokens before the one it has to guess (teacher forci
     loss = −mean log P(y_t | y_1 … y_{t−1}, source)
 
 Token embedding and logits share one matrix, source and target one vocabulary (section 3.4). We depart from
-the paper in several points: pre-norm, GELU, biases in all projections, small first weights and a small last
-gain; no dropout and no label smoothing unless asked for; a learning rate that falls linearly; Adam with
-PyTorch's β₂ and ε; weight decay on every parameter; clipped gradients.
-
-PyTorch has one kernel each for attention, LayerNorm, GELU, cross-entropy and Adam. All of them are built by
-hand in these lessons and shown equal; training uses the kernels. --by-hand trains with the hand-made parts,
---with FILE with yours. Lessons 1 to 4 built the parts; lesson 6 decodes in every other way.
+the paper: pre-norm, GELU, biases in all projections, small first weights and last gain; no dropout or label
+smoothing unless asked for; a rate that falls linearly, AdamW, clipped gradients. Attention, LayerNorm, GELU,
+cross-entropy and Adam are built by hand in these lessons and shown equal to PyTorch's kernels. The kernels
+train; --by-hand trains with ours, --with FILE with yours. Lesson 6 decodes in every other way.
 """
 
-import argparse
 import course.console.startup  # noqa: F401 (before torch: it hears what fails in the imports below)
 import math
 import statistics
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import zip_longest
@@ -32,13 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
-from checks.training import (
-    adam_checks,
-    learning_rate_checks,
-    sequence_loss_checks,
-    teacher_forcing_checks,
-    transformer_checks,
-)
+import checks.training as checks
 from common import (
     Picture,
     check,
@@ -54,26 +44,18 @@ from common import (
 )
 from course.console.options import changed_options, check_limits, option
 from course.data.digits import DIGITS, draw_sequences, split_of
-from course.grading.checking import gradients, largest_difference
+from course.grading.checking import largest_difference
 from course.grading.own import NOTHING, Own
 from course.pages.live import write_live
 from course.training.broken import broken_runs, signatures
 from course.training.command_line import CommandLine, steps_asked_for
 from course.training.comparing import best, histories, scores_of, summaries
 from course.training.engine import Job, Run, Settings, finish, train
-from course.training.experiment import Experiment, fresh_run, refuse_other_parts
-from course.training.memory import sizes_of
+from course.training.experiment import ModelExperiment, fresh_run
 from course.training.parts import Prepare, found_in, with_a_place
-from course.training.processes import PROCESSES, all_processes, own_device
+from course.training.processes import PROCESSES, all_processes
 from course.training.side_by_side import side_by_side
-from figures.training import (
-    draw_broken,
-    draw_comparison,
-    draw_own,
-    draw_patterns,
-    draw_schedule,
-    draw_training,
-)
+from figures import training as drawing
 
 causal_mask, padding_mask, scaled_dot_product_attention = lesson(
     "01_attention_mechanism", "causal_mask", "padding_mask", "scaled_dot_product_attention")
@@ -90,8 +72,8 @@ Decoder, Encoder, gelu, layer_norm = lesson(
 __all__ = ["BY_HAND", "COMMAND_LINE", "TASKS", "Adam", "Batch", "DigitExperiment", "SequenceTraining",
            "TrainingConfig", "Transformer", "TransformerConfig", "draw_batch", "draw_sequences", "evaluate",
            "exactly_right", "fitting", "found_in", "free_running", "fused_sequence_loss", "learning_rate",
-           "make_batch", "make_job", "make_run", "pad", "remake", "run_name", "sequence_job", "sequence_loss",
-           "teacher_forcing", "text_of", "tokenizer", "train_plainly"]
+           "make_batch", "make_run", "pad", "run_name", "sequence_job", "sequence_loss", "teacher_forcing",
+           "tokenizer", "train_plainly", "training_batch"]
 
 LENGTHS = 4, 16
 TEST_SIZE = 2000
@@ -130,10 +112,7 @@ class TransformerConfig:
 
 
 class Transformer(nn.Module):
-    """Encoder and decoder with shared embeddings (figure 1 of the paper).
-
-    Its parts are embedding, encoder and decoder. The gain of the last LayerNorm starts at d_model^−½.
-    """
+    """Encoder and decoder (figure 1) with a shared embedding; the last gain starts at d_model^−½."""
 
     def __init__(self, config: TransformerConfig):
         super().__init__()
@@ -166,8 +145,8 @@ class Transformer(nn.Module):
     def decode(self, tgt: Tensor, memory: Tensor, src_mask: Tensor | None, start: int = 0) -> Tensor:
         """tgt (B, T), memory (B, S, D), src_mask (B, 1, 1, S) or None → logits (B, T, V).
 
-        The first token of tgt has position `start`; lesson 6's cache knows what came before it. Padding at
-        the end of tgt needs no mask: the causal mask hides it from all real tokens before it.
+        tgt begins at position `start`; lesson 6's cache knows what came before. Padding at the end of tgt
+        needs no mask: the causal mask hides it from all real tokens before it.
         """
         mask = None  # a single new token may see all before it
         if tgt.shape[1] > 1:
@@ -194,26 +173,11 @@ class Transformer(nn.Module):
 # ------------------------------------------------------------------ the data
 
 
-def reverse(digits: list[int]) -> list[int]:
-    """3 1 4 → 4 1 3."""
-    return digits[::-1]
-
-
-def copy(digits: list[int]) -> list[int]:
-    """3 1 4 → 3 1 4."""
-    return list(digits)
-
-
-def digit_sum(digits: list[int]) -> list[int]:
-    """9 1 4 → 1 4: the decimal digits of the sum."""
-    return [int(digit) for digit in str(sum(digits))]
-
-
-TASKS: dict[str, Callable[[list[int]], list[int]]] = {
-    "reverse": reverse,
-    "copy": copy,
+TASKS: dict[str, Callable[[list[int]], list[int]]] = {  # digits → the digits of the answer
+    "reverse": lambda digits: digits[::-1],
+    "copy": list,
     "sort": sorted,
-    "sum": digit_sum,
+    "sum": lambda digits: [int(digit) for digit in str(sum(digits))],
 }
 
 
@@ -262,8 +226,8 @@ def draw_batch(task: str, size: int, split: str, seed: tuple[int, ...]) -> Batch
 def sequence_loss(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
     """Cross-entropy summed over all real tokens: logits (B, T, V), targets (B, T) → scalar.
 
-    PAD counts nothing. With label smoothing ε (section 5.4) the target distribution is 1 − ε on the
-    right token plus ε / V on every token. Divide by the number of real tokens for the mean.
+    PAD counts nothing. With label smoothing ε (section 5.4) the target distribution is 1 − ε on the right
+    token plus ε / V on every token.
     """
     log_probs = logits.log_softmax(dim=-1)  # (B, T, V)
     loss = -(1 - label_smoothing) * log_probs.gather(-1, targets[..., None])[..., 0]  # (B, T)
@@ -281,9 +245,8 @@ def fused_sequence_loss(logits: Tensor, targets: Tensor, label_smoothing: float 
 class Adam(torch.optim.Optimizer):
     """Adam (Kingma and Ba 2015, algorithm 1), with AdamW's decoupled decay (Loshchilov and Hutter).
 
-    Per parameter a running mean of the gradient and of its square; both start at 0, which the
-    division by 1 − βᵗ corrects. The step is learning rate · mean / √square. Parameters without a gradient
-    stay as they are.
+    Each parameter has running means of its gradient and of the square; both start at 0, which the division
+    by 1 − βᵗ corrects. The step is learning rate · mean / √square. Without a gradient there is no step.
     """
 
     def __init__(self, parameters, lr: float, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
@@ -316,7 +279,7 @@ class Adam(torch.optim.Optimizer):
         parameter.sub_(lr * mean / (square.sqrt() + eps))
 
     def corrected(self, mean: Tensor, beta: float, steps: int) -> Tensor:
-        """A running mean that began at 0, without that beginning's share."""
+        """A running mean, corrected for its start at 0."""
         return mean / (1 - beta**steps)
 
 
@@ -359,8 +322,8 @@ def learning_rate(step: int, training: SequenceTraining, d_model: int) -> float:
     """The rate of step 0, 1, …
 
     linear: up to training.lr over the warm-up, then down to 0 at the end; a run that is shorter than its
-    warm-up ends on the way up. inverse_sqrt, section 5.3: d_model^−½ · min(n^−½, n · warmup^−3/2) with n =
-    step + 1; its peak is (d_model · warmup)^−½.
+    warm-up ends on the way up. inverse_sqrt (section 5.3): d_model^−½ · min(n^−½, n · warmup^−3/2) with n =
+    step + 1. A warm-up of 0 counts as 1.
     """
     n, warmup = step + 1, max(1, training.warmup)
     if training.schedule == "inverse_sqrt":
@@ -425,20 +388,19 @@ def evaluate(model: Transformer, batch: Batch, decode: Callable = free_running) 
 # ------------------------------------------------------------------ training
 
 
-def train_plainly(model: nn.Module, training: TrainingConfig, steps: int) -> list[float]:
-    """The loop, as short as it gets → the losses. The engine does the same, and more besides."""
-    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=training.weight_decay, fused=True)
+def train_plainly(model: nn.Module, optimizer: torch.optim.Optimizer, batches: Iterable[Batch],
+                  training: SequenceTraining | None = None) -> list[float]:
+    """The loop, as short as it gets → the losses. `training` has clipping and rates; the engine has more."""
     losses = []
-    for step in range(steps):
-        batch = training_batch(training, step)
-        logits = model(batch.src, batch.tgt_in)
-        loss = fused_sequence_loss(logits, batch.tgt_out, training.label_smoothing)
+    for step, batch in enumerate(batches):
+        loss = fused_sequence_loss(model(batch.src, batch.tgt_in), batch.tgt_out)
         loss = loss / (batch.tgt_out != PAD).sum()
         optimizer.zero_grad()
         loss.backward()
-        clip_grad_norm_(model.parameters(), training.clip)
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, training, model.config.d_model)
+        if training:
+            clip_grad_norm_(model.parameters(), training.clip)
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(step, training, model.config.d_model)
         optimizer.step()
         losses.append(loss.item())
     return losses
@@ -483,18 +445,6 @@ def sequence_job(model: nn.Module, training: SequenceTraining, batch: Callable[[
     )
 
 
-def make_job(model: nn.Module, training: TrainingConfig, device: torch.device, held_out: Batch) -> Job:
-    """The training on digits; it validates on `held_out`."""
-    held_out = held_out.to(device)
-
-    def validate(model: nn.Module) -> dict[str, float]:
-        scores = evaluate(model, held_out)
-        return {"validation_loss": scores.loss, "token_accuracy": scores.token_accuracy,
-                "forced_match": scores.forced.float().mean().item(), "exact_match": scores.exact_match}
-
-    return sequence_job(model, training, partial(training_batch, training), validate)
-
-
 def make_run(config: TransformerConfig, training: TrainingConfig, device: torch.device,
              transformer: Callable | None = None, held_out: Batch | None = None, own: Own = NOTHING,
              prepare: Prepare | None = None) -> Run:
@@ -503,22 +453,22 @@ def make_run(config: TransformerConfig, training: TrainingConfig, device: torch.
     `transformer` is another class of model; `held_out` is what it validates on, otherwise 100 sequences.
     prepare(model) returns the model that is trained.
     """
-    held_out = held_out or draw_batch(training.task, 100, "validation", (training.seed,))
-    return fresh_run(partial(transformer or Transformer, config),
-                     lambda model: make_job(model, training, device, held_out), config, training, device,
-                     {"name": training.task}, BY_HAND, own, prepare)
+    held_out = (held_out or draw_batch(training.task, 100, "validation", (training.seed,))).to(device)
+
+    def validate(model: nn.Module) -> dict[str, float]:
+        scores = evaluate(model, held_out)
+        return {"validation_loss": scores.loss, "token_accuracy": scores.token_accuracy,
+                "forced_match": scores.forced.float().mean().item(), "exact_match": scores.exact_match}
+
+    return fresh_run(
+        partial(transformer or Transformer, config),
+        lambda model: sequence_job(model, training, partial(training_batch, training), validate),
+        config, training, device, {"name": training.task}, BY_HAND, own, prepare)
 
 
 def fitting(parts: Mapping[str, Any], config: TransformerConfig) -> dict[str, Any]:
     """Those of a learner's parts that a Transformer of these sizes has a place for."""
     return with_a_place(parts, lambda: Transformer(config))
-
-
-def remake(about: dict[str, Any], device: torch.device, own: Own = NOTHING) -> Run:
-    """The run that a checkpoint tells of, fresh. ValueError if it was trained with other parts."""
-    refuse_other_parts(about, own)
-    config, training = TransformerConfig(**about["config"]), TrainingConfig(**about["training"])
-    return make_run(config, training, device, own=own)
 
 
 def run_name(config: TransformerConfig, training: TrainingConfig) -> str:
@@ -528,30 +478,10 @@ def run_name(config: TransformerConfig, training: TrainingConfig) -> str:
     return "-".join([training.task, *sizes, *changed_options(training, TrainingConfig(task=training.task))])
 
 
-GRADED = {  # the parts that --grade looks for, and what has to hold of each
-    "Transformer": transformer_checks,
-    "teacher_forcing": teacher_forcing_checks,
-    "sequence_loss": sequence_loss_checks,
-    "Adam": adam_checks,
-    "learning_rate": learning_rate_checks,
-}
-OURS = sys.modules[__name__]  # of whose parts the checks make the classic mistakes
-
-
-# ------------------------------------------------------------------ the steps
-
-
-class DigitExperiment(Experiment):
+class DigitExperiment(ModelExperiment):
     """What the command line asked for, and the run that came of it."""
 
-    def __init__(self, config: TransformerConfig, training: TrainingConfig, options: argparse.Namespace,
-                 own: Own = NOTHING):
-        device = own_device(options.device)
-        self.config, self.training, self.own = config, training, own
-        name = run_name(config, training) + (f"-{own.name}" if own.parts else "")
-        super().__init__(name, "reverse", lambda: self.variant(config, training),
-                         partial(remake, device=device, own=own), options, device,
-                         sizes=sizes_of(config, training))
+    default, named = "reverse", staticmethod(run_name)
 
     def variant(self, config: TransformerConfig, training: TrainingConfig) -> Run:
         return make_run(config, training, self.device, own=self.own)
@@ -559,7 +489,23 @@ class DigitExperiment(Experiment):
     @property
     def threads(self) -> int | None:
         """Small models gain little from more than one, and lose much beside other programs."""
-        return self.options.threads or (1 if self.config.d_model < 256 else None)
+        return getattr(self.options, "threads", None) or (1 if self.config.d_model < 256 else None)
+
+
+COMMAND_LINE = CommandLine(TransformerConfig, TrainingConfig, Transformer, DigitExperiment, (
+    "n_heads", "n_layers", "d_model", "norm", "positions", "warmup", "label_smoothing", "batch_size",
+    "dropout", "lr", "schedule", "weight_decay", "activation"))
+GRADED = {  # the parts that --grade looks for, and what has to hold of each
+    "Transformer": checks.transformer_checks,
+    "teacher_forcing": checks.teacher_forcing_checks,
+    "sequence_loss": checks.sequence_loss_checks,
+    "Adam": checks.adam_checks,
+    "learning_rate": checks.learning_rate_checks,
+}
+OURS = sys.modules[__name__]  # of whose parts the checks make the classic mistakes
+
+
+# ------------------------------------------------------------------ the steps
 
 
 def text_of(ids: Tensor) -> str:
@@ -577,8 +523,8 @@ def step_task(experiment: DigitExperiment):
     training, validation or test, once and for all, in every run.
     """
     batch = draw_batch(experiment.training.task, 5, "train", (experiment.options.seed,))
-    rows = [(f"{name} {row}", text_of(ids)) for name, tensor in (
-        ("source", batch.src), ("answer", batch.tgt_out)) for row, ids in enumerate(tensor[:2])]
+    rows = [(name, text_of(ids)) for pair in zip(batch.src[:2], batch.tgt_out) for name, ids in zip(
+        ("source", "answer"), pair)]
     sent = [split_of(digits) for digits in torch.randint(10, (20_000, 8)).tolist()]
     found = [sent.count(split) / len(sent) for split in ("train", "validation", "test")]
     check("of 20,000 random sequences about 80, 10 and 10 % are for training, validation and test",
@@ -598,7 +544,7 @@ def step_teacher_forcing(experiment: DigitExperiment):
     When the trained model answers, nobody gives it the right tokens: it reads its own.
     """
     batch = make_batch(experiment.training.task, [[3, 1, 4, 1, 5]])
-    check_part(teacher_forcing, teacher_forcing_checks, OURS)
+    check_part(teacher_forcing, checks.teacher_forcing_checks, OURS)
     return table("", "tokens", rows=[
         ("source", text_of(batch.src[0])), ("decoder reads", text_of(batch.tgt_in[0])),
         ("and should say", text_of(batch.tgt_out[0]))])
@@ -633,7 +579,7 @@ def step_the_model(experiment: DigitExperiment):
     vectors into a score for every token. With PyTorch's own nn.Transformer between the same embedding and
     the same output it has to give the same logits and gradients.
     """
-    check_part(Transformer, transformer_checks, OURS)
+    check_part(Transformer, checks.transformer_checks, OURS)
     model = Transformer(experiment.config)
     parts = {"embedding, also output": model.embedding, "encoder": model.encoder,
              "decoder": model.decoder, "all": model}
@@ -653,33 +599,8 @@ def step_loss(experiment: DigitExperiment):
     batch = draw_batch(experiment.training.task, 200, "train", (1,))
     loss, floor = evaluate(Transformer(experiment.config), batch).loss, math.log(len(tokenizer))
     check("the untrained loss is near ln V", abs(loss - floor) < 1, f"{loss:.2f}; ln V = {floor:.2f}")
-    check_part(sequence_loss, sequence_loss_checks, OURS)
-    check_part(fused_sequence_loss, sequence_loss_checks, OURS)
-    smoothing, size = 0.1, len(tokenizer)
-    target = torch.full((size,), smoothing / size)
-    target[3] += 1 - smoothing
-    best_logits = target.log()[None, None].requires_grad_()  # of a perfect model
-    lowest = sequence_loss(best_logits, torch.tensor([[3]]), smoothing)
-    entropy = -(target * target.log()).sum().item()
-    check("smoothing 0.1: a perfect model's loss is the entropy of the target",
-          abs(lowest.item() - entropy) < 1e-5, f"{lowest.item():.4f}")
-    check("the gradient of that loss is 0: it is the lowest",
-          gradients(lowest, [best_logits]).abs().max() < 1e-6)
-
-
-def descend(optimizer_of: Callable, batches: list[Batch]) -> tuple[list[float], Transformer]:
-    """The losses of a fresh default model, one step for each batch."""
-    torch.manual_seed(0)
-    model = Transformer(TransformerConfig())
-    optimizer, losses = optimizer_of(model.parameters()), []
-    for batch in batches:
-        loss = fused_sequence_loss(model(batch.src, batch.tgt_in), batch.tgt_out)
-        loss = loss / (batch.tgt_out != PAD).sum()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    return losses, model
+    check_part(sequence_loss, checks.sequence_loss_checks, OURS)
+    check_part(fused_sequence_loss, checks.sequence_loss_checks, OURS)
 
 
 @shows(Adam.move, Adam.corrected)
@@ -692,15 +613,19 @@ def step_adam(experiment: DigitExperiment):
     (β₁ = 0.9), and of its square, over about 1,000 (β₂ = 0.999). ε, 10⁻⁸, prevents a division by 0, and a
     parameter with almost no gradient hardly moves. AdamW also shrinks every weight a little in each step.
 
-    The training uses PyTorch's own, fused into one kernel; here is ours. Is Adam needed? Sixty steps with
-    each optimiser, 16 sequences per step, plain descent at three rates:
+    Is Adam needed? Sixty steps with each optimiser, 16 sequences per step, plain descent at three rates:
     """
-    check_part(Adam, adam_checks, OURS)
+    check_part(Adam, checks.adam_checks, OURS)
     task = experiment.training.task
     batches = [draw_batch(task, 16, "train", (3, step)) for step in range(60)]
     makers = {f"plain descent, rate {rate}": partial(torch.optim.SGD, lr=rate) for rate in (0.3, 1.0, 3.0)}
     makers["Adam, rate 0.003"] = partial(torch.optim.Adam, lr=3e-3, fused=True)
-    losses = side_by_side([lambda make=make: descend(make, batches)[0] for make in makers.values()])
+
+    def descend(optimizer_of: Callable) -> list[float]:
+        model = Transformer(TransformerConfig())  # the same first weights for each
+        return train_plainly(model, optimizer_of(model.parameters()), batches)
+
+    losses = side_by_side([partial(descend, make) for make in makers.values()])
     ends = [statistics.mean(found[-10:]) for found in losses]
     if task == "reverse":
         check("Adam is ahead of plain descent at every rate",
@@ -713,11 +638,10 @@ def step_schedule(experiment: DigitExperiment):
     """The learning rate, step by step
 
     First up: small steps at the start, which post-norm needs at high rates (lesson 4). Then down, to 0 at the
-    end of a run whose length is known. The paper falls with one over the root of the step number n: its
-    rate is d_model^−½ · min(n^−½, n · warmup^−3/2), highest at the end of the warm-up, (d_model · warmup)^−½.
-    For the paper's model of 512 and its 4,000 steps of warm-up that is 0.0007, in the right panel. With our
-    small model and short warm-up the same formula peaks 25 times as high, in the left panel; so it isn't the
-    default.
+    end of a run whose length is known. The paper's rate falls like 1/√n after n steps; it is highest at the
+    end of the warm-up, (d_model · warmup)^−½. For the paper's model of 512 and 4,000 steps of warm-up that is
+    0.0007 (right panel). With our small model and short warm-up the same formula peaks 25 times as high (left
+    panel), so it isn't the default.
     """
     training = experiment.training
     kinds = {schedule: replace(training, schedule=schedule) for schedule in ("linear", "inverse_sqrt")}
@@ -728,12 +652,11 @@ def step_schedule(experiment: DigitExperiment):
     check("the paper's rate is highest after 4,000 steps",
           steps[papers.index(max(papers))] == 3999 and abs(max(papers) - (512 * 4000) ** -0.5) < 1e-12,
           f"{max(papers):.5f}")
-    check_part(learning_rate, learning_rate_checks, OURS)
-    return Picture(experiment.file("training_schedule"), draw_schedule(rates, steps, papers),
+    check_part(learning_rate, checks.learning_rate_checks, OURS)
+    return Picture(experiment.file("training_schedule"), drawing.draw_schedule(rates, steps, papers),
                    "The learning rate goes up, then down: here in hundreds of steps, there in thousands")
 
 
-@shows(descend)
 def step_overfit(experiment: DigitExperiment):
     """Overfitting one batch
 
@@ -741,7 +664,8 @@ def step_overfit(experiment: DigitExperiment):
     that no amount of data will fix. No schedule, no clipping, our own Adam.
     """
     batch = draw_batch(experiment.training.task, 8, "train", (2,))
-    losses, model = descend(partial(Adam, lr=3e-3), [batch] * 150)
+    model = Transformer(TransformerConfig())
+    losses = train_plainly(model, Adam(model.parameters(), lr=3e-3), [batch] * 150)
     exact = evaluate(model, batch).exact_match
     check("after 150 steps it answers all eight", exact == 1, f"exact match {exact:.0%}")
     return table("step", "loss", rows=[(step, losses[step - 1]) for step in (1, 10, 50, 100, 150)])
@@ -764,7 +688,9 @@ def step_the_loop(experiment: DigitExperiment):
     training = TrainingConfig(task=experiment.training.task, steps=STEPS_SHOWN, warmup=5, clip=0.1)
     torch.manual_seed(training.seed)
     plain = Transformer(TransformerConfig())
-    losses = train_plainly(plain, training, STEPS_SHOWN)
+    optimizer = torch.optim.AdamW(plain.parameters(), weight_decay=training.weight_decay, fused=True)
+    batches = map(partial(training_batch, training), range(STEPS_SHOWN))
+    losses = train_plainly(plain, optimizer, batches, training)
     run = finish(make_run(TransformerConfig(), training, CPU))
     check(f"the engine's {STEPS_SHOWN} losses are those of the loop, bit for bit",
           losses == run.noted("loss"))
@@ -773,18 +699,12 @@ def step_the_loop(experiment: DigitExperiment):
           all(torch.equal(weight, weights[name]) for name, weight in plain.state_dict().items()))
 
 
-KERNELS = (
-    ("softmax, attention", 1, "F.scaled_dot_product_attention"), ("layer_norm", 4, "F.layer_norm"),
-    ("gelu", 4, "F.gelu"), ("sequence_loss", 5, "F.cross_entropy"), ("Adam", 5, "optim.AdamW(fused=True)"),
-)
-
-
 def step_by_hand_or_kernel(experiment: DigitExperiment):
     """By hand, or in one kernel
 
-    These parts were built by hand, line by line as their formulas, and shown equal to what PyTorch has as
-    one kernel, gradients included. The training takes the kernels; --by-hand takes ours. The first losses
-    are the same to rounding; in hundreds of steps rounding drifts them apart. What the difference costs:
+    Attention (lesson 1), LayerNorm and GELU (lesson 4), the loss and Adam were built by hand, line by line as
+    their formulas, and shown equal to PyTorch's kernels, gradients included. The training uses the kernels;
+    --by-hand uses ours. The first losses are the same to rounding; over hundreds of steps they drift apart.
     """
     training = TrainingConfig(task=experiment.training.task, steps=STEPS_SHOWN)
     runs = {name: finish(make_run(TransformerConfig(), replace(training, by_hand=by_hand), CPU))
@@ -793,8 +713,7 @@ def step_by_hand_or_kernel(experiment: DigitExperiment):
     check(f"the first {STEPS_SHOWN} losses are the same to rounding", gap < 2e-6, f"{gap:.0e} apart")
     rows = [(name, run.noted("loss")[-1], f"{1e3 * statistics.median(run.noted('seconds')[5:]):.1f}")
             for name, run in runs.items()]
-    return (table("by hand", "in lesson", "PyTorch's kernel", rows=KERNELS),
-            table("", f"loss of step {STEPS_SHOWN}", "milliseconds per step", rows=rows))
+    return table("", f"loss of step {STEPS_SHOWN}", "milliseconds per step", rows=rows)
 
 
 def step_training(experiment: DigitExperiment):
@@ -810,8 +729,8 @@ def step_training(experiment: DigitExperiment):
     tokens, answers = (next((step for step, part in enumerate(run.noted(measure)) if part > 0.9), math.inf)
                        for measure in ("token_accuracy", "exact_match"))
     before = ": single tokens are right before whole answers" if tokens < answers else ""
-    picture = Picture(experiment.file("training_progress"), draw_training(run.history, run.settings.clip),
-                      f"Learning to {name}{before}")
+    figure = drawing.draw_training(run.history, run.settings.clip)
+    picture = Picture(experiment.file("training_progress"), figure, f"Learning to {name}{before}")
     if ended:
         return picture, ended
     first, last = run.noted("loss")[0], run.noted("loss")[-1]
@@ -840,9 +759,8 @@ def step_two_accuracies(experiment: DigitExperiment):
     exact match, on 2,000 test sequences.
 
     The middle column counts whole answers with teacher forcing and equals the last one. It must: up to the
-    first wrong token both read the same tokens. So here the two accuracies differ in what they count.
-    Forcing itself matters for a model that reads what it shouldn't (step 14). The last rows are longer than
-    anything trained: the rule was learned for these lengths only (lesson 3).
+    first wrong token both read the same tokens. Forcing matters for a model that reads what it shouldn't
+    (step 14). The last rows are longer than anything trained: the rule was learned for these lengths only.
     """
     run, task = experiment.run, experiment.training.task
     batch = draw_batch(task, TEST_SIZE, "test", (experiment.training.seed,))
@@ -884,19 +802,19 @@ def step_attention_patterns(experiment: DigitExperiment):
     To write the next digit of a reversed sequence, the decoder has to find it from the end of the source:
     in cross-attention that is an anti-diagonal (for copy: a diagonal). Which heads do it, and in which
     block, is up to the training. For these two tasks the table gives the mean weight on exactly that digit,
-    over test sequences of 10 digits; a head that looks at all digits equally would put 0.10 there. What the
-    model needs of all this, lesson 9 finds out: a weight says where it looked, not what for (lesson 2).
+    over test sequences of 10 digits; a head that looks at all digits equally would put 0.10 there. Lesson 9
+    finds out what the model needs of all this.
 
     In the picture rows ask and columns answer; a decoder's row says which token it reads and which one it
-    writes. Every panel has its own scale, from 0 to the number above it. The decoder's first row can see
-    only BOS; it doesn't count for the scale.
+    writes. Every panel has its own scale, from 0 to the number above it. The decoder's first row sees only
+    BOS and doesn't count for the scale.
     """
     run, task = experiment.run, experiment.training.task
     batch = make_batch(task, draw_sequences(100, "test", (3,), (10, 10))).to(run.device)
     with torch.no_grad(), record_attention(run.model.eval()) as weights:
         run.model(batch.src, batch.tgt_in)
     reads, writes = (text_of(ids[0]).split() for ids in (batch.tgt_in, batch.tgt_out))
-    figure = draw_patterns(weights, text_of(batch.src[0]).split(), reads, writes)
+    figure = drawing.draw_patterns(weights, text_of(batch.src[0]).split(), reads, writes)
     file = experiment.file("transformer_attention_patterns")
     if task not in PARTNER:
         return Picture(file, figure, "Which token looks where: rows ask, columns answer")
@@ -913,10 +831,10 @@ def step_attention_patterns(experiment: DigitExperiment):
 
 
 def broken_variants(config: TransformerConfig, training: TrainingConfig, device: torch.device):
-    """What makes the runs that are broken on purpose; they validate on 500 test sequences."""
-    models = {name: mistake.implementation for name, mistake in transformer_checks.mistakes(OURS).items()}
+    """Name → what makes a run that is broken on purpose; it validates on 500 test sequences."""
     held_out = draw_batch(training.task, 500, "test", (0,))
-    return broken_runs(partial(make_run, device=device), config, training, held_out, models)
+    return broken_runs(partial(make_run, device=device), config, training,
+                       checks.transformer_checks.mistakes(OURS), held_out)
 
 
 def step_broken_on_purpose(experiment: DigitExperiment):
@@ -925,8 +843,7 @@ def step_broken_on_purpose(experiment: DigitExperiment):
     Two mistakes that look like success. Without the shift the decoder reads the very token that it should
     say; without the causal mask it reads that token one place further on. Both learn to copy their input.
     With teacher forcing they beat the right model, in loss and accuracy; when they have to answer by
-    themselves, nothing is there to copy. Here whole answers differ with forcing and without. All three
-    learned reverse, whatever --task says, for 150 steps:
+    themselves, there is nothing to copy. All three learned reverse, whatever --task says, for 150 steps:
     """
     training = TrainingConfig(task="reverse", steps=150)
     variants = broken_variants(TransformerConfig(), training, experiment.device)
@@ -938,7 +855,7 @@ def step_broken_on_purpose(experiment: DigitExperiment):
                   and scores[name]["token_accuracy"] > right["token_accuracy"])
         check(f"{name}: better than right with teacher forcing, useless alone",
               better and scores[name]["exact_match"] < 0.05 < right["exact_match"])
-    return broken_table(scores), check_mistakes(OURS, transformer_checks)
+    return broken_table(scores), check_mistakes(OURS, checks.transformer_checks)
 
 
 def broken_table(scores: dict[str, dict[str, float]]):
@@ -970,11 +887,11 @@ def step_what_next(experiment: DigitExperiment):
 def step_all_broken(experiment: DigitExperiment):
     """Every way to break it
 
-    Each variant is trained for 400 steps (or --steps), with the same data and seed. Compare the two
-    accuracies with those of the right run: each bug has its signature, said in the checks. Without positions
-    single tokens are guessed above chance. With the padding mask inverted the loss stays near that of
-    guessing, because no digit of the source can be seen. Without scaling, or with the loss on PAD, this small
-    model is nearly as good as right; only a check finds these bugs.
+    Each variant is trained for 400 steps (or --steps), with the same data and seed. Each bug has its
+    signature in the two accuracies, as the checks say. Without positions single tokens are guessed above
+    chance. With the padding mask inverted no digit of the source can be seen: the loss stays near that of
+    guessing. Without scaling, or with the loss on PAD, this small model is nearly as good as right; only a
+    check finds these bugs.
     """
     training = replace(experiment.training, steps=experiment.options.steps or 400)
     variants = broken_variants(experiment.config, training, experiment.device)
@@ -983,17 +900,8 @@ def step_all_broken(experiment: DigitExperiment):
     for statement, holds in signatures(scores) if known else ():
         check(statement, holds)
     note = "" if known else "(These signatures are those of 400 steps of reverse or copy: not checked here.)"
-    return broken_table(scores), note, Picture(experiment.file("training_broken"), draw_broken(scores),
-                                               "Both accuracies of every variant")
-
-
-@torch.no_grad()
-def cross_attention(run: Run, batch: Batch) -> Tensor:
-    """Weights (T, S) of the last cross-attention on the first sequence, the mean of its heads."""
-    with record_attention(run.model.eval()) as weights:
-        run.model(batch.src.to(run.device), batch.tgt_in.to(run.device))
-    *_, last = (found for name, found in weights.items() if name.endswith("cross_attention"))
-    return last[0].mean(0)
+    return broken_table(scores), note, Picture(
+        experiment.file("training_broken"), drawing.draw_broken(scores), "Both accuracies of every variant")
 
 
 def step_with_your_parts(experiment: DigitExperiment):
@@ -1003,20 +911,20 @@ def step_with_your_parts(experiment: DigitExperiment):
     First weights are drawn by each in its own way, so the curves differ a little. Exact match is on 1,000
     test sequences; the maps are the mean of all heads of the last cross-attention, on one sequence.
     """
-    task, own = experiment.training.task, experiment.own.parts
-    course = DigitExperiment(experiment.config, experiment.training, experiment.options)
-    runs = {"the course's": course.run, "yours": experiment.run}
+    task, runs = experiment.training.task, experiment.beside_the_courses()
     batch = draw_batch(task, 1000, "test", (0,)).to(experiment.device)
-    rows = [(name, parameters(run.model), run.noted("loss")[-1],
-             f"{evaluate(run.model, batch).exact_match:.1%}", f"{sum(run.noted('seconds')):.1f}")
-            for name, run in runs.items()]
-    one = make_batch(task, [[3, 1, 4, 1, 5, 9, 2, 6]])
-    figure = draw_own({name: run.history for name, run in runs.items()},
-                      {name: cross_attention(run, one) for name, run in runs.items()},
-                      text_of(one.tgt_out[0]).split(), text_of(one.src[0]).split())
-    placed = found_in(experiment.run.model, own)
-    unused = sorted({*own} - {*placed})
-    note = f"(Graded, but no part of the model: {', '.join(unused)}.)" if unused else ""
+    one, maps, rows = make_batch(task, [[3, 1, 4, 1, 5, 9, 2, 6]]).to(experiment.device), {}, []
+    for name, run in runs.items():
+        exact = evaluate(run.model, batch).exact_match
+        rows.append((name, parameters(run.model), run.noted("loss")[-1], f"{exact:.1%}",
+                     f"{sum(run.noted('seconds')):.1f}"))
+        with torch.no_grad(), record_attention(run.model) as weights:
+            run.model(one.src, one.tgt_in)
+        *_, last = (found for attention, found in weights.items() if attention.endswith("cross_attention"))
+        maps[name] = last[0].mean(0)
+    figure = drawing.draw_own({name: run.history for name, run in runs.items()}, maps,
+                              text_of(one.tgt_out[0]).split(), text_of(one.src[0]).split())
+    placed, note = experiment.placed()
     return table("parts", "parameters", "last loss", "exact match", "seconds", rows=rows), note, Picture(
         experiment.file("training_with_your_parts"), figure,
         f"Trained with your {', '.join(placed)}, and with the course's")
@@ -1033,16 +941,11 @@ def step_compare(experiment: DigitExperiment):
     rows = [(str(value), parameters(found[value].runs[0].model), *summary)
             for value, summary in summaries(found).items()]
     return table(name, "parameters", "seconds", "exact match", rows=rows), Picture(
-        experiment.file(f"training_compare_{name}"), draw_comparison(name, histories(found)),
+        experiment.file(f"training_compare_{name}"), drawing.draw_comparison(name, histories(found)),
         f"{name} = {best(found)} answers the largest fraction of test sequences right")
 
 
 # ------------------------------------------------------------------ the command line
-
-
-COMMAND_LINE = CommandLine(TransformerConfig, TrainingConfig, Transformer, DigitExperiment, (
-    "n_heads", "n_layers", "d_model", "norm", "positions", "warmup", "label_smoothing", "batch_size",
-    "dropout", "lr", "schedule", "weight_decay", "activation"))
 
 
 def main():

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch.nn.functional as F
 from torch import nn
@@ -50,12 +51,12 @@ def without_paths(model: nn.Module) -> nn.Module:
     return model
 
 
-def broken_runs(make_run: Callable[..., Run], config, training, held_out, models: Mapping[str, type]
+def broken_runs(make_run: Callable[..., Run], config, training, mistakes: Mapping[str, Any], held_out
                 ) -> dict[str, Callable[[int], Run]]:
     """Name → what makes the run for a seed; “right” is the run as it should be.
 
-    make_run is lesson 5's, on some device; `held_out` is the batch on which a run validates itself; `models`
-    are classes of broken models by their names.
+    make_run is lesson 5's, on some device; `mistakes` are those that its model may have; `held_out` is the
+    batch on which a run validates itself.
     """
 
     def run(spoil: Callable[[Run], None] | None = None, transformer=None, held_out=held_out, prepare=None,
@@ -74,11 +75,11 @@ def broken_runs(make_run: Callable[..., Run], config, training, held_out, models
     return {
         "right": run(),
         "no shift": run(unshifted, held_out=without_shift(held_out)),
-        "no causal mask": run(transformer=models["no causal mask"]),
+        "no causal mask": run(transformer=mistakes["no causal mask"].implementation),
         "no positions": run(positions="none"),
         "no residual paths": run(prepare=without_paths),
         "no scaling": run(prepare=without_scaling),
-        "padding mask inverted": run(transformer=models["padding mask inverted"]),
+        "padding mask inverted": run(transformer=mistakes["padding mask inverted"].implementation),
         "loss on PAD": run(padding_counted),
         "post-norm, warm-up 100": run(norm="post", lr=0.01, warmup=100),
         "post-norm, no warm-up": run(norm="post", lr=0.01, warmup=0),

@@ -25,8 +25,9 @@ from course.console.records import EndHere
 from course.grading.own import NOTHING, Own
 from course.training.comparing import Compared, changed, compare
 from course.training.engine import Job, Run, train
-from course.training.parts import Prepare, build, with_a_place
-from course.training.processes import RANK
+from course.training.memory import sizes_of
+from course.training.parts import Prepare, build, found_in, with_a_place
+from course.training.processes import RANK, own_device
 from course.training.threads import Watch, threads_for
 
 
@@ -73,6 +74,13 @@ class Experiment:
     def file(self, stem: str, ending: str = "png") -> str:
         """The file name; of any run but the default one it says what was different."""
         return f"{stem}.{ending}" if self.name == self.default else f"{stem}-{self.name}.{ending}"
+
+    @property
+    def differs(self) -> str:
+        """What is said below the figures of any run but the default one."""
+        return "" if self.name == self.default else (
+            f"(The text describes the default run. This one is {self.name}: its figures may differ from what "
+            "the text says, which isn't checked.)")
 
     @cached_property
     def run(self) -> Run:
@@ -184,6 +192,41 @@ class Experiment:
                        "to go on: the same command with --resume", 130)
 
 
+class ModelExperiment(Experiment):
+    """The experiment of a lesson whose sizes and settings are dataclasses.
+
+    A lesson says which name is the default, how others are named(config, training), and in variant() what a
+    fresh run is.
+    """
+
+    default: str
+    named: Callable[[Any, Any], str]
+
+    def __init__(self, config: Any, training: Any, options: argparse.Namespace, own: Own = NOTHING):
+        self.config, self.training, self.own = config, training, own
+        name = self.named(config, training) + (f"-{own.name}" if own.parts else "")
+        super().__init__(name, self.default, lambda: self.variant(config, training), self.remade, options,
+                         own_device(options.device), sizes=sizes_of(config, training))
+
+    def remade(self, about: dict[str, Any]) -> Run:
+        """The run that a checkpoint tells of, fresh. ValueError if it was trained with other parts."""
+        if about.get("with", {}) != self.own.files:
+            others = ", ".join(about.get("with", {}))
+            raise ValueError(f"it was trained with {others or 'no parts of your own'}")
+        return self.variant(type(self.config)(**about["config"]), type(self.training)(**about["training"]))
+
+    def beside_the_courses(self) -> dict[str, Run]:
+        """The run with the course's parts, and the one with the learner's."""
+        course = type(self)(self.config, self.training, self.options)
+        return {"the course's": course.run, "yours": self.run}
+
+    def placed(self) -> tuple[list[str], str]:
+        """Which parts of the learner's are in the model, and a note about the others."""
+        placed = found_in(self.run.model, self.own.parts)
+        unused = sorted({*self.own.parts} - {*placed})
+        return placed, f"(Graded, but no part of the model: {', '.join(unused)}.)" if unused else ""
+
+
 def fresh_run(make: Callable[[], nn.Module], job_of: Callable[[nn.Module], Job], config: Any, training: Any,
               device: torch.device, about: Mapping[str, Any], hand_made: Mapping[str, Any],
               own: Own = NOTHING, prepare: Prepare | None = None) -> Run:
@@ -198,12 +241,6 @@ def fresh_run(make: Callable[[], nn.Module], job_of: Callable[[nn.Module], Job],
     told = {**about, "config": asdict(config), "training": asdict(training)}
     told |= {"with": dict(own.files)} if own.files else {}
     return Run(model, job_of(model), training, device, told)
-
-
-def refuse_other_parts(about: dict[str, Any], own: Own) -> None:
-    """ValueError if a checkpoint tells of a training with other parts of the learner's than these."""
-    if about.get("with", {}) != own.files:
-        raise ValueError(f"it was trained with {', '.join(about.get('with', {})) or 'no parts of your own'}")
 
 
 def differing(about: Any, wanted: Any, name: str = "about") -> list[str]:
