@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -277,7 +278,10 @@ def transformer_agrees(transformer, ours, norm: str) -> Finding:
     theirs = Reference(config).double()
     model = copy_transformer(transformer(config).double(), theirs)
     found, expected = model(SRC, TGT), theirs(SRC, TGT)
-    logits = agree(found, expected)
+    untied = [name for name, parameter in model.named_parameters()
+              if name != "embedding.weight" and parameter.shape == theirs.embedding.weight.shape]
+    logits = agree(found, expected, hint=f"{untied[0]} is another matrix than the embedding's, which the output "
+                                         "shares: embedding.logits(x)" if untied else "")
     if not logits.holds:  # the gradients of other logits say nothing more
         return logits
     found.sin().sum().backward()
@@ -354,6 +358,22 @@ def begins_near_guessing(transformer, ours):
                    "start the gain of the last norm at d_model^−½")
 
 
+def drops_embeddings(transformer, ours):
+    """In training, dropout sets its share of the sums of embedding and position to 0; otherwise none."""
+    torch.manual_seed(0)
+    model = transformer(ours.TransformerConfig(d_model=64, n_heads=2, n_layers=1, dropout=0.25))
+    entering: list[Tensor] = []
+    for stack in (model.encoder, model.decoder):
+        stack.register_forward_pre_hook(lambda module, inputs: entering.append(inputs[0]))
+    for training in (True, False):
+        model.train(training)
+        model(SRC.repeat(8, 1), TGT.repeat(8, 1))
+    zero = [(x == 0).double().mean().item() for x in entering]
+    return Finding(all(abs(part - 0.25) < 0.05 for part in zero[:2]) and not any(zero[2:]),
+                   ", ".join(f"{part:.0%}" for part in zero[:2]),
+                   "dropout comes after the positions are added (section 5.4), in training only")
+
+
 def transformer_mistakes(ours):
     class WithoutCausalMask(ours.Transformer):
         def tgt_mask(self, length, device):
@@ -394,6 +414,13 @@ def more_transformer_mistakes(ours):
         def embed(self, tokens, start=0):
             return self.embedding(tokens)
 
+    class NoDropout(ours.Transformer):
+        def embed(self, tokens, start=0):
+            before, self.config = self.config, replace(self.config, dropout=0.0)
+            x = super().embed(tokens, start)
+            self.config = before
+            return x
+
     def seen(mask):
         return torch.ones_like(mask)
 
@@ -409,11 +436,14 @@ def more_transformer_mistakes(ours):
         "decoder sees padding": Mistake(hidden.format("encoder", "decoder"), masked(decoder=seen), same),
         "no positions": Mistake("the positions are missing: add them to the embedding of src and tgt",
                                 WithoutPositions, same),
+        "no dropout": Mistake("dropout comes after the positions are added (section 5.4), in training only",
+                              NoDropout, "In training, dropout"),
     }
 
 
 transformer_checks = Part(
-    [pre_norm, post_norm, hides_the_future, obeys_positions, counts_from_start, begins_near_guessing],
+    [pre_norm, post_norm, hides_the_future, obeys_positions, counts_from_start, begins_near_guessing,
+     drops_embeddings],
     transformer_mistakes,
     more=more_transformer_mistakes,
     needs="The checks copy weights into embedding.weight, encoder and decoder (lesson 4's names inside). The "

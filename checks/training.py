@@ -10,7 +10,7 @@ from checks.stack import Reference as Reference  # the lesson takes all its chec
 from checks.stack import transformer_checks as transformer_checks
 from common import lesson
 from course.console.records import Finding
-from course.grading.checking import Mistake, Part, agree, gradients, random_tensors, together
+from course.grading.checking import Mistake, Part, agree, at, gradients, random_tensors, together
 
 BOS, EOS, PAD = lesson("03_positional_encoding", "BOS", "EOS", "PAD")
 
@@ -135,6 +135,16 @@ def ignores_padding(sequence_loss, ours):
     return agree(gradient[TARGETS == PAD], torch.zeros(5, 7), 0)
 
 
+def lowest_is_the_entropy(sequence_loss, ours):
+    """With label smoothing 0.1 a perfect model's loss is the entropy of the target, and its gradient is 0."""
+    target = torch.full((7,), 0.1 / 7)
+    target[3] += 0.9
+    best = target.log()[None, None].requires_grad_()  # the logits of a perfect model
+    loss = sequence_loss(best, torch.tensor([[3]]), 0.1)
+    return together(agree(loss.detach(), -(target * target.log()).sum()),
+                    agree(gradients(loss, [best]), torch.zeros(7)))
+
+
 def loss_mistakes(ours):
     def padding_counts(logits, targets, label_smoothing=0.0):
         return F.cross_entropy(logits.flatten(0, -2), targets.flatten(), reduction="sum",
@@ -202,7 +212,7 @@ def more_loss_mistakes(ours):
 
 sequence_loss_checks = Part(
     [loss_equals_pytorch, smooths_labels, loss_gradients_equal_pytorch, is_the_sum_of_the_single_ones,
-     ignores_padding], loss_mistakes, more=more_loss_mistakes)
+     ignores_padding, lowest_is_the_entropy], loss_mistakes, more=more_loss_mistakes)
 
 
 # ------------------------------------------------------------------ Adam(parameters, lr, …)
@@ -307,6 +317,8 @@ def more_adam_mistakes(ours):
         "square not corrected": Mistake("the mean of the squares isn't corrected: divide it by 1 − β₂ᵗ",
                                         adam(second=False), first),
         "a step late": Mistake("the steps are counted from 1: β¹ corrects the first", adam(step=1), first),
+        "counted from 0": Mistake("the steps are counted from 1: 1 − β⁰ is 0, and a division by it is NaN",
+                                  adam(step=-1), first),
         "eps inside the root": Mistake("eps stands outside the root: √square + eps",
                                        adam(root=lambda square, eps: (square + eps).sqrt()), first),
         "no eps": Mistake("eps is missing: √square + eps", adam(root=lambda square, eps: square.sqrt()),
@@ -351,6 +363,21 @@ def follows_the_paper(learning_rate, ours):
     return agree(found, torch.stack([curve / 8, curve / 4]), 1e-7, axes="width, step")
 
 
+def survives_any_warm_up(learning_rate, ours):
+    """Without a warm-up the first rate is the highest; a run shorter than its warm-up ends on the way up."""
+    cases = [(4, 0, [1.0, 0.75, 0.5, 0.25]), (3, 10, [0.1, 0.2, 0.3]), (4, 4, [0.25, 0.5, 0.75, 1.0])]
+    findings = []
+    for steps, warmup, wanted in cases:
+        training = ours.TrainingConfig(steps=steps, warmup=warmup, lr=0.5)
+        found = torch.tensor([learning_rate(step, training, 64) for step in range(steps)])
+        finding = agree(found, 0.5 * torch.tensor(wanted), 1e-7)
+        findings.append(at(f"{steps} steps, warm-up {warmup}", finding))
+    paper = ours.TrainingConfig(steps=4, warmup=0, schedule="inverse_sqrt")
+    found = torch.tensor([learning_rate(step, paper, 64) for step in range(4)])
+    falling = torch.arange(1, 5) ** -0.5 / 8
+    return together(*findings, at("inverse_sqrt, warm-up 0", agree(found, falling, 1e-7)))
+
+
 def rate_mistakes(ours):
     def late(step, training, d_model):
         warm = step < training.warmup and training.schedule == "linear"
@@ -387,6 +414,10 @@ def more_rate_mistakes(ours):
     def noam(n, warmup, d_model):
         return d_model**-0.5 * min(n**-0.5, n * warmup**-1.5)
 
+    def unguarded(step, training, d_model):
+        left = (training.steps - step) / ((training.steps - training.warmup) or 1)
+        return training.lr * min((step + 1) / max(1, training.warmup), left, 1.0)
+
     late, early = lambda step, training: step / training.warmup, lambda step, t: down(step + 1, t)
     rises, follows = "linear: up to lr", "inverse_sqrt"
     zero = "the fall is one step early: the last step has a rate, too, and only then it is 0"
@@ -404,9 +435,13 @@ def more_rate_mistakes(ours):
                               paper(lambda n, *sizes: noam(max(1, n - 1), *sizes)), follows),
         "later paper": Mistake("one step late: n = step + 1",
                                paper(lambda n, *sizes: noam(n - 1, *sizes) if n > 1 else 0.0), follows),
+        "shorter than its warm-up": Mistake(
+            "where steps < warmup the fall's divisor is negative: use max(1, steps − warmup)", unguarded,
+            "Without a warm-up"),
         "no width": Mistake("the factor d_model^−½ is missing", paper(
             lambda n, warmup, width: noam(n, warmup, 1)), follows),
     }
 
 
-learning_rate_checks = Part([rises_and_falls, follows_the_paper], rate_mistakes, more=more_rate_mistakes)
+learning_rate_checks = Part([rises_and_falls, follows_the_paper, survives_any_warm_up], rate_mistakes,
+                            more=more_rate_mistakes)

@@ -85,23 +85,6 @@ def draw_patterns(weights: dict[str, Tensor], source: Sequence[str], reads: Sequ
     return figure
 
 
-def draw_learning(runs: dict[str, History], parts: Sequence[str]):
-    """The norm of the gradient in every part, and Adam's move of it, in the same steps: a row a run."""
-    figure, axes = canvas(rows=len(runs), columns=2, width=10, height=3.1 * len(runs), sharex="row")
-    styles = {"embedding": ":", "encoder": "-", "decoder": "--"}
-    for line, (name, noted) in zip(axes, runs.items(), strict=True):
-        for part in parts:
-            for panel, measure in zip(line, ("gradient in", "move of"), strict=True):
-                style = styles[part.split()[0]]
-                panel.semilogy(*column(noted, f"{measure} {part}"), linestyle=style, label=part)
-        line[0].set(title=f"{name}: gradient", ylabel="norm")
-        line[1].set(title=f"{name}: move in a step", ylabel="RMS, in learning rates")
-    for panel in axes[-1]:
-        panel.set_xlabel("step")
-    axes[0, 1].legend(ncols=2, fontsize=8)
-    return figure
-
-
 def draw_broken(scores: dict[str, dict[str, float]]):
     """Both accuracies of every variant as bars."""
     figure, axes = canvas(width=8, height=4.2)
@@ -111,7 +94,7 @@ def draw_broken(scores: dict[str, dict[str, float]]):
         axes.barh(places + offset, [score[name] for score in scores.values()], 0.4, label=label)
     axes.set_yticks(places, list(scores))
     axes.invert_yaxis()
-    axes.set(xlim=(0, 1), xlabel="share that is right")
+    axes.set(xlim=(0, 1), xlabel="fraction that is right")
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2)
     return figure
 
@@ -133,15 +116,15 @@ def draw_comparison(name: str, curves: dict[Any, list[History]], score: str = "e
     return figure
 
 
-def draw_own(histories: dict[str, History], maps: dict[str, tuple[str, Tensor]], queries: Sequence[str],
+def draw_own(histories: dict[str, History], maps: dict[str, Tensor], queries: Sequence[str],
              keys: Sequence[str]):
-    """The loss of both runs over the steps, and a head (T, S) of each, by its name."""
+    """The loss of both runs over the steps, and attention weights (T, S) of each."""
     figure, axes = canvas(columns=3, width=12, height=3.9)
     for name, history in histories.items():
         axes[0].semilogy(*column(history, "loss"), label=name, alpha=0.8)
     axes[0].set(xlabel="step", title="loss per token")
     axes[0].legend()
-    for panel, (name, (head, weights)) in zip(axes[1:], maps.items(), strict=True):
-        heatmap(panel, weights, queries, keys, f"{name}: {head}")
+    for panel, (name, weights) in zip(axes[1:], maps.items(), strict=True):
+        heatmap(panel, weights, queries, keys, name)
         panel.set(xlabel="source", ylabel="writes")
     return figure

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from checks.broken import broken_runs
 from conftest import (
     ROOT,
     assert_caught,
@@ -26,7 +27,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from checks.broken import broken_runs
 from common import lesson
 from course.console.files import unfinished
 from course.training.engine import save_run, train

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from checks.attention import expected_weights
-from checks.broken import signatures
 from checks.trees import enumerated, greedy_by_hand
 from common import lesson
 from course.data.tables import DRAWS, chi_square, random_tree
 from course.grading.checking import refused
+from course.training.broken import signatures
 
 PARTS = [(name, part) for name in LESSONS for part in lesson(name).GRADED]
 

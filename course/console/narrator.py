@@ -55,11 +55,15 @@ def reporting_to(listener: Callable[[str], None]) -> Iterator[None]:
 @contextmanager
 def progress_bar(label: str, total: int) -> Iterator[Callable[[int, str], None]]:
     """Inside `with`, report(done, text) moves a bar; without a terminal it prints every tenth."""
+    console, tenth = make_console(), max(1, total // 10)
     if _listeners:
-        yield lambda done, text: _listeners[-1](f"{label}: {text}")
-        return
-    console = make_console()
-    if console.is_terminal:
+
+        def tell(done: int, text: str) -> None:
+            if done % tenth == 0 or done == total:
+                _listeners[-1](f"{label}: {text}")
+
+        yield tell
+    elif console.is_terminal:
         text = TextColumn("{task.description}", markup=False)
         columns = BarColumn(12), text, TimeRemainingColumn()
         with Progress(*columns, console=console, refresh_per_second=4) as live:
@@ -68,7 +72,6 @@ def progress_bar(label: str, total: int) -> Iterator[Callable[[int, str], None]]
                 task, completed=done, description=legible(f"{label}: {text}")
             )
     else:
-        tenth = max(1, total // 10)
 
         def report(done: int, text: str) -> None:
             if done % tenth == 0 or done == total:

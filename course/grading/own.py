@@ -28,6 +28,9 @@ class Own(NamedTuple):
         return "-".join(["with", "+".join(Path(file).stem for file in self.files)[:40], whole[:8]])
 
 
+NOTHING = Own({}, {})
+
+
 def own_parts(files: Sequence[Path], before: int, narrator: Narrator) -> Own:
     """The graded parts of lessons before this number that the files define.
 

@@ -21,7 +21,7 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 from torch.utils.checkpoint import checkpoint
 
-from course.console.files import Unusable, save_checkpoint, unfinished
+from course.console.files import Unusable, load_checkpoint, save_checkpoint, set_aside, unfinished
 from course.console.narrator import progress_bar
 from course.console.options import check_limits, option
 from course.training.memory import out_of_memory
@@ -282,13 +282,30 @@ def summary(run: Run) -> str:
 def save_run(run: Run, path: Path | None) -> None:
     """Write the run to `path`, whole or not at all; of several processes only the first writes.
 
-    An unfinished run goes beside it, to …unfinished, and leaves a finished one at `path` alone.
+    An unfinished run goes beside it, to …unfinished, and leaves a finished one at `path` alone. A finished
+    run takes its place; one with other weights is kept under another name.
     """
     if path is None or RANK:
         return
+    if run.finished and path.exists() and not holds_weights(path, run.model.state_dict()):
+        set_aside(path)
     save_checkpoint(run.state(), path if run.finished else unfinished(path))
     if run.finished:
         unfinished(path).unlink(missing_ok=True)
+
+
+def holds_weights(path: Path, ours: dict[str, Tensor]) -> bool:
+    """Whether the checkpoint at `path` has exactly these weights."""
+
+    def same(state: dict[str, Any]) -> bool:
+        saved = state["model"]
+        return saved.keys() == ours.keys() and all(
+            torch.equal(saved[name], tensor.cpu()) for name, tensor in ours.items())
+
+    try:
+        return load_checkpoint(path, same)
+    except ValueError:  # a foreign file
+        return False
 
 
 def rows_here(batch: Any, accumulate: int) -> Iterator[Any]:

@@ -1,29 +1,47 @@
 """A run with its files: what the command line asked for, where it is kept, how it is trained to its end."""
 
 import argparse
-from collections.abc import Callable
-from functools import cached_property
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from course.console.ending import stop
-from course.console.files import Unusable, load_checkpoint, set_aside, short_path, unfinished, write_history
+from course.console.files import (
+    Unusable,
+    free_name,
+    load_checkpoint,
+    set_aside,
+    short_path,
+    unfinished,
+    write_history,
+)
 from course.console.narrator import Narrator
 from course.console.records import EndHere
-from course.training.engine import Run, train
-from course.training.processes import RANK
+from course.grading.own import NOTHING, Own
+from course.training.comparing import Compared, changed, compare
+from course.training.engine import Job, Run, train
+from course.training.memory import sizes_of
+from course.training.parts import Prepare, build, found_in, with_a_place
+from course.training.processes import RANK, own_device
+from course.training.threads import Watch, threads_for
 
 
 class Experiment:
     """The run called `name`, whose files lie in options.outputs; `default` is the name that needs none.
 
     make() gives the fresh run, remake(about) the run that a checkpoint tells of; after(run) is called after
-    each update. `sizes` says in words what the memory depends on.
+    each update. `sizes` says in words what the memory depends on. A lesson's own experiment knows its sizes
+    and settings as `config` and `training`, and says in variant() what a run of others is.
     """
 
     history = "history"  # the file of the noted numbers
+    config: Any
+    training: Any
 
     def __init__(self, name: str, default: str, make: Callable[[], Run], remake: Callable[[dict], Run],
                  options: argparse.Namespace, device: torch.device,
@@ -32,20 +50,48 @@ class Experiment:
         self.options, self.device, self.after = options, device, after
         self.checkpoint = options.outputs / f"checkpoint_{name}.pt"
         self.resumed: Run | None = None
+        self.begun_at = 0  # the steps done before this script
+
+    def check(self) -> None:
+        """ValueError or OSError for what can be seen to be wrong before any training."""
+
+    def variant(self, config: Any, training: Any) -> Run:
+        """A fresh run of these sizes and settings, everything else as here."""
+        raise NotImplementedError
+
+    def compared(self, measure: Callable[[Run], float]) -> dict[Any, Compared]:
+        """What --compare asks for: a training for each value and seed, and what is measured of it."""
+        name, values = self.options.compare
+        first = self.training.seed
+
+        def run_with(value: Any, seed: int) -> Run:
+            config, training = changed((self.config, self.training), name, value)
+            return self.variant(config, replace(training, seed=seed))
+
+        return compare({value: partial(run_with, value) for value in values},
+                       range(first, first + self.options.seeds), train, measure, f"--compare {name}")
 
     def file(self, stem: str, ending: str = "png") -> str:
         """The file name; of any run but the default one it says what was different."""
         return f"{stem}.{ending}" if self.name == self.default else f"{stem}-{self.name}.{ending}"
 
+    @property
+    def differs(self) -> str:
+        """What is said below the figures of any run but the default one."""
+        return "" if self.name == self.default else (
+            f"(The text describes the default run. This one is {self.name}: its figures may differ from what "
+            "the text says, which isn't checked.)")
+
     @cached_property
     def run(self) -> Run:
         """The finished run: just trained, or from its checkpoint, or else trained now.
 
-        Ctrl-C ends the script then: a half-trained model isn't measured as a finished one.
+        One that was interrupted goes on, which gives the same run. Ctrl-C ends the script then: a
+        half-trained model isn't measured as a finished one.
         """
         if self.checkpoint.exists():
             return self.load(self.checkpoint, finished=True)
-        run = self.trained(self.fresh())
+        run = self.trained(self.go_on() if unfinished(self.checkpoint).exists() else self.fresh())
         if not run.finished:
             raise KeyboardInterrupt
         return run
@@ -61,11 +107,13 @@ class Experiment:
 
         try:
             run = load_run(path, remake)
-            if run.finished != finished:
-                raise ValueError(f"{path} holds {len(run.history)} of {run.settings.steps} steps, a run that "
-                                 f"is {'not ' if finished else ''}finished")
         except ValueError as error:
-            stop(f"{error}; delete it, or move it away")
+            stop(f"{error}; move it away, or choose another folder with --outputs")
+        done = f"{short_path(path)} holds {len(run.history)} of {run.settings.steps} steps"
+        if run.finished and not finished:
+            stop(f"{done}, so there is nothing left to train: rename it to {self.checkpoint.name} to use it")
+        if finished and not run.finished:
+            stop(f"{done}: rename it to {unfinished(self.checkpoint).name}, and --resume goes on with it")
         return run
 
     def wanted(self, about: dict[str, Any]) -> dict[str, Any]:
@@ -76,10 +124,17 @@ class Experiment:
         """A run from its beginning; one that was interrupted before it is kept under another name."""
         left = unfinished(self.checkpoint)
         if not RANK and left.is_file() and (aside := set_aside(left)):
-            Narrator(self.options.outputs).say(
-                f"{short_path(left)} was left by an interrupted run; with --resume its training would have "
-                f"gone on. It is now {short_path(aside)}.")
+            self.say(f"{short_path(left)} was left by an interrupted run; with --resume its training would "
+                     f"have gone on. It is now {short_path(aside)}.")
+        if self.checkpoint.is_file():
+            self.say(f"{short_path(self.checkpoint)} is the result of the same training, which now runs "
+                     "again. Should the new result differ, the earlier one is kept.")
         return self.make()
+
+    def say(self, text: str) -> None:
+        """Tell the learner something about the files of this run."""
+        if not RANK:
+            Narrator(self.options.outputs).say(text)
 
     def go_on(self) -> Run:
         """The run that was interrupted, read once; ends the script in one line if there is none."""
@@ -91,27 +146,101 @@ class Experiment:
 
     def trained(self, run: Run) -> Run:
         """The run, trained; a number that bursts or too little memory ends the script in one line."""
-        left = unfinished(self.checkpoint)
+        left, aside = unfinished(self.checkpoint), free_name(self.checkpoint)
+        self.begun_at = len(run.history)
+        if self.begun_at:
+            self.say(f"The interrupted training goes on with step {self.begun_at + 1} of "
+                     f"{run.settings.steps}.")
         try:
-            return train(run, self.checkpoint, self.after)
+            with threads_for(run, self.threads):
+                train(run, self.checkpoint, self.watched)
         except FloatingPointError as error:
             stop(f"{error}; try a smaller --lr or a longer --warmup. "
                  f"The state before is in {short_path(left)}")
         except MemoryError as error:
             kept = f". The last validated state is in {short_path(left)}" if left.exists() else ""
             stop(f"{error} for {self.sizes or self.name}; a smaller batch, or --accumulate, needs less{kept}")
+        if aside.exists():
+            self.say(f"The result differs from the earlier one, which is now {short_path(aside)}.")
+        return run
+
+    @property
+    def threads(self) -> int | None:
+        """The threads of the training; None lets a trial decide."""
+        return torch.get_num_threads()
+
+    @cached_property
+    def watched(self) -> Callable[[Run], None] | None:
+        """What is called after each update."""
+        calls = [self.after] if self.after else []
+        calls += [] if self.threads else [Watch(self.say)]
+        return (lambda run: [call(run) for call in calls]) if calls else None
+
+    @property
+    def own_seconds(self) -> float:
+        """Seconds in the steps that this script took."""
+        return sum(self.run.noted("seconds")[self.begun_at :])
 
     def train(self) -> EndHere | None:
         """Train the run, keep it and its history; EndHere if it was interrupted."""
-        run = self.go_on() if self.options.resume else self.fresh()
-        self.begun_at = len(run.history)
-        self.run = self.trained(run)
+        run = self.run = self.trained(self.go_on() if self.options.resume else self.fresh())
         if run.history:
             write_history(run.history, self.options.outputs / self.file(self.history, "csv"))
         if run.finished:
             return None
         return EndHere(f"interrupted after step {len(run.history)} of {run.settings.steps}; "
                        "to go on: the same command with --resume", 130)
+
+
+class ModelExperiment(Experiment):
+    """The experiment of a lesson whose sizes and settings are dataclasses.
+
+    A lesson says which name is the default, how others are named(config, training), and in variant() what a
+    fresh run is.
+    """
+
+    default: str
+    named: Callable[[Any, Any], str]
+
+    def __init__(self, config: Any, training: Any, options: argparse.Namespace, own: Own = NOTHING):
+        self.config, self.training, self.own = config, training, own
+        name = self.named(config, training) + (f"-{own.name}" if own.parts else "")
+        super().__init__(name, self.default, lambda: self.variant(config, training), self.remade, options,
+                         own_device(options.device), sizes=sizes_of(config, training))
+
+    def remade(self, about: dict[str, Any]) -> Run:
+        """The run that a checkpoint tells of, fresh. ValueError if it was trained with other parts."""
+        if about.get("with", {}) != self.own.files:
+            others = ", ".join(about.get("with", {}))
+            raise ValueError(f"it was trained with {others or 'no parts of your own'}")
+        return self.variant(type(self.config)(**about["config"]), type(self.training)(**about["training"]))
+
+    def beside_the_courses(self) -> dict[str, Run]:
+        """The run with the course's parts, and the one with the learner's."""
+        course = type(self)(self.config, self.training, self.options)
+        return {"the course's": course.run, "yours": self.run}
+
+    def placed(self) -> tuple[list[str], str]:
+        """Which parts of the learner's are in the model, and a note about the others."""
+        placed = found_in(self.run.model, self.own.parts)
+        unused = sorted({*self.own.parts} - {*placed})
+        return placed, f"(Graded, but no part of the model: {', '.join(unused)}.)" if unused else ""
+
+
+def fresh_run(make: Callable[[], nn.Module], job_of: Callable[[nn.Module], Job], config: Any, training: Any,
+              device: torch.device, about: Mapping[str, Any], hand_made: Mapping[str, Any],
+              own: Own = NOTHING, prepare: Prepare | None = None) -> Run:
+    """The run of the model that make() builds; --by-hand puts the hand-made parts into it, --with the own.
+
+    prepare(model) then returns the model that is trained. A checkpoint tells `about` it, and its sizes,
+    settings and the learner's files.
+    """
+    parts = (hand_made if training.by_hand else {}) | with_a_place(own.parts, make)
+    torch.manual_seed(training.seed)
+    model = build(make, parts, prepare)
+    told = {**about, "config": asdict(config), "training": asdict(training)}
+    told |= {"with": dict(own.files)} if own.files else {}
+    return Run(model, job_of(model), training, device, told)
 
 
 def differing(about: Any, wanted: Any, name: str = "about") -> list[str]:

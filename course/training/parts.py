@@ -15,10 +15,14 @@ from typing import Any
 
 from torch import nn
 
+Prepare = Callable[[nn.Module], nn.Module]
 
-def build(make: Callable[[], nn.Module], parts: Mapping[str, Any]) -> nn.Module:
+
+def build(make: Callable[[], nn.Module], parts: Mapping[str, Any], prepare: Prepare | None = None
+          ) -> nn.Module:
     """What make() builds, with these parts in place of the course's of the same names.
 
+    prepare(model) then returns the model that is trained: with adapters, frozen weights, shards.
     ValueError for a class that no lesson has, or a function that no module of the model has a slot for.
     """
     classes = {name: part for name, part in parts.items() if inspect.isclass(part)}
@@ -29,7 +33,20 @@ def build(make: Callable[[], nn.Module], parts: Mapping[str, Any]) -> nn.Module:
     missing += [name for name, part in functions.items() if not fill_slots(model, name, part)]
     if missing:
         raise ValueError(f"nothing in this model is called {', '.join(missing)}")
-    return model
+    return prepare(model) if prepare else model
+
+
+def with_a_place(parts: Mapping[str, Any], make: Callable[[], nn.Module]) -> dict[str, Any]:
+    """Those of a learner's parts that the model has a place for: classes, and functions in slots."""
+    classes = {name: part for name, part in parts.items() if inspect.isclass(part)}
+    slots = slots_of(build(make, classes))  # the learner's classes may have none
+    return {name: part for name, part in parts.items() if name in classes or name in slots}
+
+
+def found_in(model: nn.Module, parts: Mapping[str, Any]) -> list[str]:
+    """The names of a learner's parts that are in the model: classes of its modules, functions in slots."""
+    return sorted(name for name, part in parts.items() if any(
+        type(module) is part or getattr(module, name, None) is part for module in model.modules()))
 
 
 def slots_of(model: nn.Module) -> set[str]:

@@ -57,7 +57,8 @@ def in_turns(jobs: Sequence[Callable[[], Result]], report: Callable[[int, str], 
     """One job after the other, in this process."""
     results = []
     for job in jobs:
-        with one_thread(), torch.random.fork_rng(devices=[]):
+        listener = reporting_to(lambda text: report(len(results), told(len(results), len(jobs), text)))
+        with one_thread(), torch.random.fork_rng(devices=[]), listener:
             results.append(job())
         report(len(results), told(len(results), len(jobs)))
     return results

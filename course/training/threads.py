@@ -1,7 +1,9 @@
 """How many threads a training on the CPU takes: as many as make it faster, here and now."""
 
+import statistics
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -40,3 +42,41 @@ def tried(run: Run, most: int, times: int = 4) -> int:
         seconds[threads] = time.perf_counter() - started
     run.optimizer.zero_grad()
     return most if seconds[most] < 0.9 * seconds[1] else 1
+
+
+class Watch:
+    """Called after each update of a run: one thread goes on where several have become slow.
+
+    Threads wait for each other, so that a single busy core makes all of them wait: steps have become dozens
+    of times slower that way. Where the median of the last steps is SLOWER times that of the first ones,
+    another trial decides. (The median, because a batch of long sentences takes longer, too.) If it is for
+    one thread, `tell` hears about it, once. The numbers of the run stay the same.
+    """
+
+    FIRST, LAST, SLOWER = 20, 10, 4.0
+
+    def __init__(self, tell: Callable[[str], None]):
+        self.tell = tell
+        self.usual = 0.0  # seconds of a step, at first
+        self.seconds: deque[float] = deque(maxlen=self.FIRST)
+        self.pause = self.LAST  # steps from one look to the next
+
+    def __call__(self, run: Run) -> None:
+        self.seconds.append(run.history[-1]["seconds"])
+        threads = torch.get_num_threads()
+        if threads == 1 or run.finished or len(self.seconds) < self.seconds.maxlen:
+            return
+        latest = statistics.median(self.seconds)
+        self.seconds = deque(maxlen=self.pause)
+        if not self.usual:
+            self.usual = latest
+        elif latest > self.SLOWER * self.usual:
+            if tried(run, threads) == 1:
+                torch.set_num_threads(1)
+                self.tell(f"The last steps took {latest / self.usual:.0f} times as long as the first: other "
+                          "programs need the cores. The training goes on with one thread.")
+            else:
+                torch.set_num_threads(threads)
+                self.pause *= 2
+        else:
+            self.pause = self.LAST

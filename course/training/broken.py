@@ -1,13 +1,13 @@
-"""Trainings broken on purpose, made from lesson 5's parts: other batches, losses, models or rates."""
+"""Trainings broken on purpose: other batches, losses, models or rates than the right run has."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
-import torch
 import torch.nn.functional as F
+from torch import nn
 
-from checks.training import transformer_checks
 from course.training.comparing import changed
 from course.training.engine import Run
 
@@ -33,35 +33,39 @@ def padding_counted(run: Run) -> None:
     run.job = replace(run.job, loss=loss)
 
 
-def without_scaling(run: Run) -> None:
+def without_scaling(model: nn.Module) -> nn.Module:
     """Scores are not divided by √d_k."""
-    for attention in run.model.modules():
+    for attention in model.modules():
         if hasattr(attention, "scaled_dot_product_attention"):
             attend = attention.scaled_dot_product_attention
             attention.scaled_dot_product_attention = lambda query, *others, attend=attend: attend(
                 query * math.sqrt(query.shape[-1]), *others)
+    return model
 
 
-def without_paths(run: Run) -> None:
-    """What a layer answers goes on alone."""
-    for module in run.model.modules():
+def without_paths(model: nn.Module) -> nn.Module:
+    """Only the output of each layer goes on, without what entered the layer."""
+    for module in model.modules():
         if hasattr(module, "before") and hasattr(module, "after"):
             module.after = lambda x, y: y
+    return model
 
 
-def broken_runs(ours, config, training, device: torch.device, held_out) -> dict[str, Callable[[int], Run]]:
+def broken_runs(make_run: Callable[..., Run], config, training, mistakes: Mapping[str, Any], held_out
+                ) -> dict[str, Callable[[int], Run]]:
     """Name → what makes the run for a seed; “right” is the run as it should be.
 
-    `ours` is lesson 5, `held_out` the batch on which a run validates itself.
+    make_run is lesson 5's, on some device; `mistakes` are those that its model may have; `held_out` is the
+    batch on which a run validates itself.
     """
-    mistakes = transformer_checks.mistakes(ours)
 
-    def run(spoil: Callable[[Run], None] | None = None, transformer=None, held_out=held_out, **changes):
+    def run(spoil: Callable[[Run], None] | None = None, transformer=None, held_out=held_out, prepare=None,
+            **changes):
         def make(seed: int) -> Run:
             configs = config, training
             for name, value in ({"seed": seed} | changes).items():
                 configs = changed(configs, name, value)
-            made = ours.make_run(*configs, device, transformer, held_out)
+            made = make_run(*configs, transformer=transformer, held_out=held_out, prepare=prepare)
             if spoil:
                 spoil(made)
             return made
@@ -73,8 +77,8 @@ def broken_runs(ours, config, training, device: torch.device, held_out) -> dict[
         "no shift": run(unshifted, held_out=without_shift(held_out)),
         "no causal mask": run(transformer=mistakes["no causal mask"].implementation),
         "no positions": run(positions="none"),
-        "no residual paths": run(without_paths),
-        "no scaling": run(without_scaling),
+        "no residual paths": run(prepare=without_paths),
+        "no scaling": run(prepare=without_scaling),
         "padding mask inverted": run(transformer=mistakes["padding mask inverted"].implementation),
         "loss on PAD": run(padding_counted),
         "post-norm, warm-up 100": run(norm="post", lr=0.01, warmup=100),

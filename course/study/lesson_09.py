@@ -1,0 +1,38 @@
+"""What is said about lesson 9: questions, glossary terms."""
+
+from course.study.saying import Answer, Exercise, Question, Term
+
+FILE = "my_interpretability.py"  # a learner's own, of --template
+
+QUESTIONS = (
+    Question("what-is-needed", "what-is-needed", "Sequences of 10 digits, to be reversed. Each of "
+             "the decoder's attentions is replaced by what it gives on average at each place. Which one "
+             "can't be spared?", (
+        Answer("All of them.",
+               "All but one can: what they bring depends on the place alone, and a mean for each place "
+               "has that."),
+        Answer("The last cross-attention: there the digits come in.",
+               "Which digit stands there differs from sequence to sequence; no mean can know it."),
+        Answer("The self-attentions of the decoder, which know what is written.",
+               "To reverse 10 digits it is enough to know the place.")), 1,
+             "a mean per place, 10 digits"),
+    Question("small-gradients", "what-learns", "The gradient of one block is a hundred times smaller than "
+             "that of another. Adam trains both. How far does the first block move?", (
+        Answer("A hundred times less far.",
+               "So it is with plain gradient descent. Adam divides each gradient by its usual size."),
+        Answer("About as far as the other.",
+               "Adam divides by the usual size of the gradient, so a constant factor in it cancels."),
+        Answer("Not at all.",
+               "That happens only where the gradient is near ε, 10⁻⁸.")), 1,
+             "the block that moves most moves less than 3 times"),
+)
+
+TERMS = (
+    Term("ablation", "what-is-needed",
+         "So the table takes each attention away (ablation) and counts the answers that are still right."),
+    Term("overfits", "scarce-data",
+         "Known sequences are answered more often than new ones: the model overfits.",
+         ("overfitting", "overfit")),
+)
+
+EXERCISES: dict[str, Exercise] = {}

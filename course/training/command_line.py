@@ -1,0 +1,102 @@
+"""The command line of every lesson that trains: its options, and all that is checked before any training."""
+
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from course.console.narrator import Narrator
+from course.console.options import add_options, chosen, comparison, count
+from course.grading.own import NOTHING, Own, own_parts
+from course.training.comparing import changed
+from course.training.experiment import Experiment
+from course.training.memory import refuse_beyond_memory
+from course.training.parts import build, found_in, with_a_place
+from course.training.processes import PROCESSES
+
+PARTS_UP_TO = 5  # a model is made of what the lessons before this one build
+
+
+def defaults_stay(options: argparse.Namespace) -> dict[str, Any]:
+    """No other defaults, whatever the options say."""
+    return {}
+
+
+@dataclass(frozen=True)
+class CommandLine:
+    """What a lesson trains: dataclasses of sizes and settings, whose fields are options, and their use.
+
+    model(sizes) is the untrained model; experiment(sizes, settings, options, own) what the steps get.
+    `comparable` are the fields that --compare may vary. other_defaults(options) says which defaults differ
+    where an option asks for another kind of training.
+    """
+
+    sizes: type
+    settings: type
+    model: Callable[[Any], nn.Module]
+    experiment: Callable[..., Experiment]
+    comparable: Sequence[str] = ()
+    other_defaults: Callable[[argparse.Namespace], Mapping[str, Any]] = defaults_stay
+
+    def add_options(self, parser: argparse.ArgumentParser, trains: bool = True) -> None:
+        """Options of both dataclasses and --device; where the lesson `trains`, those of its further runs."""
+        add_options(parser, self.sizes)
+        add_options(parser, self.settings)
+        parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default: auto)")
+        if not trains:
+            return
+        parser.add_argument("--resume", action="store_true", help="go on with an interrupted training")
+        parser.add_argument("--with", dest="own", type=Path, action="append", default=[], metavar="FILE",
+                            help="train with the parts of lessons 1 to 4 in FILE, your own, graded first; "
+                                 "may be repeated")
+        comparing = partial(comparison, configs=(self.sizes, self.settings), comparable=self.comparable)
+        parser.add_argument("--compare", type=comparing, metavar="NAME=VALUE,…",
+                            help="train with each value, and end: " + ", ".join(self.comparable))
+        parser.add_argument("--seeds", type=count, default=1,
+                            help="seeds for each value of --compare (default: 1)")
+
+    def parsed(self, parser: argparse.ArgumentParser) -> Experiment:
+        """The experiment that the command line asks for; whatever is wrong with it is a usage error now."""
+        options = parser.parse_args()
+        if others := self.other_defaults(options):
+            parser.set_defaults(**others)
+            options = parser.parse_args()
+        try:
+            return self.checked(options)
+        except (ValueError, RuntimeError) as error:  # RuntimeError: more memory than there is
+            parser.error(str(error).partition("\n")[0])
+        except OSError as error:
+            parser.error(f"{error.strerror}: {error.filename}")
+
+    def checked(self, options: argparse.Namespace) -> Experiment:
+        """The experiment, all of whose variants can be built and trained; ValueError says what can't."""
+        sizes, settings = chosen(self.sizes, options), chosen(self.settings, options)
+        name, values = getattr(options, "compare", None) or ("", [])
+        variants = [(sizes, settings), *(changed((sizes, settings), name, value) for value in values)]
+        files = getattr(options, "own", [])
+        own = own_parts(files, PARTS_UP_TO, Narrator(options.outputs)) if files else NOTHING
+        experiment = self.experiment(sizes, settings, options, own)
+        for variant in variants:
+            refuse_beyond_memory(*variant, experiment.device)
+        self.refuse_without_place(sizes, own)
+        experiment.check()
+        if getattr(options, "resume", False):
+            experiment.go_on()  # or it ends here, before any step
+        return experiment
+
+    def refuse_without_place(self, sizes: Any, own: Own) -> None:
+        """ValueError if no part of the learner's has a place in the model."""
+        make = partial(self.model, sizes)
+        if own.parts and not found_in(build(make, with_a_place(own.parts, make)), own.parts):
+            raise ValueError(f"the model has no place for {', '.join(own.parts)}")
+
+
+def steps_asked_for(options: argparse.Namespace, steps: Sequence[Callable],
+                    further: Mapping[str, Sequence[Callable]], training: Callable) -> Sequence[Callable]:
+    """The steps, or those of the first further run whose option is set; torchrun's processes only train."""
+    asked = next((run for name, run in further.items() if getattr(options, name)), steps)
+    return [training] if PROCESSES > 1 and training in asked else asked
