@@ -1,4 +1,4 @@
-"""What the tests share: running a lesson as a learner does, and reading what it left."""
+"""What the tests share: which of them run, running a lesson as a learner does, and reading what it left."""
 
 import importlib.util
 import os
@@ -33,9 +33,51 @@ SETTINGS = {"OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8"}  # of every scr
 PACKAGES = "checks", "course", "figures", "grammar"  # what the lessons import, beside common.py
 
 
-def pytest_collection_modifyitems(items: list) -> None:
-    """The longest tests first, lesson 8's before all, so that no process is left with one at the end."""
-    items.sort(key=lambda item: ("walkthrough" not in item.name, "test_08" not in item.nodeid))
+LEFT_OUT = pytest.StashKey[int]()  # how many tests --all would have added
+
+
+def pytest_addoption(parser) -> None:
+    parser.addoption("--all", action="store_true", help="run the exhaustive tests, too: half an hour")
+
+
+def pytest_configure(config) -> None:
+    config.addinivalue_line("markers", "exhaustive: runs with --all only")
+    config.stash[LEFT_OUT] = 0
+
+
+def exhaustive(item) -> bool:
+    """Whether the test runs with --all only: it is marked so, opens a browser or runs a copied course."""
+    return bool(item.get_closest_marker("exhaustive") or {"browser", "course"} & {*item.fixturenames})
+
+
+def pytest_collection_modifyitems(config, items: list) -> None:
+    """The longest tests first, so that no process is left with one at the end; the exhaustive ones with
+    --all, or called by their names, alone.
+    """
+    items.sort(key=lambda item: ("walkthrough" not in item.nodeid, "test_08" not in item.nodeid))
+    if config.option.all or any("::" in argument for argument in config.args):
+        return
+    left_out = [item for item in items if exhaustive(item)]
+    items[:] = [item for item in items if not exhaustive(item)]
+    config.stash[LEFT_OUT] = len(left_out)
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+
+
+def pytest_sessionfinish(session) -> None:
+    """A process of pytest-xdist tells how many it has left out; all leave out the same."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["left out"] = session.config.stash[LEFT_OUT]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node) -> None:
+    node.config.stash[LEFT_OUT] = getattr(node, "workeroutput", {}).get("left out", 0)
+
+
+def pytest_terminal_summary(terminalreporter, config) -> None:
+    if left_out := config.stash[LEFT_OUT]:
+        terminalreporter.write_line(f"{left_out:,} exhaustive tests were left out; pytest --all runs them, too")
 
 
 @pytest.fixture(scope="session")
@@ -48,16 +90,21 @@ def browser():
     browser.driver.quit()
 
 
-def run_lesson(name: str, *options: str, cwd: Path = ROOT, preexec_fn=None, **environment: str):
-    """The finished process of `python name.py options`, on one thread, output captured.
+def run_script(script: Path, *options: str, cwd: Path = ROOT, preexec_fn=None, **environment: str):
+    """The finished process of `python script options`, on one thread, output captured.
 
-    A new interpreter is started only where it has to be another one; else a fork is there sooner.
+    A new interpreter is started only where it has to be another one; otherwise a fork is there sooner.
     """
-    script, together = ROOT / f"{name}.py", os.environ | SETTINGS | environment
+    together = os.environ | SETTINGS | environment
     if SERVER and not preexec_fn and not environment:
         return run_forked(script, options, cwd, together, 300)
     return subprocess.run([sys.executable, str(script), *options], cwd=cwd, env=together, capture_output=True,
                           encoding="utf-8", errors="replace", timeout=300, preexec_fn=preexec_fn)
+
+
+def run_lesson(name: str, *options: str, **surroundings):
+    """The finished process of `python name.py options`, as run_script() has it."""
+    return run_script(ROOT / f"{name}.py", *options, **surroundings)
 
 
 def pictures_in(folder: Path) -> dict[str, bool]:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 SERVER = multiprocessing.get_context("forkserver") if sys.platform == "linux" else None  # forks safely there
 if SERVER:
-    SERVER.set_forkserver_preload(["torch", "matplotlib.pyplot", "seaborn", "rich.syntax"])
+    SERVER.set_forkserver_preload(["torch", "torch._dynamo", "matplotlib.pyplot", "seaborn", "rich.syntax"])
 
 
 def run_forked(script: Path, options: list[str], cwd: Path, environment: dict[str, str], seconds: float):

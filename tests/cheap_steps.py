@@ -1,0 +1,57 @@
+"""A walkthrough of a lesson's cheap steps: `python cheap_steps.py LESSON SECONDS OPTION …`.
+
+A step that takes more seconds of the processor is ended there and shows and checks nothing; all others, the
+console and the page are those of the whole walkthrough.
+"""
+
+import runpy
+import signal
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+COURSE = Path(__file__).parents[1]
+ENDED = "more seconds than this walkthrough has"
+
+
+class OverBudget(KeyboardInterrupt):
+    """Passes through whatever lets Ctrl-C pass."""
+
+
+def end(number: int, frame) -> None:
+    """End the step; a module that is just being imported is imported first, as it would be broken otherwise."""
+    while frame:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            signal.setitimer(signal.ITIMER_PROF, 0.1)
+            return
+        frame = frame.f_back
+    raise OverBudget
+
+
+def cheaply(run_step: Callable, seconds: float, step: Callable, *arguments, **options):
+    """run_step(), ended after so many seconds of the processor."""
+    try:
+        signal.setitimer(signal.ITIMER_PROF, seconds)
+        return run_step(step, *arguments, **options)
+    except OverBudget:
+        return options["begun"]._replace(shown=ENDED)
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+
+
+def main(lesson: str, seconds: str, *options: str) -> None:
+    sys.path.insert(0, str(COURSE))
+    import common
+    from course.training import side_by_side
+
+    signal.signal(signal.SIGPROF, end)
+    common.run_step = partial(cheaply, common.run_step, float(seconds))
+    side_by_side.idle_cores = lambda: 1  # the seconds of other processes would not be counted
+    script = COURSE / f"{lesson}.py"
+    sys.argv[:] = [str(script), *options]
+    runpy.run_path(str(script), run_name="__main__")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
