@@ -349,3 +349,9 @@ def test_a_prompt_is_for_a_terminal(is_terminal, monkeypatch):
 
 def test_a_mask_is_shown_with_a_1_where_the_query_may_look():
     assert mask_rows(torch.tensor([[True, False], [True, True]])) == [" 1 ·", " 1 1"]
+
+
+def test_only_what_is_written_is_spelt_out():
+    assert "√2 → 1".encode("ascii", "spell") == b"sqrt2 -> 1"
+    with pytest.raises(UnicodeDecodeError):
+        b"\xff".decode("ascii", "spell")

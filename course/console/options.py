@@ -66,7 +66,8 @@ def comparison(text: str, configs: Iterable[type], comparable: Iterable[str]) ->
     if name not in comparable or not values:
         raise argparse.ArgumentTypeError(
             f"{text!r}: give NAME=VALUE,VALUE,… with one of {', '.join(comparable)}")
-    kinds = {setting.name: type(setting.default) for config in configs for setting in fields(config)}
+    kinds: dict[str, type] = {setting.name: type(setting.default) for config in configs
+                              for setting in fields(config)}
     try:
         return name, [kinds[name](value) for value in values.split(",")]
     except ValueError as error:

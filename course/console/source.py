@@ -18,6 +18,7 @@ def code_of(thing: Callable) -> str:
     """Source code without the docstring and decorators."""
     lines = textwrap.dedent(inspect.getsource(thing)).splitlines()
     node = ast.parse("\n".join(lines)).body[0]
+    assert isinstance(node, ast.FunctionDef | ast.ClassDef)
     has_docstring = ast.get_docstring(node) is not None
     head = lines[node.lineno - 1 : node.body[0].lineno - 1]
     body = lines[node.body[0].end_lineno if has_docstring else node.body[0].lineno - 1 :]

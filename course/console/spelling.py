@@ -14,6 +14,8 @@ SPELLED |= {"‖": "||", "∘": "o", "÷": "/", "°": " degrees", "⁻": "-", "�
 
 def spell(error: UnicodeError) -> tuple[str, int]:
     """Codec error handler: write a character that the console lacks in ASCII."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
     text = error.object[error.start : error.end]
     return "".join(spell_character(character) for character in text), error.end
 

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from types import TracebackType
 
-REQUIREMENTS = ("matplotlib", "numpy", "rich", "seaborn", "torch")
+REQUIREMENTS = ("matplotlib", "numpy", "pygments", "rich", "seaborn", "torch")
 
 
 def in_one_line(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

@@ -15,12 +15,12 @@ def spirals(rng: np.random.Generator, each: int = 100) -> tuple[np.ndarray, np.n
     return points[order], np.repeat([0, 1], each)[order]
 
 
-CLASSES = {
+CLASSES = {name: words.split() for name, words in {
     "animal": "cat dog horse cow bird mouse", "food": "bread cheese soup rice cake fruit",
     "place": "house garden kitchen street school shop", "person": "anna peter maria paul lucy tom",
     "moving": "runs walks goes comes jumps", "wanting": "eats likes wants buys smells",
-    "looks": "red big small old nice white"}
-CLASSES = {name: words.split() for name, words in CLASSES.items()}
+    "looks": "red big small old nice white",
+}.items()}
 PATTERNS = ["the looks animal moving to the place", "person wanting some food",
             "the animal wanting the looks food", "person moving to the looks place",
             "person and person are in the place"]

@@ -1,7 +1,8 @@
 """The learner's file, run as a module."""
 
-import importlib.util
 import sys
+from importlib.machinery import ModuleSpec
+from importlib.util import module_from_spec
 from pathlib import Path
 
 from course.console.records import Finding
@@ -12,8 +13,8 @@ class Attempt:
     """The learner's file as a module, which run() fills."""
 
     def __init__(self, file: Path):
-        spec = importlib.util.spec_from_loader(file.stem, loader=None, origin=str(file))
-        self.file, self.module = file, importlib.util.module_from_spec(spec)
+        spec = ModuleSpec(file.stem, loader=None, origin=str(file))
+        self.file, self.module = file, module_from_spec(spec)
 
     def run(self) -> Finding:
         self.module.__file__ = str(self.file)

@@ -69,7 +69,7 @@ class Part(NamedTuple):
 
 
 def statement_of(claim: Callable) -> str:
-    return " ".join(inspect.getdoc(claim).split()).rstrip(".")
+    return " ".join((inspect.getdoc(claim) or claim.__name__).split()).rstrip(".")
 
 
 class Check:
@@ -304,9 +304,10 @@ def randomised(module: nn.Module) -> nn.Module:
 def gradients(loss: Tensor, inputs: Iterable[Tensor]) -> Tensor:
     """The gradients of `loss` with respect to all inputs, in one flat tensor."""
     found = torch.autograd.grad(loss, list(inputs), allow_unused=True) if loss.requires_grad else [None]
-    if any(part is None for part in found):
+    parts = [part.flatten() for part in found if part is not None]
+    if len(parts) < len(found):
         raise Needed("no gradient", "is something cut off, by detach(), .data or NumPy, or is it not used?")
-    return torch.cat([part.flatten() for part in found])
+    return torch.cat(parts)
 
 
 def gradients_agree(ours: nn.Module, theirs: nn.Module, copy: Callable) -> Finding:
@@ -318,7 +319,7 @@ def gradients_agree(ours: nn.Module, theirs: nn.Module, copy: Callable) -> Findi
     if unused:
         return Finding(False, f"no gradient for {', '.join(unused)}", "does forward() use it?")
     for parameter in theirs.parameters():
-        parameter.data = parameter.grad
+        parameter.data = parameter.grad  # type: ignore[assignment]
     found = [parameter.grad.flatten() for parameter in ours.parameters()]
     expected = [parameter.flatten() for parameter in copy(deepcopy(ours), theirs).parameters()]
     return agree(torch.cat(found), torch.cat(expected))

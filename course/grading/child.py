@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
@@ -76,7 +77,7 @@ def graded_lines(name: str, checks: list[Check]) -> Iterator[dict]:
     `left` is how many checks then were not run.
     """
     for number, check in enumerate(checks):
-        finding = within(SECONDS, lambda check=check: check.finding)
+        finding = within(SECONDS, partial(getattr, check, "finding"))
         last = finding.figure == RUNNING or (finding.figure == UNWRITTEN and not number)
         left = len(checks) - number - 1 if last else 0
         yield {"name": name, "statement": check.statement, "finding": finding, "left": left}

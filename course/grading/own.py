@@ -37,7 +37,8 @@ def own_parts(files: Sequence[Path], before: int, narrator: Narrator) -> Own:
     Ends the script where something doesn't hold.
     """
     lessons = sorted(path.stem for path in COURSE.glob("[0-9][0-9]_*.py") if int(path.stem[:2]) < before)
-    parts, hashes = {}, {}
+    parts: dict[str, Any] = {}
+    hashes: dict[str, str] = {}
     for file in files:
         defined = names_in(file)
         found: dict[str, Part] = {}

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from course.console.ending import stop
 from course.console.narrator import Narrator
@@ -71,10 +72,11 @@ def start_child(lesson: str, file: Path, results: Path) -> subprocess.Popen:
     return subprocess.Popen([sys.executable, CHILD, lesson, file, results], **own_group())
 
 
-def own_group() -> dict[str, object]:
+def own_group() -> dict[str, Any]:
     """What makes a new process the head of a group of its own."""
-    return ({"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP} if os.name == "nt"
-            else {"start_new_session": True})
+    if sys.platform == "win32":
+        return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
+    return {"start_new_session": True}
 
 
 def follow(results: Path, child: subprocess.Popen) -> Iterator[dict]:

@@ -110,6 +110,7 @@ class Report:
     @property
     def record(self) -> Path:
         """Where it stands how many hints were revealed."""
+        assert self.file is not None  # without a file nothing is hinted
         return self.file.with_name(self.file.name + ".hints")
 
     def revealed(self) -> dict[str, int]:

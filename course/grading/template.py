@@ -38,7 +38,8 @@ def write_template(file: Path, graded: dict[str, Part], guided: bool = False) ->
     guides = {name: exercise.guide for name, exercise in exercises.items()}
     lines = inspect.getsource(sys.modules["__main__"]).splitlines()
     nodes = ast.parse("\n".join(lines)).body
-    wanted = [node for node in nodes if getattr(node, "name", "") in graded]
+    definitions = [node for node in nodes if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    wanted = [node for node in definitions if node.name in graded]
     parts = [needed_names(graded[node.name]) + emptied(node, lines, graded[node.name],
                                                            guides.get(node.name, {}))
              for node in wanted]
@@ -46,8 +47,8 @@ def write_template(file: Path, graded: dict[str, Part], guided: bool = False) ->
     used = words("\n".join("\n".join(lines[node.lineno : node.end_lineno]) for node in wanted))
     bound = [line for name, line in bindings(nodes) if name in used]
     needed = set(re.findall(r"(\w+)\(", " ".join(part.needs for part in graded.values()))) & named
-    bound += [f'{node.name} = lesson("{Path(sys.argv[0]).stem}").{node.name}' for node in nodes
-              if getattr(node, "name", "") in (named if isinstance(node, ast.ClassDef) else needed)]
+    bound += [f'{node.name} = lesson("{Path(sys.argv[0]).stem}").{node.name}' for node in definitions
+              if node.name in (named if isinstance(node, ast.ClassDef) else needed)]
     if "PAD" in used and not any(line.startswith("PAD") for line in bound):
         bound.append("PAD, BOS, EOS = 0, 1, 2")
     if any("lesson(" in line for line in bound):
@@ -66,9 +67,9 @@ def bindings(nodes: Sequence[ast.stmt]) -> Iterator[tuple[str, str]]:
     for node in nodes:
         call = getattr(node, "value", None)
         call = call.value if isinstance(call, ast.Attribute) else call
-        if isinstance(node, ast.Assign) and getattr(getattr(call, "func", None), "id", "") == "lesson":
+        if isinstance(node, ast.Assign) and isinstance(call, ast.Call) and ast.unparse(call.func) == "lesson":
             for target in getattr(node.targets[0], "elts", node.targets):
-                yield target.id, f'{target.id} = lesson("{call.args[0].value}").{target.id}'
+                yield target.id, f'{target.id} = lesson("{ast.literal_eval(call.args[0])}").{target.id}'
 
 
 def needed_names(part: Part) -> str:

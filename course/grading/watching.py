@@ -43,7 +43,8 @@ def watch(options: argparse.Namespace, narrator: Narrator, note: Callable[[Narra
     note(narrator) is called after each grading. The exit code is that of the last grading.
     """
     file, lesson, keys = options.grade, Path(sys.argv[0]).stem, typed()
-    spare, hint, code, done = WarmChild(lesson, file), options.hint, 1, None
+    spare: WarmChild | None = WarmChild(lesson, file)
+    hint, code = options.hint, 1
     try:
         while True:
             done = state_of(file)

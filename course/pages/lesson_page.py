@@ -130,7 +130,7 @@ def built_names(walk: Walk, folder: Path) -> dict[str, str]:
     for name, thing in vars(walk.ours).items():
         home = sys.modules.get(getattr(thing, "__module__", None) or "")
         stem = getattr(home, "__name__", "")
-        if home is not walk.ours and re.match(r"\d\d_", stem) and callable(thing):
+        if home and home is not walk.ours and re.match(r"\d\d_", stem) and callable(thing):
             page = contents.page_of(folder, stem)
             step = built_in(home).get(name, "") if page == f"{stem}.html" else ""
             addresses.setdefault(name, address(page, step) if "#" not in page else page)
@@ -148,7 +148,7 @@ def lesson_page(walk: Walk, folder: Path) -> str:
     prose = Prose({record.number: record.name for record in walk.records}, pages, walk.number)
     built = built_names(walk, folder)
     asked = study_of(walk.number).questions
-    questions = {question.step: [] for question in asked}
+    questions: dict[str, list[Question]] = {question.step: [] for question in asked}
     for question in asked:
         questions[question.step].append(question)
     main = [f"<h1>{escape(title)}</h1>", failures(walk),

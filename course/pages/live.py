@@ -59,9 +59,9 @@ def data_of(model: nn.Module, task: str, config: Mapping[str, Any], tokens: Mapp
 
     A model that the page can't run leaves the reason, as "problem", and no weights.
     """
-    data = {"task": task, "config": dict(config), "own": own,
-            "tokens": [tokens[id] for id in range(len(tokens))],
-            "parameters": sum(weight.numel() for weight in model.parameters())}
+    data: dict[str, Any] = {"task": task, "config": dict(config), "own": own,
+                            "tokens": [tokens[id] for id in range(len(tokens))],
+                            "parameters": sum(weight.numel() for weight in model.parameters())}
     if data["parameters"] > LARGEST:
         return data | {"problem": f"it has {data['parameters']:,} weights; a page can carry {LARGEST:,}"}
     try:

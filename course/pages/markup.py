@@ -112,7 +112,7 @@ class Prose:
                  for line in inspect.cleandoc("\n" + text).splitlines()]
         if all(pairs):
             return "<dl>" + "".join(f"<dt>{escape(pair[1])}</dt><dd>{self.line(pair[2])}</dd>"
-                                    for pair in pairs) + "</dl>"
+                                    for pair in filter(None, pairs)) + "</dl>"
         kept = escape(inspect.cleandoc("\n" + text))
         return f'<pre class="plain scroll"{SCROLLS.format("drawing")}>{kept}</pre>'
 

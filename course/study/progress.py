@@ -3,7 +3,7 @@
 import argparse
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -119,7 +119,7 @@ def answers_right(number: int, entry: dict) -> tuple[int, int, int]:
     return sum(answered.get(name, False) for name in names), sum(n in answered for n in names), len(names)
 
 
-def next_step(noted: dict[str, dict]) -> str:
+def next_step(noted: Mapping[str, dict]) -> str:
     """What to do next: run the first lesson that wasn't run, else write the first part that isn't."""
     for lesson in lessons():
         if "run" not in noted.get(lesson.stem, {}):
@@ -132,8 +132,9 @@ def next_step(noted: dict[str, dict]) -> str:
 
 
 def main() -> None:
-    """Print what is done: python common.py."""
-    parser = argparse.ArgumentParser(description="What you have done of the course so far.")
+    """Print what is done: python -m course, or python common.py."""
+    parser = argparse.ArgumentParser(prog="python -m course",
+                                     description="What you have done of the course so far.")
     parser.add_argument("--outputs", type=Path, default=COURSE / "outputs", metavar="DIR",
                         help="folder of the progress (default: outputs)")
     folder = parser.parse_args().outputs

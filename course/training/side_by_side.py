@@ -92,7 +92,7 @@ def in_processes(jobs: Sequence[Callable[[], Result]], count: int, report: Calla
                 process.start()
                 theirs.close()
                 running[ours] = number, process
-            for ours in wait([*running]):
+            for ours in wait([*running]):  # type: ignore[assignment]
                 number, process = running[ours]
                 try:
                     kind, content = pickle.loads(ours.recv_bytes())

@@ -31,6 +31,6 @@ def train_stacked(models: Sequence[nn.Module], batch: Callable[[], tuple[Tensor,
 
 def clip_each(parameters: list[Tensor], length: float) -> None:
     """Cut the gradient of each of M models to a length; every parameter is (M, …)."""
-    norms = sum(p.grad.flatten(1).square().sum(1) for p in parameters).sqrt()
+    norms = sum(p.grad.flatten(1).square().sum(1) for p in parameters).sqrt()  # type: ignore
     for p in parameters:
         p.grad /= (norms / length).clamp(min=1.0).view(-1, *[1] * (p.ndim - 1))
