@@ -4,19 +4,15 @@
     check, check_part, check_mistakes        statements put to the test
     table, Picture, canvas, heatmap          what a step returns
     lesson_parser, narrate                   the command line, the walkthrough, the exit code
+    grade                                    your own parts, graded where you write them
 
 The machinery behind it is in course/, what has to hold of each part in checks/, the drawings in figures/.
 """
 
-import argparse
 import importlib
-import inspect
-import logging
-import os
+import importlib.util
 import sys
-import time
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,20 +21,15 @@ import torch
 from rich.table import Table
 from torch import Tensor, nn
 
-from course.console.ending import output_lost, stop
-from course.console.files import prepare_folder
-from course.console.narrator import Narrator
-from course.console.options import OneLineParser, seed, threads
-from course.console.records import Finding, Grid, Map, Picture, Record, Tested, slug
-from course.console.source import codes_of
+from course.console.manners import until_the_lesson_ends
+from course.console.notebook import make_narrator
+from course.console.records import Finding, Grid, Map, Picture, Tested
+from course.console.source import keep
+from course.console.steps import run_step, tested
 from course.grading.checking import Part, claims_of
-from course.grading.process import grade
-from course.grading.template import write_template
-from course.grading.watching import watch
-from course.pages.lesson_page import Walk, leave
+from course.grading.here import grade_here
+from course.pages.walkthrough import OUTPUTS, lesson_parser, narrate
 from course.study import progress
-from course.study.quiz import Quiz
-from course.training.memory import out_of_memory
 
 __all__ = [
     "Picture",
@@ -47,6 +38,7 @@ __all__ = [
     "check_mistakes",
     "check_part",
     "fitted_exponent",
+    "grade",
     "heatmap",
     "lesson",
     "lesson_parser",
@@ -61,16 +53,16 @@ __all__ = [
     "table",
 ]
 
-OUTPUTS = Path(__file__).parent / "outputs"
-
 
 def lesson(name: str, *parts: str) -> Any:
     """The lesson in the file `name`.py, as a module; with names of parts, a tuple of these parts.
 
     ImportError if the running script asks for itself: it would silently run twice.
     """
-    if Path(sys.argv[0]).stem == name and hasattr(sys.modules["__main__"], "__file__"):
+    if Path(getattr(sys.modules["__main__"], "__file__", None) or "").stem == name:
         raise ImportError(f"lesson {name} asks for itself")
+    if name not in sys.modules and (found := importlib.util.find_spec(name)):
+        keep(found.origin)
     module = importlib.import_module(name)
     return tuple(getattr(module, part) for part in parts) if parts else module
 
@@ -78,12 +70,9 @@ def lesson(name: str, *parts: str) -> Any:
 # ------------------------------------------------------------------ statements put to the test
 
 
-_tested: list[Tested] = []  # since the running step began; run_step() empties it
-
-
 def check(statement: str, holds: bool, figure: object = "") -> None:
     """Record a claim of the prose that was tested just now; the console shows it under the step."""
-    _tested.append(Tested("", [(statement, Finding(bool(holds), str(figure)))]))
+    tested.append(Tested("", [(statement, Finding(bool(holds), str(figure)))]))
 
 
 def check_part(implementation: Any, part: Part, ours: Any, name: str = "") -> None:
@@ -92,7 +81,7 @@ def check_part(implementation: Any, part: Part, ours: Any, name: str = "") -> No
     `ours` is the lesson's module, from whose parts the mistakes are made that explain a failure.
     """
     results = [(check.statement, check.finding) for check in part(implementation, ours)]
-    _tested.append(Tested(name or implementation.__name__, results))
+    tested.append(Tested(name or implementation.__name__, results))
 
 
 def check_mistakes(ours: Any, *parts: Part) -> Table:
@@ -114,20 +103,6 @@ def shows(*components: Callable):
         return step
 
     return mark
-
-
-def begin_step(step: Callable, number: int = 1) -> Record:
-    """What can be said of a step before it runs: its docstring is title and prose."""
-    title, _, text = inspect.getdoc(step).partition("\n")
-    return Record(number, slug(step.__name__), title, text.strip("\n"), codes_of(getattr(step, "shows", ())))
-
-
-def run_step(step: Callable, *arguments: Any, seed: int = 0, begun: Record | None = None) -> Record:
-    """The record of a step that ran just now, after seeding PyTorch; `begun` is what was said before."""
-    _tested.clear()
-    torch.manual_seed(seed)
-    shown = step(*arguments)
-    return (begun or begin_step(step))._replace(shown=shown, tested=list(_tested))
 
 
 # ------------------------------------------------------------------ what a step returns
@@ -174,14 +149,14 @@ def numbers(values: Iterable[float], digits: int = 2) -> str:
 
 def canvas(rows: int = 1, columns: int = 1, width: float = 8.0, height: float = 4.0, **options):
     """(figure, axes) of matplotlib, in the course's style. Needs no display."""
-    os.environ["MPLBACKEND"] = "Agg"  # matplotlib checks it on import, even if nothing uses it
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # no words about its font cache
     import seaborn
+    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    seaborn.set_theme(style="whitegrid", palette="colorblind", font_scale=0.9)
-    figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.subplots(rows, columns, **options)
+    with until_the_lesson_ends(rc_context()):
+        seaborn.set_theme(style="whitegrid", palette="colorblind", font_scale=0.9)
+        figure = Figure(figsize=(width, height), layout="constrained")
+        return figure, figure.subplots(rows, columns, **options)
 
 
 def heatmap(axes, weights, rows=(), columns=(), title: str = "", numbers: bool = False, top: float = 1.0
@@ -220,134 +195,16 @@ def readable(shown, value: float) -> str:
     return "black" if (luminance + 0.05) / 0.05 > 1.05 / (luminance + 0.05) else "white"
 
 
-# ------------------------------------------------------------------ the command line and the walkthrough
+# ------------------------------------------------------------------ your own parts, graded in place
 
 
-def lesson_parser(doc: str, graded: dict[str, Part] | None = None) -> argparse.ArgumentParser:
-    """The options that every lesson accepts; a usage error is one line and exit code 2."""
-    if doc is None:
-        stop("python -OO leaves out the texts that are the lesson: run it without -OO")
-    parser = OneLineParser(description=doc.strip().splitlines()[0], allow_abbrev=False)
-    parser.add_argument("--list", action="store_true", help="list the steps and end")
-    parser.add_argument("--step", metavar="NAME", help="run only this step (name or number)")
-    parser.add_argument("--pause", action="store_true",
-                        help="wait for Enter between steps, and ask a question before some")
-    parser.add_argument("--quiz", action="store_true", help="ask this lesson's questions and end")
-    parser.add_argument("--no-code", dest="code", action="store_false", help="show no source code")
-    parser.add_argument("--checks", action="store_true", help="show the checks of the parts one by one")
-    parser.add_argument("--outputs", type=Path, default=OUTPUTS, metavar="DIR",
-                        help="folder for the figures (default: outputs)")
-    parser.add_argument("--no-page", dest="page", action="store_false", help="write no page to read")
-    parser.add_argument("--seed", type=seed, default=0, help="seed of every step (default: 0)")
-    parser.add_argument("--threads", type=threads, metavar="N",
-                        help="threads of PyTorch (default: 1, for models of this size gain little from more "
-                             "and lose much where something else runs; lesson 5: all for d_model ≥ 256)")
-    if graded:
-        names = ", ".join(graded)
-        parser.add_argument("--grade", type=Path, metavar="FILE",
-                            help=f"run FILE, your own code, and grade what it defines of: {names}")
-        parser.add_argument("--template", type=Path, metavar="FILE",
-                            help="write the signatures to fill in for --grade, and end")
-        parser.add_argument("--hint", action="store_true",
-                            help="with --grade: one more hint for the first statement that fails")
-        parser.add_argument("--watch", action="store_true",
-                            help="with --grade: grade again whenever FILE is saved")
-        parser.add_argument("--guided", action="store_true",
-                            help="with --template: the steps, too, as comments")
-    parser.set_defaults(graded=graded or {})
-    return parser
+def grade(name: str, *parts: Any, **named: Any) -> None:
+    """Say what holds of your own parts, in a notebook or any session, as --grade says it of a file.
 
-
-def narrate(options: argparse.Namespace, doc: str, steps: Sequence[Callable], *arguments: Any):
-    """Run a lesson as its options say, and end the script: exit code 1 if a check failed.
-
-    Every step is called with `arguments`. Each starts from the same seed, so that a step run
-    alone with --step shows what it shows in the whole walkthrough.
+    `name` is the lesson's; a part that is called otherwise than the lesson's is given by name:
+    grade("02_multi_head_attention", MultiHeadAttention=Mine).
     """
-    torch.set_num_threads(options.threads or 1)
-    for name, needed in (("hint", "grade"), ("watch", "grade"), ("guided", "template")):
-        if getattr(options, name, False) and not getattr(options, needed):
-            stop(f"--{name} goes with --{needed} FILE", code=2)
-    try:
-        narrator = Narrator(options.outputs, options.code, options.checks)
-        if getattr(options, "template", None):
-            sys.exit(write_template(options.template, options.graded, options.guided))
-        if getattr(options, "grade", None):
-            note = partial(note_graded, options)
-            if options.watch:
-                sys.exit(watch(options, narrator, note))
-            code = grade(options.grade, options.graded, narrator, options.hint)
-            note(narrator)
-            sys.exit(code)
-        if options.quiz:
-            sys.exit(Quiz(Path(sys.argv[0]).stem, options.outputs, narrator).alone())
-        if options.list:
-            rows = [(record.number, record.name, record.title) for record in map(
-                begin_step, steps, range(1, len(steps) + 1))]
-            narrator.show(table("", "step", "", rows=rows))
-            sys.exit()
-        walk(options, narrator, doc, choose_steps(options.step, steps), arguments)
-        sys.exit(1 if narrator.failed else 0)
-    except KeyboardInterrupt:
-        stop("interrupted", code=130)
-    except OSError as error:
-        if error.filename is None:  # no file of ours, so it is the output
-            output_lost(error)
-        stop(f"{error.strerror or error}: {error.filename}")
-    except (MemoryError, RuntimeError, OverflowError) as error:
-        if not out_of_memory(error):
-            raise
-        stop(f"the memory doesn't suffice ({str(error).strip().partition(chr(10))[0] or 'MemoryError'})")
-
-
-def walk(options: argparse.Namespace, narrator: Narrator, doc: str, steps: dict[int, Callable],
-         arguments: Sequence[Any]) -> None:
-    """Run and print the steps, then how many checks hold."""
-    prepare_folder(options.outputs)
-    started, records, quiz = time.perf_counter(), [], Quiz(Path(sys.argv[0]).stem, options.outputs, narrator)
-    if not options.step:
-        narrator.prose(doc)
-    for number, step in steps.items():
-        if options.pause and records:
-            pause(options)
-        if options.pause:
-            quiz.before(slug(step.__name__))
-        begun = begin_step(step, number)
-        narrator.begin(begun)
-        records.append(run_step(step, *arguments, seed=options.seed, begun=begun))
-        narrator.end(records[-1])
-    narrator.console.print()
-    total, seconds = narrator.held + narrator.failed, time.perf_counter() - started
-    if total:
-        narrator.say(f"{narrator.held} of {total} checks hold, {seconds:.1f} s", "bold")
-    ours = sys.modules[next(iter(steps.values())).__module__]
-    leave(Walk(ours, doc, records, options.graded, options.seed, seconds, *arguments[:1]), options, narrator)
-
-
-def note_graded(options: argparse.Namespace, narrator: Narrator) -> None:
-    """Note how many checks of each part hold."""
-    if found := {name: pair for name, pair in narrator.graded.items() if name in options.graded}:
-        progress.note_quietly(options.outputs, Path(sys.argv[0]).stem, narrator, graded=found)
-
-
-def pause(options: argparse.Namespace) -> None:
-    """Wait for Enter; go on at once where nobody can press it."""
-    try:
-        input("\nEnter: next step ")
-    except (EOFError, RuntimeError):  # the end of the input, or none at all
-        options.pause = False
-
-
-def choose_steps(name: str | None, steps: Sequence[Callable]) -> dict[int, Callable]:
-    """Number and step: all of them, or the one called `name` (or with this number)."""
-    numbered = dict(enumerate(steps, 1))
-    if name is None:
-        return numbered
-    wanted = slug(name).replace("_", "-")
-    for number, step in numbered.items():
-        if wanted in (slug(step.__name__), str(number)):
-            return {number: step}
-    stop(f"no step {name}; the steps are {', '.join(slug(step.__name__) for step in steps)}", code=2)
+    grade_here(lesson(name), {part.__name__: part for part in parts} | named, make_narrator(OUTPUTS))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from course.console.ending import output_lost, stop
+from course.console.ending import ended_in_one_line, stop
 from course.console.files import prepare_folder
 from course.console.spelling import legible
 
@@ -15,22 +15,17 @@ def converse(answer: Callable[[str], str], folder: Path, prompt: str = "> ") -> 
     A ValueError of `answer` is printed as the answer. What it writes goes to the folder; anything else that
     fails ends the script in one line.
     """
-    try:
-        prepare_folder(folder)
-        while line := read(prompt):
-            try:
-                said = answer(line)
-            except ValueError as error:
-                said = str(error)
-            print(legible(said), flush=True)
-    except KeyboardInterrupt:
-        stop("interrupted", code=130)
-    except UnicodeDecodeError as error:
-        stop(f"the input is not {error.encoding}: {error.reason}")
-    except OSError as error:
-        if error.filename is None:  # no file, so it is the output
-            output_lost(error)
-        stop(f"{error.strerror or error}: {error.filename}")
+    with ended_in_one_line():
+        try:
+            prepare_folder(folder)
+            while line := read(prompt):
+                try:
+                    said = answer(line)
+                except ValueError as error:
+                    said = str(error)
+                print(legible(said), flush=True)
+        except UnicodeDecodeError as error:
+            stop(f"the input is not {error.encoding}: {error.reason}")
 
 
 def read(prompt: str) -> str:

@@ -3,6 +3,8 @@
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
@@ -23,3 +25,16 @@ def output_lost(error: OSError) -> NoReturn:
     if isinstance(error, BrokenPipeError):
         sys.exit(128 + signal.SIGPIPE if hasattr(signal, "SIGPIPE") else 1)
     stop(f"{error.strerror or error}: the output")
+
+
+@contextmanager
+def ended_in_one_line() -> Iterator[None]:
+    """Inside `with`, Ctrl-C, or a file or output that can't be written, ends the script in one line."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        stop("interrupted", code=130)
+    except OSError as error:
+        if error.filename is None:  # no file of ours, so it is the output
+            output_lost(error)
+        stop(f"{error.strerror or error}: {error.filename}")

@@ -1,9 +1,10 @@
 """The console: what a step leaves is a record, and the narrator prints it."""
 
 import inspect
+import sys
 import textwrap
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -34,7 +35,7 @@ class Printer(Console):
 
 def make_console() -> Console:
     """The console that all output goes through; rich finds out what it can show."""
-    console = Printer(markup=False, highlight=False, emoji=False, legacy_windows=False)
+    console = Printer(markup=False, highlight=False, emoji=False, legacy_windows=False, force_jupyter=False)
     console.width = min(max(console.width, LEAST), WIDTH)
     return console
 
@@ -83,9 +84,12 @@ def progress_bar(label: str, total: int) -> Iterator[Callable[[int, str], None]]
 class Narrator:
     """Prints records: heading, prose, code, result and checks of one step after the other."""
 
-    def __init__(self, outputs: Path, code: bool = True, checks: bool = False):
+    theme = "ansi_dark"  # of the code
+
+    def __init__(self, outputs: Path, code: bool = True, checks: bool = False,
+                 console: Console | None = None):
         self.outputs, self.with_code, self.unfolded = outputs, code, checks
-        self.console = console = make_console()
+        self.console = console = console or make_console()
         unicode = (console.encoding or "").startswith("utf")
         self.fancy = console.is_terminal and not console.no_color and unicode
         self.failed = self.held = 0
@@ -113,11 +117,20 @@ class Narrator:
 
     def code(self, code: str) -> None:
         code = legible("\n".join(broken(line, self.console.width - 2) for line in code.splitlines()))
-        text = Syntax("", "python", theme="ansi_dark", background_color="default").highlight(code)
+        text = Syntax("", "python", theme=self.theme, background_color="default").highlight(code)
         for line in text.split(allow_blank=False) if code else ():
             self.console.print(Text("  ").append(line), soft_wrap=True)
         if code:
             self.console.print()
+
+    def flush(self) -> None:
+        """Let everything said so far be seen."""
+        if sys.stdout is not None:
+            sys.stdout.flush()
+
+    def hearing_progress(self) -> AbstractContextManager:
+        """Inside `with`, a step runs; a console shows its progress by itself."""
+        return nullcontext()
 
     def begin(self, record: Record) -> None:
         """Print what can be said before the step runs."""
@@ -175,7 +188,7 @@ class Narrator:
     def finding(self, statement: str, finding: Finding) -> None:
         """Print one statement and what came of it."""
         text = statement.rstrip(".") + (f" ({finding.figure})" if finding.figure else "")
-        mark = "✓ " if finding.holds else "✗ FAILED: " if self.fancy else "✗: "
+        mark = "✓ " if finding.holds else "✗ FAILED: " if legible("✗") == "✗" else "✗: "
         self.say(mark + text, "green" if finding.holds else "bold red")
         for line in finding.diagnosis.splitlines():
             self.say(line, "red", indent=4)

@@ -1,10 +1,43 @@
-"""The source code that a step shows."""
+"""The source code that a step shows: what was loaded, whatever has been saved since."""
 
 import ast
 import inspect
+import linecache
+import sys
 import textwrap
-from collections.abc import Callable, Sequence
+import tokenize
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
+
+COURSE = Path(__file__).parents[2]
+_loaded: dict[str, list[str]] = {}  # file → its lines when it was loaded
+
+
+def keep(file: str) -> None:
+    """Remember the lines of a file that is being loaded."""
+    with suppress(OSError, SyntaxError, UnicodeError), tokenize.open(file) as text:
+        _loaded[file] = text.readlines()
+
+
+@contextmanager
+def shown_as_loaded() -> Iterator[None]:
+    """Inside `with`, Python reads the course's code from memory: as it was loaded, or as it is now."""
+    script = getattr(sys.modules["__main__"], "__file__", None) or ""
+    ours = [file for module in list(sys.modules.values())
+            if (file := getattr(module, "__file__", None) or "").endswith(".py")
+            and COURSE in Path(file).parents and "-packages" not in file]
+    for file in {script, *ours} - {"", *_loaded}:
+        keep(file)
+    for file, lines in _loaded.items():
+        linecache.cache[file] = sum(map(len, lines)), None, lines, file  # without a time it isn't read again
+    try:
+        yield
+    finally:
+        for file in _loaded:
+            linecache.cache.pop(file, None)
+        _loaded.pop(script, None)  # a notebook may run another version of it
 
 
 def codes_of(components: Sequence[Any]) -> str:

@@ -1,14 +1,20 @@
 """Imported before all else: what goes wrong while a lesson is still importing ends in one line, too.
 
-From then on narrate() (common.py) sees to it. Standard library only, or it would come too late itself.
+From then on narrate() (course/pages/walkthrough.py) sees to it. All this is for a lesson that Python runs as
+a script; whoever imports one, or runs it in a notebook, keeps the hooks of their own. Standard library only,
+or it would come too late itself.
 """
 
 import errno
 import os
+import re
 import sys
 from pathlib import Path
 from types import TracebackType
 
+from course.console.source import keep
+
+COURSE = Path(__file__).parents[2]
 REQUIREMENTS = ("matplotlib", "numpy", "pygments", "rich", "seaborn", "torch")
 
 
@@ -29,4 +35,14 @@ def in_one_line(kind: type[BaseException], error: BaseException, trace: Tracebac
     os._exit(code)  # a half-imported PyTorch is not taken down in order
 
 
-sys.excepthook = in_one_line
+def lesson_that_runs() -> str:
+    """The file of the lesson that is the running script; "" where lessons are only imported."""
+    file = getattr(sys.modules["__main__"], "__file__", None) or ""
+    is_lesson = re.match(r"\d\d_", Path(file).name) and Path(file).resolve().parent == COURSE.resolve()
+    return file if is_lesson else ""
+
+
+if script := lesson_that_runs():
+    keep(script)
+    if "IPython" not in sys.modules:  # %run: the hooks are IPython's
+        sys.excepthook = in_one_line

@@ -10,15 +10,24 @@ from course.grading.checking import what_happened
 
 
 class Attempt:
-    """The learner's file as a module, which run() fills."""
+    """The learner's file as a module, which run() fills.
+
+    The module has the file's name, with lines under it where another module has that name already: what
+    reads annotations, as dataclasses do, looks up the module by its name.
+    """
 
     def __init__(self, file: Path):
-        spec = ModuleSpec(file.stem, loader=None, origin=str(file))
+        name = file.stem
+        while name in sys.modules:
+            name += "_"
+        spec = ModuleSpec(name, loader=None, origin=str(file))
         self.file, self.module = file, module_from_spec(spec)
 
     def run(self) -> Finding:
+        """Run the file as if it were the command: sys.argv holds its name alone."""
         self.module.__file__ = str(self.file)
-        sys.modules.setdefault(self.file.stem, self.module)
+        sys.modules[self.module.__name__] = self.module
+        arguments, sys.argv = sys.argv, [str(self.file)]
         try:
             code = compile(self.file.read_bytes(), str(self.file), "exec")
             exec(code, self.module.__dict__)
@@ -26,4 +35,6 @@ class Attempt:
             raise
         except BaseException as error:
             return what_happened(error)
+        finally:
+            sys.argv = arguments
         return Finding(True)

@@ -19,7 +19,8 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 if __name__ == "__main__":  # the course before a course/ or common.py in the working directory
-    sys.path[:1] = [str(Path(__file__).parents[2]), os.getcwd()]
+    folder = [] if getattr(sys.flags, "safe_path", False) else sys.path[:1]  # where this script lies
+    sys.path[: len(folder)] = [str(Path(__file__).parents[2]), os.getcwd()]
 
 import torch
 from torch import nn
@@ -71,13 +72,14 @@ def write_results(module: ModuleType, file: Path, results: str) -> NoReturn:
     os._exit(0)  # not sys.exit: a thread that never ends may be left
 
 
-def graded_lines(name: str, checks: list[Check]) -> Iterator[dict]:
+def graded_lines(name: str, checks: list[Check], limited: bool = True) -> Iterator[dict]:
     """A line for each check, until one takes too long or the first says that nothing is written yet.
 
-    `left` is how many checks then were not run.
+    `left` is how many checks then were not run. Only if `limited` can a check take too long.
     """
     for number, check in enumerate(checks):
-        finding = within(SECONDS, partial(getattr, check, "finding"))
+        find = partial(getattr, check, "finding")
+        finding = within(SECONDS, find) if limited else find()
         last = finding.figure == RUNNING or (finding.figure == UNWRITTEN and not number)
         left = len(checks) - number - 1 if last else 0
         yield {"name": name, "statement": check.statement, "finding": finding, "left": left}

@@ -11,9 +11,10 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,17 +35,19 @@ def grade(file: Path, graded: dict[str, Part], narrator: Narrator, hint: bool = 
     `hint` reveals one more hint for the first statement that fails. `lesson` is whose parts are graded, else
     those of the running script. `start` starts the process that grades, given where the results go.
     """
+    lesson = lesson or Path(sys.argv[0]).stem
     if not file.is_file():
         stop(f"no file {file} to grade", code=2)
+    if file.suffix == ".ipynb":
+        stop(f"{file} is a notebook; in a cell of it: from common import grade; "
+             f'grade("{lesson}", {next(iter(graded))})', code=2)
     narrator.say(f"Running {file}: it is code, so grade only what you trust.")
-    sys.stdout.flush()
-    for name in {"SIGTERM", "SIGHUP"} & set(dir(signal)):  # end, but not before the child
-        signal.signal(getattr(signal, name), lambda number, _: sys.exit(128 + number))
+    narrator.flush()
     report, ended, complete = Report(narrator, graded, file if hint else None), None, False
-    with tempfile.TemporaryDirectory() as folder:
+    with ended_by_signals(), tempfile.TemporaryDirectory() as folder:
         results = Path(folder) / "results"
         results.touch()
-        child = start(results) if start else start_child(lesson or Path(sys.argv[0]).stem, file, results)
+        child = start(results) if start else start_child(lesson, file, results)
         try:
             for line in follow(results, child):
                 complete = line == END
@@ -65,6 +68,21 @@ def grade(file: Path, graded: dict[str, Part], narrator: Narrator, hint: bool = 
         narrator.say(f"not in the file: {', '.join(missing)}")
     narrator.say(f"{narrator.held} of {narrator.held + narrator.failed} checks hold", "bold")
     return int(bool(narrator.failed or not complete or len(report.seen) < 2))
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Inside `with`, SIGTERM and SIGHUP end this process by SystemExit, so that the child is ended first."""
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for name in {"SIGTERM", "SIGHUP"} & set(dir(signal)):
+            number = getattr(signal, name)
+            before[number] = signal.signal(number, lambda number, _: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def start_child(lesson: str, file: Path, results: Path) -> subprocess.Popen:

@@ -3,15 +3,20 @@
 import ast
 import inspect
 import re
+import shlex
 import sys
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 
 from course.console.ending import stop
+from course.console.files import short_path
+from course.console.narrator import Narrator
 from course.grading.checking import Part
 from course.study.lessons import number_of, study_of
 
+WIDTH = 100  # columns of a template
 Guide = Mapping[str, Sequence[str]]  # method → its steps, those of a function under ""
 
 TEMPLATE = '''"""Your own code: replace every NotImplementedError, then grade the file."""
@@ -26,7 +31,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn'''
 
 
-def write_template(file: Path, graded: dict[str, Part], guided: bool = False) -> int:
+def write_template(file: Path, graded: dict[str, Part], narrator: Narrator, guided: bool = False) -> int:
     """Write the signatures and docstrings of the graded parts; an existing file stays as it is.
 
     `guided` adds the steps that lead to the code, as comments, where a part has them.
@@ -34,7 +39,8 @@ def write_template(file: Path, graded: dict[str, Part], guided: bool = False) ->
     Before them stands what they need: parts of earlier lessons, classes that the signatures name, and
     functions that a part's `needs` names.
     """
-    exercises = study_of(number_of(Path(sys.argv[0]).stem)).exercises if guided else {}
+    stem = Path(sys.argv[0]).stem
+    exercises = study_of(number_of(stem)).exercises if guided else {}
     guides = {name: exercise.guide for name, exercise in exercises.items()}
     lines = inspect.getsource(sys.modules["__main__"]).splitlines()
     nodes = ast.parse("\n".join(lines)).body
@@ -47,19 +53,34 @@ def write_template(file: Path, graded: dict[str, Part], guided: bool = False) ->
     used = words("\n".join("\n".join(lines[node.lineno : node.end_lineno]) for node in wanted))
     bound = [line for name, line in bindings(nodes) if name in used]
     needed = set(re.findall(r"(\w+)\(", " ".join(part.needs for part in graded.values()))) & named
-    bound += [f'{node.name} = lesson("{Path(sys.argv[0]).stem}").{node.name}' for node in definitions
+    bound += [f'{node.name} = lesson("{stem}").{node.name}' for node in definitions
               if node.name in (named if isinstance(node, ast.ClassDef) else needed)]
     if "PAD" in used and not any(line.startswith("PAD") for line in bound):
         bound.append("PAD, BOS, EOS = 0, 1, 2")
     if any("lesson(" in line for line in bound):
         bound = ["from common import lesson", "", *bound]
-    head = "\n".join([TEMPLATE, "", *bound]).rstrip()
+    head = "\n".join([with_imports(TEMPLATE, nodes, parts), "", *bound]).rstrip()
     try:
         with file.open("x", encoding="utf-8") as out:
             out.write("\n\n\n".join([head, *parts]) + "\n")
     except FileExistsError:
         stop(f"{file} exists already and was left as it is", code=2)
+    narrator.say(f"Wrote {short_path(file)}. Fill in a part, then:")
+    narrator.say(f"python {stem}.py --grade {shlex.quote(short_path(file))}", wrap=False, indent=4)
+    if unguided := [node.name for node in wanted if not guides.get(node.name)] if guided else []:
+        narrator.say(f"There are no guided steps for {', '.join(unguided)}.")
     return 0
+
+
+def with_imports(head: str, nodes: Sequence[ast.stmt], parts: Sequence[str]) -> str:
+    """The head of a template, with those of the lesson's imports from Python itself that the parts name."""
+    used = {name.id for part in parts for name in ast.walk(ast.parse(part)) if isinstance(name, ast.Name)}
+    lines = []
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom) and node.module.partition(".")[0] in sys.stdlib_module_names:
+            names = [alias.name for alias in node.names if (alias.asname or alias.name) in used]
+            lines += [f"from {node.module} import {', '.join(names)}"] if names else []
+    return head.replace("\nimport math\n", "\n".join(["", "import math", *lines, ""]))
 
 
 def bindings(nodes: Sequence[ast.stmt]) -> Iterator[tuple[str, str]]:
@@ -74,7 +95,7 @@ def bindings(nodes: Sequence[ast.stmt]) -> Iterator[tuple[str, str]]:
 
 def needed_names(part: Part) -> str:
     """A comment above a part: which names its checks use."""
-    return "".join(f"# {line}\n" for line in textwrap.wrap(part.needs, 100))
+    return "".join(f"# {line}\n" for line in textwrap.wrap(part.needs, WIDTH - 2))
 
 
 def words(code: str) -> set[str]:
@@ -90,7 +111,8 @@ def emptied(node: ast.FunctionDef | ast.ClassDef, lines: list[str], part: Part, 
     documented = ast.get_docstring(node) is not None
     end = node.body[0].end_lineno if documented else node.body[0].lineno - 1
     first = min([node.lineno, *(mark.lineno for mark in node.decorator_list if isinstance(mark, ast.Name))])
-    kept = lines[first - 1 : end]  # with @classmethod and the like
+    kept = narrowed(lines[first - 1 : node.body[0].lineno - 1])  # with @classmethod and the like
+    kept += narrowed(lines[node.body[0].lineno - 1 : end], prose=True)
     if isinstance(node, ast.ClassDef):
         wanted = [method for method in node.body if isinstance(method, ast.FunctionDef)
                   and (method.name == "__init__" or ast.get_docstring(method) is not None)
@@ -98,5 +120,36 @@ def emptied(node: ast.FunctionDef | ast.ClassDef, lines: list[str], part: Part, 
         return "\n\n".join(["\n".join(kept), *(emptied(m, lines, part, guide, True) for m in wanted)])
     indent = " " * (node.col_offset + 4)
     steps = guide.get(node.name if inside else "", ())
-    comments = [f"{indent}# {number}. {step}" for number, step in enumerate(steps, 1)]
+    comments = [line for number, step in enumerate(steps, 1)
+                for line in textwrap.wrap(f"{number}. {step}", WIDTH, initial_indent=f"{indent}# ",
+                                          subsequent_indent=f"{indent}#    ", break_on_hyphens=False)]
     return "\n".join([*kept, *comments, f'{indent}raise NotImplementedError("{node.name}")'])
+
+
+def narrowed(lines: Sequence[str], prose: bool = False) -> list[str]:
+    """Lines of code or of a docstring, none of them longer than WIDTH.
+
+    A signature is broken behind a comma. A paragraph with a line that is too long is filled again.
+    """
+    narrow: list[str] = []
+    for _, group in groupby(lines, key=lambda line: (line.strip() in ("", '"""'), indent_of(line))):
+        block = list(group)
+        if max(map(len, block)) <= WIDTH:
+            narrow += block
+        elif prose:
+            indent = " " * indent_of(block[0])
+            narrow += textwrap.wrap(" ".join(line.strip() for line in block), WIDTH, initial_indent=indent,
+                                    subsequent_indent=indent, break_on_hyphens=False)
+        else:
+            for line in block:
+                while len(line) > WIDTH:
+                    comma = line.rindex(", ", 0, WIDTH) + 1
+                    narrow.append(line[:comma])
+                    inside = line.index("(") + 1 if "(" in line else indent_of(line)
+                    line = " " * inside + line[comma:].lstrip()
+                narrow.append(line)
+    return narrow
+
+
+def indent_of(line: str) -> int:
+    return len(line) - len(line.lstrip())

@@ -9,12 +9,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
 from course.console.narrator import Narrator
 from course.grading import process
+from course.study.progress import note_graded
 
 PAUSE = 0.1  # seconds between two looks at the file
 
@@ -37,10 +37,10 @@ class WarmChild:
         return self.process
 
 
-def watch(options: argparse.Namespace, narrator: Narrator, note: Callable[[Narrator], None]) -> int:
+def watch(options: argparse.Namespace, narrator: Narrator) -> int:
     """Grade options.grade now, and again after each change, until Ctrl-C; `h` and Enter give a hint.
 
-    note(narrator) is called after each grading. The exit code is that of the last grading.
+    The exit code is that of the last grading.
     """
     file, lesson, keys = options.grade, Path(sys.argv[0]).stem, typed()
     spare: WarmChild | None = WarmChild(lesson, file)
@@ -51,10 +51,10 @@ def watch(options: argparse.Namespace, narrator: Narrator, note: Callable[[Narra
             again = Narrator(narrator.outputs, narrator.with_code, narrator.unfolded)
             child, spare = spare, None
             code = process.grade(file, options.graded, again, hint, lesson, child.start)
-            note(again)
+            note_graded(options.outputs, lesson, again, options.graded)
             spare, hint = WarmChild(lesson, file), False
             again.say("Watching: save the file to grade it again, h and Enter for a hint, Ctrl-C to end.")
-            sys.stdout.flush()
+            again.flush()
             while state_of(file) in (done, None) and not hint:
                 hint = wants_hint(keys)
                 time.sleep(PAUSE)

@@ -60,7 +60,9 @@ class Walk(NamedTuple):
         return self.named(contents.LIVE)
 
     def named(self, name: str) -> str:
-        return self.experiment.file(name, "html") if hasattr(self.experiment, "file") else f"{name}.html"
+        file = self.experiment.file(name, "html") if hasattr(self.experiment, "file") else f"{name}.html"
+        other = f"seed={self.seed}" if self.seed else ""
+        return file if other in file else f"{file.removesuffix('.html')}-{other}.html"
 
     @property
     def is_default(self) -> bool:

@@ -3,7 +3,7 @@
 import argparse
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -102,6 +102,12 @@ def note_quietly(folder: Path, stem: str, narrator: Narrator, **news: Any) -> No
         note(folder, stem, narrator.say, **news)
     except OSError as error:
         narrator.say(f"(The progress wasn't noted: {error.strerror or error}.)")
+
+
+def note_graded(folder: Path, stem: str, narrator: Narrator, parts: Iterable[str]) -> None:
+    """Note how many checks hold of each of these parts that the narrator told of."""
+    if found := {name: narrator.graded[name] for name in parts if name in narrator.graded}:
+        note_quietly(folder, stem, narrator, graded=found)
 
 
 # ------------------------------------------------------------------ in words

@@ -17,6 +17,14 @@ class Quiz:
         self.stem, self.folder, self.narrator = stem, folder, narrator
         self.open = True  # whether somebody is there to answer
 
+    def announce(self, steps: set[str]) -> None:
+        """Say how the questions before these steps can be had."""
+        count = sum(question.step in steps for question in self.questions)
+        if count:
+            asks = "1 question" if count == 1 else f"{count} questions"
+            self.narrator.say(f"({asks} to test yourself: --pause asks each before the step that answers it, "
+                              "--quiz asks only the questions.)")
+
     def before(self, step: str) -> None:
         """Ask what is to be asked before this step."""
         for question in self.questions:
@@ -57,6 +65,7 @@ class Quiz:
     def choose(self, count: int) -> int | None:
         """The place of the chosen answer; None if it is skipped, or nobody is there."""
         while True:
+            self.narrator.flush()
             try:
                 text = input(f"1 to {count}, or Enter to go on: ").strip()
             except EOFError:

@@ -1,0 +1,33 @@
+"""Parts graded in the running process, as a notebook has them: no file, no process of their own."""
+
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+
+from course.console.narrator import Narrator
+from course.console.records import Finding
+from course.grading.child import graded_lines
+from course.grading.report import Report
+from course.study.progress import note_graded
+
+
+def grade_here(ours: ModuleType, parts: Mapping[str, Any], narrator: Narrator) -> None:
+    """Print what holds of the parts, in the words of --grade, and note it. ValueError for an unknown name.
+
+    Nothing is stopped after some seconds: whoever runs this can interrupt it.
+    """
+    for name in parts:
+        if name not in ours.GRADED:
+            raise ValueError(f"{name} is no part that lesson {ours.__name__} grades; "
+                             f"these are: {', '.join(ours.GRADED)}")
+    report = Report(narrator, ours.GRADED)
+    try:
+        for name, implementation in parts.items():
+            for line in graded_lines(name, ours.GRADED[name](implementation, ours), limited=False):
+                report.take(line["name"], line["statement"], Finding(*line["finding"]), line["left"])
+        report.end_part()
+        narrator.console.print()
+        narrator.say(f"{narrator.held} of {narrator.held + narrator.failed} checks hold", "bold")
+        note_graded(narrator.outputs, ours.__name__, narrator, ours.GRADED)
+    finally:
+        narrator.flush()
