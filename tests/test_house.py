@@ -13,12 +13,13 @@ import common
 
 # One direction: course ← common ← figures, checks ← lessons ← benchmarks, tests; and between course's rooms
 # data, console ← study ← grading ← training ← pages.
-ROOMS = ("course", "course.data", "course.console", "course.study", "course.grading", "course.training",
+ROOMS = ("course.data", "course.console", "course.study", "course.grading", "course.training",
          "course.pages")
 BELOW_LESSONS = {*ROOMS, "common", "checks", "figures", "grammar"}
 MAY_IMPORT = {
     "course.data": {"course.data", "grammar"},
     **{room: {*ROOMS[: ROOMS.index(room) + 1]} - {"course.data"} for room in ROOMS if room != "course.data"},
+    "course": {*ROOMS},  # python -m course
     "common": {*ROOMS},
     "figures": {*ROOMS, "common", "figures"},
     "checks": {*ROOMS, "common", "checks", "grammar"},
