@@ -248,25 +248,32 @@ LABELS = torch.tensor([0, 2, 1, 1, 0, 2])
 NAMES = "w1", "b1", "w2", "b2"
 
 
+def by_pytorch(x, labels, *weights):
+    """The loss and the gradients of two layers by PyTorch, from arrays and as arrays."""
+    leaves = [torch.tensor(weight, requires_grad=True) for weight in weights]
+    w1, b1, w2, b2 = leaves
+    logits = torch.tanh(torch.from_numpy(x) @ w1 + b1) @ w2 + b2
+    loss = F.cross_entropy(logits, torch.from_numpy(labels))
+    return loss.item(), tuple(gradient.numpy() for gradient in torch.autograd.grad(loss, leaves))
+
+
 def both(implementation) -> tuple:
     """The implementation's loss and gradients, and PyTorch's."""
-    found = implementation(*(x.numpy().copy() for x in (X, LABELS, W1, B1, W2, B2)))
-    leaves = [x.clone().requires_grad_() for x in (W1, B1, W2, B2)]
-    w1, b1, w2, b2 = leaves
-    loss = F.cross_entropy(torch.tanh(X @ w1 + b1) @ w2 + b2, LABELS)
-    return found, (loss.detach(), torch.autograd.grad(loss, leaves))
+    arrays = [x.numpy() for x in (X, LABELS, W1, B1, W2, B2)]
+    return implementation(*(array.copy() for array in arrays)), by_pytorch(*arrays)
 
 
 def loss_of_two_layers(implementation, ours):
     """The loss equals PyTorch's cross-entropy."""
     found, (loss, _) = both(implementation)
-    return agree(tensor(found[0]), loss, 1e-12)
+    return agree(tensor(found[0]), tensor(loss), 1e-12)
 
 
 def gradients_of(*places: int) -> Callable:
     def claim(implementation, ours):
         (_, found), (_, expected) = both(implementation)
-        return together(*(at(NAMES[place], agree(tensor(found[place]), expected[place])) for place in places))
+        return together(*(at(NAMES[place], agree(tensor(found[place]), tensor(expected[place])))
+                          for place in places))
 
     return claim
 
@@ -282,6 +289,18 @@ def large_logits(implementation, ours):
     logits = torch.tanh(X @ W1 + B1) @ (1e4 * W2) + B2
     shares = torch.softmax(logits, -1) - F.one_hot(LABELS, 3)
     return agree(tensor(found[1][3]), shares.sum(0) / len(X), 1e-9)
+
+
+def never_reset(gradients: Callable) -> Callable:
+    """The function of loss and gradients, but all earlier gradients stay in those of every later call."""
+    arrived: list = []
+
+    def added_up(*inputs):
+        loss, found = gradients(*inputs)
+        arrived[:] = [old + new for old, new in zip(arrived, found)] if arrived else found
+        return loss, tuple(arrived)
+
+    return added_up
 
 
 def two_layer_mistakes(ours):
