@@ -76,8 +76,6 @@ TERMS = (
          "A gate is a factor from 0 to 1 for each number of the memory", ("gates",)),
     Term("LSTM", "cells",
          "LSTM adds a memory and three gates: let in, keep (the forget gate), show"),
-    Term("clipping", "way-back",
-         "a gradient longer than some length is cut to that length, and keeps its direction."),
     Term("convolution", "convolution",
          "A convolution looks at a few neighbours at once, here a token and the two before it, everywhere "
          "with the same weights.", ("convolutions",)),
