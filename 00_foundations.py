@@ -7,8 +7,7 @@ loss moves when the weight does. Training is one line, repeated:
     weight ← weight − rate · gradient
 
 This lesson builds what computes the gradients, trains a small network with it, learns vectors for words, and
-builds the networks that read sequences before the Transformer did. It needs Python and a little algebra. It
-ends with the question that lesson 1 starts from.
+builds the networks that read sequences before the Transformer did. It needs Python and a little algebra.
 """
 
 import course.console.startup  # noqa: F401 (before torch: it hears what fails in the imports below)
@@ -40,7 +39,7 @@ from course.data.toys import CLASSES, NAMED, VOCABULARY, first_weights, neighbou
 from course.grading.checking import largest_difference, random_tensors, refused
 from course.training.delayed_answer import INPUTS, accuracies
 from course.training.side_by_side import side_by_side
-from figures.foundations import draw_graph, draw_memory, draw_spirals, draw_words
+from figures.foundations import draw_graph, draw_memory, draw_spirals, draw_words, small_graph
 
 __all__ = ["CELLS", "INPUTS", "WIDTH", "GRUCell", "LSTMCell", "RNNCell", "Value", "broadcast_shapes",
            "two_layer_backward", "unroll", "way_back"]
@@ -351,8 +350,8 @@ def step_matrix_product():
 
     Nearly everything that a Transformer computes is a matrix product. Each number of the result is a row of
     the first matrix times a column of the second, number by number, added up. NumPy and PyTorch write it
-    a @ b and run compiled code; the last columns say how many times faster they were in this run. With more
-    axes in front, @ multiplies matrix by matrix: a batch of products in one call.
+    a @ b; the last columns say how many times faster they were in this run. With more axes in front, @
+    multiplies matrix by matrix: a batch of products in one call.
     """
     rows, gaps = [], []
     for size in (8, 16, 32):
@@ -371,7 +370,7 @@ def step_matrix_product():
 
 
 def slope_found(wanted: np.ndarray, x: np.ndarray) -> float:
-    """w of the fit wanted ≈ w·x, by 200 gradient steps on the mean of (w·x − wanted)²."""
+    """w of the fit wanted ≈ w·x, by gradient steps on the mean of (w·x − wanted)²."""
     w = 0.0
     for _ in range(200):
         w -= 0.1 * 2 * ((w * x - wanted) * x).mean()
@@ -382,9 +381,9 @@ def slope_found(wanted: np.ndarray, x: np.ndarray) -> float:
 def step_broadcasting():
     """Broadcasting, and its classic bug
 
-    a + b needs no equal shapes. Write the shapes one below the other, aligned right; where one is shorter,
-    it counts as 1; a size of 1 is stretched to the other. So a row (4,) is added to each row of (3, 4), and
-    a column (3, 1) to each column. Other sizes must be the same, or it is an error.
+    Write the shapes one below the other, aligned right; where one is shorter, it counts as 1; a size of 1 is
+    stretched to the other. So a row (4,) is added to each row of (3, 4), and a column (3, 1) to each column.
+    Other sizes must be the same, or it is an error.
 
     The bug: predictions of shape (N,) minus wanted values of shape (N, 1) do not give N errors. They give
     N × N: every prediction against every value. Nothing is raised. Below, a line y = 3·x with some noise is
@@ -414,8 +413,8 @@ def step_linear_layer():
     """A linear layer, and what it costs
 
     A layer takes a row of numbers x to x·W + b: one matrix, one row b (the bias), broadcast over the batch.
-    From n numbers to m it has n·m + m parameters, and multiplies n·m times per row of the batch. Twice
-    as deep costs twice as much. Twice as wide costs four times as much, apart from the biases.
+    From n numbers to m it has n·m + m parameters, and multiplies n·m times per row of the batch. Twice as
+    deep costs twice as much; twice as wide, four times as much, apart from the biases.
     """
     x, layer = torch.randn(5, 3).double(), nn.Linear(3, 4).double()
     gap = largest_difference(layer(x), x @ layer.weight.T + layer.bias)
@@ -440,11 +439,11 @@ def step_derivatives():
 
     The derivative of f at x says by how much f moves when x moves a little: (f(x + h) − f(x − h)) / 2h for
     a small h. With a large h the curve bends in between. With a tiny h the two values agree in nearly all
-    their digits, and what is left is rounding. The table shows the error for f(x) = tanh(x)³.
+    digits, and what is left is rounding. The table shows the error for f(x) = tanh(x)³.
 
     A differentiation rule needs no h. The chain rule: for one function inside another, their derivatives
     multiply. f is the cube of tanh, so f' = 3·tanh² · (1 − tanh²). PyTorch applies the rules by machine, and
-    so will we: by definition each weight would cost two runs of the network.
+    so will we. By definition each weight would cost two runs of the network.
     """
     f, x = (lambda x: np.tanh(x) ** 3), 0.7
     rule = 3 * np.tanh(x) ** 2 * (1 - np.tanh(x) ** 2)
@@ -459,17 +458,6 @@ def step_derivatives():
         (f"{h:.0e}", f"{error:.0e}") for h, error in zip(steps, errors)])
 
 
-def small_graph(w=0.5, x=2.0, b=-0.4, y=1.0) -> dict[str, Value]:
-    """loss = (tanh(w·x + b) − y)², every value of it by name."""
-    w, x, b, y = map(Value, (w, x, b, y))
-    product = w * x
-    total = product + b
-    answer = total.tanh()
-    error = answer - y
-    return {"w": w, "x": x, "b": b, "y": y, "w·x": product, "w·x + b": total, "tanh": answer,
-            "error": error, "loss": error * error}
-
-
 @shows(Value.__mul__, Value.backward)
 def step_chain_rule():
     """The chain rule on a graph: automatic differentiation
@@ -482,11 +470,11 @@ def step_chain_rule():
     loss back. Each value multiplies its gradient by the derivative of its own operation and hands it on. A
     value that is used twice gets two gradients, and adds them, as error does in error · error.
     """
-    graph = small_graph()
+    graph = small_graph(Value)
     graph["loss"].backward()
     rows = []
     for name in ("w", "x", "b", "y"):
-        loss = lambda moved, name=name: small_graph(**{name: moved})["loss"].data  # noqa: E731
+        loss = lambda moved, name=name: small_graph(Value, **{name: moved})["loss"].data  # noqa: E731
         value = float(graph[name].data)
         rows.append((name, value, float(graph[name].grad), float(slope_by_definition(loss, value, 1e-6))))
     check("the gradients are those by definition", all(abs(row[2] - row[3]) < 1e-8 for row in rows))
@@ -505,7 +493,7 @@ def step_value():
     A Value for each weight would be slow, so a Value holds a whole array. That brings two things. Where
     broadcasting stretched a shape, one number was used many times, and its gradients are summed. And the
     gradients of a matrix product C = A·B are products again. With dA for the gradient of A: dA = dC·Bᵀ and
-    dB = Aᵀ·dC. PyTorch's autograd works in this way, with more operations, on more devices.
+    dB = Aᵀ·dC. PyTorch's autograd works in this way.
     """
     check_part(Value, value_checks, OURS)
 
@@ -539,7 +527,7 @@ def descend(gradients: Callable, seed: int, rate: float, steps=SPIRAL_STEPS):
 
 
 def right_share(weights: Sequence[np.ndarray], seed: int) -> float:
-    """How many of 200 new points on the spirals get the right class."""
+    """How many of 200 new points get the right class."""
     x, labels = spirals(np.random.default_rng(seed + 10**6))
     return float((two_layer(x, *weights).argmax(axis=1) == labels).mean())
 
@@ -548,12 +536,11 @@ def right_share(weights: Sequence[np.ndarray], seed: int) -> float:
 def step_two_layers():
     """A network of two layers, backward by hand
 
-    Two linear layers with a tanh between them. (Without it they would be one: two products with matrices
-    are a product with one matrix.) The network gives two numbers for each point, the logits. Softmax makes
-    probabilities of them: e to each, divided by the sum, so that they add up to 1. The loss is −log of the
-    probability of the right class, averaged over the batch. Backward goes line by line in reverse order.
-    Worth memorising: the gradient of the loss with respect to the logits is their softmax, minus 1 at the
-    right class.
+    Two linear layers with a tanh between them (without it they would be one layer). The network gives two
+    numbers for each point, the logits. Softmax makes probabilities of them: e to each, divided by the sum.
+    The loss is −log of the probability of the right class, averaged over the batch. Backward goes line by
+    line in reverse order. Worth memorising: the gradient of the loss with respect to the logits is their
+    softmax, minus 1 at the right class.
     """
     check_part(two_layer_backward, two_layer_checks, OURS)
     rng = np.random.default_rng(torch.initial_seed())
@@ -573,9 +560,9 @@ def step_spirals():
     from 200 points, by plain gradient steps: by hand, by Value and by PyTorch, from the same first weights.
     The three loss curves are identical, up to rounding.
 
-    How large a step? On the left of the picture, the small rate leaves more than ten times the loss of the
-    middle one. The large one first throws the loss far above log 2 = 0.69, the loss of guessing. On the right
-    the colour is the probability of class 1; on the line both classes are equally likely.
+    On the left of the picture, the small rate leaves more than ten times the loss of the middle one. The
+    large rate first throws the loss far above log 2 = 0.69, the loss of guessing. On the right the colour is
+    the probability of class 1; on the line both classes are equally likely.
     """
     base = torch.initial_seed()
     by_rate = {f"rate {rate:g}": descend(two_layer_backward, base, rate) for rate in RATES}
@@ -613,12 +600,11 @@ def learn_vectors(counts: Tensor, width: int = 8, steps: int = 300, rate: float 
 def step_embeddings():
     """From one-hot to embeddings
 
-    A word is a number in a list, and a number says nothing: word 7 isn't more than word 6. One-hot, a row
-    of zeros with a 1 in the word's place, says no more: all words are equally far from each other. Times a
-    matrix, it picks the matrix's row. These rows, a vector for each word, can be learned. Below, from 300
-    made-up sentences (“the big horse runs to the garden”), and by one task: guess the neighbours of a word
-    from its vector. Words that are used in the same way have similar neighbours, so similar vectors serve
-    them.
+    The number of a word says nothing: word 7 isn't more than word 6. One-hot, a row of zeros with a 1 in the
+    word's place, says no more: all words are equally far from each other. Times a matrix, it picks the
+    matrix's row. These rows, a vector for each word, are learned below from 300 made-up sentences (“the big
+    horse runs to the garden”): guess the neighbours of a word from its vector. Words that are used alike
+    have similar neighbours, so similar vectors serve them.
 
     The table says how many of a word's three nearest words are of its class, which nobody told. The counts
     of neighbours, 48 per word, have the classes already; learning puts them into 8 numbers. Shuffling words
@@ -662,10 +648,6 @@ def step_cells():
     check_part(RNNCell, rnn_checks, OURS)
     check_part(LSTMCell, lstm_checks, OURS)
     check_part(GRUCell, gru_checks, OURS)
-    rows = [(kind.__name__, blocks, parameters(kind(32, 32)), blocks * (2 * 32**2 + 2 * 32))
-            for kind, blocks in ((RNNCell, 1), (LSTMCell, 4), (GRUCell, 3))]
-    check("blocks · (2·width² + 2·width) parameters", all(row[2] == row[3] for row in rows))
-    return table("cell of width 32", "blocks", "parameters", "formula", rows=rows)
 
 
 def layers_until_seen(length: int, spacing: Callable[[int], int]) -> int:
@@ -742,11 +724,11 @@ def step_way_back():
     """The long way back
 
     The network learns from a token n steps back only through the gradient that reaches it. That gradient
-    passes through n steps, and each step multiplies it. The table shows its size on arrival, in new,
-    untrained cells. The LSTM begins with its forget gate half open: after each step about half of its memory
-    is left. In “LSTM, open” only the bias of that gate differs: it begins at σ(3) = 0.95. Far more arrives,
-    even more than 0.95ⁿ. The rest takes the way through the hidden state: with recurrent weights of 0 (“gate
-    only”) less arrives.
+    passes through n steps, and each multiplies it. The table shows its size on arrival, in new cells.
+
+    The LSTM begins with its forget gate half open: each step keeps about half of its memory. In “LSTM, open”
+    only the bias of that gate differs: it begins at σ(3) = 0.95. Far more arrives, even more than 0.95ⁿ. The
+    rest takes the way through the hidden state: with recurrent weights of 0 (“gate only”) less arrives.
 
     The last row is the other end: with recurrent weights 8 times as large the gradient explodes. A remedy is
     clipping: a gradient longer than some length is cut to that length, and keeps its direction. It does
@@ -779,78 +761,56 @@ def step_delayed_answer():
     starts, and it learns. So what the first LSTM lacked was a gate that keeps. But a weak gradient doesn't
     explain everything: it reaches the RNN and the GRU just as weakened, and yet they learn more than that
     LSTM. Attention also learns what is far away, one step from any place. (Some of its trainings get stuck.)
-
-    The second table asks networks trained at n = 4 about symbols farther back. The GRU and the open LSTM
-    have learned to keep a symbol longer than that, but not safely to 16. Attention has learned to look at
-    one place. Without the vectors of the places it can only look for the symbol, and finds it anywhere.
     """
-    found = accuracies(CELLS, unroll, WIDTH, DISTANCES)  # (trained at, model, asked at) for each
-    own = {name: right.diagonal(dim1=0, dim2=2).T for name, right in found.items()}  # (distance, model)
-    mean = {name: right.mean(1) for name, right in own.items()}
-    at_four = {name: right[0].mean(0) for name, right in found.items()}  # asked at
-    check("at n = 4 all that read with a cell are right", min(own[name][0].min() for name in CELLS) > 0.95)
-    rnn, lstm, opened, gru, attention, _ = (right[2] for right in mean.values())
+    right = accuracies(CELLS, unroll, WIDTH, DISTANCES)  # (distance, model) for each kind
+    check("at n = 4 all that read with a cell are right", min(right[name][0].min() for name in CELLS) > 0.95)
+    rnn, lstm, opened, gru, attention = (found[2].mean() for found in right.values())
     check("at n = 16 the LSTM is right in less than 45 %, the open LSTM in more than 60 %",
           lstm < 0.45 and opened > 0.6)
     check("at n = 16 RNN, GRU and attention are ahead of the LSTM by more than 20 %",
           min(rnn, gru, attention) > lstm + 0.2)
-    _, _, opened, gru, attention, anywhere = at_four.values()
-    check("trained at 4: GRU and open LSTM at 8 are ahead of attention by more than 20 %, at 16 below 95 %",
-          min(opened[1], gru[1]) > attention[1] + 0.2 and max(opened[2], gru[2]) < 0.95)
-    check("attention without places, trained at 4, is right in more than 80 % everywhere",
-          anywhere.min() > 0.8)
-    figure = Picture("foundations_memory.png", draw_memory(DISTANCES, own),
+    figure = Picture("foundations_memory.png", draw_memory(DISTANCES, right),
                      "With its forget gate open an LSTM learns what is far back")
-    tables = [table(title, *map(str, DISTANCES), rows=[
-        (name, *(f"{share:.0%}" for share in shares)) for name, shares in of.items()])
-        for title, of in (("trained and asked at n =", mean), ("trained at 4, asked at n =", at_four))]
-    return *tables, figure
+    return table("right at n =", *map(str, DISTANCES), rows=[
+        (name, *(f"{share:.0%}" for share in found.mean(1))) for name, found in right.items()]), figure
 
 
 @shows(never_reset)
 def step_broken_on_purpose():
     """Broken on purpose
 
-    Mistakes that train without an error: the first table trains the spirals of step 8 for 100 steps with each
-    of four. Three of the four learn the spirals nevertheless. Gradients that are never reset keep pushing in
-    the old direction, which here does no harm. A gradient that isn't summed over the batch turns the 32
-    numbers of b₁ into a table of 200 × 32. The clearest symptom comes with the first batch of another size:
-    an error.
-
-    The graph walked in the wrong order, nearest first, is right only by luck: two paths lead back
-    to the scores, and the way the loss is written puts the longer one first. Write each a − b as −b + a,
-    which is the same sum, and the result is wrong.
+    The first table trains the spirals of step 8 for 100 steps with each of four mistakes. Three of the four
+    learn the spirals nevertheless. Gradients that are never reset keep pushing in the old direction, which
+    here does no harm. A gradient that isn't summed over the batch turns the 32 numbers of b₁ into a table of
+    200 × 32; the clearest symptom comes with the first batch of another size: an error. The graph walked in
+    the wrong order happens to be right here.
 
     So a falling loss is no test of a gradient. Compare with numbers that are known to be right: the second
     table says which check each mistake fails.
     """
     base, mistakes = torch.initial_seed(), value_checks.mistakes(OURS)
     names = "not summed over a broadcast axis", "walked in the wrong order", "overwritten"
-    kinds = {name: mistakes[name].implementation for name in names}
-    kinds["wrong order, a − b as −b + a"] = turned = type("TurnedRound", (kinds[names[1]],), {})
-    turned.__sub__ = lambda a, b: -a.lift(b) + a
-    ways = {name: partial(by_value, kind=kind) for name, kind in kinds.items()}
-    learned = {name: descend(way, base, RATES[1], 100)
-               for name, way in {"right": by_value, "never reset": never_reset(by_value), **ways}.items()}
+    ways = {"right": by_value, "never reset": never_reset(by_value)}
+    ways |= {name: partial(by_value, kind=mistakes[name].implementation) for name in names}
+    learned = {name: descend(way, base, RATES[1], 100) for name, way in ways.items()}
     shares = [right_share(weights, base) for _, weights in learned.values()]
     check("three of four mistakes still get 95 % of new points right", min(shares[:4]) >= 0.95 > shares[4])
-    check("the wrong order with −b + a no longer gets 95 %", shares[5] < 0.95)
     loud = refused(lambda: two_layer(np.zeros((50, 2)), *learned[names[0]][1]), "(50,32)", "(200,32)")
     check("not summed: b₁ is a table of 200 × 32, and a batch of 50 is an error", loud.holds)
-    trained = table("mistake", "last loss", "new points right", "numbers in b₁", rows=[
-        (name, losses[-1], f"{share:.1%}", weights[1].size)
-        for (name, (losses, weights)), share in zip(learned.items(), shares)])
     check_mistakes(OURS, rnn_checks, lstm_checks, gru_checks)
-    return trained, check_mistakes(OURS, broadcast_checks, value_checks, two_layer_checks)
+    return (table("mistake", "last loss", "new points right", "numbers in b₁", rows=[
+        (name, losses[-1], f"{share:.1%}", weights[1].size)
+        for (name, (losses, weights)), share in zip(learned.items(), shares)]),
+        check_mistakes(OURS, broadcast_checks, value_checks, two_layer_checks))
 
 
 def step_what_next():
     """What now?
 
-    Lesson 1's question: n steps lead from a word to the answer, and each can lose it. Could the last step
-    look at the first directly?
+    Lesson 1's question: between a word and the answer there are n steps, and each can lose it. Could the last
+    step look at the first directly?
 
-    Read: Value from top to bottom, then checks/differentiation.py, which says what has to hold of it.
+    Read: Value from top to bottom, then checks/differentiation.py.
 
     Change: (1) in Value.relu, (self.data > 0) to 1.0: one check of step 6 fails and says which operation.
     (2) HIDDEN to 2: two hidden numbers don't separate the spirals, and step 8 fails. (3) OPEN to 0.0: the

@@ -717,7 +717,6 @@ def step_blind_row():
         ("nn.MultiheadAttention: output", asked),
         ("nn.MultiheadAttention, need_weights=False: output", not_asked),
         ("F.scaled_dot_product_attention: output", fused),
-        ("ours: weights", weights),
         ("ours: output", ours))])
 
 

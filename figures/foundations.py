@@ -13,6 +13,17 @@ ARROWS = [("w", "w·x"), ("x", "w·x"), ("w·x", "w·x + b"), ("b", "w·x + b"),
           ("tanh", "error"), ("y", "error"), ("error", "loss"), ("error", "loss")]
 
 
+def small_graph(kind: type, w=0.5, x=2.0, b=-0.4, y=1.0) -> dict:
+    """loss = (tanh(w·x + b) − y)² of values of this kind, every one by its name."""
+    w, x, b, y = map(kind, (w, x, b, y))
+    product = w * x
+    total = product + b
+    answer = total.tanh()
+    error = answer - y
+    return {"w": w, "x": x, "b": b, "y": y, "w·x": product, "w·x + b": total, "tanh": answer,
+            "error": error, "loss": error * error}
+
+
 def draw_graph(values: Mapping[str, tuple[float, float]]):
     """The graph of (tanh(w·x + b) − y)²: each value in black, its gradient in orange."""
     figure, axes = canvas(width=10, height=3.8)

@@ -32,10 +32,10 @@ class Reader(nn.Module):
 class OneAttention(nn.Module):
     """The last token attends to all tokens, and answers from the mean that it gets (lesson 1)."""
 
-    def __init__(self, width: int, places: bool):
+    def __init__(self, width: int):
         super().__init__()
         self.tokens = nn.Parameter(torch.randn(INPUTS, width))
-        self.places = nn.Parameter(torch.randn(LENGTH, width)) if places else 0.0
+        self.places = nn.Parameter(torch.randn(LENGTH, width))
         for name in ("query", "key", "value"):
             setattr(self, name, nn.Parameter(torch.randn(width, width) / math.sqrt(width)))
         self.answer = nn.Parameter(torch.randn(width, SYMBOLS) / math.sqrt(width))
@@ -62,29 +62,26 @@ def delayed_task(distances: Tensor, batch: int) -> tuple[Tensor, Tensor]:
 
 def accuracy(makers: Sequence[Callable[[], nn.Module]], distances: Sequence[int], models: int = 5,
              steps: int = 150, rate: float = 0.03) -> Tensor:
-    """(kind, trained at, model, asked at): how often networks trained at one distance are right at each.
+    """(kind, distance, model): how often networks are right at the distance at which they were trained.
 
     For each kind and distance `models` networks, which differ in their first weights and their batches.
     """
-    trained_at = torch.tensor(distances).repeat_interleave(models).repeat(len(makers))
+    rows = torch.tensor(distances).repeat_interleave(models).repeat(len(makers))
     networks = [make() for make in makers for _ in range(len(distances) * models)]
-    trained = train_stacked(networks, lambda: delayed_task(trained_at, 16), steps, rate)
-    right = []
-    for distance in distances:
-        x, wanted = delayed_task(torch.full_like(trained_at, distance), 250)
-        right.append((trained(x).argmax(-1) == wanted).float().mean(1))
-    return torch.stack(right, -1).unflatten(0, (len(makers), len(distances), models))
+    trained = train_stacked(networks, lambda: delayed_task(rows, 16), steps, rate)
+    x, wanted = delayed_task(rows, 250)
+    right = (trained(x).argmax(-1) == wanted).float().mean(1)
+    return right.unflatten(0, (len(makers), len(distances), models))
 
 
 def accuracies(cells: Mapping[str, Callable[[], nn.Module]], unroll: Callable, width: int,
                distances: Sequence[int]) -> dict[str, Tensor]:
-    """accuracy() with each cell, which `unroll` runs, and of one attention, with places and without.
+    """accuracy() (distance, model) with each cell, which `unroll` runs, and of one attention.
 
     Networks of one shape are trained as one stack, and the stacks side by side.
     """
     makers = {name: partial(Reader, make, unroll) for name, make in cells.items()}
-    makers |= {"attention": partial(OneAttention, width, places=True),
-               "attention, no places": partial(OneAttention, width, places=False)}
+    makers["attention"] = partial(OneAttention, width)
     stacks: dict[tuple, list[str]] = {}
     for name, make in makers.items():
         stacks.setdefault(tuple(parameter.shape for parameter in make().parameters()), []).append(name)
