@@ -8,7 +8,7 @@ tokens, here words, and each token becomes a vector, a list of numbers. Two halv
           [encoder] ───────── memory ──────────→ [decoder] ───→ le
 
 The encoder reads the source. In it every token's vector takes in what it needs from the others (which
-cat? who loves it?), and what comes out, a vector a token, is the memory. The decoder writes the target,
+cat? who loves it?), and the result, one vector per token, is the memory. The decoder writes the target,
 one token after the other: it reads what is written so far, looks into the memory, and names the next.
 
 “Takes in” and “looks into” are the same thing, attention. A token asks with its query, every token answers
@@ -16,8 +16,8 @@ with its key; the better they match, the more of that token's value is taken in:
 
     Attention(Q, K, V) = softmax(Q·Kᵀ / √d_k) · V
 
-(“Attention Is All You Need”, Vaswani et al. 2017, section 3.2.1.) After step 9 every sign of it has been
-built. Lesson 2 puts several attentions side by side, lesson 3 tells them about order.
+(“Attention Is All You Need”, Vaswani et al. 2017, section 3.2.1.) By the end of step 9 you will have built
+every part of this formula. Lesson 2 puts several attentions side by side, lesson 3 tells them about order.
 """
 
 import course.console.startup  # noqa: F401 (before torch: it hears what fails in the imports below)
@@ -42,6 +42,7 @@ from common import (
     check_mistakes,
     check_part,
     fitted_exponent,
+    lesson,
     lesson_parser,
     mask_rows,
     narrate,
@@ -53,6 +54,7 @@ from common import (
 )
 from course.console.measuring import bytes_kept, multiplications_of, seconds_of
 from course.grading.checking import largest_difference, random_tensors
+from course.training.matching import matching_task, train_score
 from figures.attention import (
     draw_attention,
     draw_cost,
@@ -62,6 +64,8 @@ from figures.attention import (
     draw_scaling,
     draw_scores,
 )
+
+CELLS, INPUTS, WIDTH, way_back = lesson("00_foundations", "CELLS", "INPUTS", "WIDTH", "way_back")
 
 # Sizes in shape comments, in every lesson: B batch, T target (query) length, S source (key) length,
 # L either, H heads, D d_model, K d_k = D / H, V vocabulary.
@@ -120,7 +124,7 @@ def scaled_dot_product_attention(
 def fused_attention(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, dropout: float = 0.0
 ) -> Tensor:
-    """scaled_dot_product_attention() in one kernel of PyTorch's: the same to rounding, and sooner."""
+    """scaled_dot_product_attention() in one kernel of PyTorch's: the same to rounding, and faster."""
     if mask is not None:
         mask = torch.atleast_2d(boolean(mask))  # the kernel would add numbers
     return F.scaled_dot_product_attention(query, key, value, mask, dropout)
@@ -139,7 +143,7 @@ def causal_mask(length: int, device: torch.device | None = None) -> Tensor:
 
 
 def padding_mask(tokens: Tensor, pad_id: int = 0) -> Tensor:
-    """tokens (B, S) → (B, 1, 1, S), True where a real token stands; fits every head and query."""
+    """tokens (B, S) → (B, 1, 1, S), True where there is a real token; fits every head and query."""
     return (tokens != pad_id)[:, None, None, :]
 
 
@@ -171,12 +175,13 @@ def look_up(query, keys, values):
 def step_soft_dictionary():
     """A soft dictionary
 
-    A dictionary returns the value whose key equals the query. Attention asks all keys at once. A product
-    says how well each one matches (its score), softmax turns the scores into weights that sum to 1, and the
-    answer is the mean of all values with these weights. Here are three keys, values 100, 200 and 300, and a
-    query for the first. Multiply the query by 4, 16, 64: the sharper the scores, the nearer the mean comes
-    to the entry itself. In the picture the weights, in the left panel, begin even and end on one key; the
-    answer, in the right one, goes from the mean of all values to the first.
+    A dictionary returns the value whose key equals the query. Attention compares the query with all keys at
+    once. The dot product of query and key says how well they match (the score), softmax turns the scores
+    into weights that sum to 1, and the answer is the mean of all values with these weights.
+
+    Here are three keys, values 100, 200 and 300, and a query for the first. Multiply the query by 4, 16, 64:
+    the weights, in the left panel, begin even and end on one key; the answer, in the right panel, goes from
+    the mean of all values to the first.
     """
     rows = []
     for factor in (0, 1, 4, 16, 64):
@@ -209,12 +214,12 @@ def step_by_hand():
     """Three tokens by hand
 
     Take a pocket calculator. Three tokens ask, and the same three answer: vectors of two numbers, the keys
-    equal to the queries, one row a token:
+    equal to the queries, one row per token:
 
         Q = K = (1, 0), (0, 1), (1, 1)        V = (10, 0), (0, 10), (5, 5)
 
-    Multiply every query with every key. Divide by √d_k, where d_k is the length of a key: √2 = 1.414 (step
-    10 says why). Raise e to the result, divide by the sum of the row, and average the values.
+    Take the dot product of every query with every key. Divide by √d_k, where d_k is the length of a key:
+    √2 = 1.414 (step 10 says why). Raise e to the result, divide by the sum of the row, average the values.
     """
     query = key = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
     value = np.array([[10.0, 0.0], [0.0, 10.0], [5.0, 5.0]])
@@ -231,49 +236,48 @@ WORDS = ["the", "cat", "loves", "the", "mat", "it", "found"]
 KINDS = {"the": (0, 0, 0, 0), "cat": (1, 0, 0, 0), "mat": (0, 1, 0, 0), "it": (0, 0, 1, 0),
          "loves": (0, 0, 0, 1), "found": (0, 0, 0, 1)}  # living, thing, pronoun, verb
 X = np.array([KINDS[word] for word in WORDS], dtype=float)  # (7, 4)
-W_QUERY = np.array([[0, 0], [0, 0], [6, 0], [0, 6]])  # a pronoun seeks what lives, a verb a thing
+W_QUERY = np.array([[0, 0], [0, 0], [6, 0], [0, 6]])  # pronouns look for the living, verbs for things
 W_KEY = np.array([[1, 0], [0, 1], [0, 0], [0, 0]])  # found as: living, thing
 W_VALUE = np.array([[9, 1], [0, 9], [0, 0], [0, 0]])  # hands over: it purrs, it is flat
 
 
 def three_maps(x):
-    """What each word seeks, what it is found as, and what it hands over: three times (7, 2)."""
+    """What each word looks for, what it is found as, and what it hands over: three times (7, 2)."""
     return x @ W_QUERY, x @ W_KEY, x @ W_VALUE
 
 
 @shows(three_maps)
 def step_it_is_the_cat():
-    """Whom does “it” mean? Queries, keys and values
+    """What does “it” refer to? Queries, keys and values
 
     “The cat loves the mat it found”: who found it? The vectors here are made by hand. Each word's says what
     kind of word it is (living, thing, pronoun, verb), and three matrices make of it
 
-        the query   what the word seeks: “it” something living, a verb a thing
+        the query   what the word looks for: “it” looks for something living, a verb looks for a thing
         the key     what the word is found as: the cat as living, the mat as a thing
         the value   what the word hands over: the cat purrs, the mat is flat
 
     Then the lines of step 2 run. Follow the framed row of “it” through the picture, from left to right: its
     query matches the key of “cat”; that gets the weight, and what comes out is nearly the cat's value. A
-    word that seeks nothing (query 0) looks at all alike.
+    word that looks for nothing (query 0) looks at all words equally.
 
-    Why three vectors and not one? Who seeks isn't who is sought: “it” finds the cat, but the cat doesn't
-    seek “it”. With one vector for both, the score would be the same both ways. Nor is the key the value:
-    what a word is found by isn't what it has to say. In a real model all three matrices are learned.
+    Why three vectors and not one? Looking for something and being found are different roles: “it” finds the
+    cat, but the cat doesn't look for “it”. With one vector for both, the score would be the same both ways.
+    And what a word is found by isn't what it has to say. In a real model all three matrices are learned.
     """
     query, key, value = three_maps(X)
     stages = dict(zip(STAGES, by_hand(query, key, value)))
     weights, it, cat, mat = stages["weights"], 5, 1, 4
     check("“it” looks at “cat”, not at “mat”", weights[it, cat] > 0.9 and weights[it, mat] < 0.02,
           numbers(weights[it, [cat, mat]]))
-    check("… and “cat” doesn't look back: its weights are even", np.ptp(weights[cat]) < 1e-12)
+    check("“cat” doesn't look back: its weights are even", np.ptp(weights[cat]) < 1e-12)
     seeks, hidden, silent = query.copy(), key.copy(), value.copy()
     seeks[it], hidden[cat], silent[cat] = (0, 6), 0, 0
-    found = by_hand(seeks, key, value)[3]
-    others = np.arange(7) != it
+    found, others = by_hand(seeks, key, value)[3], np.arange(7) != it
     check("another query: it finds the mat, and no other row changes",
           found[it].argmax() == mat and (found[others] == weights[others]).all(), f"{found[it, mat]:.2f}")
     lost = by_hand(query, hidden, value)[3][it]
-    check("the cat without its key: “it” looks at all alike", np.ptp(lost) < 1e-12, f"{lost[cat]:.2f}")
+    check("the cat without its key: “it” looks at all words equally", np.ptp(lost) < 1e-12)
     *_, same, output = by_hand(query, key, silent)
     check("the cat with another value: no weight changes, what “it” gets does",
           (same == weights).all() and abs(output[it] - stages["output"][it]).max() > 8)
@@ -308,7 +312,7 @@ def step_in_pytorch():
     check("three random sequences: the same as NumPy, one after the other", gap < 1e-12, f"{gap:.0e}")
     many = random_tensors((2, 7, 16), (2, 9, 16), (2, 9, 16), seed=1)
     gap = largest_difference(attention_in_five_lines(*many), F.scaled_dot_product_attention(*many))
-    check("… and the same as PyTorch's own, for d_k = 16, too", gap < 1e-12, f"{gap:.0e}")
+    check("the same as PyTorch's own, also for d_k = 16", gap < 1e-12, f"{gap:.0e}")
 
 
 FRENCH = ["le", "chat", "aime", "le", "tapis"]  # the beginning of a translation
@@ -329,11 +333,10 @@ def step_who_asks_whom():
     In self-attention a sequence asks itself, as in step 3: T = S. So does the encoder. In cross-attention
     one sequence asks another: the decoder's tokens ask the memory. The output has a row for every query.
 
-    Left in the picture is step 3 again. In the middle the first French words ask the English ones. Their
-    vectors are made by hand, too, with a 1 in the place of the word's meaning, else 0: words of one meaning
-    match. (In lesson 5 a model learns whom to ask.) Both “le”
-    look at both “the” alike: attention knows what a word is, not where it stands. Lesson 3 mends that. On
-    the right is what step 6 is about.
+    On the left of the picture is step 3 again. In the middle the first French words ask the English ones.
+    Their vectors, also made by hand, have a 1 in the place of the word's meaning, so words of one meaning
+    match. Both “le” look at both “the” equally: attention knows what a word is, not where it is. Lesson 3
+    changes that. On the right is what step 6 is about.
     """
     query, key, value = map(torch.from_numpy, three_maps(X))
     itself, output = attention_weights(query, key), attention_in_five_lines(query, key, value)
@@ -342,8 +345,8 @@ def step_who_asks_whom():
     taken = attention_in_five_lines(french, english, value)
     check("every French word looks most at an English word of its meaning",
           all(MEANING[WORDS[i]] == MEANING[word] for word, i in zip(FRENCH, cross.argmax(-1))))
-    alike = torch.equal(cross[0], cross[3]) and torch.equal(cross[:, 0], cross[:, 3])
-    check("both “le” have the same weights, and as much for either “the”", alike, numbers(cross[0, [0, 3]]))
+    same = torch.equal(cross[0], cross[3]) and torch.equal(cross[:, 0], cross[:, 3])
+    check("both “le” have the same weights, and as much for either “the”", same, numbers(cross[0, [0, 3]]))
     rows = [("self", "English (T = 7)", "English (S = 7)", shape(itself), shape(output)),
             ("cross", "French (T = 5)", "English (S = 7)", shape(cross), shape(taken))]
     seen = causal_mask(7)
@@ -359,10 +362,11 @@ def step_masks():
 
     Two things must not be looked at. The decoder has to name the next token, so it must not see it: the
     causal mask hides what comes later. And the sequences of a batch are filled up to one length with PAD:
-    the padding mask hides the filling. A mask is boolean, True means “may attend”
-    (torch.nn.MultiheadAttention means the reverse), and two are joined with &. Where it is False the score
-    becomes −∞ before the softmax, and e^−∞ = 0. A mask's shape must only broadcast to that of the weights.
-    (boolean() in the code refuses a mask of any other type, nothing more; softmax() follows in step 8.)
+    the padding mask hides the filling.
+
+    A mask is boolean, True means “may attend” (torch.nn.MultiheadAttention means the reverse), and two are
+    joined with &. Where it is False the score becomes −∞ before the softmax, and e^−∞ = 0. A mask's shape
+    must only broadcast to that of the weights. (boolean() refuses other types; softmax() follows in step 8.)
     """
     tokens = torch.tensor([[5, 6, 7, 8], [5, 6, PAD, PAD]])
     mask = causal_mask(4) & padding_mask(tokens)  # (B, 1, T, S)
@@ -389,7 +393,7 @@ def step_masks_hide():
     other[:3] = x[:3]
     before, after = with_each(causal_mask(6), x, x, other)
     check("another future: outputs 0 to 2 are the same bits", torch.equal(before[:3], after[:3]))
-    check("… and outputs 3 to 5 are not", (before[3:] != after[3:]).any(dim=-1).all())
+    check("another future: outputs 3 to 5 are not the same", (before[3:] != after[3:]).any(dim=-1).all())
     mask = padding_mask(torch.tensor([[5, 6, 7, PAD, PAD, PAD]]))[0, 0]
     before, after = with_each(mask, x, x, other)
     check("other padding: all outputs are the same bits", torch.equal(before, after))
@@ -429,21 +433,20 @@ def step_finished():
     check_part(scaled_dot_product_attention, attention_checks, OURS)
 
 
-def gradients_of(d_k: int, keys: int, scaled: bool):
-    """The gradients that reach the scores of each of 400 queries, and the query; the weights' evenness.
+def gradients_of(d_k: int, keys: int):
+    """For 400 queries, undivided and divided: the gradients at the scores, at the query, and the evenness.
 
     Queries, keys and values have variance 1, the gradient of the output is random. Evenness is the entropy
-    of the weights as a share of that of even weights, ln(keys).
+    of the weights as a fraction of that of even weights, ln(keys).
     """
     query = torch.randn(4, 100, d_k, requires_grad=True)
-    key, value = torch.randn(2, 4, keys, d_k)
-    scores = query @ key.mT / (math.sqrt(d_k) if scaled else 1)
-    weights = softmax(scores)
-    output = weights @ value
-    upstream = torch.randn_like(output)
-    slopes = torch.autograd.grad(output, (scores, query), upstream)
-    entropy = torch.special.entr(weights).sum(-1).mean() / math.log(keys)
-    return *(slope.norm(dim=-1).flatten() for slope in slopes), entropy.item()
+    (key, value), upstream = torch.randn(2, 4, keys, d_k), torch.randn(4, 100, d_k)
+    for divisor in (1, math.sqrt(d_k)):
+        scores = query @ key.mT / divisor
+        weights = softmax(scores)
+        slopes = torch.autograd.grad(weights @ value, (scores, query), upstream)
+        entropy = torch.special.entr(weights).sum(-1).mean() / math.log(keys)
+        yield *(slope.norm(dim=-1).flatten() for slope in slopes), entropy.item()
 
 
 @shows(gradients_of)
@@ -451,44 +454,44 @@ def step_why_the_root():
     """Why divide by √d_k?
 
     A product of two independent numbers of mean 0 and variance 1 has variance 1, and q·k adds up d_k such
-    products. If they are independent, too, its variance is d_k. Undivided, the scores of a wide head lie so
+    products. If these are also independent, its variance is d_k. Undivided, the scores of a wide head lie so
     far apart that the softmax puts nearly all weight on one key. “Evenness” says it below: 1 for even
-    weights, 0 for one key that takes all. (It is their entropy as a share of the largest.)
+    weights, 0 for one key that takes all. (It is their entropy as a fraction of the largest.)
 
     There the softmax is flat: little gradient gets back to the scores, and for most queries hardly any.
-    “At the scores” is its mean without the division over that with it. “Starved” is the share of queries
-    that get less than a tenth of what is usual with it (the median). The right panel: the more keys, the
-    later it begins. (The query itself gets the scores' gradient times the keys, and with the division a
-    factor 1/√d_k on top. So undivided its mean even grows, in the last column: few queries get a lot, and
-    the starved ones still hardly any.) d_k is the width of one head, not d_model.
+    “At the scores”: the mean gradient without the division, divided by the mean gradient with it. “Starved”:
+    how many queries get less than a tenth of the median gradient with the division. The right panel: with
+    more keys, starving starts only at a larger d_k.
+
+    The query gets the scores' gradient times the keys, and with the division a factor 1/√d_k. So at the
+    query the mean is larger without the division (last column): few queries get a lot, and the starved ones
+    still hardly any. d_k is the width of one head, not d_model.
     """
     widths = [4, 16, 64, 256, 1024]
     variances = [torch.randn(2, 10_000, d_k).prod(0).sum(-1).var().item() for d_k in widths]
-    rows, starved, means = [], {16: [], 64: [], 512: []}, []
+    rows, starved = [], {16: [], 64: [], 512: []}
     for d_k, variance in zip(widths, variances):
-        for keys, shares in starved.items():
-            plain, plain_query, uneven = gradients_of(d_k, keys, scaled=False)
-            divided, query, even = gradients_of(d_k, keys, scaled=True)
+        for keys, fractions in starved.items():
+            (plain, plain_query, uneven), (divided, query, even) = gradients_of(d_k, keys)
             little = divided.median() / 10
-            shares.append([(found < little).float().mean().item() for found in (plain, divided)])
+            fractions.append([(found < little).float().mean().item() for found in (plain, divided)])
             if keys == 64:
-                means.append((plain.mean() / divided.mean()).item())
-                percent = (f"{share:.0%}" for share in shares[-1])
-                ratio = (plain_query.mean() / query.mean()).item()
-                rows.append((d_k, variance, uneven, even, means[-1], *percent, ratio))
-    errors = [abs(v / d_k - 1) for v, d_k in zip(variances, widths)]
-    check("Var(q·k) = d_k within 5 %", max(errors) < 0.05, f"{max(errors):.1%} off")
+                rows.append((d_k, variance, uneven, even, (plain.mean() / divided.mean()).item(),
+                             *(f"{fraction:.0%}" for fraction in fractions[-1]),
+                             (plain_query.mean() / query.mean()).item()))
+    error = max(abs(v / d_k - 1) for v, d_k in zip(variances, widths))
+    check("Var(q·k) = d_k within 5 %", error < 0.05, f"{error:.1%} off")
     uneven, even = [row[2] for row in rows], [row[3] for row in rows]
     check("undivided, the evenness falls with every width, below 0.1; divided, it stays above 0.8",
           uneven == sorted(uneven, reverse=True) and uneven[-1] < 0.1 and min(even) > 0.8)
-    check("undivided, the gradient at the scores is less than half at d_k = 1024", means[-1] < 0.5,
-          f"{means[-1]:.2f}")
-    check("… and more than half of the queries starve, for 16, 64 and 512 keys",
-          all(shares[-1][0] > 0.5 for shares in starved.values()),
-          "  ".join(f"{shares[-1][0]:.0%}" for shares in starved.values()))
+    check("undivided, the gradient at the scores is less than half at d_k = 1024", rows[-1][4] < 0.5,
+          f"{rows[-1][4]:.2f}")
+    check("undivided, more than half of the queries starve at d_k = 1024, for 16, 64 and 512 keys",
+          all(fractions[-1][0] > 0.5 for fractions in starved.values()),
+          "  ".join(f"{fractions[-1][0]:.0%}" for fractions in starved.values()))
     check("at the query the mean is larger undivided, at every width", all(row[-1] > 1 for row in rows))
-    check("divided, at no width more than one in 20 does",
-          max(share for shares in starved.values() for _, share in shares) < 0.05)
+    check("divided, at no width more than one query in 20 starves",
+          max(fraction for fractions in starved.values() for _, fraction in fractions) < 0.05)
     figure = Picture("attention_scaling.png", draw_scaling(rows, starved, *torch.randn(2, 6, 64)),
                      "Undivided scores grow with √d_k: in wide heads one key takes all, most queries starve")
     header = "d_k", "Var(q·k)", "evenness", "÷ √d_k", "at the scores", "starved", "÷ √d_k", "at the query"
@@ -496,82 +499,55 @@ def step_why_the_root():
 
 
 class OneAttention(nn.Module):
-    """Self-attention over x (B, L, 32): untrained, or sharp, as if the query had learned to match word 0."""
+    """Self-attention over x (B, L, INPUTS): untrained, or sharp, as if it had learned to match word 0."""
 
     def __init__(self, sharp: bool):
         super().__init__()
-        self.query, self.key, self.value = (nn.Linear(32, 32) for _ in range(3))
+        self.query, self.key, self.value = (nn.Linear(INPUTS, WIDTH) for _ in range(3))
         self.sharp = sharp
 
-    def forward(self, x: Tensor) -> tuple[Tensor, None]:
-        """The output, and None where nn.RNN has its last state."""
-        query, key = (6 * x[:, :1].detach(), x) if self.sharp else (self.query(x), self.key(x))
-        return scaled_dot_product_attention(query, key, self.value(x)), None
+    def forward(self, x: Tensor) -> Tensor:
+        query, key = self.query(x), self.key(x)
+        if self.sharp:
+            query, key = 200 * F.normalize(x[:, :1].detach(), dim=-1), F.normalize(x, dim=-1)
+        return scaled_dot_product_attention(query, key, self.value(x))
 
 
-def open_lstm(size: int, **options) -> nn.LSTM:
-    """An LSTM whose memory is only multiplied by gates of σ(6) = 0.998: its recurrent weights are 0."""
-    lstm = nn.LSTM(size, size, **options)
-    with torch.no_grad():
-        lstm.weight_hh_l0.zero_()
-        lstm.bias_ih_l0[size : 2 * size] = 6.0  # PyTorch's order: input, forget, cell, output
-        lstm.bias_hh_l0[size : 2 * size] = 0.0
-    return lstm
+DISTANCES = (1, 4, 16, 64, 256)
+LAYERS = {name: CELLS[name] for name in ("RNN", "LSTM", "LSTM, open")} | {
+    "even attention": lambda: OneAttention(sharp=False), "sharp attention": lambda: OneAttention(sharp=True)}
 
 
-DISTANCES = (1, 4, 16, 64, 256, 512)
-LAYERS = {
-    "RNN": lambda: nn.RNN(32, 32, batch_first=True),
-    "LSTM": lambda: nn.LSTM(32, 32, batch_first=True),
-    "LSTM, open": lambda: open_lstm(32, batch_first=True),
-    "even attention": lambda: OneAttention(sharp=False),
-    "sharp attention": lambda: OneAttention(sharp=True),
-}
-
-
-def gradient_from_the_past(layer: nn.Module, distance: int) -> float:
-    """Norm of d(last output) / d(input `distance` steps back), along a random direction."""
-    inputs = torch.randn(1, distance + 1, 32).double().requires_grad_()
-    last = layer.double()(inputs)[0][0, -1]
-    (gradient,) = torch.autograd.grad(last, inputs, torch.randn_like(last))
-    return gradient[0, 0].norm().item()
-
-
-@shows(gradient_from_the_past)
+@shows(OneAttention.forward)
 def step_why_attention():
     """Why attention? The way to the past
 
     Before, sequences were read by recurrent networks (RNN): word by word, with one vector that carries all
-    that is known so far. From the word n steps back to the last output lead n steps, one after the other,
-    and each multiplies the gradient that has to say “this word mattered”. Attention gets there in one step
-    (section 4, table 1), and all words at once instead of one after the other.
+    that is known so far. Between the word n steps back and the last output there are n steps, and each
+    multiplies the gradient that has to say “this word mattered”. Attention gets there in one step (section
+    4, table 1), and it computes all words at once.
 
-    Below is the size of that gradient, for new layers of width 32, the mean of 4; “kept” is what one step
-    leaves of it. An LSTM carries a memory that gates multiply. Half open, as PyTorch starts them, they lose
-    the gradient, too; opened to 0.998, which training can do, they keep it for hundreds of steps, and from
-    64 on more than attention that looks at all words alike: that shares a weight of 1 among them, and
-    dilutes like 1/n. Attention whose query matches the word, which training can do as well, gets it
-    undiminished from any distance. So sharp attention doesn't fade, and any attention spares the n steps in
-    a row.
+    Lesson 0 measures this gradient in its step 12; here are its cells and two attentions, all untrained. RNN
+    and LSTM lose it. The LSTM with an open forget gate keeps it far longer, but loses some with every step.
+    Even attention gives each of n words a weight of about 1/n, so its gradient falls like 1/n. Attention
+    whose query matches the word, which training can reach, gets the gradient undiminished from any distance.
     """
-    reach = {name: [sum(gradient_from_the_past(make(), n) for _ in range(4)) / 4 for n in DISTANCES]
-             for name, make in LAYERS.items()}
-    even, sharp, gate = reach["even attention"], reach["sharp attention"], reach["LSTM, open"]
+    reach = way_back(LAYERS, DISTANCES)
+    rnn, lstm, opened, even, sharp = reach.values()
     spread = [max(norms) / min(norms) for norms in ([(n + 1) * g for n, g in zip(DISTANCES, even)], sharp)]
     check("even attention: (n + 1) · gradient stays within a factor of 4; sharp: the gradient does",
           max(spread) < 4, numbers(spread))
     check("RNN and LSTM: after 64 steps less than a billionth is left",
-          max(reach[name][3] / reach[name][0] for name in ("RNN", "LSTM")) < 1e-9)
-    check("from n = 64 on the open gate carries more than even attention, less than sharp attention",
-          all(even[i] < gate[i] < sharp[i] for i in (3, 4, 5)))
-    rows = []
-    for name, norms in reach.items():
-        kept = (norms[3] / norms[2]) ** (1 / 48)  # from 16 to 64
-        steps = ("1", "") if "attention" in name else ("n", f"{kept:.2f}")
-        rows.append((name, *steps, *(f"{norm:.0e}" if norm < 1e-3 else f"{norm:.2g}" for norm in norms)))
+          max(norms[3] / norms[0] for norms in (rnn, lstm)) < 1e-9)
+    check("the open LSTM: after 64 steps a million times what the LSTM has, after 256 less than half of that",
+          opened[3] > 1e6 * lstm[3] and opened[4] < opened[3] / 2)
+    check("from n = 64 on sharp attention has more than ten times what the open LSTM has",
+          all(sharp[i] > 10 * opened[i] for i in (3, 4)))
+    rows = [(name, "1" if "attention" in name else "n", *(f"{norm:.0e}" for norm in norms))
+            for name, norms in reach.items()]
     figure = Picture("attention_gradient_path.png", draw_reach(DISTANCES, reach),
                      "Recurrence multiplies n times; attention gets there at once, undiminished if sharp")
-    return table("", "steps", "kept", *(f"n = {n}" for n in DISTANCES), rows=rows), figure
+    return table("", "steps", *(f"n = {n}" for n in DISTANCES), rows=rows), figure
 
 
 class AdditiveScore(nn.Module):
@@ -618,48 +594,22 @@ SCORES = {
 }
 
 
-def matching_task(batch: int, length: float | None = None, width: int = 8) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries (B, 6, K) that are noisy copies of 6 keys in another order, the keys, that order.
-
-    With a length, all keys have that length.
-    """
-    key = torch.randn(batch, 6, width)
-    if length is not None:
-        key = length * F.normalize(key, dim=-1)
-    order = torch.rand(batch, 6).argsort(-1)
-    query = key.gather(1, order[..., None].expand_as(key))
-    return query + 0.3 * torch.randn_like(query), key, order
-
-
-def train_score(score: nn.Module, steps: int = 300) -> nn.Module:
-    """Teach the score to give each query the key that it was copied from."""
-    optimizer = torch.optim.Adam(score.parameters(), lr=0.02, fused=True)
-    for _ in range(steps):
-        query, key, order = matching_task(batch=32)
-        loss = F.cross_entropy(score(query, key).transpose(1, 2), order)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    return score
-
-
 @shows(AdditiveScore.forward, MultiplicativeScore.forward, scaled_dot, less_length)
 def step_other_scores():
     """Other ways to score a match
 
     The first attention (Bahdanau) ran query and key through a small network. Luong compared that with a
-    matrix between the two, and with the plain product. The Transformer takes the product, divided: all
-    scores are one matrix product then. Here each has to find, among 6 keys, the one that the query is a
+    matrix between the two, and with the plain product. The Transformer divides the product, so that all
+    scores are one matrix product. Here each score has to find, among 6 keys, the key that the query is a
     noisy copy of. The first two are trained for it, the others have nothing to train.
 
-    The network finds more than the product, and a matrix doesn't help the product. The reason is that it
-    favours long keys. Take half of the squared length off the undivided product, and it finds as many as the
-    network. Or make all keys equally long (last column): then all four do. (Vectors of 8 numbers differ much
-    in length; at the paper's width of 64 they hardly do, and the product finds all.) The picture is a case
-    that the product gets wrong; the mark is on the true key. How sharp the weights are is another matter:
-    multiply the scores, and they sharpen.
+    The network finds more than the product, and a matrix doesn't help the product. The reason is that the
+    product favours long keys. Subtract half of the key's squared length from the undivided product, and it
+    finds as many as the network does. Or make all keys equally long (last column): then all four do. (At the
+    paper's width of 64 lengths hardly differ, and the product finds all.) The picture is a case that the
+    product gets wrong; the mark is on the true key.
 
-    In a Transformer learned matrices stand before the product, which makes it the second kind:
+    In a Transformer learned matrices come before the product, which makes it the second kind:
     (W_q·q)·(W_k·k) = qᵀ·W·k with W = W_qᵀ·W_k, of rank d_k at most.
     """
     query, key, order = matching_task(2000)
@@ -674,26 +624,17 @@ def step_other_scores():
         same = (score(*equal[:2]).argmax(-1) == equal[2]).float().mean().item()
         rows.append((name, formula, size, f"{hits[name]:.1%}", f"{same:.1%}"))
         check(f"{name}: of keys of one length it finds more than 97 %", same > 0.97, f"{same:.1%}")
-    missed = scored["scaled dot product"].argmax(-1) != order
     wide_query, wide_key, wide_order = matching_task(500, width=64)
     wide = (scaled_dot(wide_query, wide_key).argmax(-1) == wide_order).float().mean().item()
-    check("at width 64 the product finds more than 99 %, too", wide > 0.99, f"{wide:.1%}")
+    check("at width 64 the product finds more than 99 %", wide > 0.99, f"{wide:.1%}")
     check("network and product less the length find more than 97 %, product and matrix less than 95 %",
           min(hits["additive"], hits["less the length"]) > 0.97
           and max(hits["multiplicative"], hits["scaled dot product"]) < 0.95)
-    case = missed.any(-1).nonzero()[0, 0]
+    case = (scored["scaled dot product"].argmax(-1) != order).any(-1).nonzero()[0, 0]
     shown = {name: softmax(scores[case]) for name, scores in scored.items()}
     figure = Picture("attention_scores.png", draw_scores(shown, order[case]),
                      "The product favours long keys; less their length, it finds what the network finds")
     return table("score", "formula", "parameters", "found", "one length", rows=rows), figure
-
-
-def with_gradients(attention) -> list[Tensor]:
-    """The output (B, H, T, K) for random inputs, and the gradients of query, key and value."""
-    leaves = [tensor.requires_grad_() for tensor in random_tensors((2, 3, 4, 8), (2, 3, 5, 8), (2, 3, 5, 8))]
-    mask = torch.ones(4, 5, dtype=torch.bool).tril().index_fill(0, torch.tensor(1), False)
-    output = attention(*leaves, mask)
-    return [output, *torch.autograd.grad(output.sin().sum(), leaves)]
 
 
 @shows(fused_attention)
@@ -707,10 +648,12 @@ def step_what_it_costs():
     PyTorch has the whole function as one kernel, one program for the processor. It goes through the table
     block by block, and computes it again in the backward pass (Dao et al. 2022): without a mask it keeps
     only O(n). Given a mask, itself a table of n × n, it keeps one like it. (With dropout, on a CPU, PyTorch
-    runs lines like ours instead.) From lesson 2 on it is what runs. In the picture the work is counted, not
-    timed; both axes go by factors, and there n² is a line twice as steep as n. One head of width 64:
+    runs lines like ours instead.) From lesson 2 on it is what runs.
+
+    In the picture the work is counted, not timed. Both axes go by factors; there n² is a line twice as steep
+    as n. One head of width 64:
     """
-    lengths = [128, 256, 512, 1024, 2048]
+    lengths = [128, 256, 512, 1024]
     inputs = [torch.randn(3, 1, 1, n, 64, requires_grad=True).unbind() for n in lengths]
     work = [multiplications_of(scaled_dot_product_attention, *qkv) for qkv in inputs]
     memory = [bytes_kept(scaled_dot_product_attention, *qkv) for qkv in inputs]
@@ -718,21 +661,18 @@ def step_what_it_costs():
     masked = [bytes_kept(fused_attention, *qkv, causal_mask(n)) for n, qkv in zip(lengths, inputs)]
     check("multiplications: 64 · n² for the scores, as many for the means",
           work == [2 * 64 * n * n for n in lengths], f"{work[-1]:,} for n = {lengths[-1]:,}")
-    tables = [m / (4 * n * n) for m, n in zip(memory, lengths)]
+    tables = [kept / (4 * n * n) for kept, n in zip(memory, lengths)]
     check("bytes kept: two tables of n² numbers of 4 bytes, within 5 %",
-          all(abs(t / 2 - 1) < 0.05 for t in tables), numbers(tables))
+          all(abs(number / 2 - 1) < 0.05 for number in tables), numbers(tables))
     power = fitted_exponent(lengths, fused)
-    check("… of the fused kernel they grow like n", abs(power - 1) < 0.1, f"n^{power:.2f}")
-    tables = [m / (4 * n * n) for m, n in zip(masked[2:], lengths[2:])]
-    check("… with a mask it keeps one table of n² more, within 15 %",
-          all(abs(table - 1) < 0.15 for table in tables), numbers(tables))
+    check("without a mask the fused kernel's bytes grow like n", abs(power - 1) < 0.1, f"n^{power:.2f}")
+    tables = [(kept - less) / (4 * n * n) for kept, less, n in zip(masked, fused, lengths)]
+    check("with a mask it keeps one table of n² numbers more, within 5 %",
+          all(abs(number - 1) < 0.05 for number in tables), numbers(tables))
     check_part(fused_attention, attention_checks, OURS)
-    both = scaled_dot_product_attention, fused_attention
-    gap = max(largest_difference(ours, theirs) for ours, theirs in zip(*map(with_gradients, both)))
-    check("… and equals our lines in 2 × 3 heads, a blind query among them, gradients and all",
-          gap < 1e-12, f"{gap:.0e}")
     figure = Picture("attention_cost.png", draw_cost(lengths, work, memory, masked, fused),
                      "Work and memory grow with the square of the length; unmasked, the kernel keeps O(n)")
+    both = scaled_dot_product_attention, fused_attention
     rows = [(n, f"{w / 1e6:.0f}", *(f"{b / 2**20:.2f}" for b in kept),
              *(f"{1e3 * seconds_of(attend, *qkv):.1f}" for attend in both))
             for n, w, kept, qkv in zip(lengths, work, zip(memory, masked, fused), inputs)]
@@ -761,27 +701,23 @@ def step_blind_row():
 
     (The three appendices may be skipped.) An empty source, or padding in front of a sentence under a causal
     mask: a row of the mask without any True. Adding −10⁹ to the scores leaves weight on forbidden keys (in
-    float32 the same on all, for −10⁹ + 0.3 is rounded to −10⁹), −∞ gives 0/0. In this course such a query,
-    a blind one, gets 0, and finite gradients. What others do, on this machine, with this PyTorch:
+    float32 the same on all, because −10⁹ + 0.3 is rounded to −10⁹), −∞ gives 0/0. In this course such a
+    query, a blind one, gets 0, and finite gradients. What others do, with this PyTorch:
     """
-    x = torch.randn(1, 4, 8)
-    nobody = torch.zeros(4, 4, dtype=torch.bool)
+    x, nobody = torch.randn(1, 4, 8), torch.zeros(4, 4, dtype=torch.bool)
     scores = x @ x.transpose(1, 2)
     theirs = nn.MultiheadAttention(8, 1, batch_first=True)
     weights = attention_weights(x, x, nobody)
     asked, not_asked = (theirs(x, x, x, attn_mask=~nobody, need_weights=yes)[0] for yes in (True, False))
     ours, fused = (attend(x, x, x, nobody) for attend in (scaled_dot_product_attention, fused_attention))
-    rows = [
-        ("softmax(scores − 10⁹): weights", softmax(scores - 1e9)[0, 0]),
-        ("torch.softmax(scores − ∞): weights", torch.softmax(scores - math.inf, -1)[0, 0]),
-        ("nn.MultiheadAttention: output", asked[0, 0, :4]),
-        ("… with need_weights=False: output", not_asked[0, 0, :4]),
-        ("F.scaled_dot_product_attention: output", fused[0, 0, :4]),
-        ("ours: weights", weights[0, 0]),
-        ("ours: output", ours[0, 0, :4]),
-    ]
     check("ours: weights and output are exactly 0", not ours.any() and not weights.any())
-    return table("", "first row", rows=[(name, numbers(row)) for name, row in rows])
+    return table("", "first row", rows=[(name, numbers(found[0, 0, :4])) for name, found in (
+        ("softmax(scores − 10⁹): weights", softmax(scores - 1e9)),
+        ("torch.softmax(scores − ∞): weights", torch.softmax(scores - math.inf, -1)),
+        ("nn.MultiheadAttention: output", asked),
+        ("nn.MultiheadAttention, need_weights=False: output", not_asked),
+        ("F.scaled_dot_product_attention: output", fused),
+        ("ours: output", ours))])
 
 
 def attention_backward(query, key, value, grad_output):
@@ -838,11 +774,10 @@ def step_what_next():
     Read: softmax, attention_weights and scaled_dot_product_attention, then checks/attention.py, which says
     what has to hold of them.
 
-    Change: (1) in step_by_hand, V to (1, 1), (2, 2), (3, 3): every answer lies between 1 and 3, for a
-    weighted mean cannot leave the range of its values. (2) In causal_mask, tril() to tril(-1): no token
-    sees itself any more. A check of step 6 says so, and one of step 7: output 3 doesn't notice that token 3
-    is another. (3) The second row of KEYS to that of the first: no sharpness tells the two apart, the
-    answer is 150, and the check of step 1 fails.
+    Change: (1) in step_by_hand, V to (1, 1), (2, 2), (3, 3): every answer lies between 1 and 3, because a
+    weighted mean cannot leave the range of its values. (2) In causal_mask, tril() to tril(-1): no token sees
+    itself any more. A check of step 6 says so, and one of step 7: output 3 doesn't notice another token 3.
+    (3) The second row of KEYS to the first: nothing tells the two apart, and the answer of step 1 is 150.
 
     Write it yourself: python 01_attention_mechanism.py --template my_attention.py, fill in the file, then
     the same with --grade. Next: python 02_multi_head_attention.py.

@@ -134,7 +134,7 @@ def used_several_times(implementation, ours):
 
 
 def long_and_short_way(implementation, ours):
-    """… also of an inner value that a short and a long way reach: all must have arrived before it goes on."""
+    """An inner value that a short and a long way reach passes on only when both gradients have arrived."""
 
     def expression(a, b):
         inner = a * b
@@ -153,9 +153,29 @@ def every_operation(implementation, ours):
         "tanh": lambda a, b: (a.tanh() * b).sum(),
         "relu": lambda a, b: (a.relu() * b).sum(),
         "sum": lambda a, b: (a.sum(axis=0) * b + a.sum(axis=1, keepdims=True) * b).sum(),
-        "[]": lambda a, b: (a[1] * b + a[[0, 0, 2]] * b + a[0, 3]).sum(),
+        "[]": lambda a, b: (a[1] * b + a[[0, 1, 2]] * b + a[0, 3]).sum(),
         "- and /": lambda a, b: ((a - b) / (b * b + 1.0) - 2.0 * -a).sum(),
     }, A, B)
+
+
+def entries_taken_twice(implementation, ours):
+    """An entry that is taken several times gets the sum of what comes back."""
+    return each(implementation, {"a[[0, 0, 2]]": lambda a, b: (a[[0, 0, 2]] * b).sum(),
+                                 "a[[1, 1], [3, 3]]": lambda a, b: (a[[1, 1], [3, 3]] * b[0, 1:3]).sum()},
+                A, B)
+
+
+def computes_in_float64(implementation, ours):
+    """Whole numbers and float32 are computed with as float64."""
+    findings = []
+    for name, kind in (("whole numbers", np.int64), ("float32", np.float32)):
+        value = implementation(np.array([1, 2, 3], dtype=kind))
+        result = (value**-1 * 0.1).sum()
+        result.backward()
+        x = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)
+        findings.append(at(name, together(agree(tensor(result.data), (0.1 / x).sum(), 1e-14),
+                                          agree(tensor(value.grad), -0.1 / x**2, 1e-14))))
+    return together(*findings)
 
 
 def many_products(implementation, ours):
@@ -208,6 +228,21 @@ def value_mistakes(ours):
                 value.grad = np.zeros_like(value.data)
             super().backward()
 
+    class LastEntry(ours.Value):
+        def __getitem__(self, index):
+            def pass_back(grad):
+                whole = np.zeros_like(self.data)
+                whole[index] = grad
+                return (whole,)
+
+            return type(self)(self.data[index], (self,), pass_back)
+
+    class KeepsType(ours.Value):
+        def __init__(self, data, parents=(), pass_back=None):
+            super().__init__(data, parents, pass_back)
+            self.data = np.asarray(data)
+            self.data = self.data if self.data.dtype.kind == "f" else self.data.astype(np.float32)
+
     class OwnFactor(ours.Value):
         def __mul__(self, other):
             other = self.lift(other)
@@ -222,18 +257,23 @@ def value_mistakes(ours):
                                "A value that"),
         "walked in the wrong order": Mistake(
             "a value passes its gradient on before all of it has arrived: go back so that each value comes "
-            "after all that use it", NearestFirst, "… also of an inner value"),
+            "after all that use it", NearestFirst, "An inner value"),
         "inner gradients kept": Mistake("the gradients inside still hold the first backward(): start "
                                         "them from 0", InnerKept, "A second backward()"),
         "inputs reset": Mistake("backward() resets the inputs' gradients: it should add to them", InputsReset,
                                 "A second backward()"),
+        "whole[index] = grad": Mistake(
+            "of an entry that is taken twice, whole[index] = grad keeps only the last gradient: np.add.at "
+            "adds them up", LastEntry, "An entry that"),
+        "another type than float64": Mistake(
+            "the array isn't made float64: np.asarray(data, dtype=np.float64)", KeepsType, "Whole numbers"),
         "the wrong factor": Mistake("in a product each side gets the other's value", OwnFactor, "Sums and"),
     }
 
 
 value_checks = Part(
     [sums_and_products, stretched_shapes, used_several_times, long_and_short_way, every_operation,
-     many_products, second_backward, refuses_misfits],
+     entries_taken_twice, many_products, second_backward, computes_in_float64, refuses_misfits],
     value_mistakes,
     needs="The checks use data, grad and backward(), and compute with Values and numbers.",
     helpers=("history",),
@@ -248,32 +288,39 @@ LABELS = torch.tensor([0, 2, 1, 1, 0, 2])
 NAMES = "w1", "b1", "w2", "b2"
 
 
+def by_pytorch(x, labels, *weights):
+    """The loss and the gradients of two layers by PyTorch, from arrays and as arrays."""
+    leaves = [torch.tensor(weight, requires_grad=True) for weight in weights]
+    w1, b1, w2, b2 = leaves
+    logits = torch.tanh(torch.from_numpy(x) @ w1 + b1) @ w2 + b2
+    loss = F.cross_entropy(logits, torch.from_numpy(labels))
+    return loss.item(), tuple(gradient.numpy() for gradient in torch.autograd.grad(loss, leaves))
+
+
 def both(implementation) -> tuple:
     """The implementation's loss and gradients, and PyTorch's."""
-    found = implementation(*(x.numpy().copy() for x in (X, LABELS, W1, B1, W2, B2)))
-    leaves = [x.clone().requires_grad_() for x in (W1, B1, W2, B2)]
-    w1, b1, w2, b2 = leaves
-    loss = F.cross_entropy(torch.tanh(X @ w1 + b1) @ w2 + b2, LABELS)
-    return found, (loss.detach(), torch.autograd.grad(loss, leaves))
+    arrays = [x.numpy() for x in (X, LABELS, W1, B1, W2, B2)]
+    return implementation(*(array.copy() for array in arrays)), by_pytorch(*arrays)
 
 
 def loss_of_two_layers(implementation, ours):
     """The loss equals PyTorch's cross-entropy."""
     found, (loss, _) = both(implementation)
-    return agree(tensor(found[0]), loss, 1e-12)
+    return agree(tensor(found[0]), tensor(loss), 1e-12)
 
 
 def gradients_of(*places: int) -> Callable:
     def claim(implementation, ours):
         (_, found), (_, expected) = both(implementation)
-        return together(*(at(NAMES[place], agree(tensor(found[place]), expected[place])) for place in places))
+        return together(*(at(NAMES[place], agree(tensor(found[place]), tensor(expected[place])))
+                          for place in places))
 
     return claim
 
 
 last_layer, first_layer = gradients_of(2, 3), gradients_of(0, 1)
 last_layer.__doc__ = "The gradients of the last layer, w2 and b2, equal PyTorch's."
-first_layer.__doc__ = "… and those of the first, w1 and b1."
+first_layer.__doc__ = "The gradients of the first layer, w1 and b1, equal PyTorch's."
 
 
 def large_logits(implementation, ours):
@@ -282,6 +329,18 @@ def large_logits(implementation, ours):
     logits = torch.tanh(X @ W1 + B1) @ (1e4 * W2) + B2
     shares = torch.softmax(logits, -1) - F.one_hot(LABELS, 3)
     return agree(tensor(found[1][3]), shares.sum(0) / len(X), 1e-9)
+
+
+def never_reset(gradients: Callable) -> Callable:
+    """The function of loss and gradients, but all earlier gradients stay in those of every later call."""
+    arrived: list = []
+
+    def added_up(*inputs):
+        loss, found = gradients(*inputs)
+        arrived[:] = [old + new for old, new in zip(arrived, found)] if arrived else found
+        return loss, tuple(arrived)
+
+    return added_up
 
 
 def two_layer_mistakes(ours):
@@ -321,10 +380,10 @@ def two_layer_mistakes(ours):
         "labels left out": Mistake("the gradient of the logits is softmax − 1 at the label: the 1 is missing",
                                    labels_left_out, last),
         "tanh passed as if it weren't there": Mistake("going back through tanh multiplies by 1 − tanh²",
-                                                      through(np.ones_like), "… and those of the first"),
+                                                      through(np.ones_like), "The gradients of the first"),
         "tanh taken twice": Mistake("`hidden` is tanh already: 1 − hidden², not 1 − tanh(hidden)²",
                                     through(lambda hidden: 1 - np.tanh(hidden) ** 2),
-                                    "… and those of the first"),
+                                    "The gradients of the first"),
         "bias averaged": Mistake("a bias is added to every row: its gradient is the sum over the rows",
                                  bias_mean, last),
     }

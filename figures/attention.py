@@ -47,14 +47,14 @@ def draw_flow(words: Sequence[str], query: np.ndarray, key: np.ndarray, value: n
 
 
 def draw_reach(distances: Sequence[int], reach: dict[str, list[float]]):
-    """The gradient norm against the distance, a curve a layer."""
+    """The gradient norm against the distance, one curve per layer."""
     figure, axes = canvas(width=7, height=4)
     for marker, (name, norms) in zip("osD^v", reach.items()):
         axes.loglog(distances, norms, marker=marker, label=name, base=2)
     axes.set_yscale("log")
     axes.set_xticks(distances, distances)
     axes.set_ylim(1e-16, 30)  # below, nothing is left that float64 could add to a 1
-    axes.set(xlabel="n, steps back", ylabel="gradient norm (mean of 4 layers)")
+    axes.set(xlabel="n, steps back", ylabel="gradient norm (mean of 5 layers)")
     axes.legend()
     return figure
 

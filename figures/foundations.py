@@ -13,6 +13,17 @@ ARROWS = [("w", "w·x"), ("x", "w·x"), ("w·x", "w·x + b"), ("b", "w·x + b"),
           ("tanh", "error"), ("y", "error"), ("error", "loss"), ("error", "loss")]
 
 
+def small_graph(kind: type, w=0.5, x=2.0, b=-0.4, y=1.0) -> dict:
+    """loss = (tanh(w·x + b) − y)² of values of this kind, every one by its name."""
+    w, x, b, y = map(kind, (w, x, b, y))
+    product = w * x
+    total = product + b
+    answer = total.tanh()
+    error = answer - y
+    return {"w": w, "x": x, "b": b, "y": y, "w·x": product, "w·x + b": total, "tanh": answer,
+            "error": error, "loss": error * error}
+
+
 def draw_graph(values: Mapping[str, tuple[float, float]]):
     """The graph of (tanh(w·x + b) − y)²: each value in black, its gradient in orange."""
     figure, axes = canvas(width=10, height=3.8)
@@ -90,26 +101,18 @@ def draw_words(panels: Mapping[str, Tensor], classes: Mapping[str, Sequence[str]
     return figure
 
 
-def draw_memory(back: Sequence[int], reach: Mapping[str, Sequence[float]], distances: Sequence[int],
-                right: Mapping[str, np.ndarray]):
-    """Gradients against distance in new cells; accuracy (distance, model) against distance, mean and each."""
-    figure, axes = canvas(columns=2, width=11, height=4.2, width_ratios=[2, 3])
-    styles = dict(zip(right, zip("osD^v", ("-", "-", "--", "-.", ":"), ("C0", "C1", "C2", "C3", "C4"))))
-    for name, norms in reach.items():
-        marker, line, color = styles[name]
-        axes[0].loglog(back, norms, marker=marker, linestyle=line, color=color, label=name, base=2)
-    axes[0].set_yscale("log")
-    axes[0].set_xticks(back, back)
-    axes[0].set(xlabel="n, steps back", ylabel="length of the gradient", title="untrained: what arrives")
+def draw_memory(distances: Sequence[int], right: Mapping[str, Tensor]):
+    """The accuracy of each kind (distance, model) against the distance: the mean and each model."""
+    figure, axes = canvas(width=9, height=4.2)
     for number, (name, shares) in enumerate(right.items()):
-        marker, line, color = styles[name]
-        beside = np.array(distances) + 0.45 * (number - (len(right) - 1) / 2)  # so that none hides another
-        axes[1].plot(beside, shares.mean(1), marker=marker, linestyle=line, color=color, label=name)
-        axes[1].scatter(np.repeat(beside, shares.shape[1]), shares, s=8, color=color, alpha=0.6)
-    axes[1].axhline(0.25, color="gray", linewidth=1, linestyle="--")
-    axes[1].text(distances[0] - 0.9, 0.27, "guessing", fontsize=8, color="gray")
-    axes[1].set_xticks(distances, distances)
-    axes[1].set(xlabel="n, steps back", ylabel="share of right answers", ylim=(0.15, 1.03),
-                title="trained: five networks each (dots), and their mean")
-    figure.legend(*axes[1].get_legend_handles_labels(), loc="outside right center")
+        beside = np.array(distances) + 0.4 * (number - (len(right) - 1) / 2)  # so that none hides another
+        marker, line, color = "osD^vP"[number], ("-", "-", "--", "-.", ":", ":")[number], f"C{number}"
+        axes.plot(beside, shares.mean(1), marker=marker, linestyle=line, color=color, label=name)
+        axes.scatter(np.repeat(beside, shares.shape[1]), shares, s=8, color=color, alpha=0.6)
+    axes.axhline(0.25, color="gray", linewidth=1, linestyle="--")
+    axes.text(distances[0] - 0.9, 0.27, "guessing", fontsize=8, color="gray")
+    axes.set_xticks(distances, distances)
+    axes.set(xlabel="n, steps back", ylabel="accuracy", ylim=(0.15, 1.03),
+             title="five networks each (dots), and their mean")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside right center")
     return figure

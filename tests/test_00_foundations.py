@@ -11,8 +11,19 @@ from torch import nn
 
 from checks.recurrence import copy_cell, steps_in_a_row
 from common import lesson
-from course.data.toys import CLASS_OF, NAMED, made_up_text, same_class, spirals
-from course.training.stacked import clip_each, train_stacked
+from course.data.toys import (
+    CLASS_OF,
+    NAMED,
+    VOCABULARY,
+    first_weights,
+    made_up_text,
+    neighbour_counts,
+    neighbours,
+    same_class,
+    spirals,
+)
+from course.training import delayed_answer
+from course.training.stacked import adam, clip_each, train_stacked
 
 m = lesson("00_foundations")
 Value = m.Value
@@ -195,7 +206,7 @@ def test_two_layers_equal_value_and_pytorch(seed, rows, inputs, hidden, classes)
 
 def test_two_layer_backward_leaves_what_it_is_given():
     rng = np.random.default_rng(0)
-    given_arrays = [*spirals(rng), *m.first_weights(rng)]
+    given_arrays = [*spirals(rng), *first_weights(rng, 32)]
     before = copy.deepcopy(given_arrays)
     m.two_layer_backward(*given_arrays)
     assert all(np.array_equal(a, b) for a, b in zip(given_arrays, before))
@@ -410,12 +421,23 @@ def test_spirals_are_learned_from_other_seeds_too(seed):
 
 
 def test_neighbours_count_both_sides_within_the_window():
-    counts = m.neighbours([["the", "cat", "runs", "to", "the", "house"]])
-    number = m.VOCABULARY.index
+    counts = neighbours([["the", "cat", "runs", "to", "the", "house"]])
+    number = VOCABULARY.index
     assert counts[number("the"), number("cat")] == 1
     assert counts[number("the"), number("runs")] == 2  # from the left, from the right
     assert counts[number("cat"), number("house")] == 0
     assert torch.equal(counts, counts.T)
+
+
+def test_shuffling_keeps_words_and_lengths_but_not_who_is_near_whom():
+    rng, same = np.random.default_rng(0), np.random.default_rng(0)
+    plain, within, everywhere = neighbour_counts(rng)
+    assert torch.equal(plain, neighbours(made_up_text(same)))
+    assert plain.sum() == within.sum() == everywhere.sum()  # sentences of the same lengths
+    assert not torch.equal(plain, within)
+    own, words = torch.tensor(CLASS_OF[:, None] == CLASS_OF), len(NAMED)
+    near = [counts[:words, :words][own].sum().item() for counts in (plain, within, everywhere)]
+    assert max(near[:2]) < near[2] / 1.5  # in a sentence classes alternate
 
 
 def test_the_share_of_one_class_is_counted_right():
@@ -427,16 +449,47 @@ def test_the_share_of_one_class_is_counted_right():
 
 def test_the_text_holds_every_class_and_no_pattern_name():
     words = {word for sentence in made_up_text(np.random.default_rng(0)) for word in sentence}
-    assert words == set(m.VOCABULARY)
+    assert words == set(VOCABULARY)
 
 
 def test_the_asked_symbol_stands_n_steps_back_and_nowhere_else():
     distances = torch.tensor([2, 4, 16])
-    x, wanted = m.delayed_task(distances, 5)
-    symbols = x[..., : m.SYMBOLS].sum(-1)  # (M, B, L), 1 where a symbol stands
-    assert torch.equal(symbols.argmax(-1), (m.LENGTH - 1 - distances)[:, None].expand(3, 5))
-    assert (symbols.sum(-1) == 1).all()
-    assert torch.equal(x[..., : m.SYMBOLS].sum(2).argmax(-1), wanted)
+    x, wanted = delayed_answer.delayed_task(distances, 5)
+    symbols = x[..., : delayed_answer.SYMBOLS]
+    places = symbols.sum(-1)  # (M, B, L), 1 where there is a symbol
+    assert torch.equal(places.argmax(-1), (delayed_answer.LENGTH - 1 - distances)[:, None].expand(3, 5))
+    assert (places.sum(-1) == 1).all()
+    assert torch.equal(symbols.sum(2).argmax(-1), wanted)
+
+
+def test_kinds_of_one_shape_are_trained_as_one_stack(monkeypatch):
+    seen = []
+
+    def untrained(models, batch, steps, rate):
+        seen.append((len(models), [*map(type, models)]))
+        return lambda x: torch.zeros(*x.shape[:2], delayed_answer.SYMBOLS)
+
+    monkeypatch.setattr(delayed_answer, "train_stacked", untrained)
+    monkeypatch.setattr(delayed_answer, "side_by_side", lambda jobs: [job() for job in jobs])
+    found = delayed_answer.accuracies(m.CELLS, m.unroll, m.WIDTH, (2, 9))
+    assert list(found) == [*m.CELLS, "attention"]
+    assert all(right.shape == (2, 5) for right in found.values())
+    assert sorted(models for models, _ in seen) == [10, 10, 10, 20]  # both LSTMs have one shape
+    assert all(len({*kinds}) == 1 for _, kinds in seen)
+
+
+def test_adam_is_pytorchs(monkeypatch):
+    """Weights after steps on the same gradients, the rate falling to 0 as in train_stacked."""
+    torch.manual_seed(0)
+    ours, theirs = torch.randn(3, 4), nn.Parameter(torch.empty(3, 4))
+    theirs.data = ours.clone()
+    optimizer, mean, square = torch.optim.Adam([theirs], lr=0.03), torch.zeros(3, 4), torch.zeros(3, 4)
+    for step in range(20):
+        ours.grad = theirs.grad = torch.randn(3, 4) * 10.0**-step
+        optimizer.param_groups[0]["lr"] = 0.03 * (1 - step / 20)
+        optimizer.step()
+        adam([ours], [mean], [square], 0.03 * (1 - step / 20), step + 1)
+        assert torch.allclose(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
 def test_each_model_is_clipped_alone_as_pytorch_clips():
@@ -470,7 +523,7 @@ def test_side_by_side_is_what_each_learns_alone():
 
 
 def test_the_open_gate_is_a_forget_gate():
-    cell = m.opened(m.LSTMCell(8, m.WIDTH))
+    cell = m.CELLS["LSTM, open"]()
     memory = torch.ones(1, m.WIDTH)
     kept = cell(torch.zeros(1, 8), (torch.zeros(1, m.WIDTH), memory))[1]
     assert kept.mean().item() == pytest.approx(0.95, abs=0.1)
@@ -503,7 +556,7 @@ def test_two_hidden_numbers_do_not_part_the_spirals(changed):
 
 
 def test_a_gate_that_is_half_open_fades_as_the_others(changed):
-    new = changed("00_foundations", "bias: float = 3.0", "bias: float = 0.0")
+    new = changed("00_foundations", "OPEN = 3.0", "OPEN = 0.0")
     assert [text for text in failures(new.step_way_back) if text.startswith("the open LSTM")]
 
 

@@ -1,6 +1,7 @@
 """Toys to learn from: points on two spirals, sentences after patterns."""
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -13,6 +14,12 @@ def spirals(rng: np.random.Generator, each: int = 100) -> tuple[np.ndarray, np.n
     points = 2 * (points + 0.02 * rng.normal(size=points.shape))
     order = rng.permutation(2 * each)
     return points[order], np.repeat([0, 1], each)[order]
+
+
+def first_weights(rng: np.random.Generator, hidden: int) -> list[np.ndarray]:
+    """w1, b1, w2 and b2 of a network of two layers, from points (x, y) to two classes."""
+    return [2 * rng.normal(size=(2, hidden)), rng.normal(size=hidden),
+            rng.normal(size=(hidden, 2)) / np.sqrt(hidden), np.zeros(2)]
 
 
 CLASSES = {name: words.split() for name, words in {
@@ -34,6 +41,25 @@ def made_up_text(rng: np.random.Generator, sentences: int = 300) -> list[list[st
     chosen = [str(rng.choice(PATTERNS)).split() for _ in range(sentences)]
     return [[str(rng.choice(CLASSES[word])) if word in CLASSES else word for word in words]
             for words in chosen]
+
+
+def neighbours(text: list[list[str]], window: int = 2) -> Tensor:
+    """(V, V): how often the second word comes within two places of the first."""
+    number, counts = {word: i for i, word in enumerate(VOCABULARY)}, torch.zeros(2 * [len(VOCABULARY)])
+    for words in text:
+        for place, word in enumerate(words):
+            for other in words[max(0, place - window) : place] + words[place + 1 : place + 1 + window]:
+                counts[number[word], number[other]] += 1
+    return counts
+
+
+def neighbour_counts(rng: np.random.Generator) -> list[Tensor]:
+    """Of a made-up text, of its words shuffled within their sentences, and shuffled over the whole text."""
+    text = made_up_text(rng)
+    within = [rng.permutation(words).tolist() for words in text]
+    words = iter(rng.permutation([word for sentence in text for word in sentence]).tolist())
+    everywhere = [[next(words) for _ in sentence] for sentence in text]
+    return [*map(neighbours, (text, within, everywhere))]
 
 
 def same_class(vectors: Tensor) -> float:

@@ -29,16 +29,16 @@ QUESTIONS = (
         Answer("Nothing: two matrices one behind the other are one matrix.",
                "(x·A)·B = x·(A·B). Only a function that bends the numbers between them makes more of two "
                "layers than of one."),
-        Answer("Part points that no straight line parts.",
+        Answer("Separate points that no straight line separates.",
                "Straight after straight stays straight: a bend is missing."),
         Answer("The same as with a tanh between them, only it takes longer to learn.",
                "No training helps: whatever the two matrices are, their product is one.")), 0,
              "without tanh two layers are one"),
     Question("neighbours-gone", "embeddings", "Vectors of words are learned by guessing each word's "
-             "neighbours. You shuffle all words of the text. Do words of one class still get like "
-             "vectors?", (
-        Answer("Yes: every word stands in the text as often as before.",
-               "How often says little of the class; with whom it stands does."),
+             "neighbours. You shuffle all words of the text. Do words of one class still get "
+             "similar vectors?", (
+        Answer("Yes: every word occurs in the text as often as before.",
+               "How often says little of the class; next to which words does."),
         Answer("No: their neighbours were all that they had in common.",
                "In random order all words have the same neighbours, so nothing tells the classes apart."),
         Answer("Yes, if it is trained for longer.",
@@ -75,7 +75,7 @@ TERMS = (
     Term("gate", "cells",
          "A gate is a factor from 0 to 1 for each number of the memory", ("gates",)),
     Term("LSTM", "cells",
-         "LSTM beside it a memory and three gates: let in, keep, show"),
+         "LSTM adds a memory and three gates: let in, keep (the forget gate), show"),
     Term("convolution", "convolution",
          "A convolution looks at a few neighbours at once, here a token and the two before it, everywhere "
          "with the same weights.", ("convolutions",)),

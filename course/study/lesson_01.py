@@ -5,18 +5,18 @@ from course.study.saying import Answer, Exercise, Question, Term
 FILE = "my_attention.py"  # a learner's own, of --template
 
 QUESTIONS = (
-    Question("two-vectors", "it-is-the-cat", "“it” seeks something living and finds the cat. Could the "
-             "cat have one vector, with which it both seeks and is found?", (
+    Question("two-vectors", "it-is-the-cat", "“it” looks for something living and finds the cat. Could the "
+             "cat have one vector, with which it both looks and is found?", (
         Answer("No: a product of two vectors is the same both ways, so the cat would look at “it” just "
                "as much.",
-               "With one vector for both, q·k is symmetric. Query and key are two maps so that seeking "
-               "isn't being found."),
+               "With one vector for both, q·k is symmetric. Query and key are two maps, because "
+               "looking for something isn't being found."),
         Answer("Yes: query and key are learned to be nearly alike anyway.",
-               "Here the cat seeks nothing at all, and is found as living: its two vectors could hardly "
+               "Here the cat looks for nothing at all, and is found as living: its two vectors could hardly "
                "differ more."),
         Answer("Yes, if the value is another vector.",
                "The value decides what is handed over, not who looks at whom.")), 0,
-             "… and “cat” doesn't look back"),
+             "“cat” doesn't look back"),
     Question("value-of-the-cat", "it-is-the-cat", "You change the value of “cat”, and nothing else. "
              "What changes?", (
         Answer("The weights that “it” gives to each word.",
@@ -48,7 +48,7 @@ QUESTIONS = (
         Answer("The scores get a mean far from 0.",
                "Their mean stays 0; it is the spread that grows. And a mean the softmax would take "
                "away.")), 1,
-             "… and more than half of the queries starve"),
+             "undivided, more than half of the queries starve"),
 )
 
 TERMS = (
@@ -62,19 +62,19 @@ TERMS = (
          "looks into the memory, and names the next."),
     Term("memory", "",
          "In it every token's vector takes in what it needs from the others (which cat? who loves it?), "
-         "and what comes out, a vector a token, is the memory.", only_there=True),
+         "and the result, one vector per token, is the memory.", only_there=True),
     Term("attention", "",
          "A token asks with its query, every token answers with its key; the better they match, the more"
          " of that token's value is taken in"),
     Term("score", "soft-dictionary",
-         "A product says how well each one matches (its score), softmax turns the scores into weights "
-         "that sum to 1", ("scores",), only_there=True),
+         "The dot product of query and key says how well they match (the score)", ("scores",),
+         only_there=True),
     Term("softmax", "soft-dictionary",
          "softmax turns the scores into weights that sum to 1"),
     Term("d_k", "by-hand",
          "Divide by √d_k, where d_k is the length of a key"),
     Term("query", "it-is-the-cat",
-         "the query   what the word seeks", ("queries",)),
+         "the query   what the word looks for", ("queries",)),
     Term("key", "it-is-the-cat",
          "the key     what the word is found as", ("keys",)),
     Term("value", "it-is-the-cat",
