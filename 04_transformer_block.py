@@ -137,11 +137,16 @@ class Residual(nn.Module):
         return x if self.pre else self.norm(x)
 
 
-def attention_to_itself(d_model: int, n_heads: int, dropout: float, rotary: nn.Module | None):
+def attention_to_itself(d_model: int, n_heads: int, dropout: float, rotary: nn.Module | None) -> nn.Module:
     """Self-attention, with rotary positions (lesson 3) if there is a rotation."""
     if rotary is None:
         return MultiHeadAttention(d_model, n_heads, dropout)
     return RotaryAttention(d_model, n_heads, dropout, rotary)
+
+
+def attention_to_memory(d_model: int, n_heads: int, dropout: float) -> nn.Module:
+    """Cross-attention."""
+    return MultiHeadAttention(d_model, n_heads, dropout)
 
 
 class EncoderBlock(nn.Module):
@@ -180,7 +185,7 @@ class DecoderBlock(nn.Module):
         super().__init__()
         self.self_attention = attention_to_itself(d_model, n_heads, dropout, rotary)
         self.around_self = Residual(d_model, dropout, norm)
-        self.cross_attention = MultiHeadAttention(d_model, n_heads, dropout)
+        self.cross_attention = attention_to_memory(d_model, n_heads, dropout)
         self.around_cross = Residual(d_model, dropout, norm)
         self.feed_forward = FeedForward(d_model, d_ff, dropout, activation)
         self.around_feed_forward = Residual(d_model, dropout, norm)
