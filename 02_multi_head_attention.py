@@ -15,7 +15,7 @@ import course.console.startup  # noqa: F401 (before torch: it hears what fails i
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -36,6 +36,7 @@ from common import (
     table,
 )
 from course.grading.checking import largest_difference, random_tensors
+from course.training.side_by_side import side_by_side
 from figures.heads import draw_fetching, draw_flow, draw_heads, draw_split
 
 attention_weights, fused_attention, causal_mask = lesson(
@@ -62,6 +63,7 @@ class MultiHeadAttention(nn.Module):
         if n_heads < 1 or d_model % n_heads:
             raise ValueError(f"d_model {d_model} does not split into {n_heads} heads")
         self.n_heads = n_heads
+        self.d_k = d_model // n_heads
         self.dropout = dropout
         self.project_query = nn.Linear(d_model, d_model)
         self.project_key = nn.Linear(d_model, d_model)
@@ -93,10 +95,9 @@ class MultiHeadAttention(nn.Module):
         return attention_weights(queries, keys, mask)
 
     def split(self, x: Tensor) -> Tensor:
-        """(B, L, D) → (B, H, L, K): cut every token into H parts, then bring the heads forward."""
-        batch, length, d_model = x.shape
-        d_k = d_model // self.n_heads
-        return x.view(batch, length, self.n_heads, d_k).transpose(1, 2)
+        """(B, L, D) → (B, H, L, K): cut every token into parts of d_k, then bring the heads forward."""
+        batch, length, width = x.shape
+        return x.view(batch, length, width // self.d_k, self.d_k).transpose(1, 2)
 
     def merge(self, x: Tensor) -> Tensor:
         """(B, H, L, K) → (B, L, D): the reverse of split."""
@@ -183,6 +184,7 @@ def train_to_fetch(n_heads: int, seed: int, steps: int = 200) -> tuple[MultiHead
     return attention, F.mse_loss(output[:, 0, : 2 * CONTENT], answer).item()
 
 
+@torch.no_grad()
 def looked_at(attention: MultiHeadAttention, items: Tensor) -> Tensor:
     """(H, 6, 6): the weights of each head for queries that want items 0 and 1, 1 and 2, … 5 and 0."""
     first = torch.arange(ITEMS)
@@ -190,36 +192,45 @@ def looked_at(attention: MultiHeadAttention, items: Tensor) -> Tensor:
     return attention.weights(query, items)[:, :, 0].transpose(0, 1)
 
 
+def fetched(n_heads: int, seed: int) -> tuple[float, Tensor]:
+    """The error of a training, and where its heads look (H, 6, 6)."""
+    attention, error = train_to_fetch(n_heads, seed)
+    return error, looked_at(attention, fetching_task(ITEMS)[1])
+
+
 @shows(fetching_task)
 def step_one_average():
     """One softmax gives one average
 
-    A token has to fetch two things: a query names two of six items, and the answer is the content of the
-    first, then of the second. The contents are random numbers of variance 1, independent of each other. One
-    head takes one mean of the items, and both contents have to be read from it. Two heads can look at one
-    each. The same width, the same number of parameters, three seeds, mean squared error on new items below.
+    A token has to fetch two things. A query names two of six items; the answer is the content of the first,
+    then of the second. The contents are random numbers of variance 1, independent of each other. One head
+    takes one weighted mean of the items, and both contents have to be read from that mean. Two heads can look
+    at one item each. Width and number of parameters are the same. The table shows the mean squared error on
+    new items, for three seeds.
 
-    The head is 32 numbers wide and each content 8: why can't it hold both? Because one weight multiplies
-    the whole value. It can't let in these numbers of item a and those of item b, only so much of a and so
-    much of b, added up. With weights that depend on the places alone, the error is at least 0.5, whatever
-    the split: if a and b are wanted and w are the weights, the best guess of a leaves 1 − w_a² / Σw², that
-    of b 1 − w_b² / Σw², in sum at least 1, so 0.5 on the mean. (Weights that depend on the contents, too,
-    could do otherwise; training found none.) In the picture a row is a pair of wanted items: on the left
-    one head weighs both, and how it divides the weight costs nothing; on the right the two heads take one
-    item each.
+    The head is 32 numbers wide and each content only 8. Why can't it hold both? One weight multiplies the
+    whole value. So the head can't take some numbers from item a and others from item b; it can only add a
+    fraction of all of a to a fraction of all of b.
+
+    How small can the error be? Let the weights w depend on the places only, and let a and b be wanted. The
+    best guess of a leaves the error 1 − w_a² / Σw², the best guess of b leaves 1 − w_b² / Σw². The sum of
+    both is at least 1, so their mean is at least 0.5, however the weight is divided. Weights that also depend
+    on the contents could do better, but training found none.
+
+    In the picture each row is a pair of wanted items. On the left one head weighs both; how it divides the
+    weight makes no difference to the error. On the right each of the two heads takes one item.
     """
-    rows = []
-    for seed in eight_seeds()[:3]:
-        one, error_of_one = train_to_fetch(1, seed)
-        two, error_of_two = train_to_fetch(2, seed)
-        rows.append((seed, error_of_one, error_of_two))
+    seeds = eight_seeds()[:3]
+    jobs = [partial(fetched, n_heads, seed) for seed in seeds for n_heads in (1, 2)]
+    errors, looks = zip(*side_by_side(jobs))
+    rows = [(seed, *errors[2 * i : 2 * i + 2]) for i, seed in enumerate(seeds)]
+    for seed, error_of_one, error_of_two in rows:
         check(f"seed {seed}: one head stays near 0.5, two heads pass far below",
               0.495 < error_of_one < 0.55 and error_of_two < 0.05)
-    items = fetching_task(ITEMS)[1]
-    figure = Picture("multi_head_one_or_two.png", draw_fetching(looked_at(one, items), looked_at(two, items)),
+    figure = Picture("multi_head_one_or_two.png", draw_fetching(*looks[-2:]),
                      "One head has to weigh two wanted items against each other; two heads take one each")
-    check("both have the same number of parameters", parameters(one) == parameters(two),
-          f"{parameters(one):,}")
+    counts = [parameters(MultiHeadAttention(WIDTH, n_heads)) for n_heads in (1, 2)]
+    check("both have the same number of parameters", counts[0] == counts[1], f"{counts[0]:,}")
     return table("seed", "one head: error", "two heads: error", rows=rows), figure
 
 
@@ -232,7 +243,7 @@ def step_split():
     transpose(1, 2). Below, 3 tokens with 2 heads of width 2; “t1h0” is a number of token 1 for head 0.
 
     Broken on purpose: view(B, H, L, K) at once has the right shape, and gives head 0 the first half of
-    all numbers: token 0 whole and half of token 1. Nothing fails; step 10 catches it. In the picture every
+    all numbers: token 0 whole and half of token 1. Nothing fails; step 9 catches it. In the picture every
     colour is a token: in the middle each head has a part of all three, on the right it has not.
     """
     names = [[f"t{t}h{h}" for h in (0, 0, 1, 1)] for t in range(3)]
@@ -377,7 +388,6 @@ def relations_task(batch: int) -> tuple[Tensor, Tensor]:
     return sentences, torch.cat([content.roll(1, 1), content.roll(-1, 1), *ends], -1)
 
 
-@cache
 def train_relations(seed: int, steps: int = 300) -> tuple[MultiHeadAttention, float]:
     """Four heads trained to bring every word the four contents, and the last error."""
     torch.manual_seed(seed)
@@ -413,6 +423,12 @@ def shares_of_heads(attention: MultiHeadAttention) -> tuple[Tensor, Tensor]:
     return weights, (weights[:, None] * relation_patterns()).sum(-1).mean(-1)
 
 
+def learned_heads(seed: int) -> tuple[float, Tensor, Tensor]:
+    """The last error of a training, and shares_of_heads() of what it learned."""
+    attention, error = train_relations(seed)
+    return error, *shares_of_heads(attention)
+
+
 @shows(relations_task)
 def step_what_heads_learn():
     """What heads learn
@@ -421,15 +437,16 @@ def step_what_heads_learn():
     circle), the first and the last. The words are random numbers, and carry their place as a one-hot
     vector; lesson 3 does it better. Nobody tells a head what to fetch. Does each take one relation?
 
-    Eight trainings of 300 steps, which differ in the seed alone. The table says, for each relation, how
-    much of its weight the most devoted head gives it (“one each”: above 0.75 for all four). All eight solve
-    the task, but only some have one head for each relation: in others a head divides its weight between
-    two. (Longer training makes such heads purer.) The picture shows one of either kind.
+    Eight trainings of 300 steps differ only in the seed. For each relation, the table shows the head that
+    gives this relation most: how much of its weight that is (“one each”: above 0.75 for all four). All eight
+    solve the task, but only some have one head for each relation. In the others a head divides its weight
+    between two. (Longer training makes such heads purer.) The picture shows one training of each kind.
+
+    A weight says where a head looked. It does not say why, nor what came of it.
     """
-    rows, facts = [], []
-    for seed in eight_seeds():
-        attention, error = train_relations(seed)
-        weights, mass = shares_of_heads(attention)
+    rows, facts, seeds = [], [], eight_seeds()
+    trained = side_by_side([partial(learned_heads, seed) for seed in seeds])
+    for seed, (error, weights, mass) in zip(seeds, trained, strict=True):
         devoted = mass.max(0).values
         facts.append((devoted.min().item(), seed, weights, mass, error))
         rows.append((seed, *devoted.tolist(), "yes" if devoted.min() > 0.75 else "no", f"{error:.0e}"))
@@ -440,86 +457,6 @@ def step_what_heads_learn():
     figure = Picture("multi_head_attention.png", draw_heads(drawn, RELATIONS),
                      "Two trainings solve the same task: one has a head for each relation, the other has not")
     return table("seed", *RELATIONS, "one each", "error", rows=rows), figure
-
-
-@torch.no_grad()
-def moved_by(attention: MultiHeadAttention, word: int) -> tuple[Tensor, Tensor]:
-    """By how much each answer moves (RMS) when a word is replaced: each head alone, and all of them.
-
-    (H, T, 4) and (T, 4): for every head, word that looks and relation that it answers.
-    """
-    before, _ = relations_task(100)
-    after = before.clone()
-    after[:, word, :PART] = torch.randn(100, PART)
-    moves = answers_of_heads(attention, after) - answers_of_heads(attention, before)  # (B, H, T, 4, 8)
-    return moves.pow(2).mean((0, -1)).sqrt(), moves.sum(1).pow(2).mean((0, -1)).sqrt()
-
-
-def answers_of_heads(attention: MultiHeadAttention, x: Tensor) -> Tensor:
-    """(B, H, T, 4, 8): what each head adds to the four answers of each word."""
-    heads = attention.weights(x, x) @ attention.split(attention.project_value(x))
-    shares = attention.project_output.weight.T.unflatten(0, (attention.n_heads, -1))  # (H, K, D)
-    return (heads @ shares)[..., : 4 * PART].unflatten(-1, (4, PART))
-
-
-@torch.no_grad()
-def errors_without(attention: MultiHeadAttention, head: int) -> tuple[Tensor, Tensor]:
-    """The errors (T, 4) of every answer (RMS): with all heads, and with this one replaced by its mean."""
-    x, wanted = relations_task(500)
-    answers = answers_of_heads(attention, x)
-    without = answers.clone()
-    without[:, head] = answers[:, head].mean(0)
-    bias = attention.project_output.bias[: 4 * PART].unflatten(0, (4, PART))
-    wanted = wanted.unflatten(-1, (4, PART))
-    return tuple((found.sum(1) + bias - wanted).pow(2).mean((0, -1)).sqrt() for found in (answers, without))
-
-
-def strangest_look(attention: MultiHeadAttention) -> tuple:
-    """Where a head alone lets most of a word into an answer that is neither its own nor about that word.
-
-    (head, looking word, relation, word, weight, moved by the head alone, moved by all).
-    """
-    weights, mass = shares_of_heads(attention)
-    asked = relation_patterns().permute(1, 0, 2)  # (T, 4, S)
-    found = []
-    for word in range(WORDS):
-        alone, together = moved_by(attention, word)
-        alone = alone.masked_fill(asked[..., word] == 1, 0.0)
-        alone[mass.argmax(0), :, range(4)] = 0.0  # the heads that give these answers
-        head, looking, relation = (int(i) for i in torch.unravel_index(alone.argmax(), alone.shape))
-        found.append((alone.max().item(), head, looking, relation, word, together[looking, relation].item()))
-    alone, head, looking, relation, word, together = max(found)
-    return head, looking, relation, word, weights[head, looking, word].item(), alone, together
-
-
-def step_where_not_why():
-    """Where it looked, not why
-
-    A weight says where a head looked. It doesn't say what came of it. Look at a layer of step 8 in which a
-    head divides its weight between the previous word and the next (lower row of the picture). Its answer for
-    “previous word” is right all the same: another head, which looks at the next word alone, takes out again
-    what the first let in of it.
-
-    Below are such looks: a head looks at a word, and would let it into another head's answer, which has
-    nothing to do with that word. Replace the word: the head alone would move the answer, all heads together
-    hardly do. So the word has no effect. But take the head away (put its mean over all sentences in its
-    place), and the answer gets wrong. The look has an effect: it corrects. Neither stands in the weight.
-    """
-    rows, looks = [], []
-    for seed in eight_seeds():
-        attention, _ = train_relations(seed)
-        head, looking, relation, word, *look = strangest_look(attention)
-        look += [float(errors[looking, relation]) for errors in errors_without(attention, head)]
-        if look[1] > 0.2:
-            looks.append(look)
-            shown = (f"{value:.2g}" for value in look)
-            rows.append((seed, head, looking, RELATIONS[relation].split()[0], word, *shown))
-    check("some layers have such looks; replacing the word moves the answer by less than a tenth of what the "
-          "head alone would", looks and all(together < alone / 10 for _, alone, together, *_ in looks))
-    check("without the head the error of that answer is at least five times as large",
-          all(without > 5 * error for *_, error, without in looks))
-    return table("seed", "head", "word", "answer", "looks at", "weight", "alone", "all", "error", "without",
-                 rows=rows)
 
 
 def step_broken_on_purpose():
@@ -565,7 +502,6 @@ def main():
         step_dropout,
         step_equals_pytorch,
         step_what_heads_learn,
-        step_where_not_why,
         step_broken_on_purpose,
         step_what_next,
     ]

@@ -16,7 +16,8 @@ import course.console.startup  # noqa: F401, I001 (before torch: it hears what f
 import math
 import sys
 from collections.abc import Sequence
-from functools import cache, partial
+from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -31,6 +32,7 @@ from common import parameters, shows, table
 from course.grading.checking import largest_difference
 from course.console.measuring import shapes_through
 from course.training.parts import build
+from course.training.side_by_side import side_by_side
 from figures.block import draw_through_the_blocks, draw_warmup
 from figures.drawing import draw_transformer
 
@@ -137,11 +139,16 @@ class Residual(nn.Module):
         return x if self.pre else self.norm(x)
 
 
-def attention_to_itself(d_model: int, n_heads: int, dropout: float, rotary: nn.Module | None):
+def attention_to_itself(d_model: int, n_heads: int, dropout: float, rotary: nn.Module | None) -> nn.Module:
     """Self-attention, with rotary positions (lesson 3) if there is a rotation."""
     if rotary is None:
         return MultiHeadAttention(d_model, n_heads, dropout)
     return RotaryAttention(d_model, n_heads, dropout, rotary)
+
+
+def attention_to_memory(d_model: int, n_heads: int, dropout: float) -> nn.Module:
+    """Cross-attention."""
+    return MultiHeadAttention(d_model, n_heads, dropout)
 
 
 class EncoderBlock(nn.Module):
@@ -180,7 +187,7 @@ class DecoderBlock(nn.Module):
         super().__init__()
         self.self_attention = attention_to_itself(d_model, n_heads, dropout, rotary)
         self.around_self = Residual(d_model, dropout, norm)
-        self.cross_attention = MultiHeadAttention(d_model, n_heads, dropout)
+        self.cross_attention = attention_to_memory(d_model, n_heads, dropout)
         self.around_cross = Residual(d_model, dropout, norm)
         self.feed_forward = FeedForward(d_model, d_ff, dropout, activation)
         self.around_feed_forward = Residual(d_model, dropout, norm)
@@ -407,7 +414,7 @@ def step_feed_forward():
 
 SYMBOLS = 10  # the tokens 3 to 12
 RATES = SLOW, FAST, FASTEST = 0.005, 0.02, 0.04
-STEPS, WARMUP = 200, 80
+STEPS, WARMUP, BATCH = 200, 80, 32
 DEPTHS = 1, 2, 4, 8, 16
 PLANS = tuple((rate, warmup) for warmup in (0, WARMUP) for rate in RATES)
 
@@ -433,14 +440,13 @@ def learning_rate(step: int, rate: float, warmup: int) -> float:
     return rate * min(1.0, (step + 1) / max(1, warmup))
 
 
-@cache
 def train_together(norm: str, seeds: Sequence[int], plans: Sequence[tuple[float, int]] = PLANS,
-                   path: type = Residual, factors: tuple[float, float] = (1.0, 1.0)):
-    """plan (rate, warm-up) → the mean loss of the last 20 steps, and apart at each step, of one model a seed.
+                   path: type = Residual):
+    """plan (rate, warm-up) → the mean loss of the last 20 steps, and apart at each step, of one model per seed.
 
     All models run at once, as one more dimension of every tensor. (vmap has no kernel for attention: lesson
-    1's formula runs.) Adam, lesson 5, says how each number moves at the rate 1; each model takes its own
-    share of that. The gradients of block i are multiplied by factors[i].
+    1's formula runs.) Adam, lesson 5, says how each number moves at the rate 1; each model moves by its own
+    rate times that.
     """
     parts = {"Residual": path, "scaled_dot_product_attention": scaled_dot_product_attention}
     models = []
@@ -453,21 +459,23 @@ def train_together(norm: str, seeds: Sequence[int], plans: Sequence[tuple[float,
     torch.manual_seed(seeds[0])  # all trainings get the same batches
     history = []
     for step in range(STEPS):
-        losses, shares = forward((weights, buffers), torch.randint(3, 3 + SYMBOLS, (32, 4)))
+        losses, shares = forward((weights, buffers), torch.randint(3, 3 + SYMBOLS, (BATCH, 4)))
         optimizer.zero_grad()
         losses.sum().backward()
-        before = {}
-        for name, weight in weights.items():
-            before[name] = weight.detach().clone()
-            weight.grad *= factors[int(name.split(".")[2])] if ".blocks." in name else 1.0
+        before = [weight.detach().clone() for weight in weights.values()]
         optimizer.step()
         rates = torch.tensor([learning_rate(step, *plan) for plan in plans for _ in seeds])
-        for name, weight in weights.items():
-            rate = rates.view(-1, *[1] * (weight.dim() - 1))
-            weight.data = before[name] + rate * (weight.data - before[name])
+        for weight, old in zip(weights.values(), before, strict=True):
+            weight.data = old + rates.view(-1, *[1] * (weight.dim() - 1)) * (weight.data - old)
         history.append(torch.stack([losses, shares]).detach())
     losses, shares = torch.stack(history, 1).unflatten(2, (len(plans), len(seeds)))
     return {plan: (losses[-20:, i].mean(0), shares[:, i]) for i, plan in enumerate(plans)}
+
+
+def both_norms(*inputs: Any) -> dict[str, dict]:
+    """train_together() with pre-norm and with post-norm."""
+    norms = "pre", "post"
+    return dict(zip(norms, side_by_side([partial(train_together, norm, *inputs) for norm in norms])))
 
 
 @shows(learning_rate)
@@ -493,7 +501,7 @@ def step_pre_or_post():
     """
     seeds = two_starts()
     trained = {(norm, *plan): training for norm in ("pre", "post")
-               for plan, training in train_together(norm, seeds).items()}
+               for plan, training in both_norms(seeds)[norm].items()}
     ends = {run: losses for run, (losses, _) in trained.items()}
     shares = {(norm, warmup): shares for (norm, rate, warmup), (_, shares) in trained.items() if rate == FAST}
     nearest = {run: curves[:80].amin(0) for run, curves in shares.items()}

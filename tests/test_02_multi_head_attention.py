@@ -127,6 +127,47 @@ def test_recording_beside_a_cache_names_the_module():
     assert not model["looking"]._forward_pre_hooks  # the error left none behind
 
 
+class Grouped(m.MultiHeadAttention):
+    """Two heads of queries share one head of keys and values."""
+
+    def __init__(self, d_model, n_heads):
+        super().__init__(d_model, n_heads)
+        self.project_key = nn.Linear(d_model, d_model // 2)
+        self.project_value = nn.Linear(d_model, d_model // 2)
+
+    def attend(self, queries, keys, values, mask):
+        return super().attend(queries, keys.repeat_interleave(2, 1), values.repeat_interleave(2, 1), mask)
+
+
+def test_grouped_keys_and_values_are_heads_that_are_repeated():
+    torch.manual_seed(0)
+    grouped, plain, x = Grouped(12, 4).double(), m.MultiHeadAttention(12, 4).double(), torch.randn(2, 5, 12)
+    weights = grouped.state_dict()
+    for name in ("project_key.weight", "project_key.bias", "project_value.weight", "project_value.bias"):
+        weights[name] = weights[name].unflatten(0, (2, 3)).repeat_interleave(2, 0).flatten(0, 1)
+    plain.load_state_dict(weights)
+    inputs = [x.double()] * 3
+    assert torch.allclose(grouped(*inputs, causal_mask(5)), plain(*inputs, causal_mask(5)), atol=1e-12)
+
+
+def test_a_module_may_hold_some_of_the_heads():
+    torch.manual_seed(0)
+    whole, x = m.MultiHeadAttention(12, 4).double(), torch.randn(2, 5, 12).double()
+    nn.init.normal_(whole.project_output.bias)
+    total = whole.project_output.bias
+    for heads in (slice(0, 6), slice(6, 12)):  # two heads of width 3 each
+        part = m.MultiHeadAttention(12, 4).double()
+        part.n_heads = 2
+        for name in ("project_query", "project_key", "project_value"):
+            for kind in ("weight", "bias"):
+                rows = getattr(getattr(whole, name), kind)[heads]
+                setattr(getattr(part, name), kind, nn.Parameter(rows))
+        part.project_output = nn.Linear(6, 12, bias=False).double()
+        part.project_output.weight = nn.Parameter(whole.project_output.weight[:, heads])
+        total = total + part(x, x, x, causal_mask(5))
+    assert torch.allclose(total, whole(x, x, x, causal_mask(5)), atol=1e-12)
+
+
 @pytest.mark.parametrize("name", m.GRADED)
 def test_all_checks_of_our_own_part_hold(name):
     for check in m.GRADED[name](getattr(m, name), m):

@@ -100,6 +100,55 @@ def test_rotary_attention_takes_the_last_queries_alone():
     assert torch.allclose(weights, attention.weights(x, x, causal_mask(5))[..., 3:, :], rtol=0, atol=1e-12)
 
 
+PACKED = torch.tensor([[0, 1, 2, 0, 1], [0, 0, 1, 2, 3]])  # positions of two sequences in each row
+
+
+@pytest.mark.parametrize("kind", [m.SinusoidalPositionalEncoding, m.LearnedPositionalEncoding])
+def test_every_token_of_a_packed_row_gets_its_own_position(kind):
+    torch.manual_seed(0)
+    encoding, x = kind(8, 20), torch.randn(2, 5, 8)
+    found = encoding(x, PACKED)
+    assert torch.equal(found[0], torch.cat([encoding(x[:1, :3]), encoding(x[:1, 3:])], dim=1)[0])
+    assert torch.equal(found[1], torch.cat([encoding(x[1:, :1]), encoding(x[1:, 1:])], dim=1)[0])
+
+
+def test_rotary_positions_may_be_a_tensor():
+    torch.manual_seed(0)
+    rotary, x = m.RotaryPositionalEncoding(8, 20), torch.randn(2, 3, 5, 8)
+    found = rotary(x, PACKED)
+    assert torch.equal(found[0], torch.cat([rotary(x[:1, :, :3]), rotary(x[:1, :, 3:])], dim=2)[0])
+    assert torch.equal(found[1], torch.cat([rotary(x[1:, :, :1]), rotary(x[1:, :, 1:])], dim=2)[0])
+
+
+def test_rotary_attention_needs_no_positions_for_packed_rows():
+    torch.manual_seed(0)
+    attention = m.RotaryAttention(8, 2, 0.0, m.RotaryPositionalEncoding(4, 20)).double()
+    x, of = torch.randn(1, 5, 8).double(), torch.tensor([0, 0, 0, 1, 1])
+    packed = attention(x, x, x, of[:, None] == of)
+    alone = torch.cat([attention(*[part] * 3) for part in (x[:, :3], x[:, 3:])], dim=1)
+    assert torch.allclose(packed, alone, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("encoding", [
+    m.SinusoidalPositionalEncoding(8, 10), m.LearnedPositionalEncoding(8, 10),
+    m.RotaryPositionalEncoding(8, 10)])
+def test_positions_of_a_tensor_must_lie_in_the_table(encoding):
+    x = torch.zeros(1, 2, 8)
+    with pytest.raises(ValueError, match=r"position 10 .* 10"):
+        encoding(x, torch.tensor([[3, 10]]))
+    with pytest.raises(ValueError, match=r"position -1 "):
+        encoding(x, torch.tensor([[-1, 3]]))
+
+
+def test_another_base_makes_another_slowest_clock():
+    zeros, east = torch.zeros(1, 6, 4), torch.tensor([1.0, 0, 1, 0]).expand(1, 6, 4)
+    waves, rotary = m.SinusoidalPositionalEncoding(4, 10, base=16.0), m.RotaryPositionalEncoding(4, 10, base=16.0)
+    for sine, cosine in waves(zeros)[0, 3, 2:], rotary(east)[0, 3, 2:].flip(0):
+        assert math.atan2(sine, cosine) == pytest.approx(3 / 16**0.5)
+    for kind in (m.SinusoidalPositionalEncoding, m.RotaryPositionalEncoding):
+        assert torch.equal(kind(4, 10, base=10000.0)(east), kind(4, 10)(east))
+
+
 def test_errors_name_both_numbers():
     for encoding in (m.SinusoidalPositionalEncoding(8, 10), m.LearnedPositionalEncoding(8, 10)):
         assert encoding(torch.zeros(1, 10, 8)).shape == (1, 10, 8)
@@ -233,7 +282,7 @@ def test_learned_positions_that_are_no_parameter_are_seen():
 
 
 def test_clocks_of_one_speed_nearly_coincide(changed):
-    new = changed("03_positional_encoding", "frequencies = 10000.0 **", "frequencies = 1.0 **")
+    new = changed("03_positional_encoding", "BASE = 10000.0", "BASE = 1.0")
     assert "all 512 positions differ" in failures(new.step_the_formula)
 
 

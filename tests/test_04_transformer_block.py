@@ -18,6 +18,7 @@ from figures.drawing import draw_transformer
 m = lesson("04_transformer_block")
 causal_mask = lesson("01_attention_mechanism").causal_mask
 padding_mask = lesson("01_attention_mechanism").padding_mask
+MultiHeadAttention = lesson("02_multi_head_attention").MultiHeadAttention
 RotaryPositionalEncoding = lesson("03_positional_encoding").RotaryPositionalEncoding
 
 
@@ -62,6 +63,28 @@ def test_a_slot_filled_with_the_part_by_hand_gives_the_same(name):
     assert not called  # the other model keeps its kernel
     assert torch.allclose(by_hand(x), expected, rtol=0, atol=1e-12)
     assert called
+
+
+class Marked(MultiHeadAttention):
+    """A kind of attention that only one of the two is to be."""
+
+    def __init__(self, d_model, n_heads, dropout, rotary=None):
+        super().__init__(d_model, n_heads, dropout)
+
+
+@pytest.mark.parametrize(("maker", "marked"), [
+    ("attention_to_itself", {"self_attention"}),
+    ("attention_to_memory", {"cross_attention"}),
+    ("MultiHeadAttention", {"self_attention", "cross_attention"}),
+])
+def test_self_and_cross_attention_can_be_exchanged_apart(maker, marked):
+    decoder = build(lambda: m.Decoder(2, 8, 2, 16), {maker: Marked})
+    found = [{name for name, part in block.named_children() if isinstance(part, Marked)}
+             for block in decoder.blocks]
+    assert found == [marked, marked]
+    x, memory = torch.randn(1, 4, 8), torch.randn(1, 3, 8)
+    assert decoder(x, memory, causal_mask(4)).shape == x.shape
+    assert not any(isinstance(part, Marked) for part in m.Decoder(1, 8, 2, 16).modules())
 
 
 def test_relu_leaves_the_slot_of_gelu_alone():
@@ -216,7 +239,7 @@ def test_norms_that_call_the_kernel_are_held_against_the_formula():
 def test_models_trained_together_learn_as_one_alone_with_adam(norm, monkeypatch):
     monkeypatch.setattr(m, "STEPS", 20)
     plans = (0.005, 0), (0.01, 10)
-    together = m.train_together.__wrapped__(norm, [0, 1], plans)
+    together = m.train_together(norm, [0, 1], plans)
     for plan in plans:
         torch.manual_seed(1)
         model = m.Reverser(norm)

@@ -37,16 +37,6 @@ QUESTIONS = (
                "All of them solve the task. Nothing asks for a clean division of work, so it comes "
                "about only sometimes.")), 2,
              "some of them have a head for each relation"),
-    Question("weight-and-effect", "where-not-why", "A head puts much weight on a word. Does that word "
-             "have an effect on the answer?", (
-        Answer("That doesn't stand in the weight: another head may take it out again.",
-               "Replace the word, and the answer hardly moves, though the head alone would move it. The "
-               "weight says where a head looked, not what came of it."),
-        Answer("Yes: what is looked at comes into the answer.",
-               "What one head brings in, another can take out again."),
-        Answer("No: weights are only for pictures.",
-               "They are what the output is computed with.")), 0,
-             "some layers have such looks"),
 )
 
 TERMS = (

@@ -2,7 +2,8 @@
 
 A part is a name. Classes are exchanged in the lessons while the model is built; functions go into the slots
 that modules have for them, such as MultiHeadAttention.scaled_dot_product_attention. Other models notice
-nothing.
+nothing. A class may also replace a function that makes modules: lesson 4's attention_to_itself and
+attention_to_memory make self-attention and cross-attention, so either can be exchanged without the other.
 """
 
 import inspect
