@@ -261,7 +261,8 @@ def test_a_file_without_text_is_one_line(tmp_path, content, said):
     path = tmp_path / "text.txt"
     if content is not None:
         path.write_bytes(content)
-    assert said in one_line_error(run_lesson("07_subwords", "--text", str(path), "--outputs", str(tmp_path)), 2)
+    process = run_lesson("07_subwords", "--text", str(path), "--outputs", str(tmp_path))
+    assert said in one_line_error(process, 2)
 
 
 def test_options_that_need_others_are_one_line():
