@@ -78,13 +78,18 @@ def unfinished(path: Path) -> Path:
     return path.with_name(path.name + ".unfinished")
 
 
-def set_aside(path: Path) -> Path | None:
-    """Rename the file to the first name of …1, …2, … that is free → that name; None if there is no file."""
+def free_name(path: Path) -> Path:
+    """The first name of …1, …2, … that is free."""
     number = 1
     while (aside := path.with_name(f"{path.name}.{number}")).exists():
         number += 1
+    return aside
+
+
+def set_aside(path: Path) -> Path | None:
+    """Rename the file to a free name → that name; None if there is no file."""
     try:
-        return path.rename(aside)
+        return path.rename(free_name(path))
     except FileNotFoundError:
         return None
 

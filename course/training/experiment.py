@@ -1,6 +1,7 @@
 """A run with its files: what the command line asked for, where it is kept, how it is trained to its end."""
 
 import argparse
+import shutil
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -9,7 +10,15 @@ from typing import Any
 import torch
 
 from course.console.ending import stop
-from course.console.files import Unusable, load_checkpoint, set_aside, short_path, unfinished, write_history
+from course.console.files import (
+    Unusable,
+    free_name,
+    load_checkpoint,
+    set_aside,
+    short_path,
+    unfinished,
+    write_history,
+)
 from course.console.narrator import Narrator
 from course.console.records import EndHere
 from course.training.engine import Run, train
@@ -41,10 +50,17 @@ class Experiment:
     def run(self) -> Run:
         """The finished run: just trained, or from its checkpoint, or else trained now.
 
-        Ctrl-C ends the script then: a half-trained model isn't measured as a finished one.
+        Ctrl-C ends the script then: a half-trained model isn't measured as a finished one. Where only answers
+        are asked for, the model of an interrupted run gives them, and is said to be unfinished.
         """
+        left = unfinished(self.checkpoint)
         if self.checkpoint.exists():
             return self.load(self.checkpoint, finished=True)
+        if self.answers_only and left.is_file():
+            run = self.load(left, finished=False)
+            self.say(f"This model is unfinished: {len(run.history):,} of {run.settings.steps:,} steps are "
+                     "done. Without --input or --chat, --resume goes on with its training.")
+            return run
         run = self.trained(self.fresh())
         if not run.finished:
             raise KeyboardInterrupt
@@ -65,8 +81,16 @@ class Experiment:
                 raise ValueError(f"{path} holds {len(run.history)} of {run.settings.steps} steps, a run that "
                                  f"is {'not ' if finished else ''}finished")
         except ValueError as error:
-            stop(f"{error}; delete it, or move it away")
+            stop(f"{error}; move it away, or choose another folder with --outputs")
         return run
+
+    def say(self, text: str) -> None:
+        Narrator(self.options.outputs).say(text)
+
+    @property
+    def answers_only(self) -> bool:
+        """Whether a sentence is to be answered and nothing measured."""
+        return bool(getattr(self.options, "input", None) or getattr(self.options, "chat", False))
 
     def wanted(self, about: dict[str, Any]) -> dict[str, Any]:
         """What a checkpoint of this experiment tells of; `about` is what one tells."""
@@ -76,9 +100,8 @@ class Experiment:
         """A run from its beginning; one that was interrupted before it is kept under another name."""
         left = unfinished(self.checkpoint)
         if not RANK and left.is_file() and (aside := set_aside(left)):
-            Narrator(self.options.outputs).say(
-                f"{short_path(left)} was left by an interrupted run; with --resume its training would have "
-                f"gone on. It is now {short_path(aside)}.")
+            self.say(f"{short_path(left)} was left by an interrupted run; with --resume its training would "
+                     f"have gone on. It is now {short_path(aside)}.")
         return self.make()
 
     def go_on(self) -> Run:
@@ -91,7 +114,7 @@ class Experiment:
 
     def trained(self, run: Run) -> Run:
         """The run, trained; a number that bursts or too little memory ends the script in one line."""
-        left = unfinished(self.checkpoint)
+        left, before = unfinished(self.checkpoint), self.copy_aside()
         try:
             return train(run, self.checkpoint, self.after)
         except FloatingPointError as error:
@@ -100,11 +123,38 @@ class Experiment:
         except MemoryError as error:
             kept = f". The last validated state is in {short_path(left)}" if left.exists() else ""
             stop(f"{error} for {self.sizes or self.name}; a smaller batch, or --accumulate, needs less{kept}")
+        finally:
+            self.drop_if_same(before, run)
+
+    def copy_aside(self) -> Path | None:
+        """A copy of the finished run that this training is going to replace, if there is one."""
+        if RANK or not self.checkpoint.is_file():
+            return None
+        copy = free_name(self.checkpoint)
+        shutil.copyfile(self.checkpoint, copy)
+        return copy
+
+    def drop_if_same(self, copy: Path | None, run: Run) -> None:
+        """Keep the copy, and say so, only if the new run is finished and has other weights."""
+        if not copy:
+            return
+        try:
+            before = load_checkpoint(copy, lambda state: state["model"])
+            now = run.model.state_dict()
+            same = all(torch.equal(before[name], value.cpu()) for name, value in now.items())
+        except (ValueError, KeyError, RuntimeError):  # what was there was no run of this model
+            same = False
+        if same or not run.finished:
+            copy.unlink(missing_ok=True)
+        else:
+            self.say(f"{short_path(self.checkpoint)} held another run, which is now {short_path(copy)}.")
 
     def train(self) -> EndHere | None:
         """Train the run, keep it and its history; EndHere if it was interrupted."""
         run = self.go_on() if self.options.resume else self.fresh()
         self.begun_at = len(run.history)
+        if self.begun_at:
+            self.say(f"The training goes on after step {self.begun_at:,} of {run.settings.steps:,}.")
         self.run = self.trained(run)
         if run.history:
             write_history(run.history, self.options.outputs / self.file(self.history, "csv"))
