@@ -15,7 +15,7 @@ source has one target:
 
 import gc
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from random import Random
 from typing import NamedTuple
@@ -26,7 +26,8 @@ from grammar.phrases import Draft, Token
 from grammar.rules import BOX
 from grammar.words import Words, read_words
 
-__all__ = ["PHENOMENA", "WORDS", "Pair", "corpus", "draw_pair", "read_words", "split_of", "words_of"]
+__all__ = ["PHENOMENA", "WORDS", "Pair", "by_phenomenon", "corpus", "draw_pair", "read_words", "split_of",
+           "words_of"]
 
 PHENOMENA = {
     "adjective in front": "petit, grand, beau, … stand before the noun: le petit chat",
@@ -149,6 +150,12 @@ def split_of(pair: Pair | Draft) -> str | None:
     """train, validation or test by the combinations in the pair; None if it mixes held-out ones of both."""
     splits = {held_out(combination) for combination in pair.combinations} - {"train"}
     return splits.pop() if len(splits) == 1 else None if splits else "train"
+
+
+def by_phenomenon(pairs: Sequence[Pair], right: Sequence[bool]) -> dict[str, tuple[int, float]]:
+    """For each phenomenon how many of the pairs have it, and which fraction of these is right."""
+    found = {name: [fine for pair, fine in zip(pairs, right) if name in pair.phenomena] for name in PHENOMENA}
+    return {name: (len(rights), sum(rights) / len(rights)) for name, rights in found.items() if rights}
 
 
 def corpus(sizes: Mapping[str, int], seed: int, words: Words = WORDS) -> dict[str, list[Pair]]:

@@ -14,8 +14,9 @@ from torch import nn
 
 from common import lesson
 from course.data.alignment import partners, partners_found, places, word_weights
-from course.data.pairs import apart_from, by_source, read_pairs
-from grammar.sentences import PHENOMENA, Pair
+from course.data.pairs import LONGEST, read_pairs
+from course.data.splits import HELD_OUT, apart_from, by_source, key
+from grammar.sentences import PHENOMENA, Pair, by_phenomenon, corpus
 
 m, five = lesson("08_translation"), lesson("05_mini_transformer")
 BytePairEncoding = lesson("07_subwords").BytePairEncoding
@@ -66,16 +67,144 @@ def test_unusable_lines_are_counted_and_the_first_named(tmp_path):
         "2 pairs; left out 2 without a tab (first: line 3); left out 1 not UTF-8 (first: line 4); left out "
         "2 with an empty side (first: line 5); left out 1 longer than 100 words (first: line 8)")
     assert len(read_pairs(path, 101).pairs) == 3
-    assert read_pairs(path, 100, most=1) == ([("a", "b")], {})
+    assert read_pairs(path, 100, most=1) == ([("a", "b")], {}, ())
 
 
-@pytest.mark.parametrize("content", [b"", b"\n\n", b"one\ntwo\n", "a\tb\n".encode("utf-16"), b"\t\n" * 3])
+@pytest.mark.parametrize("content", [b"", b"\n\n", b"one\ntwo\n", b"\x00\xff" * 99, b"\t\n" * 3])
 def test_a_file_without_a_pair_is_one_line(tmp_path, content):
     path = tmp_path / "pairs.tsv"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=re.escape(f"{path} has no usable pair: 0 pairs")) as caught:
         read_pairs(path, 100)
     assert "\n" not in str(caught.value)
+
+
+SENTENCE = [("Il fait très chaud ici.", "It is very hot here."), ("« L'été », dit-il.", "“Summer,” he said.")]
+TWELVE = [(f"{source[:-1]} {word}.", target) for word in ("un", "deux", "trois", "six", "sept", "dix")
+          for source, target in SENTENCE]
+
+
+@pytest.mark.parametrize(("content", "note"), [
+    ("\ufeff{}".encode("utf-16-le"), "UTF-16-LE"), ("\ufeff{}".encode("utf-16-be"), "UTF-16-BE"),
+    ("{}".encode("utf-16-le"), "UTF-16-LE"), ("{}".encode("utf-16-be"), "UTF-16-BE"),
+    ("\ufeff{}".encode("utf-32-le"), "UTF-32-LE"), ("{}".encode("cp1252"), "Latin-1"), (b"{}", None),
+])
+def test_any_usual_encoding_is_read_and_said(tmp_path, content, note):
+    encoding = {"Latin-1": "cp1252", None: "utf-8"}.get(note, note)
+    text = "".join(f"{source}\t{target}\n" for source, target in TWELVE)
+    path = tmp_path / "pairs.tsv"
+    path.write_bytes(content.replace("{}".encode(encoding), text.encode(encoding)))
+    lines = read_pairs(path, 100)
+    assert lines.pairs == TWELVE
+    assert not lines.left_out
+    assert (note or "12 pairs") in lines.account()
+    assert bool(note) == ("read as" in lines.account())
+
+
+def pairs_of(tmp_path, text, **options):
+    path = tmp_path / "pairs"
+    path.write_bytes(text.encode())
+    return read_pairs(path, 100, **options)
+
+
+@pytest.mark.parametrize(("text", "said"), [
+    ("A cat.\tUn chat.\rA dog.\tUn chien.\r", ""),  # as old Macs end lines
+    ("A cat.\tUn chat.\r\nA dog.\tUn chien.", ""),
+    ("English\tFrench\nA cat.\tUn chat.\nA dog.\tUn chien.",
+     "left out 1 with the names of the columns (first: line 1)"),
+    ('"A cat."\t"Un chat."\n"A dog."\t"Un chien."\n', "quotes taken off"),
+    ('A cat.,Un chat.\nA dog.,"Un chien."\n', "cut at commas"),
+    ("A cat.;Un chat.\nA dog.;Un chien.\n", "cut at semicolons"),
+    ('{"en": "A cat.", "fr": "Un chat."}\n{"en": "A dog.", "fr": "Un chien."}', "JSON lines"),
+    ('{"translation": {"en": "A cat.", "fr": "Un chat."}}\n'
+     '{"translation": {"en": "A dog.", "fr": "Un chien."}}',
+     "JSON lines"),
+    ('["A cat.", "Un chat."]\n["A dog.", "Un chien."]', "JSON lines"),
+    ("1276\tA cat.\t1115\tUn chat.\n1277\tA dog.\t1116\tUn chien.", "columns 2 and 4 of 4"),
+    ("A cat.\tUn chat.\nA dog.\tUn chien.\nA\tB.\tUn b.",
+     "left out 1 of 3 columns where others have 2: a tab"),
+])
+def test_files_as_people_have_them_are_read_and_said(tmp_path, text, said):
+    lines = pairs_of(tmp_path, text)
+    assert lines.pairs == [("A cat.", "Un chat."), ("A dog.", "Un chien.")]
+    assert said in lines.account()
+
+
+def test_a_comma_inside_quotes_cuts_nothing(tmp_path):
+    lines = pairs_of(tmp_path, '"Yes, a ""cat"".","Oui, un « chat »."\nA dog.,Un chien.\n')
+    assert lines.pairs == [('Yes, a "cat".', "Oui, un « chat »."), ("A dog.", "Un chien.")]
+
+
+def test_columns_are_those_that_were_asked_for(tmp_path):
+    text = "7\ta\tb\tc\n8\td\te\tf\n"
+    assert pairs_of(tmp_path, text).pairs == [("a", "b"), ("d", "e")]
+    lines = pairs_of(tmp_path, text, columns=(4, 1))
+    assert lines.pairs == [("c", "7"), ("f", "8")]
+    assert "column 1 looks like numbers" in lines.account()
+    lines = pairs_of(tmp_path, "12 + 3\t15\n1 + 1\t2\n")
+    assert lines.pairs[0] == ("12 + 3", "15")  # no other columns are left
+    assert "column 2 looks like numbers" in lines.account()
+
+
+def test_letters_and_their_marks_are_joined(tmp_path):
+    lines = pairs_of(tmp_path, "cafe\u0301\tété\nb\tc\n")
+    assert lines.pairs[0] == ("café", "été")
+    assert "NFC" in lines.account()
+    assert pairs_of(tmp_path, "café\tété\n").notes == ()
+
+
+def test_what_is_too_long_is_said_by_its_unit(tmp_path):
+    lines = pairs_of(tmp_path, f"a\tb\n{'x' * (LONGEST + 1)}\tc\n")
+    assert lines.left_out == {f"longer than {LONGEST:,} characters": [2]}
+
+
+def test_what_makes_two_sources_the_same():
+    sums = ["12 + 3", "12 - 3", "1 + 23", "12 * 3", "12 / 3", "1.5 + 2", "15 + 2"]
+    assert len({key(text) for text in sums}) == len(sums)
+    syllables = [chr(letter) + chr(sign) for letter in range(0x915, 0x933) for sign in range(0x93E, 0x948)]
+    assert len({key(text) for text in syllables}) == len(syllables)
+    for one, other in (("A dog.", "a dog!"), ("“Été”", "e\u0301te\u0301"), ("Call 12.", "call 12"),
+                       ("a  b", "a b")):
+        assert key(one) == key(other)
+    assert key("...") == "..."
+
+
+def test_what_is_left_out_is_counted(tmp_path):
+    doubled = [*SENTENCES, *((source, target + " bis") for source, target in SENTENCES)]
+    file = written(tmp_path / "pairs.tsv", doubled)
+    texts = m.Texts(m.TranslationTraining(pairs=str(file), vocab=50))
+    splits = texts.splits
+    said = re.findall(r"left out: ([\d,]+)", " ".join(texts.accounts))
+    left_out = sum(int(number.replace(",", "")) for number in said)
+    assert sum(map(len, splits.values())) + left_out == len(doubled)
+    assert left_out == len(splits["validation"]) + len(splits["test"]) > 0
+
+
+def test_all_lines_of_a_test_file_are_asked(tmp_path):
+    pairs = [(f"line {number}", f"ligne {number}") for number in range(HELD_OUT + 200)]
+    files = {"pairs": str(written(tmp_path / "a.tsv", SENTENCES)),
+             "test": str(written(tmp_path / "b.tsv", pairs))}
+    assert len(m.Texts(m.TranslationTraining(vocab=50, **files)).splits["test"]) == HELD_OUT + 200
+
+
+def test_a_test_file_that_is_the_pairs_file_is_refused_in_one_line(tmp_path):
+    files = {"pairs": str(written(tmp_path / "a.tsv", SENTENCES)),
+             "test": str(written(tmp_path / "b.tsv", SENTENCES))}
+    said = r"b\.tsv, for test, says the same as .*a\.tsv, for training"
+    with pytest.raises(ValueError, match=said) as caught:
+        _ = m.Texts(m.TranslationTraining(vocab=50, **files)).splits
+    assert "\n" not in str(caught.value)
+
+
+def test_rare_characters_of_a_large_alphabet_are_spelled_in_bytes(tmp_path):
+    """Chinese, as it were: the list of pieces has about the size that was asked for."""
+    signs = [chr(0x4E00 + number) for number in range(3000)]
+    pairs = [(f"{signs[number]}{signs[number // 2]} {number}", f"x {number}") for number in range(3000)]
+    texts = m.Texts(m.TranslationTraining(pairs=str(written(tmp_path / "a.tsv", pairs)), vocab=2000))
+    assert len(texts.encoding) < 259 + 2000 + 1000 + 1
+    assert "different characters: the 1,000 most frequent are pieces" in " ".join(texts.accounts)
+    ids = {id for source in texts.encoded("train")[0] for id in source}
+    assert any(3 <= id < 259 for id in ids)  # so the bytes are trained
 
 
 VARIANTS = [lambda text: text, str.upper, lambda text: text.replace(".", "!"), lambda text: f"“{text}”",
@@ -142,8 +271,8 @@ def test_pairs_of_more_pieces_than_places_are_left_out(tmp_path, training):
     texts = m.Texts(replace(training, pairs=str(file), vocab=0))
     assert max(len(pair.source) for pairs in texts.splits.values() for pair in pairs) < 100
     said = " ".join(texts.accounts)
-    assert sum(map(int, re.findall(r"left out (\d+) of more than 255 pieces", said))) == 8
-    with pytest.raises(ValueError, match="leaves no pair for"):
+    assert sum(map(int, re.findall(r"left out (\d+) of more pieces than", said))) == 8
+    with pytest.raises(ValueError, match=r"leaves no pair for .* 300 pairs are needed"):
         _ = m.Texts(replace(training, pairs=str(few))).splits
 
 
@@ -173,14 +302,14 @@ def test_validation_is_of_the_whole_set_and_counted_by_hand(training, monkeypatc
     assert scores["exact_match"] == sum(right) / len(right) == 0.75
     assert scores["bleu"] == m.corpus_bleu(answers, [pair.target for pair in asked]).score
     shares = {name[7:]: score for name, score in scores.items() if name.startswith("right: ")}
-    assert shares == {name: share for name, (_, share) in m.by_phenomenon(asked, right).items()}
+    assert shares == {name: share for name, (_, share) in by_phenomenon(asked, right).items()}
     assert shares.keys() == {"negation", "elision"}
 
 
 def test_shares_are_counted_for_each_phenomenon():
     pairs = [Pair("", "", (), frozenset(names), frozenset())
              for names in (["negation"], ["negation", "elision"], [], ["elision"], ["question"])]
-    found = m.by_phenomenon(pairs, [True, False, True, False, True])
+    found = by_phenomenon(pairs, [True, False, True, False, True])
     assert found == {"negation": (2, 0.5), "elision": (2, 0.0), "question": (1, 1.0)}
     assert [*found] == [name for name in PHENOMENA if name in found]
 
@@ -237,7 +366,7 @@ def test_words_without_a_partner_do_not_count_and_one_of_two_partners_is_enough(
 
 @pytest.mark.parametrize("seed", range(2))
 def test_each_row_of_word_weights_still_sums_to_one(seed):
-    pair = m.corpus({"train": 1}, seed)["train"][0]
+    pair = corpus({"train": 1}, seed)["train"][0]
     encoding = BytePairEncoding.learn(pair[:2], 5)
     source, target = ([*encoding.texts_of(encoding.encode(text))] for text in pair[:2])
     weights = torch.softmax(torch.randn(3, len(target) + 1, len(source)), -1)

@@ -19,6 +19,7 @@ from small_pairs import SENTENCES, SMALL, run_of, training_on, weights, written
 from common import lesson
 from course.console.chat import converse
 from course.console.files import unfinished
+from course.data import corpus
 from course.grading.own import Own
 from course.training import threads
 from course.training.engine import finish, save_run
@@ -107,8 +108,8 @@ def without_texts(monkeypatch):
     def refuse(*arguments):
         raise AssertionError("the texts were asked for")
 
-    monkeypatch.setattr(m, "corpus", refuse)
-    monkeypatch.setattr(m, "read_pairs", refuse)
+    monkeypatch.setattr(corpus, "corpus", refuse)
+    monkeypatch.setattr(corpus, "split_files", refuse)
 
 
 @pytest.mark.parametrize("text", ["The cat sleeps here.", "wug Ottokar", "你好", "🙂👩‍👩‍👧", "a\u0301 \t—",
@@ -136,7 +137,7 @@ def test_a_sentence_without_answer_is_one_line(monkeypatch, capsys, file, saved,
 
 def test_the_sentence_shown_is_the_decoders_answer(saved_experiment):
     experiment = saved_experiment(input="The cat sleeps here.")
-    pieces, shown, _ = m.step_your_sentence(experiment)
+    pieces, shown, _, _ = m.step_your_sentence(experiment)
     assert shown.texts[0][1] == experiment.answers_to(["The cat sleeps here."])[0]
     answers = [row[1] for row in shown.texts[1:]]
     assert answers[0] == experiment.answers_to(["The cat sleeps here."], width=4)[0]
@@ -157,7 +158,7 @@ def test_a_pipe_of_lines_is_answered_line_by_line(monkeypatch, capsys, file, sav
     code, output, error = main(monkeypatch, capsys, *options_of(file, saved), "--chat")
     assert (code, error) == (0, "")
     told, *answers = output.split("\n")
-    assert told.startswith("An English sentence"), "and no prompt, for nobody types"
+    assert told.startswith("One or more sentences"), "and no prompt, for nobody types"
     assert len(answers) >= 3
     assert any("too long for a model with max_len 256" in answer for answer in answers[1:])
     assert "never asked" not in output
@@ -303,11 +304,13 @@ def test_nothing_to_resume_is_one_line(monkeypatch, capsys, file, tmp_path):
     ({}, {}, "translation"), ({"d_ff": 512}, {}, "translation"),
     ({"d_model": 16}, {}, "translation-d_model=16"),
     ({}, {"seed": 2}, "translation-seed=2"),
-    (m.FROM_A_FILE[0], m.FROM_A_FILE[1] | {"pairs": "a/mine.tsv"}, "translation-pairs=mine"),
-    ({}, {"pairs": "mine.tsv", **m.FROM_A_FILE[1]}, "translation-pairs=mine-dropout=0.0-n_layers=2"),
+    (m.FROM_A_FILE[0], m.FROM_A_FILE[1] | {"pairs": "a/mine.tsv"}, "translation-pairs=mine.abcdef12"),
+    ({}, {"pairs": "mine.tsv", **m.FROM_A_FILE[1]}, "translation-pairs=mine.abcdef12-dropout=0.0-n_layers=2"),
+    ({}, {"lr": 0.003}, "translation-lr=0.003"), ({}, {"lr": 0.003001}, "translation-lr=0.003001"),
+    ({}, {"lr": 0.0030000001}, "translation-lr=0.0030000001"),
 ])
 def test_names_say_what_is_not_the_default(sizes, changes, name):
-    found = m.run_name(m.TranslationModel(**sizes), m.TranslationTraining(**changes))
+    found = m.run_name(m.TranslationModel(**sizes), m.TranslationTraining(**changes), {"train": "abcdef1234"})
     assert sorted(found.split("-")) == sorted(name.split("-"))
 
 

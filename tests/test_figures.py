@@ -12,7 +12,18 @@ from matplotlib.colors import same_color, to_hex
 from matplotlib.patches import FancyBboxPatch
 
 from common import canvas, heatmap, lesson
-from figures import attention, block, decoding, drawing, foundations, heads, positions, training, translation
+from figures import (
+    attention,
+    block,
+    decoding,
+    drawing,
+    foundations,
+    heads,
+    positions,
+    subwords,
+    training,
+    translation,
+)
 
 four = lesson("04_transformer_block")
 
@@ -851,6 +862,28 @@ def test_draw_memory():
     assert ticks(panel)[1] == ["2", "8"]
     (named,) = panel.figure.legends
     assert [text.get_text() for text in named.get_texts()] == [*right]
+
+
+# lesson 7
+
+
+def test_draw_vocabulary():
+    costs = [{"a": 3e6, "b": 1e6}, {"a": 1e6, "b": 2e6}]
+    curve, parts = subwords.draw_vocabulary([400, 1000], [1.0, 0.4], costs).axes
+    (line,) = curve.get_lines()
+    assert (floats(line.get_xdata()), floats(line.get_ydata())) == ([400, 1000], [1.0, 0.4])
+    assert {name: ys for name, (_, ys) in lines(parts).items()} == {"a": [3, 1], "b": [1, 2], "all": [4, 3]}
+    assert legend(parts) == ["a", "b", "all"]
+    assert (names(curve)[1:], names(parts)[1:]) == (
+        ("pieces in the list", "pieces per character"), ("pieces in the list", "million multiplications"))
+    assert parts.get_ylim()[0] == 0
+
+
+def test_draw_languages():
+    (axes,) = subwords.draw_languages({"A": 5, "B": 9}, {"A": 7, "B": 2}).axes
+    assert (bars(axes, 0), bars(axes, 1)) == ([7, 2], [5, 9])
+    assert ticks(axes)[1] == ["A", "B"]
+    assert legend(axes) == ["characters", "pieces"]
 
 
 # lesson 8

@@ -17,6 +17,7 @@ from conftest import LESSONS, torch_dropouts
 
 import common
 from common import lesson, lesson_parser, narrate, shows
+from course.data import corpus
 from course.grading.own import Own
 from course.grading.watching import state_of, wants_hint
 from course.study.lessons import study_of
@@ -672,12 +673,22 @@ def test_08_valid_and_test(files):
         assert ended.value.code == 2
 
 
+def test_08_columns(files):
+    plain, swapped = splits_of("--pairs", files.many), splits_of("--pairs", files.many, "--columns", "2,1")
+    assert not {*chain(*plain.values())} & {*chain(*swapped.values())}
+    assert all(source.startswith("le ") for source in chain(*swapped.values()))
+    for wrong in ("2", "1,1", "0,1", "a,b", "1,2,3"):
+        with pytest.raises(SystemExit) as ended:
+            called(eight, *SMALL, "--pairs", files.many, "--columns", wrong)
+        assert ended.value.code == 2
+
+
 def test_08_max_pairs(files):
     plain, cut = splits_of("--pairs", files.many), splits_of("--pairs", files.many, "--max-pairs", "7")
     assert cut == plain | {"train": plain["train"][:7]}
     drawn = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(eight, "corpus", lambda sizes, seed: drawn.append(sizes["train"]) or {})
+        patch.setattr(corpus, "corpus", lambda sizes, seed: drawn.append(sizes["train"]) or {})
         called(eight, *SMALL, "--max-pairs", "7").experiment.texts.splits  # noqa: B018
     assert drawn == [7]
 
@@ -693,7 +704,7 @@ def test_08_input_and_chat():
         patch.setattr("sys.argv", ["script", *SMALL, "--chat"])
         patch.setattr(eight, "narrate", lambda *parts: heard.append("steps"))
         patch.setattr(eight, "converse", lambda answer, folder: heard.append(answer("a cat")))
-        patch.setattr(eight.TranslationExperiment, "answers_to", lambda self, lines: [f"said {lines[0]}"])
+        patch.setattr(eight, "reply", lambda experiment, line: f"said {line}")
         eight.main()
     assert heard == ["said a cat"]
 

@@ -282,6 +282,9 @@ ties to the first: take the smallest
 words counted once: as often as it occurs
 counted once: each merge makes new ones
 unknown dropped: encode their bytes
+merges from the last: the first learned comes first
+decoded piece by piece: decoded by itself
+special tokens in text: they are text
 in order of length: shuffle them
 cut anyhow: sort all pairs by length
 last dropped: smaller batch is dropped

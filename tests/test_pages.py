@@ -147,7 +147,8 @@ RIGHT = {  # how the right answer of each question begins, so that `right` can't
     4: "It shrinks|That of BatchNorm|Yes: it works|Pre-norm",
     5: "About ln V|Exactly where|The last|No: with teacher",
     6: "Because no later|Not always|No: the wide|Top-p",
-    7: "Known words|Less is computed|The second|More often",
+    7: "More than one in 50|Those of the pairs|No: somewhere|Nothing|More than four",
+    8: "Known words|Less is computed|The second|More often",
 }
 
 

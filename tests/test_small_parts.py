@@ -15,7 +15,7 @@ from course.console.chat import converse
 from course.console.files import write_text
 from course.console.measuring import bytes_kept, multiplications_of, shapes_through
 from course.data import alignment
-from course.data.pairs import apart_from, by_source, pair_in, read_pairs
+from course.data.splits import apart_from, by_source
 from course.data.toys import CLASSES, VOCABULARY, made_up_text, same_class
 from course.training import memory, stacked, threads
 from course.training.beams import largest_first
@@ -104,31 +104,6 @@ def test_sizes_in_words():
 
 
 # ------------------------------------------------------------------ pairs of one's own
-
-
-@pytest.mark.parametrize(("line", "wanted"), [
-    (b"a cat\tun chat\tCC-BY somebody", ("a cat", "un chat")),
-    (b" a \t b \r", ("a", "b")),
-    (b"a cat", "without a tab"), (b"a\t \tx", "with an empty side"), (b"\xff\ta", "not UTF-8"),
-    (b"a b c d\tx", "longer than 3 words"), (b"x\ta b c d", "longer than 3 words"),
-    (b"a b c\tx", ("a b c", "x")),
-])
-def test_a_line_is_a_pair_or_says_why_not(line, wanted):
-    assert pair_in(line, 3) == wanted
-
-
-def test_a_file_accounts_for_every_line(tmp_path):
-    file = tmp_path / "pairs.tsv"
-    file.write_bytes(b"\xef\xbb\xbfa\tb\n\nno tab\nc\td\nneither\ne\t\nf\tg\n")
-    lines = read_pairs(file, 3)
-    assert lines.pairs == [("a", "b"), ("c", "d"), ("f", "g")]
-    assert lines.left_out == {"without a tab": [3, 5], "with an empty side": [6]}
-    assert lines.account() == ("3 pairs; left out 2 without a tab (first: line 3); "
-                               "left out 1 with an empty side (first: line 6)")
-    assert read_pairs(file, 3, most=2).pairs == lines.pairs[:2]
-    file.write_bytes(b"nothing\n")
-    with pytest.raises(ValueError, match=r"pairs.tsv has no usable pair: 0 pairs; left out 1 without a tab"):
-        read_pairs(file, 3)
 
 
 def test_a_source_is_in_one_split_however_it_is_written():

@@ -1,5 +1,6 @@
 """One line in, one line out, until the input ends."""
 
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +27,21 @@ def converse(answer: Callable[[str], str], folder: Path, prompt: str = "> ") -> 
                 print(legible(said), flush=True)
         except UnicodeDecodeError as error:
             stop(f"the input is not {error.encoding}: {error.reason}")
+
+
+SHORT = "Mr", "Mrs", "Ms", "Dr", "St", "M", "Mme", "Mlle"  # a full stop behind these ends no sentence
+
+
+def sentences_in(line: str) -> list[str]:
+    """The sentences of a line, cut behind a full stop, question mark or exclamation mark and a space."""
+    found: list[str] = []
+    for part in re.split(r"(?<=[.?!…])\s+(?=\S)", line.strip()):
+        if found and (found[-1].endswith(tuple(f" {short}." for short in SHORT))
+                      or found[-1].removesuffix(".") in SHORT):
+            found[-1] += f" {part}"
+        else:
+            found.append(part)
+    return found
 
 
 def read(prompt: str) -> str:

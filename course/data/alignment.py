@@ -1,6 +1,7 @@
-"""What is measured of the cross-attention of a translation: weights between words, the true partners."""
+"""Word by word: weights of cross-attention and the true partners, an answer and its reference."""
 
 from collections.abc import Sequence
+from difflib import SequenceMatcher
 
 import numpy as np
 import torch
@@ -52,3 +53,11 @@ def partners_found(weights: Tensor, pair: Pair) -> Tensor:
     rows = true.any(1)
     chosen = weights[..., rows, :].argmax(-1, keepdim=True)
     return true[rows].expand_as(weights[..., rows, :]).gather(-1, chosen).float().sum((-2, -1))
+
+
+def slips_in(answer: str, reference: str) -> str:
+    """Where the answer has other words than the reference: “wrong → right”."""
+    said, wanted = words_of(answer), words_of(reference)
+    changes = SequenceMatcher(None, said, wanted, autojunk=False).get_opcodes()
+    return ", ".join(f"{' '.join(said[a:b]) or '–'} → {' '.join(wanted[c:d]) or '–'}"
+                     for kind, a, b, c, d in changes if kind != "equal")

@@ -1,88 +1,204 @@
-"""Sentence pairs from a file of somebody's own: two columns or more, tabs between, UTF-8."""
+"""Sentence pairs from files as people have them: cut at tabs or commas, or JSON lines, in any encoding."""
 
+import csv
+import io
+import json
 import unicodedata
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
-from zlib import crc32
+from typing import Any, NamedTuple
+
+LONGEST = 2000  # characters of a side
+LOOKED_AT = 1000  # rows from which the form of a file is read
+NAMES = {"source", "target", "src", "tgt", "trg", "sentence", "translation", "text", "input", "output",
+         "from", "to", "english", "french", "german", "spanish", "italian", "chinese", "en", "fr", "de",
+         "es", "it", "zh",
+         "eng", "fra", "deu", "spa", "ita", "cmn", "question", "answer", "original"}  # of columns
+MARKS = ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe\x00\x00", "utf-32-le"), (b"\x00\x00\xfe\xff", "utf-32-be"),
+         (b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be"))
 
 
 class Lines(NamedTuple):
-    """The usable pairs of a file, and of what was left out: reason → the numbers of the lines."""
+    """The usable pairs of a file; what was left out: reason → the numbers of the lines; how it was read."""
 
     pairs: list[tuple[str, str]]
     left_out: dict[str, list[int]]
+    notes: tuple[str, ...] = ()
 
     def account(self) -> str:
-        """One line: how many pairs, and how many were left out and why, the first by its line."""
-        reasons = [f"{len(numbers):,} {reason} (first: line {numbers[0]:,})"
+        """One line: how many pairs, how the file was read, and what was left out and why."""
+        reasons = [f"left out {len(numbers):,} {reason} (first: line {numbers[0]:,})"
                    for reason, numbers in self.left_out.items()]
-        return f"{len(self.pairs):,} pairs" + "".join(f"; left out {reason}" for reason in reasons)
+        return "; ".join([f"{len(self.pairs):,} pairs", *self.notes, *reasons])
 
 
-def read_pairs(path: Path, longest: int, most: int = 0) -> Lines:
-    """The first two columns of each line, further ones (an attribution) ignored; at most `most` pairs.
+def read_pairs(path: Path, longest: int, most: int = 0, columns: Sequence[int] = ()) -> Lines:
+    """The pairs of a file, at most `most`: two of its columns, those given (counted from 1), or the first two
+    that hold sentences.
 
-    Left out are lines that aren't UTF-8, have no tab or an empty side, or more than `longest` words.
-    ValueError, in one line, if no pair is left; OSError if the file can't be read.
+    Left out are lines that aren't text, have other columns or an empty side, or more than `longest` words or
+    LONGEST characters. All text is brought into one form (NFC). ValueError, in one line, if no pair is left;
+    OSError if the file can't be read.
     """
+    text, notes = decoded(path.read_bytes())
+    rows, form = rows_of(text)
+    chosen, told = columns_of(rows, columns)
+    notes += [*form, *told] if rows else []
+    usual = Counter(len(cells) for _, cells in rows[:LOOKED_AT])
+    width = max(usual, key=lambda count: (usual[count], count), default=2)
     pairs: list[tuple[str, str]] = []
     left_out: dict[str, list[int]] = {}
-    for number, line in enumerate(path.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
+    for place, (number, cells) in enumerate(rows):
         if most and len(pairs) == most:
             break
-        if not line.strip():
-            continue
-        found = pair_in(line, longest)
+        found = pair_in(cells, chosen, width, longest)
+        if place == 0 and not isinstance(found, str) and {*map(str.casefold, found)} <= NAMES:
+            found = "with the names of the columns"
         if isinstance(found, str):
             left_out.setdefault(found, []).append(number)
         else:
             pairs.append(found)
-    lines = Lines(pairs, left_out)
+    lines = Lines(pairs, left_out, tuple(notes))
     if not pairs:
         raise ValueError(f"{path} has no usable pair: {lines.account()}; a line is source, tab, target")
     return lines
 
 
-def pair_in(line: bytes, longest: int) -> tuple[str, str] | str:
-    """The pair in a line, or why there is none."""
+def two_columns(text: str) -> tuple[int, ...]:
+    """“2,4” → (2, 4), no text → (); ValueError for anything else."""
+    columns = tuple(int(number) for number in text.split(",") if number.strip().isdecimal())
+    if text and (len({*columns}) != 2 or 0 in columns or text.count(",") != 1):
+        raise ValueError(f"--columns {text}: give two different columns, counted from 1, such as 2,4")
+    return columns
+
+
+def decoded(content: bytes) -> tuple[str, list[str]]:
+    """The text of a file in NFC, with plain line ends, and what was done; a byte that is none becomes �."""
+    notes = []
+    encoding = next((name for mark, name in MARKS if content.startswith(mark)), "utf-8")
+    content = content.removeprefix(next((mark for mark, _ in MARKS if content.startswith(mark)), b""))
+    if encoding == "utf-8" and content[:LOOKED_AT].count(0) > len(content[:LOOKED_AT]) // 4:
+        encoding = "utf-16-le" if content[1:2] == b"\0" else "utf-16-be"
+    if encoding == "utf-8" and is_latin(content):
+        encoding = "cp1252"
+    text = content.decode(encoding, errors="replace")
+    if encoding != "utf-8":
+        notes.append(f"read as {'Latin-1 (Windows-1252)' if encoding == 'cp1252' else encoding.upper()}")
+    formed = unicodedata.normalize("NFC", text)
+    if formed != text:
+        notes.append("letters with their marks apart were joined (NFC)")
+    return formed.replace("\r\n", "\n").replace("\r", "\n"), notes
+
+
+def is_latin(content: bytes) -> bool:
+    """Whether at least ten lines have letters beyond ASCII, and most of these lines aren't UTF-8."""
+    lines = [line for line in content.replace(b"\r", b"\n").split(b"\n") if not line.isascii()]
+    return len(lines) >= 10 and sum(map(is_utf8, lines)) < len(lines) / 2
+
+
+def is_utf8(line: bytes) -> bool:
     try:
-        columns = [column.strip() for column in line.decode().split("\t")]
+        line.decode()
     except UnicodeDecodeError:
-        return "not UTF-8"
-    if len(columns) < 2:
+        return False
+    return True
+
+
+# ------------------------------------------------------------------ rows and columns
+
+Row = tuple[int, list[str]]  # the number of its line, its cells
+
+
+def rows_of(text: str) -> tuple[list[Row], list[str]]:
+    """The rows that aren't empty, and how they were cut: JSON lines, tabs, or commas as in CSV."""
+    lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    some = [line for _, line in lines[:LOOKED_AT]]
+    if some and all(line.lstrip()[0] in "{[" for line in some[:10]) and cells_of_json(some[0]):
+        return [(number, cells_of_json(line)) for number, line in lines], ["JSON lines"]
+    if sum("\t" in line for line in some) >= len(some) / 2:
+        rows = [(number, [cell.strip() for cell in line.split("\t")]) for number, line in lines]
+        cells = [cell for _, row in rows[:LOOKED_AT] for cell in row]
+        if cells and sum(is_quoted(cell) for cell in cells) > 0.9 * len(cells):
+            return [(number, [unquoted(cell) for cell in row]) for number, row in rows], ["quotes taken off"]
+        return rows, []
+    for mark, name in ((",", "commas"), (";", "semicolons")):
+        widths = Counter(len(row) for _, row in csv_rows("\n".join(some), mark))
+        if widths and (most := widths.most_common(1)[0])[0] >= 2 and most[1] > 0.9 * widths.total():
+            return csv_rows(text, mark), [f"cut at {name}"]
+    return [(number, [line.strip()]) for number, line in lines], []
+
+
+def csv_rows(text: str, mark: str) -> list[Row]:
+    """The rows of a CSV file, with quotes and line ends inside quotes; none if it isn't one."""
+    reader = csv.reader(io.StringIO(text), delimiter=mark)
+    try:
+        return [(reader.line_num, [cell.strip() for cell in row]) for row in reader if any(row)]
+    except csv.Error:  # a quote that never ends
+        return []
+
+
+def cells_of_json(line: str) -> list[str]:
+    """The texts in a line of JSON, of an object in it as well: {"translation": {"en": …, "fr": …}}."""
+
+    def texts(value: Any) -> list[str]:
+        if isinstance(value, dict | list):
+            inside = value.values() if isinstance(value, dict) else value
+            return [text for one in inside for text in texts(one)]
+        return [str(value).strip()]
+
+    try:
+        return texts(json.loads(line))
+    except (ValueError, RecursionError):
+        return []
+
+
+def is_quoted(cell: str) -> bool:
+    return len(cell) > 1 and cell[0] == cell[-1] == '"'
+
+
+def unquoted(cell: str) -> str:
+    return cell[1:-1].replace('""', '"').strip() if is_quoted(cell) else cell
+
+
+def columns_of(rows: Sequence[Row], columns: Sequence[int]) -> tuple[tuple[int, int], list[str]]:
+    """(the two columns, from 0; what is to be said of them): those wanted, or the first two with sentences.
+
+    Columns that hold numbers, or always the same word, are passed over if two others are left.
+    """
+    some = [cells for _, cells in rows[:LOOKED_AT]]
+    width = Counter(map(len, some)).most_common(1)[0][0] if some else 2
+    of = [[cells[place] for cells in some if len(cells) > place] for place in range(width)]
+    numbers = [place for place in range(width) if sum(map(str.isdecimal, of[place])) > 0.9 * len(of[place])]
+    codes = [place for place in range(width)
+             if len(some) >= 20 and len({*of[place][1:]}) == 1 and len(of[place][-1]) <= 5]
+    if columns:
+        first, second = (place - 1 for place in columns)
+    else:
+        left = [place for place in range(width) if place not in numbers + codes]
+        first, second = left[:2] if len(left) > 1 else (0, 1)
+    named = f"columns {first + 1} and {second + 1} of {width}" if (first, second) != (0, 1) or columns else ""
+    told = [f"{named} (--columns chooses others)"] if named else []
+    told += [f"column {place + 1} looks like numbers" for place in (first, second) if place in numbers]
+    return (first, second), told
+
+
+def pair_in(cells: Sequence[str], columns: tuple[int, int], width: int, longest: int
+            ) -> tuple[str, str] | str:
+    """The pair in a row, or why there is none; `width` is how many cells the others have."""
+    if len(cells) < 2:
         return "without a tab"
-    source, target = columns[:2]
+    if len(cells) <= max(columns):
+        return f"without a column {max(columns) + 1}"
+    if len(cells) > width:
+        return f"of {len(cells)} columns where others have {width}: a tab inside a sentence?"
+    source, target = (cells[place] for place in columns)
+    if "\ufffd" in source + target:
+        return "not UTF-8"
     if not source or not target:
         return "with an empty side"
     if max(len(source.split()), len(target.split())) > longest:
         return f"longer than {longest} words"
+    if max(len(source), len(target)) > LONGEST:
+        return f"longer than {LONGEST:,} characters"
     return source, target
-
-
-def by_source(pairs: Iterable[tuple[str, str]], per_cent: int = 2) -> dict[str, list[tuple[str, str]]]:
-    """train, validation and test: a checksum of the source decides, so all its translations stay together.
-
-    Sources that differ in case or marks alone go together, too. Held-out sources are asked once each.
-    """
-    splits: dict[str, list[tuple[str, str]]] = {"train": [], "validation": [], "test": []}
-    asked = set()
-    for source, target in pairs:
-        key = bare(source)
-        drawn = crc32(key.encode()) % 100
-        split = "train" if drawn >= 2 * per_cent else "test" if drawn >= per_cent else "validation"
-        if split == "train" or key not in asked:
-            splits[split].append((source, target))
-            asked.add(key)
-    return splits
-
-
-def bare(source: str) -> str:
-    """Its letters and digits, without case, accents and marks; of marks alone themselves."""
-    return "".join(filter(str.isalnum, unicodedata.normalize("NFKD", source.casefold()))) or source
-
-
-def apart_from(pairs: Iterable[tuple[str, str]], others: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    """The pairs whose source isn't among the others', case and marks apart."""
-    known = {bare(source) for source, _ in others}
-    return [pair for pair in pairs if bare(pair[0]) not in known]

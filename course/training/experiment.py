@@ -87,14 +87,26 @@ class Experiment:
         """The finished run: just trained, or from its checkpoint, or else trained now.
 
         One that was interrupted goes on, which gives the same run. Ctrl-C ends the script then: a
-        half-trained model isn't measured as a finished one.
+        half-trained model isn't measured as a finished one. Where only answers are asked for, the
+        unfinished model gives them, and is said to be unfinished.
         """
+        left = unfinished(self.checkpoint)
         if self.checkpoint.exists():
             return self.load(self.checkpoint, finished=True)
-        run = self.trained(self.go_on() if unfinished(self.checkpoint).exists() else self.fresh())
+        if self.answers_only and left.is_file():
+            run = self.load(left, finished=False)
+            self.say(f"This model is unfinished: {len(run.history):,} of {run.settings.steps:,} steps are "
+                     "done. Without --input or --chat, --resume goes on with its training.")
+            return run
+        run = self.trained(self.go_on() if left.exists() else self.fresh())
         if not run.finished:
             raise KeyboardInterrupt
         return run
+
+    @property
+    def answers_only(self) -> bool:
+        """Whether an input is to be answered and nothing measured."""
+        return bool(getattr(self.options, "input", None) or getattr(self.options, "chat", False))
 
     def load(self, path: Path, finished: bool) -> Run:
         """The run of this experiment saved there; ends the script in one line if it is none."""

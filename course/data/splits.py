@@ -1,0 +1,94 @@
+"""Which pairs are for training, validation and test, and what was left out on the way."""
+
+import unicodedata
+from collections.abc import Iterable, Sequence
+from hashlib import sha256
+from pathlib import Path
+from zlib import crc32
+
+from course.data.pairs import read_pairs
+
+HELD_OUT = 1000  # pairs for the test, and at most so many for validation, where no file is given for them
+
+
+def fingerprint(path: str) -> str:
+    """What the file says, as a hash (SHA-256); OSError if it can't be read."""
+    return sha256(Path(path).read_bytes()).hexdigest()
+
+
+def key(source: str) -> str:
+    """What makes two sources the same: their words, without case, accents and marks.
+
+    Symbols stay; between digits the marks stay as well: “12 + 3”, “12 - 3” and “1 + 23” are three sources.
+    """
+    text = unicodedata.normalize("NFKD", source.casefold())
+    text = "".join(one for one in text if not "\u0300" <= one <= "\u036f")  # accents; other marks are letters
+    figures = any(map(str.isdigit, text))
+    kept = "".join(one for one in text if figures or not unicodedata.category(one).startswith("P"))
+    words = [word.strip(MARKS) or word for word in kept.split()] if figures else kept.split()
+    return " ".join(words) or source
+
+
+MARKS = ".,;:!?…\"'“”„‘’«»()[]¿¡。，！？、"
+
+
+def by_source(pairs: Iterable[tuple[str, str]], per_cent: int = 2) -> dict[str, list[tuple[str, str]]]:
+    """train, validation and test: a checksum of the source decides, so all its translations stay together.
+
+    Sources that differ only in case or marks go together. Held-out sources are asked once each.
+    """
+    splits: dict[str, list[tuple[str, str]]] = {"train": [], "validation": [], "test": []}
+    asked = set()
+    for source, target in pairs:
+        same = key(source)
+        drawn = crc32(same.encode()) % 100
+        split = "train" if drawn >= 2 * per_cent else "test" if drawn >= per_cent else "validation"
+        if split == "train" or same not in asked:
+            splits[split].append((source, target))
+            asked.add(same)
+    return splits
+
+
+def apart_from(pairs: Iterable[tuple[str, str]], others: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The pairs whose source isn't among the others', case and marks apart."""
+    known = {key(source) for source, _ in others}
+    return [pair for pair in pairs if key(pair[0]) not in known]
+
+
+def split_files(files: dict[str, str], longest: int, columns: Sequence[int] = (), most: int = 0
+                ) -> tuple[dict[str, list[tuple[str, str]]], list[str]]:
+    """(train, validation and test of these files; a line of account for each file and for what is left out).
+
+    `files` has train, and validation or test where they have their own file: all of its pairs are taken, and
+    their sources left out of the training. Otherwise they are split off, at most HELD_OUT pairs. `most`
+    limits the training pairs. ValueError, in one line, for a file without a pair, or for the same file twice.
+    """
+    same = {split: fingerprint(file) for split, file in files.items()}
+    for split in files:
+        if split != "train" and same[split] == same["train"]:
+            raise ValueError(f"{files[split]}, for {split}, says the same as {files['train']}, for training: "
+                             "a model isn't tested on what it was trained on")
+    read = {split: read_pairs(Path(file), longest, columns=columns) for split, file in files.items()}
+    accounts = [f"{files[split]}: {lines.account()}" for split, lines in read.items()]
+    found = by_source(read["train"].pairs)
+    again = len(read["train"].pairs) - sum(map(len, found.values()))
+    left_out = {"further pairs of held-out sources, which are asked once": again}
+    given = {split: lines.pairs for split, lines in read.items() if split != "train"}
+    if given:
+        known = [pair for pairs in given.values() for pair in pairs]
+        found["train"] += [pair for split in given for pair in found[split]]
+        before = sum(len(found[split]) for split in found if split not in given)
+        found = {split: given.get(split) or apart_from(pairs, known) for split, pairs in found.items()}
+        left_out["pairs whose source is in the files of validation or test"] = before - sum(
+            len(found[split]) for split in found if split not in given)
+        before = len(found["validation"])
+        found["validation"] = apart_from(found["validation"], found["test"])
+        left_out["validation pairs whose source is in the test"] = before - len(found["validation"])
+    for split in ("validation", "test"):
+        if split not in given:
+            left_out[f"{split} pairs beyond {HELD_OUT:,}"] = len(found[split][HELD_OUT:])
+            found[split] = found[split][:HELD_OUT]
+    if most:
+        left_out[f"training pairs beyond --max-pairs {most:,}"] = len(found["train"][most:])
+        found["train"] = found["train"][:most]
+    return found, accounts + [f"left out: {count:,} {reason}" for reason, count in left_out.items() if count]
