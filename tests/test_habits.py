@@ -71,7 +71,7 @@ def test_a_learner_installs_what_the_lessons_import_and_nothing_else():
 
 
 def test_what_the_tests_import_is_required_for_them():
-    """xdist is an option of pytest; CI brings the browser's packages, and its tests are skipped without."""
+    """xdist is an option of pytest. Browser tests are skipped where their packages are missing."""
     needed = packages_in("tests") | {"xdist"}
     assert needed - {"selenium", "pypdf"} <= {*required("requirements-tests.txt")}
     assert {*required("requirements-tests.txt")} <= needed | {*required("requirements.txt")}
