@@ -20,7 +20,7 @@ class OverBudget(KeyboardInterrupt):
 
 
 def end(number: int, frame) -> None:
-    """End the step; a module that is just being imported is imported first, as it would be broken otherwise."""
+    """End the step; but a module that is just being imported would be broken, and comes first."""
     while frame:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
             signal.setitimer(signal.ITIMER_PROF, 0.1)
