@@ -65,8 +65,10 @@ def phrases(text: str, name: str) -> Iterator[Command]:
         if action:
             phrase.append(word.strip("(.,;:)"))
             if action.nargs != 0:
-                word = next(words, "")
+                word = "" if word[-1] in ".,;:)" else next(words)
                 phrase.append(word.rstrip(".,;:)").strip('"'))
+            if phrase[-1] in ("", "with"):  # only named, or “with its name”
+                phrase = []
         if phrase and (not action or word[-1:] in (*".,;:)", "")):
             yield tuple(phrase)
             phrase = []
@@ -124,6 +126,9 @@ def named() -> dict[str, Command]:
 
 
 NAMED = named()
+# The function of the task that the QUICKSTART adds to a file.
+TASK = re.search(r"```python\n(def .*?)^TASKS", (ROOT / "QUICKSTART.md").read_text(encoding="utf-8"),
+                 re.M | re.S)[1]
 
 
 def with_company(name: str, words: Command) -> Command:
@@ -143,7 +148,10 @@ def small(name: str, words: Command) -> Command:
         return words
     if {"--with", "--template", "--grade", "--step", "--list", "--quiz", "--help", "--chat"} & {*words}:
         return (*words, "--steps", "2")
-    steps = called(lesson(name), *words).steps
+    try:
+        steps = called(lesson(name), *words).steps
+    except SystemExit:  # a task that the text adds to the file
+        steps = [step.removeprefix("step_") for step in vars(lesson(name)) if step.startswith("step_")]
     return (*words, "--steps", "2", *(["--step", "training"] if "training" in steps[1:] else []))
 
 
@@ -156,6 +164,12 @@ def prepare(folder: Path, script: str, words: Command) -> None:
             (folder / value).write_text("\n".join(["from common import lesson", *parts]), encoding="utf-8")
         elif option == "--pairs":
             written(folder / value, SENTENCES)
+        elif option == "--task" and value in TASK:
+            file = folder / f"{script}.py"
+            text, added = re.subn(r"^TASKS = \{", TASK + "TASKS = {" + f'"{value}": {value}, ',
+                                  file.read_text(encoding="utf-8"), flags=re.M)
+            assert added == 1
+            file.write_text(text, encoding="utf-8")
 
 
 @pytest.mark.exhaustive
