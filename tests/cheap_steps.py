@@ -20,7 +20,7 @@ class OverBudget(KeyboardInterrupt):
 
 
 def end(number: int, frame) -> None:
-    """End the step, but not within an import: a module that is half imported stays broken."""
+    """End the step; but a module that is just being imported would be broken, and comes first."""
     while frame:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
             signal.setitimer(signal.ITIMER_PROF, 0.1)

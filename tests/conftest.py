@@ -77,7 +77,7 @@ def pytest_testnodedown(node) -> None:
 
 def pytest_terminal_summary(terminalreporter, config) -> None:
     if left_out := config.stash[LEFT_OUT]:
-        terminalreporter.write_line(f"{left_out:,} exhaustive tests were left out; pytest --all runs all")
+        terminalreporter.write_line(f"{left_out:,} exhaustive tests were left out; pytest --all runs them")
 
 
 @pytest.fixture(scope="session")

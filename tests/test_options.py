@@ -1,6 +1,5 @@
 """Every option of every script changes what it says, and nothing else. A new option needs a test here."""
 
-import argparse
 import io
 import os
 import re
@@ -13,6 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from calling import Caught, called, parser_of
 from conftest import LESSONS, torch_dropouts
 
 import common
@@ -26,23 +26,6 @@ from course.training.engine import Run
 from course.training.experiment import Experiment
 
 five, six, eight = lesson("05_mini_transformer"), lesson("06_decoding"), lesson("08_translation")
-
-
-class Caught(Exception):  # noqa: N818
-    """Ends main() with what it was about to use."""
-
-
-def parser_of(name: str) -> argparse.ArgumentParser:
-    """The script's parser, as main() makes it."""
-
-    def parse(self, *arguments):
-        raise Caught(self)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(argparse.ArgumentParser, "parse_args", parse)
-        with pytest.raises(Caught) as caught:
-            lesson(name).main()
-    return caught.value.args[0]
 
 
 @pytest.mark.parametrize("name", LESSONS)
@@ -289,20 +272,6 @@ def test_common_guided(tmp_path, asked):
 
 TINY = ["--d-model", "8", "--heads", "2", "--layers", "1", "--batch-size", "4", "--steps", "6", "--warmup",
         "2"]
-
-
-def called(module, *arguments, defaults=(), **patches):
-    """What main() of the lesson gives to narrate: the options, the names of the steps, the experiment."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sys.argv", ["script", *defaults, *map(str, arguments)])
-        patch.setattr(module, "narrate", lambda *parts: (_ for _ in ()).throw(Caught(*parts)))
-        for name, value in patches.items():
-            patch.setattr(module, name, value)
-        with pytest.raises(Caught) as caught:
-            module.main()
-    options, _, steps, experiment = caught.value.args
-    return SimpleNamespace(options=options, experiment=experiment,
-                           steps=[step.__name__.removeprefix("step_") for step in steps])
 
 
 def seen_in(run: Run, compiled: list) -> dict[str, object]:

@@ -37,7 +37,7 @@ def trained(tmp_path_factory) -> Path:
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8") as begun:
         next(line for line in begun.stdout if re.search(r"\d/700", line))
         begun.send_signal(signal.SIGINT)
-        _, error = begun.communicate(timeout=60)
+        _, error = begun.communicate(timeout=300)
     assert (begun.returncode, "--resume" in error) == (130, True), error
     assert list(folder.glob("checkpoint_*.pt.unfinished"))
     assert_all_hold(run_lesson(MAIN, *options, "--resume"))
