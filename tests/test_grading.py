@@ -124,7 +124,7 @@ def test_wrong_attempts_get_a_diagnosis_a_hint_and_what_follows_is_folded(tmp_pa
     for text in (
         "printed on the way",
         "✓ It equals torch.softmax",
-        f"subtract the largest score before exp() hint 1 of 3: {first} ✗: A row",  # the first alone
+        f"subtract the largest score before exp() hint 1 of 3: {first} ✗ FAILED: A row",  # the first alone
         "0/0 in a hidden row: its weights are 0",  # has an explanation of its own
         "✓ Scores in the thousands don't overflow in float32 (identical) ✗ and 3 more, which probably",
         "causal_mask: not written yet",
@@ -218,7 +218,7 @@ class MultiHeadAttention(nn.Module):
      "SyntaxError: invalid syntax (mine.py, line 2))\n    def softmax(:\n                ^\n"),
     ("import math\nmath.nothing", "line 2 of mine.py: math.nothing"),
     ("import os; os.abort()", "✗ the process ended with code"),
-    ("import sys; sys.exit(0)", "✗: The file runs (SystemExit: 0)"),
+    ("import sys; sys.exit(0)", "✗ FAILED: The file runs (SystemExit: 0)"),
     ("print('hello')", "hello"),
 ])
 def test_files_that_do_not_even_run(tmp_path, text, said):

@@ -466,8 +466,8 @@ def test_heads_cells_and_sliders_are_used_by_keyboard(browser, live_file):
     cell = browser.driver.switch_to.active_element
     assert (cell.get_attribute("data-row"), cell.get_attribute("data-column")) == (str(row + 1), str(column))
     weight = cell.get_attribute("aria-label")
-    assert re.fullmatch(rf"Encoder, block 0, head 1: digit {row + 1}, \d, looks at digit {column}, \d, "
-                        rf"with weight {weight}\.", get("cell").text)
+    assert re.fullmatch(rf"Encoder, block 0, head 1: digit {row + 1} \(“\d”\) looks at digit {column} "
+                        rf"\(“\d”\), weight {weight}\.", get("cell").text)
     get("top-k").send_keys(Keys.ARROW_RIGHT)
     assert get("top-k-value").text == "1"
     assert get("distribution").text.count("cut off") == len(five.tokenizer) - 1

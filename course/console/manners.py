@@ -8,11 +8,11 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from course.console.startup import in_one_line
 
 import torch
 
 from course.console.source import shown_as_loaded
-from course.console.startup import in_one_line
 
 _running: list[ExitStack] = []  # what is put back when the lesson ends
 
