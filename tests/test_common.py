@@ -195,6 +195,22 @@ def test_a_walkthrough_reads_the_source_of_a_step_once(monkeypatch, tmp_path):
     assert read == [computes]
 
 
+@pytest.mark.parametrize(("options", "said"), [([], 1), (["--pause"], 0), (["--step", "1"], 0)])
+def test_questions_are_announced_once(options, said, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr("sys.argv", [f"{ATTENTION}.py"])
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+
+    def step_masks_hide():
+        """A step"""
+
+    def step_what_next():
+        """The last"""
+
+    parsed = common.lesson_parser("A try.").parse_args([*options, "--no-page", "--outputs", str(tmp_path)])
+    walk(parsed, Narrator(tmp_path), "A try.", {1: step_masks_hide, 2: step_what_next}, ())
+    assert capsys.readouterr().out.count("--quiz") == said
+
+
 def test_a_step_that_names_no_function_shows_no_code():
     def step_silent():
         """Silent."""
