@@ -442,7 +442,7 @@ def learning_rate(step: int, rate: float, warmup: int) -> float:
 
 def train_together(norm: str, seeds: Sequence[int], plans: Sequence[tuple[float, int]] = PLANS,
                    path: type = Residual):
-    """plan (rate, warm-up) → the mean loss of the last 20 steps, and apart at each step, of one model per seed.
+    """plan (rate, warm-up) → the mean of the last 20 losses, and apart at each step, of one model per seed.
 
     All models run at once, as one more dimension of every tensor. (vmap has no kernel for attention: lesson
     1's formula runs.) Adam, lesson 5, says how each number moves at the rate 1; each model moves by its own

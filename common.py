@@ -195,7 +195,7 @@ def readable(shown, value: float) -> str:
     return "black" if (luminance + 0.05) / 0.05 > 1.05 / (luminance + 0.05) else "white"
 
 
-# ------------------------------------------------------------------ your own parts, graded in place
+# ------------------------------------------------------------------ parts of your own
 
 
 def grade(name: str, *parts: Any, **named: Any) -> None:

@@ -59,6 +59,82 @@ def test_a_fold_opens_with_the_keyboard(browser, page):
     assert fold.get_attribute("open") is not None
 
 
+NARROW = """Its title.
+
+Words that stand at the margin.
+
+    the cat loves the mat                  <begin> le chat aime
+              │                                      │
+          [encoder] ───────── memory ──────────→ [decoder] ───→ le
+
+    Attention(Q, K, V) = softmax(Q·Kᵀ / √d_k) · V
+
+    Q = K = (1, 0), (0, 1), (1, 1)        V = (10, 0), (0, 10), (5, 5)
+"""
+
+
+@pytest.fixture(scope="module")
+def narrow_page(tmp_path_factory):
+    """A beginning with a drawing and formulas, code of the longest lines, and a question."""
+    walk = evil_walk()
+    code = "def f(x):\n    " + " + ".join(["x"] * 26)
+    walk = walk._replace(doc=NARROW, records=[walk.records[0]._replace(code=code), *walk.records[1:]])
+    path = written(walk, tmp_path_factory.mktemp("narrow"))
+    question = ('<div class="question"><p class="asked">Asked</p><details class="answer right" name="q">'
+                '<summary>An answer</summary><p>A reason</p></details></div>')
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace("</h1>", f"</h1>{question}"), encoding="utf-8")
+    return path
+
+
+def test_on_a_phone_formulas_and_drawings_are_whole_and_the_title_comes_soon(browser, narrow_page):
+    browser.open(narrow_page, 390)
+    boxes = browser.run("return [...document.querySelectorAll('.formula, .drawing')].slice(0, 3).map(box => "
+                        "[box.scrollWidth, box.clientWidth, box.textContent])")
+    assert len(boxes) == 3
+    assert not [text for inside, width, text in boxes if inside > width]
+    assert browser.one("h1").rect["y"] < 150
+    assert browser.one(".contents summary").is_displayed()
+    browser.open(narrow_page, 1440)
+    assert browser.one(".contents a").is_displayed()
+
+
+def test_formulas_on_a_line_do_not_overlap(browser, narrow_page):
+    for width in WIDTHS:
+        browser.open(narrow_page, width)
+        first, second = (formula.rect for formula in browser.all(".formula ~ .formula math"))
+        beside = second["x"] >= first["x"] + first["width"] + 10
+        below = second["y"] >= first["y"] + first["height"] + 5
+        assert beside or below, width
+
+
+@pytest.mark.parametrize("scripts", [True, False])
+def test_printed_a_question_keeps_its_answers_and_no_line_of_code_is_broken(browser, narrow_page, scripts):
+    browser.open(narrow_page, 718, media="print", scripts=scripts)  # A4 between margins of a centimetre
+    if scripts:
+        browser.run("dispatchEvent(new Event('beforeprint'))")
+    reason = browser.one(".answer > p")
+    assert not browser.run("return arguments[0].checkVisibility({contentVisibilityAuto: true})", reason)
+    assert browser.one(".answer > summary").is_displayed()
+    code = browser.one(".code pre")
+    height = float(code.value_of_css_property("line-height").removesuffix("px"))
+    assert code.rect["height"] < 2.5 * height  # of two lines
+    browser.tell("Emulation.setScriptExecutionDisabled", value=False)
+
+
+def test_a_weight_is_a_share_of_its_panels_top(browser, page, tmp_path):
+    """A scale that ends at 0.5 halves what the bytes say; where all can be touched the picture folds."""
+    path = written(evil_walk(maps(top=0.5)), tmp_path)
+    browser.open(path)
+    last = browser.all(".touch:has(fieldset)")[-1]
+    assert last.find_elements("css selector", "td[tabindex]")[1].text == "0.50"  # 1.0, cut at the top
+    fold = browser.all("details.as-picture")[-1]
+    assert not fold.find_element("css selector", "img").is_displayed()
+    fold.find_element("css selector", "summary").click()
+    assert fold.find_element("css selector", "img").is_displayed()
+    assert fold.find_element("css selector", "img").get_attribute("alt").startswith("Finding")
+
+
 def test_an_answer_unfolds_its_reason_and_folds_the_others(browser, page, tmp_path):
     text = page.read_text(encoding="utf-8")
     answers = "".join(f'<details class="answer" name="q"><summary>{n}</summary><p>why</p></details>'

@@ -15,7 +15,9 @@ import common
 from course.console.narrator import Narrator, make_console, titled
 from course.console.records import Finding, Picture
 from course.console.spelling import legible, spell_character
+from course.console.steps import begin_step
 from course.grading.checking import Mistake, Part, agree
+from course.pages.walkthrough import walk
 
 ATTENTION = "01_attention_mechanism"
 every_lesson = pytest.mark.parametrize("name", LESSONS)
@@ -91,11 +93,11 @@ def test_a_failed_check_makes_the_lesson_fail(run_script):
     """The checks of a part are one line while they hold, and all shown if one fails."""
     code, (one, two, good, bad) = run_script()
     assert code == 1
-    assert one == ["Prose.", "✗: two is three (2)"]
+    assert one == ["Prose.", "✗ FAILED: two is three (2)"]
     assert two == ["text with [batch, heads]"]
     assert good == ["✓ identity: 3 checks hold (largest difference 7e-16)", "✓ the same: 1 check holds"]
     assert bad[:-1] == ["other:", "✓ The numbers are close (largest difference 7e-16)",
-                        "✗: The answer is known", "    ask again", "✓ the step goes on"]
+                        "✗ FAILED: The answer is known", "    ask again", "✓ the step goes on"]
     assert bad[-1].startswith("6 of 8 checks hold, ")
 
 
@@ -172,7 +174,7 @@ def step_that_shows():
 
 
 def test_a_step_leaves_a_record_and_starts_from_its_seed():
-    begun = common.begin_step(step_that_shows, 4)
+    begun = begin_step(step_that_shows, 4)
     first, same, other = (common.run_step(step_that_shows, seed=seed, begun=begun) for seed in (1, 1, 2))
     assert first[:5] == (4, "that-shows", "A title", "Its prose.\n\nMore.",
                          "def computes(x):\n    return x + 1  # shown")
@@ -189,8 +191,24 @@ def test_a_walkthrough_reads_the_source_of_a_step_once(monkeypatch, tmp_path):
     def step():
         """A title"""
 
-    common.walk(options, Narrator(tmp_path), "", {1: step}, ())
+    walk(options, Narrator(tmp_path), "", {1: step}, ())
     assert read == [computes]
+
+
+@pytest.mark.parametrize(("options", "said"), [([], 1), (["--pause"], 0), (["--step", "1"], 0)])
+def test_questions_are_announced_once(options, said, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr("sys.argv", [f"{ATTENTION}.py"])
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+
+    def step_masks_hide():
+        """A step"""
+
+    def step_what_next():
+        """The last"""
+
+    parsed = common.lesson_parser("A try.").parse_args([*options, "--no-page", "--outputs", str(tmp_path)])
+    walk(parsed, Narrator(tmp_path), "A try.", {1: step_masks_hide, 2: step_what_next}, ())
+    assert capsys.readouterr().out.count("--quiz") == said
 
 
 def test_a_step_that_names_no_function_shows_no_code():

@@ -19,6 +19,7 @@ import common
 from course.console.files import load_checkpoint, set_aside, unfinished
 from course.console.measuring import bytes_kept
 from course.console.narrator import LEAST, make_console
+from course.pages.walkthrough import pause
 from course.training import memory
 from course.training.engine import save_run, train
 from course.training.parts import build
@@ -126,8 +127,8 @@ def test_a_graded_file_may_raise_close_and_replace_what_it_likes(tmp_path):
     assert "(KeyboardInterrupt)" in said
     assert "(RuntimeError)" in said
     assert "(Exception) it happened in line 21 of mine.txt: raise Exception" in said
-    assert ("✗: The file leaves PyTorch and the course as they are (replaced: torch.nn.functional.softmax)"
-            in said)
+    assert ("✗ FAILED: The file leaves PyTorch and the course as they are (replaced: "
+            "torch.nn.functional.softmax)" in said)
     assert "before the end" not in said
     graded = [one.GRADED[name] for name in (
         "softmax", "attention_weights", "scaled_dot_product_attention", "causal_mask")]
@@ -334,7 +335,7 @@ def test_a_run_that_can_not_be_resumed_is_refused_before_the_first_step(tmp_path
 def test_a_pause_without_a_keyboard_goes_on(stdin, monkeypatch):
     monkeypatch.setattr(sys, "stdin", stdin)
     options = SimpleNamespace(pause=True)
-    common.pause(options)
+    pause(options)
     assert not options.pause
 
 

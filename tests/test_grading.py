@@ -1,5 +1,6 @@
 """Templates and grading, through the real scripts."""
 
+import inspect
 import json
 import os
 import re
@@ -7,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import typing
 from contextlib import suppress
 
 import pytest
@@ -51,6 +53,27 @@ def test_templates_run_and_are_unsolved(name, tmp_path):
     assert f"1 of {total} checks hold" in graded.stdout  # and nothing else is said
     assert "✗" not in graded.stdout
     assert "Traceback" not in graded.stdout + graded.stderr
+
+
+@pytest.mark.parametrize("name", LESSONS)
+def test_a_template_is_narrow_and_knows_every_name_of_its_signatures(name, tmp_path):
+    """Also what its annotations name, which Python doesn't ask for here."""
+    file = tmp_path / "mine.py"
+    process = run_lesson(name, "--template", str(file), "--guided")
+    text = file.read_text(encoding="utf-8")
+    assert max(map(len, text.splitlines())) <= 100
+    module = {}
+    exec(compile(text, str(file), "exec"), module)
+    parts = [module[part] for part in common.lesson(name).GRADED]
+    methods = [method for part in parts if isinstance(part, type) for method in vars(part).values()
+               if inspect.isfunction(method) and method.__module__ == module.get("__name__")]
+    for function in [part for part in parts if inspect.isfunction(part)] + methods:
+        typing.get_type_hints(function, module)
+    assert f"Wrote {file}. Fill in a part, then: python {name}.py --grade {file}" in words_of(process)
+    guides = {part: said.guide for part, said in study_of(number_of(name)).exercises.items()}
+    without = ", ".join(part for part in common.lesson(name).GRADED if not guides[part])
+    assert ("There are no guided steps for" in process.stdout) == bool(without)
+    assert without.split(", ")[0] in words_of(process).partition("no guided steps")[2]
 
 
 def test_a_template_has_what_is_needed_and_steps_only_if_asked(tmp_path):
@@ -124,7 +147,7 @@ def test_wrong_attempts_get_a_diagnosis_a_hint_and_what_follows_is_folded(tmp_pa
     for text in (
         "printed on the way",
         "✓ It equals torch.softmax",
-        f"subtract the largest score before exp() hint 1 of 3: {first} ✗: A row",  # the first alone
+        f"subtract the largest score before exp() hint 1 of 3: {first} ✗ FAILED: A row",  # the first alone
         "0/0 in a hidden row: its weights are 0",  # has an explanation of its own
         "✓ Scores in the thousands don't overflow in float32 (identical) ✗ and 3 more, which probably",
         "causal_mask: not written yet",
@@ -218,7 +241,7 @@ class MultiHeadAttention(nn.Module):
      "SyntaxError: invalid syntax (mine.py, line 2))\n    def softmax(:\n                ^\n"),
     ("import math\nmath.nothing", "line 2 of mine.py: math.nothing"),
     ("import os; os.abort()", "✗ the process ended with code"),
-    ("import sys; sys.exit(0)", "✗: The file runs (SystemExit: 0)"),
+    ("import sys; sys.exit(0)", "✗ FAILED: The file runs (SystemExit: 0)"),
     ("print('hello')", "hello"),
 ])
 def test_files_that_do_not_even_run(tmp_path, text, said):
@@ -227,6 +250,31 @@ def test_files_that_do_not_even_run(tmp_path, text, said):
     assert said in process.stdout
     assert re.search("not (graded|in the file): softmax", process.stdout)
     assert "Traceback" not in process.stderr
+
+
+def test_a_graded_file_is_a_module_and_a_command_of_its_own(tmp_path):
+    """It has the name of a module that is there already, and finds itself under another."""
+    file = tmp_path / "numbers.py"
+    process = grade(file, f"""
+from __future__ import annotations
+import argparse, sys, typing
+from dataclasses import dataclass
+from common import lesson
+
+@dataclass
+class Inner:
+    x: int
+
+@dataclass
+class Outer:
+    inner: Inner
+
+assert typing.get_type_hints(Outer) == {{"inner": Inner}}
+assert sys.argv == [__file__] == [{str(file)!r}]
+argparse.ArgumentParser().parse_args()
+softmax = lesson({ATTENTION!r}).softmax
+""")
+    assert process.returncode == 0, process.stdout
 
 
 def test_a_process_that_ends_in_the_middle_is_no_pass(tmp_path):

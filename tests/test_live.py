@@ -438,6 +438,25 @@ def test_typing_writes_token_by_token(browser, live_file, trained):
     assert get("answer").get_attribute("textContent").startswith(f"2 7 1 8 2 8 becomes {text}")
 
 
+def test_it_says_whether_the_answer_is_right(browser, page, tmp_path):
+    for task, solve in five.TASKS.items():
+        path = tmp_path / f"{task}.html"
+        path.write_text(page.replace('"task":"reverse"', f'"task":"{task}"'), encoding="utf-8")
+        get = opened(browser, path)
+        write(get("digits"), "3, 1, 4 1;5")
+        right = " ".join([*map(str, solve([3, 1, 4, 1, 5])), "EOS"])
+        given = get("answer").text.removeprefix("3 1 4 1 5 becomes ")
+        assert given == f"{right}: right." or given.endswith(f": wrong. Right is {right}.")
+        assert get("complaint").text == ""
+
+
+def test_it_says_what_lengths_it_never_saw(browser, live_file):
+    get = opened(browser, live_file)
+    for digits, said in (("12", "fewer than 4"), ("1" * 17, "more than 16"), ("1234", "")):
+        write(get("digits"), digits)
+        assert get("complaint").text.endswith(f"the model never saw {said}." if said else "")
+
+
 @pytest.mark.parametrize(("digits", "complaint"), [
     ("12a4", "“a” is unknown to the model"),
     ("<b>", "“<” is unknown"),
@@ -466,8 +485,8 @@ def test_heads_cells_and_sliders_are_used_by_keyboard(browser, live_file):
     cell = browser.driver.switch_to.active_element
     assert (cell.get_attribute("data-row"), cell.get_attribute("data-column")) == (str(row + 1), str(column))
     weight = cell.get_attribute("aria-label")
-    assert re.fullmatch(rf"Encoder, block 0, head 1: digit {row + 1}, \d, looks at digit {column}, \d, "
-                        rf"with weight {weight}\.", get("cell").text)
+    assert re.fullmatch(rf"Encoder, block 0, head 1: digit {row + 1} \(“\d”\) looks at digit {column} "
+                        rf"\(“\d”\), weight {weight}\.", get("cell").text)
     get("top-k").send_keys(Keys.ARROW_RIGHT)
     assert get("top-k-value").text == "1"
     assert get("distribution").text.count("cut off") == len(five.tokenizer) - 1

@@ -216,6 +216,41 @@ def read_back(node: ET.Element) -> str:
     return "".join(parts) or (node.text or "")
 
 
+def test_formulas_on_a_line_keep_apart_and_are_no_definitions():
+    """Those that aren't known as MathML stay a block as it stands."""
+    prose = markup.Prose({}, {})
+    _, together = prose.paragraphs("Words\n\n    dV = Aᵀ·dO        dA = dO·Vᵀ").splitlines()
+    assert together.count("<math") == 2
+    for text in ("    P = 1 · x        q = min(1, r)", "    BLEU = 100 · brevity        brevity = 1"):
+        html = prose.paragraphs(f"Words\n\n{text}")
+        assert "<dl>" not in html
+        assert f'class="plain drawing scroll" style="--columns: {len(text) - 4}"' in html
+    assert "<dl>" in prose.paragraphs("Words\n\n    weights  what is looked at\n    values   what is taken")
+
+
+def test_words_in_a_formula_keep_their_space():
+    for line, formula in markup.formulas().items():
+        assert not re.search(r"</mi>\s*<mi>(log|P|mean)</mi>", formula), line
+
+
+def test_each_question_has_a_name_of_its_own_for_its_answers():
+    """An answer folds the other answers of its question, and no others."""
+    record = evil_walk().records[0]
+    boxes = [pages.question_box(question, record) for question in study_of(1).questions]
+    names = [{*re.findall(r'<details class="answer \w+" name="([^"]+)"', box)} for box in boxes]
+    assert all(len(each) == 1 for each in names)
+    assert len(set.union(*names)) == len(boxes)
+
+
+def test_the_longest_term_is_linked():
+    """“layer norm” is not a norm of a layer."""
+    prose = markup.Prose({}, {})
+    longer = [(a, b) for a in prose.terms for b in prose.terms if a != b and b.startswith(a + " ")]
+    for short, long in longer:
+        if prose.terms[short] != prose.terms[long] and not prose.terms[long].only_there:
+            assert f">{long}</a>" in markup.Prose({}, {}).line(f"x {long} x")
+
+
 @pytest.mark.parametrize("line", markup.formulas())
 def test_a_formula_says_the_same_as_its_line(line):
     assert re.sub(r"\s", "", read_back(ET.fromstring(markup.formulas()[line]))) == re.sub(r"\s", "", line)
@@ -357,7 +392,26 @@ def test_lesson_0_is_a_lesson(tmp_path, monkeypatch):
     assert "run" in progress.read(tmp_path, print)["00_foundations"]
 
 
+@pytest.mark.parametrize("seed", [0, 3])
+def test_a_walk_with_another_seed_is_not_noted_as_the_lessons(seed, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", [f"{ATTENTION}.py"])
+    walk = evil_walk()._replace(seed=seed)
+    walk = walk._replace(records=[*walk.records[:-1], walk.records[-1]._replace(name="what-next")])
+    path = written(walk, tmp_path)
+    assert path.name == (f"{ATTENTION}-seed=3.html" if seed else f"{ATTENTION}.html")
+    assert ("run" in progress.read(tmp_path, print).get(ATTENTION, {})) == (not seed)
+
+
 # ------------------------------------------------------------------ progress
+
+
+def test_what_a_lesson_no_longer_has_does_not_count():
+    """Parts and questions of an older version of the course."""
+    questions = study_of(1).questions
+    entry = {"graded": {"older": [2, 2]} | {name: [1, 1] for name in study_of(1).exercises},
+             "answered": {"older": True} | {question.name: True for question in questions}}
+    assert progress.parts_done(1, entry) == (5, 5)
+    assert progress.answers_right(1, entry) == (len(questions),) * 3
 
 
 def test_progress_adds_up_and_is_read_back(tmp_path):

@@ -169,11 +169,16 @@ def what_happened(error: BaseException, needs: str = "", name: str = "", own: An
         return Finding(False, text, needs)
     if "before Module.__init__" in text:
         return Finding(False, text, "begin __init__ with super().__init__()")
-    last, place = learners[-1], f"line {learners[-1].lineno} of {Path(learners[-1].filename).name}"
+    last, place = learners[-1], f"line {learners[-1].lineno} of {named(learners[-1].filename)}"
     raised = last is everything[-1] and (not last.line or last.line.startswith("raise"))
     if isinstance(error, NotImplementedError) and raised:
         return Finding(False, UNWRITTEN, f"{last.name}, {place}")
     return Finding(False, text, f"it happened in {place}" + (f": {last.line}" if last.line else ""))
+
+
+def named(file: str) -> str:
+    """The name of a file for the learner; the cell of a notebook has none."""
+    return "the cell" if re.search(r"[/\\]ipykernel_\d+[/\\]|<ipython-input", file) else Path(file).name
 
 
 def called_by_us(error: BaseException, needs: str, name: str, own: Any) -> str:

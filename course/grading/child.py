@@ -19,8 +19,7 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 if __name__ == "__main__":  # the course before a course/ or common.py in the working directory
-    folder = [] if getattr(sys.flags, "safe_path", False) else sys.path[:1]  # where this script lies
-    sys.path[: len(folder)] = [str(Path(__file__).parents[2]), os.getcwd()]
+    sys.path[:1] = [str(Path(__file__).parents[2]), os.getcwd()]
 
 import torch
 from torch import nn

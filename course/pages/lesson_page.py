@@ -162,7 +162,7 @@ def lesson_page(walk: Walk, folder: Path) -> str:
                     for record in walk.records)
     if main[-2]:
         links += '<li class="more"><a href="#write-it-yourself">Write it yourself</a></li>'
-    nav = (f'<nav class="contents" aria-label="Steps"><details open><summary>Steps</summary><ol>{links}</ol>'
+    nav = (f'<nav class="contents" aria-label="Steps"><details><summary>Steps</summary><ol>{links}</ol>'
            "</details></nav>")
     held = sum(finding.holds for *_, finding in walk.findings())
     called = shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]])

@@ -110,11 +110,13 @@ class Prose:
                                        for part in line) + "</div>" for line in parts)
         pairs = [re.fullmatch(r"(\w.*?)\s{2,}(\w.*)", line)
                  for line in inspect.cleandoc("\n" + text).splitlines()]
-        if all(pairs):
+        if all(pairs) and not any("=" in pair[1] for pair in pairs):
             return "<dl>" + "".join(f"<dt>{escape(pair[1])}</dt><dd>{self.line(pair[2])}</dd>"
                                     for pair in filter(None, pairs)) + "</dl>"
-        kept = escape(inspect.cleandoc("\n" + text))
-        return f'<pre class="plain scroll"{SCROLLS.format("drawing")}>{kept}</pre>'
+        kept = inspect.cleandoc("\n" + text)
+        columns = max(map(len, kept.splitlines()))
+        return (f'<pre class="plain drawing scroll" style="--columns: {columns}"{SCROLLS.format("drawing")}>'
+                f"{escape(kept)}</pre>")
 
 
 SCROLLS = ' tabindex="0" role="group" aria-label="{}"'  # a box that may scroll can be focused

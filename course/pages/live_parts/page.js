@@ -30,8 +30,8 @@
 
   // ---------------------------------------------------------------- the model, and whether it is the right one
 
-  get("about").textContent = `Task: ${data.task}. ${data.config.n_layers} ${data.config.n_layers === 1
-    ? "block" : "blocks"} of encoder and decoder each, ${data.config.n_heads} heads, vectors of `
+  get("about").textContent = `Task: ${data.task}. ${data.config.n_layers} encoder and ${data.config.n_layers} decoder ${
+    data.config.n_layers === 1 ? "block" : "blocks"}, ${data.config.n_heads} heads, vectors of `
     + `${data.config.d_model} numbers, ${data.parameters.toLocaleString("en")} learned numbers in all. `
     + "Nothing leaves this page.";
 
@@ -87,16 +87,16 @@
 
   /** The ids of what was typed; null after saying what is wrong with it. */
   function typed() {
-    const symbols = [...get("digits").value].filter((symbol) => symbol.trim());
+    const symbols = [...get("digits").value].filter((symbol) => !/[\s,;]/.test(symbol));
     const known = data.tokens.filter((token) => [...token].length === 1);
     const foreign = symbols.find((symbol) => !known.includes(symbol));
     const wrong = foreign ? `“${foreign}” is unknown to the model: it reads ${known.join(" ")}.`
       : !symbols.length ? `Type 1 to ${most} digits.`
       : symbols.length > most ? `${symbols.length} digits are too many: ${most} at most.` : "";
-    const outside = symbols.length < 4 || symbols.length > 16;
+    const outside = symbols.length < 4 ? "fewer than 4" : symbols.length > 16 ? "more than 16" : "";
     const left = wrong && source.length ? ` Below is still the answer to ${spelled(source)}.` : "";
     get("complaint").textContent = wrong + left || (outside
-      ? "The course trains with 4 to 16 digits; it never saw so few or so many." : "");
+      ? `The course trains with 4 to 16 digits; the model never saw ${outside}.` : "");
     get("digits").setAttribute("aria-invalid", wrong ? "true" : "false");
     return wrong ? null : symbols.map((symbol) => data.tokens.indexOf(symbol));
   }
@@ -110,6 +110,7 @@
     const withCache = model.computed - before;
     get("tokens").replaceChildren();
     get("answer").textContent = "";
+    get("answer").classList.remove("fails");
     get("draws").replaceChildren();
     get("drawn").textContent = "";
     shown = 0;
@@ -135,9 +136,26 @@
     choose(shown - 1);
     if (shown === answer.tokens.length) {
       const end = answer.tokens[shown - 1] === special.eos ? "" : ` (no EOS within ${longest} tokens)`;
-      get("answer").textContent = `${spelled(source)} becomes ${spelled(answer.tokens)}${end}`;
+      const right = rightAnswer();
+      const same = right === spelled(answer.tokens);
+      get("answer").textContent = `${spelled(source)} becomes ${spelled(answer.tokens)}${end}`
+        + (right === null ? "" : same ? ": right." : `: wrong. Right is ${right}.`);
+      get("answer").classList.toggle("fails", right !== null && !same);
     }
     return shown < answer.tokens.length;
+  }
+
+  const TASKS = { // as lesson 5's
+    copy: (digits) => digits,
+    reverse: (digits) => [...digits].reverse(),
+    sort: (digits) => [...digits].sort((a, b) => a - b),
+    sum: (digits) => [...String(digits.reduce((sum, digit) => sum + digit, 0))].map(Number),
+  };
+
+  /** What a model without mistakes would write; null for a task that this page doesn't know. */
+  function rightAnswer() {
+    const task = TASKS[data.task];
+    return task ? [...task(source.map((id) => Number(name(id)))), name(special.eos)].join(" ") : null;
   }
 
   function choose(token) {
@@ -207,11 +225,11 @@
   /** What a cell says: head, who looks at whom, weight. */
   function sentence(t, s, weight) {
     const { rows, columns } = labels(head);
-    const from = head.kind === "encoder" ? `digit ${t}, ${name(rows[t])},`
-      : `writing token ${t}, ${name(rows[t])}, it`;
-    const to = head.kind === "self" ? (s ? `token ${s - 1}, ${name(columns[s])}` : "BOS, the beginning")
-      : `digit ${s}, ${name(columns[s])}`;
-    return `${called(head)}: ${from} looks at ${to}, with weight ${weight.toFixed(2)}.`;
+    const from = head.kind === "encoder" ? `digit ${t} (“${name(rows[t])}”)`
+      : `writing token ${t} (“${name(rows[t])}”), it`;
+    const to = head.kind === "self" ? (s ? `token ${s - 1} (“${name(columns[s])}”)` : "BOS, the beginning")
+      : `digit ${s} (“${name(columns[s])}”)`;
+    return `${called(head)}: ${from} looks at ${to}, weight ${weight.toFixed(2)}.`;
   }
 
   /** The chosen head, large: a table whose cells are told of in words. */

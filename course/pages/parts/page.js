@@ -215,9 +215,20 @@ document.querySelectorAll(".command").forEach((line) => {
   line.append(button);
 });
 
-let opened = []; // folds that were closed before printing
+const beside = matchMedia("(min-width: 1400px)"); // there the list of steps has a column of its own
+const openSteps = () => document.querySelectorAll(".contents details").forEach((steps) => { steps.open = beside.matches; });
+beside.addEventListener("change", openSteps);
+openSteps();
+
+let opened = []; // folds that were closed before printing; on paper a question keeps its answers to itself
+let answered = [];
 addEventListener("beforeprint", () => {
-  opened = [...document.querySelectorAll("details:not([open])")];
-  opened.forEach((fold) => { fold.removeAttribute("name"); fold.open = true; });
+  opened = [...document.querySelectorAll("details:not([open], .answer)")];
+  opened.forEach((fold) => { fold.open = true; });
+  answered = [...document.querySelectorAll("details.answer[open]")];
+  answered.forEach((fold) => { fold.open = false; });
 });
-addEventListener("afterprint", () => opened.forEach((fold) => { fold.open = false; }));
+addEventListener("afterprint", () => {
+  opened.forEach((fold) => { fold.open = false; });
+  answered.forEach((fold) => { fold.open = true; });
+});
