@@ -465,7 +465,7 @@ def step_chain_rule():
     A graph says what was computed from what. The picture shows the graph of loss = (tanh(w·x + b) − y)². Its
     values are black; its gradients are orange: by how much the loss moves for each unit that a value moves.
 
-    Each operation makes a new Value that remembers what it was computed from, and how to pass a gradient
+    Each operation makes a Value that remembers what it was computed from, and how to pass a gradient
     back. backward() lists the graph, each value after all that it was computed from, and walks it from the
     loss back. Each value multiplies its gradient by the derivative of its own operation and hands it on. A
     value that is used twice gets two gradients, and adds them, as error does in error · error.
@@ -557,7 +557,7 @@ def step_spirals():
     """Learning two spirals
 
     No straight line separates the two spirals. A network of two layers with 32 hidden numbers learns them
-    from 200 points, by plain gradient steps: by hand, by Value and by PyTorch, from the same first weights.
+    from 200 points, by gradient steps: by hand, by Value and by PyTorch, from the same first weights.
     The three loss curves are identical, up to rounding.
 
     On the left of the picture, the small rate leaves more than ten times the loss of the middle one. The
@@ -602,8 +602,8 @@ def step_embeddings():
     The number of a word says nothing: word 7 isn't more than word 6. One-hot, a row of zeros with a 1 in the
     word's place, says no more: all words are equally far from each other. Times a matrix, it picks the
     matrix's row. These rows, a vector for each word, are learned below from 300 made-up sentences (“the big
-    horse runs to the garden”): guess the neighbours of a word from its vector. Words that are used alike
-    have similar neighbours, so similar vectors serve them.
+    horse runs to the garden”): guess the neighbours of a word from its vector. Words that are used in
+    the same way have similar neighbours, so similar vectors serve them.
 
     The table says how many of a word's three nearest words are of its class. The counts of neighbours, 48 per
     word, have the classes already; learning puts them into 8 numbers. Shuffling words within sentences
@@ -723,7 +723,7 @@ def step_way_back():
     """The long way back
 
     The network learns from a token n steps back only through the gradient that reaches it. That gradient
-    passes through n steps, and each multiplies it. The table shows its size on arrival, in new cells.
+    passes through n steps, and each multiplies it. The table shows what arrives, in new cells.
 
     The LSTM begins with its forget gate half open: each step keeps about half of its memory. In “LSTM, open”
     only the bias of that gate differs: it begins at σ(3) = 0.95. Far more arrives, even more than 0.95ⁿ. The
@@ -758,8 +758,7 @@ def step_delayed_answer():
 
     At n = 16 the LSTM hardly does better than guessing. The open LSTM differs only in how its forget gate
     starts, and it learns. So what the first LSTM lacked was a gate that keeps. But a weak gradient doesn't
-    explain everything: it reaches the RNN and the GRU just as weakened, and yet they learn more than that
-    LSTM. Attention also learns what is far away, one step from any place. (Some trainings get stuck.)
+    explain everything: it reaches the RNN and the GRU just as weakened, and yet they learn more. Attention also learns what is far away, one step from any place. (Some trainings get stuck.)
     """
     right = accuracies(CELLS, unroll, WIDTH, DISTANCES)  # (distance, model) for each kind
     check("at n = 4 all that read with a cell are right", min(right[name][0].min() for name in CELLS) > 0.95)
