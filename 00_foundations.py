@@ -600,7 +600,7 @@ def step_embeddings():
     """From one-hot to embeddings
 
     The number of a word says nothing: word 7 isn't more than word 6. One-hot, a row of zeros with a 1 in the
-    word's place, says no more: all words are equally far from each other. Times a matrix, it picks the
+    word's place, says no more: all words are equally far apart. Times a matrix, it picks the
     matrix's row. These rows, a vector for each word, are learned below from 300 made-up sentences (“the big
     horse runs to the garden”): guess the neighbours of a word from its vector. Words that are used in
     the same way have similar neighbours, so similar vectors serve them.
@@ -665,8 +665,8 @@ def layers_until_seen(length: int, spacing: Callable[[int], int]) -> int:
 def step_convolution():
     """For comparison: a convolution
 
-    A convolution looks at a few neighbours at once, here a token and the two before it, always with the same
-    weights. One layer sees three tokens, and each further layer two more. If the places it looks at lie
+    A convolution looks at a few neighbours at once, here a token and the two before it, everywhere with the
+    same weights. One layer sees three tokens, and each further layer two more. If the places it looks at lie
     1, 2, 4, 8 … apart (dilated), the stretch it sees roughly doubles with each layer. A recurrent layer
     reaches everything, in as many steps as there are tokens.
     """
@@ -758,7 +758,8 @@ def step_delayed_answer():
 
     At n = 16 the LSTM hardly does better than guessing. The open LSTM differs only in how its forget gate
     starts, and it learns. So what the first LSTM lacked was a gate that keeps. But a weak gradient doesn't
-    explain everything: it reaches the RNN and the GRU just as weakened, and yet they learn more. Attention also learns what is far away, one step from any place. (Some trainings get stuck.)
+    explain everything: it reaches the RNN and the GRU just as weakened, and yet they learn more. Attention
+    also learns what is far away, one step from any place. (Some trainings get stuck.)
     """
     right = accuracies(CELLS, unroll, WIDTH, DISTANCES)  # (distance, model) for each kind
     check("at n = 4 all that read with a cell are right", min(right[name][0].min() for name in CELLS) > 0.95)

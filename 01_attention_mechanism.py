@@ -691,7 +691,7 @@ def step_broken_on_purpose():
 def step_blind_row():
     """Appendix: nothing to look at
 
-    (Appendices may be skipped.) An empty source, or padding in front of a sentence under a causal
+    An empty source, or padding in front of a sentence under a causal
     mask: a row of the mask without any True. Adding −10⁹ to the scores leaves weight on forbidden keys, −∞
     gives 0/0. In this course such a query, a blind one, gets 0, and finite gradients. What others do:
     """
@@ -750,7 +750,7 @@ def step_backward_by_hand():
 def step_all_checks():
     """Appendix: what the checks hold
 
-    Every statement about the parts of this lesson, in the words in which --grade reports it.
+    Every statement about the parts of this lesson, as --grade reports it.
     """
     return table("part", "what has to hold", rows=[
         (name, check.statement) for name, part in GRADED.items() for check in part(None, OURS)])
