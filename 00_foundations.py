@@ -365,7 +365,7 @@ def step_matrix_product():
     check("loops, NumPy and PyTorch give the same product", max(gaps) < 1e-12, f"difference {max(gaps):.0e}")
     many, one = random_tensors((5, 3, 4), (4, 2))
     gap = largest_difference(many @ one, torch.stack([matrix @ one for matrix in many]))
-    check("a batch of five products: the same as one after the other", gap < 1e-12, f"{gap:.0e}")
+    check("a batch of five products: the same as one after the other", gap < 1e-12)
     return table("n × k × m", "multiplications: n·k·m", "NumPy speed-up", "PyTorch speed-up", rows=rows)
 
 
@@ -386,8 +386,8 @@ def step_broadcasting():
     Other sizes must be the same, or it is an error.
 
     The bug: predictions of shape (N,) minus wanted values of shape (N, 1) do not give N errors. They give
-    N × N: every prediction against every value. Nothing is raised. Below, a line y = 3·x with some noise is
-    fitted, right and with the bug: each prediction is compared with all values equally, and the slope is 0.
+    N × N: every prediction against every value. Below, a line y = 3·x with some noise is fitted, right and
+    with the bug, which makes the slope 0.
     """
     check_part(broadcast_shapes, broadcast_checks, OURS)
     rng = np.random.default_rng(torch.initial_seed())
@@ -398,7 +398,7 @@ def step_broadcasting():
     for name, wanted in (("(N,) − (N,)", y), ("(N,) − (N, 1)", y[:, None])):
         errors = 3 * x - wanted
         rows.append((name, str(errors.shape), (errors**2).mean(), round(slope_found(wanted, x), 9) + 0.0))
-    check("with equal shapes the slope is found", abs(rows[0][3] - 3) < 0.1, f"{rows[0][3]:.2f}")
+    check("with equal shapes the slope is found", abs(rows[0][3] - 3) < 0.1)
     check("with (N,) − (N, 1) it isn't, and nothing is raised", abs(rows[1][3]) < 1e-9)
     return table("", "shape of the errors", "loss at slope 3", "slope learned", rows=rows)
 
@@ -418,7 +418,7 @@ def step_linear_layer():
     """
     x, layer = torch.randn(5, 3).double(), nn.Linear(3, 4).double()
     gap = largest_difference(layer(x), x @ layer.weight.T + layer.bias)
-    check("nn.Linear is x·Wᵀ + b: PyTorch stores W transposed", gap < 1e-12, f"{gap:.0e}")
+    check("nn.Linear is x·Wᵀ + b: PyTorch stores W transposed", gap < 1e-12)
     rows = []
     for width, depth in ((64, 2), (64, 4), (128, 2), (256, 2)):
         network = linear_network(width, depth)
@@ -465,7 +465,7 @@ def step_chain_rule():
     A graph says what was computed from what. The picture shows the graph of loss = (tanh(w·x + b) − y)². Its
     values are black; its gradients are orange: by how much the loss moves for each unit that a value moves.
 
-    Each operation makes a new Value that remembers what it was computed from, and how to pass a gradient
+    Each operation makes a Value that remembers what it was computed from, and how to pass a gradient
     back. backward() lists the graph, each value after all that it was computed from, and walks it from the
     loss back. Each value multiplies its gradient by the derivative of its own operation and hands it on. A
     value that is used twice gets two gradients, and adds them, as error does in error · error.
@@ -490,7 +490,7 @@ def step_chain_rule():
 def step_value():
     """… over arrays
 
-    A Value for each weight would be slow, so a Value holds a whole array. That brings two things. Where
+    A Value for each weight would be slow, so a Value holds a whole array. Where
     broadcasting stretched a shape, one number was used many times, and its gradients are summed. And the
     gradients of a matrix product C = A·B are products again. With dA for the gradient of A: dA = dC·Bᵀ and
     dB = Aᵀ·dC. PyTorch's autograd works in this way.
@@ -499,7 +499,7 @@ def step_value():
 
 
 RATES = 0.03, 1.0, 30.0
-HIDDEN, SPIRAL_STEPS = 32, 600
+HIDDEN, STEPS = 32, 600
 
 
 def by_value(x, labels, *weights, kind: type[Value] = Value):
@@ -514,7 +514,7 @@ def by_value(x, labels, *weights, kind: type[Value] = Value):
     return float(loss.data), tuple(leaf.grad for leaf in leaves)
 
 
-def descend(gradients: Callable, seed: int, rate: float, steps=SPIRAL_STEPS):
+def descend(gradients: Callable, seed: int, rate: float, steps=STEPS):
     """The loss of every step, and the trained weights."""
     rng = np.random.default_rng(seed)
     x, labels = spirals(rng)
@@ -536,7 +536,7 @@ def right_share(weights: Sequence[np.ndarray], seed: int) -> float:
 def step_two_layers():
     """A network of two layers, backward by hand
 
-    Two linear layers with a tanh between them (without it they would be one layer). The network gives two
+    Two linear layers with a tanh between them (without it they would be one). The network gives two
     numbers for each point, the logits. Softmax makes probabilities of them: e to each, divided by the sum.
     The loss is −log of the probability of the right class, averaged over the batch. Backward goes line by
     line in reverse order. Worth memorising: the gradient of the loss with respect to the logits is their
@@ -557,7 +557,7 @@ def step_spirals():
     """Learning two spirals
 
     No straight line separates the two spirals. A network of two layers with 32 hidden numbers learns them
-    from 200 points, by plain gradient steps: by hand, by Value and by PyTorch, from the same first weights.
+    from 200 points, by gradient steps: by hand, by Value and by PyTorch, from the same first weights.
     The three loss curves are identical, up to rounding.
 
     On the left of the picture, the small rate leaves more than ten times the loss of the middle one. The
@@ -569,11 +569,10 @@ def step_spirals():
     (small, _), (middle, weights), (large, _) = by_rate.values()
     others = [descend(way, base, RATES[1])[0] for way in (by_value, by_pytorch)]
     gap = max(abs(a - b) for other in others for a, b in zip(middle, other))
-    check("three ways, one loss curve", gap < 1e-9, f"largest difference of {SPIRAL_STEPS} losses {gap:.0e}")
+    check("three ways, one loss curve", gap < 1e-9, f"difference {gap:.0e}")
     shares = [right_share(descend(two_layer_backward, base + more, RATES[1])[1], base + more)
               for more in range(3)]
-    check("three seeds: at least 99 % of 200 new points are right", min(shares) >= 0.99,
-          f"{min(shares):.1%} and more")
+    check("three seeds: at least 99 % of 200 new points are right", min(shares) >= 0.99)
     check("the small rate leaves more than ten times the loss of the middle one", small[-1] > 10 * middle[-1])
     check("the large rate throws the loss above 10", max(large) > 10)
     figure = Picture("foundations_spirals.png", draw_spirals(
@@ -601,15 +600,15 @@ def step_embeddings():
     """From one-hot to embeddings
 
     The number of a word says nothing: word 7 isn't more than word 6. One-hot, a row of zeros with a 1 in the
-    word's place, says no more: all words are equally far from each other. Times a matrix, it picks the
+    word's place, says no more: all words are equally far apart. Times a matrix, it picks the
     matrix's row. These rows, a vector for each word, are learned below from 300 made-up sentences (“the big
-    horse runs to the garden”): guess the neighbours of a word from its vector. Words that are used alike
-    have similar neighbours, so similar vectors serve them.
+    horse runs to the garden”): guess the neighbours of a word from its vector. Words that are used in
+    the same way have similar neighbours, so similar vectors serve them.
 
-    The table says how many of a word's three nearest words are of its class, which nobody told. The counts
-    of neighbours, 48 per word, have the classes already; learning puts them into 8 numbers. Shuffling words
-    within sentences changes little. Shuffling all words takes the neighbours away, and the classes with
-    them. In the picture, red is where two vectors point the same way.
+    The table says how many of a word's three nearest words are of its class. The counts of neighbours, 48 per
+    word, have the classes already; learning puts them into 8 numbers. Shuffling words within sentences
+    changes little. Shuffling all words takes the neighbours away, and the classes with them. In the picture,
+    red is where two vectors point the same way.
     """
     ids, matrix = torch.randint(len(VOCABULARY), (10,)), torch.randn(len(VOCABULARY), 8)
     check("a one-hot row times a matrix is the matrix's row, bit for bit",
@@ -724,7 +723,7 @@ def step_way_back():
     """The long way back
 
     The network learns from a token n steps back only through the gradient that reaches it. That gradient
-    passes through n steps, and each multiplies it. The table shows its size on arrival, in new cells.
+    passes through n steps, and each multiplies it. The table shows what arrives, in new cells.
 
     The LSTM begins with its forget gate half open: each step keeps about half of its memory. In “LSTM, open”
     only the bias of that gate differs: it begins at σ(3) = 0.95. Far more arrives, even more than 0.95ⁿ. The
@@ -759,8 +758,8 @@ def step_delayed_answer():
 
     At n = 16 the LSTM hardly does better than guessing. The open LSTM differs only in how its forget gate
     starts, and it learns. So what the first LSTM lacked was a gate that keeps. But a weak gradient doesn't
-    explain everything: it reaches the RNN and the GRU just as weakened, and yet they learn more than that
-    LSTM. Attention also learns what is far away, one step from any place. (Some of its trainings get stuck.)
+    explain everything: it reaches the RNN and the GRU just as weakened, and yet they learn more. Attention
+    also learns what is far away, one step from any place. (Some trainings get stuck.)
     """
     right = accuracies(CELLS, unroll, WIDTH, DISTANCES)  # (distance, model) for each kind
     check("at n = 4 all that read with a cell are right", min(right[name][0].min() for name in CELLS) > 0.95)
@@ -810,11 +809,12 @@ def step_what_next():
     Lesson 1's question: between a word and the answer there are n steps, and each can lose it. Could the last
     step look at the first directly?
 
-    Read: Value from top to bottom, then checks/differentiation.py.
+    Read: Value, then checks/differentiation.py.
 
     Change: (1) in Value.relu, (self.data > 0) to 1.0: one check of step 6 fails and says which operation.
-    (2) HIDDEN to 2: two hidden numbers don't separate the spirals, and step 8 fails. (3) OPEN to 0.0: the
-    gate is half open again, and checks of steps 12 and 13 fail.
+    (2) HIDDEN to 2: two hidden numbers don't separate the spirals. Checks of step 8 fail, also of the three
+    curves: rounding grows in such a training. (3) OPEN to 0.0: the gate is half open again, and checks of
+    steps 12 and 13 fail.
 
     Write it yourself: python 00_foundations.py --template my_foundations.py, fill in the file, then the
     same with --grade. Next: python 01_attention_mechanism.py.

@@ -55,7 +55,7 @@ def box(x: float, y: float):
 
 def draw_spirals(losses: Mapping[str, Sequence[float]], network: Callable[[np.ndarray], np.ndarray],
                  points: np.ndarray, labels: np.ndarray):
-    """The losses by rate, and the share of class 1 over the plane with the points it learned from.
+    """The losses by rate, and the probability of class 1 over the plane with the points it learned from.
 
     `network` takes points (N, 2) to logits (N, 2).
     """
@@ -76,7 +76,7 @@ def draw_spirals(losses: Mapping[str, Sequence[float]], network: Callable[[np.nd
     axes[1].grid(False)
     axes[1].set(xlabel="x", ylabel="y")
     axes[1].legend(loc="upper right", fontsize=8)
-    figure.colorbar(drawn, ax=axes[1], label="share of class 1")
+    figure.colorbar(drawn, ax=axes[1], label="probability of class 1")
     return figure
 
 

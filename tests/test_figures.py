@@ -824,7 +824,7 @@ def test_draw_spirals():
         assert same_color(drawn[name][1], colour)
         near_red = image.cmap(share_of_1)[0] > image.cmap(share_of_1)[2]
         assert near_red == (name == "class 1"), "points have the colour of their side"
-    assert bar.get_ylabel() == "share of class 1"
+    assert bar.get_ylabel() == "probability of class 1"
 
 
 def test_draw_words():
