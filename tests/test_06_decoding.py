@@ -20,9 +20,11 @@ from conftest import (
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
+from checks.caching import UncachedDecoding
 from checks.decoding import greedy_by_hand
 from checks.trees import enumerated
 from common import lesson, run_step
+from course.console.options import digits
 from course.data.tables import (
     DRAWS,
     FOLLOWS,
@@ -118,7 +120,7 @@ def test_the_logit_that_is_none_is_named_whichever_row_has_it(bad):
 @pytest.mark.parametrize(("text", "count"), [("3 1 4", 3), ("1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7", 17)])
 def test_digits_are_counted_without_their_spaces(text, count):
     with pytest.raises(argparse.ArgumentTypeError, match=f"has {count} digits"):
-        m.sequence(text)
+        digits(text)
 
 
 @pytest.mark.parametrize("decode", [
@@ -128,7 +130,7 @@ def test_digits_are_counted_without_their_spaces(text, count):
     lambda decoding: m.fast_beam_search(decoding, 2, 2),
     lambda decoding: m.log_probability(decoding, torch.full((decoding.rows, 2), 5)),
 ])
-@pytest.mark.parametrize("kind", [m.CachedDecoding, m.UncachedDecoding])
+@pytest.mark.parametrize("kind", [m.CachedDecoding, UncachedDecoding])
 def test_a_decoding_is_used_once(kind, decode):
     decoding = kind(model_of(), sources())
     m.greedy_decode(decoding, 3)
@@ -137,7 +139,7 @@ def test_a_decoding_is_used_once(kind, decode):
     assert decoding.length == 3
 
 
-@pytest.mark.parametrize("kind", [m.CachedDecoding, m.UncachedDecoding])
+@pytest.mark.parametrize("kind", [m.CachedDecoding, UncachedDecoding])
 def test_a_model_in_training_mode_is_refused(kind):
     with pytest.raises(ValueError, match="training mode"):
         kind(model_of(dropout=0.1).train(), sources())
@@ -151,7 +153,7 @@ def test_a_model_in_training_mode_is_refused(kind):
 def test_cached_steps_give_the_logits_of_the_whole_answer(positions, norm):
     model, src = model_of(positions=positions, norm=norm).double(), sources()
     tokens = torch.randint(0, 13, (4, 7))
-    cached, uncached = m.CachedDecoding(model, src), m.UncachedDecoding(model, src)
+    cached, uncached = m.CachedDecoding(model, src), UncachedDecoding(model, src)
     with torch.no_grad():
         whole = model(src, tokens)
     for position, token in enumerate(tokens.unbind(1)):
@@ -165,7 +167,7 @@ def test_cached_steps_give_the_logits_of_the_whole_answer(positions, norm):
 def test_cached_and_uncached_follow_their_rows(seed):
     torch.manual_seed(seed)
     model, src = model_of().double(), sources()
-    cached, uncached = m.CachedDecoding(model, src), m.UncachedDecoding(model, src)
+    cached, uncached = m.CachedDecoding(model, src), UncachedDecoding(model, src)
     for _ in range(5):
         tokens = torch.randint(0, 13, (cached.rows,))
         assert torch.allclose(cached.step(tokens), uncached.step(tokens), rtol=0, atol=1e-12)
@@ -398,7 +400,7 @@ def test_width_one_equals_greedy(seed, max_length):
 def test_beams_of_a_transformer_report_what_teacher_forcing_gives(positions):
     model, src = model_of(positions=positions).double(), sources(3)
     found = m.beam_search(m.CachedDecoding(model, src), 4, 7, 0.7)
-    slow = m.beam_search(m.UncachedDecoding(model, src), 4, 7, 0.7)
+    slow = m.beam_search(UncachedDecoding(model, src), 4, 7, 0.7)
     for source, hypotheses in enumerate(found):
         assert [h.tokens for h in hypotheses] == [h.tokens for h in slow[source]]
         assert [h.score for h in hypotheses] == sorted((h.score for h in hypotheses), reverse=True)
@@ -525,7 +527,7 @@ def test_our_own_parts_hold(name):
 
 
 def test_without_a_cache_only_the_work_differs():
-    checks = m.cached_decoding_checks(m.UncachedDecoding, m)
+    checks = m.cached_decoding_checks(UncachedDecoding, m)
     failed = [check for check in checks if not check.finding.holds]
     assert [check.finding.figure for check in failed] == ["136 positions"]
     assert_diagnosed(failed, "keep the keys and values")
