@@ -796,9 +796,9 @@ def step_all_strategies(experiment: DecodingExperiment):
 
     100 test sequences; three answers to each where they are drawn. Each has one right answer, and where the
     model is sure of it greedy finds it; beam search does more than twice the work for the same. Drawing only
-    costs here, and we can say how much. Greedy's mean log P of about −0.125 (for reversing) is a probability of e^−0.125 =
-    0.88. Greedy is nevertheless right every time; sampling takes the probabilities at their word, and is
-    wrong about one time in eight.
+    costs here, and we can say how much. Greedy's mean log P of about −0.125 (for reversing) is a
+    probability of e^−0.125 = 0.88. Greedy is nevertheless right every time; sampling takes the probabilities
+    at their word, and is wrong about one time in eight.
 
     The picture, from left to right: a high temperature makes wrong, unlikely and many different answers;
     cutting the tail undoes some of that. The last panel is the work: tokens that went through the decoder
