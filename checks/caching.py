@@ -5,7 +5,7 @@ from torch import Tensor
 
 from common import lesson
 from course.console.records import Finding
-from course.grading.checking import Mistake, Part, agree, together
+from course.grading.checking import Mistake, Part, agree, refused, together
 
 BOS = lesson("03_positional_encoding").BOS
 Transformer, TransformerConfig, make_batch = lesson(
@@ -107,12 +107,46 @@ def follows_its_rows(decoding_of, ours):
     return agree(decoding.step(tokens[rows, 3]), expected, 1e-12)
 
 
+def refuses_training_mode(decoding_of, ours):
+    """A model in training mode is refused with a ValueError, and stays in training mode."""
+    model = small_model().train()
+    finding = refused(lambda: decoding_of(model, BATCH.src), "training")
+    if not finding.holds and not model.training:
+        return Finding(False, "the model is in evaluation mode now", MODE)
+    return finding
+
+
+def keeps_no_gradients(decoding_of, ours):
+    """Its logits need no gradient: nothing is kept for a backward pass."""
+    decoding = decoding_of(small_model(), BATCH.src)
+    needed = [decoding.step(token).requires_grad for token in BATCH.tgt_in[:, :2].unbind(1)]
+    finding = agree(torch.tensor(needed).int(), torch.zeros(2).int(), 0)
+    return finding if finding.holds else finding._replace(figure="logits.requires_grad is True")
+
+
+MODE = "its mode is up to whoever calls: raise a ValueError, and leave model.eval() alone"
+
+
 def cache_mistakes(ours):
     class NotReordered(ours.CachedDecoding):
         def reorder(self, rows):
             self.rows = len(rows)
             if len(rows) != len(self.memory):  # only when the number changes
                 super().reorder(rows)
+
+    class SourceNotReordered(ours.CachedDecoding):
+        def reorder(self, rows):
+            self.rows = len(rows)
+            for cache in self.self_caches:
+                cache.reorder(rows)
+
+    class ChangesTheMode(ours.CachedDecoding):
+        def __init__(self, model, src):
+            super().__init__(model.eval(), src)
+
+    class KeepsGradients(ours.CachedDecoding):
+        __init__ = ours.CachedDecoding.__init__.__wrapped__  # without inference_mode()
+        step = ours.CachedDecoding.step.__wrapped__
 
     class AlwaysPositionZero(ours.CachedDecoding):
         def step(self, tokens):
@@ -128,11 +162,18 @@ def cache_mistakes(ours):
         "no cache": Mistake(once, UncachedDecoding, "16 tokens take 16 positions"),
         "cache not reordered": Mistake("the beams change places: the cache has to follow, reorder(rows)",
                                        NotReordered, "After reorder"),
+        "source not reordered": Mistake(
+            "the source changes places as well: memory, its mask, cross-attention's cache",
+            SourceNotReordered, "After reorder"),
+        "changes the mode": Mistake(MODE, ChangesTheMode, "A model in training mode"),
+        "keeps gradients": Mistake("decode under torch.no_grad() or torch.inference_mode()", KeepsGradients,
+                                   "Its logits need no gradient"),
         "position always 0": Mistake("every new token is told that it is the first: count the cached ones",
                                      AlwaysPositionZero, "The logits of every step"),
     }
 
 
 cached_decoding_checks = Part(
-    [same_logits_sinusoidal, same_logits_learned, same_logits_rotary, runs_each_token_once, follows_its_rows],
+    [same_logits_sinusoidal, same_logits_learned, same_logits_rotary, runs_each_token_once, follows_its_rows,
+     refuses_training_mode, keeps_no_gradients],
     cache_mistakes, CACHE)

@@ -594,6 +594,66 @@ def test_of_several_mistakes_at_once_none_is_named_that_was_not_made(made):
         assert all(by_hint[hint] for hint in named), (check.statement, finding.diagnosis)
 
 
+def attempt_at_beams(mistake=""):
+    """A beam search with one mistake, made from nothing of the course's."""
+
+    def beam_search(decoding, width, max_length, alpha=1.0):
+        found = [([((), 0.0)], []) for _ in range(decoding.rows)]
+        tokens = torch.ones(decoding.rows, dtype=torch.long)
+        for _ in range(max_length):
+            logits = decoding.step(tokens)
+            log_probs = logits if mistake == "no log_softmax" else logits.log_softmax(-1)
+            row, rows, newest = 0, [], []
+            for source, (alive, finished) in enumerate(found):
+                grown = [((*tokens, token), total + log_prob, row + place)
+                         for place, (tokens, total) in enumerate(alive)
+                         for token, log_prob in enumerate(log_probs[row + place].tolist())]
+                row += len(alive)
+                looked_at = width if mistake == "width candidates" else 2 * width
+                grown = sorted(grown, key=lambda part: -part[1])[:looked_at]
+                finished += [part[:2] for part in grown[:width] if part[0][-1] == 2]
+                finished.sort(key=lambda part: -part[1] / len(part[0]) ** alpha)
+                del finished[width:]
+                kept = [part for part in grown if part[0][-1] != 2][:width]
+                if kept and len(finished) == width:
+                    length = len(kept[0][0])
+                    lengths = (length,) if mistake == "present length" else (length + 1, max_length)
+                    reach = max(kept[0][1] / n**alpha for n in lengths)
+                    last = finished[-1][1] / len(finished[-1][0]) ** alpha
+                    kept = [] if reach <= last or mistake == "stops early" else kept
+                found[source] = [part[:2] for part in kept], finished
+                rows += [part[2] for part in kept]
+                newest += [part[0][-1] for part in kept]
+            if not rows:
+                break
+            if mistake != "not reordered":
+                decoding.reorder(torch.tensor(rows))
+            tokens = torch.tensor(newest)
+        answers = [[(tokens, total, total / len(tokens) ** alpha) for tokens, total in alive + finished]
+                   for alive, finished in found]
+        answers = [sorted(beams, key=lambda part: -part[2])[:width] for beams in answers]
+        return [[((1, *tokens), *rest) for tokens, *rest in beams] if mistake == "BOS returned" else beams
+                for beams in answers]
+
+    return beam_search
+
+
+@pytest.mark.parametrize("mistake", [
+    "", "no log_softmax", "width candidates", "present length", "stops early", "not reordered", "BOS returned"])
+def test_a_plain_attempt_at_beams_is_told_its_mistake(mistake):
+    checks = m.beam_search_checks(attempt_at_beams(mistake), m)
+    failed = [check for check in checks if not check.finding.holds]
+    assert bool(failed) == bool(mistake)
+    known = m.beam_search_checks.mistakes(m)
+    if mistake in known:
+        assert_diagnosed(failed, known[mistake].hint)
+        hints = {known[name].hint for check in failed for name in known
+                 if known[name].hint in check.finding.diagnosis}
+        assert hints == {known[mistake].hint}  # no other one is named
+    elif mistake:
+        assert any("begins with BOS" in check.finding.figure for check in failed)
+
+
 @pytest.mark.parametrize(("part", "mistake"), every_mistake(m))
 def test_every_mistake_is_caught_and_diagnosed(part, mistake):
     assert_caught(m, part, mistake)
