@@ -27,23 +27,15 @@ import torch
 from torch import Tensor, nn
 
 from checks.beams import beam_search_checks
-from checks.caching import cached_decoding_checks, positions_computed
+from checks.caching import UncachedDecoding, cached_decoding_checks, positions_computed
 from checks.decoding import adjust_logits_checks, greedy_checks, sample_checks
 from common import Picture, check, check_mistakes, check_part, lesson, lesson_parser, narrate, shows, table
 from course.console.measuring import seconds_of_steps, watched
-from course.data.tables import (
-    DRAWS,
-    FOLLOWS,
-    ChainDecoding,
-    TreeDecoding,
-    chi_square,
-    distance,
-    fit,
-    repeated,
-    true_logits,
-)
-from course.training.beams import vectorised_beam_search
+from course.console.options import check_range, digits
+from course.data import tables
+from course.training.beams import check_search, vectorised_beam_search
 from course.training.engine import finish
+from course.training.side_by_side import side_by_side
 from figures import decoding as drawing
 
 record_attention = lesson("02_multi_head_attention").record_attention
@@ -56,8 +48,8 @@ BOS, EOS, PAD, Tokenizer = lesson("03_positional_encoding", "BOS", "EOS", "PAD",
     "TransformerConfig", "draw_sequences", "exactly_right", "make_batch", "make_run", "pad", "sequence_loss",
     "teacher_forcing", "tokenizer")
 
-__all__ = ["CachedDecoding", "Decoding", "Hypothesis", "KeyValueCache", "PromptDecoding", "UncachedDecoding",
-           "adjust_logits", "beam_search", "best_answers", "fast_beam_search", "first_tokens",
+__all__ = ["CachedDecoding", "Decoding", "Hypothesis", "KeyValueCache", "PromptDecoding", "adjust_logits",
+           "beam_search", "best_answers", "fast_beam_search", "first_tokens",
            "greedy_decode", "log_probability", "sample"]
 
 
@@ -130,13 +122,6 @@ def refuse_training_mode(model: nn.Module) -> None:
         raise ValueError("the model is in training mode, where dropout makes answers random: model.eval()")
 
 
-def encoded(model: Transformer, src: Tensor) -> tuple[Tensor, Tensor]:
-    """src (B, S) → memory (B, S, D), mask (B, 1, 1, S); ValueError for a model in training mode."""
-    refuse_training_mode(model)
-    with torch.no_grad():
-        return model.encode(src), model.src_mask(src)
-
-
 class CachedDecoding:
     """Answers of a Transformer to src (B, S): the source is encoded once, each step runs one token.
 
@@ -145,8 +130,10 @@ class CachedDecoding:
 
     self_cache = cross_cache = KeyValueCache  # a subclass may keep less, or keep it in another form
 
+    @torch.inference_mode()
     def __init__(self, model: Transformer, src: Tensor):
-        self.model, (self.memory, mask) = model, encoded(model, src)
+        refuse_training_mode(model)
+        self.model, self.memory, mask = model, model.encode(src), model.src_mask(src)
         self.src_mask = None if mask.all() else mask  # nothing to hide
         self.rows, self.device = len(src), src.device
         self.sources = torch.arange(self.rows, device=self.device)  # (N,): what each row answers
@@ -175,25 +162,6 @@ class CachedDecoding:
         self.src_mask = None if self.src_mask is None else self.src_mask[rows]
         for cache in self.cross_caches:
             cache.reorder(rows)
-
-
-class UncachedDecoding:
-    """The same, without a cache: each step runs the decoder over the whole answer so far."""
-
-    def __init__(self, model: Transformer, src: Tensor):
-        self.model, (self.memory, self.src_mask) = model, encoded(model, src)
-        self.rows, self.length, self.device = len(src), 0, src.device
-        self.tokens = src.new_empty(len(src), 0)
-
-    @torch.inference_mode()
-    def step(self, tokens: Tensor) -> Tensor:
-        self.tokens = torch.cat([self.tokens, tokens[:, None]], dim=1)
-        self.length += 1
-        return self.model.decode(self.tokens, self.memory, self.src_mask)[:, -1]
-
-    def reorder(self, rows: Tensor) -> None:
-        self.rows = len(rows)
-        self.memory, self.src_mask, self.tokens = self.memory[rows], self.src_mask[rows], self.tokens[rows]
 
 
 class PromptDecoding:
@@ -304,13 +272,14 @@ def log_probability(decoding: Decoding, tokens: Tensor) -> Tensor:
 def adjust_logits(logits: Tensor, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0) -> Tensor:
     """logits (…, V) → adjusted ones, −∞ for tokens that are cut off; in this order:
 
-    temperature divides the logits; 0, or a number too small for their type, leaves the likeliest token
-    only (the first of several). top_k keeps the k likeliest and all that tie with the last of them; 0 or
-    k ≥ V cuts nothing (Fan et al. 2018). top_p keeps the fewest likeliest tokens whose probabilities
-    reach p, up to rounding, at least one (Holtzman et al. 2020). ValueError for a temperature below 0 or
-    not finite, k below 0, p outside 0 … 1.
+    temperature divides the logits; 0, or a number too small for their type, leaves the first of the likeliest
+    tokens. top_k keeps the k likeliest and all that tie with the last of them; 0 or k ≥ V cuts nothing (Fan
+    et al. 2018). top_p keeps the fewest likeliest tokens whose probabilities reach p, up to rounding, at
+    least one (Holtzman et al. 2020). ValueError for a number out of range.
     """
-    check_sampling(temperature, top_k, top_p)
+    check_range("temperature", temperature, 0)
+    check_range("top_k", top_k, 0)
+    check_range("top_p", top_p, 0, 1)
     if temperature < torch.finfo(logits.dtype).tiny:
         return keep_likeliest(logits)
     largest = logits.amax(dim=-1, keepdim=True)
@@ -327,16 +296,6 @@ def adjust_logits(logits: Tensor, temperature: float = 1.0, top_k: int = 0, top_
         cut = torch.zeros_like(cut).scatter(-1, order, cut)  # in token order
         logits = logits.masked_fill(cut, -math.inf)
     return logits
-
-
-def check_sampling(temperature: float, top_k: int, top_p: float) -> None:
-    """ValueError, with the value, for an option out of range."""
-    if not 0 <= temperature < math.inf:
-        raise ValueError(f"temperature is {temperature}; it must be at least 0 and finite")
-    if top_k < 0:
-        raise ValueError(f"top_k is {top_k}; it must be at least 0")
-    if not 0 <= top_p <= 1:
-        raise ValueError(f"top_p is {top_p}; it must be 0 to 1")
 
 
 def keep_likeliest(logits: Tensor) -> Tensor:
@@ -443,18 +402,9 @@ def beam_search(decoding: Decoding, width: int, max_length: int, length_penalty:
     return [best_first(beam.finished + beam.alive)[:width] for beam in beams]
 
 
-def check_search(width: int, max_length: int, length_penalty: float) -> None:
-    """ValueError, with the value, for an option out of range."""
-    if width < 1 or max_length < 1:
-        raise ValueError(f"width is {width} and max_length {max_length}; both must be at least 1")
-    if not abs(length_penalty) * math.log(max_length + 1) < 700:
-        raise ValueError(f"length_penalty is {length_penalty}; {max_length} to that power must be finite")
-
-
 def fast_beam_search(decoding: Decoding, width: int, max_length: int,
                      length_penalty: float = 1.0) -> list[list[Hypothesis]]:
     """beam_search() in tensors, all sources at once (course/training/beams.py); step 4 compares the two."""
-    check_search(width, max_length, length_penalty)
     step, tokens = partial(next_log_probs, decoding), first_tokens(decoding)
     found = vectorised_beam_search(
         step, decoding.reorder, tokens, width, max_length, length_penalty, EOS, PAD)
@@ -490,16 +440,22 @@ class DecodingExperiment(DigitExperiment):
         return self.run.model.eval()
 
     @cached_property
-    def speaker(self) -> Transformer:
-        """The small model of step 3."""
-        return train_speaker()
+    def small_models(self) -> tuple[Transformer, Transformer]:
+        """The speaker of step 3 and the unsure model of step 5, trained side by side."""
+        models = new_speaker(), Transformer(TransformerConfig())
+        weights = side_by_side([lambda: trained_speaker().state_dict(),
+                                lambda: trained_a_little(self.device).state_dict()])
+        for model, own in zip(models, weights, strict=True):
+            model.load_state_dict(own)
+        return models[0].eval(), models[1].to(self.device).eval()
 
-    @cached_property
+    @property
+    def speaker(self) -> Transformer:
+        return self.small_models[0]
+
+    @property
     def unsure(self) -> Transformer:
-        """Lesson 5's model for reversing, little trained."""
-        training = TrainingConfig(task="reverse", steps=175, seed=0)
-        torch.manual_seed(training.seed)
-        return finish(make_run(TransformerConfig(), training, self.device)).model.eval()
+        return self.small_models[1]
 
     def batch(self, count: int, task: str = "", lengths: tuple[int, int] = (4, 16)):
         sequences = draw_sequences(count, "test", (6, *lengths), lengths)
@@ -518,10 +474,11 @@ def step_greedy(experiment: DecodingExperiment):
     """Greedy: the likeliest token, again and again
 
     Encode the source, begin with BOS, take the token with the largest logit, feed it back. Every answer of
-    the batch ends at its own EOS; from then on it gets PAD, until the last one has ended. In the code
-    `decoding` is a model with its source: step() takes the newest token of each answer and gives the logits
-    of the next. All that sampling will do otherwise is `pick`, here argmax. (`first_tokens` are BOS for all;
-    `usable` hands the logits on, or raises an error if they are NaN.)
+    the batch ends at its own EOS; from then on it gets PAD, until the last one has ended.
+
+    In the code `decoding` is a model with its source: step() takes the newest token of each answer and gives
+    the logits of the next. The only thing sampling will change is `pick`, here argmax. (`first_tokens` are
+    BOS for all; `usable` raises an error if logits are NaN.)
     """
     batch = experiment.batch(5)
     answers = greedy_decode(CachedDecoding(experiment.model, batch.src), 20)
@@ -535,13 +492,14 @@ def step_greedy(experiment: DecodingExperiment):
 def step_cache(experiment: DecodingExperiment):
     """The key/value cache
 
-    The new token looks back at all earlier ones, but nothing about those changes: the causal mask never
-    let them see it. So their keys and values can be kept. Each step then runs one token instead of the
-    whole answer. Cross-attention's keys and values come from the source and are computed once.
+    The new token looks back at all earlier ones, but nothing about those changes: the causal mask never let
+    them see it. So their keys and values can be kept. Each step then runs one token instead of the whole
+    answer. Cross-attention's keys and values come from the source and are computed once. A model without an
+    encoder keeps its prompt in the same cache (`PromptDecoding`).
 
-    The picture: on the left the time of one step, which hardly grows at these lengths unless everything is
-    computed again (a step still reads all keys kept); on the right the sum of all steps so far. (The
-    fastest of nine steps, on your machine.)
+    The picture: on the left the time of one step. With the cache it hardly grows at these lengths, although
+    a step still reads all keys. On the right the sum of all steps so far. (The fastest of nine steps, on
+    your machine.)
     """
     check_part(CachedDecoding, cached_decoding_checks, OURS)
     batch, config = experiment.batch(8), experiment.model.config
@@ -552,7 +510,8 @@ def step_cache(experiment: DecodingExperiment):
     formula = 2 * config.n_layers * len(batch.src) * tokens * config.d_model * 4
     check("memory = 2 · blocks · B · (S + T) · D · 4 bytes", measured == formula, f"{measured:,} bytes")
     lengths, kinds = [16, 32, 64, 128], (CachedDecoding, UncachedDecoding)
-    work = [[positions_computed(kind, n) for kind in kinds] for n in lengths]  # through one block
+    counted = [positions_computed(kind, lengths[-1]) for kind in kinds]  # through one block
+    work = [[positions[n - 1] for positions in counted] for n in lengths]
     check("n tokens take n positions through the decoder with the cache, n · (n + 1) / 2 without",
           work == [[n, n * (n + 1) // 2] for n in lengths])
     src = torch.full((4, 16), 5, device=experiment.device)
@@ -575,10 +534,13 @@ TRUTH = {  # sentences and their probabilities
 words = Tokenizer(TRUTH)
 
 
-def train_speaker(steps: int = 250) -> Transformer:
+def new_speaker() -> Transformer:
+    return Transformer(TransformerConfig(d_model=32, n_heads=2, n_layers=1, vocab_size=len(words), max_len=8))
+
+
+def trained_speaker(steps: int = 250) -> Transformer:
     """A small model that learns to say each sentence as often as TRUTH has it; its source says nothing."""
-    config = TransformerConfig(d_model=32, n_heads=2, n_layers=1, vocab_size=len(words), max_len=8)
-    model = Transformer(config)
+    model = new_speaker()
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3, fused=True)
     sentences, chances = [words.encode(text) for text in TRUTH], torch.tensor(list(TRUTH.values()))
     src = torch.full((128, 1), BOS)
@@ -590,7 +552,14 @@ def train_speaker(steps: int = 250) -> Transformer:
         loss.backward()
         optimizer.param_groups[0]["lr"] = 5e-3 * (1 - step / steps)
         optimizer.step()
-    return model.eval()
+    return model
+
+
+def trained_a_little(device: torch.device) -> Transformer:
+    """Lesson 5's model for reversing, little trained: the unsure one."""
+    training = TrainingConfig(task="reverse", steps=175, seed=0)
+    torch.manual_seed(training.seed)
+    return finish(make_run(TransformerConfig(), training, device)).model
 
 
 def speak(model: Transformer, rows: int = 1) -> CachedDecoding:
@@ -601,29 +570,31 @@ def speak(model: Transformer, rows: int = 1) -> CachedDecoding:
 def step_greedy_can_be_wrong(experiment: DecodingExperiment):
     """When greedy is wrong
 
-    Nine sentences with known probabilities. Half of what is said begins with “the”, but five words may
-    follow, so each sentence is rare; “a” is rarer, and nearly always goes on with “cat”. A small model
-    learns to speak like this. Greedy takes “the” and can't go back. Beam search (next step) keeps “a” in
-    play and finds the likeliest sentence. Sampling, which draws each token with its probability, says each
-    sentence as often as the model believes in it. (Chi-square compares counts with probabilities; p is how
-    often right draws would differ at least as much.)
+    Nine sentences with known probabilities. Half of them begin with “the”, but five words may follow, so
+    each sentence is rare; “a” is rarer, and nearly always goes on with “cat”. A small model learns to speak
+    like this.
+
+    Greedy takes “the” and can't go back. Beam search (next step) keeps “a” in play and finds the likeliest
+    sentence. Sampling, which draws each token with its probability, says each sentence as often as the model
+    believes in it. (Chi-square compares counts with probabilities; p is how often right draws would differ
+    at least as much.)
     """
     model = experiment.speaker
     sentences = pad([[*words.encode(text), EOS] for text in TRUTH])
     believed = log_probability(speak(model, len(TRUTH)), sentences).exp().tolist()
-    draws = sample(speak(model, DRAWS), 5, generator=torch.Generator().manual_seed(0))
+    draws = sample(speak(model, tables.DRAWS), 5, generator=torch.Generator().manual_seed(0))
     said = [words.decode(answer) for answer in draws.tolist()]
     greedy = words.decode(greedy_decode(speak(model), 5)[0].tolist())
     likeliest = max(TRUTH, key=TRUTH.get)
     beam = words.decode(beam_search(speak(model), 3, 5, 0.0)[0][0].tokens)
-    rows = [(text, f"{true:.3f}", f"{model_says:.3f}", f"{said.count(text) / DRAWS:.3f}",
+    rows = [(text, f"{true:.3f}", f"{model_says:.3f}", f"{said.count(text) / tables.DRAWS:.3f}",
              "greedy" if text == greedy else "beam" if text == beam else "")
             for (text, true), model_says in zip(TRUTH.items(), believed, strict=True)]
     gap = max(abs(p - q) for p, q in zip(believed, TRUTH.values(), strict=True))
     check("the model's probabilities are near the true ones", gap < 0.06, f"off by at most {gap:.3f}")
     check("greedy misses the likeliest sentence, beam search finds it", greedy != likeliest == beam)
     counts = [said.count(text) for text in TRUTH]
-    p = chi_square(counts, believed)
+    p = tables.chi_square(counts, believed)
     check("20,000 draws are as frequent as the model says (chi-square)", p > 1e-5, f"p = {p:.2g}")
     return table("sentence", "true", "model", "drawn", "found by", rows=rows)
 
@@ -663,9 +634,7 @@ def step_beam_search(experiment: DecodingExperiment):
     check("width 3 finds the three of the nine sentences that the model believes in most",
           [words.decode(h.tokens) for h in found] == best, ", ".join(best))
     trace = [(candidate, fate) for candidate, fate in trace if candidate.log_prob >= math.log(0.02)]
-    rows = [("    " * (len(candidate.tokens) - 1) + words.token_of[candidate.tokens[-1]],
-             f"{math.exp(candidate.log_prob):.3f}", fate)
-            for candidate, fate in sorted(trace, key=lambda part: drawing.tree_order(trace, part[0].tokens))]
+    rows = drawing.tree_rows(trace, words.token_of.get)
     picture = Picture("decoding_beam_tree.png", drawing.draw_tree(trace, words.token_of.get),
                       "Width 3: the likeliest beginning splits up, another one wins (numbers: P so far)")
     return table("width 3, α = 0", "P so far", "fate", rows=rows), picture
@@ -674,16 +643,18 @@ def step_beam_search(experiment: DecodingExperiment):
 def step_wider_beams(experiment: DecodingExperiment):
     """A wider beam: likelier, not always better
 
-    A wider beam finds answers that the model believes in more. That helps as far as the model is right.
-    Here it is unsure: it reverses 12 to 16 digits (whatever --task says) after 175 steps of training. With
-    α = 0 width 4 is about as good as greedy, width 16 far worse. Look at what it answers: nothing. EOS at
-    once costs one log P; a long answer costs the sum of all of its tokens, and an unsure model pays at each.
+    A wider beam finds answers that the model believes in more. That helps as far as the model is right. Here
+    it is unsure: it reverses 12 to 16 digits after 175 steps of training. (--task and --seed change nothing
+    here.) With α = 0 width 4 is right a little more often than greedy, width 16 far less often. Look at what
+    it answers: nothing. EOS at once costs one log P; a long answer costs the sum of all its tokens, and an
+    unsure model pays at each.
+
     The search isn't to blame: where the wide beam answers nothing, the model believes more in that than in
     the right answer. A narrow beam loses the empty answer on its way, a wide one keeps it.
 
     With α = 1 the length is divided out: no answer is empty, and the long ones are back. The picture counts
-    lengths: the hill around 15 are real answers, the bar at 1 the empty ones, EOS alone. (How many are
-    empty depends on the training: with three other seeds we found 57 to 88 of 100.)
+    lengths: the hill around 15 are real answers, the bar at 1 the empty ones, EOS alone. (How many are empty
+    depends on the training: from three other starts we found 57 to 88 of 100.)
 
     Koehn and Knowles 2017 saw translations get worse with wide beams; Stahlberg and Byrne 2019 found that
     for more than half of their sentences the translator's likeliest answer was the empty one.
@@ -693,7 +664,7 @@ def step_wider_beams(experiment: DecodingExperiment):
     nothing, wanted = (log_probability(CachedDecoding(model, batch.src), answers)
                        for answers in (empty, batch.tgt_out))
     rows, lengths = [], {}
-    for width in (1, 4, 8, 16):
+    for width in (1, 4, 16):
         row = [width]
         for α in (0.0, 1.0):
             best = [beams[0] for beams in fast_beam_search(CachedDecoding(model, batch.src), width, 24, α)]
@@ -704,6 +675,7 @@ def step_wider_beams(experiment: DecodingExperiment):
         rows.append((*row, f"{statistics.fmean(lengths[width, 1.0]):.1f}"))
     log_probs = [row[1] for row in rows]
     check("α = 0: log P rises with the width", log_probs == sorted(log_probs))
+    check("α = 0: width 4 is right more often than width 1", rows[1][3] > rows[0][3])
     check("α = 0: none is empty at width 1, at width 16 most are, and less than half as many are right",
           rows[0][2] == 0 and rows[-1][2] > 50 and rows[-1][3] < rows[0][3] / 2, f"{rows[-1][2]} empty")
     chose_nothing = torch.tensor(lengths[16, 0.0], device=experiment.device) == 1
@@ -734,13 +706,12 @@ def step_sampling(experiment: DecodingExperiment):
 
     Draw the next token, but not quite from the model's distribution. Temperature below 1 sharpens it, above
     1 flattens it. Top-k keeps the k likeliest tokens. Top-p keeps as many as it takes to reach the
-    probability p: few when the model is sure, many when it isn't. Both cut the tail, the many tokens that are
-    unlikely each, but not together. What is left is scaled to 1 again. (`keep_likeliest` leaves the likeliest
-    token alone, and `check_sampling` refuses a temperature below 0 and the like.)
+    probability p: few when the model is sure, many when it isn't. Both cut the tail, the many tokens that
+    are unlikely one by one but not taken together. What is left is scaled to 1 again.
 
     The picture has an unsure distribution above and a sure one below: grey as they were, blue as they are
     drawn from; in the table “-” is cut off. Top-k 3 keeps three tokens of both; top-p 0.8 keeps four of the
-    one, one of the other.
+    unsure one, one of the sure one.
     """
     check_part(adjust_logits, adjust_logits_checks, OURS)
     check_part(sample, sample_checks, OURS)
@@ -752,9 +723,9 @@ def step_sampling(experiment: DecodingExperiment):
         for name, options in settings.items():
             wanted = adjusted[kind, name] = adjust_logits(logits, **options).softmax(-1)
             rows.append((f"{kind}, {name}", *(f"{p:.2f}" if p else "-" for p in wanted.tolist())))
-            draws = sample(TreeDecoding([logits.expand(DRAWS, 1, -1)]), 1, **options,
+            draws = sample(tables.TreeDecoding([logits.expand(tables.DRAWS, 1, -1)]), 1, **options,
                            generator=torch.Generator().manual_seed(0))[:, 0]
-            fits.append(fit(draws, wanted))
+            fits.append(tables.fit(draws, wanted))
     check("20,000 draws of each are as frequent as they should be (chi-square), none was cut off",
           min(fits) > 1e-5, f"smallest p = {min(fits):.2g}")
     kept = [int((adjusted[kind, cut] > 0).sum())
@@ -763,6 +734,9 @@ def step_sampling(experiment: DecodingExperiment):
     picture = Picture("decoding_distributions.png", drawing.draw_distributions(adjusted),
                       "Temperature bends a distribution, top-k and top-p cut its tail (grey: as it was)")
     return table("", *"ABCDEFGH", rows=rows), picture
+
+
+DRAWN = "sampling", "temperature 0.5", "temperature 2", "temperature 2, top-k 3", "temperature 2, top-p 0.9"
 
 
 def strategies(generator: torch.Generator) -> dict[str, Callable[[Decoding, int], Tensor]]:
@@ -785,29 +759,28 @@ def strategies(generator: torch.Generator) -> dict[str, Callable[[Decoding, int]
 def step_what_drawing_is_good_for(experiment: DecodingExperiment):
     """What drawing is good for
 
-    Where much may be said, the likeliest is a poor picture of what is said. First step 3's nine sentences:
-    how far is what each strategy says from the true probabilities? (½ Σ |said − true|, the share of what is
-    said that would have to be something else.) Of these four sampling comes nearest. To sharpen much is
-    to move away from the truth, and greedy says one sentence for ever.
+    Where many things may be said, the likeliest is a poor picture of them. First step 3's nine sentences:
+    how far is what each strategy says from the true probabilities? The distance is ½ Σ |said − true|, the
+    fraction of sentences that would have to change. Sampling comes nearest. Strong sharpening moves away
+    from the truth, and greedy always says the same sentence.
 
-    Then a text that goes on and on: 17 words, each of which may be followed by four others. The
-    probabilities are the true ones; there is no model that could be wrong. Greedy runs in a circle all the
-    same, as it has to here: after the same word it always takes the same next one. Beam search finds a
-    circle, too. “repeated” counts the runs of four words that came before already; sampling repeats what
-    the language repeats. (Holtzman et al. 2020 saw such circles in large language models, which remember
-    more than one word.)
+    Then a text that goes on and on: 17 words, each followed by one of four others, with the true
+    probabilities; no model can be wrong. Greedy still runs in a circle. It has to: after the same word it
+    always takes the same next one. Beam search finds a circle as well. “repeated” counts runs of four words
+    that occurred before; sampling repeats what the language repeats. (Holtzman et al. 2020 saw such circles
+    in large language models, which remember more than one word.)
     """
     far, again, rows = {}, {}, []
-    language = Tokenizer([" ".join(FOLLOWS)])
-    chances = true_logits(language.id_of, BOS)
+    language = Tokenizer([" ".join(tables.FOLLOWS)])
+    chances = tables.true_logits(language.id_of, BOS)
     for name in ("sampling", "temperature 0.5", "beam, width 4", "greedy"):
-        seeds = range(torch.initial_seed(), torch.initial_seed() + 3)
+        seeds = [torch.initial_seed() + run for run in range(3 if name in DRAWN else 1)]
         ways = [strategies(torch.Generator().manual_seed(seed))[name] for seed in seeds]
         said = [[words.decode(answer) for answer in way(speak(experiment.speaker, 2000), 5).tolist()]
                 for way in ways]
-        texts = [way(ChainDecoding(chances), 60)[0].tolist() for way in ways]
-        far[name] = [distance(sentences, TRUTH) for sentences in said]
-        again[name] = [repeated(text) for text in texts]
+        texts = [way(tables.ChainDecoding(chances), 60)[0].tolist() for way in ways]
+        far[name] = [tables.distance(sentences, TRUTH) for sentences in said]
+        again[name] = [tables.repeated(text) for text in texts]
         rows.append((name, f"{statistics.fmean(far[name]):.2f}", f"{statistics.fmean(again[name]):.0%}",
                      language.decode(texts[0][:8]) + " …"))
     check("sampling is nearest to the truth in each of three runs, then temperature 0.5, then the others",
@@ -821,37 +794,32 @@ def step_what_drawing_is_good_for(experiment: DecodingExperiment):
 def step_all_strategies(experiment: DecodingExperiment):
     """All of them, side by side
 
-    100 test sequences, five answers to each. Each has one right answer, and where the model is sure of it
-    greedy finds it; beam search does more than twice the work for the same. Here drawing only costs, and one
-    can say how much. Log P is a logarithm: greedy's mean of about −0.125 (for reversing) is a probability of
-    about e^−0.125 = 0.88. Greedy is right every time all the same; sampling takes the probabilities at their
-    word, and is wrong about one time in eight.
+    100 test sequences; three answers to each where they are drawn. Each has one right answer, and where the
+    model is sure of it greedy finds it; beam search does more than twice the work for the same. Drawing only
+    costs here, and we can say how much. Greedy's mean log P of about −0.125 (for reversing) is a
+    probability of e^−0.125 = 0.88. Greedy is nevertheless right every time; sampling takes the probabilities
+    at their word, and is wrong about one time in eight.
 
-    The picture, from left to right: heat makes wrong answers, unlikely ones, and many different ones;
-    cutting the tail takes some of that back. The last panel is the work: tokens that went through the
-    decoder for one answer, PAD behind an answer included. (“ms” is the median of five runs of 100 answers,
-    after a warm-up, on your machine.)
+    The picture, from left to right: a high temperature makes wrong, unlikely and many different answers;
+    cutting the tail undoes some of that. The last panel is the work: tokens that went through the decoder
+    per answer, PAD included. (“ms” is the time per answer, measured once on your machine.)
     """
     batch = experiment.batch(100)
     limit, rows = batch.tgt_out.shape[1] + 2, []
-    src, wanted = (tensor.repeat(5, 1) for tensor in (batch.src, batch.tgt_out))
     generator = torch.Generator(experiment.device).manual_seed(torch.initial_seed())
-    greedy_decode(CachedDecoding(experiment.model, batch.src), limit)  # warms up
     for name, decode in strategies(generator).items():
-        times, runs = [], []
-        for _ in range(5):
-            started, decoding = time.perf_counter(), CachedDecoding(experiment.model, batch.src)
-            steps = watched(decoding)
-            runs.append(decode(decoding, limit).tolist())
-            times.append(1000 * (time.perf_counter() - started))
-        work = sum(rows for rows, _ in steps)
-        answers = pad([answer for run in runs for answer in run]).to(experiment.device)  # five times 100
+        src = batch.src.repeat(3 if name in DRAWN else 1, 1)
+        started, decoding = time.perf_counter(), CachedDecoding(experiment.model, src)
+        steps = watched(decoding)
+        answers = decode(decoding, limit).to(experiment.device)
+        ms = 1000 * (time.perf_counter() - started) / len(src)
         log_probs = log_probability(CachedDecoding(experiment.model, src), answers)
         different = len({(row % 100, *answer) for row, answer in enumerate(answers.tolist())}) / 100
+        wanted = batch.tgt_out.repeat(len(src) // 100, 1)
         rows.append((name, right(answers, wanted).float().mean().item(), log_probs.mean().item(), different,
-                     work / 100, statistics.median(times)))
+                     sum(rows for rows, _ in steps) / len(src), ms))
     believed = log_probability(CachedDecoding(experiment.model, batch.src), batch.tgt_out).exp().mean().item()
-    shown = [(name, f"{exact:.1%}", f"{total:.3f}", f"{different:.2f}", f"{work:.1f}", f"{ms:.0f}")
+    shown = [(name, f"{exact:.1%}", f"{total:.3f}", f"{different:.2f}", f"{work:.1f}", f"{ms:.2f}")
              for name, exact, total, different, work, ms in rows]
     by_name = {name: values for name, *values in rows}
     _, best, _, work, _ = by_name["beam, width 4"]
@@ -864,7 +832,7 @@ def step_all_strategies(experiment: DecodingExperiment):
           and by_name["temperature 2, top-p 0.9"][0] > by_name["temperature 2"][0])
     picture = Picture(experiment.file("decoding_strategies"), drawing.draw_strategies(rows),
                       "One right answer: greedy is enough; heat makes errors, cutting the tail mends some")
-    return table("strategy", "right", "log P", "distinct of 5", "tokens run", "ms", rows=shown), picture
+    return table("strategy", "right", "log P", "distinct of 3", "tokens run", "ms", rows=shown), picture
 
 
 @shows(KeyValueCache.reorder, CachedDecoding.reorder)
@@ -873,10 +841,12 @@ def step_broken_on_purpose(experiment: DecodingExperiment):
 
     Two mistakes with the cache, both easy to make and silent. If every new token is told that it stands at
     position 0, the model loses count. If beams change places and the cache doesn't, each goes on with
-    another's past. Neither crashes, and the second can hide: an answer with a probability over ½ never
-    changes places, for each of its beginnings is likelier than all others together. So a model that is sure
-    of its answers gives them with a broken cache, too. The little trained one of step 5 doesn't: answers
-    change, and the search reports a log P that isn't theirs. A test of a cache needs an unsure model.
+    another's past.
+
+    Neither crashes, and the second can hide: an answer with a probability over ½ never changes places,
+    because each of its beginnings is likelier than all others together. So a sure model gives its answers
+    with a broken cache as well. The little trained one of step 5 doesn't: answers change, and the search
+    reports a log P that isn't theirs. To test a cache, use an unsure model.
     """
     batch = experiment.batch(100)
     mistakes = cached_decoding_checks.mistakes(OURS)
@@ -908,10 +878,10 @@ def step_your_input(experiment: DecodingExperiment):
 
     Every strategy's answer, and where the cross-attention of the last block looked while it was written.
     """
-    digits = experiment.options.input
-    model, batch = experiment.model, make_batch(experiment.options.task, [digits]).to(experiment.device)
+    model, options = experiment.model, experiment.options
+    batch = make_batch(options.task, [options.input]).to(experiment.device)
     limit, rows = batch.tgt_out.shape[1] + 4, []
-    generator = torch.Generator(experiment.device).manual_seed(experiment.options.seed)
+    generator = torch.Generator(experiment.device).manual_seed(options.seed)
     for name, decode in strategies(generator).items():
         answer = decode(CachedDecoding(model, batch.src), limit).to(experiment.device)
         chance = log_probability(CachedDecoding(model, batch.src), answer).exp().item()
@@ -926,7 +896,7 @@ def step_your_input(experiment: DecodingExperiment):
     picture = Picture(experiment.file("decoding_your_input"), figure,
                       "Where the cross-attention of the last block looked while each token was chosen")
     wanted = text_of(batch.tgt_out[0].tolist())
-    return table(f"{experiment.options.task}: {wanted}", "answer", "P", rows=rows), picture
+    return table(f"{options.task}: {wanted}", "answer", "P", rows=rows), picture
 
 
 def step_what_next(experiment: DecodingExperiment):
@@ -935,35 +905,24 @@ def step_what_next(experiment: DecodingExperiment):
     Read: KeyValueCache and CachedDecoding, then generate and beam_search. Follow one token through them.
 
     Change: (1) In TRUTH give “a cat” 0.13 and “no one” 0.29: the beam of step 4 ends with another sentence.
-    (2) In DecodingExperiment.unsure 175 steps to 700: a model that is sure isn't led astray by a wide beam,
-    and hides the broken cache (✗ in steps 5 and 9). (3) In UNSURE give every token 0.125: top-p 0.8 now
-    keeps seven of eight (✗ in step 6). (4) --input with a sequence of your own; --task copy, sort or sum.
+    (2) In trained_a_little 175 steps to 700: a wide beam doesn't lead a sure model astray, and the broken
+    cache stays hidden (✗ in steps 5 and 9). (3) In UNSURE give every token 0.125: top-p 0.8 now keeps seven
+    of eight (✗ in step 6). (4) --input with a sequence of your own; --task copy, sort or sum.
 
-    Write it yourself: --template my_decoding.py, then --grade my_decoding.py. This was the last lesson.
-    You have built every part of a Transformer, trained it, and made it answer. From here: nanoGPT for a
-    decoder alone on text, and the papers named in the docstrings.
+    Write it yourself: --template my_decoding.py, then --grade my_decoding.py.
+
+    Next: python 07_subwords.py, where text becomes tokens.
     """
 
 
 # ------------------------------------------------------------------ the command line
 
 
-def sequence(text: str) -> list[int]:
-    """“3 1 4” or “314” → [3, 1, 4]; 4 to 16 digits."""
-    digits = text.replace(" ", "")
-    wrong = [character for character in digits if character not in "0123456789"]
-    if wrong:
-        raise argparse.ArgumentTypeError(f"{wrong[0]!r} in {text!r} is not a digit from 0 to 9")
-    if not 4 <= len(digits) <= 16:
-        raise argparse.ArgumentTypeError(f"{text!r} has {len(digits)} digits; the model knows 4 to 16")
-    return [int(digit) for digit in digits]
-
-
 def main():
     parser = lesson_parser(__doc__, GRADED)
     parser.add_argument("--task", default="reverse", choices=TASKS,
                         help="reverse, copy, sort or sum (default: reverse)")
-    parser.add_argument("--input", type=sequence, metavar="DIGITS",
+    parser.add_argument("--input", type=digits, metavar="DIGITS",
                         help="decode your own sequence with every strategy, and end")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default: auto)")
     options = parser.parse_args()

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import torch
 
 from benchmarks.pairing import benchmark_parser, measure_all, paired
+from checks.caching import UncachedDecoding
 from common import lesson, table
 from course.console.options import count
 
@@ -46,7 +47,7 @@ def cached_or_not(device: torch.device, options: argparse.Namespace):
     model = five.Transformer(five.TransformerConfig(max_len=max(options.sizes))).to(device).eval()
     src, rows = torch.full((8, 16), 5, device=device), []
     for length in options.sizes:
-        runs = [decode(kind, model, src, length) for kind in (six.CachedDecoding, six.UncachedDecoding)]
+        runs = [decode(kind, model, src, length) for kind in (six.CachedDecoding, UncachedDecoding)]
         found = paired(*runs, turns=1 if options.quick else 3)
         rows.append((length, f"{8 * length / found.first:,.0f}", f"{8 * length / found.second:,.0f}",
                      f"{found.ratio:.2f}"))

@@ -19,6 +19,7 @@ from torch import nn
 from benchmarks.decoding import Endless, marian_like
 from benchmarks.pairing import benchmark_parser, measure_all, paired
 from benchmarks.training import Torch, three_steps
+from checks.caching import UncachedDecoding
 from common import lesson, parameters, table
 from course.training.engine import Run, finish
 
@@ -57,7 +58,7 @@ def greedy_answers(run: Run, texts: eight.Texts, decoding: Callable) -> list[str
 
 def against_nn_transformer(device: torch.device, options: argparse.Namespace):
     """Time per step, and validation BLEU after equal steps, against nn.Transformer."""
-    kinds = {"ours": (five.Transformer, six.CachedDecoding), "nn.Transformer": (Torch, six.UncachedDecoding)}
+    kinds = {"ours": (five.Transformer, six.CachedDecoding), "nn.Transformer": (Torch, UncachedDecoding)}
     bleu, losses = ({name: [] for name in kinds} for _ in range(2))
     for seed in reversed(range(1 if options.quick else 3)):
         texts = texts_for(options, seed=seed)

@@ -1,10 +1,11 @@
 """What has to hold of lesson 6's decoding with a cache."""
 
 import torch
+from torch import Tensor
 
 from common import lesson
 from course.console.records import Finding
-from course.grading.checking import Mistake, Part, agree, together
+from course.grading.checking import Mistake, Part, agree, refused, together
 
 BOS = lesson("03_positional_encoding").BOS
 Transformer, TransformerConfig, make_batch = lesson(
@@ -17,6 +18,28 @@ CACHE = (
     "mask) keys and values come as (B, H, S, K): KeyValueCache(attention).attend, put in its place while a "
     "token is decoded, adds those kept before. The decoders read rows, length and device, too. "
     "Example: decoding = CachedDecoding(model, src), then decoding.step(tokens (N,)) → logits (N, V).")
+
+class UncachedDecoding:
+    """CachedDecoding without a cache: each step runs the decoder over the whole answer so far."""
+
+    @torch.inference_mode()
+    def __init__(self, model: Transformer, src: Tensor):
+        if model.training:
+            raise ValueError("the model is in training mode: model.eval()")
+        self.model, self.memory, self.src_mask = model, model.encode(src), model.src_mask(src)
+        self.rows, self.length, self.device = len(src), 0, src.device
+        self.tokens = src.new_empty(len(src), 0)
+
+    @torch.inference_mode()
+    def step(self, tokens: Tensor) -> Tensor:
+        self.tokens = torch.cat([self.tokens, tokens[:, None]], dim=1)
+        self.length += 1
+        return self.model.decode(self.tokens, self.memory, self.src_mask)[:, -1]
+
+    def reorder(self, rows: Tensor) -> None:
+        self.rows = len(rows)
+        self.memory, self.src_mask, self.tokens = self.memory[rows], self.src_mask[rows], self.tokens[rows]
+
 
 BATCH = make_batch("copy", [[1, 2, 3, 4, 5, 6], [7, 8, 9]])
 
@@ -52,20 +75,22 @@ def same_logits_rotary(decoding_of, ours):
     return cached_logits_agree(decoding_of, "rotary")
 
 
-def positions_computed(decoding_of, length: int, rows: int = 1) -> int:
-    """How many positions go through the first decoder block until answers of this length are there."""
+def positions_computed(decoding_of, length: int, rows: int = 1) -> list[int]:
+    """How many positions have gone through the first decoder block when answers have 1, 2, … tokens."""
     model, computed = small_model(), []
     model.decoder.blocks[0].self_attention.project_query.register_forward_hook(
         lambda _, inputs, output: computed.append(inputs[0].shape[1]))
     decoding = decoding_of(model, torch.full((rows, 4), 5))
+    found = []
     for _ in range(length):
         decoding.step(torch.full((rows,), BOS))
-    return sum(computed)
+        found.append(sum(computed))
+    return found
 
 
 def runs_each_token_once(decoding_of, ours):
     """16 tokens take 16 positions through the decoder, not 1 + 2 + … + 16."""
-    computed = positions_computed(decoding_of, 16)
+    computed = positions_computed(decoding_of, 16)[-1]
     finding = agree(torch.tensor(computed), torch.tensor(16), 0)
     return finding._replace(figure=f"{computed} positions", gap=None)
 
@@ -82,12 +107,46 @@ def follows_its_rows(decoding_of, ours):
     return agree(decoding.step(tokens[rows, 3]), expected, 1e-12)
 
 
+def refuses_training_mode(decoding_of, ours):
+    """A model in training mode is refused with a ValueError, and stays in training mode."""
+    model = small_model().train()
+    finding = refused(lambda: decoding_of(model, BATCH.src), "training")
+    if not finding.holds and not model.training:
+        return Finding(False, "the model is in evaluation mode now", MODE)
+    return finding
+
+
+def keeps_no_gradients(decoding_of, ours):
+    """Its logits need no gradient: nothing is kept for a backward pass."""
+    decoding = decoding_of(small_model(), BATCH.src)
+    needed = [decoding.step(token).requires_grad for token in BATCH.tgt_in[:, :2].unbind(1)]
+    finding = agree(torch.tensor(needed).int(), torch.zeros(2).int(), 0)
+    return finding if finding.holds else finding._replace(figure="logits.requires_grad is True")
+
+
+MODE = "its mode is up to whoever calls: raise a ValueError, and leave model.eval() alone"
+
+
 def cache_mistakes(ours):
     class NotReordered(ours.CachedDecoding):
         def reorder(self, rows):
             self.rows = len(rows)
             if len(rows) != len(self.memory):  # only when the number changes
                 super().reorder(rows)
+
+    class SourceNotReordered(ours.CachedDecoding):
+        def reorder(self, rows):
+            self.rows = len(rows)
+            for cache in self.self_caches:
+                cache.reorder(rows)
+
+    class ChangesTheMode(ours.CachedDecoding):
+        def __init__(self, model, src):
+            super().__init__(model.eval(), src)
+
+    class KeepsGradients(ours.CachedDecoding):
+        __init__ = ours.CachedDecoding.__init__.__wrapped__  # without inference_mode()
+        step = ours.CachedDecoding.step.__wrapped__
 
     class AlwaysPositionZero(ours.CachedDecoding):
         def step(self, tokens):
@@ -100,14 +159,21 @@ def cache_mistakes(ours):
 
     once = "run the newest token alone, and keep the keys and values of those before"
     return {
-        "no cache": Mistake(once, ours.UncachedDecoding, "16 tokens take 16 positions"),
+        "no cache": Mistake(once, UncachedDecoding, "16 tokens take 16 positions"),
         "cache not reordered": Mistake("the beams change places: the cache has to follow, reorder(rows)",
                                        NotReordered, "After reorder"),
+        "source not reordered": Mistake(
+            "the source changes places as well: memory, its mask, cross-attention's cache",
+            SourceNotReordered, "After reorder"),
+        "changes the mode": Mistake(MODE, ChangesTheMode, "A model in training mode"),
+        "keeps gradients": Mistake("decode under torch.no_grad() or torch.inference_mode()", KeepsGradients,
+                                   "Its logits need no gradient"),
         "position always 0": Mistake("every new token is told that it is the first: count the cached ones",
                                      AlwaysPositionZero, "The logits of every step"),
     }
 
 
 cached_decoding_checks = Part(
-    [same_logits_sinusoidal, same_logits_learned, same_logits_rotary, runs_each_token_once, follows_its_rows],
+    [same_logits_sinusoidal, same_logits_learned, same_logits_rotary, runs_each_token_once, follows_its_rows,
+     refuses_training_mode, keeps_no_gradients],
     cache_mistakes, CACHE)

@@ -21,9 +21,16 @@ BOS, EOS = lesson("03_positional_encoding", "BOS", "EOS")
 LEVELS = random_tree(sources=8, depth=5)
 
 
+def begins_with_bos(found) -> str:
+    """A hint if all answers begin with BOS."""
+    first = found[:, :1] if isinstance(found, Tensor) and found.dim() == 2 else torch.zeros(0)
+    return "BOS begins the answer but is no part of it" if first.numel() and (first == BOS).all() else ""
+
+
 def takes_the_likeliest(greedy_decode, ours):
-    """Each token is the likeliest after those before it, with PAD alone after EOS."""
-    return agree(greedy_decode(TreeDecoding(LEVELS), 5), greedy_by_hand(LEVELS), 0)
+    """Each token is the likeliest after those before it, with only PAD after EOS."""
+    found = greedy_decode(TreeDecoding(LEVELS), 5)
+    return agree(found, greedy_by_hand(LEVELS), 0, begins_with_bos(found))
 
 
 def respects_max_length(greedy_decode, ours):
@@ -48,8 +55,13 @@ def greedy_mistakes(ours):
             answers.append(tokens)
         return torch.stack(answers, 1)
 
-    return {"goes on": Mistake("go on with PAD after EOS, for each answer by itself", never_ends,
-                               "Each token is the likeliest")}
+    def with_bos(decoding, max_length):
+        answers = ours.greedy_decode(decoding, max_length)
+        return torch.cat([torch.full_like(answers[:, :1], BOS), answers], dim=1)
+
+    likeliest = "Each token is the likeliest"
+    return {"goes on": Mistake("go on with PAD after EOS, for each answer by itself", never_ends, likeliest),
+            "BOS returned": Mistake("BOS begins the answer but is no part of it", with_bos, likeliest)}
 
 
 greedy_checks = Part(
@@ -94,7 +106,9 @@ def keeps_p(adjust_logits, ours):
 
 
 def keeps_the_fewest(adjust_logits, ours):
-    """… also in float32, where sums are rounded: p = 0.85 of .35 .25 .15 .10 .06 … takes four."""
+    """top_p keeps the fewest in float32 as well, where sums are rounded: 0.85 of .35 .25 .15 .10 .06 … takes
+    four.
+    """
     single = torch.tensor([0.35, 0.25, 0.15, 0.10, 0.06, 0.04, 0.03, 0.02]).log()
     return agree(kept(adjust_logits(single, top_p=0.85)), torch.tensor([1] * 4 + [0] * 4), 0)
 
@@ -169,7 +183,7 @@ def adjusting_mistakes(ours):
     def top_p_first(logits, temperature=1.0, top_k=0, top_p=1.0):
         return adjust(adjust(logits, top_p=top_p), temperature, top_k)
 
-    fewest = "top_p keeps the fewest"
+    fewest = "top_p keeps the fewest tokens"
     return {
         "multiplied": Mistake("multiplied by the temperature: divide", multiplied, "The temperature divides"),
         "ties cut": Mistake("ties with the k-th stay", ties_cut, "top_k = 2 keeps"),
@@ -194,7 +208,8 @@ def seeded(seed: int) -> torch.Generator:
 
 def sample_zero_is_greedy(sample, ours):
     """Temperature 0 gives greedy's answers."""
-    return agree(sample(TreeDecoding(LEVELS), 5, temperature=0.0), greedy_by_hand(LEVELS), 0)
+    found = sample(TreeDecoding(LEVELS), 5, temperature=0.0)
+    return agree(found, greedy_by_hand(LEVELS), 0, begins_with_bos(found))
 
 
 def draws_in_proportion(sample, ours):

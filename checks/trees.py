@@ -5,7 +5,7 @@ from torch import Tensor
 from common import lesson
 from course.console.records import Finding
 
-EOS = lesson("03_positional_encoding").EOS
+BOS, EOS = lesson("03_positional_encoding", "BOS", "EOS")
 pad = lesson("05_mini_transformer").pad
 
 DECODING = (  # what a learner's own parts are given, and give
@@ -51,7 +51,8 @@ def no_answer(found, answers: list[dict]) -> Finding | None:
         for hypothesis in beams:
             tokens = [int(token) for token in hypothesis[0]]
             if tuple(tokens) not in answers[source]:
-                what = ("tokens follow EOS" if EOS in tokens[:-1]
+                what = ("it begins with BOS" if tokens[:1] == [BOS] and tuple(tokens[1:]) in answers[source]
+                        else "tokens follow EOS" if EOS in tokens[:-1]
                         else "it neither ends in EOS nor has max_length tokens")
                 return Finding(False, f"{tokens} is no answer: {what}",
                                f"tokens without BOS, up to and with EOS, which is {EOS}")

@@ -30,6 +30,13 @@ def tree_order(trace: Sequence[tuple[Any, str]], tokens: tuple[int, ...]) -> lis
     return [-log_probs[tokens[: n + 1]] for n in range(len(tokens))]
 
 
+def tree_rows(trace: Sequence[tuple[Any, str]], word_of: Callable[[int], str]) -> list[tuple[str, str, str]]:
+    """The tree as rows: the newest word, indented by its depth, the probability so far, the fate."""
+    ordered = sorted(trace, key=lambda part: tree_order(trace, part[0].tokens))
+    return [("    " * (len(candidate.tokens) - 1) + word_of(candidate.tokens[-1]),
+             f"{math.exp(candidate.log_prob):.3f}", fate) for candidate, fate in ordered]
+
+
 def draw_tree(trace: Sequence[tuple[Any, str]], word_of: Callable[[int], str]):
     """Every candidate of the beam search: x the step, y its place in the tree."""
     nodes = {candidate.tokens: candidate for candidate, _ in trace}
@@ -96,7 +103,7 @@ def draw_strategies(rows: Sequence[tuple]):
     """Rows of (strategy, exact match, mean log P, distinct answers, tokens run, …) as bars."""
     figure, axes = canvas(columns=4, width=13, height=3.7, sharey=True)
     names = [row[0] for row in rows]
-    titles = ("exact match", 1), ("mean log P", 2), ("distinct answers of 5", 3), ("tokens run an answer", 4)
+    titles = ("exact match", 1), ("mean log P", 2), ("distinct answers of 3", 3), ("tokens run per answer", 4)
     for number, (panel, (title, part)) in enumerate(zip(axes, titles, strict=True)):
         bars = panel.barh(names, [row[part] for row in rows], color=f"C{number}")
         form = {1: "{:.1%}", 2: "{:.2f}", 3: "{:.2f}", 4: "{:.0f}"}[part]
@@ -104,7 +111,7 @@ def draw_strategies(rows: Sequence[tuple]):
         reach = 1.35 * max((row[part] for row in rows), key=abs)
         panel.set_xlim(*sorted((0, reach)))
         panel.grid(False)  # its lines would strike through the labels
-        panel.locator_params(axis="x", nbins=3)  # else the numbers touch
+        panel.locator_params(axis="x", nbins=3)  # otherwise the numbers touch
         panel.set_xlabel(title)
     axes[0].invert_yaxis()
     return figure

@@ -20,9 +20,11 @@ from conftest import (
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
+from checks.caching import UncachedDecoding
 from checks.decoding import greedy_by_hand
 from checks.trees import enumerated
 from common import lesson, run_step
+from course.console.options import digits
 from course.data.tables import (
     DRAWS,
     FOLLOWS,
@@ -118,7 +120,7 @@ def test_the_logit_that_is_none_is_named_whichever_row_has_it(bad):
 @pytest.mark.parametrize(("text", "count"), [("3 1 4", 3), ("1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7", 17)])
 def test_digits_are_counted_without_their_spaces(text, count):
     with pytest.raises(argparse.ArgumentTypeError, match=f"has {count} digits"):
-        m.sequence(text)
+        digits(text)
 
 
 @pytest.mark.parametrize("decode", [
@@ -128,7 +130,7 @@ def test_digits_are_counted_without_their_spaces(text, count):
     lambda decoding: m.fast_beam_search(decoding, 2, 2),
     lambda decoding: m.log_probability(decoding, torch.full((decoding.rows, 2), 5)),
 ])
-@pytest.mark.parametrize("kind", [m.CachedDecoding, m.UncachedDecoding])
+@pytest.mark.parametrize("kind", [m.CachedDecoding, UncachedDecoding])
 def test_a_decoding_is_used_once(kind, decode):
     decoding = kind(model_of(), sources())
     m.greedy_decode(decoding, 3)
@@ -137,7 +139,7 @@ def test_a_decoding_is_used_once(kind, decode):
     assert decoding.length == 3
 
 
-@pytest.mark.parametrize("kind", [m.CachedDecoding, m.UncachedDecoding])
+@pytest.mark.parametrize("kind", [m.CachedDecoding, UncachedDecoding])
 def test_a_model_in_training_mode_is_refused(kind):
     with pytest.raises(ValueError, match="training mode"):
         kind(model_of(dropout=0.1).train(), sources())
@@ -151,7 +153,7 @@ def test_a_model_in_training_mode_is_refused(kind):
 def test_cached_steps_give_the_logits_of_the_whole_answer(positions, norm):
     model, src = model_of(positions=positions, norm=norm).double(), sources()
     tokens = torch.randint(0, 13, (4, 7))
-    cached, uncached = m.CachedDecoding(model, src), m.UncachedDecoding(model, src)
+    cached, uncached = m.CachedDecoding(model, src), UncachedDecoding(model, src)
     with torch.no_grad():
         whole = model(src, tokens)
     for position, token in enumerate(tokens.unbind(1)):
@@ -165,7 +167,7 @@ def test_cached_steps_give_the_logits_of_the_whole_answer(positions, norm):
 def test_cached_and_uncached_follow_their_rows(seed):
     torch.manual_seed(seed)
     model, src = model_of().double(), sources()
-    cached, uncached = m.CachedDecoding(model, src), m.UncachedDecoding(model, src)
+    cached, uncached = m.CachedDecoding(model, src), UncachedDecoding(model, src)
     for _ in range(5):
         tokens = torch.randint(0, 13, (cached.rows,))
         assert torch.allclose(cached.step(tokens), uncached.step(tokens), rtol=0, atol=1e-12)
@@ -398,7 +400,7 @@ def test_width_one_equals_greedy(seed, max_length):
 def test_beams_of_a_transformer_report_what_teacher_forcing_gives(positions):
     model, src = model_of(positions=positions).double(), sources(3)
     found = m.beam_search(m.CachedDecoding(model, src), 4, 7, 0.7)
-    slow = m.beam_search(m.UncachedDecoding(model, src), 4, 7, 0.7)
+    slow = m.beam_search(UncachedDecoding(model, src), 4, 7, 0.7)
     for source, hypotheses in enumerate(found):
         assert [h.tokens for h in hypotheses] == [h.tokens for h in slow[source]]
         assert [h.score for h in hypotheses] == sorted((h.score for h in hypotheses), reverse=True)
@@ -525,7 +527,7 @@ def test_our_own_parts_hold(name):
 
 
 def test_without_a_cache_only_the_work_differs():
-    checks = m.cached_decoding_checks(m.UncachedDecoding, m)
+    checks = m.cached_decoding_checks(UncachedDecoding, m)
     failed = [check for check in checks if not check.finding.holds]
     assert [check.finding.figure for check in failed] == ["136 positions"]
     assert_diagnosed(failed, "keep the keys and values")
@@ -590,6 +592,66 @@ def test_of_several_mistakes_at_once_none_is_named_that_was_not_made(made):
         finding = check.finding
         named = [hint for hint in by_hint if hint in finding.diagnosis] if not finding.holds else []
         assert all(by_hint[hint] for hint in named), (check.statement, finding.diagnosis)
+
+
+def attempt_at_beams(mistake=""):
+    """A beam search with one mistake, made from nothing of the course's."""
+
+    def beam_search(decoding, width, max_length, alpha=1.0):
+        found = [([((), 0.0)], []) for _ in range(decoding.rows)]
+        tokens = torch.ones(decoding.rows, dtype=torch.long)
+        for _ in range(max_length):
+            logits = decoding.step(tokens)
+            log_probs = logits if mistake == "no log_softmax" else logits.log_softmax(-1)
+            row, rows, newest = 0, [], []
+            for source, (alive, finished) in enumerate(found):
+                grown = [((*tokens, token), total + log_prob, row + place)
+                         for place, (tokens, total) in enumerate(alive)
+                         for token, log_prob in enumerate(log_probs[row + place].tolist())]
+                row += len(alive)
+                looked_at = width if mistake == "width candidates" else 2 * width
+                grown = sorted(grown, key=lambda part: -part[1])[:looked_at]
+                finished += [part[:2] for part in grown[:width] if part[0][-1] == 2]
+                finished.sort(key=lambda part: -part[1] / len(part[0]) ** alpha)
+                del finished[width:]
+                kept = [part for part in grown if part[0][-1] != 2][:width]
+                if kept and len(finished) == width:
+                    length = len(kept[0][0])
+                    lengths = (length,) if mistake == "present length" else (length + 1, max_length)
+                    reach = max(kept[0][1] / n**alpha for n in lengths)
+                    last = finished[-1][1] / len(finished[-1][0]) ** alpha
+                    kept = [] if reach <= last or mistake == "stops early" else kept
+                found[source] = [part[:2] for part in kept], finished
+                rows += [part[2] for part in kept]
+                newest += [part[0][-1] for part in kept]
+            if not rows:
+                break
+            if mistake != "not reordered":
+                decoding.reorder(torch.tensor(rows))
+            tokens = torch.tensor(newest)
+        answers = [[(tokens, total, total / len(tokens) ** alpha) for tokens, total in alive + finished]
+                   for alive, finished in found]
+        answers = [sorted(beams, key=lambda part: -part[2])[:width] for beams in answers]
+        return [[((1, *tokens), *rest) for tokens, *rest in beams] if mistake == "BOS returned" else beams
+                for beams in answers]
+
+    return beam_search
+
+
+@pytest.mark.parametrize("mistake", [
+    "", "no log_softmax", "width candidates", "present length", "stops early", "not reordered", "BOS returned"])
+def test_a_plain_attempt_at_beams_is_told_its_mistake(mistake):
+    checks = m.beam_search_checks(attempt_at_beams(mistake), m)
+    failed = [check for check in checks if not check.finding.holds]
+    assert bool(failed) == bool(mistake)
+    known = m.beam_search_checks.mistakes(m)
+    if mistake in known:
+        assert_diagnosed(failed, known[mistake].hint)
+        hints = {known[name].hint for check in failed for name in known
+                 if known[name].hint in check.finding.diagnosis}
+        assert hints == {known[mistake].hint}  # no other one is named
+    elif mistake:
+        assert any("begins with BOS" in check.finding.figure for check in failed)
 
 
 @pytest.mark.parametrize(("part", "mistake"), every_mistake(m))

@@ -744,7 +744,7 @@ def test_draw_distributions():
 def test_draw_strategies():
     rows = [("greedy", 0.5, -1.25, 1.0, 12.0, "more"), ("beam", 0.75, -1.0, 2.5, 40.0, "more")]
     panels = decoding.draw_strategies(rows).axes
-    titles = "exact match", "mean log P", "distinct answers of 5", "tokens run an answer"
+    titles = "exact match", "mean log P", "distinct answers of 3", "tokens run per answer"
     written = ["50.0%", "75.0%"], ["-1.25", "-1.00"], ["1.00", "2.50"], ["12", "40"]
     for part, (panel, title, labels) in enumerate(zip(panels, titles, written, strict=True), 1):
         assert panel.get_xlabel() == title

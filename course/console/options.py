@@ -114,3 +114,21 @@ class OneLineParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         stop(message, code=2)
+
+
+def check_range(name: str, value: float, least: float, most: float = math.inf) -> None:
+    """ValueError, with name and value, for a number out of range, or not finite."""
+    if not least <= value <= most or value == math.inf:
+        limit = "finite" if most == math.inf else f"at most {most}"
+        raise ValueError(f"{name} is {value}; it must be at least {least} and {limit}")
+
+
+def digits(text: str) -> list[int]:
+    """“3 1 4 1” or “3141” → [3, 1, 4, 1]; 4 to 16 digits."""
+    given = text.replace(" ", "")
+    wrong = [character for character in given if character not in "0123456789"]
+    if wrong:
+        raise argparse.ArgumentTypeError(f"{wrong[0]!r} in {text!r} is not a digit from 0 to 9")
+    if not 4 <= len(given) <= 16:
+        raise argparse.ArgumentTypeError(f"{text!r} has {len(given)} digits; the model knows 4 to 16")
+    return [int(digit) for digit in given]

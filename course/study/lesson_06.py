@@ -69,9 +69,175 @@ TERMS = (
 )
 
 EXERCISES = {
-    "greedy_decode": Exercise(2, 25),
-    "adjust_logits": Exercise(2, 30),
-    "sample": Exercise(1, 15),
-    "beam_search": Exercise(3, 60),
-    "CachedDecoding": Exercise(3, 60),
+    "greedy_decode": Exercise(2, 25,
+        guide={"": ["BOS for each row", "decoding.step() gives the logits of the next tokens, (N, V)",
+                    "the likeliest token of each row; PAD where the answer has already ended",
+                    "note which answers have ended; stop when all have, or at max_length",
+                    "join the tokens, (N, T), without BOS"]},
+        hints={
+            "takes_the_likeliest": (
+                "Each token that you choose is the input of the next step. An answer that has ended gets PAD.",
+                "y_t = argmax P(y | y_1 … y_{t−1}, source), and PAD after EOS",
+                "tokens = decoding.step(tokens).argmax(___).masked_fill(___, PAD)"),
+            "respects_max_length": (
+                "An answer may never end by itself, so the loop has a fixed number of steps.",
+                "T ≤ max_length; BOS doesn't count, EOS does",
+                "for _ in range(___):"),
+            "stops_early": (
+                "When each row has had its EOS, nothing more can change.",
+                "ended = ended or token = EOS, for each row; stop if all have ended",
+                "ended = ended | (tokens == ___), then if ended.___(): break"),
+        }),
+    "adjust_logits": Exercise(2, 30,
+        guide={"": ["ValueError, with the value, for a temperature, top_k or top_p out of range",
+                    "temperature 0: only the first of the likeliest tokens stays",
+                    "subtract the largest logit, divide by the temperature",
+                    "top_k: −∞ for logits below the k-th largest",
+                    "top_p: sort the probabilities; cut a token if those before it have reached p",
+                    "put the cuts back into the order of the tokens; −∞ there"]},
+        hints={
+            "divides_by_temperature": (
+                "A low temperature makes differences between logits larger, and the distribution sharper.",
+                "softmax(logits / temperature): temperature 0.5 squares the probabilities",
+                "logits = logits / ___"),
+            "zero_is_greedy": (
+                "Dividing by 0 isn't possible, but the limit is clear: all mass on the largest logit.",
+                "logit 0 for the likeliest token, −∞ for all others",
+                "torch.full_like(logits, -math.inf).scatter(-1, ___, 0.0)"),
+            "keeps_k": (
+                "Find the k-th largest logit, and cut what is smaller. What equals it stays.",
+                "logit = −∞ where logit < k-th largest",
+                "logits.masked_fill(logits < logits.topk(___).values[..., ___], -math.inf)"),
+            "keeps_p": (
+                "Go from the likeliest token down, and stop when what you have reaches p.",
+                "cut token i if Σ of the probabilities before it, in sorted order, ≥ p",
+                "ranked.cumsum(-1) - ___ >= top_p"),
+            "keeps_the_fewest": (
+                "Sums in float32 are rounded: 0.35 + 0.25 + 0.15 + 0.10 may fall just short of 0.85.",
+                "compare with p less a small margin, 10⁻⁶",
+                "cut = likelier >= top_p - ___"),
+            "temperature_comes_first": (
+                "top_p looks at the probabilities that will be drawn from: those after the temperature.",
+                "temperature, then top_k, then the softmax, then top_p",
+                "probabilities = logits.softmax(-1), where logits are already divided by ___"),
+            "always_keeps_one": (
+                "With p = 0 nothing is needed to reach it, but something must be left to draw.",
+                "the likeliest token is never cut",
+                "cut[..., ___] = False, in sorted order"),
+            "can_change_nothing": (
+                "k ≥ V and p = 1 cut nothing; topk() fails if k is larger than V.",
+                "0 < k < V, and p < 1: only then is there something to do",
+                "if 0 < top_k < logits.shape[___]:"),
+            "takes_any_shape": (
+                "All work is along the last axis; however many axes come before it, they stay.",
+                "(V,), (N, V) and (B, N, V): each row by itself",
+                "dim=-1 in sort, cumsum, softmax and ___"),
+            "refuses_nonsense": (
+                "Test the three numbers first. A comparison with NaN is False, so ask for what is right.",
+                "0 ≤ temperature < ∞, 0 ≤ k, 0 ≤ p ≤ 1",
+                'if not 0 <= top_p <= 1: raise ValueError(f"top_p is {___}")'),
+        }),
+    "sample": Exercise(1, 15,
+        guide={"": ["the loop of greedy_decode", "adjust_logits, then the softmax",
+                    "torch.multinomial draws one token per row, with the generator"]},
+        hints={
+            "sample_zero_is_greedy": (
+                "The loop is greedy's; only the choice of the token is different.",
+                "at temperature 0 one token has probability 1",
+                "adjust_logits(logits, ___, top_k, top_p).softmax(-1)"),
+            "draws_in_proportion": (
+                "Each token is drawn as often as its probability says, and that is all.",
+                "P(token) = softmax(adjusted logits)",
+                "torch.multinomial(___, 1, generator=generator)[:, 0]"),
+            "cuts_the_tail": (
+                "A logit of −∞ has the probability 0, and is never drawn.",
+                "softmax(−∞) = 0",
+                "adjust_logits(logits, temperature, ___, ___)"),
+            "repeats": (
+                "Random numbers come from the generator that was given, and from nowhere else.",
+                "same state, same draws",
+                "torch.multinomial(probabilities, 1, generator=___)"),
+            "pads_after_eos": (
+                "As in greedy decoding: an answer that has ended gets PAD, whatever was drawn for it.",
+                "token = PAD where the answer has ended",
+                "drawn.masked_fill(___, PAD)"),
+        }),
+    "beam_search": Exercise(3, 60,
+        guide={"": ["for each source: one hypothesis alive, without tokens, log P = 0; none finished",
+                    "step() gives a row of logits for each that is alive, over all sources; log_softmax",
+                    "for each source: add the sums so far, rank the 2 · width likeliest continuations",
+                    "those that end and are among the first `width` are finished; keep the best `width`",
+                    "the best `width` of the rest are alive",
+                    "none stays alive if `width` are finished and it could overtake none of them",
+                    "reorder() with the rows that go on; their newest tokens are the next input",
+                    "at the end rank finished and alive by log P / length^α"]},
+        hints={
+            "finds_the_best": (
+                "A hypothesis is worth the sum of its log-probabilities. Ended or cut off, it is compared.",
+                "log P(y) = Σ log P(y_t | y_1 … y_{t−1}); the logits need a log_softmax first",
+                "sums[:, None] + logits.log_softmax(___), then sort over (W · V)"),
+            "penalises_length": (
+                "A long answer has a small product of probabilities. Its score divides that out.",
+                "score = log P / length^α, where EOS counts and BOS doesn't",
+                "log_prob / len(tokens) ** ___"),
+            "width_one_is_greedy": (
+                "With one hypothesis alive and α = 0, the first end is the answer.",
+                "tokens without BOS, up to and with EOS",
+                "Hypothesis(tokens, log_prob, score, token == ___)"),
+            "reports_true_scores": (
+                "Row i of the next step must hold the answer that hypothesis i continues.",
+                "rows = for each hypothesis alive, the row that it came from",
+                "decoding.reorder(torch.tensor(___)) before the next step()"),
+            "keeps_the_beam_full": (
+                "Up to `width` of the best candidates may end. Then `width` others have to be at hand.",
+                "rank 2 · width; an end counts among the first `width`; the best `width` others go on",
+                "for rank, candidate in enumerate(ranked[: ___]): if it ends and rank < ___"),
+            "stops_when_decided": (
+                "With α > 0 a longer answer may have a better score than all that are finished.",
+                "best reachable score = max over length + 1 and max_length of log P / length^α",
+                "max(log_prob / n**alpha for n in (___, max_length)) <= finished[-1].score"),
+            "batches": (
+                "Each source has its own hypotheses alive and finished; only the step is shared.",
+                "rows of source b begin after those of the sources before it",
+                "start = the number alive in all sources before; rows += [start + ___]"),
+        }),
+    "CachedDecoding": Exercise(3, 60,
+        guide={"__init__": ["ValueError if the model is in training mode", "encode the source, and its mask",
+                            "a KeyValueCache for each self_attention and each cross_attention",
+                            "rows, device, and length 0"],
+               "step": ["under torch.inference_mode()", "put the caches in place of the attentions' attend()",
+                        "decode the newest token at the position `length`",
+                        "one more token; the source's keys and values are kept from now on"],
+               "reorder": ["the number of rows", "each cache of self-attention follows the rows",
+                           "memory, mask and the caches of cross-attention follow as well"]},
+        hints={
+            "same_logits_sinusoidal": (
+                "The newest token needs its own position, and the keys and values of all before it.",
+                "logits_t = decode(y_t at position t, with the keys and values of y_1 … y_t)",
+                "self.model.decode(tokens[:, None], self.memory, self.src_mask, ___)"),
+            "same_logits_learned": (
+                "The table of positions is asked at the position of the newest token, not at 0.",
+                "start = the number of tokens that the answer has so far",
+                "self.length += ___ after each step"),
+            "same_logits_rotary": (
+                "Rotary attention rotates keys in attend(): keep them as they come, before the rotation.",
+                "KeyValueCache.attend gets projected keys (B, H, 1, K), and passes on (B, H, t, K)",
+                "torch.cat([self.keys, keys], dim=___)"),
+            "runs_each_token_once": (
+                "Only the newest token goes through the decoder.",
+                "n tokens take n positions, not n·(n + 1) / 2",
+                "decode(tokens[:, ___], …)"),
+            "follows_its_rows": (
+                "After reorder(rows) row i is what was row rows[i]: its keys, its values, its source.",
+                "keys = keys[rows], values = values[rows], for self- and cross-attention",
+                "for cache in ___: cache.reorder(rows)"),
+            "refuses_training_mode": (
+                "Dropout would make each answer different. Whose model it is decides about its mode.",
+                "model.training → ValueError",
+                'if model.training: raise ValueError("the model is in training ___")'),
+            "keeps_no_gradients": (
+                "Nobody calls backward() on an answer, so nothing has to be kept for it.",
+                "logits.requires_grad is False",
+                "@torch.___() above step"),
+        }),
 }

@@ -68,6 +68,7 @@ def vectorised_beam_search(
     ones; reorder(rows (M,)) goes on with these answers in place of the N. The search is the one that lesson
     6's beam_search() describes.
     """
+    check_search(width, max_length, length_penalty)
     device, sources = tokens.device, len(tokens)
     finished, alive = empty_places(sources, width), empty_places(sources, 1)
     alive = alive._replace(scores=alive.log_probs)  # one for each source: no token, log P = 0
@@ -83,6 +84,14 @@ def vectorised_beam_search(
         reorder(alive.rows[alive.taken].to(device))
         tokens = alive.tokens[alive.taken][:, -1].to(device)
     return finished.join(alive, pad).best(width).listed(eos)
+
+
+def check_search(width: int, max_length: int, length_penalty: float) -> None:
+    """ValueError, with the value, for an option out of range."""
+    if width < 1 or max_length < 1:
+        raise ValueError(f"width is {width} and max_length {max_length}; both must be at least 1")
+    if not abs(length_penalty) * math.log(max_length + 1) < 700:
+        raise ValueError(f"length_penalty is {length_penalty}; {max_length} to that power must be finite")
 
 
 def continuations(alive: Hypotheses, log_probs: Tensor, count: int, length_penalty: float) -> Hypotheses:
