@@ -142,7 +142,8 @@ def test_positions_of_a_tensor_must_lie_in_the_table(encoding):
 
 def test_another_base_makes_another_slowest_clock():
     zeros, east = torch.zeros(1, 6, 4), torch.tensor([1.0, 0, 1, 0]).expand(1, 6, 4)
-    waves, rotary = m.SinusoidalPositionalEncoding(4, 10, base=16.0), m.RotaryPositionalEncoding(4, 10, base=16.0)
+    waves = m.SinusoidalPositionalEncoding(4, 10, base=16.0)
+    rotary = m.RotaryPositionalEncoding(4, 10, base=16.0)
     for sine, cosine in waves(zeros)[0, 3, 2:], rotary(east)[0, 3, 2:].flip(0):
         assert math.atan2(sine, cosine) == pytest.approx(3 / 16**0.5)
     for kind in (m.SinusoidalPositionalEncoding, m.RotaryPositionalEncoding):
