@@ -325,8 +325,9 @@ def step_residual_paths():
 
     In the picture, upper row, blue: bare layers multiply the gradient block after block, to nothing or by
     thousands, as the weights happen to be. At these sizes and this depth a norm keeps it within a factor of
-    1000 (orange), but below, all tokens have become one vector. The path keeps them apart, at all three sizes if the norm stands before the layer
-    (red); behind it (green) they draw together where the weights are large.
+    1000 (orange), but below, all tokens have become one vector. The path keeps them apart, at all three sizes
+    if the norm comes before the layer (red); with the norm after it (green) they draw together where the
+    weights are large.
     """
     seeds = two_starts()
     found = {(name, size): [through_the_blocks(*parts, size, seed) for seed in seeds]
