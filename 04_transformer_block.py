@@ -321,12 +321,13 @@ def step_residual_paths():
     Gradient: its size at the input of block 0, divided by that at the output. Apart: the tokens' mean is
     taken away from their vectors; apart is what length remains, as a share of that before. At 0 all tokens
     are one vector. Attention averages tokens, and without a path nothing brings back what that removes
-    (Dong, Cordonnier and Loukas 2021).
+    (Dong, Cordonnier and Loukas 2021, for attention without a feed-forward network).
 
     In the picture, upper row, blue: bare layers multiply the gradient block after block, to nothing or by
-    thousands, as the weights happen to be. A norm keeps it in bounds (orange), but below, all tokens have
-    become one vector. The path keeps them apart, at all three sizes if the norm stands before the layer
-    (red); behind it (green) they draw together where the weights are large.
+    thousands, as the weights happen to be. At these sizes and this depth a norm keeps it within a factor of
+    1000 (orange), but below, all tokens have become one vector. The path keeps them apart, at all three sizes
+    if the norm comes before the layer (red); with the norm after it (green) they draw together where the
+    weights are large.
     """
     seeds = two_starts()
     found = {(name, size): [through_the_blocks(*parts, size, seed) for seed in seeds]
@@ -392,7 +393,8 @@ def step_feed_forward():
     Attention mixes tokens: once its weights are chosen, each output is a plain weighted sum. The feed-forward
     network computes with one token at a time: a matrix makes its vector four times as wide, an activation
     bends each number, a second matrix makes it narrow again. Without the activation the two matrices would
-    be one. It is the same function at every position, and holds two thirds of an encoder block's parameters.
+    be one. It is the same function at every position. With four times the width it holds two thirds of an
+    encoder block's parameters.
 
     The paper's activation is ReLU, which turns negative numbers to 0. GELU is its smooth relative: x times
     the probability that a standard normal number is smaller than x. gelu() by hand is compared with PyTorch's
@@ -407,14 +409,15 @@ def step_feed_forward():
     check("without the activation, one matrix does", largest_difference(second(first(tokens)), one) < 1e-5)
     block = EncoderBlock(64, 4, 256)
     share = parameters(block.feed_forward) / parameters(block)
-    check("it holds about two thirds of an encoder block", 0.6 < share < 0.7, f"{share:.1%}")
+    check("with four times the width it holds about two thirds of an encoder block", 0.6 < share < 0.7,
+          f"{share:.1%}")
     check_part(gelu, gelu_checks, OURS)
     check_part(FeedForward, feed_forward_checks, OURS)
 
 
 SYMBOLS = 10  # the tokens 3 to 12
 RATES = SLOW, FAST, FASTEST = 0.005, 0.02, 0.04
-STEPS, WARMUP, BATCH = 200, 80, 32
+STEPS, WARMUP = 200, 80
 DEPTHS = 1, 2, 4, 8, 16
 PLANS = tuple((rate, warmup) for warmup in (0, WARMUP) for rate in RATES)
 
@@ -442,7 +445,7 @@ def learning_rate(step: int, rate: float, warmup: int) -> float:
 
 def train_together(norm: str, seeds: Sequence[int], plans: Sequence[tuple[float, int]] = PLANS,
                    path: type = Residual):
-    """plan (rate, warm-up) → the mean of the last 20 losses, and apart at each step, of one model per seed.
+    """plan (rate, warm-up) → the mean loss of the last 20 steps, and apart at each step; one model per seed.
 
     All models run at once, as one more dimension of every tensor. (vmap has no kernel for attention: lesson
     1's formula runs.) Adam, lesson 5, says how each number moves at the rate 1; each model moves by its own
@@ -459,7 +462,7 @@ def train_together(norm: str, seeds: Sequence[int], plans: Sequence[tuple[float,
     torch.manual_seed(seeds[0])  # all trainings get the same batches
     history = []
     for step in range(STEPS):
-        losses, shares = forward((weights, buffers), torch.randint(3, 3 + SYMBOLS, (BATCH, 4)))
+        losses, shares = forward((weights, buffers), torch.randint(3, 3 + SYMBOLS, (32, 4)))
         optimizer.zero_grad()
         losses.sum().backward()
         before = [weight.detach().clone() for weight in weights.values()]
@@ -491,25 +494,29 @@ def step_pre_or_post():
     learn to say four symbols backwards in 200 steps, from two random starts. The loss at the end says how
     wrong they are; guessing gives ln 10 = 2.30.
 
-    In the picture on the left each cross is a start without, each circle one with a warm-up, lines their
-    mean. At the lowest rate all learn. At 0.02 pre-norm does; post-norm fails, from one start or both, and
-    a warm-up helps it. At 0.04 post-norm fails even so, and pre-norm from some starts. It is a matter of
-    the rate, and near the edge of the start: two are few, so try --seed 1, 2, … On the right, at 0.02:
-    early on the output vectors draw together, as in step 1, and one vector can't say four symbols. All
-    begin like that, post-norm without a warm-up most; those that learn come apart again. (Bands span both
-    starts.) In the last column “apart” is the least of the first 80 steps.
+    In the picture on the left each cross is a start without a warm-up, each circle a start with one; lines
+    are their means. At the lowest rate all learn. At 0.02 pre-norm learns; post-norm fails, from one start or
+    both. With a warm-up post-norm ends lower, though not always low. At 0.04 it fails even so, and pre-norm
+    without a warm-up fails from some starts. Near the edge the start decides, and two starts are few: try
+    --seed 1, 2, …
+
+    On the right, at 0.02: early on the output vectors draw together, as in step 1, and one vector can't say
+    four symbols. All begin like that, post-norm without a warm-up most; those that learn come apart again.
+    Bands span both starts. In the last column “apart” is the least of the first 80 steps.
     """
     seeds = two_starts()
-    trained = {(norm, *plan): training for norm in ("pre", "post")
-               for plan, training in both_norms(seeds)[norm].items()}
+    trained = {(norm, *plan): training for norm, trainings in both_norms(seeds).items()
+               for plan, training in trainings.items()}
     ends = {run: losses for run, (losses, _) in trained.items()}
     shares = {(norm, warmup): shares for (norm, rate, warmup), (_, shares) in trained.items() if rate == FAST}
     nearest = {run: curves[:80].amin(0) for run, curves in shares.items()}
     check("at 0.005 all learn", max(ends[run].max() for run in ends if run[1] == SLOW) < 0.7)
-    check("at 0.02 post-norm without a warm-up doesn't: mean loss above 1", ends["post", FAST, 0].mean() > 1)
-    check("… and ends lower with one, from both starts",
+    check("at 0.02 post-norm without a warm-up doesn't learn: mean loss above 1",
+          ends["post", FAST, 0].mean() > 1)
+    check("at 0.02 post-norm ends lower with a warm-up, from both starts",
           (ends["post", FAST, WARMUP] < ends["post", FAST, 0]).all())
-    check("… pre-norm learns either way", max(ends["pre", FAST, w].max() for w in (0, WARMUP)) < 0.9)
+    check("at 0.02 pre-norm learns with and without a warm-up",
+          max(ends["pre", FAST, w].max() for w in (0, WARMUP)) < 0.9)
     check("at 0.04 post-norm fails even so (mean above 1.5), and pre-norm without from one start at least",
           min(ends["post", FASTEST, warmup].mean() for warmup in (0, WARMUP)) > 1.5
           and ends["pre", FASTEST, 0].max() > 0.7)
@@ -541,22 +548,36 @@ def moved(norm: str, depth: int, seed: int, path: type = Residual) -> float:
     return ((encoder(x) - before).norm() / before.norm()).item()
 
 
+def adam_steps(size: float) -> Tensor:
+    """Where five steps of Adam at the rate 1 lead, with random gradients (100,) times `size`."""
+    parameter = nn.Parameter(torch.zeros(100))
+    optimizer, generator = torch.optim.Adam([parameter], lr=1.0), torch.Generator().manual_seed(0)
+    for _ in range(5):
+        parameter.grad = size * torch.randn(100, generator=generator)
+        optimizer.step()
+    return parameter.detach()
+
+
 @shows(moved)
 def step_two_explanations():
     """Two explanations put to the test
 
-    Xiong et al. 2020: the last blocks of a new post-norm stack get large gradients, so its first steps must
-    be small. But Adam (lesson 5, step 7) divides each gradient by its own usual size. So smaller gradients
-    (those of block 0 × 0.1 and of block 1 × 0.01) give nearly the same training: it differs by Adam's ε and
-    by rounding, which is enough to end elsewhere, and not enough to save it.
+    Why does post-norm fail at a rate at which pre-norm learns? Xiong et al. 2020: the last blocks of a new
+    post-norm stack get large gradients, so its first steps must be small. But Adam (lesson 5, step 7) divides
+    each gradient by its own usual size. Gradients that are a hundred times smaller give the same steps, so
+    large gradients by themselves can't be the reason here.
 
     Liu et al. 2020: with post-norm each layer's answer is a larger part of x, so the same small step of the
     parameters changes the output more (amplification). Measured: every parameter of a new stack moves by
-    0.001, up or down by lot. By what share of its length does the output change? The deeper the stack, the
-    more post-norm's changes, compared with pre-norm's; at the two blocks of step 4 hardly more. To take this
-    away, double the path, so that a layer's answer counts for half: that doesn't save the training. But it
-    also spoils pre-norm's, which learned, so it decides nothing. What makes the difference in this small
-    model, we do not know; what amplification does in deep stacks is not tested here.
+    0.001, up or down at random. The table shows by what fraction of its length the output changes. The deeper
+    the stack, the more post-norm's output changes, compared with pre-norm's; with the two blocks of step 4
+    there is hardly a difference.
+
+    To take amplification away, double the path, so that a layer's answer counts for half. Post-norm's output
+    then changes less than pre-norm's, and still post-norm learns from none of four starts. But doubling does
+    harm of its own: pre-norm, which learned, now learns only from some. So this test speaks against
+    amplification, and doesn't settle it. What makes the difference in this small model, we do not know. What
+    amplification does in deep stacks is not tested here.
     """
     seeds = two_starts()
     pre, post, doubled = (
@@ -564,23 +585,22 @@ def step_two_explanations():
         for norm, path in (("pre", Residual), ("post", Residual), ("post", Doubled)))
     ratio = (post.mean(1) / pre.mean(1)).tolist()
     check("from 4 blocks on post-norm's output changes more, in each start", (post[2:] > pre[2:]).all())
-    check("… and the deeper, the more: less than 1.25 times at two blocks, over 1.5 times at 16",
+    check("the deeper, the more it changes: less than 1.25 times pre-norm's at two blocks, over 1.5 at 16",
           ratio == sorted(ratio) and ratio[1] < 1.25 and ratio[-1] > 1.5, numbers(ratio))
     check("with a doubled path two post-norm blocks change less than pre-norm's", (doubled < pre)[1].all())
+    gap = largest_difference(adam_steps(0.01), adam_steps(1.0))
+    check("Adam: gradients a hundred times smaller give the same steps, to 1 %", gap < 0.01, f"{gap:.0e}")
     plan = FAST, 0
-    tried = {"as in step 4": train_together("post", seeds)[plan],
-             "smaller gradients": train_together("post", seeds, (plan,), factors=(0.1, 0.01))[plan],
-             "doubled path": train_together("post", seeds, (plan,), Doubled)[plan],
-             "doubled path, pre-norm": train_together("pre", seeds, (plan,), Doubled)[plan]}
-    for name in ("smaller gradients", "doubled path"):
-        check(f"{name}: it fails all the same, mean loss above 1", tried[name][0].mean() > 1)
-    check("… but a doubled path spoils pre-norm, too: mean loss above 0.5",
-          tried["doubled path, pre-norm"][0].mean() > 0.5)
+    starts = range(seeds[0], seeds[0] + 4)
+    ends = {norm: trained[plan][0] for norm, trained in both_norms(starts, (plan,), Doubled).items()}
+    check("doubled path: post-norm fails from all four starts, losses above 1", ends["post"].min() > 1)
+    check("doubled path: pre-norm learns from some starts (loss below 0.9) and fails from others (above 1)",
+          ends["pre"].min() < 0.9 and ends["pre"].max() > 1)
     rows = [(name, *(f"{change:.4f}" for change in values.mean(1))) for name, values in (
         ("pre-norm", pre), ("post-norm", post), ("post-norm, path × 2", doubled))]
     return (table("output changes by", *(f"{depth} block{'s' * (depth > 1)}" for depth in DEPTHS), rows=rows),
-            table("rate 0.02, no warm-up", "loss", rows=[
-                (name, numbers(losses)) for name, (losses, _) in tried.items()]))
+            table("path × 2, rate 0.02, no warm-up", "loss", rows=[
+                (f"{norm}-norm", numbers(losses)) for norm, losses in ends.items()]))
 
 
 @shows(EncoderBlock.forward)
@@ -692,7 +712,7 @@ def step_what_next():
     Change: (1) in Residual.after, begin with x = self.before(x): the checks of the blocks name the mistake.
     (2) DEPTH to 24: without path and norm, weights × 1, the gradient falls below 1e-20; post-norm's tokens
     at weights × 2 draw together to less than 0.02, pre-norm's don't. (3) WARMUP to 1, which is none: at 0.02
-    post-norm now fails in both rows, and none ends lower (✗).
+    post-norm now fails in both rows, and neither ends lower (✗).
 
     Write it yourself: --template my_block.py, then --grade my_block.py. Next: python 05_mini_transformer.py.
     """

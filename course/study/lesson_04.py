@@ -46,7 +46,7 @@ QUESTIONS = (
                "training fails."),
         Answer("Post-norm, the paper's.",
                "It learns at low rates; at this one it needs a warm-up at least.")), 0,
-             "… pre-norm learns either way"),
+             "at 0.02 pre-norm learns with and without"),
 )
 
 TERMS = (
