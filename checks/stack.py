@@ -280,8 +280,8 @@ def transformer_agrees(transformer, ours, norm: str) -> Finding:
     found, expected = model(SRC, TGT), theirs(SRC, TGT)
     untied = [name for name, parameter in model.named_parameters()
               if name != "embedding.weight" and parameter.shape == theirs.embedding.weight.shape]
-    logits = agree(found, expected, hint=f"{untied[0]} is another matrix than the embedding's, which the output "
-                                         "shares: embedding.logits(x)" if untied else "")
+    logits = agree(found, expected, hint=f"{untied[0]} isn't the embedding's matrix, which the output "
+                                         "uses too: embedding.logits(x)" if untied else "")
     if not logits.holds:  # the gradients of other logits say nothing more
         return logits
     found.sin().sum().backward()
