@@ -156,16 +156,17 @@ def step_what_is_needed(experiment: DigitExperiment):
     place gets its own mean, over all sequences: what is right again needed only the place, not the content.
 
     Where all sequences have 10 digits, only the last cross-attention needs its content: there the digits come
-    in. In the last column sequences of 8 and of 12 digits are mixed. Now the place of the last digit depends on
-    the length, so a mean per place is right for neither. Without the first cross-attention hardly any answer
-    is right; without the encoder's last attention, or any of the decoder's others, fewer are right than with
-    10 digits.
+    in. In the last column sequences of 8 and of 12 digits are mixed. Now the place of the last digit depends
+    on the length, so a mean per place is right for neither. Without the first cross-attention hardly any
+    answer is right; without the encoder's last attention, or any of the decoder's others, fewer are right
+    than with 10 digits.
     """
     task, run = experiment.training.task, experiment.run
     batch = make_batch(task, draw_sequences(100, "test", (3,), (10, 10))).to(run.device)
     mixed = make_batch(task, [digits for length in (8, 12) for digits in draw_sequences(
         50, "test", (length,), (length, length))]).to(run.device)
-    attentions = {name: module for name, module in run.model.named_modules() if hasattr(module, "project_query")}
+    attentions = {name: module for name, module in run.model.named_modules()
+                  if hasattr(module, "project_query")}
     trials = (batch, (0, 1)), (batch, (0,)), (mixed, (0,))
     needed = {name: [right_without(module, run.model, *trial) for trial in trials]
               for name, module in attentions.items()}
@@ -177,9 +178,9 @@ def step_what_is_needed(experiment: DigitExperiment):
               min(place for _, place, _ in others) > 0.8 and last[1] < 0.1)
         check("8 and 12 mixed: less than a fifth is right without the first cross-attention",
               needed["decoder.blocks.0.cross_attention"][2] < 0.2)
-        check("8 and 12 mixed: fewer are right than with 10 digits, without the encoder's last attention or any "
-              "of the decoder's first three",
-              all(length < place for _, place, length in [needed["encoder.blocks.1.self_attention"], *others]))
+        less = [needed["encoder.blocks.1.self_attention"], *others]
+        check("8 and 12 mixed: fewer are right than with 10 digits, without the encoder's last attention or "
+              "any of the decoder's first three", all(length < place for _, place, length in less))
     rows = [(name.replace(".blocks", ""), *(f"{right:.0%}" for right in found))
             for name, found in needed.items()]
     return table("right without", "one mean", "a mean per place", "8 and 12 digits",
