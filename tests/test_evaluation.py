@@ -121,7 +121,7 @@ def test_the_kinds_of_a_training_are_scored_alike():
     model = m.Transformer(m.TransformerConfig(d_model=8, n_heads=2, n_layers=1))
     held_out = m.draw_batch("copy", 9, "test", (0,))
     scores = m.evaluate(model, held_out)
-    noted = m.make_job(model, training, torch.device("cpu"), held_out).validate(model)
+    noted = m.make_run(model.config, training, torch.device("cpu"), held_out=held_out).job.validate(model)
     assert noted == {"validation_loss": scores.loss, "token_accuracy": scores.token_accuracy,
                      "forced_match": scores.forced.float().mean().item(), "exact_match": scores.exact_match}
 

@@ -291,9 +291,6 @@ TINY = ["--d-model", "8", "--heads", "2", "--layers", "1", "--batch-size", "4", 
         "2"]
 
 
-CHANGES_OF = {"05_mini_transformer": CHANGES, "07_translation": CHANGES_OF_7, "09_interpretability": CHANGES}
-
-
 def called(module, *arguments, defaults=(), **patches):
     """What main() of the lesson gives to narrate: the options, the names of the steps, the experiment."""
     with pytest.MonkeyPatch.context() as patch:
@@ -773,3 +770,6 @@ def test_07_runs_that_differ_have_other_names(tiny, files):
     stay = [["--outputs", "x"], ["--checks"], ["--no-code"], ["--threads", "2"], ["--device", "cpu"],
             ["--pause"], ["--no-page"]]
     assert {called(seven, *some, defaults=tiny).experiment.name for some in stay} == {names[0]}
+
+
+CHANGES_OF = {"05_mini_transformer": CHANGES, "07_translation": CHANGES_OF_7, "09_interpretability": CHANGES}
