@@ -156,15 +156,17 @@ def step_what_is_needed(experiment: DigitExperiment):
     place gets its own mean, over all sequences: what is right again needed only the place, not the content.
 
     Where all sequences have 10 digits, only the last cross-attention needs its content: there the digits come
-    in. In the last column sequences of 8 and of 12 digits are mixed. Now where the last digit is depends on
-    the length, so a mean per place is right for neither: without the first cross-attention hardly any answer
-    is right, and without the decoder's other attentions fewer are than with 10 digits.
+    in. In the last column sequences of 8 and of 12 digits are mixed. Now the place of the last digit depends
+    on the length, so a mean per place is right for neither. Without the first cross-attention hardly any
+    answer is right; without the encoder's last attention, or any of the decoder's others, fewer are right
+    than with 10 digits.
     """
     task, run = experiment.training.task, experiment.run
     batch = make_batch(task, draw_sequences(100, "test", (3,), (10, 10))).to(run.device)
     mixed = make_batch(task, [digits for length in (8, 12) for digits in draw_sequences(
         50, "test", (length,), (length, length))]).to(run.device)
-    attentions = {name: module for name, module in run.model.named_modules() if name.endswith("_attention")}
+    attentions = {name: module for name, module in run.model.named_modules()
+                  if hasattr(module, "project_query")}
     trials = (batch, (0, 1)), (batch, (0,)), (mixed, (0,))
     needed = {name: [right_without(module, run.model, *trial) for trial in trials]
               for name, module in attentions.items()}
@@ -176,8 +178,9 @@ def step_what_is_needed(experiment: DigitExperiment):
               min(place for _, place, _ in others) > 0.8 and last[1] < 0.1)
         check("8 and 12 mixed: less than a fifth is right without the first cross-attention",
               needed["decoder.blocks.0.cross_attention"][2] < 0.2)
-        check("8 and 12 mixed: without each of the decoder's attentions fewer are right than with 10 digits",
-              all(length < place for _, place, length in others))
+        less = [needed["encoder.blocks.1.self_attention"], *others]
+        check("8 and 12 mixed: fewer are right than with 10 digits, without the encoder's last attention or "
+              "any of the decoder's first three", all(length < place for _, place, length in less))
     rows = [(name.replace(".blocks", ""), *(f"{right:.0%}" for right in found))
             for name, found in needed.items()]
     return table("right without", "one mean", "a mean per place", "8 and 12 digits",
@@ -193,8 +196,8 @@ def step_what_learns(experiment: DigitExperiment):
 
     Left in the picture is the gradient of each block, before clipping, in a training of 150 steps. The
     gradient says how hard the loss pushes a block. But Adam divides it by its usual size, so on the right all
-    blocks move about equally: by about one learning rate at first, later by much less, because the gradients
-    of different batches disagree.
+    blocks move about equally: by about one learning rate at first, and by a third of it after 150 steps,
+    because the gradients of different batches disagree.
 
     Below is the same for a model whose layers have no residual path around them. So little gradient gets back
     to the decoder's first block that even Adam, whose ε is 10⁻⁸, hardly moves it at first. All other blocks
@@ -221,8 +224,8 @@ def step_what_learns(experiment: DigitExperiment):
         check("at every noted step the block that moves most moves less than 3 times as much as the one that "
               "moves least", ratio < 3, f"{ratio:.1f}")
         first, last = (statistics.mean(moves[step]) for step in (0, -1))
-        check("the first move is about one learning rate, the last less than a quarter of that",
-              abs(first - 1) < 0.1 and last < first / 4, f"{first:.2f} and {last:.2f}")
+        check("the first move is about one learning rate, the last less than half of that",
+              abs(first - 1) < 0.1 and last < first / 2, f"{first:.2f} and {last:.2f}")
         cut = apart[0]["gradient in decoder 0"]
         check("without paths the decoder's first block begins with a gradient below 10⁻⁶ and hardly moves",
               cut < 1e-6 and apart[0]["move of decoder 0"] < 0.1, f"{cut:.0e}")

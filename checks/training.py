@@ -137,7 +137,7 @@ def ignores_padding(sequence_loss, ours):
 
 def lowest_is_the_entropy(sequence_loss, ours):
     """With label smoothing 0.1 a perfect model's loss is the entropy of the target, and its gradient is 0."""
-    target = torch.full((7,), 0.1 / 7)
+    target = torch.full((7,), 0.1 / 7, dtype=torch.float64)
     target[3] += 0.9
     best = target.log()[None, None].requires_grad_()  # the logits of a perfect model
     loss = sequence_loss(best, torch.tensor([[3]]), 0.1)

@@ -8,11 +8,13 @@ import sys
 import time
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import pytest
 import torch
-from checks.broken import broken_runs
 from conftest import (
     ROOT,
     assert_caught,
@@ -29,8 +31,10 @@ from torch import nn
 
 from common import lesson
 from course.console.files import unfinished
+from course.grading.own import Own
+from course.training.broken import broken_runs
 from course.training.engine import save_run, train
-from course.training.experiment import load_run
+from course.training.experiment import fresh_run, load_run
 from course.training.parts import build
 from figures.training import draw_patterns
 
@@ -44,8 +48,14 @@ def run_of(config=SMALL, training=SHORT):
     return m.make_run(config, training, CPU)
 
 
+def remake(about, own=m.NOTHING, folder=Path()):
+    """The run of which a checkpoint tells, as an experiment with these parts makes it."""
+    options = SimpleNamespace(device="cpu", outputs=folder)
+    return m.DigitExperiment(SMALL, SHORT, options, own).remade(about)
+
+
 def loaded(path):
-    return load_run(path, lambda about: m.remake(about, CPU))
+    return load_run(path, remake)
 
 
 digits = st.lists(st.integers(0, 9), min_size=1, max_size=8)
@@ -259,11 +269,13 @@ def test_two_runs_with_a_seed_are_the_same_bit_for_bit_and_seeds_matter():
 
 
 def test_the_plain_loop_is_what_the_engine_does():
-    """With other settings than the step's: clipping, smoothing, rates and decay, bit for bit."""
-    training = replace(SHORT, clip=0.3, label_smoothing=0.1, weight_decay=0.5, schedule="inverse_sqrt")
+    """With other settings than the step's: clipping, rates and decay, bit for bit."""
+    training = replace(SHORT, clip=0.3, weight_decay=0.5, schedule="inverse_sqrt")
     torch.manual_seed(0)
     model = m.Transformer(SMALL)
-    losses = m.train_plainly(model, training, 10)
+    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.5, fused=True)
+    batches = (m.training_batch(training, step) for step in range(10))
+    losses = m.train_plainly(model, optimizer, batches, training)
     run = trained(run_of(training=training), until=10)
     assert run.noted("loss") == losses
     assert torch.equal(weights(run), torch.cat([t.flatten() for t in model.state_dict().values()]))
@@ -349,39 +361,6 @@ def test_saving_memory_changes_little(changes):
     assert other == pytest.approx(plain, abs=0.05 if "precision" in changes else 1e-4)
 
 
-def test_the_gradients_noted_are_those_before_clipping():
-    run = run_of(training=replace(SHORT, steps=1, clip=1e-3))
-    train(run, after=m.note_learning)
-    (record,) = run.history
-    norms = [norm for name, norm in record.items() if name.startswith("gradient in")]
-    others = [p.grad.norm().item() for name, p in run.model.named_parameters() if "blocks" not in name
-              and "embedding" not in name]
-    whole = math.hypot(*norms, *(norm * record["gradient_norm"] / 1e-3 for norm in others))
-    assert whole == pytest.approx(record["gradient_norm"], rel=1e-3)
-
-
-@pytest.mark.parametrize("by_hand", [False, True])
-def test_the_moves_noted_are_those_of_the_weights(by_hand):
-    run = run_of(training=replace(SHORT, steps=12, weight_decay=0.0, by_hand=by_hand))
-    for _ in range(11):
-        before = {name: [parameter.clone() for parameter in part.parameters()]
-                  for name, part in m.parts_of(run.model).items()}
-        run.update()
-    for name, part in m.parts_of(run.model).items():
-        moved = torch.cat([(new - old).flatten() for new, old in zip(part.parameters(), before[name])])
-        rate = m.learning_rate(10, run.settings, SMALL.d_model)
-        assert m.last_move(run.optimizer, part) == pytest.approx(
-            moved.square().mean().sqrt().item() / rate, rel=1e-2)
-
-
-def test_first_weights_are_put_back_and_taken_out_again():
-    run, fresh = trained(run_of()), run_of(training=replace(SHORT, seed=1))
-    batch = m.draw_batch("copy", 5, "test", (0,))
-    before = {name: value.clone() for name, value in run.model.state_dict().items()}
-    assert [*m.with_first_weights(run, fresh.model, batch)] == ["embedding", "encoder 0", "decoder 0"]
-    assert all(torch.equal(value, before[name]) for name, value in run.model.state_dict().items())
-
-
 def test_whole_answers_are_forced_and_free():
     """By hand on one batch: the causal mask gone, an answer may be right with forcing alone."""
     torch.manual_seed(0)
@@ -395,24 +374,12 @@ def test_whole_answers_are_forced_and_free():
     assert scores.exact.tolist() == m.exactly_right(free, batch.tgt_out).tolist()
 
 
-def test_without_an_attention_every_place_gets_its_mean(monkeypatch):
-    torch.manual_seed(0)
-    model, batch = m.Transformer(SMALL).eval(), m.draw_batch("copy", 5, "test", (0,))
-    attention, seen = model.encoder.blocks[0].self_attention, []
-    monkeypatch.setattr(m, "evaluate", lambda model, batch: seen.append(model.encode(batch.src)) or
-                        m.Scores(0.0, 0.0, 0.5, None, None))
-    assert m.right_without(attention, model, batch, (0, 1)) == 0.5
-    whole, own = model.encode(batch.src), attention.forward
-    attention.forward = lambda *inputs: own(*inputs).mean((0, 1)).expand(*batch.src.shape, -1)
-    assert torch.allclose(seen[0], model.encode(batch.src), atol=1e-6)
-    assert not torch.allclose(seen[0], whole, atol=1e-3)
-
-
 def test_broken_runs_differ_from_the_right_one_from_the_first_loss_on():
     held_out = m.draw_batch("reverse", 20, "test", (0,))
     training = replace(SHORT, steps=2)
     losses = {}
-    for name, make in broken_runs(m, SMALL, training, CPU, held_out).items():
+    mistakes, make_run = m.checks.transformer_checks.mistakes(m), partial(m.make_run, device=CPU)
+    for name, make in broken_runs(make_run, SMALL, training, mistakes, held_out).items():
         losses[name] = tuple(trained(make(0)).noted("loss"))
     assert losses["right"] == tuple(trained(run_of(training=training)).noted("loss"))
     assert len(set(losses.values())) == len(losses)
@@ -455,6 +422,63 @@ def test_post_norm_at_a_high_rate_learns_far_later_without_a_warm_up():
     assert with_one < without / 2
 
 
+class OneStack(nn.Module):
+    """A decoder without a source: lesson 4's EncoderBlocks with a causal mask."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.config = config
+        self.embedding = m.TokenEmbedding(config.vocab_size, config.d_model)
+        self.positions = m.SinusoidalPositionalEncoding(config.d_model, config.max_len)
+        self.stack = m.Encoder(config.n_layers, config.d_model, config.n_heads, config.d_ff)
+
+    def forward(self, tokens):
+        x = self.positions(self.embedding(tokens))
+        return self.embedding.logits(self.stack(x, m.causal_mask(tokens.shape[1])))
+
+
+class Lines(NamedTuple):
+    tokens: torch.Tensor
+    targets: torch.Tensor
+
+
+@pytest.mark.parametrize("changes", [{}, {"recompute": True}, {"accumulate": 3}, {"by_hand": True}])
+def test_a_decoder_alone_trains_on_the_engine(changes):
+    """A batch is (input, target): each sequence and again the same, which has to be learned."""
+    def batch(step):
+        digits = torch.randint(3, 13, (16, 5), generator=torch.Generator().manual_seed(step))
+        line = torch.cat([digits, digits], dim=1)
+        return Lines(line[:, :-1], line[:, 1:].index_fill(1, torch.arange(4), m.PAD))
+
+    training = replace(SHORT, steps=60, lr=0.01, **changes)
+    config = m.TransformerConfig(d_model=32, n_heads=2, n_layers=2)
+    run = fresh_run(partial(OneStack, config), lambda model: m.sequence_job(
+        model, training, batch, lambda model: {}, model.stack.blocks), config, training, CPU, {}, m.BY_HAND)
+    trained(run)
+    losses = run.noted("loss")
+    assert sum(losses[-5:]) / 5 < losses[0] - 0.3
+
+
+def test_a_model_is_prepared_between_building_and_training():
+    """Frozen weights and an added layer: what --by-hand and --with put in is there already."""
+    seen = []
+
+    def prepare(model):
+        seen.append(model.encoder.blocks[0].self_attention.scaled_dot_product_attention)
+        model.encoder.requires_grad_(False)
+        model.added = nn.Linear(16, 16)
+        return model
+
+    run = m.make_run(SMALL, replace(SHORT, steps=2, by_hand=True), CPU, prepare=prepare)
+    assert seen == [m.scaled_dot_product_attention]
+    before = [parameter.clone() for parameter in run.model.encoder.parameters()]
+    trained(run)
+    assert all(torch.equal(old, new) for old, new in zip(before, run.model.encoder.parameters(), strict=True))
+    parts = run.model.embedding, run.model.decoder, run.model.added
+    assert len(run.trained) == sum(len([*part.parameters()]) for part in parts)
+    assert {"added.weight", "added.bias"} <= run.state()["model"].keys()
+
+
 # a learner's own parts
 
 OWN_ATTENTION = """
@@ -478,7 +502,7 @@ def test_what_a_learner_wrote_is_graded_and_trained(tmp_path):
     process = run_lesson("05_mini_transformer", "--with", str(file), *options)
     assert process.returncode == 0, process.stdout + process.stderr
     said = " ".join(process.stdout.split())
-    assert "Your parts beside the course's" in said
+    assert "Your parts and the course's" in said
     assert any(name.startswith("training_with_your_parts") for name in pictures_in(tmp_path))
     saved = [path.name for path in tmp_path.glob("checkpoint_*with-mine-*.pt")]
     assert len(saved) == 1, "the checkpoint says whose parts it was trained with"
@@ -499,31 +523,29 @@ def test_own_classes_may_lack_a_slot_and_hold_a_parameter_without_use():
         def forward(self, x):
             return self.layers(x)
 
-    own = m.Own({"FeedForward": FeedForward, "gelu": nn.functional.gelu}, {"mine.py": "00"})
+    own = Own({"FeedForward": FeedForward, "gelu": nn.functional.gelu}, {"mine.py": "00"})
     run = m.make_run(SMALL, SHORT, CPU, own=own)
     assert m.found_in(run.model, own.parts) == ["FeedForward"]
-    m.train(run, None, m.note_learning)
-    noted = [value for name, value in run.history[0].items() if name.startswith(("gradient in", "move"))]
-    assert noted
-    assert min(noted) > 0
+    train(run)
+    assert run.finished
 
 
 def test_other_parts_than_those_of_a_checkpoint_are_refused():
     def attend(query, key, value, mask=None, dropout=0.0):
         return m.scaled_dot_product_attention(query, key, value, mask, dropout)
 
-    own = m.Own({"scaled_dot_product_attention": attend}, {"mine.py": "00"})
+    own = Own({"scaled_dot_product_attention": attend}, {"mine.py": "00"})
     run = m.make_run(SMALL, SHORT, CPU, own=own)
     slots = {module.scaled_dot_product_attention for module in run.model.modules()
              if hasattr(module, "project_query")}
     assert slots == {attend}
-    assert m.remake(run.about, CPU, own).about == run.about
-    assert m.found_in(run.model, own.parts | {"Tokenizer": m.Own}) == ["scaled_dot_product_attention"]
-    assert m.Own(dict.fromkeys("abc"), {"x" * 300 + ".py": "00"}).name.startswith("with-" + "x" * 40 + "-")
+    assert remake(run.about, own).about == run.about
+    assert m.found_in(run.model, own.parts | {"Tokenizer": Own}) == ["scaled_dot_product_attention"]
+    assert Own(dict.fromkeys("abc"), {"x" * 300 + ".py": "00"}).name.startswith("with-" + "x" * 40 + "-")
     with pytest.raises(ValueError, match=r"trained with mine\.py"):
-        m.remake(run.about, CPU)
+        remake(run.about)
     with pytest.raises(ValueError, match="no parts of your own"):
-        m.remake(run_of().about, CPU, own)
+        remake(run_of().about, own)
 
 
 # the script
@@ -677,8 +699,7 @@ def test_comparing_and_breaking_leave_figures(tmp_path):
     broken = run_lesson("05_mini_transformer", "--broken", "--d-model", "16", "--heads", "2", "--layers", "1",
                         "--steps", "20", "--outputs", str(tmp_path))
     assert broken.returncode == 0, broken.stderr
-    held_out = m.draw_batch("reverse", 2, "test", (0,))
-    assert all(name in broken.stdout for name in broken_runs(m, SMALL, SHORT, CPU, held_out))
+    assert all(name in broken.stdout for name in m.broken_variants(SMALL, SHORT, CPU))
     pictures = pictures_in(tmp_path)
     assert all(pictures.values())
     stems = sorted(name.partition("-")[0] for name in pictures)
@@ -705,13 +726,6 @@ def wait_for_words(process, words):
         if words in line:
             return
     raise AssertionError("it ended before")
-
-
-def test_a_step_that_trains_for_itself_has_the_notes_that_it_draws(tmp_path):
-    process = run_lesson("05_mini_transformer", "--step", "what_learns", *TINY[2:], "--steps", "20",
-                         "--outputs", str(tmp_path))
-    assert process.returncode == 0, process.stderr
-    assert any(name.startswith("training_gradient_flow") for name in pictures_in(tmp_path))
 
 
 def test_comparing_begins_with_the_seed_that_was_asked_for(tmp_path):

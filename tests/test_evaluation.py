@@ -121,7 +121,7 @@ def test_the_kinds_of_a_training_are_scored_alike():
     model = m.Transformer(m.TransformerConfig(d_model=8, n_heads=2, n_layers=1))
     held_out = m.draw_batch("copy", 9, "test", (0,))
     scores = m.evaluate(model, held_out)
-    noted = m.make_job(model, training, torch.device("cpu"), held_out).validate(model)
+    noted = m.make_run(model.config, training, torch.device("cpu"), held_out=held_out).job.validate(model)
     assert noted == {"validation_loss": scores.loss, "token_accuracy": scores.token_accuracy,
                      "forced_match": scores.forced.float().mean().item(), "exact_match": scores.exact_match}
 
@@ -207,35 +207,3 @@ def test_the_mass_on_the_partner_is_read_where_the_digit_stands():
     weights[:, :, 4] = 1.0  # of EOS: has no partner
     assert m.mass_on_partner(weights, "reverse").tolist() == [0.75, 0.0]
     assert m.mass_on_partner(weights, "copy").tolist() == [0.0, 0.25]
-
-
-def test_repeating_is_the_probability_of_the_token_just_read():
-    class Repeats(Says):
-        def forward(self, src, tgt_in):
-            return self.logits(tgt_in).masked_fill((tgt_in == PAD)[..., None], 0.0)  # no idea there
-
-    loss, again = m.repeats(Repeats([], sure=3.0), BATCH)
-    total = math.exp(3) + VOCABULARY - 1
-    assert again == pytest.approx(math.exp(3) / total)
-    assert loss == pytest.approx(math.log(total))  # no target repeats its input
-
-
-def test_the_surest_head_is_the_one_whose_largest_weights_are_largest(monkeypatch):
-    flat, sharp = torch.full((3, 4), 0.25), torch.eye(4)[:3]
-    middle = 0.5 * flat + 0.5 * sharp
-    names = "decoder.blocks.0.cross_attention", "decoder.blocks.1.cross_attention"
-    recorded = {"decoder.blocks.1.self_attention": torch.stack([sharp, sharp])[None],
-                names[0]: torch.stack([flat, middle])[None], names[1]: torch.stack([middle, sharp])[None]}
-
-    class Recorded:
-        def __enter__(self):
-            return recorded
-
-        def __exit__(self, *error):
-            pass
-
-    monkeypatch.setattr(m, "record_attention", lambda model: Recorded())
-    run = type("Run", (), {"model": Says([[ONE]])})()
-    name, weights = m.surest_head(run, BATCH)
-    assert name == "block 1, head 1"
-    assert torch.equal(weights, sharp)

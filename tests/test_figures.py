@@ -19,6 +19,7 @@ from figures import (
     drawing,
     foundations,
     heads,
+    interpretability,
     positions,
     subwords,
     training,
@@ -609,7 +610,7 @@ def test_draw_learning():
             for number, part in enumerate(parts, 1):
                 record[f"gradient in {part}"] = 7.0 * scale * record["step"] * number
                 record[f"move of {part}"] = 1.0 * scale * record["step"] * number
-    panels = training.draw_learning(runs, parts).axes
+    panels = interpretability.draw_learning(runs, parts).axes
     for line, (name, noted) in enumerate(runs.items()):
         for column, (measure, title, label) in enumerate((
                 ("gradient in", "gradient", "norm"), ("move of", "move in a step",
@@ -635,7 +636,7 @@ def test_draw_broken():
     for container, side in zip(axes.containers, (-0.2, 0.2)):
         assert [bar.get_y() + bar.get_height() / 2 for bar in container] == near([side, 1 + side])
     assert axes.get_ylim()[0] > axes.get_ylim()[1]
-    assert (axes.get_xlim(), axes.get_xlabel()) == ((0, 1), "share that is right")
+    assert (axes.get_xlim(), axes.get_xlabel()) == ((0, 1), "fraction that is right")
 
 
 def test_draw_comparison():
@@ -658,16 +659,15 @@ def test_draw_comparison():
 
 def test_draw_own():
     other = [record | {"loss": 7.0} for record in HISTORY]
-    maps = {"the course's": ("block 0, head 1", random_weights(2, 3)),
-            "yours": ("block 1, head 0", random_weights(2, 3, seed=1))}
+    maps = {"the course's": random_weights(2, 3), "yours": random_weights(2, 3, seed=1)}
     loss, *heat = training.draw_own({"the course's": HISTORY, "yours": other}, maps, ["q", "r"],
                                     list("abc")).axes
     assert lines(loss) == {"the course's": ([*range(1, 7)], near(3 / step for step in range(1, 7))),
                            "yours": ([*range(1, 7)], [7.0] * 6)}
     assert legend(loss) == ["the course's", "yours"]
     assert names(loss)[:2] == ("loss per token", "step")
-    for panel, (name, (head, weights)) in zip(heat, maps.items(), strict=True):
-        assert_heatmap(panel, weights, "qr", "abc", f"{name}: {head}")
+    for panel, (name, weights) in zip(heat, maps.items(), strict=True):
+        assert_heatmap(panel, weights, "qr", "abc", name)
         assert names(panel)[1:] == ("source", "writes")
 
 

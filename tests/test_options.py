@@ -26,6 +26,7 @@ from course.training.engine import Run
 from course.training.experiment import Experiment
 
 five, six, eight = lesson("05_mini_transformer"), lesson("06_decoding"), lesson("08_translation")
+nine = lesson("09_interpretability")
 
 
 @pytest.mark.parametrize("name", LESSONS)
@@ -34,7 +35,7 @@ def test_every_option_has_a_test(name):
     for action in parser_of(name)._actions:
         if action.dest in common_options:
             wanted = f"test_common_{action.dest}"
-        elif action.dest in {"05_mini_transformer": CHANGES, "08_translation": CHANGES_OF_8}.get(name, ()):
+        elif action.dest in CHANGES_OF.get(name, ()):
             continue
         else:
             wanted = f"test_{name[:2]}_{action.dest}"
@@ -452,8 +453,10 @@ def test_05_own():
     own = Own({"scaled_dot_product_attention": attend, "causal_mask": attend},
               {"mine.py": "00", "too.py": "01"})
     asked = []
-    found = called(five, "--with", "mine.py", "--with", "too.py", defaults=TINY,
-                   own_parts=lambda files, before, narrator: asked.append((files, before)) or own)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("course.training.command_line.own_parts",
+                      lambda files, before, narrator: asked.append((files, before)) or own)
+        found = called(five, "--with", "mine.py", "--with", "too.py", defaults=TINY)
     assert asked == [([Path("mine.py"), Path("too.py")], 5)]
     assert found.steps == ["training", "with_your_parts"]
     assert "with-mine+too-" in found.experiment.name
@@ -472,7 +475,8 @@ def compared(*options):
     """(names of the variants, seeds, runs made of the first seed) of --compare."""
     found = called(five, *options, defaults=TINY)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(five, "compare", lambda *parts: (_ for _ in ()).throw(Caught(*parts)))
+        patch.setattr("course.training.experiment.compare",
+                      lambda *parts: (_ for _ in ()).throw(Caught(*parts)))
         with pytest.raises(Caught) as caught:
             five.step_compare(found.experiment)
     variants, seeds, *_ = caught.value.args
@@ -507,6 +511,22 @@ def test_05_runs_that_differ_have_other_names():
     stay = [["--outputs", "x"], ["--checks"], ["--no-code"], ["--threads", "2"], ["--device", "cpu"],
             ["--pause"]]
     assert {called(five, *options, defaults=TINY).experiment.name for options in stay} == {names[0]}
+
+
+# lesson 9's, as far as it has any: lesson 5's choose the model
+
+
+def test_09_device():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("course.training.processes.pick_device", lambda name: torch.device("meta"))
+        assert called(nine, "--device", "cpu").experiment.device.type == "meta"
+
+
+def test_09_chooses_lesson_5s_run():
+    options = "--task", "copy", "--layers", "1", "--lr", "0.01"
+    found = called(nine, *options)
+    assert found.experiment.name == called(five, *options).experiment.name
+    assert len(found.steps) > 4
 
 
 # lesson 6's
@@ -730,3 +750,6 @@ def test_08_runs_that_differ_have_other_names(tiny, files):
     stay = [["--outputs", "x"], ["--checks"], ["--no-code"], ["--threads", "2"], ["--device", "cpu"],
             ["--pause"], ["--no-page"]]
     assert {called(eight, *some, defaults=tiny).experiment.name for some in stay} == {names[0]}
+
+
+CHANGES_OF = {"05_mini_transformer": CHANGES, "08_translation": CHANGES_OF_8, "09_interpretability": CHANGES}

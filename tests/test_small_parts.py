@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common import mask_rows
+from common import lesson, mask_rows
 from course.console import chat, measuring
 from course.console.chat import converse
 from course.console.files import write_text
@@ -19,7 +19,6 @@ from course.data.splits import apart_from, by_source
 from course.data.toys import CLASSES, VOCABULARY, made_up_text, same_class
 from course.training import memory, stacked, threads
 from course.training.beams import largest_first
-from course.training.comparing import compare
 from grammar.sentences import Pair
 
 # ------------------------------------------------------------------ threads
@@ -70,6 +69,61 @@ def test_threads_are_as_they_were_afterwards(monkeypatch):
     with pytest.raises(ZeroDivisionError), threads.threads_for(None, None):
         raise ZeroDivisionError
     assert set_to == [3, before, 1, before]
+
+
+def watched(monkeypatch, seconds, chosen=1, at_first=4):
+    """(threads after each step, what was said) where the steps take so many seconds."""
+    set_to, said, trials, after = [at_first], [], [], []
+    monkeypatch.setattr(torch, "get_num_threads", lambda: set_to[0])
+    monkeypatch.setattr(torch, "set_num_threads", lambda number: set_to.__setitem__(0, number))
+    monkeypatch.setattr(threads, "tried", lambda run, most: trials.append(most) or chosen)
+    watch = threads.Watch(said.append)
+    run = SimpleNamespace(history=[], finished=False)
+    for number in seconds:
+        run.history.append({"seconds": number})
+        watch(run)
+        after.append(set_to[0])
+    return after, said, trials
+
+
+def test_several_threads_become_one_where_steps_become_several_times_slower(monkeypatch):
+    after, said, trials = watched(monkeypatch, [0.1] * 40 + [1.5] * 40)
+    assert after == [4] * 49 + [1] * 31
+    assert trials == [4]
+    assert said == ["The last steps took 15 times as long as the first: other programs need the cores. "
+                    "The training goes on with one thread."]
+
+
+def test_a_single_slow_step_or_long_batches_are_no_neighbours(monkeypatch):
+    assert watched(monkeypatch, [0.1] * 20 + [0.1] * 9 + [9.0] + [0.3] * 40)[1:] == ([], [])
+    assert watched(monkeypatch, [0.1] * 20 + [9.0] * 80, at_first=1)[1:] == ([], [])
+
+
+def test_where_one_thread_is_no_faster_it_stays_and_is_asked_less_and_less_often(monkeypatch):
+    after, said, trials = watched(monkeypatch, [0.1] * 20 + [1.0] * 110, chosen=4)
+    assert (after, said) == ([4] * 130, [])
+    assert trials == [4] * 3  # after 30, 50 and 90 steps
+
+
+def test_fewer_threads_leave_the_numbers_as_they_are():
+    """The engine's run, with a trial and a change of threads in the middle."""
+    five = lesson("05_mini_transformer")
+    losses = []
+    for changes in False, True:
+        before = torch.get_num_threads()
+        run = five.make_run(five.TransformerConfig(d_model=32, n_layers=1),
+                            five.TrainingConfig(steps=6, batch_size=4), torch.device("cpu"))
+        torch.set_num_threads(2)
+        try:
+            while not run.finished:
+                if changes and len(run.history) == 3:
+                    threads.tried(run, 2)
+                    torch.set_num_threads(1)
+                run.update()
+        finally:
+            torch.set_num_threads(before)
+        losses.append(run.noted("loss"))
+    assert losses[0] == losses[1]
 
 
 # ------------------------------------------------------------------ memory
@@ -232,30 +286,6 @@ def test_shapes_are_those_of_the_parts_in_the_order_of_running():
     assert shapes_through(model, torch.zeros(2, 3)) == [
         ("0", "Linear", "2 × 4"), ("1", "Sequential", "2 × 4")]
     assert shapes_through(model, torch.zeros(5, 3))[0] == ("0", "Linear", "5 × 4")  # and no hook is left
-
-
-def test_a_run_a_variant_and_seed_each_by_its_own_name():
-    made = []
-
-    def make(variant):
-        def of_seed(seed):
-            run = SimpleNamespace(about={"seed": seed}, variant=variant, finished=False)
-            made.append(run)
-            return run
-        return of_seed
-
-    def train(run):
-        run.finished = True
-        return run
-
-    found = compare({"a": make("a"), 2: make(2)}, [3, 4], train, lambda run: (run.variant, run.about["seed"]))
-    assert {name: compared.measured for name, compared in found.items()} == {
-        "a": [("a", 3), ("a", 4)], 2: [(2, 3), (2, 4)]}
-    assert [run.about["name"] for run in made] == ["a, seed 3", "a, seed 4", "2, seed 3", "2, seed 4"]
-    assert [run for compared in found.values() for run in compared.runs] == made
-    assert compare({"a": make("a")}, [7], train, id)["a"].runs[0].about["name"] == "a"
-    with pytest.raises(KeyboardInterrupt):
-        compare({"a": make("a")}, [7], lambda run: run, id)
 
 
 def test_files_are_readable_by_everybody(tmp_path):

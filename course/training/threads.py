@@ -67,7 +67,6 @@ class Watch:
         if threads == 1 or run.finished or len(self.seconds) < self.seconds.maxlen:
             return
         latest = statistics.median(self.seconds)
-        self.seconds = deque(maxlen=self.pause)
         if not self.usual:
             self.usual = latest
         elif latest > self.SLOWER * self.usual:
@@ -80,3 +79,4 @@ class Watch:
                 self.pause *= 2
         else:
             self.pause = self.LAST
+        self.seconds = deque(maxlen=self.pause)
