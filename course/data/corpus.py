@@ -9,7 +9,7 @@ from course.data.splits import HELD_OUT, fingerprint, split_files
 from grammar.sentences import Pair, corpus, draw_pair, split_of
 
 LONGEST = 100  # words of a sentence in a file
-ENDS = ".?!…。？！"
+ENDS = ".?!…。？！"  # of a sentence
 FILES = {"pairs": "train", "valid": "validation", "test": "test"}  # option → its split
 
 
@@ -60,7 +60,7 @@ class Corpus:
         sources = [pair.source for pair in self.splits["train"]]
         count = max(1, len(sources))
         words = {word.strip().casefold() for source in sources for word in words_of(source)}
-        return {"words": " ".join(sorted(words)),
+        return {"words": " ".join(sorted(words)), "ends": ENDS,
                 "capital": sum(source[:1].isupper() for source in sources) / count,
                 "mark": sum(source[-1:] in ENDS for source in sources) / count}
 
