@@ -641,8 +641,8 @@ def step_your_score(experiment: TranslationExperiment):
     """How good is it?
 
     Here are both measures on the test, answered greedily: the fraction of sentences that are right letter by
-    letter, and BLEU with its four precisions. Real sentences have many good translations, and a reference is
-    only one of them. So few answers are exactly right, and BLEU stays far below 100.
+    letter, and BLEU with its four precisions. Where a sentence has many good translations, the reference is
+    only one of them, and a good answer may well be another.
     """
     test = experiment.pairs()
     return scores_table({"the test": scored(test, experiment.answers)}, [len(test)])
@@ -751,9 +751,9 @@ def step_decoders(experiment: TranslationExperiment):
     """Greedy and beams
 
     Lesson 6's greedy and beam search work unchanged. Here are the first sentences of the test, at most 60. A
-    wider beam follows more beginnings, and costs more. α is the length penalty: 0 compares sums of
-    log-probabilities, which favours short answers. The surer a model is of itself, the less the answers
-    differ.
+    wider beam follows more beginnings, and costs more. α is the length penalty: 0 compares sums of log-
+    probabilities, which favours short answers. A model that is sure of itself gives nearly the same answers
+    with every strategy.
     """
     pairs = experiment.pairs(60)
     sources, references = [pair.source for pair in pairs], [pair.target for pair in pairs]
