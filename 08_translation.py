@@ -292,6 +292,7 @@ class Texts(Corpus):
     def encoding(self) -> BytePairEncoding:
         """Learned from the training pairs, of both languages together: one vocabulary, one embedding."""
         texts = [text for pair in self.found["train"] for text in pair[:2]]
+        self.say(f"Learning {self.training.vocab:,} merges from {len(texts) // 2:,} pairs …")
         characters, most = len(set().union(*texts)), max(MOST_CHARACTERS, self.training.vocab // 2)
         if characters > most:
             self.accounts.append(f"{characters:,} different characters: the {most:,} most frequent are "
@@ -399,6 +400,7 @@ class TranslationExperiment(Experiment):
                  own: Own = NOTHING):
         self.config, self.training, self.own = config, training, own
         self.texts = Texts(training)
+        self.texts.listener = Narrator(options.outputs).say
         device = own_device(options.device)
         name = run_name(config, training, self.texts.hashes) + (f"-{own.name}" if own.parts else "")
         super().__init__(name, "translation", lambda: make_run(config, training, device, self.texts, own),
