@@ -1,7 +1,7 @@
 """Lesson 8. From digits to language
 
-The model stays, the tokens change. English goes in and French comes out, both cut into pieces that were
-learned from the text:
+The model stays, the tokens change. English goes in and French comes out, both cut into lesson 7's pieces,
+which are learned from the pairs:
 
     text → pieces → ids → lesson 5's Transformer → lesson 6's decoders → ids → text
 
@@ -43,12 +43,12 @@ from common import (
     shows,
     table,
 )
-from course.console.chat import converse, sentences_in
+from course.console.chat import Replies, converse
 from course.console.narrator import Narrator
 from course.console.options import add_options, changed_options, chosen, comparison, count, option
 from course.console.records import EndHere
 from course.data.alignment import partners, partners_found, slips_in, word_weights
-from course.data.corpus import ENDS, FILES, Corpus
+from course.data.corpus import FILES, Corpus
 from course.data.lengths import similar_length, tens
 from course.data.pairs import two_columns
 from course.data.splits import by_source
@@ -292,6 +292,7 @@ class Texts(Corpus):
     def encoding(self) -> BytePairEncoding:
         """Learned from the training pairs, of both languages together: one vocabulary, one embedding."""
         texts = [text for pair in self.found["train"] for text in pair[:2]]
+        self.say(f"Learning {self.training.vocab:,} merges from {len(texts) // 2:,} pairs …")
         characters, most = len(set().union(*texts)), max(MOST_CHARACTERS, self.training.vocab // 2)
         if characters > most:
             self.accounts.append(f"{characters:,} different characters: the {most:,} most frequent are "
@@ -399,6 +400,7 @@ class TranslationExperiment(Experiment):
                  own: Own = NOTHING):
         self.config, self.training, self.own = config, training, own
         self.texts = Texts(training)
+        self.texts.listener = Narrator(options.outputs).say
         device = own_device(options.device)
         name = run_name(config, training, self.texts.hashes) + (f"-{own.name}" if own.parts else "")
         super().__init__(name, "translation", lambda: make_run(config, training, device, self.texts, own),
@@ -460,15 +462,15 @@ class TranslationExperiment(Experiment):
 def step_the_corpus(experiment: TranslationExperiment):
     """The corpus
 
-    English has one “the”, French le, la, l' and les; adjectives move behind their noun and take its gender
-    and number; “not” becomes two words around the verb; an object that is a pronoun stands before it. The
-    grammar in grammar/ draws sentences with all that, in both languages at once, and knows of each which
-    rules it needs and which word became which. Where English says too little it is decided: “you” is always
-    tu; “it” stands only where the sentence has its noun; “his” and “her” are both son, sa, ses.
+    English has one “the”, French has le, la, l' and les. Adjectives move behind their noun and take its
+    gender and number; “not” becomes two words around the verb; an object that is a pronoun goes before it.
+    The grammar in grammar/ draws sentences with all that in both languages at once. It knows which rules each
+    sentence needs and which word became which. Where English is ambiguous, the grammar decides: “you” is
+    always tu; “it” occurs only with its noun; “his” and “her” are both son, sa, ses.
 
-    What is held out are combinations, not lines: an adjective with a noun, a subject or an object with a
-    verb. Every test sentence has at least one that no training sentence has. So the model can't know it by
-    heart. But the words themselves have been met, nearly all in the very form.
+    Combinations are held out, not lines: an adjective with a noun, a subject or an object with a verb. Every
+    test sentence has at least one combination that no training sentence has, so the model can't have
+    memorised it. But the words themselves occur in training, nearly all in the same form.
     """
     splits = experiment.texts.splits
     known = {name for pair in splits["train"] for name in pair.combinations}
@@ -520,10 +522,10 @@ def padding(batches: Iterable[Batch]) -> float:
 def step_batches(experiment: TranslationExperiment):
     """Batches of one length
 
-    A batch is as wide as its longest sentence; what is missing in the others is PAD, computed for nothing.
-    So sentences of similar length go together: the pairs are shuffled, sorted by length, cut into batches,
-    and the batches shuffled. (Sorting keeps the order of equals, so that each epoch has other batches.)
-    Everything else is as in lesson 5: BOS in front for the decoder's input, EOS behind its target.
+    A batch is as wide as its longest sentence. The others are filled up with PAD, which is computed for
+    nothing. So sentences of similar length go together: the pairs are shuffled, sorted by length, cut into
+    batches, and the batches shuffled. Sorting keeps the order of equals, so each epoch has other batches.
+    Everything else is as in lesson 5: BOS before the decoder's input, EOS after its target.
     """
     check_part(BatchesByLength, batches_by_length_checks, OURS)
     batches = experiment.texts.batches
@@ -575,21 +577,21 @@ ONE, ANOTHER = "(Paul|Lucas|Hugo|Thomas|Marie|Claire)", "Julie"  # names without
 def step_bleu(experiment: TranslationExperiment):
     """BLEU: how near is an answer to its reference?
 
-    Exact match is strict: one letter, and the sentence counts nothing. BLEU counts which 1, 2, 3 and 4 words
-    in a row of the answer stand in the reference, too, each at most as often as there, else every word of
-    “le le le le” would count as right. With the shares p₁ … p₄ over the whole corpus
+    Exact match is strict: one wrong letter and the sentence counts as wrong. BLEU counts how many runs of 1,
+    2, 3 and 4 words from the answer also occur in the reference. A run counts at most as often as the
+    reference has it; otherwise every word of “le le le le” would count as right. With the fractions p₁ … p₄
+    over the whole corpus
 
         BLEU = 100 · brevity · (p₁ · p₂ · p₃ · p₄)^¼        brevity = min(1, exp(1 − r / c))
 
-    where c is the number of words in the answers and r in the references: leaving out what is hard costs.
-    The mean of the sentences' BLEU is another number (last column).
+    where c is the number of words in the answers and r in the references, so leaving out the hard parts
+    lowers the score. The mean of the sentences' BLEU is a different number (last column).
 
-    What BLEU can't see is which words matter. Here are references with one kind of slip each, on the
-    sentences that it changes. With every l' written la, each word is still understood. With another name,
-    somebody else did it. The first costs more, for two words in place of one also spoil more rows of words
-    (13a doesn't cut at the apostrophe). So a figure needs sentences beside it (step 9), and its signature:
-    one reference, capitals count, words cut as by the script 13a, half a match where an order has none
-    (exp).
+    BLEU can't see which words matter. Here are references with one kind of slip each, on the sentences that
+    it changes. With every l' written la, each word is still understood. With another name, somebody else did
+    it. The first costs more, because two words in place of one also break more runs (13a doesn't cut at the
+    apostrophe). So read some sentences as well (step 7), and give the signature with the score: one
+    reference, capitals count, words cut as by the script 13a, half a match where an order has none (exp).
     """
     check_part(corpus_bleu, corpus_bleu_checks, OURS)
     references = [pair.target for pair in experiment.pairs()]
@@ -641,8 +643,8 @@ def step_your_score(experiment: TranslationExperiment):
     """How good is it?
 
     Here are both measures on the test, answered greedily: the fraction of sentences that are right letter by
-    letter, and BLEU with its four precisions. Real sentences have many good translations, and a reference is
-    only one of them. So few answers are exactly right, and BLEU stays far below 100.
+    letter, and BLEU with its four precisions. Where a sentence has many good translations, the reference is
+    only one of them, and a good answer may well be another.
     """
     test = experiment.pairs()
     return scores_table({"the test": scored(test, experiment.answers)}, [len(test)])
@@ -651,12 +653,13 @@ def step_your_score(experiment: TranslationExperiment):
 def step_phenomena(experiment: TranslationExperiment):
     """Which rules are learned, and when
 
-    The grammar knows which rules a sentence needs. The picture has, for each rule that at least 10 of the 300
-    validation sentences need, the share of these that are wholly right, after every 250 steps; the best on
-    average stand above. Mind that a sentence needs several, and is wrong whichever of them failed: a row also
-    shows what often stands beside it, and the number behind it says on how few sentences it rests. The table
-    has the ten lowest in the test, of those that at least 30 sentences need, and how many of 100 training
-    sentences have them.
+    The grammar knows which rules a sentence needs. The picture has a row for each rule that at least 10 of
+    the 300 validation sentences need: the fraction of these that is wholly right, after every 250 steps. The
+    best on average are at the top. The number after a rule says how many sentences it rests on.
+
+    A sentence needs several rules, and it is wrong whichever of them failed. So a row also reflects the rules
+    that often occur with it. The table has the ten lowest in the test, of those that at least 30 sentences
+    need, and how many of 100 training sentences have them.
     """
     history = [record for record in experiment.run.history if "exact_match" in record]
     asked = Counter(name for pair in experiment.texts.splits["validation"] for name in pair.phenomena)
@@ -750,9 +753,9 @@ def step_decoders(experiment: TranslationExperiment):
     """Greedy and beams
 
     Lesson 6's greedy and beam search work unchanged. Here are the first sentences of the test, at most 60. A
-    wider beam follows more beginnings, and costs more. α is the length penalty: 0 compares sums of
-    log-probabilities, which favours short answers. The surer a model is of itself, the less the answers
-    differ.
+    wider beam follows more beginnings, and costs more. α is the length penalty: 0 compares sums of log-
+    probabilities, which favours short answers. A model that is sure of itself gives nearly the same answers
+    with every strategy.
     """
     pairs = experiment.pairs(60)
     sources, references = [pair.source for pair in pairs], [pair.target for pair in pairs]
@@ -783,12 +786,13 @@ def bare(text: str) -> str:
 def step_limits(experiment: TranslationExperiment):
     """Its limits
 
-    Trained were whole, single sentences. Two in a row are known words in a known order, but a full stop has
-    always ended the answer, and it mostly still does. Sentences without a capital and a full stop (compared
-    without them, too) have never been met, and few come out right. Simon, in place of a name that was
-    trained, is a word whose pieces are all known; he would only have to be copied.
+    The model was trained on single, complete sentences. Two in a row are known words in a known order, but
+    in training a full stop has always ended the answer. Sentences without a capital and a full stop never
+    occurred, and few of them come out right (they are compared without both). Simon, in place of a trained
+    name, is a word whose pieces are all known, and it would only have to be copied. Bytes are ids without
+    any training: the grammar's letters are all pieces.
 
-    And a grammar isn't a language. Here every sentence has one translation, and none depends on the one
+    And a grammar isn't a language. Here every sentence has one translation, and none depends on the sentence
     before. How much data it takes: --compare max_pairs=6000,30000,60000, three trainings.
     """
     pairs = experiment.pairs(200)
@@ -812,7 +816,7 @@ def step_limits(experiment: TranslationExperiment):
         ends = sum(len(re.findall(r"[.?]", answer)) == 1 for answer in answers["two in a row"])
         check("two in a row: most answers end with their first full stop or question mark",
               ends > len(joined) / 2, f"{ends} of {len(joined)}")
-        check("… and fewer than a tenth are right", shares["two in a row"] < 0.1)
+        check("fewer than a tenth of the answers to two in a row are right", shares["two in a row"] < 0.1)
         check("without capital and mark less than half are right", shares["no capital, no mark"] < 0.5)
         check("with Simon, whose pieces all occur in training, less than half of what is right with a name",
               pieces <= ids and shares["with Simon"] < shares["with a name"] / 2)
@@ -823,10 +827,10 @@ def step_broken_on_purpose(experiment: TranslationExperiment):
     """Broken on purpose
 
     Files of pairs often have several translations of one source. Here each source of the test gets a second
-    line: split the lines at random, and nine in ten of the held-out sources have been in training; a figure
-    for them says nothing of new sentences. BLEU of lower-cased text forgives what a reader wouldn't, and BLEU
-    of text that was cut finer beforehand has more to agree on. And a source whose padding isn't masked is
-    another source in every batch (200 sentences in one).
+    line. Split these lines at random, and most of the held-out sources have been in training: their score
+    says nothing of new sentences. BLEU of lower-cased text forgives what a reader wouldn't, and BLEU of text
+    that was cut finer has more to agree on. And a source whose padding isn't masked is a different source in
+    every batch (here 200 sentences in one).
     """
     pairs = experiment.pairs()
     lines = [(pair.source, f"{pair.target}{mark}") for pair in pairs for mark in ("", " !")]
@@ -871,9 +875,6 @@ def unmasked(experiment: TranslationExperiment) -> dict[str, float]:
     return found
 
 
-UNSURE = 0.7  # mean probability per piece
-
-
 @torch.no_grad()
 def certainty(model: Transformer, encoding: BytePairEncoding, source: str, answer: str) -> float:
     """How sure the model is of an answer: the mean probability per piece, 0 to 1."""
@@ -883,33 +884,11 @@ def certainty(model: Transformer, encoding: BytePairEncoding, source: str, answe
     return chosen.mean().exp().item()
 
 
-def repaired(sentence: str, met: dict[str, Any]) -> str:
-    """The sentence with the capital and the mark that nearly all training sources have."""
-    if met.get("capital", 0) > 0.9:
-        sentence = sentence[:1].upper() + sentence[1:]
-    return sentence + "." if met.get("mark", 0) > 0.9 and sentence[-1] not in ENDS else sentence
-
-
-def notes_on(experiment: TranslationExperiment, sentence: str, answer: str) -> list[str]:
-    """What makes the answer doubtful: words never met, no capital or mark, a model that isn't sure."""
-    met, notes = experiment.run.about.get("met", {}), []
-    known = {*met.get("words", "").split()}
-    words = [word.strip() for word in split_words(sentence) if any(map(str.isalnum, word))]
-    if unknown := [word for word in words if known and word.casefold() not in known]:
-        notes.append("never met in training: " + ", ".join(f"“{word}”" for word in unknown))
-    if (other := repaired(sentence, met)) != sentence:
-        notes.append(f"training has whole sentences; “{other}” becomes: {experiment.answers_to([other])[0]}")
-    sure = certainty(experiment.model, experiment.encoding, sentence, answer)
-    return notes + ([f"unsure: {sure:.0%} per piece on average"] if sure < UNSURE else [])
-
-
-def reply(experiment: TranslationExperiment, line: str) -> str:
-    """The answer to each sentence of a line, each with what makes it doubtful."""
-    said = []
-    for sentence in sentences_in(line):
-        answer = experiment.answers_to([sentence])[0]
-        said += [answer, *(f"  ({note})" for note in notes_on(experiment, sentence, answer))]
-    return "\n".join(said)
+def replies(experiment: TranslationExperiment) -> Replies:
+    """What --chat and --input say besides the answer."""
+    return Replies(lambda text: experiment.answers_to([text])[0],
+                   partial(certainty, experiment.model, experiment.encoding), split_words,
+                   experiment.run.about.get("met", {}))
 
 
 def step_your_sentence(experiment: TranslationExperiment):
@@ -937,7 +916,7 @@ def step_your_sentence(experiment: TranslationExperiment):
     picture = Picture(experiment.file("translation_your_sentence"), figure,
                       "The mean of all heads of the last cross-attention, for each piece written")
     pieces = "|".join(encoding.texts_of(src[0].tolist()))
-    notes = "\n".join(notes_on(experiment, text, answer))
+    notes = "\n".join(replies(experiment).notes(text, answer))
     return f"{len(src[0])} pieces: {pieces}", table("", "answer", "score", rows=rows), notes, picture
 
 
@@ -971,8 +950,7 @@ def step_compare(experiment: TranslationExperiment):
 def step_what_next(experiment: TranslationExperiment):
     """What now?
 
-    Read: BytePairEncoding.learn and PairCounts, then corpus_bleu, then make_run: all that a new kind of data
-    needs.
+    Read: corpus_bleu, then translate, then make_run: all that a new kind of data needs.
 
     Change: (1) --positions none: what is left? (2) --vocab 100: pieces of one to three letters. (3) Add a
     line to grammar/nouns.tsv, train again, and ask for your noun with --input. Also: --input "The old cat
@@ -981,8 +959,8 @@ def step_what_next(experiment: TranslationExperiment):
     Write it yourself: --template my_translation.py, then --grade my_translation.py. Real pairs, such as those
     that Tatoeba offers: --pairs FILE.tsv.
 
-    This was the last lesson. The next would take the two stacks apart: a decoder alone that goes on with any
-    text, an encoder alone that fills in words, and why one of the two became the usual thing.
+    Other models have one of the two stacks only: a decoder that continues any text, or an encoder that fills
+    in missing words.
     """
 
 
@@ -1066,7 +1044,7 @@ def main():
     if options.chat:
         Narrator(options.outputs).say("One or more sentences; an empty line ends.")
         torch.set_num_threads(options.threads or 1)
-        converse(partial(reply, experiment), options.outputs)
+        converse(lambda line: replies(experiment).to(line), options.outputs)
         return
     with all_processes(experiment.device):
         narrate(options, YOURS if training.pairs or options.input else __doc__, steps, experiment)

@@ -169,6 +169,19 @@ def test_what_makes_two_sources_the_same():
     assert key("...") == "..."
 
 
+def test_what_takes_seconds_is_said(tmp_path, monkeypatch):
+    file, heard = written(tmp_path / "a.tsv", SENTENCES), []
+    texts = m.Texts(m.TranslationTraining(pairs=str(file), vocab=9))
+    texts.listener = heard.append
+    monkeypatch.setattr("course.data.corpus.LARGE", 100)
+    _ = texts.splits
+    assert [said.split()[0] for said in heard] == ["Reading", "Cutting", "Learning"]
+    monkeypatch.undo()
+    quiet = m.Texts(texts.training)
+    quiet.listener = lambda text: pytest.fail(text)
+    _ = quiet.splits
+
+
 def test_what_is_left_out_is_counted(tmp_path):
     doubled = [*SENTENCES, *((source, target + " bis") for source, target in SENTENCES)]
     file = written(tmp_path / "pairs.tsv", doubled)

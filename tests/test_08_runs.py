@@ -17,7 +17,7 @@ from conftest import ROOT, run_as_documented, run_lesson
 from small_pairs import SENTENCES, SMALL, run_of, training_on, weights, written
 
 from common import lesson
-from course.console.chat import converse
+from course.console.chat import Replies, converse, sentences_in
 from course.console.files import unfinished
 from course.data import corpus
 from course.grading.own import Own
@@ -306,12 +306,119 @@ def test_nothing_to_resume_is_one_line(monkeypatch, capsys, file, tmp_path):
     ({}, {"seed": 2}, "translation-seed=2"),
     (m.FROM_A_FILE[0], m.FROM_A_FILE[1] | {"pairs": "a/mine.tsv"}, "translation-pairs=mine.abcdef12"),
     ({}, {"pairs": "mine.tsv", **m.FROM_A_FILE[1]}, "translation-pairs=mine.abcdef12-dropout=0.0-n_layers=2"),
-    ({}, {"lr": 0.003}, "translation-lr=0.003"), ({}, {"lr": 0.003001}, "translation-lr=0.003001"),
+    ({}, {"lr": 0.003}, "translation"), ({}, {"lr": 0.003001}, "translation-lr=0.003001"),
     ({}, {"lr": 0.0030000001}, "translation-lr=0.0030000001"),
 ])
 def test_names_say_what_is_not_the_default(sizes, changes, name):
     found = m.run_name(m.TranslationModel(**sizes), m.TranslationTraining(**changes), {"train": "abcdef1234"})
     assert sorted(found.split("-")) == sorted(name.split("-"))
+
+
+def other_place(file, folder, name="elsewhere.tsv"):
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_bytes(file.read_bytes())
+    return folder / name
+
+
+def test_a_run_is_known_by_what_its_file_says(monkeypatch, capsys, file, saved, tmp_path):
+    """From another path it is found again; another file of the same name is another run."""
+    copy = other_place(file, tmp_path / "a", file.name)
+    code, output, error = main(monkeypatch, capsys, *options_of(copy, saved), "--input", "A cat.")
+    assert (code, error) == (0, "")
+    assert "steps/s" not in output, "nothing was trained"
+    other = written(tmp_path / file.name, SENTENCES[:-20])
+    names = {m.Texts(training_on(path)).hashes["train"] for path in (file, copy, other)}
+    assert len(names) == 2
+    assert len({m.run_name(SMALL, training_on(path), m.Texts(training_on(path)).hashes)
+                for path in (file, copy, other)}) == 2
+
+
+def test_training_again_keeps_a_finished_run_that_differs(monkeypatch, capsys, file, tmp_path):
+    options = [*options_of(file, tmp_path), "--step", "training"]
+    assert main(monkeypatch, capsys, *options)[0] == 0
+    (path,) = tmp_path.glob("checkpoint_*.pt")
+    first = torch.load(path, weights_only=True)["model"]
+    code, output, _ = main(monkeypatch, capsys, *options)
+    assert (code, len([*tmp_path.glob("checkpoint_*")])) == (0, 1)  # the same weights: nothing is lost
+    assert "which is now" not in output
+    state = torch.load(path, weights_only=True)
+    state["model"]["embedding.weight"] += 1.0
+    torch.save(state, path)
+    changed = path.read_bytes()
+    code, output, _ = main(monkeypatch, capsys, *options)
+    aside = path.with_name(path.name + ".1")
+    assert (code, aside.read_bytes()) == (0, changed)
+    assert "which is now" in output
+    assert aside.name in output.replace("\n", "")
+    again = torch.load(path, weights_only=True)["model"]
+    assert all(torch.equal(first[name], tensor) for name, tensor in again.items())
+
+
+def test_an_interrupted_model_answers_and_says_so_and_can_still_go_on(monkeypatch, capsys, file, tmp_path,
+                                                                       training):
+    assert main(monkeypatch, capsys, *options_of(file, tmp_path), "--step", "training")[0] == 0
+    (path,) = tmp_path.glob("checkpoint_*.pt")
+    state = torch.load(path, weights_only=True)
+    state["history"] = state["history"][:12]
+    left = unfinished(path)
+    torch.save(state, left)
+    path.unlink()
+    before = left.read_bytes()
+    code, output, error = main(monkeypatch, capsys, *options_of(file, tmp_path), "--input", "A cat.")
+    assert (code, error) == (0, "")
+    assert "This model is unfinished: 12 of 20 steps are done." in " ".join(output.split())
+    assert (left.read_bytes(), path.exists()) == (before, False)
+    code, output, _ = main(monkeypatch, capsys, *options_of(file, tmp_path), "--resume", "--step", "training")
+    assert code == 0
+    assert "The training goes on after step 12 of 20." in output
+    assert path.exists()
+
+
+def test_what_is_said_of_pairs_is_true_of_these(monkeypatch, capsys, file, tmp_path):
+    code, output, error = main(monkeypatch, capsys, *options_of(file, tmp_path), "--no-page")
+    assert (code, error) == (0, "")
+    said = " ".join(output.split())
+    for wrong in ("next step explains", "second row", "grammar", "300 validation", "Every 250",
+                  "less than 10 %"):
+        assert wrong not in said, wrong
+    assert SENTENCES[0][0].split()[0] in said
+    assert "pairs" in said
+
+
+MET = {"words": "cat sleeps the", "capital": 1.0, "mark": 1.0, "ends": ".?!"}
+
+
+@pytest.mark.parametrize(("line", "wanted"), [
+    ("The cat sleeps.", ["THE CAT SLEEPS."]),
+    ("The cat sleeps. The cat.", ["THE CAT SLEEPS.", "THE CAT."]),
+    ("the cat", ["THE CAT", "  (training has whole sentences; “The cat.” becomes: THE CAT.)"]),
+    ("The wug sleeps.", ["THE WUG SLEEPS.", "  (never met in training: “wug”)"]),
+    ("The cat!", ["THE CAT!", "  (unsure: 20% per piece on average)"]),
+])
+def test_a_reply_says_what_makes_it_doubtful(line, wanted):
+    replies = Replies(str.upper, lambda source, answer: 0.2 if "!" in source else 0.9,
+                      lesson("07_subwords").split_words, MET)
+    assert replies.to(line).split("\n") == wanted
+    assert Replies(str.upper, lambda source, answer: 0.9, str.split, {}).to("wug") == "WUG"
+
+
+@pytest.mark.parametrize(("line", "wanted"), [
+    ("One. Two? Three", ["One.", "Two?", "Three"]), ("Mr. Smith sleeps. He", ["Mr. Smith sleeps.", "He"]),
+    ("It is 3.5 high.", ["It is 3.5 high."]), ("One", ["One"]), ("I see Dr. No. ", ["I see Dr. No."]),
+])
+def test_sentences_are_split_where_they_end(line, wanted):
+    assert sentences_in(line) == wanted
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_certainty_is_the_mean_probability_per_piece(training, seed):
+    run = run_of(replace(training, seed=seed))
+    model, encoding = run.model.eval(), m.Texts(training).encoding
+    batch = m.make_batch([encoding.encode("The cat.")], [encoding.encode("Le chat.")])
+    with torch.no_grad():
+        loss = torch.nn.functional.cross_entropy(model(batch.src, batch.tgt_in)[0], batch.tgt_out[0])
+    found = m.certainty(model, encoding, "The cat.", "Le chat.")
+    assert found == pytest.approx((-loss).exp().item(), abs=1e-6)
 
 
 def state_of(folder):

@@ -550,6 +550,23 @@ def test_06_input():
     assert found.experiment.name == called(six).experiment.name
 
 
+# lesson 7's
+
+
+def test_07_text_and_vocab_and_input(tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text("der Mond und der Hund " * 20, encoding="utf-8")
+    plain = called(lesson("07_subwords"), "--text", path)
+    few = called(lesson("07_subwords"), "--text", path, "--vocab", "3", "--input", "a Hund")
+    asked = called(lesson("07_subwords"), "--input", "a Hund")
+    assert [found.steps for found in (plain, few, asked)] == [
+        ["your_text"], ["your_text", "your_input"], ["your_input"]]
+    learned = [lesson("07_subwords").own_encoding(found.options) for found in (plain, few, asked)]
+    assert len(learned[0].merges) > len(learned[1].merges) == 3
+    assert {*learned[0].alphabet} == {*path.read_text(encoding="utf-8")} < {*learned[2].alphabet}
+    assert few.options.input == "a Hund"
+
+
 # lesson 8's
 
 
@@ -634,7 +651,7 @@ def splits_of(*options) -> dict[str, list[str]]:
 def test_08_pairs(files):
     drawn = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(eight, "corpus", lambda sizes, seed: drawn.append((sizes, seed)) or {})
+        patch.setattr(corpus, "corpus", lambda sizes, seed: drawn.append((sizes, seed)) or {})
         assert called(eight, *SMALL, "--seed", "3").experiment.texts.splits == {}
         assert drawn == [({"train": 60_000, "validation": 300, "test": 1000}, 3)]
         splits = splits_of("--pairs", files.many)
@@ -693,7 +710,7 @@ def test_08_input_and_chat():
         patch.setattr("sys.argv", ["script", *SMALL, "--chat"])
         patch.setattr(eight, "narrate", lambda *parts: heard.append("steps"))
         patch.setattr(eight, "converse", lambda answer, folder: heard.append(answer("a cat")))
-        patch.setattr(eight, "reply", lambda experiment, line: f"said {line}")
+        patch.setattr(eight, "replies", lambda experiment: SimpleNamespace(to=lambda line: f"said {line}"))
         eight.main()
     assert heard == ["said a cat"]
 

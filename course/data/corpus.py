@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -9,7 +10,8 @@ from course.data.splits import HELD_OUT, fingerprint, split_files
 from grammar.sentences import Pair, corpus, draw_pair, split_of
 
 LONGEST = 100  # words of a sentence in a file
-ENDS = ".?!…。？！"
+ENDS = ".?!…。？！"  # of a sentence
+LARGE = 2_000_000  # bytes of a file whose reading takes seconds
 FILES = {"pairs": "train", "valid": "validation", "test": "test"}  # option → its split
 
 
@@ -25,6 +27,12 @@ class Corpus:
         self.files = {FILES[name]: path for name, path in paths.items() if path}
         self.columns, self.most, self.seed, self.fits = columns, most, seed, fits
         self.accounts: list[str] = []  # what was read, and what was left out
+        self.listener: Callable[[str], None] = lambda text: None  # hears what takes seconds
+
+    def say(self, text: str) -> None:
+        """Tell the listener what is going on, if the files are large."""
+        if sum(Path(path).stat().st_size for path in self.files.values()) > LARGE:
+            self.listener(text)
 
     @cached_property
     def hashes(self) -> dict[str, str]:
@@ -37,6 +45,7 @@ class Corpus:
         if not self.files:
             sizes = {"train": self.most or 60_000, "validation": 300, "test": HELD_OUT}
             return corpus(sizes, self.seed)
+        self.say(f"Reading {', '.join(self.files.values())} …")
         found, self.accounts = split_files(self.files, LONGEST, self.columns, self.most)
         return {split: [Pair(*pair, (), frozenset(), frozenset()) for pair in pairs]
                 for split, pairs in found.items()}
@@ -44,8 +53,9 @@ class Corpus:
     @cached_property
     def splits(self) -> dict[str, list[Pair]]:
         """As found; from files without what is too long for the model. ValueError if a split is empty."""
-        splits = {}
-        for split, pairs in self.found.items():
+        splits, found = {}, self.found
+        self.say(f"Cutting {sum(map(len, found.values())):,} pairs into pieces …")
+        for split, pairs in found.items():
             splits[split] = [pair for pair in pairs if not self.files or all(map(self.fits, pair[:2]))]
             if left_out := len(pairs) - len(splits[split]):
                 self.accounts.append(f"{split}: left out {left_out:,} of more pieces than the model takes")
@@ -60,7 +70,7 @@ class Corpus:
         sources = [pair.source for pair in self.splits["train"]]
         count = max(1, len(sources))
         words = {word.strip().casefold() for source in sources for word in words_of(source)}
-        return {"words": " ".join(sorted(words)),
+        return {"words": " ".join(sorted(words)), "ends": ENDS,
                 "capital": sum(source[:1].isupper() for source in sources) / count,
                 "mark": sum(source[-1:] in ENDS for source in sources) / count}
 

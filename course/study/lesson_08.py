@@ -6,7 +6,7 @@ FILE = "my_translation.py"  # a learner's own, of --template
 
 QUESTIONS = (
     Question("what-is-held-out", "the-corpus", "You want to know whether a model puts learned rules "
-             "together, or knows sentences by heart. Which sentences belong in the test?", (
+             "together, or has memorised sentences. Which sentences belong in the test?", (
         Answer("Any tenth of all lines, drawn at random.",
                "Then most of what a test sentence consists of has been seen together already."),
         Answer("Sentences of words that training never had.",
@@ -47,11 +47,10 @@ QUESTIONS = (
 
 TERMS = (
     Term("BLEU", "bleu",
-         "BLEU counts which 1, 2, 3 and 4 words in a row of the answer stand in the reference, too, each at "
-         "most as often as there"),
+         "BLEU counts how many runs of 1, 2, 3 and 4 words from the answer also occur in the reference."),
     Term("brevity penalty", "bleu",
-         "where c is the number of words in the answers and r in the references: leaving out what is hard "
-         "costs.", ("brevity",)),
+         "where c is the number of words in the answers and r in the references, so leaving out the hard "
+         "parts lowers the score.", ("brevity",)),
 )
 
 EXERCISES = {
@@ -146,7 +145,7 @@ EXERCISES = {
                 "tokenize: text → words",
                 "tokenize(answer), tokenize(___)"),
             "refuses_lists_of_different_length": (
-                "Lists that don't fit are a mistake of the caller's: say so.",
+                "Raise a ValueError that names both lengths.",
                 "len(answers) ≠ len(references) → ValueError",
                 'raise ValueError(f"{len(answers)} answers, {___} references")'),
         }),

@@ -275,7 +275,7 @@ def summary(run: Run) -> str:
         scores[-1] += f" (after {run.scored_at})"
     speed = len(recent) / sum(record["seconds"] for record in recent)
     parts = [f"{len(run.history)}/{run.settings.steps}", f"loss {recent[-1]['loss']:.3f}", *scores,
-             f"{speed:,.0f} steps/s"]
+             f"{speed:,.0f} steps/s" if speed >= 1 else f"{1 / speed:,.1f} s per step"]
     return ", ".join(parts)
 
 
