@@ -56,7 +56,7 @@ def packages_in(*places):
             found |= {call.args[0].value for call in ast.walk(tree)
                       if isinstance(call, ast.Call) and getattr(call.func, "attr", "") == "importorskip"}
     ours = {path.stem for path in FILES.values()} | {path.parent.name for path in FILES.values()}
-    return found - ours - sys.stdlib_module_names
+    return found - ours - sys.stdlib_module_names - {"tomllib"}  # Python 3.10 has none
 
 
 TRAINS, TESTS = (block for block in blocks("README.md", "sh") if block.startswith("python3 -m venv"))
