@@ -17,7 +17,7 @@ import course.console.startup  # noqa: F401 (before torch: it hears what fails i
 import math
 import statistics
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import zip_longest
@@ -52,7 +52,7 @@ from course.training.command_line import CommandLine, steps_asked_for
 from course.training.comparing import best, histories, scores_of, summaries
 from course.training.engine import Job, Run, Settings, finish, train
 from course.training.experiment import ModelExperiment, fresh_run
-from course.training.parts import Prepare, found_in, with_a_place
+from course.training.parts import Prepare
 from course.training.processes import PROCESSES, all_processes
 from course.training.side_by_side import side_by_side
 from figures import training as drawing
@@ -71,7 +71,7 @@ Decoder, Encoder, gelu, layer_norm = lesson(
 
 __all__ = ["BY_HAND", "COMMAND_LINE", "TASKS", "Adam", "Batch", "DigitExperiment", "SequenceTraining",
            "TrainingConfig", "Transformer", "TransformerConfig", "draw_batch", "draw_sequences", "evaluate",
-           "exactly_right", "fitting", "found_in", "free_running", "fused_sequence_loss", "learning_rate",
+           "exactly_right", "free_running", "fused_sequence_loss", "learning_rate",
            "make_batch", "make_run", "pad", "run_name", "sequence_job", "sequence_loss", "teacher_forcing",
            "tokenizer", "train_plainly", "training_batch"]
 
@@ -464,11 +464,6 @@ def make_run(config: TransformerConfig, training: TrainingConfig, device: torch.
         partial(transformer or Transformer, config),
         lambda model: sequence_job(model, training, partial(training_batch, training), validate),
         config, training, device, {"name": training.task}, BY_HAND, own, prepare)
-
-
-def fitting(parts: Mapping[str, Any], config: TransformerConfig) -> dict[str, Any]:
-    """Those of a learner's parts that a Transformer of these sizes has a place for."""
-    return with_a_place(parts, lambda: Transformer(config))
 
 
 def run_name(config: TransformerConfig, training: TrainingConfig) -> str:

@@ -45,21 +45,19 @@ from common import (
 )
 from course.console.chat import Replies, converse
 from course.console.narrator import Narrator
-from course.console.options import add_options, changed_options, chosen, comparison, count, option
+from course.console.options import changed_options, option
 from course.console.records import EndHere
 from course.data.alignment import partners, partners_found, slips_in, word_weights
 from course.data.corpus import FILES, Corpus
 from course.data.lengths import similar_length, tens
 from course.data.pairs import two_columns
 from course.data.splits import by_source
-from course.grading.own import Own, own_parts
-from course.training.comparing import changed, compare, summaries
-from course.training.engine import Run, train
-from course.training.experiment import Experiment
-from course.training.memory import refuse_beyond_memory, sizes_of
-from course.training.parts import build
-from course.training.processes import PROCESSES, all_processes, own_device
-from course.training.threads import threads_for
+from course.grading.own import NOTHING, Own
+from course.training.command_line import CommandLine, steps_asked_for
+from course.training.comparing import best, histories, summaries
+from course.training.engine import Run
+from course.training.experiment import ModelExperiment, fresh_run
+from course.training.processes import PROCESSES, all_processes
 from figures import translation as drawing
 from figures.training import draw_comparison
 from grammar.sentences import PHENOMENA, Pair, by_phenomenon, words_of
@@ -67,17 +65,17 @@ from grammar.sentences import PHENOMENA, Pair, by_phenomenon, words_of
 record_attention = lesson("02_multi_head_attention").record_attention
 PAD, BOS, EOS = lesson("03_positional_encoding", "PAD", "BOS", "EOS")
 (
-    BY_HAND, Batch, SequenceTraining, Transformer, TransformerConfig, evaluate, fitting, found_in, pad,
-    sequence_job, teacher_forcing,
+    BY_HAND, Batch, SequenceTraining, Transformer, TransformerConfig, evaluate, pad, sequence_job,
+    teacher_forcing,
 ) = lesson(
     "05_mini_transformer", "BY_HAND", "Batch", "SequenceTraining", "Transformer", "TransformerConfig",
-    "evaluate", "fitting", "found_in", "pad", "sequence_job", "teacher_forcing")
+    "evaluate", "pad", "sequence_job", "teacher_forcing")
 CachedDecoding, best_answers, fast_beam_search, greedy_decode = lesson(
     "06_decoding", "CachedDecoding", "best_answers", "fast_beam_search", "greedy_decode")
 BytePairEncoding, split_words = lesson("07_subwords", "BytePairEncoding", "split_words")
 
 __all__ = ["SIGNATURE", "BatchesByLength", "Bleu", "Texts", "TranslationExperiment",
-           "TranslationModel", "TranslationTraining", "corpus_bleu", "make_run", "ngrams", "remake",
+           "TranslationModel", "TranslationTraining", "corpus_bleu", "make_run", "ngrams",
            "tokens_13a", "translate"]
 
 # ------------------------------------------------------------------ batches by length
@@ -337,37 +335,18 @@ def no_answer(model: Transformer, src: Tensor, max_length: int) -> Tensor:
     return src.new_zeros(len(src), 0)
 
 
-NOTHING = Own({}, {})  # of a learner's
-
-
 def make_run(config: TranslationModel, training: TranslationTraining, device: torch.device, texts: Texts,
              own: Own = NOTHING) -> Run:
     """A fresh run, which the engine trains: lesson 5's model and loss, these batches."""
     texts.sources_met = texts.met(split_words) if texts.sources_met is None else texts.sources_met
     config = replace(config, vocab_size=len(texts.encoding))
-    parts = (BY_HAND if training.by_hand else {}) | fitting(own.parts, config)
-    torch.manual_seed(training.seed)
-    model = build(lambda: Transformer(config), parts)
-    job = sequence_job(model, training, lambda step: texts.batches(step), texts.validate)
-    about = {"name": "translation", "config": asdict(config), "training": asdict(training),
-             "encoding": texts.encoding.state()}
-    about |= {"with": dict(own.files)} if own.files else {}
+    about = {"name": "translation", "encoding": texts.encoding.state()}
     about |= {"files": texts.hashes} if texts.files else {}
     about |= {"met": texts.sources_met} if texts.sources_met else {}
-    return Run(model, job, training, device, about)
-
-
-def remake(about: dict[str, Any], device: torch.device, own: Own = NOTHING,
-           files: dict[str, str] | None = None) -> Run:
-    """The run that a checkpoint tells of, fresh; `files` says where its pairs lie now.
-
-    ValueError if it was trained with other parts.
-    """
-    if about.get("with", {}) != own.files:
-        raise ValueError(f"it was trained with {', '.join(about.get('with', {})) or 'no parts of your own'}")
-    training = TranslationTraining(**about["training"] | (files or {}))
-    texts = Texts(training, BytePairEncoding.restored(about["encoding"]), about.get("met", {}))
-    return make_run(TranslationModel(**about["config"]), training, device, texts, own)
+    return fresh_run(
+        partial(Transformer, config),
+        lambda model: sequence_job(model, training, lambda step: texts.batches(step), texts.validate),
+        config, training, device, about, BY_HAND, own)
 
 
 def run_name(config: TranslationModel, training: TranslationTraining, hashes: dict[str, str]) -> str:
@@ -391,21 +370,34 @@ OURS = sys.modules[__name__]  # of whose parts the checks make the classic mista
 # ------------------------------------------------------------------ the steps
 
 
-class TranslationExperiment(Experiment):
+class TranslationExperiment(ModelExperiment):
     """What the command line asked for, and the run that came of it."""
 
-    history = "translation_history"
+    history, default = "translation_history", "translation"
 
     def __init__(self, config: TranslationModel, training: TranslationTraining, options: argparse.Namespace,
                  own: Own = NOTHING):
-        self.config, self.training, self.own = config, training, own
         self.texts = Texts(training)
-        self.texts.listener = Narrator(options.outputs).say
-        device = own_device(options.device)
-        name = run_name(config, training, self.texts.hashes) + (f"-{own.name}" if own.parts else "")
-        super().__init__(name, "translation", lambda: make_run(config, training, device, self.texts, own),
-                         partial(remake, device=device, own=own, files=self.files), options, device,
-                         sizes=sizes_of(config, training))
+        super().__init__(config, training, options, own)
+
+    def named(self, config: TranslationModel, training: TranslationTraining) -> str:
+        return run_name(config, training, self.texts.hashes)
+
+    def variant(self, config: TranslationModel, training: TranslationTraining) -> Run:
+        texts = self.texts if training == self.training else Texts(training)
+        return make_run(config, training, self.device, texts, self.own)
+
+    def remade(self, about: dict[str, Any]) -> Run:
+        """The run that a checkpoint tells of, fresh; its pairs may lie elsewhere now."""
+        self.refuse_other_parts(about)
+        training = TranslationTraining(**about["training"] | self.files)
+        texts = Texts(training, BytePairEncoding.restored(about["encoding"]), about.get("met", {}))
+        return make_run(TranslationModel(**about["config"]), training, self.device, texts, self.own)
+
+    def check(self) -> None:
+        """ValueError or OSError for a file of pairs that can't be used, unless only answers are wanted."""
+        if self.training.pairs and not self.answers_only:
+            _ = self.texts.splits
 
     def wanted(self, about: dict[str, Any]) -> dict[str, Any]:
         """What a checkpoint should tell of; the vocabulary is its own, so that no corpus has to be drawn."""
@@ -423,9 +415,9 @@ class TranslationExperiment(Experiment):
         """Option → path."""
         return {name: getattr(self.training, name) for name in FILES}
 
-    def trained(self, run: Run) -> Run:
-        with threads_for(run, self.options.threads):
-            return super().trained(run)
+    @property
+    def threads(self) -> int | None:
+        return self.options.threads  # without --threads a trial decides
 
     @property
     def model(self) -> Transformer:
@@ -925,25 +917,14 @@ def step_compare(experiment: TranslationExperiment):
 
     Everything else is the same; with --seeds, several seeds each. BLEU is that of 300 validation sentences.
     """
-    name, values = experiment.options.compare
-
-    def run_with(value: Any, seed: int) -> Run:
-        config, training = changed((experiment.config, experiment.training), name, value)
-        training = replace(training, seed=seed)
-        return make_run(config, training, experiment.device, Texts(training))
-
-    variants = {value: partial(run_with, value) for value in values}
-    first = experiment.training.seed
-    compared = compare(variants, range(first, first + experiment.options.seeds), train,
-                       lambda run: run.noted("exact_match")[-1])
-    rows = [(str(value), parameters(compared[value].runs[0].model),
-             " ".join(f"{run.noted('bleu')[-1]:.1f}" for run in compared[value].runs), *summary)
-            for value, summary in summaries(compared).items()]
-    curves = {value: [run.history for run in result.runs] for value, result in compared.items()}
-    best = max(compared, key=lambda value: sum(compared[value].measured))
-    figure = draw_comparison(name, curves, "bleu", "BLEU on validation sentences")
+    name, _ = experiment.options.compare
+    found = experiment.compared(lambda run: run.noted("exact_match")[-1])
+    rows = [(str(value), parameters(found[value].runs[0].model),
+             " ".join(f"{run.noted('bleu')[-1]:.1f}" for run in found[value].runs), *summary)
+            for value, summary in summaries(found).items()]
+    figure = draw_comparison(name, histories(found), "bleu", "BLEU on validation sentences")
     picture = Picture(experiment.file(f"translation_compare_{name}"), figure,
-                      f"{name} = {best} has the largest share of validation sentences right")
+                      f"{name} = {best(found)} has the largest fraction of validation sentences right")
     return table(name, "parameters", "BLEU", "seconds", "exact match", rows=rows), picture
 
 
@@ -971,8 +952,11 @@ YOURS = """Lesson 8. From digits to language
 Text is cut into pieces that were learned from the training pairs (lesson 7), lesson 5's Transformer turns
 the pieces of a sentence into those of its translation, and lesson 6's decoders write them down.
 """
-COMPARABLE = ("max_pairs", "vocab", "d_model", "n_heads", "n_layers", "positions", "norm", "lr", "warmup",
-              "dropout", "label_smoothing", "weight_decay", "batch_size")
+COMMAND_LINE = CommandLine(
+    TranslationModel, TranslationTraining, Transformer, TranslationExperiment,
+    ("max_pairs", "vocab", "d_model", "n_heads", "n_layers", "positions", "norm", "lr", "warmup", "dropout",
+     "label_smoothing", "weight_decay", "batch_size"),
+    lambda options: {**FROM_A_FILE[0], **FROM_A_FILE[1]} if options.pairs else {})
 
 
 def sentence(text: str) -> str:
@@ -984,40 +968,11 @@ def sentence(text: str) -> str:
 
 def main():
     parser = lesson_parser(__doc__, GRADED)
-    add_options(parser, TranslationModel)
-    add_options(parser, TranslationTraining)
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default: auto)")
-    parser.add_argument("--resume", action="store_true", help="go on with an interrupted training")
-    parser.add_argument("--with", dest="own", type=Path, action="append", default=[], metavar="FILE",
-                        help="train with the parts of lessons 1 to 4 in FILE, your own, graded first; may be "
-                             "repeated")
+    COMMAND_LINE.add_options(parser)
     parser.add_argument("--input", type=sentence, metavar="SENTENCE", help="translate a sentence, and end")
     parser.add_argument("--chat", action="store_true", help="translate line after line, and end")
-    comparing = partial(comparison, configs=(TranslationModel, TranslationTraining), comparable=COMPARABLE)
-    parser.add_argument("--compare", type=comparing, metavar="NAME=VALUE,…",
-                        help="train with each value, and end: " + ", ".join(COMPARABLE))
-    parser.add_argument("--seeds", type=count, default=1,
-                        help="seeds for each value of --compare (default: 1)")
-    options = parser.parse_args()
-    if options.pairs:
-        parser.set_defaults(**FROM_A_FILE[0], **FROM_A_FILE[1])
-        options = parser.parse_args()
-    try:
-        config, training = chosen(TranslationModel, options), chosen(TranslationTraining, options)
-        own = own_parts(options.own, 5, Narrator(options.outputs)) if options.own else NOTHING
-        fits = build(lambda: Transformer(config), fitting(own.parts, config))
-        if options.own and not found_in(fits, own.parts):
-            parser.error(f"the model has no place for {', '.join(own.parts)}")
-        experiment = TranslationExperiment(config, training, options, own)
-        refuse_beyond_memory(config, training, experiment.device)
-        if training.pairs and not (options.input or options.chat):
-            _ = experiment.texts.splits  # a file that can't be used is said now
-        if options.resume:
-            experiment.go_on()  # or it ends here, before any step
-    except (ValueError, RuntimeError) as error:
-        parser.error(str(error).partition("\n")[0])
-    except OSError as error:
-        parser.error(f"{error.strerror}: {error.filename}")
+    experiment = COMMAND_LINE.parsed(parser)
+    options = experiment.options
     steps = [
         step_the_corpus,
         step_batches,
@@ -1032,22 +987,17 @@ def main():
         step_broken_on_purpose,
         step_what_next,
     ]
-    if options.input:
-        steps = [step_your_sentence]
-    elif options.compare:
-        steps = [step_compare]
-    elif PROCESSES > 1:
-        steps = [step_training]
-    elif training.pairs:
-        steps = [step_your_pairs, step_batches, step_training, step_your_score, step_ten_sentences,
-                 step_decoders]
+    further = {"input": [step_your_sentence], "compare": [step_compare],
+               "pairs": [step_your_pairs, step_batches, step_training, step_your_score, step_ten_sentences,
+                         step_decoders]}
     if options.chat:
         Narrator(options.outputs).say("One or more sentences; an empty line ends.")
         torch.set_num_threads(options.threads or 1)
         converse(lambda line: replies(experiment).to(line), options.outputs)
         return
     with all_processes(experiment.device):
-        narrate(options, YOURS if training.pairs or options.input else __doc__, steps, experiment)
+        narrate(options, YOURS if options.pairs or options.input else __doc__,
+                steps_asked_for(options, steps, further, step_training), experiment)
 
 
 if __name__ == "__main__":

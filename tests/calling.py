@@ -31,7 +31,7 @@ def called(module, *arguments, defaults=(), **patches):
         patch.setattr("sys.argv", ["script", *defaults, *map(str, arguments)])
         patch.setattr(module, "narrate", lambda *parts: (_ for _ in ()).throw(Caught(*parts)))
         for name, value in patches.items():
-            patch.setattr(module, name, value)
+            patch.setattr(*([name] if "." in name else [module, name]), value)
         with pytest.raises(Caught) as caught:
             module.main()
     options, _, steps, *experiment = caught.value.args

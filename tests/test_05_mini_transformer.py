@@ -35,7 +35,7 @@ from course.grading.own import Own
 from course.training.broken import broken_runs
 from course.training.engine import save_run, train
 from course.training.experiment import fresh_run, load_run
-from course.training.parts import build
+from course.training.parts import build, found_in
 from figures.training import draw_patterns
 
 m = lesson("05_mini_transformer")
@@ -525,7 +525,7 @@ def test_own_classes_may_lack_a_slot_and_hold_a_parameter_without_use():
 
     own = Own({"FeedForward": FeedForward, "gelu": nn.functional.gelu}, {"mine.py": "00"})
     run = m.make_run(SMALL, SHORT, CPU, own=own)
-    assert m.found_in(run.model, own.parts) == ["FeedForward"]
+    assert found_in(run.model, own.parts) == ["FeedForward"]
     train(run)
     assert run.finished
 
@@ -540,7 +540,7 @@ def test_other_parts_than_those_of_a_checkpoint_are_refused():
              if hasattr(module, "project_query")}
     assert slots == {attend}
     assert remake(run.about, own).about == run.about
-    assert m.found_in(run.model, own.parts | {"Tokenizer": Own}) == ["scaled_dot_product_attention"]
+    assert found_in(run.model, own.parts | {"Tokenizer": Own}) == ["scaled_dot_product_attention"]
     assert Own(dict.fromkeys("abc"), {"x" * 300 + ".py": "00"}).name.startswith("with-" + "x" * 40 + "-")
     with pytest.raises(ValueError, match=r"trained with mine\.py"):
         remake(run.about)

@@ -1,5 +1,6 @@
 """Lesson 8's runs: training and resuming, the script's options, and what is asked of a saved model."""
 
+import argparse
 import csv
 import io
 import os
@@ -9,6 +10,7 @@ import subprocess
 import sys
 from contextlib import nullcontext, suppress
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -202,13 +204,18 @@ def test_a_console_without_accents_gets_legible_answers(monkeypatch, tmp_path):
 # runs
 
 
+def experiment_of(training, own=m.NOTHING):
+    options = argparse.Namespace(device="cpu", outputs=Path("nowhere"), threads=1)
+    return m.TranslationExperiment(SMALL, training, options, own)
+
+
 def test_a_resumed_run_goes_on_bit_for_bit_from_the_checkpoint_alone(training, tmp_path):
     whole = finish(run_of(training))
     half = run_of(training)
     while len(half.history) < 13:
         half.update()
     save_run(half, tmp_path / "run.pt")
-    resumed = load_run(unfinished(tmp_path / "run.pt"), lambda about: m.remake(about, CPU))
+    resumed = load_run(unfinished(tmp_path / "run.pt"), experiment_of(training).remade)
     assert resumed.about == half.about
     finish(resumed)
     assert torch.equal(weights(resumed), weights(whole))
@@ -273,11 +280,11 @@ def test_what_a_learner_wrote_is_graded_and_in_the_model(monkeypatch, capsys, tm
 def test_other_parts_than_those_of_a_checkpoint_are_refused(training):
     own = Own({"scaled_dot_product_attention": five.scaled_dot_product_attention}, {"mine.py": "00"})
     run = m.make_run(SMALL, training, CPU, m.Texts(training), own)
-    assert m.remake(run.about, CPU, own).about == run.about
+    assert experiment_of(training, own).remade(run.about).about == run.about
     with pytest.raises(ValueError, match=r"trained with mine\.py"):
-        m.remake(run.about, CPU)
+        experiment_of(training).remade(run.about)
     with pytest.raises(ValueError, match="no parts of your own"):
-        m.remake(run_of(training).about, CPU, own)
+        experiment_of(training, own).remade(run_of(training).about)
 
 
 def test_a_foreign_checkpoint_and_one_of_other_sizes_are_one_line_and_kept(monkeypatch, capsys, file, saved,

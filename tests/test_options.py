@@ -204,9 +204,9 @@ def test_common_threads(tmp_path, plain):
 def asked(monkeypatch):
     """What the grader and the template were called with."""
     calls = []
-    monkeypatch.setattr(common, "grade", lambda file, parts, narrator, hint: calls.append(
+    monkeypatch.setattr(walkthrough, "grade", lambda file, parts, narrator, hint: calls.append(
         ("grade", file, parts, narrator.unfolded, hint)) or 3)
-    monkeypatch.setattr(common, "write_template", lambda file, parts, guided: calls.append(
+    monkeypatch.setattr(walkthrough, "write_template", lambda file, parts, guided: calls.append(
         ("template", file, parts, guided)) or 4)
     return calls
 
@@ -227,7 +227,7 @@ def test_common_hint(tmp_path, asked):
 
 def test_common_watch(tmp_path, asked, monkeypatch):
     seen = []
-    monkeypatch.setattr(common, "watch", lambda options, narrator, note: seen.append(options.grade) or 5)
+    monkeypatch.setattr(walkthrough, "watch", lambda options, narrator, note: seen.append(options.grade) or 5)
     text, code = said(tmp_path, "--grade", "mine.py", "--watch", graded={"first_part": None})
     assert (text, code, seen, asked) == ("", 5, [Path("mine.py")], [])  # graded by watch() alone
     assert said(tmp_path, "--watch", graded={"first_part": None})[1] == 2
@@ -408,17 +408,16 @@ def test_05_the_seed_decides_about_first_weights_and_data(usual):
     assert {name for name in after if after[name] != usual[False][name]} == {"first weights", "sources"}
 
 
-MEMORY = {five: {"refuse_beyond_memory": lambda *sizes: None}, six: {},  # there is no such device here
-          eight: {"refuse_beyond_memory": lambda *sizes: None}}
+MEMORY = {"course.training.command_line.refuse_beyond_memory": lambda *sizes: None}  # of no such device
 
 
 def test_05_device(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     for module in (five, six, eight):
         for name, wanted in (("cpu", "cpu"), ("cuda", "cuda"), ("cuda:1", "cuda:1"), ("auto", "cuda")):
-            found = called(module, "--device", name, **MEMORY[module])
+            found = called(module, "--device", name, **MEMORY)
             assert found.experiment.device == torch.device(wanted)
-        assert called(module, **MEMORY[module]).experiment.device == torch.device("cuda")
+        assert called(module, **MEMORY).experiment.device == torch.device("cuda")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     assert processes.pick_device() == torch.device("mps")
@@ -722,8 +721,9 @@ def test_08_resume(tmp_path, tiny):
 def test_08_own(tiny):
     attend = lambda query, key, value, mask=None, dropout=0.0: value  # noqa: E731
     own, asked = Own({"scaled_dot_product_attention": attend, "causal_mask": attend}, {"mine.py": "00"}), []
-    found = called(eight, "--with", "mine.py", defaults=tiny,
-                   own_parts=lambda files, before, narrator: asked.append((files, before)) or own)
+    found = called(eight, "--with", "mine.py", defaults=tiny, **{
+        "course.training.command_line.own_parts":
+            lambda files, before, narrator: asked.append((files, before)) or own})
     assert asked == [([Path("mine.py")], 5)]
     assert found.experiment.name.endswith(f"-{own.name}")
     run = found.experiment.make()
@@ -735,7 +735,7 @@ def test_08_own(tiny):
 def compared_in_8(tiny, *options):
     found = called(eight, *options, defaults=tiny)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(eight, "compare", lambda *parts: (_ for _ in ()).throw(Caught(*parts)))
+        patch.setattr("course.training.experiment.compare", lambda *parts: (_ for _ in ()).throw(Caught(*parts)))
         with pytest.raises(Caught) as caught:
             eight.step_compare(found.experiment)
     variants, seeds, *_ = caught.value.args

@@ -222,10 +222,14 @@ class ModelExperiment(Experiment):
 
     def remade(self, about: dict[str, Any]) -> Run:
         """The run that a checkpoint tells of, fresh. ValueError if it was trained with other parts."""
+        self.refuse_other_parts(about)
+        return self.variant(type(self.config)(**about["config"]), type(self.training)(**about["training"]))
+
+    def refuse_other_parts(self, about: dict[str, Any]) -> None:
+        """ValueError if a checkpoint tells of other parts of the learner's than these."""
         if about.get("with", {}) != self.own.files:
             others = ", ".join(about.get("with", {}))
             raise ValueError(f"it was trained with {others or 'no parts of your own'}")
-        return self.variant(type(self.config)(**about["config"]), type(self.training)(**about["training"]))
 
     def beside_the_courses(self) -> dict[str, Run]:
         """The run with the course's parts, and the one with the learner's."""
