@@ -639,7 +639,8 @@ def attempt_at_beams(mistake=""):
 
 
 @pytest.mark.parametrize("mistake", [
-    "", "no log_softmax", "width candidates", "present length", "stops early", "not reordered", "BOS returned"])
+    "", "no log_softmax", "width candidates", "present length", "stops early", "not reordered",
+    "BOS returned"])
 def test_a_plain_attempt_at_beams_is_told_its_mistake(mistake):
     checks = m.beam_search_checks(attempt_at_beams(mistake), m)
     failed = [check for check in checks if not check.finding.holds]
