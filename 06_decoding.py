@@ -18,8 +18,7 @@ import math
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from functools import cached_property, partial
 from typing import Any, NamedTuple, Protocol
 
@@ -33,8 +32,10 @@ from common import Picture, check, check_mistakes, check_part, lesson, lesson_pa
 from course.console.measuring import seconds_of_steps, watched
 from course.console.options import check_range, digits
 from course.data import tables
+from course.training import prompts
 from course.training.beams import check_search, vectorised_beam_search
 from course.training.engine import finish
+from course.training.prompts import refuse_training_mode, remembering
 from course.training.side_by_side import side_by_side
 from figures import decoding as drawing
 
@@ -88,7 +89,7 @@ class KeyValueCache:
 
     def append(self, keys: Tensor, values: Tensor) -> None:
         """Put these behind those kept."""
-        if self.keys is None:  # contiguous, for they are read again in every step
+        if self.keys is None:  # contiguous, because every step reads them again
             self.keys, self.values = keys.contiguous(), values.contiguous()
         elif keys.shape[2]:
             self.keys = torch.cat([self.keys, keys], dim=2)
@@ -103,23 +104,6 @@ class KeyValueCache:
     def bytes(self) -> int:
         """Memory of the keys and values kept."""
         return 0 if self.keys is None else self.keys.nbytes + self.values.nbytes
-
-
-@contextmanager
-def remembering(caches: Sequence[KeyValueCache]) -> Iterator[None]:
-    """Inside `with`, every attention attends to what its cache has kept, too."""
-    for cache in caches:
-        cache.attention.attend = cache.attend
-    try:
-        yield
-    finally:
-        for cache in caches:
-            del cache.attention.attend
-
-
-def refuse_training_mode(model: nn.Module) -> None:
-    if model.training:
-        raise ValueError("the model is in training mode, where dropout makes answers random: model.eval()")
 
 
 class CachedDecoding:
@@ -143,7 +127,7 @@ class CachedDecoding:
 
     @torch.inference_mode()
     def step(self, tokens: Tensor) -> Tensor:
-        """The newest token of every answer (N,) → logits of the next ones (N, V)."""
+        """The newest token of every answer (N,) → logits of the next ones (N, V), without gradients."""
         with remembering([*self.self_caches, *self.cross_caches]):
             logits = self.model.decode(tokens[:, None], self.memory, self.src_mask, self.length)
         self.length += 1
@@ -164,39 +148,10 @@ class CachedDecoding:
             cache.reorder(rows)
 
 
-class PromptDecoding:
-    """How a model without an encoder goes on after prompts (B, P), all of one length, which may be 0.
-
-    model(tokens (N, T), start) gives the logits (N, T, V); the first token stands at position `start`, and
-    each of model.stack.blocks has its causal self_attention. ValueError for a model in training mode.
-    """
+class PromptDecoding(prompts.PromptDecoding):
+    """How a model without an encoder goes on after prompts (B, P) of one length, through the same cache."""
 
     self_cache = KeyValueCache
-
-    def __init__(self, model: nn.Module, prompts: Tensor):
-        refuse_training_mode(model)
-        self.model, self.rows, self.device, self.length = model, len(prompts), prompts.device, 0
-        self.self_caches = [self.self_cache(block.self_attention) for block in model.stack.blocks]
-        self.position = 0
-        if prompts.shape[1]:
-            self.run(prompts)
-
-    @torch.inference_mode()
-    def run(self, tokens: Tensor) -> Tensor:
-        """The next tokens of every row (N, T) → logits of those after them (N, V)."""
-        with remembering(self.self_caches):
-            logits = self.model(tokens, self.position)
-        self.position += tokens.shape[1]
-        return logits[:, -1]
-
-    def step(self, tokens: Tensor) -> Tensor:
-        self.length += 1
-        return self.run(tokens[:, None])
-
-    def reorder(self, rows: Tensor) -> None:
-        self.rows = len(rows)
-        for cache in self.self_caches:
-            cache.reorder(rows)
 
 
 # ------------------------------------------------------------------ the decoders
@@ -442,9 +397,9 @@ class DecodingExperiment(DigitExperiment):
     @cached_property
     def small_models(self) -> tuple[Transformer, Transformer]:
         """The speaker of step 3 and the unsure model of step 5, trained side by side."""
-        models = new_speaker(), Transformer(TransformerConfig())
         weights = side_by_side([lambda: trained_speaker().state_dict(),
                                 lambda: trained_a_little(self.device).state_dict()])
+        models = new_speaker(), Transformer(TransformerConfig())
         for model, own in zip(models, weights, strict=True):
             model.load_state_dict(own)
         return models[0].eval(), models[1].to(self.device).eval()
@@ -726,7 +681,7 @@ def step_sampling(experiment: DecodingExperiment):
             draws = sample(tables.TreeDecoding([logits.expand(tables.DRAWS, 1, -1)]), 1, **options,
                            generator=torch.Generator().manual_seed(0))[:, 0]
             fits.append(tables.fit(draws, wanted))
-    check("20,000 draws of each are as frequent as they should be (chi-square), none was cut off",
+    check("20,000 draws of each are as frequent as they should be (chi-square), none of a token cut off",
           min(fits) > 1e-5, f"smallest p = {min(fits):.2g}")
     kept = [int((adjusted[kind, cut] > 0).sum())
             for cut in ("top-k 3", "top-p 0.8") for kind in ("unsure", "sure")]
@@ -827,11 +782,11 @@ def step_all_strategies(experiment: DecodingExperiment):
           max(row[2] for row in rows) <= best + 1e-4 and work > 2 * by_name["greedy"][3])
     check("sampling is right as often as the model believes in the right answers, within 6 %",
           abs(by_name["sampling"][0] - believed) < 0.06, f"{by_name['sampling'][0]:.1%} and {believed:.1%}")
-    check("at temperature 2 the answers differ, and cutting the tail (top-p) mends some",
+    check("at temperature 2 the answers differ, and cutting the tail (top-p) undoes some of the errors",
           by_name["temperature 2"][2] > by_name["temperature 2, top-p 0.9"][2]
           and by_name["temperature 2, top-p 0.9"][0] > by_name["temperature 2"][0])
     picture = Picture(experiment.file("decoding_strategies"), drawing.draw_strategies(rows),
-                      "One right answer: greedy is enough; heat makes errors, cutting the tail mends some")
+                      "One right answer: greedy is enough; heat makes errors, cutting the tail undoes some")
     return table("strategy", "right", "log P", "distinct of 3", "tokens run", "ms", rows=shown), picture
 
 
@@ -920,8 +875,7 @@ def step_what_next(experiment: DecodingExperiment):
 
 def main():
     parser = lesson_parser(__doc__, GRADED)
-    parser.add_argument("--task", default="reverse", choices=TASKS,
-                        help="reverse, copy, sort or sum (default: reverse)")
+    parser.add_argument("--task", default="reverse", choices=TASKS, help="default: reverse")
     parser.add_argument("--input", type=digits, metavar="DIGITS",
                         help="decode your own sequence with every strategy, and end")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default: auto)")
@@ -931,17 +885,8 @@ def main():
     except ValueError as error:
         parser.error(str(error))
     steps = [
-        step_greedy,
-        step_cache,
-        step_greedy_can_be_wrong,
-        step_beam_search,
-        step_wider_beams,
-        step_sampling,
-        step_what_drawing_is_good_for,
-        step_all_strategies,
-        step_broken_on_purpose,
-        step_what_next,
-    ]
+        step_greedy, step_cache, step_greedy_can_be_wrong, step_beam_search, step_wider_beams, step_sampling,
+        step_what_drawing_is_good_for, step_all_strategies, step_broken_on_purpose, step_what_next]
     narrate(options, __doc__, [step_your_input] if options.input else steps, experiment)
 
 

@@ -6,6 +6,7 @@ from torch import Tensor
 from common import lesson
 from course.console.records import Finding
 from course.grading.checking import Mistake, Part, agree, refused, together
+from course.training.prompts import refuse_training_mode
 
 BOS = lesson("03_positional_encoding").BOS
 Transformer, TransformerConfig, make_batch = lesson(
@@ -24,8 +25,7 @@ class UncachedDecoding:
 
     @torch.inference_mode()
     def __init__(self, model: Transformer, src: Tensor):
-        if model.training:
-            raise ValueError("the model is in training mode: model.eval()")
+        refuse_training_mode(model)
         self.model, self.memory, self.src_mask = model, model.encode(src), model.src_mask(src)
         self.rows, self.length, self.device = len(src), 0, src.device
         self.tokens = src.new_empty(len(src), 0)
