@@ -83,7 +83,8 @@ def compare_norms(run: Callable[[str], tuple], norm: str) -> Finding:
 
 def parts_of_blocks(block: nn.Module, theirs: nn.Module) -> list[tuple[str, nn.Module, Callable, Callable]]:
     """(name, part, what it gives, what PyTorch's gives) for every part of a block."""
-    parts = [("LayerNorm", norm, lambda norm=norm: norm(SOURCE), lambda reference=reference: reference(SOURCE))
+    parts = [("LayerNorm", norm, lambda norm=norm: norm(SOURCE),
+              lambda reference=reference: reference(SOURCE))
              for norm, reference in zip(norms_of(block), norms_of(theirs), strict=True)]
     inputs = TARGET, SOURCE, SOURCE
     for name, reference in ("self_attention", "self_attn"), ("cross_attention", "multihead_attn"):
