@@ -574,10 +574,10 @@ def step_two_explanations():
     there is hardly a difference.
 
     To take amplification away, double the path, so that a layer's answer counts for half. Post-norm's output
-    then changes less than pre-norm's, and still post-norm learns from none of four starts. But doubling does
-    harm of its own: pre-norm, which learned, now learns only from some. So this test speaks against
-    amplification, and doesn't settle it. What makes the difference in this small model, we do not know. What
-    amplification does in deep stacks is not tested here.
+    then changes less than pre-norm's, and still post-norm learns from none of four starts. Pre-norm with a
+    doubled path learns from some of them, or all: that depends on starts and batches (--seed). So in this
+    small model less amplification doesn't save post-norm. What would, we do not know; deep stacks are not
+    tested here.
     """
     seeds = two_starts()
     pre, post, doubled = (
@@ -594,8 +594,7 @@ def step_two_explanations():
     starts = range(seeds[0], seeds[0] + 4)
     ends = {norm: trained[plan][0] for norm, trained in both_norms(starts, (plan,), Doubled).items()}
     check("doubled path: post-norm fails from all four starts, losses above 1", ends["post"].min() > 1)
-    check("doubled path: pre-norm learns from some starts (loss below 0.9) and fails from others (above 1)",
-          ends["pre"].min() < 0.9 and ends["pre"].max() > 1)
+    check("doubled path: pre-norm learns from some starts at least (loss below 0.9)", ends["pre"].min() < 0.9)
     rows = [(name, *(f"{change:.4f}" for change in values.mean(1))) for name, values in (
         ("pre-norm", pre), ("post-norm", post), ("post-norm, path × 2", doubled))]
     return (table("output changes by", *(f"{depth} block{'s' * (depth > 1)}" for depth in DEPTHS), rows=rows),

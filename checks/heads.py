@@ -12,8 +12,10 @@ from course.grading.checking import (
     Part,
     agree,
     at,
+    by_order,
     gradients,
     gradients_agree,
+    layers_of,
     random_tensors,
     refused,
     together,
@@ -28,11 +30,14 @@ BOTH = torch.ones(5, 5, dtype=torch.bool).tril() & PADDING[..., :5]  # (B, 1, T,
 # ------------------------------------------------------------------ PyTorch's attention as the oracle
 
 
+PROJECTIONS = "project_query", "project_key", "project_value", "project_output"
+
+
 def copy_attention(ours: nn.Module, theirs: nn.MultiheadAttention) -> nn.Module:
     """`ours` with the weights of `theirs`."""
     weights, biases = theirs.in_proj_weight.chunk(3), theirs.in_proj_bias.chunk(3)
-    projections = ours.project_query, ours.project_key, ours.project_value
-    if any(projection.bias is None for projection in (*projections, ours.project_output)):
+    *projections, output = layers_of(ours, PROJECTIONS)
+    if any(projection.bias is None for projection in (*projections, output)):
         raise Needed("a projection without bias",
                      "The paper's projections have none, PyTorch's have one, and the checks copy PyTorch's "
                      "weights and biases: leave bias=True.")
@@ -40,7 +45,7 @@ def copy_attention(ours: nn.Module, theirs: nn.MultiheadAttention) -> nn.Module:
         for projection, weight, bias in zip(projections, weights, biases, strict=True):
             projection.weight.copy_(weight)
             projection.bias.copy_(bias)
-    ours.project_output.load_state_dict(theirs.out_proj.state_dict())
+    output.load_state_dict(theirs.out_proj.state_dict())
     return ours
 
 
@@ -76,7 +81,7 @@ def compare(implementation, key: Tensor, value: Tensor, mask: Tensor | None) -> 
 
 def attends_to_itself(implementation, ours):
     """With the same weights it equals nn.MultiheadAttention in self-attention."""
-    return compare(implementation, QUERY, QUERY, None)
+    return by_order(compare(implementation, QUERY, QUERY, None), implementation(12, 3), PROJECTIONS)
 
 
 def attends_to_another(implementation, ours):
@@ -140,7 +145,7 @@ def shown_weights(attention: nn.Module) -> Tensor:
     The key has the value 1 throughout and the last two maps change nothing, so that each of a head's K
     numbers is the weight: 1, and 0 or 2 where half of the weights are dropped.
     """
-    for projection in (attention.project_value, attention.project_output):
+    for projection in layers_of(attention, PROJECTIONS)[2:]:
         nn.init.eye_(projection.weight)
         nn.init.zeros_(projection.bias)
     query, key = random_tensors((2, 500, 12), (2, 1, 12))
@@ -274,6 +279,7 @@ heads_checks = Part(
      learns_like_pytorch, passes_gradients_on, drops_weights_in_training, refuses_uneven_heads],
     heads_mistakes,
     more=more_heads_mistakes,
-    needs="The checks use project_query, project_key, project_value, project_output (nn.Linear), weights().",
+    needs="The checks use project_query, project_key, project_value, project_output (four nn.Linear; under "
+          "other names in this order), weights().",
     helpers=("split", "merge", "rotate", "attend"),
 )

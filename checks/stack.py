@@ -77,10 +77,10 @@ def compared(found: Tensor, expected: Tensor, ours: nn.Module, theirs: nn.Module
              reference: Callable) -> Finding:
     """Finding: the same; else its diagnosis names a block, or the last norm, that is wrong by itself."""
     finding = agree(found, expected)
-    parts = [(f"block {i}", lambda block=block: call(block), lambda layer=layer: reference(layer))
+    parts = [(f"block {i}", block, lambda block=block: call(block), lambda layer=layer: reference(layer))
              for i, (block, layer) in enumerate(zip(ours.blocks, theirs.layers, strict=True))]
     if theirs.norm is not None and norms_of(ours.norm):
-        parts.append(("last norm", lambda: ours.norm(SOURCE), lambda: theirs.norm(SOURCE)))
+        parts.append(("last norm", ours.norm, lambda: ours.norm(SOURCE), lambda: theirs.norm(SOURCE)))
     return finding if finding.holds else blamed(finding, parts)
 
 

@@ -213,6 +213,37 @@ class FromScratch(nn.Module):
         return self.project_output(joined)
 
 
+class ShortNames(nn.Module):
+    """The same with other names of its layers, in the same order."""
+
+    def __init__(self, *sizes, **options):
+        super().__init__()
+        inside = FromScratch(*sizes, **options)
+        self.q, self.k, self.v, self.o = inside.children()
+        self.inside = [inside]  # in a list, so that the layers are registered once
+
+    def weights(self, query, key, mask=None):
+        return self.inside[0].weights(query, key, mask)
+
+    def forward(self, query, key, value, mask=None):
+        return self.inside[0].train(self.training)(query, key, value, mask)
+
+
+def test_layers_of_other_names_are_taken_in_their_order_and_that_is_said():
+    checks = heads_checks(ShortNames, m)
+    for check in checks:
+        holds(check)
+    taken = "q, k, v, o taken for project_query, project_key, project_value, project_output"
+    assert taken in checks[0].finding.figure
+
+    class Five(ShortNames):
+        def __init__(self, *sizes, **options):
+            super().__init__(*sizes, **options)
+            self.further = nn.Linear(1, 1)
+
+    assert_diagnosed(heads_checks(Five, m), heads_checks.needs)
+
+
 class DividedByTheRootOfDModel(FromScratch):
     def root(self, queries):
         return (self.heads * queries.shape[-1]) ** 0.5

@@ -67,6 +67,12 @@ class Norm(nn.Module):
 right("LayerNorm")(Norm)
 
 
+@right("LayerNorm")
+class ByTheLessonsFormula(Norm):
+    def forward(self, x):
+        return FOUR.layer_norm(x, self.weight, self.shift, self.eps)
+
+
 @wrong("LayerNorm", "the variance is divided by D − 1")
 class UnbiasedNorm(Norm):
     def spread(self, middle):
@@ -197,6 +203,12 @@ class DroppedAlways(Feed):
 # ------------------------------------------------------------------ EncoderBlock
 
 
+def attention(d_model, n_heads, dropout, rotary):
+    if rotary is None:
+        return FOUR.MultiHeadAttention(d_model, n_heads, dropout)
+    return FOUR.RotaryAttention(d_model, n_heads, dropout, rotary)
+
+
 class Encoding(nn.Module):
     """Somebody's own encoder block."""
 
@@ -205,7 +217,7 @@ class Encoding(nn.Module):
     def __init__(self, d_model, n_heads, d_ff, dropout=0.0, norm="pre", activation="gelu", rotary=None):
         super().__init__()
         self.first = self.new_norm(d_model)
-        self.self_attention = FOUR.MultiHeadAttention(d_model, n_heads, dropout)
+        self.self_attention = attention(d_model, n_heads, dropout, rotary)
         self.second = self.new_norm(d_model)
         self.feed_forward = FOUR.FeedForward(d_model, d_ff, dropout, activation)
         self.drop, self.pre = nn.Dropout(dropout), norm == "pre"
@@ -291,6 +303,56 @@ class OnLinearFeed(Encoding):
         self.feed_forward = Linear2(d_model, d_ff)
 
 
+@wrong("EncoderBlock", "its feed_forward is the lesson's FeedForward, but made with other arguments",
+       never=("by itself is not PyTorch's",))
+class OnReluFeed(Encoding):
+    def __init__(self, d_model, n_heads, d_ff, *others, **options):
+        super().__init__(d_model, n_heads, d_ff, *others, **options)
+        self.feed_forward = FOUR.FeedForward(d_model, d_ff, activation="relu")
+
+
+@wrong("EncoderBlock", "this is norm(x) + layer(x)")
+class NormOnThePath(Encoding):
+    def around(self, x, norm, layer, path):
+        return norm(x) + self.drop(layer(x))
+
+
+@wrong("EncoderBlock", "around the attention the path starts behind the norm")
+class FirstPathBehindNorm(Encoding):
+    def around(self, x, norm, layer, path):
+        if self.pre and norm is self.first:
+            x = norm(x)
+            return x + self.drop(layer(x))
+        return super().around(x, norm, layer, path)
+
+
+@wrong("EncoderBlock", "`rotary` is ignored")
+class RotaryIgnored(Encoding):
+    def __init__(self, *sizes, rotary=None):
+        super().__init__(*sizes)
+
+
+class AttentionWithShortNames(nn.Module):
+    """Its layers have other names than the course's, in the same order."""
+
+    def __init__(self, d_model, n_heads, dropout=0.0):
+        super().__init__()
+        self.inner = [FOUR.MultiHeadAttention(d_model, n_heads, dropout)]  # its layers are registered here
+        self.q, self.k, self.v, self.o = self.inner[0].children()
+
+    def forward(self, query, key, value, mask=None):
+        self.inner[0].train(self.training)
+        return self.inner[0](query, key, value, mask)
+
+
+@right("EncoderBlock")
+class WithShortNames(Encoding):
+    def __init__(self, d_model, n_heads, d_ff, dropout=0.0, norm="pre", activation="gelu", rotary=None):
+        super().__init__(d_model, n_heads, d_ff, dropout, norm, activation, rotary)
+        if rotary is None:
+            self.self_attention = AttentionWithShortNames(d_model, n_heads, dropout)
+
+
 @wrong("EncoderBlock", "keys and values are x itself")
 class OnlyQueries(Encoding):
     def forward(self, x, mask=None):
@@ -300,7 +362,7 @@ class OnlyQueries(Encoding):
         return x + self.drop(self.feed_forward(self.second(x)))
 
 
-@wrong("EncoderBlock", "is it passed on to the attention?")
+@wrong("EncoderBlock", "is it passed on to the attention?", never=("lies on the query axis",))
 class WithoutMask(Encoding):
     def attend(self, h, mask):
         return super().attend(h, None)
@@ -328,7 +390,7 @@ class Decoding(nn.Module):
 
     def __init__(self, d_model, n_heads, d_ff, dropout=0.0, norm="pre", activation="gelu", rotary=None):
         super().__init__()
-        self.self_attention = FOUR.MultiHeadAttention(d_model, n_heads, dropout)
+        self.self_attention = attention(d_model, n_heads, dropout, rotary)
         self.cross_attention = FOUR.MultiHeadAttention(d_model, n_heads, dropout)
         self.feed_forward = FOUR.FeedForward(d_model, d_ff, dropout, activation)
         self.norms = nn.ModuleList(self.new_norm(d_model) for _ in range(3))

@@ -276,6 +276,24 @@ def at(place: str, finding: Finding) -> Finding:
     return finding if finding.holds else finding._replace(figure=f"{place}: {finding.figure}")
 
 
+def layers_of(module: nn.Module, names: Sequence[str]) -> list[nn.Linear]:
+    """The linear maps of these names; where all are called otherwise, exactly as many in their order."""
+    return [getattr(module, name) for name in renamed(module, names) or names]
+
+
+def renamed(module: nn.Module, names: Sequence[str]) -> list[str]:
+    """What a module calls its linear maps, if it has as many as there are names, and none of these names."""
+    own = [name for name, part in module.named_children() if isinstance(part, nn.Linear)]
+    return own if len(own) == len(names) and not {*own} & {*names} else []
+
+
+def by_order(finding: Finding, module: nn.Module, names: Sequence[str]) -> Finding:
+    """The finding; its figure says which linear maps were taken in their order, under other names."""
+    if own := renamed(module, names):
+        return finding._replace(figure=f"{finding.figure}; {', '.join(own)} taken for {', '.join(names)}")
+    return finding
+
+
 def refused(attempt: Callable, *values: object) -> Finding:
     """Finding: a ValueError came, and its message names the values."""
     try:

@@ -78,13 +78,189 @@ TERMS = (
          "A warm-up begins with smaller steps (section 5.3), here the first 80."),
 )
 
+BLOCK_HINTS = {
+    "drops_layers": (
+        "Dropout comes last in a layer: some numbers of its answer are set to 0 before x is added.",
+        "x + dropout(layer(norm(x))), dropout only in training",
+        "x = x + F.dropout(y, ___, self.training)"),
+    "has_right_gradients": (
+        "All parameters must be used, each once, and nothing between input and output may be cut off.",
+        "∂L/∂x = ∂L/∂y · (1 + ∂layer/∂x): the 1 is the path",
+        "no .detach(), .data or in-place x += ___"),
+    "rotates": (
+        "Rotary positions belong into the attention. Lesson 3 has an attention that takes the rotation.",
+        "self-attention: RotaryAttention if there is a rotation, otherwise MultiHeadAttention",
+        "MultiHeadAttention(d_model, n_heads, dropout) if rotary is None else RotaryAttention(___, rotary)"),
+}
+
 EXERCISES = {
-    "layer_norm": Exercise(1, 10),
-    "LayerNorm": Exercise(1, 10),
-    "gelu": Exercise(1, 5),
-    "FeedForward": Exercise(1, 15),
-    "EncoderBlock": Exercise(2, 25),
-    "DecoderBlock": Exercise(2, 25),
-    "Encoder": Exercise(2, 20),
-    "Decoder": Exercise(2, 20),
+    "layer_norm": Exercise(1, 10,
+        guide={"": ["the mean of the last axis, kept as an axis of size 1",
+                    "the variance: the mean of the squared differences from it",
+                    "subtract the mean, divide by the root of variance + eps", "times gain, plus bias"]},
+        hints={
+            "formula_equals_pytorch": (
+                "Every token is brought to mean 0 and variance 1 by itself, from its own numbers only.",
+                "gain · (x − mean) / √(variance + eps) + bias, the variance divided by D",
+                "variance = (x - mean).square().mean(dim=___, keepdim=___)"),
+            "formula_handles_small_variance": (
+                "Where the variance is tiny, eps decides; so its place matters.",
+                "√(variance + eps), not √variance + eps",
+                "torch.sqrt(variance + ___)"),
+            "formula_honours_eps": (
+                "eps is an argument: whoever calls chooses it.",
+                "√(variance + eps)",
+                "use the name eps, not the number ___"),
+            "formula_has_right_gradients": (
+                "Mean and variance depend on x as well, and gradients flow through both.",
+                "∂L/∂x has three parts: through x, through the mean, through the variance",
+                "no .detach(), .item() or torch.no_grad() around ___"),
+        }),
+    "LayerNorm": Exercise(1, 10,
+        guide={"__init__": ["two nn.Parameter of d_model numbers: the gain of ones, then the bias of zeros",
+                            "keep eps"],
+               "forward": ["your layer_norm, with gain, bias and eps"]},
+        hints={
+            "norm_equals_pytorch": (
+                "The class keeps gain and bias; the formula is layer_norm.",
+                "gain · (x − mean) / √(variance + eps) + bias",
+                "return layer_norm(x, self.___, self.___, self.___)"),
+            "norm_handles_small_variance": (
+                "Where the variance is tiny, eps decides; so its place matters.",
+                "√(variance + eps), not √variance + eps",
+                "torch.sqrt(variance + ___)"),
+            "norm_honours_eps": (
+                "The eps given when the module is made has to reach the formula.",
+                "√(variance + eps)",
+                "self.eps = ___, and in forward() … self.eps"),
+            "norm_starts_neutral": (
+                "At first gain and bias should change nothing.",
+                "gain = 1, bias = 0",
+                "nn.Parameter(torch.___(d_model)), nn.Parameter(torch.___(d_model))"),
+            "norm_has_right_gradients": (
+                "Gain and bias are learned: both are parameters, and both are used.",
+                "∂L/∂gain = Σ ∂L/∂y · normalised x, ∂L/∂bias = Σ ∂L/∂y",
+                "self.gain = nn.___(torch.ones(d_model))"),
+        }),
+    "gelu": Exercise(1, 5,
+        guide={"": ["Φ(x), the probability that a standard normal number is smaller than x, by torch.erf",
+                    "x times Φ(x)"]},
+        hints={
+            "gelu_equals_pytorch": (
+                "Each number is kept in proportion to how many normal numbers are smaller.",
+                "x · Φ(x), Φ(x) = (1 + erf(x / √2)) / 2",
+                "x * 0.5 * (1 + torch.erf(x / ___))"),
+            "gelu_has_right_gradient": (
+                "erf has a gradient in PyTorch; math.erf and NumPy have none.",
+                "d/dx x·Φ(x) = Φ(x) + x·φ(x)",
+                "torch.___(x / math.sqrt(2))"),
+        }),
+    "FeedForward": Exercise(1, 15,
+        guide={"__init__": ["nn.Linear from d_model to d_ff, called expand",
+                            "nn.Linear from d_ff to d_model, called contract", "keep dropout and activation"],
+               "forward": ["expand", "the activation: GELU or ReLU", "dropout, only in training", "contract"]},
+        hints={
+            "feed_forward_equals_pytorch": (
+                "A wider layer, an activation, and back to the old width.",
+                "W_2·gelu(W_1·x + b_1) + b_2",
+                "self.contract(F.gelu(self.___(x)))"),
+            "knows_relu": (
+                "The paper's activation is ReLU; the argument decides.",
+                "max(0, x) where activation is \"relu\"",
+                "F.relu if self.activation == ___ else F.gelu"),
+            "drops_activations": (
+                "What is dropped are numbers of the wide layer, before the second matrix.",
+                "W_2·dropout(activation(…)) + b_2: with dropout 1.0 only b_2 is left",
+                "self.contract(F.dropout(___, self.dropout, self.training))"),
+            "works_by_position": (
+                "nn.Linear works on the last axis; the tokens stay apart by themselves.",
+                "(…, L, D) → (…, L, d_ff) → (…, L, D)",
+                "no mean, softmax or transpose over ___"),
+        }),
+    "EncoderBlock": Exercise(2, 25,
+        guide={"__init__": ["self_attention: lesson 2's, or lesson 3's RotaryAttention if rotary is given",
+                            "a LayerNorm", "feed_forward", "a second LayerNorm"],
+               "forward": ["pre-norm: x + dropout(self_attention(h, h, h, mask)), h = norm(x)",
+                           "post-norm: norm(x + dropout(self_attention(x, x, x, mask)))",
+                           "the same around feed_forward"]},
+        hints={
+            "encoder_pre_norm": (
+                "Two layers, each with a path past it: attention, then feed-forward. The norm comes first.",
+                "x = x + attention(norm_1(x)); x = x + feed_forward(norm_2(x))",
+                "h = self.___(x); x = x + self.self_attention(h, h, h, mask)"),
+            "encoder_pre_norm_masked": (
+                "The mask goes to the attention as it is: it hides keys, True means may attend.",
+                "attention(h, h, h, mask), mask (B, 1, 1, S)",
+                "self.self_attention(h, h, h, ___)"),
+            "encoder_post_norm": (
+                "In post-norm the sum is normalised, so the path passes through the norm.",
+                "x = norm_1(x + attention(x)); x = norm_2(x + feed_forward(x))",
+                "x = self.___(x + self.self_attention(x, x, x, mask))"),
+            "encoder_post_norm_masked": (
+                "The mask is the same for pre-norm and post-norm.",
+                "attention(x, x, x, mask)",
+                "self.self_attention(x, x, x, ___)"),
+            "encoder_has_right_gradients": BLOCK_HINTS["has_right_gradients"],
+            "encoder_hides_padding": (
+                "Keys of the padding get the weight 0 from every query.",
+                "mask (B, 1, 1, S): the last axis is that of the keys",
+                "pass the mask on without transposing it: ___"),
+            "encoder_drops_layers": BLOCK_HINTS["drops_layers"],
+            "encoder_rotates": BLOCK_HINTS["rotates"],
+        }),
+    "DecoderBlock": Exercise(2, 25,
+        guide={"__init__": ["self_attention: lesson 2's, or lesson 3's RotaryAttention if rotary is given",
+                            "a LayerNorm", "cross_attention", "a LayerNorm", "feed_forward", "a LayerNorm"],
+               "forward": ["self-attention of x, with mask, inside its path and norm",
+                           "cross-attention: queries from x, keys and values the memory, with memory_mask",
+                           "feed_forward inside its path and norm"]},
+        hints={
+            "decoder_pre_norm": (
+                "Three layers with three norms: look back, look at the source, think.",
+                "x + self(n_1(x)); x + cross(n_2(x), memory, memory); x + feed_forward(n_3(x))",
+                "self.cross_attention(h, ___, ___, memory_mask)"),
+            "decoder_post_norm": (
+                "The same three layers; each sum is normalised, and the layers get x itself.",
+                "x = norm(x + layer(x, …)), three times",
+                "x = self.___(x + self.cross_attention(x, memory, memory, ___))"),
+            "decoder_has_right_gradients": BLOCK_HINTS["has_right_gradients"],
+            "decoder_hides_the_future": (
+                "The causal mask belongs to the self-attention: a token must not see what comes later.",
+                "self-attention(h, h, h, mask), mask (T, T)",
+                "self.self_attention(h, h, h, ___)"),
+            "decoder_hides_source_padding": (
+                "The source has a padding mask of its own, for the cross-attention.",
+                "cross-attention(h, memory, memory, memory_mask), memory_mask (B, 1, 1, S)",
+                "self.cross_attention(h, memory, memory, ___)"),
+            "decoder_drops_layers": BLOCK_HINTS["drops_layers"],
+            "decoder_rotates": BLOCK_HINTS["rotates"],
+        }),
+    "Encoder": Exercise(2, 20,
+        guide={"__init__": ["n_layers blocks in an nn.ModuleList called blocks, each made anew",
+                            "norm: a LayerNorm with pre-norm, nn.Identity() with post-norm"],
+               "forward": ["x through one block after the other, with the mask", "the norm"]},
+        hints={
+            "encoder_pre_norm": (
+                "Each block gets what the last one gave; with pre-norm nobody has normalised the sum yet.",
+                "x = block(x, mask) for every block, then norm(x)",
+                "nn.ModuleList(EncoderBlock(___) for _ in range(n_layers))"),
+            "encoder_post_norm": (
+                "A post-norm block ends in a norm already.",
+                "x = block(x, mask) for every block, and nothing more",
+                "self.norm = LayerNorm(d_model) if norm == ___ else nn.Identity()"),
+        }),
+    "Decoder": Exercise(2, 20,
+        guide={"__init__": ["n_layers blocks in an nn.ModuleList called blocks, each made anew",
+                            "norm: a LayerNorm with pre-norm, nn.Identity() with post-norm"],
+               "forward": ["x through one block after the other, with memory and both masks", "the norm"]},
+        hints={
+            "decoder_pre_norm": (
+                "Every block looks at the same memory; only x is handed on.",
+                "x = block(x, memory, mask, memory_mask) for every block, then norm(x)",
+                "x = block(x, ___, ___, ___)"),
+            "decoder_post_norm": (
+                "A post-norm block ends in a norm already.",
+                "x = block(x, memory, mask, memory_mask) for every block, and nothing more",
+                "self.norm = LayerNorm(d_model) if norm == ___ else nn.Identity()"),
+        }),
 }
