@@ -779,7 +779,8 @@ def step_two_accuracies(experiment: DigitExperiment):
         check("of the 2,000 test sequences of trained lengths at most 2 get a wrong answer", wrong <= 2,
               f"{wrong} wrong")
     check("an answer is right exactly where all of its teacher-forced tokens are", same)
-    return table("length", "sequences", "tokens, forced", "answers, forced", "exact match", rows=rows)
+    columns = "length", "sequences", "tokens, forced", "answers, forced", "exact match"
+    return table(*columns, rows=rows), experiment.differs
 
 
 PARTNER: dict[str, Callable[[int, int], int]] = {  # the place in the source of the answer's token t
