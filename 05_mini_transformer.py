@@ -534,9 +534,10 @@ def step_teacher_forcing(experiment: DigitExperiment):
 
     The decoder learns to continue: at each place it sees the right tokens so far and has to say the next
     one. So its input is the answer shifted by one place, with BOS (beginning of sequence) in front, and
-    the target ends in EOS (end of sequence). PAD fills the shorter sequences of a batch. All places of
-    all sequences are learned at once; the causal mask keeps each place from reading its target in the input.
-    When the trained model answers, nobody gives it the right tokens: it reads its own.
+    the target ends in EOS (end of sequence). PAD fills the shorter sequences of a batch.
+
+    All places of all sequences are learned at once; the causal mask keeps each place from reading its target
+    in the input. When the trained model answers, nobody gives it the right tokens: it reads its own.
     """
     batch = make_batch(experiment.training.task, [[3, 1, 4, 1, 5]])
     check_part(teacher_forcing, checks.teacher_forcing_checks, OURS)
@@ -606,9 +607,9 @@ def step_adam(experiment: DigitExperiment):
     gradient's usual size: a step is about the learning rate at first, and smaller where the last gradients
     disagree (lesson 9 measures it). It keeps two running means: of the gradient, over about the last 10 steps
     (β₁ = 0.9), and of its square, over about 1,000 (β₂ = 0.999). ε, 10⁻⁸, prevents a division by 0, and a
-    parameter with almost no gradient hardly moves. AdamW also shrinks every weight a little in each step.
+    parameter with almost no gradient hardly moves.
 
-    Is Adam needed? Sixty steps with each optimiser, 16 sequences per step, plain descent at three rates:
+    AdamW also shrinks every weight a little in each step. Is Adam needed? Sixty steps with each optimiser, 16 sequences per step, plain descent at three rates:
     """
     check_part(Adam, checks.adam_checks, OURS)
     task = experiment.training.task
@@ -774,7 +775,8 @@ def step_two_accuracies(experiment: DigitExperiment):
         check("of the 2,000 test sequences of trained lengths at most 2 get a wrong answer", wrong <= 2,
               f"{wrong} wrong")
     check("an answer is right exactly where all of its teacher-forced tokens are", same)
-    return table("length", "sequences", "tokens, forced", "answers, forced", "exact match", rows=rows)
+    columns = "length", "sequences", "tokens, forced", "answers, forced", "exact match"
+    return table(*columns, rows=rows), experiment.differs
 
 
 PARTNER: dict[str, Callable[[int, int], int]] = {  # the place in the source of the answer's token t
@@ -797,8 +799,8 @@ def step_attention_patterns(experiment: DigitExperiment):
     To write the next digit of a reversed sequence, the decoder has to find it from the end of the source:
     in cross-attention that is an anti-diagonal (for copy: a diagonal). Which heads do it, and in which
     block, is up to the training. For these two tasks the table gives the mean weight on exactly that digit,
-    over test sequences of 10 digits; a head that looks at all digits equally would put 0.10 there. Lesson 9
-    finds out what the model needs of all this.
+    over test sequences of 10 digits; a head that looks at all digits equally would put 0.10 there. What the
+    model needs is a question for lesson 9.
 
     In the picture rows ask and columns answer; a decoder's row says which token it reads and which one it
     writes. Every panel has its own scale, from 0 to the number above it. The decoder's first row sees only
