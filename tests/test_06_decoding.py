@@ -7,9 +7,7 @@ import plain_beam
 import pytest
 import torch
 from conftest import (
-    assert_caught,
     assert_diagnosed,
-    every_mistake,
     failures,
     holds,
     one_line_error,
@@ -494,11 +492,6 @@ def test_of_several_mistakes_at_once_none_is_named_that_was_not_made(made):
         finding = check.finding
         named = [hint for hint in by_hint if hint in finding.diagnosis] if not finding.holds else []
         assert all(by_hint[hint] for hint in named), (check.statement, finding.diagnosis)
-
-
-@pytest.mark.parametrize(("part", "mistake"), every_mistake(m))
-def test_every_mistake_is_caught_and_diagnosed(part, mistake):
-    assert_caught(m, part, mistake)
 
 
 def test_the_reference_for_greedy_stops_where_it_should():

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from conftest import assert_caught, every_mistake, holds
+from conftest import holds
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -31,11 +31,6 @@ SOUNDS = st.text("aab é'’-1_ \n", max_size=40)
 def test_the_parts_hold(name):
     for check in m.GRADED[name](getattr(m, name), m):
         holds(check)
-
-
-@pytest.mark.parametrize(("part", "mistake"), every_mistake(m))
-def test_every_mistake_is_caught_and_diagnosed(part, mistake):
-    assert_caught(m, part, mistake)
 
 
 @pytest.mark.parametrize(("part", "mistake"), [
