@@ -90,16 +90,17 @@ def browser():
     browser.driver.quit()
 
 
-def run_script(script: Path, *options: str, cwd: Path = ROOT, preexec_fn=None, **environment: str):
+def run_script(script: Path, *options: str, cwd: Path = ROOT, preexec_fn=None, timeout: float = 300,
+               **environment: str):
     """The finished process of `python script options`, on one thread, output captured.
 
     A new interpreter is started only where it has to be another one; otherwise a fork is there sooner.
     """
     together = os.environ | SETTINGS | environment
     if SERVER and not preexec_fn and not environment:
-        return run_forked(script, options, cwd, together, 300)
+        return run_forked(script, options, cwd, together, timeout)
     return subprocess.run([sys.executable, str(script), *options], cwd=cwd, env=together, capture_output=True,
-                          encoding="utf-8", errors="replace", timeout=300, preexec_fn=preexec_fn)
+                          encoding="utf-8", errors="replace", timeout=timeout, preexec_fn=preexec_fn)
 
 
 def run_lesson(name: str, *options: str, **surroundings):
