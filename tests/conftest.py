@@ -90,16 +90,17 @@ def browser():
     browser.driver.quit()
 
 
-def run_script(script: Path, *options: str, cwd: Path = ROOT, preexec_fn=None, **environment: str):
+def run_script(script: Path, *options: str, cwd: Path = ROOT, preexec_fn=None, timeout: float = 300,
+               **environment: str):
     """The finished process of `python script options`, on one thread, output captured.
 
     A new interpreter is started only where it has to be another one; otherwise a fork is there sooner.
     """
     together = os.environ | SETTINGS | environment
     if SERVER and not preexec_fn and not environment:
-        return run_forked(script, options, cwd, together, 300)
+        return run_forked(script, options, cwd, together, timeout)
     return subprocess.run([sys.executable, str(script), *options], cwd=cwd, env=together, capture_output=True,
-                          encoding="utf-8", errors="replace", timeout=300, preexec_fn=preexec_fn)
+                          encoding="utf-8", errors="replace", timeout=timeout, preexec_fn=preexec_fn)
 
 
 def run_lesson(name: str, *options: str, **surroundings):
@@ -136,15 +137,19 @@ def assert_diagnosed(checks, hint: str) -> None:
     assert any(hint in diagnosis for diagnosis in said), f"said: {said}"
 
 
-def every_mistake(m) -> list[tuple[str, str]]:
-    """(part, mistake) for every mistake of every graded part of the lesson `m`."""
-    return [(name, mistake) for name, part in m.GRADED.items() for mistake in part.mistakes(m)]
+def catalogue(m, part: str) -> dict:
+    """Name → mistake, for every mistake of this part of the lesson `m`: one catalogue for all tests."""
+    return {**m.GRADED[part].mistakes(m), **m.GRADED[part].more(m)}
+
+
+def hint_of(m, part: str, words: str) -> str:
+    """The hint of the mistake of this name in the catalogue; words that name none are themselves."""
+    return catalogue(m, part)[words].hint if words in catalogue(m, part) else words
 
 
 def assert_caught(m, part_name: str, mistake_name: str) -> None:
     """The mistake fails the statement that it names, and its hint is given there."""
-    part = m.GRADED[part_name]
-    mistake = part.mistakes(m)[mistake_name]
+    part, mistake = m.GRADED[part_name], catalogue(m, part_name)[mistake_name]
     assert mistake.hint
     checks = {check.statement: check for check in part(mistake.implementation, m)}
     named = [check for statement, check in checks.items() if statement.startswith(mistake.caught_by)]

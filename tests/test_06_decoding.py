@@ -7,9 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from conftest import (
-    assert_caught,
     assert_diagnosed,
-    every_mistake,
     failures,
     holds,
     one_line_error,
@@ -653,11 +651,6 @@ def test_a_plain_attempt_at_beams_is_told_its_mistake(mistake):
         assert hints == {known[mistake].hint}  # no other one is named
     elif mistake:
         assert any("begins with BOS" in check.finding.figure for check in failed)
-
-
-@pytest.mark.parametrize(("part", "mistake"), every_mistake(m))
-def test_every_mistake_is_caught_and_diagnosed(part, mistake):
-    assert_caught(m, part, mistake)
 
 
 def test_the_reference_for_greedy_stops_where_it_should():

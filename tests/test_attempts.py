@@ -10,10 +10,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import hint_of
 from torch import nn
 
 from common import lesson
 
+pytestmark = pytest.mark.exhaustive
 LESSONS = [lesson(name) for name in
            ("01_attention_mechanism", "02_multi_head_attention", "03_positional_encoding")]
 ONE, TWO, THREE = LESSONS
@@ -26,7 +28,10 @@ def checks_of(part, attempt):
 
 
 def of(part, *expected):
-    """Decorate an attempt at this part: some diagnosis, or figure, has to hold each of these words."""
+    """Decorate an attempt at this part: some diagnosis, or figure, has to hold each of these words.
+
+    The name of a mistake in the catalogue stands for its hint.
+    """
 
     def note(attempt):
         ATTEMPTS.append(pytest.param(part, attempt, expected, id=f"{part}-{attempt.__name__}"))
@@ -41,12 +46,12 @@ ATTEMPTS = []
 # ------------------------------------------------------------------ softmax(scores, dim)
 
 
-@of("softmax", "subtract the largest score", "0/0")
+@of("softmax", "naive", "0/0")
 def not_shifted(scores, dim=-1):
     return scores.exp() / scores.exp().sum(dim, keepdim=True)
 
 
-@of("softmax", "dim is ignored")
+@of("softmax", "dim ignored")
 def always_the_last(scores, dim=-1):
     return ONE.softmax(scores)
 
@@ -56,27 +61,10 @@ def every_dim_is_1_or_last(scores, dim=-1):
     return ONE.softmax(scores, dim if dim == 1 else -1) if dim != -2 else ONE.softmax(scores, 1).flip(1)
 
 
-@of("softmax", "the maximum must run along dim")
-def maximum_of_the_last(scores, dim=-1):
-    e = torch.exp(scores - scores.amax(-1, keepdim=True))
-    return e / e.sum(dim, keepdim=True)
-
-
-@of("softmax", "each row needs its own maximum")
-def one_maximum_for_all(scores, dim=-1):
-    e = torch.exp(scores - scores.max())
-    return e / e.sum(dim, keepdim=True)
-
-
 @of("softmax", "NaN for row 2")
 def only_large_numbers_are_shifted(scores, dim=-1):
     e = torch.exp(scores - scores.amax(dim, keepdim=True).clamp(min=0))
     return torch.nan_to_num(e / e.sum(dim, keepdim=True), 0.0 if scores.dim() == 3 else math.nan)
-
-
-@of("softmax", "0/0 in a hidden row")
-def pytorchs(scores, dim=-1):
-    return torch.softmax(scores, dim)
 
 
 @of("softmax", "it differs")
@@ -128,20 +116,20 @@ def nan_to_zero(scores, dim):
 
 
 WEIGHTS = {  # name: (the attempt, words that are said of the weights)
-    "not divided": (weights_by(lambda q, k: 1.0), "not divided by √d_k"),
+    "not divided": (weights_by(lambda q, k: 1.0), "not divided"),
     "divided by d_k": (weights_by(lambda q, k: q.shape[-1]), "divided by d_k"),
-    "root of S": (weights_by(lambda q, k: math.sqrt(k.shape[-2])), "root of the number of keys"),
-    "root of T": (weights_by(lambda q, k: math.sqrt(q.shape[-2])), "root of the number of queries"),
+    "root of S": (weights_by(lambda q, k: math.sqrt(k.shape[-2])), "divided by √S"),
+    "root of T": (weights_by(lambda q, k: math.sqrt(q.shape[-2])), "divided by √T"),
     "root of 8": (weights_by(lambda q, k: math.sqrt(8)), "it differs everywhere"),
-    "multiplied": (weights_by(lambda q, k: 1 / math.sqrt(q.shape[-1])), "multiplied by √d_k"),
+    "multiplied": (weights_by(lambda q, k: 1 / math.sqrt(q.shape[-1])), "multiplied"),
     "over queries": (weights_by(dim=-2), "softmax over queries"),
     "over queries, no NaN": (weights_by(dim=-2, soft=nan_to_zero), "softmax over queries"),
     "over heads": (lambda q, k, m=None: nan_to_zero(q @ k.mT / math.sqrt(q.shape[-1]), 1), "softmax over"),
     "reversed": (weights_by(soft=nan_to_zero, seen=lambda m: ~m), "the mask is reversed"),
     "reversed, PyTorch's softmax": (weights_by(seen=lambda m: ~m), "the mask is reversed"),
-    "mask ignored": (lambda q, k, m=None: ONE.attention_weights(q, k), "the mask is ignored"),
-    "PyTorch's softmax": (weights_by(), "0/0 in a hidden row"),
-    "a large number": (weights_by(hidden=-1e9), "such as −1e9"),
+    "mask ignored": (lambda q, k, m=None: ONE.attention_weights(q, k), "mask ignored"),
+    "PyTorch's softmax": (weights_by(), "NaN where blind"),
+    "a large number": (weights_by(hidden=-1e9), "a large number"),
     "first of the batch": (weights_by(soft=nan_to_zero, seen=lambda m: m[:1] if m.dim() > 2 else m), "for"),
     "first head's mask": (weights_by(soft=nan_to_zero, seen=lambda m: m[:, :1] if m.dim() > 2 else m), "for"),
     "first query's mask": (weights_by(soft=nan_to_zero, seen=lambda m: m[..., :1, :] if m.dim() > 1 else m),
@@ -156,10 +144,10 @@ WEIGHTS = {  # name: (the attempt, words that are said of the weights)
         "every number is 0"),
     "a zero row is even": (
         lambda q, k, m=None: torch.where(ONE.attention_weights(q, k, m).sum(-1, keepdim=True) == 0,
-                                         1 / k.shape[-2], ONE.attention_weights(q, k, m)), "such as −1e9"),
+                                         1 / k.shape[-2], ONE.attention_weights(q, k, m)), "a large number"),
     "overflow": (lambda q, k, m=None: weights_by(
         soft=lambda x, dim: (x.exp() / x.exp().sum(dim, keepdim=True)).masked_fill(
-            (x == -math.inf).all(dim, keepdim=True), 0.0))(q, k, m), "exp() overflows"),
+            (x == -math.inf).all(dim, keepdim=True), 0.0))(q, k, m), "overflow"),
 }
 WEIGHTS_ATTEMPTS = [pytest.param("attention_weights", attempt, (said,), id=f"weights-{name}")
                     for name, (attempt, said) in WEIGHTS.items()]
@@ -249,22 +237,13 @@ ATTENTION_ATTEMPTS = [pytest.param("scaled_dot_product_attention", attempt, (sai
 # ------------------------------------------------------------------ masks
 
 
-MASKS = [
-    ("causal_mask", lambda n: ~ONE.causal_mask(n), "it is reversed"),
-    ("causal_mask", lambda n: ONE.causal_mask(n).T, "it is transposed"),
-    ("causal_mask", lambda n: torch.ones(n, n, dtype=torch.bool).triu(1), "it is reversed"),
-    ("causal_mask", lambda n: torch.ones(n, n, dtype=torch.bool).tril(1), "one ahead"),
-    ("causal_mask", lambda n: torch.ones(n, n, dtype=torch.bool).tril(-1), "the diagonal is missing"),
+MASKS = [  # the catalogue has others
+    ("causal_mask", lambda n: torch.ones(n, n, dtype=torch.bool).triu(1), "reversed"),
     ("causal_mask", lambda n: torch.ones(n, n).tril(), "make it boolean"),
     ("causal_mask", lambda n: ONE.causal_mask(5), "the axes should be (query, key)"),
     ("causal_mask", lambda n: ONE.causal_mask(n)[None, None], "the axes should be (query, key)"),
     ("causal_mask", lambda n: torch.ones(n, n, dtype=torch.bool),
      "True instead of False in 10 of 25 numbers, all of queries 0 to 3"),
-    ("padding_mask", lambda tokens, pad_id=0: (tokens == pad_id)[:, None, None], "it is reversed"),
-    ("padding_mask", lambda tokens, pad_id=0: tokens != pad_id, "add two dimensions"),
-    ("padding_mask", lambda tokens, pad_id=0: (tokens != pad_id)[:, None], "one dimension too few"),
-    ("padding_mask", lambda tokens, pad_id=0: (tokens != pad_id)[:, None, :, None], "not as a query"),
-    ("padding_mask", lambda tokens, pad_id=0: (tokens != 0)[:, None, None], "pad_id is ignored"),
     ("padding_mask", lambda tokens, pad_id=1: (tokens != pad_id)[:, None, None], "True instead of False"),
     ("padding_mask", lambda tokens, pad_id: (tokens != pad_id)[:, None, None],
      "needed: padding_mask(tokens, pad_id=0)"),
@@ -274,8 +253,6 @@ MASKS = [
     ("padding_mask", lambda tokens, pad_id=0: (tokens[:1] != pad_id)[:, None, None], "the axes should be"),
     ("padding_mask", lambda tokens, pad_id=0: (tokens[:1] != pad_id).expand_as(tokens)[:, None, None],
      "batch 1"),
-    ("padding_mask", lambda tokens, pad_id=0: (
-        torch.arange(tokens.shape[1]) < (tokens != pad_id).sum(1, keepdim=True))[:, None, None], "anywhere"),
     ("padding_mask", lambda tokens, pad_id=0: (tokens != pad_id)[:, None, None].int(), "make it boolean"),
 ]
 
@@ -325,7 +302,7 @@ def heads(*expected):
     return of("MultiHeadAttention", *expected)
 
 
-@heads("the values are projected from `key`")
+@heads("values from keys")
 class ValuesFromKeys(Heads):
     def forward(self, query, key, value, mask=None):
         return super().forward(query, key, key, mask)
@@ -357,31 +334,11 @@ class InterleavedAndBack(Interleaved):
         return torch.einsum("bhts,bshk->btkh", weights, values).flatten(2)
 
 
-@heads("view() alone mixes tokens")
-class ViewAlone(Heads):
-    def cut(self, x):
-        batch, length, _ = x.shape
-        return x.view(batch, self.heads, length, -1).transpose(1, 2)
-
-
 @heads("it differs everywhere")
 class HeadsAndBatchMixed(Heads):
     def shares(self, query, key, mask=None):
         weights = super().shares(query, key, mask)
         return weights.transpose(0, 1).reshape(weights.shape)
-
-
-@heads("merged without transpose")
-class MergedAsTheyStand(Heads):
-    def joined(self, weights, values):
-        joined = torch.einsum("bhts,bshk->bhtk", weights, values)
-        return joined.reshape(len(joined), joined.shape[2], -1)
-
-
-@heads("divided by √d_model")
-class RootOfModelWidth(Heads):
-    def root(self, queries):
-        return (queries.shape[-1] * self.heads) ** 0.5
 
 
 @heads("it differs everywhere")
@@ -395,12 +352,6 @@ class AlwaysThreeHeads(Heads):
     def __init__(self, d_model, n_heads, dropout=0.0):
         super().__init__(d_model, n_heads, dropout)
         self.heads = {12: 3}.get(d_model, 2)
-
-
-@heads("the mask is reversed")
-class MaskReversed(Heads):
-    def seen(self, mask):
-        return ~mask
 
 
 @heads("it differs for batch")
@@ -422,12 +373,6 @@ class MaskNeedsFourAxes(Heads):
         return mask
 
 
-@heads("right without a mask: is it passed on")
-class MaskIgnored(Heads):
-    def forward(self, query, key, value, mask=None):
-        return super().forward(query, key, value)
-
-
 @heads("shape (2, 3, 5, 5), expected (2, 3, 5, 7)")
 class WeightsOfQueriesAlone(Heads):
     def weights(self, query, key, mask=None):
@@ -440,17 +385,10 @@ class WeightsNeedAMask(Heads):
         return self.shares(query, key, mask & True)
 
 
-@heads("right without a mask: is it passed on")
+@heads("mask ignored")
 class WeightsIgnoreTheMask(Heads):
     def weights(self, query, key, mask=None):
         return self.shares(query, key)
-
-
-@heads("the output projection is missing")
-class NoLastProjection(Heads):
-    def forward(self, query, key, value, mask=None):
-        weights = F.dropout(self.shares(query, key, mask), self.drop, self.training)
-        return self.joined(weights, self.cut(self.project_value(value)))
 
 
 @heads("while self.training")
@@ -618,16 +556,10 @@ def vectors(*expected):
     return of("TokenEmbedding", *expected)
 
 
-@vectors("aren't multiplied by √d_model")
+@vectors("not scaled")
 class NotScaled(Vectors):
     def forward(self, tokens):
         return self.weight[tokens]
-
-
-@vectors("multiplied by √vocab_size")
-class ScaledByVocabulary(Vectors):
-    def forward(self, tokens):
-        return self.weight[tokens] * math.sqrt(len(self.weight))
 
 
 @vectors("every number is 1.33 times")
@@ -640,12 +572,6 @@ class ScaledByFour(Vectors):
 class FirstOfTheBatch(Vectors):
     def forward(self, tokens):
         return super().forward(tokens[:1])
-
-
-@vectors("the logits are multiplied")
-class LogitsScaled(Vectors):
-    def logits(self, x):
-        return super().logits(x) * math.sqrt(self.width)
 
 
 @vectors("it differs everywhere")
@@ -723,42 +649,10 @@ def waves(*expected):
     return of("SinusoidalPositionalEncoding", *expected)
 
 
-@waves("positions are counted from 1")
+@waves("from 1")
 class WavesFromOne(Waves):
     def table(self, d_model, position):
         return super().table(d_model, position + 1)
-
-
-@waves("start is ignored")
-class WavesIgnoreStart(Waves):
-    def forward(self, x, start=0):
-        super().forward(x, start)
-        return x + self.pe[: x.size(1)]
-
-
-@waves("in two halves")
-class WavesInHalves(Waves):
-    def table(self, d_model, position):
-        pe = super().table(d_model, position)
-        return torch.cat([pe[:, 0::2], pe[:, 1::2]], 1)
-
-
-@waves("sine and cosine are swapped")
-class CosineFirst(Waves):
-    def table(self, d_model, position):
-        return super().table(d_model, position).unflatten(1, (-1, 2)).flip(-1).flatten(1)
-
-
-@waves("the angles are negative")
-class WavesBackwards(Waves):
-    def table(self, d_model, position):
-        return super().table(d_model, -position)
-
-
-@waves("it is i/d_model")
-class IForTwoI(Waves):
-    def base(self, d_model):
-        return 100.0
 
 
 @waves("numbers 2 to 7")
@@ -853,18 +747,11 @@ def table(*expected):
     return of("LearnedPositionalEncoding", *expected)
 
 
-@table("start is ignored")
+@table("start ignored")
 class TableIgnoresStart(Table):
     def forward(self, x, start=0):
         super().forward(x, start)
         return super().forward(x)
-
-
-@table("start from random numbers")
-class AllAlike(Table):
-    def __init__(self, d_model, max_len=512):
-        super().__init__(d_model, max_len)
-        self.rows.weight.data.zero_()
 
 
 @table("0 parameters")
@@ -940,29 +827,10 @@ def turns(*expected):
     return of("RotaryPositionalEncoding", *expected)
 
 
-@turns("it turns the other way")
+@turns("other way round")
 class OtherWay(Turns):
     def angles(self, start, length):
         return -super().angles(start, length)
-
-
-@turns("positions are counted from 1")
-class TurnsFromOne(Turns):
-    def angles(self, start, length):
-        return super().angles(start + 1, length)
-
-
-@turns("start is ignored")
-class TurnsIgnoreStart(Turns):
-    def angles(self, start, length):
-        return super().angles(0, length)
-
-
-@turns("number i is paired with i + d_k/2")
-class TurnsHalves(Turns):
-    def forward(self, x, start=0):
-        turned = super().forward(x.unflatten(-1, (2, -1)).mT.flatten(-2), start)
-        return turned.unflatten(-1, (-1, 2)).mT.flatten(-2)
 
 
 @turns("positions 1 to 10", "numbers 2 to 5")
@@ -970,12 +838,6 @@ class WidthAlwaysEightForTurns(Turns):
     def angles(self, start, length):
         frequencies = 10000.0 ** (-torch.arange(0, self.width, 2).double() / 8)
         return torch.arange(start, start + length)[:, None] * frequencies
-
-
-@turns("x is turned, nothing is added")
-class TurnsAndAdds(Turns):
-    def forward(self, x, start=0):
-        return x + super().forward(x, start)
 
 
 @turns("positions 1 to 19")
@@ -1017,8 +879,8 @@ def test_wrong_attempts_fail_and_are_told_why(part, attempt, expected):
     failed = [check for check in checks_of(part, attempt) if not check.finding.holds]
     said = "\n".join(f"{c.statement}: {c.finding.figure}; {c.finding.diagnosis}" for c in failed)
     assert failed
-    for text in expected:
-        assert text in said, said
+    for words in expected:
+        assert hint_of(MODULE_OF[part], part, words) in said, said
 
 
 def own_softmax(scores, dim=-1):
@@ -1074,13 +936,3 @@ def test_our_own_part_that_fails_gives_no_hints():
         said = {c.statement: c.finding.diagnosis for c in THREE.GRADED[part](Base1, ours)}
         assert "numbers 2 to 7" in said["Every number is that of section 3.5, for every width"]
         assert "start is ignored" not in "".join(said.values())
-
-
-@pytest.mark.parametrize(("part", "name"), [
-    (part, name) for part, module in MODULE_OF.items() for name in module.GRADED[part].more(module)])
-def test_every_further_mistake_is_caught_and_explained(part, name):
-    module = MODULE_OF[part]
-    mistake = module.GRADED[part].more(module)[name]
-    (finding,) = (check.finding for check in checks_of(part, mistake.implementation)
-                  if check.statement.startswith(mistake.caught_by))
-    assert (finding.holds, finding.diagnosis) == (False, mistake.hint)

@@ -101,6 +101,7 @@ def test_a_failed_check_makes_the_lesson_fail(run_script):
     assert bad[-1].startswith("6 of 8 checks hold, ")
 
 
+@pytest.mark.exhaustive
 def test_all_checks_of_a_part_are_shown_if_asked_for(run_script):
     code, ((*lines, total),) = run_script("--step", "good", "--checks")
     assert code == 0
@@ -114,6 +115,7 @@ def test_a_step_without_checks_counts_none(run_script):
     assert run_script("--step", "two") == (0, [["text with [batch, heads]"]])
 
 
+@pytest.mark.exhaustive
 def test_lesson_1_folds_its_checks_and_unfolds_them():
     folded, unfolded = (run_lesson(ATTENTION, "--step", "finished", "--no-page", *more)
                         for more in ([], ["--checks"]))
@@ -291,6 +293,7 @@ def test_nothing_but_text_when_piped():
     assert max(map(len, process.stdout.splitlines())) <= 80
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("environment", [
     {"NO_COLOR": "1", "COLUMNS": "40"}, {"TERM": "dumb", "PYTHONIOENCODING": "ascii"},
     {"MPLBACKEND": "bogus", "PYTHONIOENCODING": "cp1252"}, {"LC_ALL": "C", "PYTHONUTF8": "0"},
@@ -304,6 +307,7 @@ def test_odd_environments_are_survived(environment, tmp_path):
     assert "\x1b" not in process.stdout
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("options", ["--list", "--step by-hand", ""])
 def test_a_closed_pipe_ends_quietly(options, tmp_path):
     script = f"{sys.executable} {ROOT / ATTENTION}.py {options} --outputs {tmp_path} | head -1"
@@ -312,6 +316,7 @@ def test_a_closed_pipe_ends_quietly(options, tmp_path):
     assert len(process.stdout.splitlines()) == 1
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", [ATTENTION, "06_decoding"])  # a figure and a checkpoint
 def test_files_that_may_not_grow_end_in_one_line(name, tmp_path):
     """What a full disk or a quota does, in the real script: the first file it can't write ends it."""

@@ -48,6 +48,7 @@ def shell(command: str):
 # Ctrl-C
 
 
+@pytest.mark.exhaustive
 @posix
 @pytest.mark.parametrize(("fault", "code", "said"), [
     ("import os, signal; signal.signal(signal.SIGINT, signal.default_int_handler)  # else a job ignores it\n"
@@ -75,6 +76,7 @@ def test_a_mistake_in_the_code_is_still_a_traceback(tmp_path):
     assert "No module named 'torch.nn'" in process.stderr
 
 
+@pytest.mark.exhaustive
 @posix
 def test_ctrl_c_while_lesson_6_trains_its_model_ends_it(tmp_path):
     process = subprocess.Popen(
@@ -171,6 +173,7 @@ def test_the_memory_asked_for_is_never_more_than_what_is_needed(sizes):
     assert memory.needed_for(config, replace(training, accumulate=4)) < estimate
 
 
+@pytest.mark.exhaustive
 @posix
 def test_too_little_memory_in_a_step_is_one_line_that_names_the_sizes(tmp_path):
     resource = pytest.importorskip("resource")
@@ -345,17 +348,20 @@ def test_a_console_is_never_too_narrow_for_a_word(columns, monkeypatch):
     assert LEAST <= make_console().width <= 80
 
 
+@pytest.mark.exhaustive
 def test_no_columns_and_warnings_as_errors_are_survived(tmp_path):
     process = run_lesson("01_attention_mechanism", "--step", "by-hand", "--outputs", str(tmp_path),
                          COLUMNS="0", PYTHONWARNINGS="error")
     assert (process.returncode, process.stderr) == (0, "")
 
 
+@pytest.mark.exhaustive
 def test_without_docstrings_there_is_no_lesson():
     process = shell("{python} -OO {root}/05_mini_transformer.py --list")
     assert "without -OO" in one_line_error(process, 1)
 
 
+@pytest.mark.exhaustive
 @posix
 @pytest.mark.parametrize("option", ["--help", "--list"])
 def test_an_output_that_is_full_is_an_error(option):
@@ -366,6 +372,7 @@ def test_an_output_that_is_full_is_an_error(option):
     assert "None" not in said
 
 
+@pytest.mark.exhaustive
 @posix
 def test_a_reader_that_leaves_is_no_error_of_the_lesson():
     """128 + SIGPIPE, as a shell reports any other command that head has cut short."""
@@ -375,6 +382,7 @@ def test_a_reader_that_leaves_is_no_error_of_the_lesson():
     assert process.stdout.splitlines()[-1] == "141"
 
 
+@pytest.mark.exhaustive
 @posix
 def test_usage_errors_have_their_code_where_nobody_hears_them():
     assert shell("{python} {root}/01_attention_mechanism.py --step nonsense 2>&-").returncode == 2
@@ -384,6 +392,7 @@ def test_a_million_threads_are_refused():
     assert "1000000" in one_line_error(run_lesson("01_attention_mechanism", "--threads", "1000000"), 2)
 
 
+@pytest.mark.exhaustive
 def test_an_environment_of_torchrun_without_torchrun_is_one_line():
     process = run_lesson("05_mini_transformer", "--list", WORLD_SIZE="2")
     assert "WORLD_SIZE is 2, but torchrun has not started this" in one_line_error(process, 1)

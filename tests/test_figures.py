@@ -101,6 +101,43 @@ def assert_heatmap(axes, weights, rows, columns, title: str, top: float = 1.0) -
     assert sum(low) > sum(high), "more weight is darker"
 
 
+# what holds of every drawing
+
+
+DRAWINGS = [(module, name) for module in (attention, block, decoding, foundations, heads, positions, training,
+                                          translation) for name in vars(module) if name.startswith("draw_")]
+
+
+def assert_readable(figure) -> None:
+    """Every panel with axes says what it is, every labelled line stands in a legend, row 0 is on top."""
+    panels = [axes for axes in figure.axes if axes.get_visible() and axes.axison]
+    boxes = [*figure.legends, *filter(None, (axes.get_legend() for axes in panels))]
+    named = {text.get_text() for box in boxes for text in box.get_texts()}
+    for axes in panels:
+        assert any(names(axes)) or axes.get_label() == "<colorbar>", "a panel without any name"
+        assert not boxes or {*axes.get_legend_handles_labels()[1]} <= named
+        for image in axes.get_images():
+            assert image.origin == "lower" or axes.get_ylim()[0] > axes.get_ylim()[1], "row 0 is on top"
+
+
+def readable(draw):
+    """The function, whose figures are looked at."""
+
+    def drawn(*inputs, **options):
+        figure = draw(*inputs, **options)
+        assert_readable(figure)
+        return figure
+
+    return drawn
+
+
+@pytest.fixture(autouse=True)
+def every_drawing_is_readable(monkeypatch):
+    """Whatever a test of this file draws is looked at like this."""
+    for module, name in DRAWINGS:
+        monkeypatch.setattr(module, name, readable(getattr(module, name)))
+
+
 # what all of them use
 
 
@@ -143,8 +180,6 @@ def test_draw_lookup():
     assert len({line.get_linestyle() for line in left.get_lines()}) == 3
     (curve,) = right.get_lines()
     assert (floats(curve.get_xdata()), floats(curve.get_ydata())) == ([1, 4], [120, 110])
-    assert names(left)[1:] == ("query for key 0, times", "weight")
-    assert names(right)[1:] == ("query for key 0, times", "answer")
     assert left.get_ylim()[0] == 0
     assert left.get_ylim()[1] >= 1
 
@@ -175,10 +210,8 @@ def test_draw_reach():
     reach = {"attention": [1.0, 0.5, 0.25], "recurrent": [1.0, 1e-3, 1e-6]}
     (axes,) = attention.draw_reach([1, 10, 100], reach).axes
     assert lines(axes) == {name: ([1, 10, 100], norms) for name, norms in reach.items()}
-    assert legend(axes) == [*reach]
     assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
     assert ticks(axes)[1] == ["1", "10", "100"]
-    assert names(axes)[1:] == ("n, steps back", "gradient norm (mean of 5 layers)")
 
 
 def test_draw_scaling():
@@ -197,7 +230,6 @@ def test_draw_scaling():
         "q·k, 16 keys": (widths, [0.1, 0.2, 0.3]), "q·k, 64 keys": (widths, [0.4, 0.5, 0.6]),
         "q·k, 512 keys": (widths, [0.7, 0.8, 0.9]), "q·k / √d_k, all three": (widths, [0.03, 0.01, 0.05])}
     for panel in (variance, evenness, share):
-        assert legend(panel) == [*lines(panel)]
         assert ticks(panel)[1] == ["4", "64", "1024"]
         assert (panel.get_xlabel(), panel.get_xscale()) == ("d_k", "log")
     assert [panel.get_title() for panel in (variance, evenness, share)] == [
@@ -215,7 +247,6 @@ def test_draw_attention():
             "self: English asks English", "cross: French asks English",
             "causal: what comes later is hidden"), strict=True):
         assert_heatmap(panel, weights, rows, english, title)
-        assert names(panel)[1:] == ("key", "query")
 
 
 def test_draw_scores():
@@ -229,7 +260,6 @@ def test_draw_scores():
         assert [(round(x), round(y + 0.35, 6)) for x, y in marks] == [
             (key, query) for query, key in enumerate(order.tolist())]
         assert texts(panel)[3, 2] == f"{weights[2, 3]:.2f}"
-        assert names(panel)[1:] == ("key", "query")
 
 
 def test_draw_cost():
@@ -239,9 +269,6 @@ def test_draw_cost():
     assert lines(kept) == {"our lines": ([8, 16], [50, 200]),
                            "fused kernel, causal mask": ([8, 16], [30, 130]),
                            "fused kernel, no mask": ([8, 16], [10, 20])}
-    assert legend(kept) == [*lines(kept)]
-    assert names(work)[1:] == ("n, tokens", "multiplications")
-    assert names(kept)[1:] == ("n, tokens", "bytes kept for backward")
     assert ticks(kept)[1] == ["8", "16"]
     assert {panel.get_xscale() + panel.get_yscale() for panel in (work, kept)} == {"loglog"}
 
@@ -257,8 +284,6 @@ def test_draw_fetching():
             "one head", "two heads, the first", "two heads, the second"), strict=True):
         assert_heatmap(panel, weights, wanted, range(3), title)
         assert texts(panel)[1, 0] == f"{weights[0, 1]:.2f}"
-        assert panel.get_xlabel() == "item looked at"
-    assert panels[0].get_ylabel() == "items wanted"
 
 
 def test_draw_split():
@@ -278,7 +303,6 @@ def test_draw_split():
         assert same(shown, places // 4)  # its colour is the token's
     assert ticks(panels[0])[0] == ["0", "1", "2"]
     assert ticks(panels[1])[0] == ticks(panels[2])[0] == ["head 0"] * 3 + ["head 1"] * 3
-    assert panels[0].get_ylabel() == "token"
 
 
 def test_draw_flow_of_lesson_2():
@@ -317,8 +341,6 @@ def test_draw_heads():
         for head in range(4):
             assert_heatmap(panels[4 * line + head], weights[line][head], range(6), range(6),
                            f"seed {seed}, head {head}: {words[head]}")
-        assert panels[4 * line].get_ylabel() == "word that looks"
-    assert {panel.get_xlabel() for panel in panels[4:]} == {"word looked at"}
 
 
 # lesson 3
@@ -329,7 +351,6 @@ def test_draw_waves():
     figure = positions.draw_waves(waves)
     axes, bar = figure.axes
     assert same(cells(axes), waves)
-    assert names(axes)[1:] == ("dimension (sine and cosine in pairs)", "position")
     assert axes.get_images()[0].get_clim() == (-1, 1)
     assert ticks(bar)[0] == ["−1", "0", "1"]
 
@@ -351,8 +372,6 @@ def test_draw_wavelengths():
             assert floats(line.get_ydata()) == pytest.approx(wanted, abs=1e-4)
         assert floats(dots.get_xdata()) == [*range(41)]
         assert curve.get_color() == dots.get_color()
-    assert names(left) == ("all pairs", "pair i", "wavelength, in positions")
-    assert names(right) == ("the sines of four pairs", "position", "sine")
 
 
 def test_draw_distance():
@@ -361,7 +380,6 @@ def test_draw_distance():
     (curve,) = axes.get_lines()
     assert floats(curve.get_xdata()) == [*range(-100, 100)]
     assert floats(curve.get_ydata()) == floats(products)
-    assert names(axes)[1:] == ("k", "PE(p) · PE(p + k)")
 
 
 def test_draw_longer():
@@ -369,7 +387,6 @@ def test_draw_longer():
               "learned": [[0, 0, 0.125, 0.5], [0, 0, 0.375, 0.5]]}
     (axes,) = positions.draw_longer(curves, 40).axes
     assert lines(axes) == {"waves": ([3, 4], near([0.75, 0.5])), "learned": ([3, 4], near([0.25, 0.5]))}
-    assert legend(axes) == [*curves]
     bands = [collection.get_paths()[0].vertices for collection in axes.collections[:2]]
     for band, low, high in zip(bands, ([0.5, 0.25], [0.125, 0.5]), ([1.0, 0.75], [0.375, 0.5])):
         heights = {place: sorted({round(y, 6) for x, y in band if x == place}) for place in (3, 4)}
@@ -377,7 +394,6 @@ def test_draw_longer():
     (span,) = axes.patches
     assert (span.get_x(), span.get_x() + span.get_width()) == (3, 40)
     assert [text.get_text() for text in axes.texts] == ["trained"]
-    assert names(axes)[1:] == ("position", "accuracy")
 
 
 # lesson 4
@@ -396,12 +412,9 @@ def test_draw_through_the_blocks():
         assert [line.get_label() for line in gradient.get_lines()][::2] == stacks
         assert all(floats(line.get_ydata()) == [4, 2, 1] for line in gradient.get_lines())
         assert all(floats(line.get_ydata()) == near(found["pre", size][0][1]) for line in apart.get_lines())
-        assert apart.get_xlabel() == "at the input of block"
         assert {gradient.get_yscale(), apart.get_yscale()} == {"log"}
         assert [line.get_color() for line in gradient.get_lines()] == [
             line.get_color() for line in apart.get_lines()]
-    assert (panels[0].get_ylabel(), panels[3].get_ylabel()) == ("gradient / that at the output", "apart")
-    assert legend(panels[2]) == stacks
 
 
 def test_draw_warmup():
@@ -412,7 +425,6 @@ def test_draw_warmup():
     loss, apart = block.draw_warmup(ends, shares, 7).axes
     labels = {"pre-norm, no warm-up": ("pre", 0), "pre-norm, warm-up 50": ("pre", 50),
               "post-norm, no warm-up": ("post", 0), "post-norm, warm-up 50": ("post", 50)}
-    assert legend(loss) == [*labels]
     for label, (norm, warmup) in labels.items():
         assert lines(loss)[label] == ([0.01, 0.1], near(
             ends[norm, rate, warmup].mean() for rate in (0.01, 0.1)))
@@ -432,7 +444,6 @@ def test_draw_warmup():
         (curves.min().item(), curves.max().item()) for curves in shares.values()]
     assert [(text.get_text(), text.xy[1]) for text in loss.texts] == [("guessing, ln 7", math.log(7))]
     assert any(set(floats(line.get_ydata())) == {math.log(7)} for line in loss.get_lines())
-    assert names(loss) == ("after training", "learning rate", "loss of the last 20 steps")
     assert ticks(loss)[1] == ["0.01", "0.1"]
 
 
@@ -547,12 +558,9 @@ def test_draw_schedule():
     here, paper = training.draw_schedule({"linear": [1, 2, 1], "inverse_sqrt": [3, 4, 2]}, [99, 199],
                                          [5, 6]).axes
     assert lines(here) == {"linear": ([1, 2, 3], [1, 2, 1]), "inverse_sqrt": ([1, 2, 3], [3, 4, 2])}
-    assert legend(here) == ["linear", "inverse_sqrt"]
     (curve,) = paper.get_lines()
     assert (floats(curve.get_xdata()), floats(curve.get_ydata())) == ([100, 200], [5, 6])
     assert same_color(curve.get_color(), here.get_lines()[1].get_color())  # the paper's in both
-    assert names(here) == ("here", "step", "learning rate")
-    assert names(paper)[:2] == ("the paper: d_model 512, warm-up 4,000", "step")
 
 
 HISTORY = [{"step": step, "loss": 3.0 / step, "learning_rate": 0.1 * step, "gradient_norm": 2.0 * step,
@@ -575,9 +583,7 @@ def test_draw_training():
     assert clip.get_label() == "clipped above"
     assert [panel.get_title() for panel in (loss, accuracy, rate, norm)] == [
         "loss per token", "both accuracies, on validation sequences", "learning rate", "norm of the gradient"]
-    assert [legend(panel) for panel in (loss, accuracy)] == [[*lines(loss)], [*lines(accuracy)]]
     assert (loss.get_yscale(), norm.get_yscale(), accuracy.get_yscale()) == ("log", "log", "linear")
-    assert {panel.get_xlabel() for panel in (loss, accuracy, rate, norm)} == {"step"}
 
 
 def test_draw_patterns():
@@ -598,7 +604,6 @@ def test_draw_patterns():
             top = shown[1:].max().item() if title[:7] == "decoder" else shown.max().item()
             assert_heatmap(panels[3 * head + column], shown, rows, columns,
                            f"{title}\n{top:.2f}" if head == 0 else f"{top:.2f}", top)
-    assert [panels[0].get_ylabel(), panels[3].get_ylabel()] == ["head 0", "head 1"]
 
 
 def test_draw_learning():
@@ -621,8 +626,6 @@ def test_draw_learning():
             assert (panel.get_title(), panel.get_ylabel()) == (f"{name}: {title}", label)
             assert panel.get_yscale() == "log"
             assert len({line.get_linestyle() for line in panel.get_lines()}) == 3
-    assert legend(panels[1]) == parts
-    assert panels[2].get_xlabel() == panels[3].get_xlabel() == "step"
 
 
 def test_draw_broken():
@@ -631,7 +634,6 @@ def test_draw_broken():
     (axes,) = training.draw_broken(scores).axes
     assert ticks(axes)[0] == ["right", "no shift"]
     assert (bars(axes, 0), bars(axes, 1)) == ([0.9, 1.0], [0.8, 0.0])
-    assert legend(axes) == ["tokens, teacher forcing", "exact match, free-running"]
     assert [container.get_label() for container in axes.containers] == legend(axes)
     for container, side in zip(axes.containers, (-0.2, 0.2)):
         assert [bar.get_y() + bar.get_height() / 2 for bar in container] == near([side, 1 + side])
@@ -651,9 +653,6 @@ def test_draw_comparison():
             ([50], near([scale * value])) for value in (1.0, 2.0, 3.0, 4.0)]
         first, second, third, fourth = [line.get_color() for line in panel.get_lines()]
         assert first == second != third == fourth
-        assert panel.get_xlabel() == "step"
-    assert legend(exact) == ["n_heads = 1", "n_heads = 4"]
-    assert (names(loss)[0], names(exact)[0]) == ("validation loss", "exact match on validation sequences")
     assert (loss.get_yscale(), exact.get_yscale()) == ("log", "linear")
 
 
@@ -664,11 +663,8 @@ def test_draw_own():
                                     list("abc")).axes
     assert lines(loss) == {"the course's": ([*range(1, 7)], near(3 / step for step in range(1, 7))),
                            "yours": ([*range(1, 7)], [7.0] * 6)}
-    assert legend(loss) == ["the course's", "yours"]
-    assert names(loss)[:2] == ("loss per token", "step")
     for panel, (name, weights) in zip(heat, maps.items(), strict=True):
         assert_heatmap(panel, weights, "qr", "abc", name)
-        assert names(panel)[1:] == ("source", "writes")
 
 
 # lesson 6
@@ -679,9 +675,6 @@ def test_draw_cache():
     step, whole = decoding.draw_cache([1, 3], now, times).axes
     assert lines(step) == {"with the cache": ([1, 3], [1, 1.5]), "without": ([1, 3], [2, 6])}
     assert lines(whole) == {"with the cache": ([1, 3], near([0.1, 0.6])), "without": ([1, 3], near([1, 6]))}
-    assert names(step)[1:] == ("length of the answers", "milliseconds for one step")
-    assert names(whole)[1:] == ("length of the answers", "seconds for all steps so far")
-    assert legend(step) == legend(whole) == ["with the cache", "without"]
     assert step.get_ylim()[0] == whole.get_ylim()[0] == 0
 
 
@@ -710,7 +703,6 @@ def test_draw_tree():
     assert {words: said[words].get_color() for words in ("w3  0.600", "w5  0.100",
                                                          "w2 (finished)  0.400")} == {
         "w3  0.600": "C0", "w5  0.100": "gray", "w2 (finished)  0.400": "C2"}
-    assert legend(axes) == ["kept", "finished", "pruned"]
     assert [colours(axes)[fate] for fate in legend(axes)] == ["C0", "C2", "gray"]
 
 
@@ -720,8 +712,6 @@ def test_draw_lengths():
     assert bars(panels[0]) == [1, 0, 2, *[0] * 15]
     assert bars(panels[1]) == [*[0] * 17, 1]
     assert [round(bar.get_x() + bar.get_width() / 2) for bar in panels[0].patches] == [*range(1, 19)]
-    assert panels[0].get_ylabel() == "answers of 100"
-    assert {panel.get_xlabel() for panel in panels} == {"tokens, with EOS"}
 
 
 def test_draw_distributions():
@@ -737,8 +727,6 @@ def test_draw_distributions():
         assert same_color(behind, "lightgray")
         assert not same_color(front, "lightgray")
     assert ticks(panels[-1])[1] == list("ABCDEFGH")
-    assert panels[0].get_ylabel() == panels[2].get_ylabel() == "probability"
-    assert panels[2].get_xlabel() == panels[3].get_xlabel() == "token"
 
 
 def test_draw_strategies():
@@ -760,8 +748,6 @@ def test_draw_cross_attention():
     panels = decoding.draw_cross_attention(weights, list("abc"), ["x", "y"]).axes
     for head, panel in enumerate(panels):
         assert_heatmap(panel, weights[head, :2], "xy", "abc", f"head {head}")
-        assert panel.get_xlabel() == "source"
-    assert panels[0].get_ylabel() == "token written"
 
 
 # lesson 0
@@ -804,10 +790,9 @@ def test_draw_spirals():
 
     points, labels = np.array([[0.0, 1.0], [2.0, -1.0], [-2.0, 0.5]]), np.array([1, 0, 1])
     losses = {"0.1": [3.0, 2.0, 1.0], "1": [3.0, 0.5, 0.25]}
-    left, right, bar = foundations.draw_spirals(losses, network, points, labels).axes
+    left, right, _ = foundations.draw_spirals(losses, network, points, labels).axes
     assert lines(left) == {name: ([0, 1, 2], curve) for name, curve in losses.items()}
     assert (names(left)[1:], left.get_yscale()) == (("step", "loss"), "log")
-    assert legend(left) == [*losses]
     (image,) = right.get_images()
     assert image.origin == "lower"
     drawn = np.array(image.get_array())
@@ -824,13 +809,12 @@ def test_draw_spirals():
         assert same_color(drawn[name][1], colour)
         near_red = image.cmap(share_of_1)[0] > image.cmap(share_of_1)[2]
         assert near_red == (name == "class 1"), "points have the colour of their side"
-    assert bar.get_ylabel() == "probability of class 1"
 
 
 def test_draw_words():
     before, after = random_weights(4, 3) - 0.3, random_weights(4, 3, seed=1) - 0.3
     classes = {"animal": ["cat", "dog", "cow"], "food": ["rice"]}
-    *panels, bar = foundations.draw_words({"before": before, "after": after}, classes).axes
+    *panels, _ = foundations.draw_words({"before": before, "after": after}, classes).axes
     for panel, vectors, title in zip(panels, (before, after), ("before", "after"), strict=True):
         cosines = torch.nn.functional.cosine_similarity(vectors[:, None], vectors[None], dim=-1)
         assert same(cells(panel), cosines)
@@ -841,8 +825,6 @@ def test_draw_words():
         between = [floats(line.get_ydata()) for line in panel.get_lines()]
         assert [2.5, 2.5] in between
     assert ticks(panels[0])[0] == ["cat", "dog", "cow", "rice"]
-    assert names(panels[0])[1:] == ("class of the other word", "word")
-    assert "cosine" in bar.get_ylabel()
 
 
 def test_draw_memory():
@@ -901,10 +883,6 @@ def test_draw_progress():
     assert lines(scores) == {"BLEU": ([2, 4], [10, 60]), "exact match, %": ([2, 4], [25, 50])}
     assert loss.get_yscale() == "log"
     assert scores.get_ylim() == (0, 103)
-    assert (names(loss)[:2], names(scores)[:2]) == (
-        ("loss per piece", "step"), ("greedy answers to validation sentences", "step"))
-    for panel in (loss, scores):
-        assert legend(panel) == [*lines(panel)]
 
 
 def test_draw_phenomena():
@@ -913,7 +891,6 @@ def test_draw_phenomena():
     assert_heatmap(axes, [*shares.values()], shares, [100, 200, 300], "")
     assert texts(axes)[1, 0] == "0.50"
     assert texts(axes)[0, 1] == "0.25"
-    assert axes.get_xlabel() == "step"
 
 
 def test_draw_alignment():
@@ -923,13 +900,10 @@ def test_draw_alignment():
                                                shares).axes
     assert same(cells(picture), weights)
     assert ticks(picture) == (["x", "y"], ["a", "b", "c"])
-    assert names(picture)[1:] == ("reads", "writes")
     assert [(floats(line.get_xdata()), floats(line.get_ydata())) for line in picture.get_lines()] == [
         ([1], [0]), ([2], [1])]
     for number, row in enumerate(shares):
         assert bars(side, number) == near(row)
-    assert legend(side) == ["1", "2", "3"]
-    assert (ticks(side)[1], side.get_xlabel()) == (["0", "1"], "head")
     assert side.get_ylim() == (0, 1)
     lefts = [[bar.get_x() for bar in group.patches] for group in side.containers]
     assert [row[0] for row in lefts] == sorted(row[0] for row in lefts)
@@ -948,15 +922,12 @@ def test_draw_comparison_of_another_score():
         assert first == second != third
     assert (loss.get_yscale(), bleu.get_yscale()) == ("log", "linear")
     assert (loss.get_title(), bleu.get_title()) == ("validation loss", "BLEU on validation sentences")
-    assert legend(bleu) == ["d_model = 64", "d_model = 128"]
-    assert loss.get_xlabel() == bleu.get_xlabel() == "step"
 
 
 def test_draw_own_sentence():
     weights = random_weights(2, 3) / 2
     (axes,) = translation.draw_own_sentence(weights, list("abc"), list("xy")).axes
     assert_heatmap(axes, weights, "xy", "abc", "", top=float(weights.max()))
-    assert names(axes)[1:] == ("reads", "writes")
     (faint,) = translation.draw_own_sentence(weights / 100, list("abc"), list("xy")).axes
     assert faint.get_images()[0].get_clim() == (0, pytest.approx(0.1))
 

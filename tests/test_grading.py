@@ -34,6 +34,7 @@ def words_of(process):
     return " ".join(process.stdout.split())
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", LESSONS)
 def test_templates_run_and_are_unsolved(name, tmp_path):
     file, parts = tmp_path / "mine.py", common.lesson(name).GRADED
@@ -278,6 +279,7 @@ softmax = lesson({ATTENTION!r}).softmax
     assert process.returncode == 0, process.stdout
 
 
+@pytest.mark.exhaustive
 def test_a_process_that_ends_in_the_middle_is_no_pass(tmp_path):
     """Everything before holds, and its exit code is 0."""
     process = grade(tmp_path / "mine.py", f"""
@@ -336,6 +338,7 @@ for number in (os.getpid(), helper.pid):
 """
 
 
+@pytest.mark.exhaustive
 @posix
 @pytest.mark.parametrize(("then", "said"), [
     ("time.sleep(1000)", "still running after 10 s"),
@@ -352,6 +355,7 @@ def test_what_hangs_is_ended_in_time_with_all_that_it_started(then, said, noted,
     assert "Traceback" not in process.stderr
 
 
+@pytest.mark.exhaustive
 @posix
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ending_the_parent_leaves_no_child(number, noted, tmp_path):

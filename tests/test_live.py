@@ -139,6 +139,7 @@ def test_numbers_survive_base64_and_float16(tmp_path):
 MODEL = "new Transformer(data.config, readWeights(data.weights, data.shapes))"
 
 
+@pytest.mark.exhaustive
 @needs_node
 def test_answers_are_those_of_greedy_decode(trained, tmp_path):
     sources = digits_of(120)
@@ -364,6 +365,7 @@ def test_a_page_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     assert not (tmp_path / "05_live.html").exists()
 
 
+@pytest.mark.exhaustive
 def test_a_training_leaves_the_page_of_its_model(tmp_path):
     sizes = "--d-model", "16", "--heads", "2", "--layers", "1", "--positions", "rotary", "--norm", "post"
     process = run_lesson("05_mini_transformer", "--step", "training", "--steps", "3", "--task", "sum", *sizes,

@@ -20,6 +20,7 @@ from common import lesson, lesson_parser, narrate, shows
 from course.data import corpus
 from course.grading.own import Own
 from course.grading.watching import state_of, wants_hint
+from course.pages import walkthrough
 from course.study.lessons import study_of
 from course.training import processes
 from course.training.engine import Run
@@ -735,7 +736,8 @@ def test_08_own(tiny):
 def compared_in_8(tiny, *options):
     found = called(eight, *options, defaults=tiny)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("course.training.experiment.compare", lambda *parts: (_ for _ in ()).throw(Caught(*parts)))
+        patch.setattr("course.training.experiment.compare",
+                      lambda *parts: (_ for _ in ()).throw(Caught(*parts)))
         with pytest.raises(Caught) as caught:
             eight.step_compare(found.experiment)
     variants, seeds, *_ = caught.value.args

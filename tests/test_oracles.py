@@ -9,7 +9,7 @@ from contextlib import suppress
 
 import pytest
 import torch
-from conftest import LESSONS
+from conftest import LESSONS, catalogue
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
@@ -157,8 +157,8 @@ def wrong_decoders(ours) -> dict[str, list]:
 
 def wrong_ones(ours, name: str) -> list:
     """The mistakes of the part, then others, of any part."""
-    part, own = ours.GRADED[name], getattr(ours, name)
-    known = [mistake.implementation for made in (part.mistakes, part.more) for mistake in made(ours).values()]
+    own = getattr(ours, name)
+    known = [mistake.implementation for mistake in catalogue(ours, name).values()]
     known += wrong_decoders(ours).get(name, []) if hasattr(ours, "CachedDecoding") else []
     if name in ("sample", "greedy_decode", "beam_search", "CachedDecoding"):
         return known
@@ -175,137 +175,6 @@ def test_every_claim_fails_for_something_wrong(name, part):
     wrong = wrong_ones(ours, part)
     for number, claim in enumerate(ours.GRADED[part].claims):
         assert any(not ours.GRADED[part](one, ours)[number].holds() for one in wrong), claim.__name__
-
-
-# mistakes by name
-
-NAMED = """
-naive: subtract the largest
-one maximum: its own maximum
-dim ignored: dim is ignored
-dim half ignored: along dim
-0/0: 0/0
-not divided: not divided
-divided by d_k: square root
-softmax over queries: over queries
-mask reversed: reversed
-masked after softmax: masked after
-NaN where blind: 0/0
-weights returned: return the output alone
-reversed: reversed
-diagonal missing: diagonal is missing
-one too many: one ahead | one token too many
-transposed: transposed
-two dimensions: two dimensions
-three dimensions: one dimension too few
-queries hidden: not as a query
-pad_id ignored: pad_id is ignored
-behind the last: anywhere
-view() alone: view() alone
-merged without transpose: merged without transpose
-divided by √d_model: divided by √d_model
-no output projection: output projection is missing
-not scaled: multiplied by √d_model
-cosine's own exponent: frequency of the sine
-two halves: two halves | i + d_k/2
-start ignored: start is ignored
-all alike: random numbers
-divided by D − 1: divided by D − 1
-eps outside: inside the root
-no root: take its root
-over the tokens: over the tokens
-tanh approximation: tanh
-√2 missing: √2
-no activation: no activation
-activation last: between the matrices
-path behind the norm: starts behind the norm
-no path: path around the layers is missing
-norms swapped: are swapped
-mask on queries: query axis
-source padding seen: ignores memory_mask
-future seen: ignores the causal mask
-norm missing: one more LayerNorm
-memory_mask lost: memory_mask doesn't reach
-no causal mask: sees the future
-padding mask inverted: padding mask is inverted
-padding seen: source's padding may be looked at
-swapped: input and target are swapped
-not shifted: nothing is shifted
-no EOS: EOS is missing
-padding counts: padding counts
-mean: this is the mean
-no correction: 1 − βᵗ
-L2: L2
-late: one step late
-goes on: PAD after EOS
-multiplied: divide
-ties cut: ties
-last cut: passes p stays
-top-p first: before the temperature
-EOS not counted: EOS counts
-BOS counted: BOS doesn't count
-cut off forgotten: cuts off
-finished forgotten: finished hypotheses
-not reordered: reorder
-no cache: newest token alone
-cache not reordered: cache has to follow
-position always 0: it is the first
-aligned left: aligned left
-the largest size: sizes other than 1
-two shapes alone: two of the shapes
-not summed over a broadcast axis: that broadcasting stretched
-overwritten: add them up
-walked in the wrong order: before all of it has arrived
-inner gradients kept: start them from 0
-inputs reset: add to them
-the wrong factor: the other's value
-not divided by the batch: number of rows
-labels left out: the 1 is missing
-tanh passed as if it weren't there: multiplies by 1 − tanh²
-tanh taken twice: is tanh already
-bias averaged: sum over the rows
-tanh left out: tanh around the sum
-state not used: no effect
-state detached: detached
-one bias: two biases
-input and forget gate swapped: input and forget gate
-content and output gate swapped: content and output gate
-two pairs swapped: input, forget, content, output
-memory shown without tanh: without its tanh
-memory first: hidden state comes first
-reset in the other place: before the matrix
-update gate turned round: turned round
-gates swapped: reset and update gate are swapped
-longest match: replay the merges
-ties to the larger: take the smallest
-ties to the first: take the smallest
-words counted once: as often as it occurs
-counted once: each merge makes new ones
-unknown dropped: encode their bytes
-merges from the last: the first learned comes first
-decoded piece by piece: decoded by itself
-special tokens in text: they are text
-in order of length: shuffle them
-cut anyhow: sort all pairs by length
-last dropped: smaller batch is dropped
-same in each epoch: from seed and epoch
-targets apart: another's target
-not clipped: at most as often
-mean of sentences: sum the counts
-no brevity: penalty is missing
-brevity by sentence: compare the sums
-lowercased: lowercased
-split at spaces: spaces alone
-arithmetic mean: geometric
-"""
-HINTS = dict(line.split(": ", 1) for line in NAMED.strip().splitlines())
-
-
-@pytest.mark.parametrize(("name", "part"), PARTS)
-def test_mistakes_are_explained_by_their_names(name, part):
-    for mistake, (hint, *_) in lesson(name).GRADED[part].mistakes(lesson(name)).items():
-        assert mistake in HINTS, f"{mistake}: say here what its hint is about"
-        assert any(words in hint for words in HINTS[mistake].split(" | ")), (mistake, hint)
 
 
 # what decides whether a claim holds
@@ -389,7 +258,7 @@ def test_a_mistake_of_the_weights_makes_one_thing_wrong(mistake):
     """What is wrong in other ways, too, is no example of its mistake: these divide by √d_k as they should."""
     ours = lesson("01_attention_mechanism")
     part = ours.GRADED["attention_weights"]
-    implementation = (part.mistakes(ours) | part.more(ours))[mistake].implementation
+    implementation = catalogue(ours, "attention_weights")[mistake].implementation
     held = {check.statement: check.finding.holds for check in part(implementation, ours)}
     formula = [holds for statement, holds in held.items() if statement.startswith("The weights are softmax")]
     assert formula == [True]

@@ -337,6 +337,7 @@ def test_every_exercise_can_be_drawn(name, tmp_path):
 # ------------------------------------------------------------------ running
 
 
+@pytest.mark.exhaustive
 def test_a_page_only_if_wanted_and_only_of_a_whole_run(tmp_path):
     script = tmp_path / "try_it.py"
     script.write_text('"""Try it."""\nfrom common import *\ndef step_one():\n    """One"""\n    return "1"\n'
@@ -480,6 +481,7 @@ def test_the_contents_show_what_was_noted_and_no_picture_from_elsewhere(tmp_path
         assert f"Your own parts: 1 of 5 hold. Questions: 2 of {asked} answered, 1 right." in html
 
 
+@pytest.mark.exhaustive
 def test_common_shows_what_is_done_and_what_is_next(tmp_path):
     def shown():
         process = subprocess.run([sys.executable, ROOT / "common.py", "--outputs", tmp_path],

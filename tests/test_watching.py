@@ -18,6 +18,7 @@ RIGHT = ("import torch\n\n\ndef causal_mask(length, device=None):\n"
          "    return torch.ones(length, length, dtype=torch.bool, device=device).tril()\n")
 
 
+@pytest.mark.exhaustive
 @pytest.mark.skipif(os.name == "nt", reason="processes are counted in /proc or by ps")
 def test_saving_grades_again_and_h_gives_a_hint(tmp_path):
     file = tmp_path / "mine.py"

@@ -1,0 +1,27 @@
+"""Every mistake of every graded part: the statement that it names catches it, and its hint is given there.
+
+Part.mistakes and Part.more in checks/ are the one catalogue of mistakes; tests of hints name a mistake by its
+key there.
+"""
+
+import pytest
+from conftest import LESSONS, assert_caught, catalogue
+
+from common import lesson
+
+PARTS = [(name, part) for name in LESSONS for part in lesson(name).GRADED]
+
+
+@pytest.mark.parametrize(("name", "part", "mistake"), [
+    (name, part, mistake) for name, part in PARTS for mistake in catalogue(lesson(name), part)])
+def test_every_mistake_is_caught_and_explained(name, part, mistake):
+    assert_caught(lesson(name), part, mistake)
+
+
+@pytest.mark.parametrize(("name", "part"), PARTS)
+def test_no_two_mistakes_of_a_part_have_one_name_or_one_hint(name, part):
+    ours = lesson(name)
+    made = ours.GRADED[part].mistakes(ours), ours.GRADED[part].more(ours)
+    assert not made[0].keys() & made[1].keys()
+    hints = [mistake.hint for each in made for mistake in each.values()]
+    assert len({*hints}) == len(hints)
