@@ -204,7 +204,7 @@ def grade(name: str, *parts: Any, **named: Any) -> None:
     `name` is the lesson's; a part that is called otherwise than the lesson's is given by name:
     grade("02_multi_head_attention", MultiHeadAttention=Mine).
     """
-    grade_here(lesson(name), {part.__name__: part for part in parts} | named, make_narrator(OUTPUTS))
+    grade_here(name, {part.__name__: part for part in parts} | named, make_narrator(OUTPUTS))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from matplotlib.colors import same_color, to_hex
 from matplotlib.patches import FancyBboxPatch
 
 from common import canvas, heatmap, lesson
+from course.console.manners import running
 from figures import (
     attention,
     block,
@@ -27,6 +28,13 @@ from figures import (
 )
 
 four = lesson("04_transformer_block")
+
+
+@pytest.fixture(autouse=True)
+def style():
+    """The course's, as while a lesson runs: a colour such as C1 is looked up when it is asked for."""
+    with running(1):
+        yield
 
 
 def ticks(axes) -> tuple[list[str], list[str]]:

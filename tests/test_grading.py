@@ -45,7 +45,7 @@ def test_templates_run_and_are_unsolved(name, tmp_path):
         assert checks.needs in text.replace("\n# ", " ")
         for steps in study_of(number_of(name)).exercises[part].guide.values():
             assert "".join(f"# {number}. {step}\n" for number, step in enumerate(steps, 1)) in re.sub(
-                "^ +", "", text, flags=re.MULTILINE)
+                "^ +", "", text, flags=re.MULTILINE).replace("\n#    ", " ")
     graded = run_lesson(name, "--grade", str(file))
     assert graded.returncode == 1
     assert "✓ The file runs" in graded.stdout

@@ -219,13 +219,14 @@ def read_back(node: ET.Element) -> str:
 def test_formulas_on_a_line_keep_apart_and_are_no_definitions():
     """Those that aren't known as MathML stay a block as it stands."""
     prose = markup.Prose({}, {})
-    _, together = prose.paragraphs("Words\n\n    dV = Aᵀ·dO        dA = dO·Vᵀ").splitlines()
+    *_, together = prose.paragraphs("Words\n\nWords\n\n    dV = Aᵀ·dO        dA = dO·Vᵀ").splitlines()
     assert together.count("<math") == 2
     for text in ("    P = 1 · x        q = min(1, r)", "    BLEU = 100 · brevity        brevity = 1"):
-        html = prose.paragraphs(f"Words\n\n{text}")
+        html = prose.paragraphs(f"Words\n\nWords\n\n{text}")
         assert "<dl>" not in html
         assert f'class="plain drawing scroll" style="--columns: {len(text) - 4}"' in html
-    assert "<dl>" in prose.paragraphs("Words\n\n    weights  what is looked at\n    values   what is taken")
+    pairs = "    weights  what is looked at\n    values   what is taken"
+    assert "<dl>" in prose.paragraphs(f"Words\n\nWords\n\n{pairs}")
 
 
 def test_words_in_a_formula_keep_their_space():

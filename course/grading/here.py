@@ -1,7 +1,7 @@
 """Parts graded in the running process, as a notebook has them: no file, no process of their own."""
 
+import importlib
 from collections.abc import Mapping
-from types import ModuleType
 from typing import Any
 
 from course.console.narrator import Narrator
@@ -11,14 +11,16 @@ from course.grading.report import Report
 from course.study.progress import note_graded
 
 
-def grade_here(ours: ModuleType, parts: Mapping[str, Any], narrator: Narrator) -> None:
-    """Print what holds of the parts, in the words of --grade, and note it. ValueError for an unknown name.
+def grade_here(lesson: str, parts: Mapping[str, Any], narrator: Narrator) -> None:
+    """Print what holds of these parts of a lesson, in the words of --grade, and note it.
 
-    Nothing is stopped after some seconds: whoever runs this can interrupt it.
+    ValueError for a name that the lesson doesn't grade. Nothing is stopped after some seconds:
+    whoever runs this can interrupt it.
     """
+    ours = importlib.import_module(lesson)
     for name in parts:
         if name not in ours.GRADED:
-            raise ValueError(f"{name} is no part that lesson {ours.__name__} grades; "
+            raise ValueError(f"{name} is no part that lesson {lesson} grades; "
                              f"these are: {', '.join(ours.GRADED)}")
     report = Report(narrator, ours.GRADED)
     try:
@@ -28,6 +30,6 @@ def grade_here(ours: ModuleType, parts: Mapping[str, Any], narrator: Narrator) -
         report.end_part()
         narrator.console.print()
         narrator.say(f"{narrator.held} of {narrator.held + narrator.failed} checks hold", "bold")
-        note_graded(narrator.outputs, ours.__name__, narrator, ours.GRADED)
+        note_graded(narrator.outputs, lesson, narrator, ours.GRADED)
     finally:
         narrator.flush()
