@@ -614,7 +614,8 @@ def step_adam(experiment: DigitExperiment):
     (β₁ = 0.9), and of its square, over about 1,000 (β₂ = 0.999). ε, 10⁻⁸, prevents a division by 0, and a
     parameter with almost no gradient hardly moves.
 
-    AdamW also shrinks every weight a little in each step. Is Adam needed? Sixty steps with each optimiser, 16 sequences per step, plain descent at three rates:
+    AdamW also shrinks every weight a little in each step. Is Adam needed? Sixty steps with each optimiser, 16
+    sequences per step, plain descent at three rates:
     """
     check_part(Adam, checks.adam_checks, OURS)
     task = experiment.training.task
