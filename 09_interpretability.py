@@ -120,9 +120,9 @@ def step_last_gain(experiment: DigitExperiment):
     paths carry the embedding of a token past all layers to the end. There the same matrix asks which token's
     vector fits best, and the answer is the token itself.
 
-    So with a gain of 1 an untrained model is sure that each token repeats, and has to unlearn this. With
-    d_model^−½ its guesses are nearly even, and the first loss is near ln V. It is a small matter: after 20
-    steps both losses are about equal.
+    So with a gain of 1 an untrained model is sure that each token repeats, and first has to unlearn this.
+    With d_model^−½ its guesses are nearly even, and the first loss is near ln V. It is a small matter: after
+    20 steps both losses are about equal.
     """
     task = experiment.training.task
     batch, training = draw_batch(task, 200, "validation", (1,)), TrainingConfig(task=task)

@@ -308,7 +308,8 @@ def statements_in(step) -> list[str]:
 def test_exercises_are_the_graded_parts(name):
     module = common.lesson(name)
     assert {*study_of(number_of(name)).exercises} == {*module.GRADED}
-    assert f"--template {study_of(number_of(name)).file}" in inspect.getdoc(module.step_what_next)
+    if module.GRADED:
+        assert f"--template {study_of(number_of(name)).file}" in inspect.getdoc(module.step_what_next)
 
 
 def test_the_legend_is_lesson_1s():

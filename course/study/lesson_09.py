@@ -25,6 +25,14 @@ QUESTIONS = (
         Answer("Not at all.",
                "That happens only where the gradient is near ε, 10⁻⁸.")), 1,
              "the block that moves most moves less than 3 times"),
+    Question("few-sequences", "scarce-data", "A model sees the same 200 sequences again and again, for 150 "
+             "steps. What gets more new sequences right?", (
+        Answer("Dropout 0.1.",
+               "In so short a training it costs so much that fewer of the known ones are learned, too."),
+        Answer("Label smoothing 0.1.", "It changes little here."),
+        Answer("Weight decay 1.",
+               "It brings the most new ones here, and in so short a run more of the known ones.")), 2,
+             "weight decay brings more of the new ones"),
 )
 
 TERMS = (
