@@ -42,7 +42,8 @@ from figures.heads import draw_fetching, draw_flow, draw_heads, draw_split
 attention_weights, fused_attention, causal_mask = lesson(
     "01_attention_mechanism", "attention_weights", "fused_attention", "causal_mask")
 
-__all__ = ["MultiHeadAttention", "record_attention"]
+__all__ = ["PART", "RELATIONS", "WORDS", "MultiHeadAttention", "eight_seeds", "record_attention",
+           "relation_patterns", "relations_task", "shares_of_heads", "train_relations"]
 
 
 # ------------------------------------------------------------------ the parts

@@ -20,7 +20,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from common import Picture, check, lesson, lesson_parser, narrate, shows, table
 from course.training.broken import without_paths
@@ -30,6 +30,12 @@ from course.training.processes import all_processes
 from course.training.side_by_side import side_by_side
 from figures import interpretability as drawing
 
+(
+    PART, RELATIONS, WORDS, MultiHeadAttention, eight_seeds, relation_patterns, relations_task,
+    shares_of_heads, train_relations,
+) = lesson(
+    "02_multi_head_attention", "PART", "RELATIONS", "WORDS", "MultiHeadAttention", "eight_seeds",
+    "relation_patterns", "relations_task", "shares_of_heads", "train_relations")
 PAD = lesson("03_positional_encoding").PAD
 (
     COMMAND_LINE, Batch, DigitExperiment, TrainingConfig, Transformer, TransformerConfig, draw_batch,
@@ -39,7 +45,8 @@ PAD = lesson("03_positional_encoding").PAD
     "TransformerConfig", "draw_batch", "draw_sequences", "evaluate", "fused_sequence_loss", "make_batch",
     "make_run", "train_plainly", "training_batch")
 
-__all__ = ["last_move", "note_learning", "parts_of", "repeats", "right_without", "with_first_weights"]
+__all__ = ["answers_of_heads", "errors_without", "last_move", "moved_by", "note_learning", "parts_of",
+           "repeats", "right_without", "with_first_weights"]
 
 
 # ------------------------------------------------------------------ the instruments
@@ -101,6 +108,67 @@ def right_without(attention: nn.Module, model: nn.Module, batch: Batch, axes: tu
         hook.remove()
 
 
+@torch.no_grad()
+def moved_by(attention: MultiHeadAttention, word: int) -> tuple[Tensor, Tensor]:
+    """By how much each answer moves (RMS) when a word is replaced: each head alone, and all of them.
+
+    (H, T, 4) and (T, 4): for every head, word that looks and relation that it answers.
+    """
+    before, _ = relations_task(100)
+    after = before.clone()
+    after[:, word, :PART] = torch.randn(100, PART)
+    moves = answers_of_heads(attention, after) - answers_of_heads(attention, before)  # (B, H, T, 4, 8)
+    return moves.pow(2).mean((0, -1)).sqrt(), moves.sum(1).pow(2).mean((0, -1)).sqrt()
+
+
+def answers_of_heads(attention: MultiHeadAttention, x: Tensor) -> Tensor:
+    """(B, H, T, 4, 8): what each head adds to the four answers of each word."""
+    heads = attention.weights(x, x) @ attention.split(attention.project_value(x))
+    shares = attention.project_output.weight.T.unflatten(0, (attention.n_heads, -1))  # (H, K, D)
+    return (heads @ shares)[..., : 4 * PART].unflatten(-1, (4, PART))
+
+
+@torch.no_grad()
+def errors_without(attention: MultiHeadAttention, head: int) -> tuple[Tensor, Tensor]:
+    """The errors (T, 4) of every answer (RMS): with all heads, and with this one replaced by its mean."""
+    x, wanted = relations_task(500)
+    answers = answers_of_heads(attention, x)
+    without = answers.clone()
+    without[:, head] = answers[:, head].mean(0)
+    bias = attention.project_output.bias[: 4 * PART].unflatten(0, (4, PART))
+    wanted = wanted.unflatten(-1, (4, PART))
+    return tuple((found.sum(1) + bias - wanted).pow(2).mean((0, -1)).sqrt() for found in (answers, without))
+
+
+def strangest_look(attention: MultiHeadAttention) -> tuple:
+    """Where one head lets most of a word into an answer that is neither its own nor about that word.
+
+    (head, looking word, relation, word, weight, moved by this head, moved by all heads).
+    """
+    weights, mass = shares_of_heads(attention)
+    asked = relation_patterns().permute(1, 0, 2)  # (T, 4, S)
+    found = []
+    for word in range(WORDS):
+        alone, together = moved_by(attention, word)
+        alone = alone.masked_fill(asked[..., word] == 1, 0.0)
+        alone[mass.argmax(0), :, range(4)] = 0.0  # the heads that give these answers
+        head, looking, relation = (int(i) for i in torch.unravel_index(alone.argmax(), alone.shape))
+        found.append((alone.max().item(), head, looking, relation, word, together[looking, relation].item()))
+    alone, head, looking, relation, word, together = max(found)
+    return head, looking, relation, word, weights[head, looking, word].item(), alone, together
+
+
+def look_of(seed: int) -> tuple[int, int, int, int, list[float]]:
+    """The strangest look of a trained layer: head, looking word, relation, word, and five numbers.
+
+    The weight, by how much the answer moves by this head and by all, its error with the head and without.
+    """
+    attention, _ = train_relations(seed)
+    head, looking, relation, word, *look = strangest_look(attention)
+    errors = (float(found[looking, relation]) for found in errors_without(attention, head))
+    return head, looking, relation, word, [*look, *errors]
+
+
 GRADED = {}  # no part of this lesson is graded yet
 OURS = sys.modules[__name__]
 
@@ -149,11 +217,40 @@ def step_last_gain(experiment: DigitExperiment):
 
 
 
+@shows(errors_without)
+def step_where_not_why(experiment: DigitExperiment):
+    """Where it looked, not why
+
+    A weight says where a head looked. It doesn't say what came of it. In some of lesson 2's layers a head
+    divides its weight between the previous word and the next. Its answer for “previous word” is right
+    nevertheless, because another head, which looks at the next word only, removes what the first one let in.
+
+    The table lists such cases, with how far the answer moves by this head alone and by all heads. A head
+    looks at a word that has nothing to do with the answer. If that word is replaced, this head by itself
+    would change the answer, but all heads together hardly do. So the word has no effect. But replace the head
+    by its mean over all sentences, and the answer becomes wrong. So the look has an effect: it corrects
+    another head. The weight shows neither.
+    """
+    seeds, rows, looks = eight_seeds(), [], []
+    found = side_by_side([partial(look_of, seed) for seed in seeds])
+    for seed, (head, looking, relation, word, look) in zip(seeds, found):
+        if look[1] > 0.2:
+            looks.append(look)
+            shown = (f"{value:.2g}" for value in look)
+            rows.append((seed, head, looking, RELATIONS[relation].split()[0], word, *shown))
+    check("some layers have such looks; replacing the word moves the answer by less than a tenth of what the "
+          "head by itself would", looks and all(together < alone / 10 for _, alone, together, *_ in looks))
+    check("without the head the error of that answer is at least five times as large",
+          all(without > 5 * error for *_, error, without in looks))
+    return table("seed", "head", "word", "answer", "looks at", "weight", "alone", "all", "error", "without",
+                 rows=rows)
+
+
 @shows(right_without)
 def step_what_is_needed(experiment: DigitExperiment):
     """Which attention does an answer need?
 
-    A weight says where an attention looked, not what for (lesson 2). So the table takes each attention away
+    A weight says where an attention looked, not what for. So the table takes each attention away
     (ablation) and counts the answers that are still right. First one mean replaces all its outputs. Then each
     place gets its own mean, over all sequences: what is right again needed only the place, not the content.
 
@@ -323,6 +420,7 @@ def main():
     experiment = COMMAND_LINE.parsed(parser)
     steps = [
         step_last_gain,
+        step_where_not_why,
         step_what_is_needed,
         step_what_learns,
         step_first_weights,

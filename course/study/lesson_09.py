@@ -5,6 +5,16 @@ from course.study.saying import Answer, Exercise, Question, Term
 FILE = "my_interpretability.py"  # a learner's own, of --template
 
 QUESTIONS = (
+    Question("weight-and-effect", "where-not-why", "A head puts much weight on a word. Does that word have "
+             "an effect on the answer?", (
+        Answer("The weight doesn't say: another head may remove it again.",
+               "Replace the word, and the answer hardly moves, although this head by itself would move it. "
+               "The weight says where a head looked, not what came of it."),
+        Answer("Yes: what is looked at comes into the answer.",
+               "What one head brings in, another can remove again."),
+        Answer("No: weights are only for pictures.",
+               "The output is computed with them.")), 0,
+             "some layers have such looks"),
     Question("what-is-needed", "what-is-needed", "Sequences of 10 digits, to be reversed. Each of "
              "the decoder's attentions is replaced by what it gives on average at each place. Which one "
              "can't be spared?", (
