@@ -131,13 +131,15 @@ def table_rows(start: int | Tensor, length: int, max_len: int) -> slice | Tensor
 
     ValueError if a position is not among 0 … max_len − 1.
     """
-    given = isinstance(start, Tensor)
-    first, last = map(int, start.aminmax()) if given else (start, start + length - 1)
+    if isinstance(start, Tensor):
+        rows, first, last = start, int(start.min()), int(start.max())
+    else:
+        rows, first, last = slice(start, start + length), start, start + length - 1
     if first < 0:
         raise ValueError(f"position {first} is before the beginning, 0")
     if last >= max_len:
         raise ValueError(f"position {last} is past max_len, {max_len}")
-    return start if given else slice(start, start + length)
+    return rows
 
 
 def angles(max_len: int, width: int, base: float = BASE) -> Tensor:
@@ -203,7 +205,7 @@ class RotaryPositionalEncoding(nn.Module):
     def forward(self, x: Tensor, start: int | Tensor = 0) -> Tensor:
         """x (B, H, L, K) at positions start, start + 1, …, or at those of a tensor (B, L) → x, rotated."""
         rows = table_rows(start, x.shape[-2], self.turns.shape[1])
-        cos, sin = self.turns[:, rows].unsqueeze(-3)  # (1, L, K / 2) or (B, 1, L, K / 2)
+        cos, sin = self.turns[:, rows].unsqueeze(-3)  # (…, 1, L, K / 2)
         even, odd = x[..., 0::2], x[..., 1::2]
         turned = even * cos - odd * sin, even * sin + odd * cos
         return torch.stack(turned, dim=-1).flatten(-2)

@@ -287,6 +287,9 @@ def test_learned_positions_hold_as_far_as_they_were_trained(changed):
     accuracy = new.train_two_back("learned", 0)[0]
     assert sum(accuracy[16:30]) / 14 > 0.8
     assert sum(accuracy[32:]) / 32 < 0.2
+    for seed in range(3):
+        rotary, waves = (sum(new.train_two_back(scheme, seed)[0][48:]) for scheme in ("rotary", "sinusoidal"))
+        assert rotary < waves
 
 
 def test_without_the_causal_mask_it_is_hardest_for_rotary_positions(changed):
