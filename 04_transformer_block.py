@@ -517,7 +517,7 @@ def step_pre_or_post():
           (ends["post", FAST, WARMUP] < ends["post", FAST, 0]).all())
     check("at 0.02 pre-norm learns with and without a warm-up",
           max(ends["pre", FAST, w].max() for w in (0, WARMUP)) < 0.9)
-    check("at 0.04 post-norm fails even with a warm-up (mean above 1.5), pre-norm without one from some start",
+    check("at 0.04 post-norm fails even with a warm-up (mean above 1.5), pre-norm without one from a start",
           min(ends["post", FASTEST, warmup].mean() for warmup in (0, WARMUP)) > 1.5
           and ends["pre", FASTEST, 0].max() > 0.7)
     check("at 0.02 post-norm's tokens draw nearer without a warm-up than with, or than pre-norm's",

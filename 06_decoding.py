@@ -609,7 +609,7 @@ def step_wider_beams(experiment: DecodingExperiment):
 
     With α = 1 the length is divided out: no answer is empty, and the long ones are back. The picture counts
     lengths: the hill around 15 are real answers, the bar at 1 the empty ones, EOS alone. (How many are empty
-    depends on the training: from three other starts we found 57 to 88 of 100.)
+    depends on the training: from three other starts we found 56 to 88 of 100.)
 
     Koehn and Knowles 2017 saw translations get worse with wide beams; Stahlberg and Byrne 2019 found that
     for more than half of their sentences the translator's likeliest answer was the empty one.
