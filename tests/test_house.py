@@ -31,13 +31,8 @@ MAY_IMPORT = {
 LINES = {"lesson": 900, "common": 360}  # one sitting; any other file: 450
 # Longer ones, each with its reason.
 LONGER = {
-<<<<<<< HEAD
     "00_foundations.py": 1030, "05_mini_transformer.py": 1345, "06_decoding.py": 935,
     "08_translation.py": 1060,
-=======
-    "00_foundations.py": 1030, "05_mini_transformer.py": 1345,
-    "07_translation.py": 1320,
->>>>>>> w-l06
 }
 
 
