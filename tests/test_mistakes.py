@@ -19,9 +19,6 @@ def test_every_mistake_is_caught_and_explained(name, part, mistake):
 
 
 @pytest.mark.parametrize(("name", "part"), PARTS)
-def test_no_two_mistakes_of_a_part_have_one_name_or_one_hint(name, part):
+def test_no_two_mistakes_of_a_part_have_one_name(name, part):
     ours = lesson(name)
-    made = ours.GRADED[part].mistakes(ours), ours.GRADED[part].more(ours)
-    assert not made[0].keys() & made[1].keys()
-    hints = [mistake.hint for each in made for mistake in each.values()]
-    assert len({*hints}) == len(hints)
+    assert not ours.GRADED[part].mistakes(ours).keys() & ours.GRADED[part].more(ours).keys()
