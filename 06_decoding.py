@@ -680,7 +680,7 @@ def step_sampling(experiment: DecodingExperiment):
             draws = sample(tables.TreeDecoding([logits.expand(tables.DRAWS, 1, -1)]), 1, **options,
                            generator=torch.Generator().manual_seed(0))[:, 0]
             fits.append(tables.fit(draws, wanted))
-    check("20,000 draws of each are as frequent as they should be (chi-square), and no token cut off is drawn",
+    check("20,000 draws of each are as frequent as they should be (chi-square); no token cut off is drawn",
           min(fits) > 1e-5, f"smallest p = {min(fits):.2g}")
     kept = [int((adjusted[kind, cut] > 0).sum())
             for cut in ("top-k 3", "top-p 0.8") for kind in ("unsure", "sure")]

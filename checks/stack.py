@@ -279,8 +279,9 @@ def transformer_agrees(transformer, ours, norm: str) -> Finding:
     found, expected = model(SRC, TGT), theirs(SRC, TGT)
     untied = [name for name, parameter in model.named_parameters()
               if name != "embedding.weight" and parameter.shape == theirs.embedding.weight.shape]
-    hint = f"{untied[0]} is not the embedding's matrix, which the output shares: embedding.logits(x)"
-    logits = agree(found, expected, hint=hint if untied else "")
+    hints = [f"{name} is not the embedding's matrix, which the output shares: embedding.logits(x)"
+             for name in untied]
+    logits = agree(found, expected, hint=hints[0] if hints else "")
     if not logits.holds:  # the gradients of other logits say nothing more
         return logits
     found.sin().sum().backward()
