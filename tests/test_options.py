@@ -438,12 +438,12 @@ def test_05_the_seed_decides_about_first_weights_and_data(usual):
     assert {name for name in after if after[name] != usual[False][name]} == {"first weights", "sources"}
 
 
-MEMORY = {five: {"refuse_beyond_memory": lambda *sizes: None}, six: {},  # there is no such device here
-          seven: {"refuse_beyond_memory": lambda *sizes: None}}
+MEMORY = {five: {}, six: {}, seven: {"refuse_beyond_memory": lambda *sizes: None}}
 
 
 def test_05_device(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr("course.training.command_line.refuse_beyond_memory", lambda *sizes: None)
     for module in (five, six, seven):
         for name, wanted in (("cpu", "cpu"), ("cuda", "cuda"), ("cuda:1", "cuda:1"), ("auto", "cuda")):
             found = called(module, "--device", name, **MEMORY[module])
