@@ -115,7 +115,7 @@ def test_our_own_parts_hold(name):
 
 
 def test_the_kernel_of_the_loss_holds():
-    for check in m.sequence_loss_checks(m.fused_sequence_loss, m):
+    for check in m.checks.sequence_loss_checks(m.fused_sequence_loss, m):
         holds(check)
 
 

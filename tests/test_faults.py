@@ -235,7 +235,7 @@ def strings(state):
     ("history.3.step", 5, "record 4 of its history lacks its number"),
     ("history.3.loss", True, "record 4 of its history isn't numbers"),
     ("history", lambda state: 2 * state["history"], "at most 6 steps"),
-    ("history", lambda state: state["history"][:2], "holds 2 of 6 steps, a run that is not finished"),
+    ("history", lambda state: state["history"][:2], "holds 2 of 6 steps: rename it to"),
     ("history", None, "its history isn't"),
     ("model", {}, "its weights aren't those of this model"),
     ("model", lambda state: state["model"] | {"embedding.weight": 5}, "its embedding.weight isn't"),
