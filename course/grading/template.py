@@ -73,11 +73,14 @@ def write_template(file: Path, graded: dict[str, Part], narrator: Narrator, guid
 
 
 def with_imports(head: str, nodes: Sequence[ast.stmt], parts: Sequence[str]) -> str:
-    """The head of a template, with those of the lesson's imports from Python itself that the parts name."""
+    """The head of a template, with those of the lesson's imports that the parts name.
+
+    Only those from Python itself and from the course's machinery: the rest is bound, or in the head.
+    """
     used = {name.id for part in parts for name in ast.walk(ast.parse(part)) if isinstance(name, ast.Name)}
-    lines = []
+    from_there, lines = {"course", *sys.stdlib_module_names}, []
     for node in nodes:
-        if isinstance(node, ast.ImportFrom) and node.module.partition(".")[0] in sys.stdlib_module_names:
+        if isinstance(node, ast.ImportFrom) and node.module.partition(".")[0] in from_there:
             names = [alias.name for alias in node.names if (alias.asname or alias.name) in used]
             lines += [f"from {node.module} import {', '.join(names)}"] if names else []
     return head.replace("\nimport math\n", "\n".join(["", "import math", *lines, ""]))
