@@ -72,9 +72,9 @@ Decoder, Encoder, gelu, layer_norm = lesson(
 
 __all__ = ["BY_HAND", "COMMAND_LINE", "TASKS", "Adam", "Batch", "DigitExperiment", "SequenceTraining",
            "TrainingConfig", "Transformer", "TransformerConfig", "draw_batch", "draw_sequences", "evaluate",
-           "exactly_right", "free_running", "fused_sequence_loss", "learning_rate",
-           "make_batch", "make_run", "pad", "run_name", "sequence_job", "sequence_loss", "teacher_forcing",
-           "tokenizer", "train_plainly", "training_batch"]
+           "exactly_right", "free_running", "fused_sequence_loss", "learning_rate", "make_batch", "make_run",
+           "pad", "run_name", "sequence_job", "sequence_loss", "teacher_forcing", "tokenizer",
+           "train_plainly", "training_batch"]
 
 LENGTHS = 4, 16
 TEST_SIZE = 2000
@@ -177,9 +177,7 @@ def teacher_forcing(answers: list[list[int]]) -> tuple[Tensor, Tensor]:
 
     At each place the input holds the tokens up to there and the target the next one.
     """
-    tgt_in = pad([[BOS, *answer] for answer in answers])
-    tgt_out = pad([[*answer, EOS] for answer in answers])
-    return tgt_in, tgt_out
+    return pad([[BOS, *answer] for answer in answers]), pad([[*answer, EOS] for answer in answers])
 
 
 def make_batch(task: str, sequences: list[list[int]]) -> Batch:
@@ -307,8 +305,7 @@ class Scores(NamedTuple):
 def free_running(model: Transformer, src: Tensor, max_length: int) -> Tensor:
     """src (B, S) → the model's own answers (B, ≤ max_length): each token the likeliest, fed back.
 
-    The shortest way to write it, not the fastest: every step runs the whole decoder again. Lesson 6
-    does better.
+    This is the shortest way to write it, not the fastest: each step runs the whole decoder again.
     """
     memory, src_mask = model.encode(src), model.src_mask(src)
     tokens = torch.full((len(src), 1), BOS, device=src.device)
@@ -393,12 +390,10 @@ def sequence_job(model: nn.Module, training: SequenceTraining, batch: Callable[[
         return loss_of(logits, part[-1], training.label_smoothing) / (whole[-1] != PAD).sum()
 
     return Job(
-        batch=batch,
-        loss=loss,
+        batch=batch, loss=loss, validate=validate,
         rate=lambda step: learning_rate(step, training, model.config.d_model),
         optimizer=lambda trained: adam(trained, lr=0.0, betas=(0.9, training.beta2),
                                        weight_decay=training.weight_decay),
-        validate=validate,
         blocks=[*model.encoder.blocks, *model.decoder.blocks] if blocks is None else blocks,
     )
 
@@ -426,8 +421,7 @@ def make_run(config: TransformerConfig, training: TrainingConfig, device: torch.
 
 def run_name(config: TransformerConfig, training: TrainingConfig) -> str:
     """The task and every option that isn't the default: runs that differ never share a file."""
-    default = replace(TransformerConfig(), d_ff=4 * config.d_model)  # that follows d_model
-    sizes = changed_options(config, default)
+    sizes = changed_options(config, replace(TransformerConfig(), d_ff=4 * config.d_model))  # it follows
     return "-".join([training.task, *sizes, *changed_options(training, TrainingConfig(task=training.task))])
 
 
@@ -590,10 +584,10 @@ def step_schedule(experiment: DigitExperiment):
     """The learning rate, step by step
 
     The rate first rises, because post-norm needs small steps at the start if the rate is high (lesson 4).
-    Then it falls, to 0 at the end of a run whose length is known. The paper's rate falls like 1/√n after n
-    steps. It is highest at the end of the warm-up: (d_model · warmup)^−½, or 0.0007 for the paper's d_model of
-    512 and 4,000 steps of warm-up (right). With our small model and short warm-up the same formula peaks 25
-    times as high (left), so it isn't the default.
+    Then it falls, to 0 at the end of a run of known length. The paper's rate falls like 1/√n after n
+    steps. It is highest at the end of the warm-up: (d_model · warmup)^−½. For the paper's d_model of 512 and
+    4,000 steps of warm-up this is 0.0007 (right). With our small model and short warm-up the same formula
+    peaks 25 times as high (left), so it isn't the default.
     """
     training = experiment.training
     kinds = {schedule: replace(training, schedule=schedule) for schedule in ("linear", "inverse_sqrt")}
@@ -633,9 +627,9 @@ def step_the_loop(experiment: DigitExperiment):
 
     Each step draws new sequences and computes forward, loss and backward; if the gradient of all parameters
     together is longer than 1, it is shortened to 1, its direction stays (clipping). Then the rate is set, and
-    the optimiser moves the weights. The training below runs in the course's engine, course/training/engine.py.
-    It does the same, and also keeps a history, validates, saves, resumes, and works in several processes.
-    Both are compared over 20 steps, with a warm-up of 5 and clipped at 0.1, so that these have an effect:
+    the optimiser moves the weights. The training below runs in the engine, course/training/engine.py. The
+    engine does the same, and also keeps a history, validates, saves, resumes, and works in several processes.
+    Loop and engine run 20 steps here, with a warm-up of 5 and clipped at 0.1 so that both have an effect:
     """
     training = TrainingConfig(task=experiment.training.task, steps=STEPS_SHOWN, warmup=5, clip=0.1)
     torch.manual_seed(training.seed)
@@ -682,8 +676,8 @@ def step_training(experiment: DigitExperiment):
     tokens, answers = (next((step for step, part in enumerate(run.noted(measure)) if part > 0.9), math.inf)
                        for measure in ("token_accuracy", "exact_match"))
     before = ": single tokens are right before whole answers" if tokens < answers else ""
-    figure = drawing.draw_training(run.history, run.settings.clip)
-    picture = Picture(experiment.file("training_progress"), figure, f"Learning to {name}{before}")
+    picture = Picture(experiment.file("training_progress"),
+                      drawing.draw_training(run.history, run.settings.clip), f"Learning to {name}{before}")
     if ended:
         return picture, ended
     if len(run.history) >= 100:
@@ -724,8 +718,7 @@ def step_two_accuracies(experiment: DigitExperiment):
         rows.append((f"{low} to {high}", len(part.src), *(f"{accuracy:.2%}" for accuracy in found)))
         wrong += int((~scores.exact).sum()) if high <= LENGTHS[1] else 0
     if experiment.name in ("reverse", "copy"):
-        check("of the 2,000 test sequences of trained lengths at most 2 get a wrong answer", wrong <= 2,
-              f"{wrong} wrong")
+        check("of the 2,000 test sequences at most 2 get a wrong answer", wrong <= 2, f"{wrong} wrong")
     check("an answer is right exactly where all of its teacher-forced tokens are right", same)
     return table("length", "sequences", "tokens, forced", "answers, forced", "exact match",
                  rows=rows), experiment.differs
@@ -755,8 +748,7 @@ def step_attention_patterns(experiment: DigitExperiment):
     attentions the model needs.
 
     In the picture rows are queries and columns are keys; a decoder's row names the token read and the token
-    written. Every panel has its own scale, from 0 to the number above it. The decoder's first row sees only
-    BOS and doesn't count for the scale.
+    written. Every panel has its own scale, from 0 to the number above it, the decoder's first row left out.
     """
     run, task = experiment.run, experiment.training.task
     batch = make_batch(task, draw_sequences(100, "test", (3,), (10, 10))).to(run.device)
@@ -774,8 +766,7 @@ def step_attention_patterns(experiment: DigitExperiment):
         check("one head puts over half of its weight on the digit to write", surest > 0.5, f"{surest:.2f}")
     heads = (f"head {head}" for head in range(experiment.config.n_heads))
     rows = [(f"cross-attention, block {block}", *mass.tolist()) for block, mass in enumerate(masses)]
-    finding = (f"The surest head of the cross-attention puts {100 * surest:.0f} % of its weight on the digit "
-               "to write (rows are queries, columns are keys)")
+    finding = f"The surest cross-attention head puts {100 * surest:.0f} % of its weight on the digit to write"
     return table("weight on the digit", *heads, rows=rows), Picture(file, figure, finding)
 
 
@@ -798,20 +789,19 @@ def step_broken_on_purpose(experiment: DigitExperiment):
     variants = broken_variants(TransformerConfig(), training, experiment.device)
     names = "right", "no causal mask", "no shift"
     scores = scores_of({name: variants[name] for name in names}, 0, finish)
-    right = scores["right"]
-    for name in names[1:]:
-        better = (scores[name]["validation_loss"] < right["validation_loss"]
-                  and scores[name]["token_accuracy"] > right["token_accuracy"])
+    right, *broken = scores.values()
+    for name, score in zip(names[1:], broken):
+        better = (score["validation_loss"] < right["validation_loss"]
+                  and score["token_accuracy"] > right["token_accuracy"])
         check(f"{name}: better than right with teacher forcing, yet less than 5 % of its own answers right",
-              better and scores[name]["exact_match"] < 0.05 < right["exact_match"])
+              better and score["exact_match"] < 0.05 < right["exact_match"])
     return table(*ACCURACIES, rows=accuracies(scores)), check_mistakes(OURS, checks.transformer_checks)
 
 
 def step_what_next(experiment: DigitExperiment):
     """What now?
 
-    Read: Transformer, then train_plainly, then Run.update in course/training/engine.py, which has the same
-    lines, in parts.
+    Read: Transformer, then train_plainly, then Run.update in course/training/engine.py.
 
     Change: (1) --positions none: see what is left of reverse. (2) --norm post --lr 0.01, first with --warmup
     0, then with --warmup 100: without a warm-up the model learns far more slowly, if at all. (3) Add a task:
@@ -819,8 +809,8 @@ def step_what_next(experiment: DigitExperiment):
     or sum, --broken, and --compare n_heads=1,2,4,8.
 
     Write it yourself: --template my_training.py, then --grade my_training.py. And train what you wrote in
-    lessons 1 to 4: --with my_attention.py --with my_heads.py puts your parts into the model.
-    Next: python 06_decoding.py, where the model decodes in other ways.
+    lessons 1 to 4: --with my_attention.py --with my_heads.py puts your parts into the model. Next: python
+    06_decoding.py, where the model decodes in other ways.
     """
 
 
@@ -841,7 +831,7 @@ def step_all_broken(experiment: DigitExperiment):
     known = experiment.name in ("reverse", "copy") and training.steps == 400
     for statement, holds in signatures(scores) if known else ():
         check(statement, holds)
-    note = "" if known else "(These signatures are those of 400 steps of reverse or copy: not checked here.)"
+    note = "" if known else "(What each bug does is checked for 400 steps of reverse or copy only.)"
     return table(*ACCURACIES, rows=accuracies(scores)), note, Picture(
         experiment.file("training_broken"), drawing.draw_broken(scores), "Both accuracies of every variant")
 
@@ -857,19 +847,17 @@ def step_with_your_parts(experiment: DigitExperiment):
     batch = draw_batch(task, 1000, "test", (0,)).to(experiment.device)
     one, maps, rows = make_batch(task, [[3, 1, 4, 1, 5, 9, 2, 6]]).to(experiment.device), {}, []
     for name, run in runs.items():
-        exact = evaluate(run.model, batch).exact_match
-        rows.append((name, parameters(run.model), run.noted("loss")[-1], f"{exact:.1%}",
-                     f"{sum(run.noted('seconds')):.1f}"))
+        rows.append((name, parameters(run.model), run.noted("loss")[-1],
+                     f"{evaluate(run.model, batch).exact_match:.1%}", f"{sum(run.noted('seconds')):.1f}"))
         with torch.no_grad(), record_attention(run.model) as weights:
             run.model(one.src, one.tgt_in)
         *_, last = (found for attention, found in weights.items() if attention.endswith("cross_attention"))
         maps[name] = last[0].mean(0)
     figure = drawing.draw_own({name: run.history for name, run in runs.items()}, maps,
                               text_of(one.tgt_out[0]).split(), text_of(one.src[0]).split())
-    placed, note = experiment.placed()
+    note, finding = experiment.placed()
     return table("parts", "parameters", "last loss", "exact match", "seconds", rows=rows), note, Picture(
-        experiment.file("training_with_your_parts"), figure,
-        f"Trained with your {', '.join(placed)}, and with the course's")
+        experiment.file("training_with_your_parts"), figure, finding)
 
 
 def step_compare(experiment: DigitExperiment):

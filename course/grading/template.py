@@ -78,12 +78,15 @@ def with_imports(head: str, nodes: Sequence[ast.stmt], parts: Sequence[str]) -> 
     Only those from Python itself and from the course's machinery: the rest is bound, or in the head.
     """
     used = {name.id for part in parts for name in ast.walk(ast.parse(part)) if isinstance(name, ast.Name)}
-    from_there, lines = {"course", *sys.stdlib_module_names}, []
+    lines, ours = [], []
     for node in nodes:
-        if isinstance(node, ast.ImportFrom) and node.module.partition(".")[0] in from_there:
+        root = node.module.partition(".")[0] if isinstance(node, ast.ImportFrom) else ""
+        if root in {"course", *sys.stdlib_module_names}:
             names = [alias.name for alias in node.names if (alias.asname or alias.name) in used]
-            lines += [f"from {node.module} import {', '.join(names)}"] if names else []
-    return head.replace("\nimport math\n", "\n".join(["", "import math", *lines, ""]))
+            line = [f"from {node.module} import {', '.join(names)}"] if names else []
+            (ours if root == "course" else lines).extend(line)
+    head = head.replace("\nimport math\n", "\n".join(["", "import math", *lines, ""]))
+    return "\n".join([head, *([""] if ours else []), *ours])
 
 
 def bindings(nodes: Sequence[ast.stmt]) -> Iterator[tuple[str, str]]:

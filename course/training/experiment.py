@@ -253,11 +253,12 @@ class ModelExperiment(Experiment):
         course = type(self)(self.config, self.training, self.options)
         return {"the course's": course.run, "yours": self.run}
 
-    def placed(self) -> tuple[list[str], str]:
-        """Which parts of the learner's are in the model, and a note about the others."""
+    def placed(self) -> tuple[str, str]:
+        """A note about the learner's parts that are not in the model, and what is found with the others."""
         placed = found_in(self.run.model, self.own.parts)
         unused = sorted({*self.own.parts} - {*placed})
-        return placed, f"(Graded, but no part of the model: {', '.join(unused)}.)" if unused else ""
+        note = f"(Graded, but no part of the model: {', '.join(unused)}.)" if unused else ""
+        return note, f"Trained with your {', '.join(placed)}, and with the course's"
 
 
 def fresh_run(make: Callable[[], nn.Module], job_of: Callable[[nn.Module], Job], config: Any, training: Any,
