@@ -9,8 +9,8 @@ while learning, is told all tokens before the one it has to guess (teacher forci
 Token embedding and logits share one matrix, source and target one vocabulary (section 3.4). We depart from
 the paper: pre-norm, GELU, biases in all projections, small first weights and last gain; no dropout or label
 smoothing unless asked for; a rate that falls linearly, AdamW, clipped gradients. Attention, LayerNorm, GELU,
-cross-entropy and Adam are built by hand in these lessons and shown equal to PyTorch's kernels. The kernels
-train; --by-hand trains with ours, --with FILE with yours. Lesson 6 decodes in every other way.
+cross-entropy and Adam are built by hand in these lessons and checked against PyTorch's kernels. Training uses
+the kernels; --by-hand uses our parts, --with FILE yours. Lesson 6 shows the other ways of decoding.
 """
 
 import course.console.startup  # noqa: F401 (before torch: it hears what fails in the imports below)
@@ -42,18 +42,19 @@ from common import (
     shows,
     table,
 )
-from course.console.options import changed_options, check_limits, option
+from course.console.options import changed_options, option
 from course.data.digits import DIGITS, draw_sequences, split_of
 from course.grading.checking import largest_difference
 from course.grading.own import NOTHING, Own
 from course.pages.live import write_live
-from course.training.broken import broken_runs, signatures
+from course.training.broken import ACCURACIES, accuracies, broken_runs, signatures
 from course.training.command_line import CommandLine, steps_asked_for
 from course.training.comparing import best, histories, scores_of, summaries
-from course.training.engine import Job, Run, Settings, finish, train
+from course.training.configs import SequenceTraining, TransformerConfig
+from course.training.engine import Job, Run, finish, train
 from course.training.experiment import ModelExperiment, fresh_run
 from course.training.parts import Prepare
-from course.training.processes import PROCESSES, all_processes
+from course.training.processes import all_processes
 from course.training.side_by_side import side_by_side
 from figures import training as drawing
 
@@ -71,9 +72,9 @@ Decoder, Encoder, gelu, layer_norm = lesson(
 
 __all__ = ["BY_HAND", "COMMAND_LINE", "TASKS", "Adam", "Batch", "DigitExperiment", "SequenceTraining",
            "TrainingConfig", "Transformer", "TransformerConfig", "draw_batch", "draw_sequences", "evaluate",
-           "exactly_right", "free_running", "fused_sequence_loss", "learning_rate",
-           "make_batch", "make_run", "pad", "run_name", "sequence_job", "sequence_loss", "teacher_forcing",
-           "tokenizer", "train_plainly", "training_batch"]
+           "exactly_right", "free_running", "fused_sequence_loss", "learning_rate", "make_batch", "make_run",
+           "pad", "run_name", "sequence_job", "sequence_loss", "teacher_forcing", "tokenizer",
+           "train_plainly", "training_batch"]
 
 LENGTHS = 4, 16
 TEST_SIZE = 2000
@@ -82,33 +83,6 @@ ZERO = tokenizer.encode("0")[0]  # digit d has id ZERO + d
 
 
 # ------------------------------------------------------------------ the model
-
-
-@dataclass(frozen=True)
-class TransformerConfig:
-    """The sizes of a model. ValueError, with the values, for sizes that don't fit together."""
-
-    d_model: int = option(64, "width of a token's vector", least=1)
-    n_heads: int = option(4, "attention heads, into which d_model must split", least=1, names=["--heads"])
-    n_layers: int = option(2, "blocks of the encoder, and of the decoder", least=1, names=["--layers"])
-    d_ff: int = option(0, "width of the feed-forward network; 0 means 4 · d_model", least=0)
-    dropout: float = option(0.0, "fraction of activations dropped in training", least=0, below=1)
-    norm: str = option("pre", "pre or post", among=("pre", "post"))
-    positions: str = option("sinusoidal", "sinusoidal, learned, rotary or none",
-                            among=("sinusoidal", "learned", "rotary", "none"))
-    activation: str = option("gelu", "gelu or relu", among=("gelu", "relu"))
-    max_len: int = option(128, least=1)
-    vocab_size: int = option(len(tokenizer), least=4)  # PAD, BOS, EOS and something to say
-
-    def __post_init__(self):
-        check_limits(self)
-        if self.d_model % self.n_heads:
-            raise ValueError(f"d_model {self.d_model} does not split into {self.n_heads} heads")
-        if self.positions == "sinusoidal" and self.d_model % 2:
-            raise ValueError(f"d_model {self.d_model} is odd; each wave of positions needs 2 numbers")
-        if self.positions == "rotary" and (d_k := self.d_model // self.n_heads) % 2:
-            raise ValueError(f"d_model {self.d_model} over {self.n_heads} heads is {d_k}: odd, not pairs")
-        object.__setattr__(self, "d_ff", self.d_ff or 4 * self.d_model)
 
 
 class Transformer(nn.Module):
@@ -199,13 +173,11 @@ def pad(rows: list[list[int]]) -> Tensor:
 
 
 def teacher_forcing(answers: list[list[int]]) -> tuple[Tensor, Tensor]:
-    """Decoder input BOS y_1 … y_n and target y_1 … y_n EOS, both (B, longest + 1) with PAD behind.
+    """Decoder input BOS y_1 … y_n and target y_1 … y_n EOS, both (B, longest + 1), PAD at the end.
 
     At each place the input holds the tokens up to there and the target the next one.
     """
-    tgt_in = pad([[BOS, *answer] for answer in answers])
-    tgt_out = pad([[*answer, EOS] for answer in answers])
-    return tgt_in, tgt_out
+    return pad([[BOS, *answer] for answer in answers]), pad([[*answer, EOS] for answer in answers])
 
 
 def make_batch(task: str, sequences: list[list[int]]) -> Batch:
@@ -283,21 +255,7 @@ class Adam(torch.optim.Optimizer):
         return mean / (1 - beta**steps)
 
 
-RECIPES = {"sort": (2000, 64), "sum": (2000, 128)}  # steps and batch size; else 700 and 32
-
-
-@dataclass(frozen=True)
-class SequenceTraining(Settings):
-    """How a model is trained to answer sequences, whatever they mean."""
-
-    lr: float = option(3e-3, "highest learning rate; inverse_sqrt has its own", above=0)
-    warmup: int = option(50, "steps of warm-up", least=0)
-    schedule: str = option("linear", "linear, or inverse_sqrt as in the paper",
-                           among=("linear", "inverse_sqrt"))
-    beta2: float = option(0.999, "Adam's β₂; 0.98 in the paper", least=0, below=1)
-    weight_decay: float = option(0.2, "decoupled weight decay (AdamW)", least=0)
-    label_smoothing: float = option(0.0, "probability spread over all tokens", least=0, below=1)
-    by_hand: bool = option(False, "train with the hand-made parts instead of PyTorch's kernels")
+RECIPES = {"sort": (2000, 64), "sum": (2000, 128)}  # steps and batch size; otherwise 700 and 32
 
 
 @dataclass(frozen=True)
@@ -306,16 +264,14 @@ class TrainingConfig(SequenceTraining):
 
     task: str = option("reverse", f"one of {', '.join(TASKS)}", among=TASKS)
     steps: int = option(0, "training steps; 0: what the task needs", least=0, below=10**7)
-    batch_size: int = option(0, "sequences a step; 0: what the task needs", least=0)
+    batch_size: int = option(0, "sequences per step; 0: what the task needs", least=0)
 
     def __post_init__(self):
         super().__post_init__()
         steps, batch_size = RECIPES.get(self.task, (700, 32))
         object.__setattr__(self, "steps", self.steps or steps)
         object.__setattr__(self, "batch_size", self.batch_size or batch_size)
-        parts = self.accumulate * PROCESSES
-        if self.batch_size < parts:
-            raise ValueError(f"batch_size {self.batch_size} can't be cut into {parts} parts")
+        self.refuse_fewer_than_parts(self.batch_size)
 
 
 def learning_rate(step: int, training: SequenceTraining, d_model: int) -> float:
@@ -349,8 +305,7 @@ class Scores(NamedTuple):
 def free_running(model: Transformer, src: Tensor, max_length: int) -> Tensor:
     """src (B, S) → the model's own answers (B, ≤ max_length): each token the likeliest, fed back.
 
-    The shortest way to write it, not the fastest: every step runs the whole decoder again. Lesson 6
-    does better.
+    This is the shortest way to write it, not the fastest: each step runs the whole decoder again.
     """
     memory, src_mask = model.encode(src), model.src_mask(src)
     tokens = torch.full((len(src), 1), BOS, device=src.device)
@@ -435,12 +390,10 @@ def sequence_job(model: nn.Module, training: SequenceTraining, batch: Callable[[
         return loss_of(logits, part[-1], training.label_smoothing) / (whole[-1] != PAD).sum()
 
     return Job(
-        batch=batch,
-        loss=loss,
+        batch=batch, loss=loss, validate=validate,
         rate=lambda step: learning_rate(step, training, model.config.d_model),
         optimizer=lambda trained: adam(trained, lr=0.0, betas=(0.9, training.beta2),
                                        weight_decay=training.weight_decay),
-        validate=validate,
         blocks=[*model.encoder.blocks, *model.decoder.blocks] if blocks is None else blocks,
     )
 
@@ -468,8 +421,7 @@ def make_run(config: TransformerConfig, training: TrainingConfig, device: torch.
 
 def run_name(config: TransformerConfig, training: TrainingConfig) -> str:
     """The task and every option that isn't the default: runs that differ never share a file."""
-    default = replace(TransformerConfig(), d_ff=4 * config.d_model)  # that follows d_model
-    sizes = changed_options(config, default)
+    sizes = changed_options(config, replace(TransformerConfig(), d_ff=4 * config.d_model))  # it follows
     return "-".join([training.task, *sizes, *changed_options(training, TrainingConfig(task=training.task))])
 
 
@@ -480,11 +432,6 @@ class DigitExperiment(ModelExperiment):
 
     def variant(self, config: TransformerConfig, training: TrainingConfig) -> Run:
         return make_run(config, training, self.device, own=self.own)
-
-    @property
-    def threads(self) -> int | None:
-        """Small models gain little from more than one, and lose much beside other programs."""
-        return getattr(self.options, "threads", None) or (1 if self.config.d_model < 256 else None)
 
 
 COMMAND_LINE = CommandLine(TransformerConfig, TrainingConfig, Transformer, DigitExperiment, (
@@ -512,10 +459,10 @@ def text_of(ids: Tensor) -> str:
 def step_task(experiment: DigitExperiment):
     """The task
 
-    Sequences of 4 to 16 digits, and for each the answer: the digits reversed, copied, sorted, or the digits
-    of their sum. All can be generated, so there is always more. To rule out that the model has memorised
-    them, it is tested on sequences that it never saw. A checksum of the digits sends each sequence to
-    training, validation or test, once and for all, in every run.
+    The model reads a sequence of 4 to 16 digits. Its answer is the digits reversed, copied or sorted, or the
+    digits of their sum. New sequences can always be generated. To rule out that the model has memorised them,
+    it is tested on sequences that it never saw. A checksum of the digits sends each sequence to training,
+    validation or test, in every run to the same one.
     """
     batch = draw_batch(experiment.training.task, 5, "train", (experiment.options.seed,))
     rows = [(name, text_of(ids)) for pair in zip(batch.src[:2], batch.tgt_out) for name, ids in zip(
@@ -537,7 +484,7 @@ def step_teacher_forcing(experiment: DigitExperiment):
     the target ends in EOS (end of sequence). PAD fills the shorter sequences of a batch.
 
     All places of all sequences are learned at once; the causal mask keeps each place from reading its target
-    in the input. When the trained model answers, nobody gives it the right tokens: it reads its own.
+    in the input. When the trained model answers, it is not given the right tokens: it reads its own.
     """
     batch = make_batch(experiment.training.task, [[3, 1, 4, 1, 5]])
     check_part(teacher_forcing, checks.teacher_forcing_checks, OURS)
@@ -550,9 +497,9 @@ def step_teacher_forcing(experiment: DigitExperiment):
 def step_masks(experiment: DigitExperiment):
     """The three masks of a batch
 
-    Here is a source of 3 digits in a batch with one of 5. The encoder must not look at the two PADs, and
-    neither must cross-attention; the decoder must not look ahead. The PADs at the end of the decoder's input
-    need no mask: they are in the future of every real token, and the loss ignores their outputs.
+    A source of 3 digits is in a batch with a source of 5. Encoder and cross-attention must not look at the
+    two PADs; the decoder must not look ahead. The PADs at the end of the decoder's input need no mask: they
+    come after every real token, and the loss ignores their outputs.
     """
     batch = make_batch(experiment.training.task, [[1, 2, 3, 4, 5], [6, 7, 8]])
     source, target = batch.src.shape[1], batch.tgt_in.shape[1]
@@ -562,7 +509,7 @@ def step_masks(experiment: DigitExperiment):
     model = Transformer(experiment.config).eval()
     wider = Batch(*(F.pad(tensor, (0, 7), value=PAD) for tensor in batch))
     gap = largest_difference(model(wider.src, wider.tgt_in)[:, :target], model(batch.src, batch.tgt_in))
-    check("seven more PADs everywhere change no logit", gap < 1e-5, f"largest difference {gap:.0e}")
+    check("seven more PADs in source and target change no logit", gap < 1e-5, f"largest difference {gap:.0e}")
     return table("encoder (S × S)", "decoder, itself (T × T)", "decoder, source (T × S)",
                  rows=zip_longest(*columns, fillvalue=""))
 
@@ -571,9 +518,9 @@ def step_masks(experiment: DigitExperiment):
 def step_the_model(experiment: DigitExperiment):
     """The whole model
 
-    Two stacks, one embedding for source and target, and the same matrix once more to turn the decoder's
-    vectors into a score for every token. With PyTorch's own nn.Transformer between the same embedding and
-    the same output it has to give the same logits and gradients.
+    The model has two stacks and one embedding for source and target. The same matrix also turns the decoder's
+    vectors into a score for every token. PyTorch's nn.Transformer, between the same embedding and the same
+    output, has to give the same logits and gradients.
     """
     check_part(Transformer, checks.transformer_checks, OURS)
     model = Transformer(experiment.config)
@@ -586,11 +533,13 @@ def step_the_model(experiment: DigitExperiment):
 def step_loss(experiment: DigitExperiment):
     """The loss, before anything is learned
 
-    The loss is −log of the probability given to the right token. A model that knows nothing spreads it
-    over all V tokens: ln V. Ours starts a little above, because its first guesses are not quite even.
-    Padding must count nothing: the loss of a batch is the sum over its sequences, and training divides it
-    by the number of real tokens. Label smoothing asks for a little probability everywhere; then even a
-    perfect model has a loss, the entropy of its target.
+    The loss is −log of the probability given to the right token. A model that knows nothing gives each of the
+    V tokens the probability 1/V, so its loss is ln V. Our model starts a little above ln V, because its first
+    guesses are not quite even. Padding must count nothing: the loss of a batch is the sum over its sequences,
+    and training divides this sum by the number of real tokens.
+
+    Label smoothing asks for a little probability everywhere; then even a perfect model has a loss, the
+    entropy of its target.
     """
     batch = draw_batch(experiment.training.task, 200, "train", (1,))
     loss, floor = evaluate(Transformer(experiment.config), batch).loss, math.log(len(tokenizer))
@@ -605,12 +554,12 @@ def step_adam(experiment: DigitExperiment):
 
     Plain gradient descent takes big steps where the gradient is big. Adam divides, number by number, by the
     gradient's usual size: a step is about the learning rate at first, and smaller where the last gradients
-    disagree (lesson 9 measures it). It keeps two running means: of the gradient, over about the last 10 steps
-    (β₁ = 0.9), and of its square, over about 1,000 (β₂ = 0.999). ε, 10⁻⁸, prevents a division by 0, and a
-    parameter with almost no gradient hardly moves.
+    disagree (lesson 9 measures this). Adam keeps two running means: of the gradient, over about the last 10
+    steps (β₁ = 0.9), and of its square, over about 1,000 (β₂ = 0.999). ε, 10⁻⁸, prevents a division by 0,
+    and a parameter with almost no gradient hardly moves.
 
-    AdamW also shrinks every weight a little in each step. Is Adam needed? Sixty steps with each optimiser, 16
-    sequences per step, plain descent at three rates:
+    AdamW also shrinks every weight a little in each step. Is Adam needed? The table compares Adam with plain
+    descent at three rates, over sixty steps of 16 sequences:
     """
     check_part(Adam, checks.adam_checks, OURS)
     task = experiment.training.task
@@ -625,7 +574,7 @@ def step_adam(experiment: DigitExperiment):
     losses = side_by_side([partial(descend, make) for make in makers.values()])
     ends = [statistics.mean(found[-10:]) for found in losses]
     if task == "reverse":
-        check("Adam is ahead of plain descent at every rate",
+        check("plain descent at each rate ends with a loss at least 0.1 above Adam's",
               all(not loss < ends[-1] + 0.1 for loss in ends[:-1]), f"{ends[-1]:.2f}")
     return table("", "loss, mean of the last 10 steps", rows=zip(makers, ends))
 
@@ -634,11 +583,11 @@ def step_adam(experiment: DigitExperiment):
 def step_schedule(experiment: DigitExperiment):
     """The learning rate, step by step
 
-    First up: small steps at the start, which post-norm needs at high rates (lesson 4). Then down, to 0 at the
-    end of a run whose length is known. The paper's rate falls like 1/√n after n steps; it is highest at the
-    end of the warm-up, (d_model · warmup)^−½. For the paper's model of 512 and 4,000 steps of warm-up that is
-    0.0007 (right panel). With our small model and short warm-up the same formula peaks 25 times as high (left
-    panel), so it isn't the default.
+    The rate first rises, because post-norm needs small steps at the start if the rate is high (lesson 4).
+    Then it falls, to 0 at the end of a run of known length. The paper's rate falls like 1/√n after n
+    steps. It is highest at the end of the warm-up: (d_model · warmup)^−½. For the paper's d_model of 512 and
+    4,000 steps of warm-up this is 0.0007 (right). With our small model and short warm-up the same formula
+    peaks 25 times as high (left), so it isn't the default.
     """
     training = experiment.training
     kinds = {schedule: replace(training, schedule=schedule) for schedule in ("linear", "inverse_sqrt")}
@@ -651,20 +600,20 @@ def step_schedule(experiment: DigitExperiment):
           f"{max(papers):.5f}")
     check_part(learning_rate, checks.learning_rate_checks, OURS)
     return Picture(experiment.file("training_schedule"), drawing.draw_schedule(rates, steps, papers),
-                   "The learning rate goes up, then down: here in hundreds of steps, there in thousands")
+                   "The learning rate rises, then falls: here in hundreds of steps, in the paper thousands")
 
 
 def step_overfit(experiment: DigitExperiment):
     """Overfitting one batch
 
     The first thing to try with any new model: can it memorise eight sequences? If not, something is wrong
-    that no amount of data will fix. No schedule, no clipping, our own Adam.
+    that no amount of data will fix. This run uses our own Adam, without a schedule and without clipping.
     """
     batch = draw_batch(experiment.training.task, 8, "train", (2,))
     model = Transformer(TransformerConfig())
     losses = train_plainly(model, Adam(model.parameters(), lr=3e-3), [batch] * 150)
     exact = evaluate(model, batch).exact_match
-    check("after 150 steps it answers all eight", exact == 1, f"exact match {exact:.0%}")
+    check("after 150 steps the model answers all eight right", exact == 1, f"exact match {exact:.0%}")
     return table("step", "loss", rows=[(step, losses[step - 1]) for step in (1, 10, 50, 100, 150)])
 
 
@@ -676,11 +625,11 @@ STEPS_SHOWN = 20
 def step_the_loop(experiment: DigitExperiment):
     """The training loop
 
-    New sequences in every step; forward, loss, backward; if the gradient of all parameters together is
-    longer than 1, it is shortened to 1, its direction stays (clipping); set the rate; step. The training
-    below runs in the course's engine (course/training/engine.py). The engine does the same, and also keeps a
-    history, validates, saves, resumes, and works in several processes. Here are 20 steps of the default
-    model both ways, with a warm-up of 5 and clipped at 0.1, so that rate and clipping have work to do:
+    Each step draws new sequences and computes forward, loss and backward; if the gradient of all parameters
+    together is longer than 1, it is shortened to 1, its direction stays (clipping). Then the rate is set, and
+    the optimiser moves the weights. The training below runs in the engine, course/training/engine.py. The
+    engine does the same, and also keeps a history, validates, saves, resumes, and works in several processes.
+    Loop and engine run 20 steps here, with a warm-up of 5 and clipped at 0.1 so that both have an effect:
     """
     training = TrainingConfig(task=experiment.training.task, steps=STEPS_SHOWN, warmup=5, clip=0.1)
     torch.manual_seed(training.seed)
@@ -689,25 +638,26 @@ def step_the_loop(experiment: DigitExperiment):
     batches = map(partial(training_batch, training), range(STEPS_SHOWN))
     losses = train_plainly(plain, optimizer, batches, training)
     run = finish(make_run(TransformerConfig(), training, CPU))
-    check(f"the engine's {STEPS_SHOWN} losses are those of the loop, bit for bit",
+    check(f"engine and loop give the same {STEPS_SHOWN} losses, bit for bit",
           losses == run.noted("loss"))
     weights = run.model.state_dict()
-    check(f"after {STEPS_SHOWN} steps every weight is the same, bit for bit",
+    check(f"after {STEPS_SHOWN} steps engine and loop have the same weights, bit for bit",
           all(torch.equal(weight, weights[name]) for name, weight in plain.state_dict().items()))
 
 
 def step_by_hand_or_kernel(experiment: DigitExperiment):
     """By hand, or in one kernel
 
-    Attention (lesson 1), LayerNorm and GELU (lesson 4), the loss and Adam were built by hand, line by line as
-    their formulas, and shown equal to PyTorch's kernels, gradients included. The training uses the kernels;
-    --by-hand uses ours. The first losses are the same to rounding; over hundreds of steps they drift apart.
+    Attention (lesson 1), LayerNorm and GELU (lesson 4), the loss and Adam were built by hand, line by line
+    from their formulas, and checked against PyTorch's kernels, gradients included. Training uses the kernels;
+    --by-hand uses our parts. The first losses agree to rounding; over hundreds of steps they drift apart.
     """
     training = TrainingConfig(task=experiment.training.task, steps=STEPS_SHOWN)
     runs = {name: finish(make_run(TransformerConfig(), replace(training, by_hand=by_hand), CPU))
             for name, by_hand in (("kernels", False), ("by hand", True))}
     gap = max(abs(a - b) for a, b in zip(*(run.noted("loss") for run in runs.values()), strict=True))
-    check(f"the first {STEPS_SHOWN} losses are the same to rounding", gap < 2e-6, f"{gap:.0e} apart")
+    check(f"kernels and hand-made parts give the same first {STEPS_SHOWN} losses, to rounding", gap < 2e-6,
+          f"{gap:.0e} apart")
     rows = [(name, run.noted("loss")[-1], f"{1e3 * statistics.median(run.noted('seconds')[5:]):.1f}")
             for name, run in runs.items()]
     return table("", f"loss of step {STEPS_SHOWN}", "milliseconds per step", rows=rows)
@@ -717,7 +667,7 @@ def step_training(experiment: DigitExperiment):
     """Training
 
     Every 50 steps 100 validation sequences are answered, free-running: the model reads what it wrote
-    itself. “exact match” is the fraction of whole answers that are right. All numbers go to a CSV file, too.
+    itself. “exact match” is the fraction of whole answers that are right. A CSV file keeps all numbers.
     """
     ended, run = experiment.train(), experiment.run
     if not run.history:
@@ -726,24 +676,18 @@ def step_training(experiment: DigitExperiment):
     tokens, answers = (next((step for step, part in enumerate(run.noted(measure)) if part > 0.9), math.inf)
                        for measure in ("token_accuracy", "exact_match"))
     before = ": single tokens are right before whole answers" if tokens < answers else ""
-    figure = drawing.draw_training(run.history, run.settings.clip)
-    picture = Picture(experiment.file("training_progress"), figure, f"Learning to {name}{before}")
+    picture = Picture(experiment.file("training_progress"),
+                      drawing.draw_training(run.history, run.settings.clip), f"Learning to {name}{before}")
     if ended:
         return picture, ended
-    first, last = run.noted("loss")[0], run.noted("loss")[-1]
     if len(run.history) >= 100:
+        first, *_, last = run.noted("loss")
         check("the loss fell", last < first, f"{first:.2f} to {last:.4f}")
     if experiment.name in ("reverse", "copy"):
-        check("90 % of the tokens are right at an earlier validation than 90 % of the answers",
-              tokens < answers)
-    clipped = statistics.mean(norm > run.settings.clip for norm in run.noted("gradient_norm"))
-    facts = [f"{len(run.history) - experiment.begun_at} steps on {experiment.device}: "
-             f"{experiment.own_seconds:.1f} s in the steps themselves",
-             f"the gradient was clipped in {clipped:.0%} of the steps"]
-    right = [record["step"] for record in run.history if record.get("exact_match") == 1]
-    facts += [f"first validation without an error: after step {right[0]}"] if right else []
+        check("more than 90 % of the tokens are right at an earlier validation than more than 90 % of the "
+              "answers", tokens < answers)
     page = write_live(experiment, tokenizer.token_of, draw_batch(experiment.training.task, 4, "test", (0,)))
-    return "\n".join(facts), picture, page
+    return experiment.facts(), picture, page
 
 
 @shows(free_running)
@@ -755,9 +699,10 @@ def step_two_accuracies(experiment: DigitExperiment):
     0.99, independently, 0.99^16 = 85 % of the answers with 16 tokens are right. So trust the last column:
     exact match, on 2,000 test sequences.
 
-    The middle column counts whole answers with teacher forcing and equals the last one. It must: up to the
-    first wrong token both read the same tokens. Forcing matters for a model that reads what it shouldn't
-    (step 14). The last rows are longer than anything trained: the rule was learned for these lengths only.
+    The middle column counts whole answers with teacher forcing and equals the last column. It must: up to the
+    first wrong token the model reads the same tokens in both. They differ for a model that reads what it
+    shouldn't (step 14). The last rows have longer sequences than the training had: the model learned the rule
+    for trained lengths only.
     """
     run, task = experiment.run, experiment.training.task
     batch = draw_batch(task, TEST_SIZE, "test", (experiment.training.seed,))
@@ -773,11 +718,10 @@ def step_two_accuracies(experiment: DigitExperiment):
         rows.append((f"{low} to {high}", len(part.src), *(f"{accuracy:.2%}" for accuracy in found)))
         wrong += int((~scores.exact).sum()) if high <= LENGTHS[1] else 0
     if experiment.name in ("reverse", "copy"):
-        check("of the 2,000 test sequences of trained lengths at most 2 get a wrong answer", wrong <= 2,
-              f"{wrong} wrong")
-    check("an answer is right exactly where all of its teacher-forced tokens are", same)
-    columns = "length", "sequences", "tokens, forced", "answers, forced", "exact match"
-    return table(*columns, rows=rows), experiment.differs
+        check("of the 2,000 test sequences at most 2 get a wrong answer", wrong <= 2, f"{wrong} wrong")
+    check("an answer is right exactly where all of its teacher-forced tokens are right", same)
+    return table("length", "sequences", "tokens, forced", "answers, forced", "exact match",
+                 rows=rows), experiment.differs
 
 
 PARTNER: dict[str, Callable[[int, int], int]] = {  # the place in the source of the answer's token t
@@ -798,14 +742,13 @@ def step_attention_patterns(experiment: DigitExperiment):
     """Where the model looks
 
     To write the next digit of a reversed sequence, the decoder has to find it from the end of the source:
-    in cross-attention that is an anti-diagonal (for copy: a diagonal). Which heads do it, and in which
-    block, is up to the training. For these two tasks the table gives the mean weight on exactly that digit,
-    over test sequences of 10 digits; a head that looks at all digits equally would put 0.10 there. What the
-    model needs is a question for lesson 9.
+    in cross-attention this gives an anti-diagonal (for copy: a diagonal). Training decides which heads do
+    this, in which block. For these two tasks the table gives the mean weight on exactly that digit, over test
+    sequences of 10 digits; a head that looks at all digits equally would put 0.10 there. Lesson 9 asks which
+    attentions the model needs.
 
-    In the picture rows ask and columns answer; a decoder's row says which token it reads and which one it
-    writes. Every panel has its own scale, from 0 to the number above it. The decoder's first row sees only
-    BOS and doesn't count for the scale.
+    In the picture rows are queries and columns are keys; a decoder's row names the token read and the token
+    written. Every panel has its own scale, from 0 to the number above it, the decoder's first row left out.
     """
     run, task = experiment.run, experiment.training.task
     batch = make_batch(task, draw_sequences(100, "test", (3,), (10, 10))).to(run.device)
@@ -815,16 +758,15 @@ def step_attention_patterns(experiment: DigitExperiment):
     figure = drawing.draw_patterns(weights, text_of(batch.src[0]).split(), reads, writes)
     file = experiment.file("transformer_attention_patterns")
     if task not in PARTNER:
-        return Picture(file, figure, "Which token looks where: rows ask, columns answer")
+        return Picture(file, figure, "Which token looks where: rows are queries, columns are keys")
     masses = [mass_on_partner(weights[f"decoder.blocks.{block}.cross_attention"], task)
               for block in range(experiment.config.n_layers)]
     surest = max(mass.max().item() for mass in masses)
     if experiment.name == task:
-        check("one head puts most of its weight on the digit to write", surest > 0.5, f"{surest:.2f}")
+        check("one head puts over half of its weight on the digit to write", surest > 0.5, f"{surest:.2f}")
     heads = (f"head {head}" for head in range(experiment.config.n_heads))
     rows = [(f"cross-attention, block {block}", *mass.tolist()) for block, mass in enumerate(masses)]
-    finding = (f"The surest head of the cross-attention puts {100 * surest:.0f} % of its weight on the digit "
-               "to write (rows ask, columns answer)")
+    finding = f"The surest cross-attention head puts {100 * surest:.0f} % of its weight on the digit to write"
     return table("weight on the digit", *heads, rows=rows), Picture(file, figure, finding)
 
 
@@ -838,44 +780,37 @@ def broken_variants(config: TransformerConfig, training: TrainingConfig, device:
 def step_broken_on_purpose(experiment: DigitExperiment):
     """Broken on purpose
 
-    Two mistakes that look like success. Without the shift the decoder reads the very token that it should
-    say; without the causal mask it reads that token one place further on. Both learn to copy their input.
-    With teacher forcing they beat the right model, in loss and accuracy; when they have to answer by
+    Two mistakes look like success. Without the shift the decoder reads the very token that it should say;
+    without the causal mask it reads that token one place further on. Both models learn to copy their input.
+    With teacher forcing they beat the right model in loss and accuracy. When they have to answer by
     themselves, there is nothing to copy. All three learned reverse, whatever --task says, for 150 steps:
     """
     training = TrainingConfig(task="reverse", steps=150)
     variants = broken_variants(TransformerConfig(), training, experiment.device)
     names = "right", "no causal mask", "no shift"
     scores = scores_of({name: variants[name] for name in names}, 0, finish)
-    right = scores["right"]
-    for name in names[1:]:
-        better = (scores[name]["validation_loss"] < right["validation_loss"]
-                  and scores[name]["token_accuracy"] > right["token_accuracy"])
-        check(f"{name}: better than right with teacher forcing, useless alone",
-              better and scores[name]["exact_match"] < 0.05 < right["exact_match"])
-    return broken_table(scores), check_mistakes(OURS, checks.transformer_checks)
-
-
-def broken_table(scores: dict[str, dict[str, float]]):
-    rows = [(name, score["validation_loss"], *(f"{score[measure]:.1%}" for measure in (
-        "token_accuracy", "forced_match", "exact_match"))) for name, score in scores.items()]
-    return table("", "test loss", "tokens, forced", "answers, forced", "exact match", rows=rows)
+    right, *broken = scores.values()
+    for name, score in zip(names[1:], broken):
+        better = (score["validation_loss"] < right["validation_loss"]
+                  and score["token_accuracy"] > right["token_accuracy"])
+        check(f"{name}: better than right with teacher forcing, yet less than 5 % of its own answers right",
+              better and score["exact_match"] < 0.05 < right["exact_match"])
+    return table(*ACCURACIES, rows=accuracies(scores)), check_mistakes(OURS, checks.transformer_checks)
 
 
 def step_what_next(experiment: DigitExperiment):
     """What now?
 
-    Read: Transformer, then train_plainly, then Run.update in course/training/engine.py, which has the same
-    lines, in parts.
+    Read: Transformer, then train_plainly, then Run.update in course/training/engine.py.
 
-    Change: (1) --positions none: see what is left of reverse. (2) --norm post --lr 0.01 --warmup 0, then
-    with --warmup 100: the first learns far more slowly, if at all. (3) Add a task: one function from digits
-    to digits, one line in TASKS, then --task with its name. Also: --task copy, sort or sum, --broken, and
-    --compare n_heads=1,2,4,8.
+    Change: (1) --positions none: see what is left of reverse. (2) --norm post --lr 0.01, first with --warmup
+    0, then with --warmup 100: without a warm-up the model learns far more slowly, if at all. (3) Add a task:
+    one function from digits to digits, one line in TASKS, then --task with its name. Also: --task copy, sort
+    or sum, --broken, and --compare n_heads=1,2,4,8.
 
     Write it yourself: --template my_training.py, then --grade my_training.py. And train what you wrote in
-    lessons 1 to 4: --with my_attention.py --with my_heads.py puts your parts into the model.
-    Next: python 06_decoding.py, where the model answers in every way there is.
+    lessons 1 to 4: --with my_attention.py --with my_heads.py puts your parts into the model. Next: python
+    06_decoding.py, where the model decodes in other ways.
     """
 
 
@@ -885,11 +820,10 @@ def step_what_next(experiment: DigitExperiment):
 def step_all_broken(experiment: DigitExperiment):
     """Every way to break it
 
-    Each variant is trained for 400 steps (or --steps), with the same data and seed. Each bug has its
-    signature in the two accuracies, as the checks say. Without positions single tokens are guessed above
-    chance. With the padding mask inverted no digit of the source can be seen: the loss stays near that of
-    guessing. Without scaling, or with the loss on PAD, this small model is nearly as good as right; only a
-    check finds these bugs.
+    Each variant is trained for 400 steps (or --steps), with the same data and seed. The checks say what each
+    bug does to the two accuracies. Without positions single tokens are guessed above chance. An inverted
+    padding mask hides every digit of the source: the loss stays near that of guessing. Without scaling, or
+    with the loss on PAD, this small model is nearly as good as the right one; only a check finds these bugs.
     """
     training = replace(experiment.training, steps=experiment.options.steps or 400)
     variants = broken_variants(experiment.config, training, experiment.device)
@@ -897,41 +831,39 @@ def step_all_broken(experiment: DigitExperiment):
     known = experiment.name in ("reverse", "copy") and training.steps == 400
     for statement, holds in signatures(scores) if known else ():
         check(statement, holds)
-    note = "" if known else "(These signatures are those of 400 steps of reverse or copy: not checked here.)"
-    return broken_table(scores), note, Picture(
+    note = "" if known else "(What each bug does is checked for 400 steps of reverse or copy only.)"
+    return table(*ACCURACIES, rows=accuracies(scores)), note, Picture(
         experiment.file("training_broken"), drawing.draw_broken(scores), "Both accuracies of every variant")
 
 
 def step_with_your_parts(experiment: DigitExperiment):
     """Your parts and the course's
 
-    The same data in the same order, the same engine; one model has the course's parts, the other yours.
-    First weights are drawn by each in its own way, so the curves differ a little. Exact match is on 1,000
-    test sequences; the maps are the mean of all heads of the last cross-attention, on one sequence.
+    One model has the course's parts, the other yours; data, their order and the engine are the same. Each
+    model draws its first weights in its own way, so the curves differ a little. Exact match is on 1,000 test
+    sequences; the maps are the mean of all heads of the last cross-attention, on one sequence.
     """
     task, runs = experiment.training.task, experiment.beside_the_courses()
     batch = draw_batch(task, 1000, "test", (0,)).to(experiment.device)
     one, maps, rows = make_batch(task, [[3, 1, 4, 1, 5, 9, 2, 6]]).to(experiment.device), {}, []
     for name, run in runs.items():
-        exact = evaluate(run.model, batch).exact_match
-        rows.append((name, parameters(run.model), run.noted("loss")[-1], f"{exact:.1%}",
-                     f"{sum(run.noted('seconds')):.1f}"))
+        rows.append((name, parameters(run.model), run.noted("loss")[-1],
+                     f"{evaluate(run.model, batch).exact_match:.1%}", f"{sum(run.noted('seconds')):.1f}"))
         with torch.no_grad(), record_attention(run.model) as weights:
             run.model(one.src, one.tgt_in)
         *_, last = (found for attention, found in weights.items() if attention.endswith("cross_attention"))
         maps[name] = last[0].mean(0)
     figure = drawing.draw_own({name: run.history for name, run in runs.items()}, maps,
                               text_of(one.tgt_out[0]).split(), text_of(one.src[0]).split())
-    placed, note = experiment.placed()
+    note, finding = experiment.placed()
     return table("parts", "parameters", "last loss", "exact match", "seconds", rows=rows), note, Picture(
-        experiment.file("training_with_your_parts"), figure,
-        f"Trained with your {', '.join(placed)}, and with the course's")
+        experiment.file("training_with_your_parts"), figure, finding)
 
 
 def step_compare(experiment: DigitExperiment):
     """Compared
 
-    The same data in the same order for every value; with --seeds, several seeds each.
+    Every value is trained on the same data in the same order; with --seeds, with several seeds.
     """
     name, _ = experiment.options.compare
     batch = draw_batch(experiment.training.task, 1000, "test", (0,)).to(experiment.device)
@@ -952,22 +884,9 @@ def main():
     parser.add_argument("--broken", action="store_true", help="train every broken variant, and end")
     experiment = COMMAND_LINE.parsed(parser)
     steps = [
-        step_task,
-        step_teacher_forcing,
-        step_masks,
-        step_the_model,
-        step_loss,
-        step_adam,
-        step_schedule,
-        step_overfit,
-        step_the_loop,
-        step_by_hand_or_kernel,
-        step_training,
-        step_two_accuracies,
-        step_attention_patterns,
-        step_broken_on_purpose,
-        step_what_next,
-    ]
+        step_task, step_teacher_forcing, step_masks, step_the_model, step_loss, step_adam, step_schedule,
+        step_overfit, step_the_loop, step_by_hand_or_kernel, step_training, step_two_accuracies,
+        step_attention_patterns, step_broken_on_purpose, step_what_next]
     further = {"broken": [step_all_broken], "compare": [step_compare],
                "own": [step_training, step_with_your_parts]}
     with all_processes(experiment.device):

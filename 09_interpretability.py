@@ -1,13 +1,13 @@
 """Lesson 9. What has it learned, and where?
 
-A trained model answers, but its weights don't say how. So this lesson asks lesson 5's model. Which parts
-learn at all? Which attentions does an answer need? What happens if data is scarce? The instruments are
-gradients and the moves of the optimiser, outputs replaced by their mean, and first weights put back:
+A trained model answers, but its weights don't say how. So this lesson examines lesson 5's model. Which parts
+learn at all? Which attentions does an answer need? What happens if data is scarce? The lesson measures
+gradients and the optimiser's moves, replaces outputs by their mean, and puts first weights back:
 
     needed(part) = right answers with the part − right answers without it
 
 The model is the one that lesson 5 trained; without its checkpoint it is trained now, which takes half a
-minute. Options of lesson 5 choose another: --task copy, --layers 3.
+minute. Lesson 5's options choose another model: --task copy, --layers 3.
 """
 
 import course.console.startup  # noqa: F401 (before torch: it hears what fails in the imports below)
@@ -110,7 +110,7 @@ def right_without(attention: nn.Module, model: nn.Module, batch: Batch, axes: tu
 
 @torch.no_grad()
 def moved_by(attention: MultiHeadAttention, word: int) -> tuple[Tensor, Tensor]:
-    """By how much each answer moves (RMS) when a word is replaced: each head alone, and all of them.
+    """By how much each answer moves (RMS) when a word is replaced: by each head, and by all of them.
 
     (H, T, 4) and (T, 4): for every head, word that looks and relation that it answers.
     """
@@ -185,12 +185,12 @@ def step_last_gain(experiment: DigitExperiment):
     """A small gain at the end
 
     Lesson 5's model starts its last LayerNorm with a gain of d_model^−½, where the paper has 1. The residual
-    paths carry the embedding of a token past all layers to the end. There the same matrix asks which token's
-    vector fits best, and the answer is the token itself.
+    paths carry the embedding of a token past all layers to the end. There the same matrix compares the result
+    with every token's vector, and the token itself fits best.
 
     So with a gain of 1 an untrained model is sure that each token repeats, and first has to unlearn this.
-    With d_model^−½ its guesses are nearly even, and the first loss is near ln V. It is a small matter: after
-    20 steps both losses are about equal.
+    With a gain of d_model^−½ the guesses are nearly even, and the first loss is near ln V. The difference
+    doesn't last: after 20 steps both losses are about equal.
     """
     task = experiment.training.task
     batch, training = draw_batch(task, 200, "validation", (1,)), TrainingConfig(task=task)
@@ -208,28 +208,29 @@ def step_last_gain(experiment: DigitExperiment):
     found = side_by_side([partial(begun_with, gain) for gain in gains.values()])
     if task == "reverse":
         (ours, _, ours_later), (ones, repeated, later) = found
-        check("with a gain of 1 the untrained model is sure of repeating, at more than twice the loss",
-              repeated > 0.8 and ones > 2 * ours, f"probability {repeated:.2f}")
-        check(f"after {STEPS_SHOWN} steps both losses are within 0.1", abs(later - ours_later) < 0.1,
+        check("with a gain of 1 the untrained model gives the token just read a probability over 0.8, and "
+              "the loss is more than twice that with a gain of d_model^−½", repeated > 0.8 and ones > 2 * ours,
+              f"probability {repeated:.2f}")
+        check(f"after {STEPS_SHOWN} steps the losses of both gains differ by less than 0.1",
+              abs(later - ours_later) < 0.1,
               f"{later:.2f} and {ours_later:.2f}")
     return table("first gain", "loss", "P(repeats)", f"loss after {STEPS_SHOWN} steps", rows=[
         (name, loss, f"{again:.0%}", after) for name, (loss, again, after) in zip(gains, found)])
-
 
 
 @shows(errors_without)
 def step_where_not_why(experiment: DigitExperiment):
     """Where it looked, not why
 
-    A weight says where a head looked. It doesn't say what came of it. In some of lesson 2's layers a head
-    divides its weight between the previous word and the next. Its answer for “previous word” is right
-    nevertheless, because another head, which looks at the next word only, removes what the first one let in.
+    A weight says where a head looked, not what effect this had. In some of lesson 2's layers a head divides
+    its weight between the previous word and the next. Its answer for “previous word” is right nevertheless,
+    because another head, which looks at the next word only, removes what the first head let in.
 
-    The table lists such cases, with how far the answer moves by this head alone and by all heads. A head
-    looks at a word that has nothing to do with the answer. If that word is replaced, this head by itself
-    would change the answer, but all heads together hardly do. So the word has no effect. But replace the head
-    by its mean over all sentences, and the answer becomes wrong. So the look has an effect: it corrects
-    another head. The weight shows neither.
+    The table lists such cases. A head looks at a word that has nothing to do with the answer. If that word is
+    replaced, this head by itself would change the answer (“one head”), but all heads together hardly do (“all
+    heads”). So the word has no effect. But if the head is replaced by its mean over all sentences, the answer
+    becomes wrong (“error” and “without”). So the look has an effect: it corrects another head. The weight
+    shows neither.
     """
     seeds, rows, looks = eight_seeds(), [], []
     found = side_by_side([partial(look_of, seed) for seed in seeds])
@@ -238,12 +239,12 @@ def step_where_not_why(experiment: DigitExperiment):
             looks.append(look)
             shown = (f"{value:.2g}" for value in look)
             rows.append((seed, head, looking, RELATIONS[relation].split()[0], word, *shown))
-    check("some layers have such looks; replacing the word moves the answer by less than a tenth of what the "
+    check("some layers have such looks: replacing the word moves the answer by less than a tenth of what the "
           "head by itself would", looks and all(together < alone / 10 for _, alone, together, *_ in looks))
-    check("without the head the error of that answer is at least five times as large",
+    check("without the head the error of that answer is more than five times as large as with it",
           all(without > 5 * error for *_, error, without in looks))
-    return table("seed", "head", "word", "answer", "looks at", "weight", "alone", "all", "error", "without",
-                 rows=rows)
+    return table("seed", "head", "word", "answer", "looks at", "weight", "one head", "all heads", "error",
+                 "without", rows=rows)
 
 
 @shows(right_without)
@@ -252,13 +253,14 @@ def step_what_is_needed(experiment: DigitExperiment):
 
     A weight says where an attention looked, not what for. So the table takes each attention away
     (ablation) and counts the answers that are still right. First one mean replaces all its outputs. Then each
-    place gets its own mean, over all sequences: what is right again needed only the place, not the content.
+    place gets its own mean, over all sequences: an answer that is right again needed only the place, not the
+    content.
 
-    Where all sequences have 10 digits, only the last cross-attention needs its content: there the digits come
+    If all sequences have 10 digits, only the last cross-attention needs its content: there the digits come
     in. In the last column sequences of 8 and of 12 digits are mixed. Now the place of the last digit depends
-    on the length, so a mean per place is right for neither. Without the first cross-attention hardly any
-    answer is right; without the encoder's last attention, or any of the decoder's others, fewer are right
-    than with 10 digits.
+    on the length, so a mean per place is right for neither length. Without the first cross-attention hardly
+    any answer is right. Without the encoder's last attention, or any of the decoder's others, fewer answers
+    are right than with 10 digits.
     """
     task, run = experiment.training.task, experiment.run
     batch = make_batch(task, draw_sequences(100, "test", (3,), (10, 10))).to(run.device)
@@ -271,15 +273,17 @@ def step_what_is_needed(experiment: DigitExperiment):
               for name, module in attentions.items()}
     if experiment.name == "reverse":
         *others, last = (found for name, found in needed.items() if name.startswith("decoder"))
-        check("one mean: without any of the decoder's attentions less than 80 % are right",
+        check("one mean for any one of the decoder's attentions: less than 80 % of the answers are right",
               max(*(one for one, *_ in others), last[0]) < 0.8)
-        check("a mean per place, 10 digits: 80 % and more are right, except without the last cross-attention",
+        check("a mean per place, 10 digits: more than 80 % of the answers are right, but less than 10 % "
+              "without the last cross-attention",
               min(place for _, place, _ in others) > 0.8 and last[1] < 0.1)
-        check("8 and 12 mixed: less than a fifth is right without the first cross-attention",
+        check("8 and 12 digits mixed: less than a fifth are right without the first cross-attention",
               needed["decoder.blocks.0.cross_attention"][2] < 0.2)
         less = [needed["encoder.blocks.1.self_attention"], *others]
-        check("8 and 12 mixed: fewer are right than with 10 digits, without the encoder's last attention or "
-              "any of the decoder's first three", all(length < place for _, place, length in less))
+        check("8 and 12 digits mixed: without the encoder's last attention, or any of the decoder's first "
+              "three, fewer answers are right than with 10 digits",
+              all(length < place for _, place, length in less))
     rows = [(name.replace(".blocks", ""), *(f"{right:.0%}" for right in found))
             for name, found in needed.items()]
     return table("right without", "one mean", "a mean per place", "8 and 12 digits",
@@ -293,15 +297,15 @@ STEPS_NOTED = 150
 def step_what_learns(experiment: DigitExperiment):
     """Does every block learn?
 
-    Left in the picture is the gradient of each block, before clipping, in a training of 150 steps. The
-    gradient says how hard the loss pushes a block. But Adam divides it by its usual size, so on the right all
-    blocks move about equally: by about one learning rate at first, and by a third of it after 150 steps,
-    because the gradients of different batches disagree.
+    The left panels show the gradient of each block, before clipping, in a training of 150 steps. The gradient
+    says how hard the loss pushes a block. But Adam divides the gradient by its usual size, so in the right
+    panels all blocks move about equally: by about one learning rate at first, and by a third of a learning
+    rate after 150 steps, because the gradients of different batches disagree.
 
-    Below is the same for a model whose layers have no residual path around them. So little gradient gets back
-    to the decoder's first block that even Adam, whose ε is 10⁻⁸, hardly moves it at first. All other blocks
-    move as much as they should, and yet this model learns less. So such a curve shows who can't learn. It
-    doesn't show that something is learned.
+    The lower panels show a model whose layers have no residual path around them. So little gradient gets back
+    to the decoder's first block that even Adam, whose ε is 10⁻⁸, hardly moves this block at first. All other
+    blocks move as much as they should, and yet this model learns less. So such a curve shows which block
+    can't learn. It doesn't show that a block learns anything.
     """
     training = TrainingConfig(task=experiment.training.task, steps=STEPS_NOTED)
 
@@ -344,9 +348,9 @@ def step_what_learns(experiment: DigitExperiment):
 def step_first_weights(experiment: DigitExperiment):
     """What has a block learned?
 
-    Put the first weights of one part back and leave all others trained: of the answers that were right,
-    hardly any is left. So the others have come to rely on every block. A block is more than its attention,
-    without which, in step 2, many answers may still be right.
+    If one part gets its first weights back and all others stay trained, hardly any answer is still right. So
+    the others have come to rely on every block. A block is more than its attention: without the attention
+    alone (step 3) many answers may still be right.
     """
     run = experiment.run
     batch = draw_batch(experiment.training.task, 200, "test", (4,)).to(run.device)
@@ -365,14 +369,14 @@ SCARCE = {"as it is": {}, "weight decay 1": {"weight_decay": 1.0},
 def step_scarce_data(experiment: DigitExperiment):
     """When data is scarce
 
-    Lesson 5 drew new sequences in every step, so there was nothing to memorise. Now there are 200 sequences,
-    of 4 to 8 digits, again and again for 150 steps of 16. Known sequences are answered more often than new
-    ones: the model overfits.
+    Lesson 5 drew new sequences in every step, so there was nothing to memorise. Now the model sees the same
+    200 sequences of 4 to 8 digits again and again, for 150 steps of 16 sequences. More of the known sequences
+    than of the new ones are answered right: the model overfits.
 
-    Three remedies are in use (section 5.4, and AdamW): dropout, label smoothing, weight decay. Here strong
-    weight decay gets the most new sequences right, and more of the known ones: in so short a run it also
-    speeds up training. Label smoothing changes little; dropout costs so much that fewer of the known ones are
-    learned. Which of these helps in your case has to be tried.
+    Three remedies are usual: dropout, label smoothing (both in section 5.4) and weight decay (AdamW). Here
+    strong weight decay gets the most new sequences right, and more of the known ones: in so short a run it
+    also speeds up training. Label smoothing changes little; with dropout the model learns fewer of the known
+    sequences. Which of these helps in your case has to be tried.
     """
     task = experiment.training.task
     known = draw_sequences(200, "train", (7,), (4, 8))
@@ -392,9 +396,11 @@ def step_scarce_data(experiment: DigitExperiment):
     found = side_by_side([partial(trained, changes) for changes in SCARCE.values()])
     if task == "reverse":
         (seen, new), (_, decayed), _, (dropped, _) = found
-        check("as it is: known sequences are answered more often than new ones", seen > new + 0.1)
-        check("weight decay brings more of the new ones", decayed > new + 0.05, f"{new:.0%} to {decayed:.0%}")
-        check("with dropout fewer of the known ones are learned in this time", dropped < seen - 0.05)
+        check("as it is: more of the known sequences than of the new ones are answered right",
+              seen > new + 0.1)
+        check("weight decay gets more of the new sequences right", decayed > new + 0.05,
+              f"{new:.0%} to {decayed:.0%}")
+        check("with dropout fewer of the known sequences are answered right", dropped < seen - 0.05)
     return table("", "known sequences", "new sequences", rows=[
         (name, *(f"{right:.0%}" for right in pair)) for name, pair in zip(SCARCE, found)])
 
@@ -402,8 +408,8 @@ def step_scarce_data(experiment: DigitExperiment):
 def step_what_next(experiment: DigitExperiment):
     """What now?
 
-    Read: right_without and with_first_weights: each is a hook or a swap of weights, and then the evaluation
-    of lesson 5.
+    Read: right_without and with_first_weights. The first sets a hook, the second exchanges weights; then both
+    run lesson 5's evaluate.
 
     Change: (1) --layers 1: which attentions are needed if there is only one block? (2) --task copy: does the
     first cross-attention still need its content with 8 and 12 digits mixed? (3) In SCARCE add "dropout 0.3",

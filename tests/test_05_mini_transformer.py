@@ -77,6 +77,10 @@ def test_tasks_do_what_they_are_called(sequence):
     assert int("".join(map(str, m.TASKS["sum"](sequence)))) == sum(sequence)
 
 
+def test_a_model_has_a_row_for_every_token():
+    assert m.TransformerConfig().vocab_size == len(m.tokenizer)
+
+
 def test_splits_never_share_a_sequence():
     drawn = {split: {tuple(s) for s in m.draw_sequences(20_000, split, (0,), (1, 5))}
              for split in ("train", "validation", "test")}

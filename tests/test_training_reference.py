@@ -320,7 +320,7 @@ def test_only_the_first_process_writes(monkeypatch, tmp_path):
 
 
 def test_a_batch_that_processes_cannot_share_is_refused(monkeypatch):
-    monkeypatch.setattr(m, "PROCESSES", 3)
+    monkeypatch.setattr("course.training.configs.PROCESSES", 3)
     with pytest.raises(ValueError, match="batch_size 8 can't be cut into 9 parts"):
         replace(SHORT, accumulate=3)
     replace(SHORT, accumulate=2)

@@ -73,14 +73,20 @@ def write_template(file: Path, graded: dict[str, Part], narrator: Narrator, guid
 
 
 def with_imports(head: str, nodes: Sequence[ast.stmt], parts: Sequence[str]) -> str:
-    """The head of a template, with those of the lesson's imports from Python itself that the parts name."""
+    """The head of a template, with those of the lesson's imports that the parts name.
+
+    Only those from Python itself and from the course's machinery: the rest is bound, or in the head.
+    """
     used = {name.id for part in parts for name in ast.walk(ast.parse(part)) if isinstance(name, ast.Name)}
-    lines = []
+    lines, ours = [], []
     for node in nodes:
-        if isinstance(node, ast.ImportFrom) and node.module.partition(".")[0] in sys.stdlib_module_names:
+        root = node.module.partition(".")[0] if isinstance(node, ast.ImportFrom) else ""
+        if root in {"course", *sys.stdlib_module_names}:
             names = [alias.name for alias in node.names if (alias.asname or alias.name) in used]
-            lines += [f"from {node.module} import {', '.join(names)}"] if names else []
-    return head.replace("\nimport math\n", "\n".join(["", "import math", *lines, ""]))
+            line = [f"from {node.module} import {', '.join(names)}"] if names else []
+            (ours if root == "course" else lines).extend(line)
+    head = head.replace("\nimport math\n", "\n".join(["", "import math", *lines, ""]))
+    return "\n".join([head, *([""] if ours else []), *ours])
 
 
 def bindings(nodes: Sequence[ast.stmt]) -> Iterator[tuple[str, str]]:

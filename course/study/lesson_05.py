@@ -31,11 +31,11 @@ QUESTIONS = (
         Answer("Yes: it sees more and so learns more.",
                "It sees the very tokens that it has to guess."),
         Answer("That can't be told before it is tested on new sequences.",
-               "New sequences don't help while they are measured with teacher forcing: the answer still "
-               "stands in the input."),
-        Answer("No: with teacher forcing it copies what it should guess, and alone it has nothing to "
-               "copy.",
-               "In training the answer stands in its input. When it has to answer, only what it wrote "
+               "New sequences don't help while they are measured with teacher forcing: the answer is "
+               "still in the input."),
+        Answer("No: with teacher forcing it copies what it should guess; when it answers by itself, there is "
+               "nothing to copy.",
+               "In training the answer is in its input. When it has to answer, only what it wrote "
                "itself is there.")), 2,
              ": better than right with teacher forcing"),
 )
@@ -136,7 +136,7 @@ EXERCISES = {
                 "∂loss/∂logits = softmax(logits) − target",
                 "no .detach(), .item() or NumPy around ___"),
             "is_the_sum_of_the_single_ones": (
-                "What stands in the batch next to a sequence must not change its loss.",
+                "The other sequences of a batch must not change the loss of a sequence.",
                 "loss(batch) = Σ loss(sequence)",
                 "….sum(), and no division by ___"),
             "ignores_padding": (

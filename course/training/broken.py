@@ -86,13 +86,22 @@ def broken_runs(make_run: Callable[..., Run], config, training, mistakes: Mappin
     }
 
 
+ACCURACIES = "", "test loss", "tokens, forced", "answers, forced", "exact match"
+
+
+def accuracies(scores: Mapping[str, Mapping[str, float]]) -> list[tuple[Any, ...]]:
+    """A row of ACCURACIES for each variant."""
+    return [(name, score["validation_loss"], *(f"{score[measure]:.1%}" for measure in (
+        "token_accuracy", "forced_match", "exact_match"))) for name, score in scores.items()]
+
+
 def signatures(scores: dict[str, dict[str, float]]) -> list[tuple[str, bool]]:
     """What each mistake does to the two accuracies after 400 steps of reverse or copy, and whether it did."""
     forced = {name: score["token_accuracy"] for name, score in scores.items()}
     alone = {name: score["exact_match"] for name, score in scores.items()}
-    perfect = [(f"{name}: perfect with teacher forcing, useless alone",
+    perfect = [(f"{name}: perfect with teacher forcing, but hardly any of its own answers is right",
                 forced[name] > 0.99 and alone[name] < 0.01) for name in ("no shift", "no causal mask")]
-    useless = [(f"{name}: next to no answer is right", alone[name] < 0.1)
+    useless = [(f"{name}: hardly any answer is right", alone[name] < 0.1)
                for name in ("no residual paths", "no positions", "padding mask inverted",
                             "post-norm, no warm-up")]
     unseen = [(f"{name}: nearly all answers are right", alone[name] > 0.95)

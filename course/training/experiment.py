@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from functools import cached_property, partial
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import torch
@@ -193,6 +194,17 @@ class Experiment:
         """Seconds in the steps that this script took."""
         return sum(self.run.noted("seconds")[self.begun_at :])
 
+    def facts(self) -> str:
+        """Of the training that this script ran: steps, seconds, clipping, the first perfect validation."""
+        run = self.run
+        clipped = mean(norm > run.settings.clip for norm in run.noted("gradient_norm"))
+        right = [record["step"] for record in run.history if record.get("exact_match") == 1]
+        facts = [f"{len(run.history) - self.begun_at} steps on {self.device}: "
+                 f"{self.own_seconds:.1f} s in the steps themselves",
+                 f"the gradient was clipped in {clipped:.0%} of the steps"]
+        facts += [f"first validation without an error: after step {right[0]}"] if right else []
+        return "\n".join(facts)
+
     def train(self) -> EndHere | None:
         """Train the run, keep it and its history; EndHere if it was interrupted."""
         run = self.run = self.trained(self.go_on() if self.options.resume else self.fresh())
@@ -220,6 +232,11 @@ class ModelExperiment(Experiment):
         super().__init__(name, self.default, lambda: self.variant(config, training), self.remade, options,
                          own_device(options.device), sizes=sizes_of(config, training))
 
+    @property
+    def threads(self) -> int | None:
+        """Small models gain little from more than one, and lose much beside other programs."""
+        return getattr(self.options, "threads", None) or (1 if self.config.d_model < 256 else None)
+
     def remade(self, about: dict[str, Any]) -> Run:
         """The run that a checkpoint tells of, fresh. ValueError if it was trained with other parts."""
         self.refuse_other_parts(about)
@@ -236,11 +253,12 @@ class ModelExperiment(Experiment):
         course = type(self)(self.config, self.training, self.options)
         return {"the course's": course.run, "yours": self.run}
 
-    def placed(self) -> tuple[list[str], str]:
-        """Which parts of the learner's are in the model, and a note about the others."""
+    def placed(self) -> tuple[str, str]:
+        """A note about the learner's parts that are not in the model, and what is found with the others."""
         placed = found_in(self.run.model, self.own.parts)
         unused = sorted({*self.own.parts} - {*placed})
-        return placed, f"(Graded, but no part of the model: {', '.join(unused)}.)" if unused else ""
+        note = f"(Graded, but no part of the model: {', '.join(unused)}.)" if unused else ""
+        return note, f"Trained with your {', '.join(placed)}, and with the course's"
 
 
 def fresh_run(make: Callable[[], nn.Module], job_of: Callable[[nn.Module], Job], config: Any, training: Any,

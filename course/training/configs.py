@@ -1,0 +1,54 @@
+"""The sizes of a Transformer and the settings of its training: options of every lesson that trains one."""
+
+from dataclasses import dataclass
+
+from course.console.options import check_limits, option
+from course.training.engine import Settings
+from course.training.processes import PROCESSES
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """The sizes of a model. ValueError, with the values, for sizes that don't fit together."""
+
+    d_model: int = option(64, "width of a token's vector", least=1)
+    n_heads: int = option(4, "attention heads, into which d_model must split", least=1, names=["--heads"])
+    n_layers: int = option(2, "blocks of the encoder, and of the decoder", least=1, names=["--layers"])
+    d_ff: int = option(0, "width of the feed-forward network; 0 means 4 · d_model", least=0)
+    dropout: float = option(0.0, "fraction of activations dropped in training", least=0, below=1)
+    norm: str = option("pre", "pre or post", among=("pre", "post"))
+    positions: str = option("sinusoidal", "sinusoidal, learned, rotary or none",
+                            among=("sinusoidal", "learned", "rotary", "none"))
+    activation: str = option("gelu", "gelu or relu", among=("gelu", "relu"))
+    max_len: int = option(128, least=1)
+    vocab_size: int = option(13, least=4)  # PAD, BOS, EOS and ten digits
+
+    def __post_init__(self):
+        check_limits(self)
+        if self.d_model % self.n_heads:
+            raise ValueError(f"d_model {self.d_model} does not split into {self.n_heads} heads")
+        if self.positions == "sinusoidal" and self.d_model % 2:
+            raise ValueError(f"d_model {self.d_model} is odd; each wave of positions needs 2 numbers")
+        if self.positions == "rotary" and (d_k := self.d_model // self.n_heads) % 2:
+            raise ValueError(f"d_model {self.d_model} over {self.n_heads} heads is {d_k}: odd, not pairs")
+        object.__setattr__(self, "d_ff", self.d_ff or 4 * self.d_model)
+
+
+@dataclass(frozen=True)
+class SequenceTraining(Settings):
+    """How a model is trained to answer sequences, whatever they mean."""
+
+    lr: float = option(3e-3, "highest learning rate; inverse_sqrt has its own", above=0)
+    warmup: int = option(50, "steps of warm-up", least=0)
+    schedule: str = option("linear", "linear, or inverse_sqrt as in the paper",
+                           among=("linear", "inverse_sqrt"))
+    beta2: float = option(0.999, "Adam's β₂; 0.98 in the paper", least=0, below=1)
+    weight_decay: float = option(0.2, "decoupled weight decay (AdamW)", least=0)
+    label_smoothing: float = option(0.0, "probability spread over all tokens", least=0, below=1)
+    by_hand: bool = option(False, "train with the hand-made parts instead of PyTorch's kernels")
+
+    def refuse_fewer_than_parts(self, batch_size: int) -> None:
+        """ValueError if a batch has fewer sequences than parts into which it is cut."""
+        parts = self.accumulate * PROCESSES
+        if batch_size < parts:
+            raise ValueError(f"batch_size {batch_size} can't be cut into {parts} parts")
