@@ -1,15 +1,14 @@
 """Lesson 6. From probabilities to an answer
 
-The model gives a probability to every next token. An answer has to be made of that: by taking the likeliest
-each time (greedy), by keeping several beginnings alive (beam search), or by drawing (sampling, with the
-distribution sharpened or cut):
+The model gives every possible next token a probability. We can take the likeliest token each time (greedy),
+keep several beginnings alive (beam search), or draw tokens (sampling) from the distribution as it is,
+sharpened or cut. The probability of an answer is a product:
 
     log P(y | source) = Σ log P(y_t | y_1 … y_{t−1}, source)
 
-All tokens before the new one were computed already; a cache of their keys and values saves doing it again.
-The model is the one that lesson 5 trained for this --task; if outputs/ has none, it is trained first, as
-there, and kept. (The numbers are those of your run: machines round differently, so that a last digit, or one
-answer of a hundred, may differ from the pictures that came with the course.)
+A cache keeps the keys and values of all earlier tokens, so that they are computed only once. The model is
+lesson 5's for this --task; if outputs/ has none, it is trained first and kept. (Machines round differently:
+a last digit, or one answer in a hundred, may differ from the pictures that came with the course.)
 """
 
 import argparse
@@ -20,6 +19,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import cached_property, partial
+from itertools import product
+from itertools import product
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -37,6 +38,8 @@ from course.training.beams import check_search, vectorised_beam_search
 from course.training.engine import finish
 from course.training.prompts import refuse_training_mode, remembering
 from course.training.side_by_side import side_by_side
+from course.training.small import minimise
+from course.training.small import minimise
 from figures import decoding as drawing
 
 record_attention = lesson("02_multi_head_attention").record_attention
@@ -58,23 +61,23 @@ __all__ = ["CachedDecoding", "Decoding", "Hypothesis", "KeyValueCache", "PromptD
 
 
 class Decoding(Protocol):
-    """What every decoder below needs: N answers in progress, all of them as long as each other."""
+    """What every decoder below needs: N answers in progress, all of the same length."""
 
     rows: int  # N
-    length: int  # tokens that each answer has so far: a decoding is used once
+    length: int  # tokens per answer so far: a decoding is used once
     device: torch.device
 
     def step(self, tokens: Tensor) -> Tensor:
         """The newest token of every answer (N,), first BOS → logits of the next ones (N, V)."""
 
     def reorder(self, rows: Tensor) -> None:
-        """Go on with these answers (M,) in place of the N; the same one may come several times."""
+        """Continue these answers (M,) instead of the N; an answer may occur several times."""
 
 
 class KeyValueCache:
     """The keys and values that one attention has met so far, (B, H, S, K) each.
 
-    Its attend() stands in for the attention's own (lesson 2) while a token is decoded.
+    Its attend() replaces the attention's own (lesson 2) while a token is decoded.
     """
 
     def __init__(self, attention: nn.Module):
@@ -83,12 +86,12 @@ class KeyValueCache:
         self.values: Tensor | None = None
 
     def attend(self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
-        """The attention of the queries (B, H, T, K) to all that was kept, and to these behind it."""
+        """Append the keys and values, and let the queries (B, H, T, K) attend to all that are kept."""
         self.append(keys, values)
         return type(self.attention).attend(self.attention, queries, self.keys, self.values, mask)
 
     def append(self, keys: Tensor, values: Tensor) -> None:
-        """Put these behind those kept."""
+        """Append to the keys and values kept."""
         if self.keys is None:  # contiguous, because every step reads them again
             self.keys, self.values = keys.contiguous(), values.contiguous()
         elif keys.shape[2]:
@@ -118,9 +121,9 @@ class CachedDecoding:
     def __init__(self, model: Transformer, src: Tensor):
         refuse_training_mode(model)
         self.model, self.memory, mask = model, model.encode(src), model.src_mask(src)
-        self.src_mask = None if mask.all() else mask  # nothing to hide
+        self.src_mask = None if mask.all() else mask  # no padding
         self.rows, self.device = len(src), src.device
-        self.sources = torch.arange(self.rows, device=self.device)  # (N,): what each row answers
+        self.sources = torch.arange(self.rows, device=self.device)  # (N,): the source of each row
         self.length = 0  # of the answers so far
         self.self_caches = [self.self_cache(block.self_attention) for block in model.decoder.blocks]
         self.cross_caches = [self.cross_cache(block.cross_attention) for block in model.decoder.blocks]
@@ -135,13 +138,13 @@ class CachedDecoding:
         return logits[:, -1]
 
     def reorder(self, rows: Tensor) -> None:
-        """Go on with these answers (M,)."""
+        """Continue these answers (M,)."""
         self.rows = len(rows)
         for cache in self.self_caches:
             cache.reorder(rows)
         before, self.sources = self.sources, self.sources[rows]
         if torch.equal(before, self.sources):
-            return  # each row still answers its source: the rest stays
+            return  # each row still has its source
         self.memory = self.memory[rows]
         self.src_mask = None if self.src_mask is None else self.src_mask[rows]
         for cache in self.cross_caches:
@@ -149,7 +152,7 @@ class CachedDecoding:
 
 
 class PromptDecoding(prompts.PromptDecoding):
-    """How a model without an encoder goes on after prompts (B, P) of one length, through the same cache."""
+    """Decoding for a model without an encoder, which continues prompts (B, P) of one length."""
 
     self_cache = KeyValueCache
 
@@ -158,7 +161,7 @@ class PromptDecoding(prompts.PromptDecoding):
 
 
 def greedy_decode(decoding: Decoding, max_length: int) -> Tensor:
-    """The likeliest token each time → tokens (N, ≤ max_length), nothing but PAD after EOS."""
+    """The likeliest token each time → tokens (N, ≤ max_length), only PAD after EOS."""
     return generate(decoding, max_length, lambda logits: logits.argmax(dim=-1))
 
 
@@ -192,7 +195,7 @@ def generate(decoding: Decoding, max_length: int, pick: Callable[[Tensor], Tenso
 
 
 def first_tokens(decoding: Decoding) -> Tensor:
-    """BOS for every answer (N,); ValueError for a decoding that somebody has used already."""
+    """BOS for every answer (N,); ValueError for a decoding that was used before."""
     if decoding.length:
         raise ValueError(f"this decoding has already taken {decoding.length} steps: make a new one")
     return torch.full((decoding.rows,), BOS, device=decoding.device)
@@ -213,7 +216,7 @@ def next_log_probs(decoding: Decoding, tokens: Tensor) -> Tensor:
 
 
 def log_probability(decoding: Decoding, tokens: Tensor) -> Tensor:
-    """tokens (N, T) → (N,): the sum of log P of each answer's tokens up to and with EOS."""
+    """tokens (N, T) → (N,): the sum of log P of each answer's tokens up to and including EOS."""
     total = torch.zeros(len(tokens), device=tokens.device)
     previous, ended = first_tokens(decoding), torch.zeros_like(tokens[:, 0], dtype=torch.bool)
     for token in tokens.unbind(dim=1):
@@ -227,10 +230,10 @@ def log_probability(decoding: Decoding, tokens: Tensor) -> Tensor:
 def adjust_logits(logits: Tensor, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0) -> Tensor:
     """logits (…, V) → adjusted ones, −∞ for tokens that are cut off; in this order:
 
-    temperature divides the logits; 0, or a number too small for their type, leaves the first of the likeliest
-    tokens. top_k keeps the k likeliest and all that tie with the last of them; 0 or k ≥ V cuts nothing (Fan
-    et al. 2018). top_p keeps the fewest likeliest tokens whose probabilities reach p, up to rounding, at
-    least one (Holtzman et al. 2020). ValueError for a number out of range.
+    temperature divides the logits; 0, or a number too small for their type, leaves only the first of the
+    likeliest tokens. top_k keeps the k likeliest and all that tie with the last of them; 0 or k ≥ V cuts
+    nothing (Fan et al. 2018). top_p keeps the fewest likeliest tokens whose probabilities reach p, up to
+    rounding, at least one (Holtzman et al. 2020). ValueError for a number out of range.
     """
     check_range("temperature", temperature, 0)
     check_range("top_k", top_k, 0)
@@ -278,7 +281,7 @@ class Beam:
         self.candidates: list[tuple[int, Hypothesis]] = []  # of the latest step, likeliest first
 
     def grow(self, log_probs: Tensor) -> list[int]:
-        """log_probs (W, V) of what follows each of the W alive → which of them go on, by their places."""
+        """log_probs (W, V) of what follows each of the W alive → the places of those that go on."""
         self.candidates, kept = self.continuations(log_probs), []
         for rank, (parent, candidate) in enumerate(self.candidates):
             if candidate.finished and rank < self.width:
@@ -292,7 +295,7 @@ class Beam:
         return [parent for parent, _ in kept]
 
     def continuations(self, log_probs: Tensor) -> list[tuple[int, Hypothesis]]:
-        """The 2 · width likeliest, each with the place of the hypothesis that it continues."""
+        """The 2 · width likeliest, each with the place of the hypothesis it continues."""
         sums = log_probs.new_tensor([hypothesis.log_prob for hypothesis in self.alive])  # (W,)
         ranked, order = (sums[:, None] + log_probs).flatten().sort(descending=True, stable=True)
         found = []
@@ -313,14 +316,14 @@ class Beam:
         return within_reach <= self.finished[-1].score
 
     def fates(self) -> Iterator[tuple[Hypothesis, str]]:
-        """Every candidate of the latest step, and what became of it: kept, finished or pruned."""
+        """Every candidate of the latest step and its fate: kept, finished or pruned."""
         for _, candidate in self.candidates:
-            kept, ended = candidate in self.alive, candidate in self.finished
-            yield candidate, "kept" if kept else "finished" if ended else "pruned"
+            ended = "finished" if candidate in self.finished else "pruned"
+            yield candidate, "kept" if candidate in self.alive else ended
 
 
 def best_first(hypotheses: list[Hypothesis]) -> list[Hypothesis]:
-    """By score; of equal ones the first stays first."""
+    """Sorted by score; equal scores keep their order."""
     return sorted(hypotheses, key=lambda hypothesis: -hypothesis.score)
 
 
@@ -329,9 +332,10 @@ def beam_search(decoding: Decoding, width: int, max_length: int, length_penalty:
     """For every source the best hypotheses found, at most `width`, best first.
 
     The `width` likeliest unfinished beginnings are alive. In each step all their continuations are ranked
-    by log-probability, summed in float32 at least. One that ends in EOS and is among the first `width` is
-    finished. Finished hypotheses and what max_length cuts off are compared by log_prob / length^α, where
-    EOS counts and α = length_penalty (Wu et al. 2016 divide by ((5 + length) / 6)^α).
+    by log-probability, summed in float32 at least. A continuation that ends in EOS and is among the first
+    `width` is finished. Finished hypotheses and those that max_length cuts off are compared by
+    log_prob / length^α, where EOS counts and α = length_penalty (Wu et al. 2016 divide by
+    ((5 + length) / 6)^α).
 
     A source is done when `width` are finished and nothing alive could overtake the last of them, even if
     only certain tokens followed. `trace` collects every candidate and its fate. ValueError for a width or
@@ -359,7 +363,7 @@ def beam_search(decoding: Decoding, width: int, max_length: int, length_penalty:
 
 def fast_beam_search(decoding: Decoding, width: int, max_length: int,
                      length_penalty: float = 1.0) -> list[list[Hypothesis]]:
-    """beam_search() in tensors, all sources at once (course/training/beams.py); step 4 compares the two."""
+    """beam_search() in tensors, all sources at once; step 4 compares the two."""
     step, tokens = partial(next_log_probs, decoding), first_tokens(decoding)
     found = vectorised_beam_search(
         step, decoding.reorder, tokens, width, max_length, length_penalty, EOS, PAD)
@@ -367,7 +371,7 @@ def fast_beam_search(decoding: Decoding, width: int, max_length: int,
 
 
 def best_answers(found: list[list[Hypothesis]]) -> Tensor:
-    """The best hypothesis of every source (B, longest), PAD behind."""
+    """The best hypothesis of every source (B, longest), filled up with PAD."""
     return pad([list(hypotheses[0].tokens) for hypotheses in found])
 
 
@@ -385,7 +389,7 @@ OURS = sys.modules[__name__]  # of whose parts the checks make the classic mista
 
 
 class DecodingExperiment(DigitExperiment):
-    """Lesson 5's default run on the task that the command line asked for, trained now if it must be."""
+    """Lesson 5's default run on the task of the command line, trained now if necessary."""
 
     def __init__(self, options: argparse.Namespace):
         super().__init__(TransformerConfig(), TrainingConfig(task=options.task), options)
@@ -429,11 +433,11 @@ def step_greedy(experiment: DecodingExperiment):
     """Greedy: the likeliest token, again and again
 
     Encode the source, begin with BOS, take the token with the largest logit, feed it back. Every answer of
-    the batch ends at its own EOS; from then on it gets PAD, until the last one has ended.
+    the batch ends at its own EOS; from then on it gets PAD, until the last answer has ended.
 
     In the code `decoding` is a model with its source: step() takes the newest token of each answer and gives
-    the logits of the next. The only thing sampling will change is `pick`, here argmax. (`first_tokens` are
-    BOS for all; `usable` raises an error if logits are NaN.)
+    the logits of the next token. The only thing sampling will change is `pick`, here argmax. (`first_tokens`
+    are BOS for all; `usable` raises an error if logits are NaN.)
     """
     batch = experiment.batch(5)
     answers = greedy_decode(CachedDecoding(experiment.model, batch.src), 20)
@@ -447,14 +451,13 @@ def step_greedy(experiment: DecodingExperiment):
 def step_cache(experiment: DecodingExperiment):
     """The key/value cache
 
-    The new token looks back at all earlier ones, but nothing about those changes: the causal mask never let
-    them see it. So their keys and values can be kept. Each step then runs one token instead of the whole
-    answer. Cross-attention's keys and values come from the source and are computed once. A model without an
-    encoder keeps its prompt in the same cache (`PromptDecoding`).
+    The new token looks back at all earlier tokens, but these don't change: the causal mask never lets them
+    see the new token. So their keys and values can be kept. Each step then runs one token instead of the
+    whole answer. Cross-attention's keys and values come from the source and are computed once. A model
+    without an encoder keeps its prompt in the same cache (`PromptDecoding`).
 
-    The picture: on the left the time of one step. With the cache it hardly grows at these lengths, although
-    a step still reads all keys. On the right the sum of all steps so far. (The fastest of nine steps, on
-    your machine.)
+    The left panel shows the time of one step (the fastest of nine, on your machine). With the cache it
+    hardly grows at these lengths, although a step still reads all keys. The right panel adds up all steps.
     """
     check_part(CachedDecoding, cached_decoding_checks, OURS)
     batch, config = experiment.batch(8), experiment.model.config
@@ -465,18 +468,15 @@ def step_cache(experiment: DecodingExperiment):
     formula = 2 * config.n_layers * len(batch.src) * tokens * config.d_model * 4
     check("memory = 2 · blocks · B · (S + T) · D · 4 bytes", measured == formula, f"{measured:,} bytes")
     lengths, kinds = [16, 32, 64, 128], (CachedDecoding, UncachedDecoding)
-    counted = [positions_computed(kind, lengths[-1]) for kind in kinds]  # through one block
-    work = [[positions[n - 1] for positions in counted] for n in lengths]
+    work = [[positions_computed(kind, 128)[n - 1] for n in lengths] for kind in kinds]  # through one block
     check("n tokens take n positions through the decoder with the cache, n · (n + 1) / 2 without",
-          work == [[n, n * (n + 1) // 2] for n in lengths])
+          work == [lengths, [n * (n + 1) // 2 for n in lengths]])
     src = torch.full((4, 16), 5, device=experiment.device)
-    times = [seconds_of_steps(partial(kind, experiment.model, src), first_tokens, lengths[-1])
-             for kind in kinds]
+    times = [seconds_of_steps(partial(kind, experiment.model, src), first_tokens, 128) for kind in kinds]
     now = [[1000 * min(steps[n - 9 : n]) for n in lengths] for steps in times]
-    check(f"at length {lengths[-1]} a step without the cache takes more than twice as long",
+    check("at length 128 a step without the cache takes more than twice as long as a step with it",
           now[1][-1] > 2 * now[0][-1], f"{now[1][-1] / now[0][-1]:.1f} times")
-    rows = [(n, *counts, *(f"{kind[i]:.1f}" for kind in now))
-            for i, (n, counts) in enumerate(zip(lengths, work, strict=True))]
+    rows = [*zip(lengths, *work, *([f"{ms:.1f}" for ms in kind] for kind in now), strict=True)]
     picture = Picture("decoding_cache.png", drawing.draw_cache(lengths, now, times),
                       "With the cache each token costs nearly the same, without one the time runs away")
     return table("length", "positions: cache", "without", "ms a step: cache", "without", rows=rows), picture
@@ -493,25 +493,22 @@ def new_speaker() -> Transformer:
     return Transformer(TransformerConfig(d_model=32, n_heads=2, n_layers=1, vocab_size=len(words), max_len=8))
 
 
-def trained_speaker(steps: int = 250) -> Transformer:
-    """A small model that learns to say each sentence as often as TRUTH has it; its source says nothing."""
-    model = new_speaker()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3, fused=True)
-    sentences, chances = [words.encode(text) for text in TRUTH], torch.tensor(list(TRUTH.values()))
-    src = torch.full((128, 1), BOS)
-    for step in range(steps):
+def trained_speaker() -> Transformer:
+    """A small model that learns to say each sentence with its probability in TRUTH; every source is BOS."""
+    model, chances = new_speaker(), torch.tensor([*TRUTH.values()])
+    src, sentences = torch.full((128, 1), BOS), [words.encode(text) for text in TRUTH]
+
+    def loss() -> Tensor:
         drawn = torch.multinomial(chances, 128, replacement=True).tolist()
         tgt_in, tgt_out = teacher_forcing([sentences[index] for index in drawn])
-        loss = sequence_loss(model(src, tgt_in), tgt_out) / (tgt_out != PAD).sum()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.param_groups[0]["lr"] = 5e-3 * (1 - step / steps)
-        optimizer.step()
+        return sequence_loss(model(src, tgt_in), tgt_out) / (tgt_out != PAD).sum()
+
+    minimise(loss, torch.optim.AdamW(model.parameters(), lr=5e-3, fused=True), 250, decay=True)
     return model
 
 
 def trained_a_little(device: torch.device) -> Transformer:
-    """Lesson 5's model for reversing, little trained: the unsure one."""
+    """The unsure model: lesson 5's, trained for a few steps to reverse."""
     training = TrainingConfig(task="reverse", steps=175, seed=0)
     torch.manual_seed(training.seed)
     return finish(make_run(TransformerConfig(), training, device)).model
@@ -522,34 +519,43 @@ def speak(model: Transformer, rows: int = 1) -> CachedDecoding:
     return CachedDecoding(model, torch.full((rows, 1), BOS))
 
 
+def believed(model: Transformer) -> Tensor:
+    """(9,): log P of each sentence of TRUTH."""
+    return log_probability(speak(model, len(TRUTH)), pad([[*words.encode(text), EOS] for text in TRUTH]))
+
+
+def believed(model: Transformer) -> Tensor:
+    """(9,): log P of each sentence of TRUTH."""
+    return log_probability(speak(model, len(TRUTH)), pad([[*words.encode(text), EOS] for text in TRUTH]))
+
+
 def step_greedy_can_be_wrong(experiment: DecodingExperiment):
     """When greedy is wrong
 
-    Nine sentences with known probabilities. Half of them begin with “the”, but five words may follow, so
-    each sentence is rare; “a” is rarer, and nearly always goes on with “cat”. A small model learns to speak
-    like this.
+    A small model learns nine sentences with known probabilities. “The” is the likeliest first word (½), but
+    five words may follow it, so each of these sentences is rare. “A” is less likely, but “cat” nearly always
+    follows it.
 
-    Greedy takes “the” and can't go back. Beam search (next step) keeps “a” in play and finds the likeliest
-    sentence. Sampling, which draws each token with its probability, says each sentence as often as the model
-    believes in it. (Chi-square compares counts with probabilities; p is how often right draws would differ
-    at least as much.)
+    Greedy takes “the” and can't go back. Beam search (next step) also keeps “a” and finds the likeliest
+    sentence. Sampling draws each token with its probability, and so each sentence with the probability that
+    the model gives it. (Chi-square compares counts with probabilities; p is how often right draws would
+    differ at least as much.)
     """
     model = experiment.speaker
-    sentences = pad([[*words.encode(text), EOS] for text in TRUTH])
-    believed = log_probability(speak(model, len(TRUTH)), sentences).exp().tolist()
+    learned = believed(model).exp().tolist()
     draws = sample(speak(model, tables.DRAWS), 5, generator=torch.Generator().manual_seed(0))
     said = [words.decode(answer) for answer in draws.tolist()]
     greedy = words.decode(greedy_decode(speak(model), 5)[0].tolist())
     likeliest = max(TRUTH, key=TRUTH.get)
     beam = words.decode(beam_search(speak(model), 3, 5, 0.0)[0][0].tokens)
-    rows = [(text, f"{true:.3f}", f"{model_says:.3f}", f"{said.count(text) / tables.DRAWS:.3f}",
-             "greedy" if text == greedy else "beam" if text == beam else "")
-            for (text, true), model_says in zip(TRUTH.items(), believed, strict=True)]
-    gap = max(abs(p - q) for p, q in zip(believed, TRUTH.values(), strict=True))
+    counts = [said.count(text) for text in TRUTH]
+    rows = [(text, f"{TRUTH[text]:.3f}", f"{chance:.3f}", f"{count / tables.DRAWS:.3f}",
+             {beam: "beam", greedy: "greedy"}.get(text, ""))
+            for text, chance, count in zip(TRUTH, learned, counts, strict=True)]
+    gap = max(abs(p - q) for p, q in zip(learned, TRUTH.values(), strict=True))
     check("the model's probabilities are near the true ones", gap < 0.06, f"off by at most {gap:.3f}")
     check("greedy misses the likeliest sentence, beam search finds it", greedy != likeliest == beam)
-    counts = [said.count(text) for text in TRUTH]
-    p = tables.chi_square(counts, believed)
+    p = tables.chi_square(counts, learned)
     check("20,000 draws are as frequent as the model says (chi-square)", p > 1e-5, f"p = {p:.2g}")
     return table("sentence", "true", "model", "drawn", "found by", rows=rows)
 
@@ -560,20 +566,20 @@ def step_beam_search(experiment: DecodingExperiment):
 
     Keep the `width` likeliest beginnings. All their continuations compete. We look at the 2 · width
     likeliest, because up to `width` of them may end. Those that end and are among the best `width` are set
-    aside as finished; the best `width` of the rest go on. (This is `grow`, one step for one source. The
-    search is decided when nothing alive could still overtake the `width` that are finished.) At the end,
-    finished answers compete with those that max_length cut off.
+    aside as finished; the best `width` of the rest go on. (`grow` is one step for one source.) The search is
+    decided when no answer in progress could overtake the `width` finished ones. At the end, finished answers
+    compete with those that max_length cut off.
 
     Sums of log-probabilities get smaller with every token, so short answers have an advantage. Dividing by
-    length^α takes it away (α = 0: no correction). Width 1 is greedy, but only with α = 0: otherwise it may
-    go on after the first end, for a longer answer with a better mean.
+    length^α removes this advantage (α = 0: no correction). Width 1 is greedy only with α = 0: otherwise the
+    search may go on after the first end, for a longer answer with a better mean.
 
-    The loop takes one source after the other, so that it can be read. `fast_beam_search` does the same for
-    all sources at once, in tensors; from here on the steps use it where there are many sentences.
+    The loop takes one source after another, which is easy to read. `fast_beam_search` does the same for all
+    sources at once, in tensors; later steps use it.
 
-    Table and picture show the same: all candidates with a probability of 0.02 or more. “the” is the
-    likeliest first word, but only one of its continuations stays. “a” is behind at the first word, ahead
-    from the second on, and wins.
+    Table and picture show all candidates with a probability of at least 0.02. “the” is the likeliest first
+    word, but only one of its continuations is kept. “a” is behind at first, ahead from the second word on,
+    and wins.
     """
     check_part(beam_search, beam_search_checks, OURS)
     src = experiment.batch(8, "reverse").src
@@ -583,10 +589,8 @@ def step_beam_search(experiment: DecodingExperiment):
           agreed[0] == agreed[1] and agreed[2] == agreed[3])
     trace: list[tuple[Hypothesis, str]] = []
     found = beam_search(speak(experiment.speaker), 3, 5, 0.0, trace)[0]
-    sentences = pad([[*words.encode(text), EOS] for text in TRUTH])
-    believed = log_probability(speak(experiment.speaker, len(TRUTH)), sentences)
-    best = [words.decode(sentences[row].tolist()) for row in believed.topk(3).indices]
-    check("width 3 finds the three of the nine sentences that the model believes in most",
+    best = [[*TRUTH][row] for row in believed(experiment.speaker).topk(3).indices]
+    check("width 3 finds the three sentences to which the model gives the highest probabilities",
           [words.decode(h.tokens) for h in found] == best, ", ".join(best))
     trace = [(candidate, fate) for candidate, fate in trace if candidate.log_prob >= math.log(0.02)]
     rows = drawing.tree_rows(trace, words.token_of.get)
@@ -598,55 +602,54 @@ def step_beam_search(experiment: DecodingExperiment):
 def step_wider_beams(experiment: DecodingExperiment):
     """A wider beam: likelier, not always better
 
-    A wider beam finds answers that the model believes in more. That helps as far as the model is right. Here
+    A wider beam finds answers with a higher probability. This helps only as far as the model is right. Here
     it is unsure: it reverses 12 to 16 digits after 175 steps of training. (--task and --seed change nothing
-    here.) With α = 0 width 4 is right a little more often than greedy, width 16 far less often. Look at what
-    it answers: nothing. EOS at once costs one log P; a long answer costs the sum of all its tokens, and an
-    unsure model pays at each.
+    here.) With α = 0, width 4 is right a little more often than greedy, and width 16 far less often: most of
+    its answers are empty. EOS at once costs one log P. A long answer costs the sum over its tokens, and an
+    unsure model pays at each token.
 
-    The search isn't to blame: where the wide beam answers nothing, the model believes more in that than in
-    the right answer. A narrow beam loses the empty answer on its way, a wide one keeps it.
+    The search isn't to blame: where the wide beam answers nothing, the model gives the empty answer a higher
+    probability than the right answer. A narrow beam drops the empty answer on the way; a wide beam keeps it.
 
-    With α = 1 the length is divided out: no answer is empty, and the long ones are back. The picture counts
-    lengths: the hill around 15 are real answers, the bar at 1 the empty ones, EOS alone. (How many are empty
-    depends on the training: from three other starts we found 56 to 88 of 100.)
+    With α = 1 the sum is divided by the length, and no answer is empty. The picture counts lengths: the hill
+    around 15 is the real answers, the bar at 1 the empty answers, only EOS. (How many are empty depends on
+    the training: with three other seeds we found 56 to 88 of 100.)
 
     Koehn and Knowles 2017 saw translations get worse with wide beams; Stahlberg and Byrne 2019 found that
-    for more than half of their sentences the translator's likeliest answer was the empty one.
+    for more than half of their sentences the translator's likeliest answer was empty.
     """
     model, batch = experiment.unsure, experiment.batch(100, "reverse", (12, 16))
     empty = torch.full_like(batch.tgt_out[:, :1], EOS)
     nothing, wanted = (log_probability(CachedDecoding(model, batch.src), answers)
                        for answers in (empty, batch.tgt_out))
-    rows, lengths = [], {}
-    for width in (1, 4, 16):
-        row = [width]
-        for α in (0.0, 1.0):
-            best = [beams[0] for beams in fast_beam_search(CachedDecoding(model, batch.src), width, 24, α)]
-            lengths[width, α] = [len(hypothesis.tokens) for hypothesis in best]
-            hits = right(pad([list(h.tokens) for h in best]).to(experiment.device), batch.tgt_out)
-            row += [statistics.fmean(h.log_prob for h in best)] if not α else []
-            row += [lengths[width, α].count(1), int(hits.sum())]
-        rows.append((*row, f"{statistics.fmean(lengths[width, 1.0]):.1f}"))
-    log_probs = [row[1] for row in rows]
-    check("α = 0: log P rises with the width", log_probs == sorted(log_probs))
-    check("α = 0: width 4 is right more often than width 1", rows[1][3] > rows[0][3])
-    check("α = 0: none is empty at width 1, at width 16 most are, and less than half as many are right",
-          rows[0][2] == 0 and rows[-1][2] > 50 and rows[-1][3] < rows[0][3] / 2, f"{rows[-1][2]} empty")
-    chose_nothing = torch.tensor(lengths[16, 0.0], device=experiment.device) == 1
-    check("where width 16 answers nothing, the model believes more in that than in the right answer",
+    lengths, hits, log_probs = {}, {}, {}
+    for search in product((1, 4, 16), (0, 1)):  # width and α
+        width, α = search
+        found = fast_beam_search(CachedDecoding(model, batch.src), width, 24, α)
+        lengths[search] = [len(beams[0].tokens) for beams in found]
+        hits[search] = int(right(best_answers(found).to(experiment.device), batch.tgt_out).sum())
+        log_probs[search] = statistics.fmean(beams[0].log_prob for beams in found)
+    empty = {search: found.count(1) for search, found in lengths.items()}
+    check("α = 0: log P rises with the width", log_probs[1, 0] <= log_probs[4, 0] <= log_probs[16, 0])
+    check("α = 0: width 4 is right more often than width 1", hits[4, 0] > hits[1, 0])
+    check("α = 0: none is empty at width 1; at width 16 most are, and less than half as many are right",
+          empty[1, 0] == 0 and empty[16, 0] > 50 and hits[16, 0] < hits[1, 0] / 2, f"{empty[16, 0]} empty")
+    chose_nothing = torch.tensor(lengths[16, 0], device=experiment.device) == 1
+    check("where width 16 answers nothing, the empty answer has a higher probability than the right answer",
           (nothing > wanted)[chose_nothing].all())
     check("α = 1: none is empty at any width, and width 16 is right more often than with α = 0",
-          not any(row[4] for row in rows) and rows[-1][5] > rows[-1][3])
+          not any(empty[width, 1] for width in (1, 4, 16)) and hits[16, 1] > hits[16, 0])
+    rows = [(width, log_probs[width, 0], empty[width, 0], hits[width, 0], empty[width, 1], hits[width, 1],
+             f"{statistics.fmean(lengths[width, 1]):.1f}") for width in (1, 4, 16)]
     header = "width", "α = 0: log P", "empty", "right", "α = 1: empty", "right", "mean length"
-    shown = {f"width {width}, α = {α:.0f}": lengths[width, α] for width, α in ((1, 0), (16, 0), (16, 1))}
+    shown = {f"width {width}, α = {α}": lengths[width, α] for width, α in ((1, 0), (16, 0), (16, 1))}
     picture = Picture("decoding_lengths.png", drawing.draw_lengths(shown),
                       "A wide beam finds the empty answer; dividing by the length brings the long ones back")
     return table(*header, rows=rows), picture
 
 
 def right(answers: Tensor, wanted: Tensor) -> Tensor:
-    """answers (B, any) and wanted (B, T) → (B,): the whole answer is right, nothing behind it."""
+    """answers (B, any) and wanted (B, T) → (B,): the whole answer is right, and nothing follows it."""
     length = wanted.shape[1]
     return exactly_right(answers[:, :length], wanted) & (answers[:, length:] == PAD).all(dim=1)
 
@@ -659,14 +662,14 @@ UNSURE = [0.35, 0.25, 0.15, 0.10, 0.06, 0.04, 0.03, 0.02]
 def step_sampling(experiment: DecodingExperiment):
     """Temperature, top-k, top-p
 
-    Draw the next token, but not quite from the model's distribution. Temperature below 1 sharpens it, above
-    1 flattens it. Top-k keeps the k likeliest tokens. Top-p keeps as many as it takes to reach the
-    probability p: few when the model is sure, many when it isn't. Both cut the tail, the many tokens that
-    are unlikely one by one but not taken together. What is left is scaled to 1 again.
+    Draw the next token, but not quite from the model's distribution. A temperature below 1 sharpens the
+    distribution, a temperature above 1 flattens it. Top-k keeps the k likeliest tokens. Top-p keeps the
+    likeliest tokens that together reach the probability p: few when the model is sure, many when it isn't.
+    Both cut the tail, the many tokens that are unlikely one by one but not taken together. The remaining
+    probabilities are scaled to sum to 1.
 
-    The picture has an unsure distribution above and a sure one below: grey as they were, blue as they are
-    drawn from; in the table “-” is cut off. Top-k 3 keeps three tokens of both; top-p 0.8 keeps four of the
-    unsure one, one of the sure one.
+    The picture shows an unsure distribution above and a sure one below, grey before and blue after the
+    change; in the table “-” means cut off.
     """
     check_part(adjust_logits, adjust_logits_checks, OURS)
     check_part(sample, sample_checks, OURS)
@@ -681,7 +684,7 @@ def step_sampling(experiment: DecodingExperiment):
             draws = sample(tables.TreeDecoding([logits.expand(tables.DRAWS, 1, -1)]), 1, **options,
                            generator=torch.Generator().manual_seed(0))[:, 0]
             fits.append(tables.fit(draws, wanted))
-    check("20,000 draws of each are as frequent as they should be (chi-square), none of a token cut off",
+    check("20,000 draws of each are as frequent as they should be (chi-square), and no token cut off is drawn",
           min(fits) > 1e-5, f"smallest p = {min(fits):.2g}")
     kept = [int((adjusted[kind, cut] > 0).sum())
             for cut in ("top-k 3", "top-p 0.8") for kind in ("unsure", "sure")]
@@ -691,38 +694,35 @@ def step_sampling(experiment: DecodingExperiment):
     return table("", *"ABCDEFGH", rows=rows), picture
 
 
-DRAWN = "sampling", "temperature 0.5", "temperature 2", "temperature 2, top-k 3", "temperature 2, top-p 0.9"
+DRAWN = {  # strategies that draw, and their options
+    "sampling": {},
+    "temperature 0.5": {"temperature": 0.5},
+    "temperature 2": {"temperature": 2},
+    "temperature 2, top-k 3": {"temperature": 2, "top_k": 3},
+    "temperature 2, top-p 0.9": {"temperature": 2, "top_p": 0.9},
+}
 
 
 def strategies(generator: torch.Generator) -> dict[str, Callable[[Decoding, int], Tensor]]:
-    """Every way of this lesson to make an answer."""
-
-    def sampling(**options) -> Callable:
-        return lambda decoding, limit: sample(decoding, limit, **options, generator=generator)
-
+    """The decoding strategies of this lesson."""
     return {
         "greedy": greedy_decode,
         "beam, width 4": lambda decoding, limit: best_answers(fast_beam_search(decoding, 4, limit, 0.0)),
-        "sampling": sampling(),
-        "temperature 0.5": sampling(temperature=0.5),
-        "temperature 2": sampling(temperature=2.0),
-        "temperature 2, top-k 3": sampling(temperature=2.0, top_k=3),
-        "temperature 2, top-p 0.9": sampling(temperature=2.0, top_p=0.9),
-    }
+        **{name: partial(sample, generator=generator, **options) for name, options in DRAWN.items()}}
 
 
 def step_what_drawing_is_good_for(experiment: DecodingExperiment):
     """What drawing is good for
 
-    Where many things may be said, the likeliest is a poor picture of them. First step 3's nine sentences:
-    how far is what each strategy says from the true probabilities? The distance is ½ Σ |said − true|, the
+    Where many answers are possible, the likeliest represents them poorly. First step 3's nine sentences: how
+    far are each strategy's frequencies from the true probabilities? The distance is ½ Σ |said − true|, the
     fraction of sentences that would have to change. Sampling comes nearest. Strong sharpening moves away
-    from the truth, and greedy always says the same sentence.
+    from the true distribution, and greedy always says the same sentence.
 
-    Then a text that goes on and on: 17 words, each followed by one of four others, with the true
-    probabilities; no model can be wrong. Greedy still runs in a circle. It has to: after the same word it
-    always takes the same next one. Beam search finds a circle as well. “repeated” counts runs of four words
-    that occurred before; sampling repeats what the language repeats. (Holtzman et al. 2020 saw such circles
+    Then a text without end: 17 words, each followed by one of four others. We decode from the true
+    probabilities, so no model can be wrong. Greedy still runs in a circle: after the same word it always
+    takes the same next word. Beam search finds a circle as well. “repeated” counts runs of four words that
+    occurred before; sampling repeats only what the language repeats. (Holtzman et al. 2020 saw such circles
     in large language models, which remember more than one word.)
     """
     far, again, rows = {}, {}, []
@@ -747,44 +747,44 @@ def step_what_drawing_is_good_for(experiment: DecodingExperiment):
 
 
 def step_all_strategies(experiment: DecodingExperiment):
-    """All of them, side by side
+    """All strategies, side by side
 
-    100 test sequences; three answers to each where they are drawn. Each has one right answer, and where the
-    model is sure of it greedy finds it; beam search does more than twice the work for the same. Drawing only
-    costs here, and we can say how much. Greedy's mean log P of about −0.125 (for reversing) is a
-    probability of e^−0.125 = 0.88. Greedy is nevertheless right every time; sampling takes the probabilities
-    at their word, and is wrong about one time in eight.
+    Each of 100 test sequences has one right answer. Where the model is sure of it, greedy finds it; beam
+    search does more than twice the work for the same answers. Sampling (three answers per sequence) only
+    does harm here, and we can say how much. Greedy's mean log P of about −0.125 (for reversing) is a
+    probability of e^−0.125 = 0.88. Greedy is nevertheless right every time; sampling is wrong about one time
+    in eight.
 
-    The picture, from left to right: a high temperature makes wrong, unlikely and many different answers;
-    cutting the tail undoes some of that. The last panel is the work: tokens that went through the decoder
-    per answer, PAD included. (“ms” is the time per answer, measured once on your machine.)
+    In the picture, a high temperature gives wrong, unlikely and many different answers; cutting the tail
+    undoes some of this. The last panel is the work: tokens that went through the decoder per answer, PAD
+    included. (“ms” is the time per answer, measured once on your machine.)
     """
     batch = experiment.batch(100)
     limit, rows = batch.tgt_out.shape[1] + 2, []
+    exact, log_probs, different, work = {}, {}, {}, {}
     generator = torch.Generator(experiment.device).manual_seed(torch.initial_seed())
     for name, decode in strategies(generator).items():
-        src = batch.src.repeat(3 if name in DRAWN else 1, 1)
+        src, wanted = (part.repeat(3 if name in DRAWN else 1, 1) for part in (batch.src, batch.tgt_out))
         started, decoding = time.perf_counter(), CachedDecoding(experiment.model, src)
         steps = watched(decoding)
         answers = decode(decoding, limit).to(experiment.device)
         ms = 1000 * (time.perf_counter() - started) / len(src)
-        log_probs = log_probability(CachedDecoding(experiment.model, src), answers)
-        different = len({(row % 100, *answer) for row, answer in enumerate(answers.tolist())}) / 100
-        wanted = batch.tgt_out.repeat(len(src) // 100, 1)
-        rows.append((name, right(answers, wanted).float().mean().item(), log_probs.mean().item(), different,
-                     sum(rows for rows, _ in steps) / len(src), ms))
-    believed = log_probability(CachedDecoding(experiment.model, batch.src), batch.tgt_out).exp().mean().item()
-    shown = [(name, f"{exact:.1%}", f"{total:.3f}", f"{different:.2f}", f"{work:.1f}", f"{ms:.2f}")
-             for name, exact, total, different, work, ms in rows]
-    by_name = {name: values for name, *values in rows}
-    _, best, _, work, _ = by_name["beam, width 4"]
-    check("no strategy found likelier answers than beam search, with over twice greedy's work",
-          max(row[2] for row in rows) <= best + 1e-4 and work > 2 * by_name["greedy"][3])
-    check("sampling is right as often as the model believes in the right answers, within 6 %",
-          abs(by_name["sampling"][0] - believed) < 0.06, f"{by_name['sampling'][0]:.1%} and {believed:.1%}")
+        exact[name] = right(answers, wanted).float().mean().item()
+        log_probs[name] = log_probability(CachedDecoding(experiment.model, src), answers).mean().item()
+        different[name] = len({(row % 100, *answer) for row, answer in enumerate(answers.tolist())}) / 100
+        work[name] = sum(rows for rows, _ in steps) / len(src)
+        rows.append((name, exact[name], log_probs[name], different[name], work[name], ms))
+    chance = log_probability(CachedDecoding(experiment.model, batch.src), batch.tgt_out).exp().mean().item()
+    check("beam search found the likeliest answers of all strategies, with over twice greedy's work",
+          max(log_probs.values()) <= log_probs["beam, width 4"] + 1e-4
+          and work["beam, width 4"] > 2 * work["greedy"])
+    check("sampling is right as often as the model's probability of the right answers says, within 6 %",
+          abs(exact["sampling"] - chance) < 0.06, f"{exact['sampling']:.1%} and {chance:.1%}")
     check("at temperature 2 the answers differ, and cutting the tail (top-p) undoes some of the errors",
-          by_name["temperature 2"][2] > by_name["temperature 2, top-p 0.9"][2]
-          and by_name["temperature 2, top-p 0.9"][0] > by_name["temperature 2"][0])
+          different["temperature 2"] > different["temperature 2, top-p 0.9"]
+          and exact["temperature 2, top-p 0.9"] > exact["temperature 2"])
+    formats = "", ".1%", ".3f", ".2f", ".1f", ".2f"
+    shown = [[*map(format, row, formats)] for row in rows]
     picture = Picture(experiment.file("decoding_strategies"), drawing.draw_strategies(rows),
                       "One right answer: greedy is enough; heat makes errors, cutting the tail undoes some")
     return table("strategy", "right", "log P", "distinct of 3", "tokens run", "ms", rows=shown), picture
@@ -794,35 +794,35 @@ def step_all_strategies(experiment: DecodingExperiment):
 def step_broken_on_purpose(experiment: DecodingExperiment):
     """Broken on purpose
 
-    Two mistakes with the cache, both easy to make and silent. If every new token is told that it stands at
-    position 0, the model loses count. If beams change places and the cache doesn't, each goes on with
-    another's past.
+    Two mistakes with the cache are easy to make, and neither raises an error. If every new token gets
+    position 0, the model loses count. If beams change places but the cache doesn't, each beam continues
+    another beam's past.
 
-    Neither crashes, and the second can hide: an answer with a probability over ½ never changes places,
-    because each of its beginnings is likelier than all others together. So a sure model gives its answers
-    with a broken cache as well. The little trained one of step 5 doesn't: answers change, and the search
-    reports a log P that isn't theirs. To test a cache, use an unsure model.
+    The second mistake can hide: an answer with a probability over ½ never changes places, because each of
+    its beginnings is likelier than all others together. So a sure model gives the same answers with a broken
+    cache. With step 5's unsure model answers change, and the search reports a wrong log P for them. To test
+    a cache, use an unsure model.
     """
     batch = experiment.batch(100)
     mistakes = cached_decoding_checks.mistakes(OURS)
     unordered = mistakes["cache not reordered"].implementation
     greedy, beams, hidden = [], [], []
-    for name, kind in (("right", CachedDecoding),
-                       ("position always 0", mistakes["position always 0"].implementation)):
+    for name, kind in ("right", CachedDecoding), (lost := "position always 0", mistakes[lost].implementation):
         answers = greedy_decode(kind(experiment.model, batch.src), 20)
         greedy.append((name, f"{right(answers, batch.tgt_out).float().mean():.0%}"))
     for name, model, src in (("trained", experiment.model, batch.src),
                              ("175 steps", experiment.unsure, experiment.batch(100, "reverse").src)):
-        good, bad = (fast_beam_search(kind(model, src), 4, 24, 0.0) for kind in (CachedDecoding, unordered))
-        answers = best_answers(bad).to(experiment.device)
-        told = torch.tensor([found[0].log_prob for found in bad])
+        good, bad = ([found[0] for found in fast_beam_search(kind(model, src), 4, 24, 0.0)]
+                     for kind in (CachedDecoding, unordered))
+        answers = pad([list(found.tokens) for found in bad]).to(experiment.device)
+        told = torch.tensor([found.log_prob for found in bad])
         off = (told - log_probability(CachedDecoding(model, src), answers).cpu()).abs().mean().item()
-        sure = [found[0].log_prob > math.log(0.5) for found in good]
-        changed = [a[0].tokens != b[0].tokens for a, b in zip(good, bad, strict=True)]
-        hidden += [not change for change, over in zip(changed, sure, strict=True) if over]
-        beams.append((name, sum(sure), sum(changed), off))
-    check("not one answer with a probability over ½ was changed", all(hidden), f"{len(hidden)} of them")
-    check("the little trained model: answers changed, with a wrong log P", beams[1][2] and beams[1][3] > 0.05)
+        kept = [a.tokens == b.tokens for a, b in zip(good, bad, strict=True)]
+        sure = [same for a, same in zip(good, kept, strict=True) if a.log_prob > math.log(0.5)]
+        hidden += sure
+        beams.append((name, len(sure), kept.count(False), off))
+    check("no answer with a probability over ½ was changed", all(hidden), f"{len(hidden)} of them")
+    check("the unsure model: answers changed, with a wrong log P", beams[1][2] and beams[1][3] > 0.05)
     caught = check_mistakes(OURS, cached_decoding_checks)
     header = "beams, cache not reordered", "P > ½", "answers changed", "log P off by"
     return table("greedy", "right", rows=greedy), table(*header, rows=beams), caught
@@ -831,7 +831,7 @@ def step_broken_on_purpose(experiment: DecodingExperiment):
 def step_your_input(experiment: DecodingExperiment):
     """Your own sequence
 
-    Every strategy's answer, and where the cross-attention of the last block looked while it was written.
+    Every strategy's answer, and where the last block's cross-attention looked as greedy wrote each token.
     """
     model, options = experiment.model, experiment.options
     batch = make_batch(options.task, [options.input]).to(experiment.device)
