@@ -38,7 +38,6 @@ from common import (
 from course.grading.checking import largest_difference, random_tensors
 from course.training.side_by_side import side_by_side
 from course.training.small import minimise
-from course.training.small import minimise
 from figures.heads import draw_fetching, draw_flow, draw_heads, draw_split
 
 attention_weights, fused_attention, causal_mask = lesson(

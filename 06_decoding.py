@@ -20,7 +20,6 @@ import time
 from collections.abc import Callable, Iterator
 from functools import cached_property, partial
 from itertools import product
-from itertools import product
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -38,7 +37,6 @@ from course.training.beams import check_search, vectorised_beam_search
 from course.training.engine import finish
 from course.training.prompts import refuse_training_mode, remembering
 from course.training.side_by_side import side_by_side
-from course.training.small import minimise
 from course.training.small import minimise
 from figures import decoding as drawing
 
@@ -517,11 +515,6 @@ def trained_a_little(device: torch.device) -> Transformer:
 def speak(model: Transformer, rows: int = 1) -> CachedDecoding:
     """`rows` sentences begun."""
     return CachedDecoding(model, torch.full((rows, 1), BOS))
-
-
-def believed(model: Transformer) -> Tensor:
-    """(9,): log P of each sentence of TRUTH."""
-    return log_probability(speak(model, len(TRUTH)), pad([[*words.encode(text), EOS] for text in TRUTH]))
 
 
 def believed(model: Transformer) -> Tensor:
