@@ -8,7 +8,7 @@ sharpened or cut. The probability of an answer is a product:
 
 A cache keeps the keys and values of all earlier tokens, so that they are computed only once. The model is
 lesson 5's for this --task; if outputs/ has none, it is trained first and kept. (Machines round differently:
-a last digit, or one answer in a hundred, may differ from the pictures that came with the course.)
+one answer in a hundred may differ from the course's pictures.)
 """
 
 import argparse
@@ -16,11 +16,10 @@ import course.console.startup  # noqa: F401 (before torch: it hears what fails i
 import math
 import statistics
 import sys
-import time
 from collections.abc import Callable, Iterator
 from functools import cached_property, partial
 from itertools import product
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -29,25 +28,25 @@ from checks.beams import beam_search_checks
 from checks.caching import UncachedDecoding, cached_decoding_checks, positions_computed
 from checks.decoding import adjust_logits_checks, greedy_checks, sample_checks
 from common import Picture, check, check_mistakes, check_part, lesson, lesson_parser, narrate, shows, table
-from course.console.measuring import seconds_of_steps, watched
+from course.console.measuring import cost_of, seconds_of_steps
 from course.console.options import check_range, digits
 from course.data import tables
+from course.training import answers as answering
 from course.training import prompts
 from course.training.beams import check_search, vectorised_beam_search
 from course.training.engine import finish
 from course.training.prompts import refuse_training_mode, remembering
-from course.training.side_by_side import side_by_side
-from course.training.small import minimise
+from course.training.small import minimise, trained_side_by_side
 from figures import decoding as drawing
 
 record_attention = lesson("02_multi_head_attention").record_attention
 BOS, EOS, PAD, Tokenizer = lesson("03_positional_encoding", "BOS", "EOS", "PAD", "Tokenizer")
 (
-    TASKS, DigitExperiment, TrainingConfig, Transformer, TransformerConfig, draw_sequences, exactly_right,
+    TASKS, DigitExperiment, TrainingConfig, Transformer, TransformerConfig, draw_sequences,
     make_batch, make_run, pad, sequence_loss, teacher_forcing, tokenizer,
 ) = lesson(
     "05_mini_transformer", "TASKS", "DigitExperiment", "TrainingConfig", "Transformer",
-    "TransformerConfig", "draw_sequences", "exactly_right", "make_batch", "make_run", "pad", "sequence_loss",
+    "TransformerConfig", "draw_sequences", "make_batch", "make_run", "pad", "sequence_loss",
     "teacher_forcing", "tokenizer")
 
 __all__ = ["CachedDecoding", "Decoding", "Hypothesis", "KeyValueCache", "PromptDecoding", "adjust_logits",
@@ -335,9 +334,8 @@ def beam_search(decoding: Decoding, width: int, max_length: int, length_penalty:
     log_prob / length^α, where EOS counts and α = length_penalty (Wu et al. 2016 divide by
     ((5 + length) / 6)^α).
 
-    A source is done when `width` are finished and nothing alive could overtake the last of them, even if
-    only certain tokens followed. `trace` collects every candidate and its fate. ValueError for a width or
-    max_length below 1, or an α too large to compute with.
+    A source is done when `width` are finished and nothing alive could overtake the last of them. `trace`
+    collects every candidate and its fate. ValueError for a width or max_length below 1, or an α too large.
     """
     check_search(width, max_length, length_penalty)
     beams = [Beam(width, max_length, length_penalty) for _ in range(decoding.rows)]
@@ -397,14 +395,12 @@ class DecodingExperiment(DigitExperiment):
         return self.run.model.eval()
 
     @cached_property
-    def small_models(self) -> tuple[Transformer, Transformer]:
-        """The speaker of step 3 and the unsure model of step 5, trained side by side."""
-        weights = side_by_side([lambda: trained_speaker().state_dict(),
-                                lambda: trained_a_little(self.device).state_dict()])
-        models = new_speaker(), Transformer(TransformerConfig())
-        for model, own in zip(models, weights, strict=True):
-            model.load_state_dict(own)
-        return models[0].eval(), models[1].to(self.device).eval()
+    def small_models(self) -> list[Transformer]:
+        """The speaker of step 3 and the unsure model of step 5."""
+        return trained_side_by_side(
+            (new_speaker, trained_speaker),
+            (lambda: Transformer(TransformerConfig()).to(self.device),
+             partial(trained_a_little, self.device)))
 
     @property
     def speaker(self) -> Transformer:
@@ -419,11 +415,8 @@ class DecodingExperiment(DigitExperiment):
         return make_batch(task or self.options.task, sequences).to(self.device)
 
 
-def text_of(ids: Any) -> str:
-    """Ids as tokens, special ones by name, up to EOS."""
-    ids = list(ids)
-    end = ids.index(EOS) + 1 if EOS in ids else len(ids)
-    return " ".join(tokenizer.token_of[int(id)] for id in ids[:end])
+text_of = partial(answering.text_of, token_of=tokenizer.token_of, eos=EOS)
+right = partial(answering.same_answers, pad=PAD)
 
 
 @shows(generate, greedy_decode)
@@ -434,8 +427,7 @@ def step_greedy(experiment: DecodingExperiment):
     the batch ends at its own EOS; from then on it gets PAD, until the last answer has ended.
 
     In the code `decoding` is a model with its source: step() takes the newest token of each answer and gives
-    the logits of the next token. The only thing sampling will change is `pick`, here argmax. (`first_tokens`
-    are BOS for all; `usable` raises an error if logits are NaN.)
+    the logits of the next token. The only thing sampling will change is `pick`, here argmax.
     """
     batch = experiment.batch(5)
     answers = greedy_decode(CachedDecoding(experiment.model, batch.src), 20)
@@ -466,7 +458,8 @@ def step_cache(experiment: DecodingExperiment):
     formula = 2 * config.n_layers * len(batch.src) * tokens * config.d_model * 4
     check("memory = 2 · blocks · B · (S + T) · D · 4 bytes", measured == formula, f"{measured:,} bytes")
     lengths, kinds = [16, 32, 64, 128], (CachedDecoding, UncachedDecoding)
-    work = [[positions_computed(kind, 128)[n - 1] for n in lengths] for kind in kinds]  # through one block
+    counted = [positions_computed(kind, 128) for kind in kinds]  # through one block
+    work = [[positions[n - 1] for n in lengths] for positions in counted]
     check("n tokens take n positions through the decoder with the cache, n · (n + 1) / 2 without",
           work == [lengths, [n * (n + 1) // 2 for n in lengths]])
     src = torch.full((4, 16), 5, device=experiment.device)
@@ -559,16 +552,15 @@ def step_beam_search(experiment: DecodingExperiment):
 
     Keep the `width` likeliest beginnings. All their continuations compete. We look at the 2 · width
     likeliest, because up to `width` of them may end. Those that end and are among the best `width` are set
-    aside as finished; the best `width` of the rest go on. (`grow` is one step for one source.) The search is
-    decided when no answer in progress could overtake the `width` finished ones. At the end, finished answers
-    compete with those that max_length cut off.
+    aside as finished; the best `width` of the rest go on (`grow`). The search is decided when none of these
+    could overtake the `width` finished answers. At the end, finished answers compete with those that
+    max_length cut off.
 
     Sums of log-probabilities get smaller with every token, so short answers have an advantage. Dividing by
     length^α removes this advantage (α = 0: no correction). Width 1 is greedy only with α = 0: otherwise the
     search may go on after the first end, for a longer answer with a better mean.
 
-    The loop takes one source after another, which is easy to read. `fast_beam_search` does the same for all
-    sources at once, in tensors; later steps use it.
+    `fast_beam_search` does the same for all sources at once, in tensors; later steps use it.
 
     Table and picture show all candidates with a probability of at least 0.02. “the” is the likeliest first
     word, but only one of its continuations is kept. “a” is behind at first, ahead from the second word on,
@@ -616,13 +608,12 @@ def step_wider_beams(experiment: DecodingExperiment):
     nothing, wanted = (log_probability(CachedDecoding(model, batch.src), answers)
                        for answers in (empty, batch.tgt_out))
     lengths, hits, log_probs = {}, {}, {}
-    for search in product((1, 4, 16), (0, 1)):  # width and α
-        width, α = search
+    for width, α in product((1, 4, 16), (0, 1)):
         found = fast_beam_search(CachedDecoding(model, batch.src), width, 24, α)
-        lengths[search] = [len(beams[0].tokens) for beams in found]
-        hits[search] = int(right(best_answers(found).to(experiment.device), batch.tgt_out).sum())
-        log_probs[search] = statistics.fmean(beams[0].log_prob for beams in found)
-    empty = {search: found.count(1) for search, found in lengths.items()}
+        lengths[width, α] = [len(beams[0].tokens) for beams in found]
+        hits[width, α] = int(right(best_answers(found).to(experiment.device), batch.tgt_out).sum())
+        log_probs[width, α] = statistics.fmean(beams[0].log_prob for beams in found)
+    empty = {key: found.count(1) for key, found in lengths.items()}
     check("α = 0: log P rises with the width", log_probs[1, 0] <= log_probs[4, 0] <= log_probs[16, 0])
     check("α = 0: width 4 is right more often than width 1", hits[4, 0] > hits[1, 0])
     check("α = 0: none is empty at width 1; at width 16 most are, and less than half as many are right",
@@ -639,12 +630,6 @@ def step_wider_beams(experiment: DecodingExperiment):
     picture = Picture("decoding_lengths.png", drawing.draw_lengths(shown),
                       "A wide beam finds the empty answer; dividing by the length brings the long ones back")
     return table(*header, rows=rows), picture
-
-
-def right(answers: Tensor, wanted: Tensor) -> Tensor:
-    """answers (B, any) and wanted (B, T) → (B,): the whole answer is right, and nothing follows it."""
-    length = wanted.shape[1]
-    return exactly_right(answers[:, :length], wanted) & (answers[:, length:] == PAD).all(dim=1)
 
 
 SURE = [0.90, 0.04, 0.02, 0.01, 0.01, 0.01, 0.005, 0.005]
@@ -677,7 +662,7 @@ def step_sampling(experiment: DecodingExperiment):
             draws = sample(tables.TreeDecoding([logits.expand(tables.DRAWS, 1, -1)]), 1, **options,
                            generator=torch.Generator().manual_seed(0))[:, 0]
             fits.append(tables.fit(draws, wanted))
-    check("20,000 draws of each are as frequent as they should be (chi-square), and no token cut off is drawn",
+    check("20,000 draws of each are as frequent as they should be (chi-square); no token cut off is drawn",
           min(fits) > 1e-5, f"smallest p = {min(fits):.2g}")
     kept = [int((adjusted[kind, cut] > 0).sum())
             for cut in ("top-k 3", "top-p 0.8") for kind in ("unsure", "sure")]
@@ -700,7 +685,8 @@ def strategies(generator: torch.Generator) -> dict[str, Callable[[Decoding, int]
     """The decoding strategies of this lesson."""
     return {
         "greedy": greedy_decode,
-        "beam, width 4": lambda decoding, limit: best_answers(fast_beam_search(decoding, 4, limit, 0.0)),
+        "beam, width 4": lambda decoding, max_length: best_answers(
+            fast_beam_search(decoding, 4, max_length, 0.0)),
         **{name: partial(sample, generator=generator, **options) for name, options in DRAWN.items()}}
 
 
@@ -714,9 +700,9 @@ def step_what_drawing_is_good_for(experiment: DecodingExperiment):
 
     Then a text without end: 17 words, each followed by one of four others. We decode from the true
     probabilities, so no model can be wrong. Greedy still runs in a circle: after the same word it always
-    takes the same next word. Beam search finds a circle as well. “repeated” counts runs of four words that
-    occurred before; sampling repeats only what the language repeats. (Holtzman et al. 2020 saw such circles
-    in large language models, which remember more than one word.)
+    takes the same next word. Beam search does so as well. “repeated” counts runs of four words that occurred
+    before; sampling repeats only what the language repeats. (Holtzman et al. 2020 saw such circles in large
+    language models.)
     """
     far, again, rows = {}, {}, []
     language = Tokenizer([" ".join(tables.FOLLOWS)])
@@ -744,29 +730,25 @@ def step_all_strategies(experiment: DecodingExperiment):
 
     Each of 100 test sequences has one right answer. Where the model is sure of it, greedy finds it; beam
     search does more than twice the work for the same answers. Sampling (three answers per sequence) only
-    does harm here, and we can say how much. Greedy's mean log P of about −0.125 (for reversing) is a
-    probability of e^−0.125 = 0.88. Greedy is nevertheless right every time; sampling is wrong about one time
-    in eight.
+    does harm here. Greedy's mean log P of about −0.125 (for reversing) is a probability of e^−0.125 = 0.88.
+    Greedy is nevertheless right every time; sampling is wrong about one time in eight.
 
     In the picture, a high temperature gives wrong, unlikely and many different answers; cutting the tail
     undoes some of this. The last panel is the work: tokens that went through the decoder per answer, PAD
     included. (“ms” is the time per answer, measured once on your machine.)
     """
     batch = experiment.batch(100)
-    limit, rows = batch.tgt_out.shape[1] + 2, []
-    exact, log_probs, different, work = {}, {}, {}, {}
+    limit, found = batch.tgt_out.shape[1] + 2, {}
     generator = torch.Generator(experiment.device).manual_seed(torch.initial_seed())
     for name, decode in strategies(generator).items():
         src, wanted = (part.repeat(3 if name in DRAWN else 1, 1) for part in (batch.src, batch.tgt_out))
-        started, decoding = time.perf_counter(), CachedDecoding(experiment.model, src)
-        steps = watched(decoding)
-        answers = decode(decoding, limit).to(experiment.device)
-        ms = 1000 * (time.perf_counter() - started) / len(src)
-        exact[name] = right(answers, wanted).float().mean().item()
-        log_probs[name] = log_probability(CachedDecoding(experiment.model, src), answers).mean().item()
-        different[name] = len({(row % 100, *answer) for row, answer in enumerate(answers.tolist())}) / 100
-        work[name] = sum(rows for rows, _ in steps) / len(src)
-        rows.append((name, exact[name], log_probs[name], different[name], work[name], ms))
+        begin = partial(CachedDecoding, experiment.model, src)
+        answers, *cost = cost_of(begin, partial(decode, max_length=limit))
+        answers = answers.to(experiment.device)
+        distinct = len({(row % 100, *answer) for row, answer in enumerate(answers.tolist())}) / 100
+        found[name] = (right(answers, wanted).float().mean().item(),
+                       log_probability(begin(), answers).mean().item(), distinct, *cost)
+    exact, log_probs, different, work, _ = (dict(zip(found, column)) for column in zip(*found.values()))
     chance = log_probability(CachedDecoding(experiment.model, batch.src), batch.tgt_out).exp().mean().item()
     check("beam search found the likeliest answers of all strategies, with over twice greedy's work",
           max(log_probs.values()) <= log_probs["beam, width 4"] + 1e-4
@@ -776,8 +758,8 @@ def step_all_strategies(experiment: DecodingExperiment):
     check("at temperature 2 the answers differ, and cutting the tail (top-p) undoes some of the errors",
           different["temperature 2"] > different["temperature 2, top-p 0.9"]
           and exact["temperature 2, top-p 0.9"] > exact["temperature 2"])
-    formats = "", ".1%", ".3f", ".2f", ".1f", ".2f"
-    shown = [[*map(format, row, formats)] for row in rows]
+    rows = [(name, *values) for name, values in found.items()]
+    shown = [[*map(format, row, ("", ".1%", ".3f", ".2f", ".1f", ".2f"))] for row in rows]
     picture = Picture(experiment.file("decoding_strategies"), drawing.draw_strategies(rows),
                       "One right answer: greedy is enough; heat makes errors, cutting the tail undoes some")
     return table("strategy", "right", "log P", "distinct of 3", "tokens run", "ms", rows=shown), picture
@@ -833,18 +815,16 @@ def step_your_input(experiment: DecodingExperiment):
     for name, decode in strategies(generator).items():
         answer = decode(CachedDecoding(model, batch.src), limit).to(experiment.device)
         chance = log_probability(CachedDecoding(model, batch.src), answer).exp().item()
-        rows.append((name, text_of(answer[0].tolist()), f"{chance:.2g}"))
+        rows.append((name, text_of(answer[0]), f"{chance:.2g}"))
     answer = greedy_decode(CachedDecoding(model, batch.src), limit)
     tgt_in = torch.cat([torch.full_like(answer[:, :1], BOS), answer[:, :-1]], dim=1)
     with torch.no_grad(), record_attention(model) as weights:
         model(batch.src, tgt_in)
-    name = f"decoder.blocks.{experiment.model.config.n_layers - 1}.cross_attention"
-    tokens = (text_of(ids[0].tolist()).split() for ids in (batch.src, answer))
-    figure = drawing.draw_cross_attention(weights[name][0], *tokens)
+    looked = weights[f"decoder.blocks.{model.config.n_layers - 1}.cross_attention"][0]
+    figure = drawing.draw_cross_attention(looked, text_of(batch.src[0]).split(), text_of(answer[0]).split())
     picture = Picture(experiment.file("decoding_your_input"), figure,
                       "Where the cross-attention of the last block looked while each token was chosen")
-    wanted = text_of(batch.tgt_out[0].tolist())
-    return table(f"{options.task}: {wanted}", "answer", "P", rows=rows), picture
+    return table(f"{options.task}: {text_of(batch.tgt_out[0])}", "answer", "P", rows=rows), picture
 
 
 def step_what_next(experiment: DecodingExperiment):

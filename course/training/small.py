@@ -1,9 +1,12 @@
-"""The training loop of the small models that a lesson trains in a second."""
+"""Small models, which a lesson trains in a second: their loop, and several of them at once."""
 
 from collections.abc import Callable
+from functools import partial
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
+
+from course.training.side_by_side import side_by_side
 
 
 def minimise(loss_of: Callable[[], Tensor], optimizer: Optimizer, steps: int, decay: bool = False) -> float:
@@ -21,3 +24,19 @@ def minimise(loss_of: Callable[[], Tensor], optimizer: Optimizer, steps: int, de
             group["lr"] = rate * (1 - step / steps)
         optimizer.step()
     return loss.item()
+
+
+Maker = Callable[[], nn.Module]
+
+
+def trained_side_by_side(*kinds: tuple[Maker, Maker]) -> list[nn.Module]:
+    """Pairs (make, train) → for each a model of make() with the weights of that of train(), in eval mode."""
+    weights = side_by_side([partial(weights_of, train) for _, train in kinds])
+    models = [make() for make, _ in kinds]
+    for model, own in zip(models, weights):
+        model.load_state_dict(own)
+    return [model.eval() for model in models]
+
+
+def weights_of(train: Callable[[], nn.Module]) -> dict[str, Tensor]:
+    return train().state_dict()
