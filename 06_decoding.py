@@ -34,6 +34,7 @@ from course.data import tables
 from course.training import answers as answering
 from course.training import prompts
 from course.training.beams import check_search, vectorised_beam_search
+from course.training.command_line import add_device
 from course.training.engine import finish
 from course.training.prompts import refuse_training_mode, remembering
 from course.training.small import minimise, trained_side_by_side
@@ -61,7 +62,7 @@ class Decoding(Protocol):
     """What every decoder below needs: N answers in progress, all of the same length."""
 
     rows: int  # N
-    length: int  # tokens per answer so far: a decoding is used once
+    length: int  # tokens per answer so far
     device: torch.device
 
     def step(self, tokens: Tensor) -> Tensor:
@@ -89,7 +90,7 @@ class KeyValueCache:
 
     def append(self, keys: Tensor, values: Tensor) -> None:
         """Append to the keys and values kept."""
-        if self.keys is None:  # contiguous, because every step reads them again
+        if self.keys is None:  # contiguous: every step reads them
             self.keys, self.values = keys.contiguous(), values.contiguous()
         elif keys.shape[2]:
             self.keys = torch.cat([self.keys, keys], dim=2)
@@ -109,10 +110,10 @@ class KeyValueCache:
 class CachedDecoding:
     """Answers of a Transformer to src (B, S): the source is encoded once, each step runs one token.
 
-    ValueError for a model in training mode: its dropout would make each answer different.
+    ValueError for a model in training mode.
     """
 
-    self_cache = cross_cache = KeyValueCache  # a subclass may keep less, or keep it in another form
+    self_cache = cross_cache = KeyValueCache  # a subclass may use others
 
     @torch.inference_mode()
     def __init__(self, model: Transformer, src: Tensor):
@@ -264,18 +265,18 @@ class Hypothesis(NamedTuple):
 
     tokens: tuple[int, ...]
     log_prob: float  # the sum over its tokens
-    score: float  # log_prob / length^α, what hypotheses are compared by
+    score: float  # log_prob / length^α
     finished: bool  # False if max_length cut it off
 
 
 class Beam:
-    """The search for one source: at most `width` hypotheses are alive, and at most `width` finished."""
+    """The search for one source: at most `width` hypotheses alive, and at most `width` finished."""
 
     def __init__(self, width: int, max_length: int, length_penalty: float):
         self.width, self.max_length, self.length_penalty = width, max_length, length_penalty
         self.alive = [Hypothesis((), 0.0, 0.0, False)]
         self.finished: list[Hypothesis] = []
-        self.candidates: list[tuple[int, Hypothesis]] = []  # of the latest step, likeliest first
+        self.candidates: list[tuple[int, Hypothesis]] = []  # of the latest step
 
     def grow(self, log_probs: Tensor) -> list[int]:
         """log_probs (W, V) of what follows each of the W alive → the places of those that go on."""
@@ -341,7 +342,7 @@ def beam_search(decoding: Decoding, width: int, max_length: int, length_penalty:
     beams = [Beam(width, max_length, length_penalty) for _ in range(decoding.rows)]
     tokens = first_tokens(decoding)
     for _ in range(max_length):
-        log_probs = next_log_probs(decoding, tokens).cpu()  # (N, V): the hypotheses alive of all sources
+        log_probs = next_log_probs(decoding, tokens).cpu()  # (N, V), N alive of all sources
         start, rows = 0, []
         for beam in beams:
             end = start + len(beam.alive)
@@ -371,7 +372,7 @@ def best_answers(found: list[list[Hypothesis]]) -> Tensor:
     return pad([list(hypotheses[0].tokens) for hypotheses in found])
 
 
-GRADED = {  # the parts that --grade looks for, and what has to hold of each
+GRADED = {  # what --grade checks
     "greedy_decode": greedy_checks,
     "adjust_logits": adjust_logits_checks,
     "sample": sample_checks,
@@ -426,8 +427,8 @@ def step_greedy(experiment: DecodingExperiment):
     Encode the source, begin with BOS, take the token with the largest logit, feed it back. Every answer of
     the batch ends at its own EOS; from then on it gets PAD, until the last answer has ended.
 
-    In the code `decoding` is a model with its source: step() takes the newest token of each answer and gives
-    the logits of the next token. The only thing sampling will change is `pick`, here argmax.
+    In the code `decoding` is a model with its source: step() takes each answer's newest token and gives the
+    logits of the next. The only thing sampling will change is `pick`, here argmax.
     """
     batch = experiment.batch(5)
     answers = greedy_decode(CachedDecoding(experiment.model, batch.src), 20)
@@ -442,12 +443,12 @@ def step_cache(experiment: DecodingExperiment):
     """The key/value cache
 
     The new token looks back at all earlier tokens, but these don't change: the causal mask never lets them
-    see the new token. So their keys and values can be kept. Each step then runs one token instead of the
-    whole answer. Cross-attention's keys and values come from the source and are computed once. A model
-    without an encoder keeps its prompt in the same cache (`PromptDecoding`).
+    see the new token. So their keys and values can be kept, and each step runs one token instead of the whole
+    answer. Cross-attention's keys and values come from the source and are computed once. A model without an
+    encoder keeps its prompt in the same cache (`PromptDecoding`).
 
     The left panel shows the time of one step (the fastest of nine, on your machine). With the cache it
-    hardly grows at these lengths, although a step still reads all keys. The right panel adds up all steps.
+    hardly grows at these lengths, although a step reads all keys. The right panel adds up all steps.
     """
     check_part(CachedDecoding, cached_decoding_checks, OURS)
     batch, config = experiment.batch(8), experiment.model.config
@@ -558,13 +559,11 @@ def step_beam_search(experiment: DecodingExperiment):
 
     Sums of log-probabilities get smaller with every token, so short answers have an advantage. Dividing by
     length^α removes this advantage (α = 0: no correction). Width 1 is greedy only with α = 0: otherwise the
-    search may go on after the first end, for a longer answer with a better mean.
-
-    `fast_beam_search` does the same for all sources at once, in tensors; later steps use it.
+    search may go on after the first end, for a longer answer with a better mean. Later steps use
+    `fast_beam_search`, the same search in tensors.
 
     Table and picture show all candidates with a probability of at least 0.02. “the” is the likeliest first
-    word, but only one of its continuations is kept. “a” is behind at first, ahead from the second word on,
-    and wins.
+    word, but only one of its continuations is kept. “a” is ahead from the second word on, and wins.
     """
     check_part(beam_search, beam_search_checks, OURS)
     src = experiment.batch(8, "reverse").src
@@ -588,25 +587,23 @@ def step_wider_beams(experiment: DecodingExperiment):
     """A wider beam: likelier, not always better
 
     A wider beam finds answers with a higher probability. This helps only as far as the model is right. Here
-    it is unsure: it reverses 12 to 16 digits after 175 steps of training. (--task and --seed change nothing
-    here.) With α = 0, width 4 is right a little more often than greedy, and width 16 far less often: most of
-    its answers are empty. EOS at once costs one log P. A long answer costs the sum over its tokens, and an
-    unsure model pays at each token.
+    the model is unsure: it reverses 12 to 16 digits after 175 steps of training, whatever --task and --seed.
+    With α = 0, width 4 is right a little more often than greedy, and width 16 far less often: most of its
+    answers are empty. EOS at once costs one log P; an unsure model pays for every token of a long answer.
 
     The search isn't to blame: where the wide beam answers nothing, the model gives the empty answer a higher
-    probability than the right answer. A narrow beam drops the empty answer on the way; a wide beam keeps it.
+    probability than the right answer. A narrow beam drops the empty answer; a wide beam keeps it.
 
     With α = 1 the sum is divided by the length, and no answer is empty. The picture counts lengths: the hill
-    around 15 is the real answers, the bar at 1 the empty answers, only EOS. (How many are empty depends on
-    the training: with three other seeds we found 56 to 88 of 100.)
+    around 15 is the real answers, the bar at 1 the empty answers, only EOS. (With three other seeds 56 to 88
+    of 100 were empty.)
 
     Koehn and Knowles 2017 saw translations get worse with wide beams; Stahlberg and Byrne 2019 found that
     for more than half of their sentences the translator's likeliest answer was empty.
     """
     model, batch = experiment.unsure, experiment.batch(100, "reverse", (12, 16))
-    empty = torch.full_like(batch.tgt_out[:, :1], EOS)
     nothing, wanted = (log_probability(CachedDecoding(model, batch.src), answers)
-                       for answers in (empty, batch.tgt_out))
+                       for answers in (torch.full_like(batch.tgt_out[:, :1], EOS), batch.tgt_out))
     lengths, hits, log_probs = {}, {}, {}
     for width, α in product((1, 4, 16), (0, 1)):
         found = fast_beam_search(CachedDecoding(model, batch.src), width, 24, α)
@@ -623,7 +620,7 @@ def step_wider_beams(experiment: DecodingExperiment):
           (nothing > wanted)[chose_nothing].all())
     check("α = 1: none is empty at any width, and width 16 is right more often than with α = 0",
           not any(empty[width, 1] for width in (1, 4, 16)) and hits[16, 1] > hits[16, 0])
-    rows = [(width, log_probs[width, 0], empty[width, 0], hits[width, 0], empty[width, 1], hits[width, 1],
+    rows = [(width, log_probs[width, 0], *(counts[width, α] for α in (0, 1) for counts in (empty, hits)),
              f"{statistics.fmean(lengths[width, 1]):.1f}") for width in (1, 4, 16)]
     header = "width", "α = 0: log P", "empty", "right", "α = 1: empty", "right", "mean length"
     shown = {f"width {width}, α = {α}": lengths[width, α] for width, α in ((1, 0), (16, 0), (16, 1))}
@@ -640,14 +637,14 @@ UNSURE = [0.35, 0.25, 0.15, 0.10, 0.06, 0.04, 0.03, 0.02]
 def step_sampling(experiment: DecodingExperiment):
     """Temperature, top-k, top-p
 
-    Draw the next token, but not quite from the model's distribution. A temperature below 1 sharpens the
+    Sampling may change the model's distribution before it draws. A temperature below 1 sharpens the
     distribution, a temperature above 1 flattens it. Top-k keeps the k likeliest tokens. Top-p keeps the
     likeliest tokens that together reach the probability p: few when the model is sure, many when it isn't.
     Both cut the tail, the many tokens that are unlikely one by one but not taken together. The remaining
     probabilities are scaled to sum to 1.
 
     The picture shows an unsure distribution above and a sure one below, grey before and blue after the
-    change; in the table “-” means cut off.
+    change; “-” means cut off.
     """
     check_part(adjust_logits, adjust_logits_checks, OURS)
     check_part(sample, sample_checks, OURS)
@@ -698,8 +695,8 @@ def step_what_drawing_is_good_for(experiment: DecodingExperiment):
     fraction of sentences that would have to change. Sampling comes nearest. Strong sharpening moves away
     from the true distribution, and greedy always says the same sentence.
 
-    Then a text without end: 17 words, each followed by one of four others. We decode from the true
-    probabilities, so no model can be wrong. Greedy still runs in a circle: after the same word it always
+    Then a text without end: 17 words, each followed by one of four others, from the true probabilities, so
+    no model can be wrong. Greedy still runs in a circle: after the same word it always
     takes the same next word. Beam search does so as well. “repeated” counts runs of four words that occurred
     before; sampling repeats only what the language repeats. (Holtzman et al. 2020 saw such circles in large
     language models.)
@@ -734,8 +731,8 @@ def step_all_strategies(experiment: DecodingExperiment):
     Greedy is nevertheless right every time; sampling is wrong about one time in eight.
 
     In the picture, a high temperature gives wrong, unlikely and many different answers; cutting the tail
-    undoes some of this. The last panel is the work: tokens that went through the decoder per answer, PAD
-    included. (“ms” is the time per answer, measured once on your machine.)
+    undoes some of this. The last panel counts tokens run through the decoder per answer, PAD included. (“ms”
+    is the time per answer, measured once.)
     """
     batch = experiment.batch(100)
     limit, found = batch.tgt_out.shape[1] + 2, {}
@@ -774,17 +771,16 @@ def step_broken_on_purpose(experiment: DecodingExperiment):
     another beam's past.
 
     The second mistake can hide: an answer with a probability over ½ never changes places, because each of
-    its beginnings is likelier than all others together. So a sure model gives the same answers with a broken
-    cache. With step 5's unsure model answers change, and the search reports a wrong log P for them. To test
-    a cache, use an unsure model.
+    its beginnings is likelier than all others together. So test a cache with an unsure model: step 5's gives
+    other answers, and the search reports a wrong log P for them.
     """
     batch = experiment.batch(100)
     mistakes = cached_decoding_checks.mistakes(OURS)
     unordered = mistakes["cache not reordered"].implementation
     greedy, beams, hidden = [], [], []
     for name, kind in ("right", CachedDecoding), (lost := "position always 0", mistakes[lost].implementation):
-        answers = greedy_decode(kind(experiment.model, batch.src), 20)
-        greedy.append((name, f"{right(answers, batch.tgt_out).float().mean():.0%}"))
+        hits = right(greedy_decode(kind(experiment.model, batch.src), 20), batch.tgt_out)
+        greedy.append((name, f"{hits.float().mean():.0%}"))
     for name, model, src in (("trained", experiment.model, batch.src),
                              ("175 steps", experiment.unsure, experiment.batch(100, "reverse").src)):
         good, bad = ([found[0] for found in fast_beam_search(kind(model, src), 4, 24, 0.0)]
@@ -799,8 +795,8 @@ def step_broken_on_purpose(experiment: DecodingExperiment):
     check("no answer with a probability over ½ was changed", all(hidden), f"{len(hidden)} of them")
     check("the unsure model: answers changed, with a wrong log P", beams[1][2] and beams[1][3] > 0.05)
     caught = check_mistakes(OURS, cached_decoding_checks)
-    header = "beams, cache not reordered", "P > ½", "answers changed", "log P off by"
-    return table("greedy", "right", rows=greedy), table(*header, rows=beams), caught
+    broken = table("beams, cache not reordered", "P > ½", "answers changed", "log P off by", rows=beams)
+    return table("greedy", "right", rows=greedy), broken, caught
 
 
 def step_your_input(experiment: DecodingExperiment):
@@ -823,14 +819,14 @@ def step_your_input(experiment: DecodingExperiment):
     looked = weights[f"decoder.blocks.{model.config.n_layers - 1}.cross_attention"][0]
     figure = drawing.draw_cross_attention(looked, text_of(batch.src[0]).split(), text_of(answer[0]).split())
     picture = Picture(experiment.file("decoding_your_input"), figure,
-                      "Where the cross-attention of the last block looked while each token was chosen")
+                      "Where the last block's cross-attention looked while each token was chosen")
     return table(f"{options.task}: {text_of(batch.tgt_out[0])}", "answer", "P", rows=rows), picture
 
 
 def step_what_next(experiment: DecodingExperiment):
     """What now?
 
-    Read: KeyValueCache and CachedDecoding, then generate and beam_search. Follow one token through them.
+    Read: KeyValueCache and CachedDecoding, then generate and beam_search.
 
     Change: (1) In TRUTH give “a cat” 0.13 and “no one” 0.29: the beam of step 4 ends with another sentence.
     (2) In trained_a_little 175 steps to 700: a wide beam doesn't lead a sure model astray, and the broken
@@ -851,7 +847,7 @@ def main():
     parser.add_argument("--task", default="reverse", choices=TASKS, help="default: reverse")
     parser.add_argument("--input", type=digits, metavar="DIGITS",
                         help="decode your own sequence with every strategy, and end")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default: auto)")
+    add_device(parser)
     options = parser.parse_args()
     try:
         experiment = DecodingExperiment(options)
