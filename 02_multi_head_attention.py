@@ -37,6 +37,7 @@ from common import (
 )
 from course.grading.checking import largest_difference, random_tensors
 from course.training.side_by_side import side_by_side
+from course.training.small import minimise
 from figures.heads import draw_fetching, draw_flow, draw_heads, draw_split
 
 attention_weights, fused_attention, causal_mask = lesson(
@@ -173,16 +174,14 @@ def train_to_fetch(n_heads: int, seed: int, steps: int = 200) -> tuple[MultiHead
     torch.manual_seed(seed)
     attention = MultiHeadAttention(WIDTH, n_heads)
     optimizer = torch.optim.Adam(attention.parameters(), lr=0.02, fused=True)
-    for _ in range(steps):
-        query, items, answer = fetching_task(64)
-        loss = F.mse_loss(attention(query, items, items)[:, 0, : 2 * CONTENT], answer)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    query, items, answer = fetching_task(20_000)
+
+    def loss_on(batch: int) -> Tensor:
+        query, items, answer = fetching_task(batch)
+        return F.mse_loss(attention(query, items, items)[:, 0, : 2 * CONTENT], answer)
+
+    minimise(partial(loss_on, 64), optimizer, steps)
     with torch.no_grad():
-        output = attention(query, items, items)
-    return attention, F.mse_loss(output[:, 0, : 2 * CONTENT], answer).item()
+        return attention, loss_on(20_000).item()
 
 
 @torch.no_grad()
@@ -394,14 +393,12 @@ def train_relations(seed: int, steps: int = 300) -> tuple[MultiHeadAttention, fl
     torch.manual_seed(seed)
     attention = MultiHeadAttention(64, 4)
     optimizer = torch.optim.Adam(attention.parameters(), lr=0.02, fused=True)
-    for step in range(steps):
+
+    def loss() -> Tensor:
         sentences, wanted = relations_task(32)
-        loss = F.mse_loss(attention(sentences, sentences, sentences)[..., : 4 * PART], wanted)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.param_groups[0]["lr"] = 0.02 * (1 - step / steps)
-        optimizer.step()
-    return attention, loss.item()
+        return F.mse_loss(attention(sentences, sentences, sentences)[..., : 4 * PART], wanted)
+
+    return attention, minimise(loss, optimizer, steps, decay=True)
 
 
 def relation_patterns() -> Tensor:

@@ -8,7 +8,7 @@ sharpened or cut. The probability of an answer is a product:
 
 A cache keeps the keys and values of all earlier tokens, so that they are computed only once. The model is
 lesson 5's for this --task; if outputs/ has none, it is trained first and kept. (Machines round differently:
-a last digit, or one answer in a hundred, may differ from the pictures that came with the course.)
+one answer in a hundred may differ from the course's pictures.)
 """
 
 import argparse
@@ -16,10 +16,10 @@ import course.console.startup  # noqa: F401 (before torch: it hears what fails i
 import math
 import statistics
 import sys
-import time
 from collections.abc import Callable, Iterator
 from functools import cached_property, partial
-from typing import Any, NamedTuple, Protocol
+from itertools import product
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -28,24 +28,26 @@ from checks.beams import beam_search_checks
 from checks.caching import UncachedDecoding, cached_decoding_checks, positions_computed
 from checks.decoding import adjust_logits_checks, greedy_checks, sample_checks
 from common import Picture, check, check_mistakes, check_part, lesson, lesson_parser, narrate, shows, table
-from course.console.measuring import seconds_of_steps, watched
+from course.console.measuring import cost_of, seconds_of_steps
 from course.console.options import check_range, digits
 from course.data import tables
+from course.training import answers as answering
 from course.training import prompts
 from course.training.beams import check_search, vectorised_beam_search
+from course.training.command_line import add_device
 from course.training.engine import finish
 from course.training.prompts import refuse_training_mode, remembering
-from course.training.side_by_side import side_by_side
+from course.training.small import minimise, trained_side_by_side
 from figures import decoding as drawing
 
 record_attention = lesson("02_multi_head_attention").record_attention
 BOS, EOS, PAD, Tokenizer = lesson("03_positional_encoding", "BOS", "EOS", "PAD", "Tokenizer")
 (
-    TASKS, DigitExperiment, TrainingConfig, Transformer, TransformerConfig, draw_sequences, exactly_right,
+    TASKS, DigitExperiment, TrainingConfig, Transformer, TransformerConfig, draw_sequences,
     make_batch, make_run, pad, sequence_loss, teacher_forcing, tokenizer,
 ) = lesson(
     "05_mini_transformer", "TASKS", "DigitExperiment", "TrainingConfig", "Transformer",
-    "TransformerConfig", "draw_sequences", "exactly_right", "make_batch", "make_run", "pad", "sequence_loss",
+    "TransformerConfig", "draw_sequences", "make_batch", "make_run", "pad", "sequence_loss",
     "teacher_forcing", "tokenizer")
 
 __all__ = ["CachedDecoding", "Decoding", "Hypothesis", "KeyValueCache", "PromptDecoding", "adjust_logits",
@@ -60,7 +62,7 @@ class Decoding(Protocol):
     """What every decoder below needs: N answers in progress, all of the same length."""
 
     rows: int  # N
-    length: int  # tokens per answer so far: a decoding is used once
+    length: int  # tokens per answer so far
     device: torch.device
 
     def step(self, tokens: Tensor) -> Tensor:
@@ -88,7 +90,7 @@ class KeyValueCache:
 
     def append(self, keys: Tensor, values: Tensor) -> None:
         """Append to the keys and values kept."""
-        if self.keys is None:  # contiguous, because every step reads them again
+        if self.keys is None:  # contiguous: every step reads them
             self.keys, self.values = keys.contiguous(), values.contiguous()
         elif keys.shape[2]:
             self.keys = torch.cat([self.keys, keys], dim=2)
@@ -108,10 +110,10 @@ class KeyValueCache:
 class CachedDecoding:
     """Answers of a Transformer to src (B, S): the source is encoded once, each step runs one token.
 
-    ValueError for a model in training mode: its dropout would make each answer different.
+    ValueError for a model in training mode.
     """
 
-    self_cache = cross_cache = KeyValueCache  # a subclass may keep less, or keep it in another form
+    self_cache = cross_cache = KeyValueCache  # a subclass may use others
 
     @torch.inference_mode()
     def __init__(self, model: Transformer, src: Tensor):
@@ -263,18 +265,18 @@ class Hypothesis(NamedTuple):
 
     tokens: tuple[int, ...]
     log_prob: float  # the sum over its tokens
-    score: float  # log_prob / length^α, what hypotheses are compared by
+    score: float  # log_prob / length^α
     finished: bool  # False if max_length cut it off
 
 
 class Beam:
-    """The search for one source: at most `width` hypotheses are alive, and at most `width` finished."""
+    """The search for one source: at most `width` hypotheses alive, and at most `width` finished."""
 
     def __init__(self, width: int, max_length: int, length_penalty: float):
         self.width, self.max_length, self.length_penalty = width, max_length, length_penalty
         self.alive = [Hypothesis((), 0.0, 0.0, False)]
         self.finished: list[Hypothesis] = []
-        self.candidates: list[tuple[int, Hypothesis]] = []  # of the latest step, likeliest first
+        self.candidates: list[tuple[int, Hypothesis]] = []  # of the latest step
 
     def grow(self, log_probs: Tensor) -> list[int]:
         """log_probs (W, V) of what follows each of the W alive → the places of those that go on."""
@@ -333,15 +335,14 @@ def beam_search(decoding: Decoding, width: int, max_length: int, length_penalty:
     log_prob / length^α, where EOS counts and α = length_penalty (Wu et al. 2016 divide by
     ((5 + length) / 6)^α).
 
-    A source is done when `width` are finished and nothing alive could overtake the last of them, even if
-    only certain tokens followed. `trace` collects every candidate and its fate. ValueError for a width or
-    max_length below 1, or an α too large to compute with.
+    A source is done when `width` are finished and nothing alive could overtake the last of them. `trace`
+    collects every candidate and its fate. ValueError for a width or max_length below 1, or an α too large.
     """
     check_search(width, max_length, length_penalty)
     beams = [Beam(width, max_length, length_penalty) for _ in range(decoding.rows)]
     tokens = first_tokens(decoding)
     for _ in range(max_length):
-        log_probs = next_log_probs(decoding, tokens).cpu()  # (N, V): the hypotheses alive of all sources
+        log_probs = next_log_probs(decoding, tokens).cpu()  # (N, V), N alive of all sources
         start, rows = 0, []
         for beam in beams:
             end = start + len(beam.alive)
@@ -371,7 +372,7 @@ def best_answers(found: list[list[Hypothesis]]) -> Tensor:
     return pad([list(hypotheses[0].tokens) for hypotheses in found])
 
 
-GRADED = {  # the parts that --grade looks for, and what has to hold of each
+GRADED = {  # what --grade checks
     "greedy_decode": greedy_checks,
     "adjust_logits": adjust_logits_checks,
     "sample": sample_checks,
@@ -395,14 +396,12 @@ class DecodingExperiment(DigitExperiment):
         return self.run.model.eval()
 
     @cached_property
-    def small_models(self) -> tuple[Transformer, Transformer]:
-        """The speaker of step 3 and the unsure model of step 5, trained side by side."""
-        weights = side_by_side([lambda: trained_speaker().state_dict(),
-                                lambda: trained_a_little(self.device).state_dict()])
-        models = new_speaker(), Transformer(TransformerConfig())
-        for model, own in zip(models, weights, strict=True):
-            model.load_state_dict(own)
-        return models[0].eval(), models[1].to(self.device).eval()
+    def small_models(self) -> list[Transformer]:
+        """The speaker of step 3 and the unsure model of step 5."""
+        return trained_side_by_side(
+            (new_speaker, trained_speaker),
+            (lambda: Transformer(TransformerConfig()).to(self.device),
+             partial(trained_a_little, self.device)))
 
     @property
     def speaker(self) -> Transformer:
@@ -417,11 +416,8 @@ class DecodingExperiment(DigitExperiment):
         return make_batch(task or self.options.task, sequences).to(self.device)
 
 
-def text_of(ids: Any) -> str:
-    """Ids as tokens, special ones by name, up to EOS."""
-    ids = list(ids)
-    end = ids.index(EOS) + 1 if EOS in ids else len(ids)
-    return " ".join(tokenizer.token_of[int(id)] for id in ids[:end])
+text_of = partial(answering.text_of, token_of=tokenizer.token_of, eos=EOS)
+right = partial(answering.same_answers, pad=PAD)
 
 
 @shows(generate, greedy_decode)
@@ -431,9 +427,8 @@ def step_greedy(experiment: DecodingExperiment):
     Encode the source, begin with BOS, take the token with the largest logit, feed it back. Every answer of
     the batch ends at its own EOS; from then on it gets PAD, until the last answer has ended.
 
-    In the code `decoding` is a model with its source: step() takes the newest token of each answer and gives
-    the logits of the next token. The only thing sampling will change is `pick`, here argmax. (`first_tokens`
-    are BOS for all; `usable` raises an error if logits are NaN.)
+    In the code `decoding` is a model with its source: step() takes each answer's newest token and gives the
+    logits of the next. The only thing sampling will change is `pick`, here argmax.
     """
     batch = experiment.batch(5)
     answers = greedy_decode(CachedDecoding(experiment.model, batch.src), 20)
@@ -448,12 +443,12 @@ def step_cache(experiment: DecodingExperiment):
     """The key/value cache
 
     The new token looks back at all earlier tokens, but these don't change: the causal mask never lets them
-    see the new token. So their keys and values can be kept. Each step then runs one token instead of the
-    whole answer. Cross-attention's keys and values come from the source and are computed once. A model
-    without an encoder keeps its prompt in the same cache (`PromptDecoding`).
+    see the new token. So their keys and values can be kept, and each step runs one token instead of the whole
+    answer. Cross-attention's keys and values come from the source and are computed once. A model without an
+    encoder keeps its prompt in the same cache (`PromptDecoding`).
 
     The left panel shows the time of one step (the fastest of nine, on your machine). With the cache it
-    hardly grows at these lengths, although a step still reads all keys. The right panel adds up all steps.
+    hardly grows at these lengths, although a step reads all keys. The right panel adds up all steps.
     """
     check_part(CachedDecoding, cached_decoding_checks, OURS)
     batch, config = experiment.batch(8), experiment.model.config
@@ -464,18 +459,16 @@ def step_cache(experiment: DecodingExperiment):
     formula = 2 * config.n_layers * len(batch.src) * tokens * config.d_model * 4
     check("memory = 2 · blocks · B · (S + T) · D · 4 bytes", measured == formula, f"{measured:,} bytes")
     lengths, kinds = [16, 32, 64, 128], (CachedDecoding, UncachedDecoding)
-    counted = [positions_computed(kind, lengths[-1]) for kind in kinds]  # through one block
-    work = [[positions[n - 1] for positions in counted] for n in lengths]
+    counted = [positions_computed(kind, 128) for kind in kinds]  # through one block
+    work = [[positions[n - 1] for n in lengths] for positions in counted]
     check("n tokens take n positions through the decoder with the cache, n · (n + 1) / 2 without",
-          work == [[n, n * (n + 1) // 2] for n in lengths])
+          work == [lengths, [n * (n + 1) // 2 for n in lengths]])
     src = torch.full((4, 16), 5, device=experiment.device)
-    times = [seconds_of_steps(partial(kind, experiment.model, src), first_tokens, lengths[-1])
-             for kind in kinds]
+    times = [seconds_of_steps(partial(kind, experiment.model, src), first_tokens, 128) for kind in kinds]
     now = [[1000 * min(steps[n - 9 : n]) for n in lengths] for steps in times]
-    check(f"at length {lengths[-1]} a step without the cache takes more than twice as long",
+    check("at length 128 a step without the cache takes more than twice as long as a step with it",
           now[1][-1] > 2 * now[0][-1], f"{now[1][-1] / now[0][-1]:.1f} times")
-    rows = [(n, *counts, *(f"{kind[i]:.1f}" for kind in now))
-            for i, (n, counts) in enumerate(zip(lengths, work, strict=True))]
+    rows = [*zip(lengths, *work, *([f"{ms:.1f}" for ms in kind] for kind in now), strict=True)]
     picture = Picture("decoding_cache.png", drawing.draw_cache(lengths, now, times),
                       "With the cache each token costs nearly the same, without one the time runs away")
     return table("length", "positions: cache", "without", "ms a step: cache", "without", rows=rows), picture
@@ -492,25 +485,22 @@ def new_speaker() -> Transformer:
     return Transformer(TransformerConfig(d_model=32, n_heads=2, n_layers=1, vocab_size=len(words), max_len=8))
 
 
-def trained_speaker(steps: int = 250) -> Transformer:
-    """A small model that learns to say each sentence as often as TRUTH has it; its source says nothing."""
-    model = new_speaker()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3, fused=True)
-    sentences, chances = [words.encode(text) for text in TRUTH], torch.tensor(list(TRUTH.values()))
-    src = torch.full((128, 1), BOS)
-    for step in range(steps):
+def trained_speaker() -> Transformer:
+    """A small model that learns to say each sentence with its probability in TRUTH; every source is BOS."""
+    model, chances = new_speaker(), torch.tensor([*TRUTH.values()])
+    src, sentences = torch.full((128, 1), BOS), [words.encode(text) for text in TRUTH]
+
+    def loss() -> Tensor:
         drawn = torch.multinomial(chances, 128, replacement=True).tolist()
         tgt_in, tgt_out = teacher_forcing([sentences[index] for index in drawn])
-        loss = sequence_loss(model(src, tgt_in), tgt_out) / (tgt_out != PAD).sum()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.param_groups[0]["lr"] = 5e-3 * (1 - step / steps)
-        optimizer.step()
+        return sequence_loss(model(src, tgt_in), tgt_out) / (tgt_out != PAD).sum()
+
+    minimise(loss, torch.optim.AdamW(model.parameters(), lr=5e-3, fused=True), 250, decay=True)
     return model
 
 
 def trained_a_little(device: torch.device) -> Transformer:
-    """Lesson 5's model for reversing, little trained: the unsure one."""
+    """The unsure model: lesson 5's, trained for a few steps to reverse."""
     training = TrainingConfig(task="reverse", steps=175, seed=0)
     torch.manual_seed(training.seed)
     return finish(make_run(TransformerConfig(), training, device)).model
@@ -519,6 +509,11 @@ def trained_a_little(device: torch.device) -> Transformer:
 def speak(model: Transformer, rows: int = 1) -> CachedDecoding:
     """`rows` sentences begun."""
     return CachedDecoding(model, torch.full((rows, 1), BOS))
+
+
+def believed(model: Transformer) -> Tensor:
+    """(9,): log P of each sentence of TRUTH."""
+    return log_probability(speak(model, len(TRUTH)), pad([[*words.encode(text), EOS] for text in TRUTH]))
 
 
 def step_greedy_can_be_wrong(experiment: DecodingExperiment):
@@ -534,21 +529,20 @@ def step_greedy_can_be_wrong(experiment: DecodingExperiment):
     differ at least as much.)
     """
     model = experiment.speaker
-    sentences = pad([[*words.encode(text), EOS] for text in TRUTH])
-    believed = log_probability(speak(model, len(TRUTH)), sentences).exp().tolist()
+    learned = believed(model).exp().tolist()
     draws = sample(speak(model, tables.DRAWS), 5, generator=torch.Generator().manual_seed(0))
     said = [words.decode(answer) for answer in draws.tolist()]
     greedy = words.decode(greedy_decode(speak(model), 5)[0].tolist())
     likeliest = max(TRUTH, key=TRUTH.get)
     beam = words.decode(beam_search(speak(model), 3, 5, 0.0)[0][0].tokens)
-    rows = [(text, f"{true:.3f}", f"{model_says:.3f}", f"{said.count(text) / tables.DRAWS:.3f}",
-             "greedy" if text == greedy else "beam" if text == beam else "")
-            for (text, true), model_says in zip(TRUTH.items(), believed, strict=True)]
-    gap = max(abs(p - q) for p, q in zip(believed, TRUTH.values(), strict=True))
+    counts = [said.count(text) for text in TRUTH]
+    rows = [(text, f"{TRUTH[text]:.3f}", f"{chance:.3f}", f"{count / tables.DRAWS:.3f}",
+             {beam: "beam", greedy: "greedy"}.get(text, ""))
+            for text, chance, count in zip(TRUTH, learned, counts, strict=True)]
+    gap = max(abs(p - q) for p, q in zip(learned, TRUTH.values(), strict=True))
     check("the model's probabilities are near the true ones", gap < 0.06, f"off by at most {gap:.3f}")
     check("greedy misses the likeliest sentence, beam search finds it", greedy != likeliest == beam)
-    counts = [said.count(text) for text in TRUTH]
-    p = tables.chi_square(counts, believed)
+    p = tables.chi_square(counts, learned)
     check("20,000 draws are as frequent as the model says (chi-square)", p > 1e-5, f"p = {p:.2g}")
     return table("sentence", "true", "model", "drawn", "found by", rows=rows)
 
@@ -559,20 +553,17 @@ def step_beam_search(experiment: DecodingExperiment):
 
     Keep the `width` likeliest beginnings. All their continuations compete. We look at the 2 · width
     likeliest, because up to `width` of them may end. Those that end and are among the best `width` are set
-    aside as finished; the best `width` of the rest go on. (`grow` is one step for one source.) The search is
-    decided when no answer in progress could overtake the `width` finished ones. At the end, finished answers
-    compete with those that max_length cut off.
+    aside as finished; the best `width` of the rest go on (`grow`). The search is decided when none of these
+    could overtake the `width` finished answers. At the end, finished answers compete with those that
+    max_length cut off.
 
     Sums of log-probabilities get smaller with every token, so short answers have an advantage. Dividing by
     length^α removes this advantage (α = 0: no correction). Width 1 is greedy only with α = 0: otherwise the
-    search may go on after the first end, for a longer answer with a better mean.
-
-    The loop takes one source after another, which is easy to read. `fast_beam_search` does the same for all
-    sources at once, in tensors; later steps use it.
+    search may go on after the first end, for a longer answer with a better mean. Later steps use
+    `fast_beam_search`, the same search in tensors.
 
     Table and picture show all candidates with a probability of at least 0.02. “the” is the likeliest first
-    word, but only one of its continuations is kept. “a” is behind at first, ahead from the second word on,
-    and wins.
+    word, but only one of its continuations is kept. “a” is ahead from the second word on, and wins.
     """
     check_part(beam_search, beam_search_checks, OURS)
     src = experiment.batch(8, "reverse").src
@@ -582,10 +573,8 @@ def step_beam_search(experiment: DecodingExperiment):
           agreed[0] == agreed[1] and agreed[2] == agreed[3])
     trace: list[tuple[Hypothesis, str]] = []
     found = beam_search(speak(experiment.speaker), 3, 5, 0.0, trace)[0]
-    sentences = pad([[*words.encode(text), EOS] for text in TRUTH])
-    believed = log_probability(speak(experiment.speaker, len(TRUTH)), sentences)
-    best = [words.decode(sentences[row].tolist()) for row in believed.topk(3).indices]
-    check("width 3 finds the three of the nine sentences that the model believes in most",
+    best = [[*TRUTH][row] for row in believed(experiment.speaker).topk(3).indices]
+    check("width 3 finds the three sentences to which the model gives the highest probabilities",
           [words.decode(h.tokens) for h in found] == best, ", ".join(best))
     trace = [(candidate, fate) for candidate, fate in trace if candidate.log_prob >= math.log(0.02)]
     rows = drawing.tree_rows(trace, words.token_of.get)
@@ -598,56 +587,46 @@ def step_wider_beams(experiment: DecodingExperiment):
     """A wider beam: likelier, not always better
 
     A wider beam finds answers with a higher probability. This helps only as far as the model is right. Here
-    it is unsure: it reverses 12 to 16 digits after 175 steps of training. (--task and --seed change nothing
-    here.) With α = 0, width 4 is right a little more often than greedy, and width 16 far less often: most of
-    its answers are empty. EOS at once costs one log P. A long answer costs the sum over its tokens, and an
-    unsure model pays at each token.
+    the model is unsure: it reverses 12 to 16 digits after 175 steps of training, whatever --task and --seed.
+    With α = 0, width 4 is right a little more often than greedy, and width 16 far less often: most of its
+    answers are empty. EOS at once costs one log P; an unsure model pays for every token of a long answer.
 
     The search isn't to blame: where the wide beam answers nothing, the model gives the empty answer a higher
-    probability than the right answer. A narrow beam drops the empty answer on the way; a wide beam keeps it.
+    probability than the right answer. A narrow beam drops the empty answer; a wide beam keeps it.
 
     With α = 1 the sum is divided by the length, and no answer is empty. The picture counts lengths: the hill
-    around 15 is the real answers, the bar at 1 the empty answers, only EOS. (How many are empty depends on
-    the training: with three other seeds we found 56 to 88 of 100.)
+    around 15 is the real answers, the bar at 1 the empty answers, only EOS. (With three other seeds 56 to 88
+    of 100 were empty.)
 
     Koehn and Knowles 2017 saw translations get worse with wide beams; Stahlberg and Byrne 2019 found that
     for more than half of their sentences the translator's likeliest answer was empty.
     """
     model, batch = experiment.unsure, experiment.batch(100, "reverse", (12, 16))
-    empty = torch.full_like(batch.tgt_out[:, :1], EOS)
     nothing, wanted = (log_probability(CachedDecoding(model, batch.src), answers)
-                       for answers in (empty, batch.tgt_out))
-    rows, lengths = [], {}
-    for width in (1, 4, 16):
-        row = [width]
-        for α in (0.0, 1.0):
-            best = [beams[0] for beams in fast_beam_search(CachedDecoding(model, batch.src), width, 24, α)]
-            lengths[width, α] = [len(hypothesis.tokens) for hypothesis in best]
-            hits = right(pad([list(h.tokens) for h in best]).to(experiment.device), batch.tgt_out)
-            row += [statistics.fmean(h.log_prob for h in best)] if not α else []
-            row += [lengths[width, α].count(1), int(hits.sum())]
-        rows.append((*row, f"{statistics.fmean(lengths[width, 1.0]):.1f}"))
-    log_probs = [row[1] for row in rows]
-    check("α = 0: log P rises with the width", log_probs == sorted(log_probs))
-    check("α = 0: width 4 is right more often than width 1", rows[1][3] > rows[0][3])
+                       for answers in (torch.full_like(batch.tgt_out[:, :1], EOS), batch.tgt_out))
+    lengths, hits, log_probs = {}, {}, {}
+    for width, α in product((1, 4, 16), (0, 1)):
+        found = fast_beam_search(CachedDecoding(model, batch.src), width, 24, α)
+        lengths[width, α] = [len(beams[0].tokens) for beams in found]
+        hits[width, α] = int(right(best_answers(found).to(experiment.device), batch.tgt_out).sum())
+        log_probs[width, α] = statistics.fmean(beams[0].log_prob for beams in found)
+    empty = {key: found.count(1) for key, found in lengths.items()}
+    check("α = 0: log P rises with the width", log_probs[1, 0] <= log_probs[4, 0] <= log_probs[16, 0])
+    check("α = 0: width 4 is right more often than width 1", hits[4, 0] > hits[1, 0])
     check("α = 0: none is empty at width 1; at width 16 most are, and less than half as many are right",
-          rows[0][2] == 0 and rows[-1][2] > 50 and rows[-1][3] < rows[0][3] / 2, f"{rows[-1][2]} empty")
-    chose_nothing = torch.tensor(lengths[16, 0.0], device=experiment.device) == 1
+          empty[1, 0] == 0 and empty[16, 0] > 50 and hits[16, 0] < hits[1, 0] / 2, f"{empty[16, 0]} empty")
+    chose_nothing = torch.tensor(lengths[16, 0], device=experiment.device) == 1
     check("where width 16 answers nothing, the empty answer has a higher probability than the right answer",
           (nothing > wanted)[chose_nothing].all())
     check("α = 1: none is empty at any width, and width 16 is right more often than with α = 0",
-          not any(row[4] for row in rows) and rows[-1][5] > rows[-1][3])
+          not any(empty[width, 1] for width in (1, 4, 16)) and hits[16, 1] > hits[16, 0])
+    rows = [(width, log_probs[width, 0], *(counts[width, α] for α in (0, 1) for counts in (empty, hits)),
+             f"{statistics.fmean(lengths[width, 1]):.1f}") for width in (1, 4, 16)]
     header = "width", "α = 0: log P", "empty", "right", "α = 1: empty", "right", "mean length"
-    shown = {f"width {width}, α = {α:.0f}": lengths[width, α] for width, α in ((1, 0), (16, 0), (16, 1))}
+    shown = {f"width {width}, α = {α}": lengths[width, α] for width, α in ((1, 0), (16, 0), (16, 1))}
     picture = Picture("decoding_lengths.png", drawing.draw_lengths(shown),
                       "A wide beam finds the empty answer; dividing by the length brings the long ones back")
     return table(*header, rows=rows), picture
-
-
-def right(answers: Tensor, wanted: Tensor) -> Tensor:
-    """answers (B, any) and wanted (B, T) → (B,): the whole answer is right, and nothing follows it."""
-    length = wanted.shape[1]
-    return exactly_right(answers[:, :length], wanted) & (answers[:, length:] == PAD).all(dim=1)
 
 
 SURE = [0.90, 0.04, 0.02, 0.01, 0.01, 0.01, 0.005, 0.005]
@@ -658,14 +637,14 @@ UNSURE = [0.35, 0.25, 0.15, 0.10, 0.06, 0.04, 0.03, 0.02]
 def step_sampling(experiment: DecodingExperiment):
     """Temperature, top-k, top-p
 
-    Draw the next token, but not quite from the model's distribution. A temperature below 1 sharpens the
+    Sampling may change the model's distribution before it draws. A temperature below 1 sharpens the
     distribution, a temperature above 1 flattens it. Top-k keeps the k likeliest tokens. Top-p keeps the
     likeliest tokens that together reach the probability p: few when the model is sure, many when it isn't.
     Both cut the tail, the many tokens that are unlikely one by one but not taken together. The remaining
     probabilities are scaled to sum to 1.
 
     The picture shows an unsure distribution above and a sure one below, grey before and blue after the
-    change; in the table “-” means cut off.
+    change; “-” means cut off.
     """
     check_part(adjust_logits, adjust_logits_checks, OURS)
     check_part(sample, sample_checks, OURS)
@@ -690,24 +669,22 @@ def step_sampling(experiment: DecodingExperiment):
     return table("", *"ABCDEFGH", rows=rows), picture
 
 
-DRAWN = "sampling", "temperature 0.5", "temperature 2", "temperature 2, top-k 3", "temperature 2, top-p 0.9"
+DRAWN = {  # strategies that draw, and their options
+    "sampling": {},
+    "temperature 0.5": {"temperature": 0.5},
+    "temperature 2": {"temperature": 2},
+    "temperature 2, top-k 3": {"temperature": 2, "top_k": 3},
+    "temperature 2, top-p 0.9": {"temperature": 2, "top_p": 0.9},
+}
 
 
 def strategies(generator: torch.Generator) -> dict[str, Callable[[Decoding, int], Tensor]]:
     """The decoding strategies of this lesson."""
-
-    def sampling(**options) -> Callable:
-        return lambda decoding, limit: sample(decoding, limit, **options, generator=generator)
-
     return {
         "greedy": greedy_decode,
-        "beam, width 4": lambda decoding, limit: best_answers(fast_beam_search(decoding, 4, limit, 0.0)),
-        "sampling": sampling(),
-        "temperature 0.5": sampling(temperature=0.5),
-        "temperature 2": sampling(temperature=2.0),
-        "temperature 2, top-k 3": sampling(temperature=2.0, top_k=3),
-        "temperature 2, top-p 0.9": sampling(temperature=2.0, top_p=0.9),
-    }
+        "beam, width 4": lambda decoding, max_length: best_answers(
+            fast_beam_search(decoding, 4, max_length, 0.0)),
+        **{name: partial(sample, generator=generator, **options) for name, options in DRAWN.items()}}
 
 
 def step_what_drawing_is_good_for(experiment: DecodingExperiment):
@@ -718,11 +695,11 @@ def step_what_drawing_is_good_for(experiment: DecodingExperiment):
     fraction of sentences that would have to change. Sampling comes nearest. Strong sharpening moves away
     from the true distribution, and greedy always says the same sentence.
 
-    Then a text without end: 17 words, each followed by one of four others. We decode from the true
-    probabilities, so no model can be wrong. Greedy still runs in a circle: after the same word it always
-    takes the same next word. Beam search finds a circle as well. “repeated” counts runs of four words that
-    occurred before; sampling repeats only what the language repeats. (Holtzman et al. 2020 saw such circles
-    in large language models, which remember more than one word.)
+    Then a text without end: 17 words, each followed by one of four others, from the true probabilities, so
+    no model can be wrong. Greedy still runs in a circle: after the same word it always
+    takes the same next word. Beam search does so as well. “repeated” counts runs of four words that occurred
+    before; sampling repeats only what the language repeats. (Holtzman et al. 2020 saw such circles in large
+    language models.)
     """
     far, again, rows = {}, {}, []
     language = Tokenizer([" ".join(tables.FOLLOWS)])
@@ -750,40 +727,36 @@ def step_all_strategies(experiment: DecodingExperiment):
 
     Each of 100 test sequences has one right answer. Where the model is sure of it, greedy finds it; beam
     search does more than twice the work for the same answers. Sampling (three answers per sequence) only
-    does harm here, and we can say how much. Greedy's mean log P of about −0.125 (for reversing) is a
-    probability of e^−0.125 = 0.88. Greedy is nevertheless right every time; sampling is wrong about one time
-    in eight.
+    does harm here. Greedy's mean log P of about −0.125 (for reversing) is a probability of e^−0.125 = 0.88.
+    Greedy is nevertheless right every time; sampling is wrong about one time in eight.
 
     In the picture, a high temperature gives wrong, unlikely and many different answers; cutting the tail
-    undoes some of this. The last panel is the work: tokens that went through the decoder per answer, PAD
-    included. (“ms” is the time per answer, measured once on your machine.)
+    undoes some of this. The last panel counts tokens run through the decoder per answer, PAD included. (“ms”
+    is the time per answer, measured once.)
     """
     batch = experiment.batch(100)
-    limit, rows = batch.tgt_out.shape[1] + 2, []
+    limit, found = batch.tgt_out.shape[1] + 2, {}
     generator = torch.Generator(experiment.device).manual_seed(torch.initial_seed())
     for name, decode in strategies(generator).items():
-        src = batch.src.repeat(3 if name in DRAWN else 1, 1)
-        started, decoding = time.perf_counter(), CachedDecoding(experiment.model, src)
-        steps = watched(decoding)
-        answers = decode(decoding, limit).to(experiment.device)
-        ms = 1000 * (time.perf_counter() - started) / len(src)
-        log_probs = log_probability(CachedDecoding(experiment.model, src), answers)
-        different = len({(row % 100, *answer) for row, answer in enumerate(answers.tolist())}) / 100
-        wanted = batch.tgt_out.repeat(len(src) // 100, 1)
-        rows.append((name, right(answers, wanted).float().mean().item(), log_probs.mean().item(), different,
-                     sum(rows for rows, _ in steps) / len(src), ms))
-    believed = log_probability(CachedDecoding(experiment.model, batch.src), batch.tgt_out).exp().mean().item()
-    shown = [(name, f"{exact:.1%}", f"{total:.3f}", f"{different:.2f}", f"{work:.1f}", f"{ms:.2f}")
-             for name, exact, total, different, work, ms in rows]
-    by_name = {name: values for name, *values in rows}
-    _, best, _, work, _ = by_name["beam, width 4"]
-    check("no strategy found likelier answers than beam search, with over twice greedy's work",
-          max(row[2] for row in rows) <= best + 1e-4 and work > 2 * by_name["greedy"][3])
+        src, wanted = (part.repeat(3 if name in DRAWN else 1, 1) for part in (batch.src, batch.tgt_out))
+        begin = partial(CachedDecoding, experiment.model, src)
+        answers, *cost = cost_of(begin, partial(decode, max_length=limit))
+        answers = answers.to(experiment.device)
+        distinct = len({(row % 100, *answer) for row, answer in enumerate(answers.tolist())}) / 100
+        found[name] = (right(answers, wanted).float().mean().item(),
+                       log_probability(begin(), answers).mean().item(), distinct, *cost)
+    exact, log_probs, different, work, _ = (dict(zip(found, column)) for column in zip(*found.values()))
+    chance = log_probability(CachedDecoding(experiment.model, batch.src), batch.tgt_out).exp().mean().item()
+    check("beam search found the likeliest answers of all strategies, with over twice greedy's work",
+          max(log_probs.values()) <= log_probs["beam, width 4"] + 1e-4
+          and work["beam, width 4"] > 2 * work["greedy"])
     check("sampling is right as often as the model's probability of the right answers says, within 6 %",
-          abs(by_name["sampling"][0] - believed) < 0.06, f"{by_name['sampling'][0]:.1%} and {believed:.1%}")
+          abs(exact["sampling"] - chance) < 0.06, f"{exact['sampling']:.1%} and {chance:.1%}")
     check("at temperature 2 the answers differ, and cutting the tail (top-p) undoes some of the errors",
-          by_name["temperature 2"][2] > by_name["temperature 2, top-p 0.9"][2]
-          and by_name["temperature 2, top-p 0.9"][0] > by_name["temperature 2"][0])
+          different["temperature 2"] > different["temperature 2, top-p 0.9"]
+          and exact["temperature 2, top-p 0.9"] > exact["temperature 2"])
+    rows = [(name, *values) for name, values in found.items()]
+    shown = [[*map(format, row, ("", ".1%", ".3f", ".2f", ".1f", ".2f"))] for row in rows]
     picture = Picture(experiment.file("decoding_strategies"), drawing.draw_strategies(rows),
                       "One right answer: greedy is enough; heat makes errors, cutting the tail undoes some")
     return table("strategy", "right", "log P", "distinct of 3", "tokens run", "ms", rows=shown), picture
@@ -798,33 +771,32 @@ def step_broken_on_purpose(experiment: DecodingExperiment):
     another beam's past.
 
     The second mistake can hide: an answer with a probability over ½ never changes places, because each of
-    its beginnings is likelier than all others together. So a sure model gives the same answers with a broken
-    cache. With step 5's unsure model answers change, and the search reports a wrong log P for them. To test
-    a cache, use an unsure model.
+    its beginnings is likelier than all others together. So test a cache with an unsure model: step 5's gives
+    other answers, and the search reports a wrong log P for them.
     """
     batch = experiment.batch(100)
     mistakes = cached_decoding_checks.mistakes(OURS)
     unordered = mistakes["cache not reordered"].implementation
     greedy, beams, hidden = [], [], []
-    for name, kind in (("right", CachedDecoding),
-                       ("position always 0", mistakes["position always 0"].implementation)):
-        answers = greedy_decode(kind(experiment.model, batch.src), 20)
-        greedy.append((name, f"{right(answers, batch.tgt_out).float().mean():.0%}"))
+    for name, kind in ("right", CachedDecoding), (lost := "position always 0", mistakes[lost].implementation):
+        hits = right(greedy_decode(kind(experiment.model, batch.src), 20), batch.tgt_out)
+        greedy.append((name, f"{hits.float().mean():.0%}"))
     for name, model, src in (("trained", experiment.model, batch.src),
                              ("175 steps", experiment.unsure, experiment.batch(100, "reverse").src)):
-        good, bad = (fast_beam_search(kind(model, src), 4, 24, 0.0) for kind in (CachedDecoding, unordered))
-        answers = best_answers(bad).to(experiment.device)
-        told = torch.tensor([found[0].log_prob for found in bad])
+        good, bad = ([found[0] for found in fast_beam_search(kind(model, src), 4, 24, 0.0)]
+                     for kind in (CachedDecoding, unordered))
+        answers = pad([list(found.tokens) for found in bad]).to(experiment.device)
+        told = torch.tensor([found.log_prob for found in bad])
         off = (told - log_probability(CachedDecoding(model, src), answers).cpu()).abs().mean().item()
-        sure = [found[0].log_prob > math.log(0.5) for found in good]
-        changed = [a[0].tokens != b[0].tokens for a, b in zip(good, bad, strict=True)]
-        hidden += [not change for change, over in zip(changed, sure, strict=True) if over]
-        beams.append((name, sum(sure), sum(changed), off))
+        kept = [a.tokens == b.tokens for a, b in zip(good, bad, strict=True)]
+        sure = [same for a, same in zip(good, kept, strict=True) if a.log_prob > math.log(0.5)]
+        hidden += sure
+        beams.append((name, len(sure), kept.count(False), off))
     check("no answer with a probability over ½ was changed", all(hidden), f"{len(hidden)} of them")
     check("the unsure model: answers changed, with a wrong log P", beams[1][2] and beams[1][3] > 0.05)
     caught = check_mistakes(OURS, cached_decoding_checks)
-    header = "beams, cache not reordered", "P > ½", "answers changed", "log P off by"
-    return table("greedy", "right", rows=greedy), table(*header, rows=beams), caught
+    broken = table("beams, cache not reordered", "P > ½", "answers changed", "log P off by", rows=beams)
+    return table("greedy", "right", rows=greedy), broken, caught
 
 
 def step_your_input(experiment: DecodingExperiment):
@@ -839,24 +811,22 @@ def step_your_input(experiment: DecodingExperiment):
     for name, decode in strategies(generator).items():
         answer = decode(CachedDecoding(model, batch.src), limit).to(experiment.device)
         chance = log_probability(CachedDecoding(model, batch.src), answer).exp().item()
-        rows.append((name, text_of(answer[0].tolist()), f"{chance:.2g}"))
+        rows.append((name, text_of(answer[0]), f"{chance:.2g}"))
     answer = greedy_decode(CachedDecoding(model, batch.src), limit)
     tgt_in = torch.cat([torch.full_like(answer[:, :1], BOS), answer[:, :-1]], dim=1)
     with torch.no_grad(), record_attention(model) as weights:
         model(batch.src, tgt_in)
-    name = f"decoder.blocks.{experiment.model.config.n_layers - 1}.cross_attention"
-    tokens = (text_of(ids[0].tolist()).split() for ids in (batch.src, answer))
-    figure = drawing.draw_cross_attention(weights[name][0], *tokens)
+    looked = weights[f"decoder.blocks.{model.config.n_layers - 1}.cross_attention"][0]
+    figure = drawing.draw_cross_attention(looked, text_of(batch.src[0]).split(), text_of(answer[0]).split())
     picture = Picture(experiment.file("decoding_your_input"), figure,
-                      "Where the cross-attention of the last block looked while each token was chosen")
-    wanted = text_of(batch.tgt_out[0].tolist())
-    return table(f"{options.task}: {wanted}", "answer", "P", rows=rows), picture
+                      "Where the last block's cross-attention looked while each token was chosen")
+    return table(f"{options.task}: {text_of(batch.tgt_out[0])}", "answer", "P", rows=rows), picture
 
 
 def step_what_next(experiment: DecodingExperiment):
     """What now?
 
-    Read: KeyValueCache and CachedDecoding, then generate and beam_search. Follow one token through them.
+    Read: KeyValueCache and CachedDecoding, then generate and beam_search.
 
     Change: (1) In TRUTH give “a cat” 0.13 and “no one” 0.29: the beam of step 4 ends with another sentence.
     (2) In trained_a_little 175 steps to 700: a wide beam doesn't lead a sure model astray, and the broken
@@ -877,7 +847,7 @@ def main():
     parser.add_argument("--task", default="reverse", choices=TASKS, help="default: reverse")
     parser.add_argument("--input", type=digits, metavar="DIGITS",
                         help="decode your own sequence with every strategy, and end")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default: auto)")
+    add_device(parser)
     options = parser.parse_args()
     try:
         experiment = DecodingExperiment(options)

@@ -71,6 +71,15 @@ def watched(decoding: Any) -> list[tuple[int, float]]:
     return noted
 
 
+def cost_of(begin: Callable[[], Any], decode: Callable[[Any], Tensor]) -> tuple[Tensor, float, float]:
+    """decode(begin()), a decoding of lesson 6 → the answers, tokens run and milliseconds per answer."""
+    started, decoding = time.perf_counter(), begin()
+    steps = watched(decoding)
+    answers = decode(decoding)
+    milliseconds = 1000 * (time.perf_counter() - started)
+    return answers, sum(rows for rows, _ in steps) / len(answers), milliseconds / len(answers)
+
+
 def seconds_of_steps(begin: Callable[[], Any], first: Callable[[Any], Tensor], length: int) -> list[float]:
     """Seconds of each step of answers of this length that never end, after twenty steps to warm up.
 

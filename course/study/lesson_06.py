@@ -12,7 +12,7 @@ QUESTIONS = (
         Answer("Because no later token can change them: the causal mask never let them see one.",
                "Each token looks back only. So what was computed for it stays as it is, and a step runs "
                "one token through the decoder."),
-        Answer("Because the last token alone counts.",
+        Answer("Because only the last token counts.",
                "It looks at all earlier ones; that is what their keys and values are kept for.")), 1,
              "n tokens take n positions"),
     Question("likeliest", "greedy-can-be-wrong", "At every place greedy takes the likeliest token. Is "
@@ -20,23 +20,23 @@ QUESTIONS = (
         Answer("Yes: a product of the largest factors is the largest product.",
                "The later factors depend on the earlier choice; after the likeliest word they may all "
                "be small."),
-        Answer("Not always: after the likeliest first word each way on may be unlikely.",
-               "Half of the sentences begin with “the”, but five words share what follows. The "
-               "likeliest sentence begins with the rarer word."),
+        Answer("Not always: after the likeliest first word every continuation may be unlikely.",
+               "“The” has probability ½, but five words may follow it. The likeliest sentence begins "
+               "with a rarer word."),
         Answer("No, never.",
                "If the model is sure at each place, it is.")), 1,
              "greedy misses the likeliest sentence"),
     Question("wider", "wider-beams", "An unsure model, no correction for the length. The beam gets "
              "wider, 1, 4, 16. Are the answers right more often?", (
-        Answer("No: the wide beam finds what the model believes in most, and that is to say nothing.",
-               "An unsure model pays at every token of a long answer. The empty one costs once. A "
-               "narrow beam loses it on its way."),
+        Answer("No: the wide beam finds the likeliest answer, and that is the empty one.",
+               "An unsure model pays for every token of a long answer. The empty answer costs one log P. "
+               "A narrow beam drops it."),
         Answer("Yes: the wider beam finds answers with a higher probability.",
-               "It does. But the model believes most in the empty answer, and the wide beam finds it."),
+               "It does. But the likeliest answer of all is the empty one, and the wide beam finds it."),
         Answer("It makes no difference.",
                "At width 16 most answers are empty; at width 1 none is.")), 0,
              "α = 0: none is empty at width 1"),
-    Question("top-k-or-p", "sampling", "A distribution is sure, another unsure. Which rule keeps many "
+    Question("top-k-or-p", "sampling", "One distribution is sure, another unsure. Which rule keeps many "
              "tokens of the unsure one and few of the sure one?", (
         Answer("Top-k.",
                "It keeps k tokens of each, however sure it is."),
@@ -52,20 +52,19 @@ TERMS = (
     Term("greedy", "greedy",
          "Encode the source, begin with BOS, take the token with the largest logit, feed it back."),
     Term("cache", "",
-         "All tokens before the new one were computed already; a cache of their keys and values saves "
-         "doing it again."),
+         "A cache keeps the keys and values of all earlier tokens, so that they are computed only once."),
     Term("beam search", "beam-search",
          "Keep the `width` likeliest beginnings. All their continuations compete."),
     Term("sampling", "greedy-can-be-wrong",
-         "Sampling, which draws each token with its probability, says each sentence as often as the "
-         "model believes in it."),
+         "Sampling draws each token with its probability, and so each sentence with the probability that "
+         "the model gives it."),
     Term("temperature", "sampling",
-         "Temperature below 1 sharpens it, above 1 flattens it."),
+         "A temperature below 1 sharpens the distribution, a temperature above 1 flattens it."),
     Term("top-k", "sampling",
          "Top-k keeps the k likeliest tokens."),
     Term("top-p", "sampling",
-         "Top-p keeps as many as it takes to reach the probability p: few when the model is sure, many "
-         "when it isn't."),
+         "Top-p keeps the likeliest tokens that together reach the probability p: few when the model is "
+         "sure, many when it isn't."),
 )
 
 EXERCISES = {

@@ -21,6 +21,10 @@ from course.training.processes import PROCESSES
 PARTS_UP_TO = 5  # a model is made of what the lessons before this one build
 
 
+def add_device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default: auto)")
+
+
 def defaults_stay(options: argparse.Namespace) -> dict[str, Any]:
     """No other defaults, whatever the options say."""
     return {}
@@ -46,7 +50,7 @@ class CommandLine:
         """Options of both dataclasses and --device; where the lesson `trains`, those of its further runs."""
         add_options(parser, self.sizes)
         add_options(parser, self.settings)
-        parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default: auto)")
+        add_device(parser)
         if not trains:
             return
         parser.add_argument("--resume", action="store_true", help="go on with an interrupted training")
