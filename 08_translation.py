@@ -417,7 +417,7 @@ def step_batches(experiment: TranslationExperiment):
     anyhow = np.split(rows, range(batches.size, len(rows), batches.size))[:100]
     shares = [padding(map(batches.batch, anyhow)), padding(batches(step) for step in range(len(anyhow)))]
     if not experiment.texts.files:
-        check("batches by length have less than 10 % padding, and less than a third of that in random batches",
+        check("batches by length have less than 10 % padding, and under a third of that in random batches",
               shares[1] < min(0.1, shares[0] / 3))
     (pair,), encoding = experiment.pairs(1), experiment.texts.encoding
     rows = [(side, "|".join(encoding.texts_of(encoding.encode(text))))
