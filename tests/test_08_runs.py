@@ -26,6 +26,7 @@ from course.grading.own import Own
 from course.training import threads
 from course.training.engine import finish, save_run
 from course.training.experiment import load_run
+from course.training.on_texts import certainty, run_name
 
 m, five = lesson("08_translation"), lesson("05_mini_transformer")
 BytePairEncoding = lesson("07_subwords").BytePairEncoding
@@ -317,7 +318,9 @@ def test_nothing_to_resume_is_one_line(monkeypatch, capsys, file, tmp_path):
     ({}, {"lr": 0.0030000001}, "translation-lr=0.0030000001"),
 ])
 def test_names_say_what_is_not_the_default(sizes, changes, name):
-    found = m.run_name(m.TranslationModel(**sizes), m.TranslationTraining(**changes), {"train": "abcdef1234"})
+    texts = m.Texts(m.TranslationTraining(**changes))
+    texts.hashes = {"train": "abcdef1234"}
+    found = run_name("translation", m.TranslationModel(**sizes), texts.training, texts, m.FROM_A_FILE)
     assert sorted(found.split("-")) == sorted(name.split("-"))
 
 
@@ -336,8 +339,7 @@ def test_a_run_is_known_by_what_its_file_says(monkeypatch, capsys, file, saved, 
     other = written(tmp_path / file.name, SENTENCES[:-20])
     names = {m.Texts(training_on(path)).hashes["train"] for path in (file, copy, other)}
     assert len(names) == 2
-    assert len({m.run_name(SMALL, training_on(path), m.Texts(training_on(path)).hashes)
-                for path in (file, copy, other)}) == 2
+    assert len({experiment_of(training_on(path)).name for path in (file, copy, other)}) == 2
 
 
 def test_training_again_keeps_a_finished_run_that_differs(monkeypatch, capsys, file, tmp_path):
@@ -424,7 +426,7 @@ def test_certainty_is_the_mean_probability_per_piece(training, seed):
     batch = m.make_batch([encoding.encode("The cat.")], [encoding.encode("Le chat.")])
     with torch.no_grad():
         loss = torch.nn.functional.cross_entropy(model(batch.src, batch.tgt_in)[0], batch.tgt_out[0])
-    found = m.certainty(model, encoding, "The cat.", "Le chat.")
+    found = certainty(model, batch)
     assert found == pytest.approx((-loss).exp().item(), abs=1e-6)
 
 

@@ -710,7 +710,7 @@ def test_08_input_and_chat():
         patch.setattr("sys.argv", ["script", *SMALL, "--chat"])
         patch.setattr(eight, "narrate", lambda *parts: heard.append("steps"))
         patch.setattr(eight, "converse", lambda answer, folder: heard.append(answer("a cat")))
-        patch.setattr(eight, "replies", lambda experiment: SimpleNamespace(to=lambda line: f"said {line}"))
+        patch.setattr(eight.TranslationExperiment, "replies", SimpleNamespace(to=lambda line: f"said {line}"))
         eight.main()
     assert heard == ["said a cat"]
 

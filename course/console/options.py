@@ -132,3 +132,10 @@ def digits(text: str) -> list[int]:
     if not 4 <= len(given) <= 16:
         raise argparse.ArgumentTypeError(f"{text!r} has {len(given)} digits; the model knows 4 to 16")
     return [int(digit) for digit in given]
+
+
+def sentence(text: str) -> str:
+    """Anything but nothing."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError(f"{text!r} is empty: give a sentence")
+    return text.strip()

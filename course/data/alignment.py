@@ -1,6 +1,6 @@
 """Word by word: weights of cross-attention and the true partners, an answer and its reference."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from difflib import SequenceMatcher
 
 import numpy as np
@@ -53,6 +53,17 @@ def partners_found(weights: Tensor, pair: Pair) -> Tensor:
     rows = true.any(1)
     chosen = weights[..., rows, :].argmax(-1, keepdim=True)
     return true[rows].expand_as(weights[..., rows, :]).gather(-1, chosen).float().sum((-2, -1))
+
+
+def found_by_rules(pairs: Iterable[Pair]) -> tuple[int, int, int]:
+    """Target words whose partner is the source word at the same place; the first one; all with a partner."""
+    same = first = counted = 0
+    for true in map(partners, pairs):
+        place = torch.arange(len(true)) * true.shape[1] // len(true)
+        same += int(true.gather(1, place[:, None]).sum())
+        first += int(true[:, 0].sum())
+        counted += int(true.any(1).sum())
+    return same, first, counted
 
 
 def slips_in(answer: str, reference: str) -> str:

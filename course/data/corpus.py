@@ -1,33 +1,44 @@
-"""The pairs of a training: drawn by the grammar, or read from files of somebody's own."""
+"""The pairs of a training: drawn by the grammar, or read from files of somebody's own; and their pieces."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from pathlib import Path
 from random import Random
 from typing import Any
 
+from course.data.pairs import two_columns
 from course.data.splits import HELD_OUT, fingerprint, split_files
 from grammar.sentences import Pair, corpus, draw_pair, split_of
 
 LONGEST = 100  # words of a sentence in a file
 ENDS = ".?!…。？！"  # of a sentence
 LARGE = 2_000_000  # bytes of a file whose reading takes seconds
+MOST_CHARACTERS = 500  # that are pieces, or half of --vocab
 FILES = {"pairs": "train", "valid": "validation", "test": "test"}  # option → its split
 
 
 class Corpus:
-    """The pairs of each split; nothing is read or drawn before it is asked for.
+    """The pairs of each split, and their pieces; nothing is read, drawn or learned before it is asked for.
 
-    `paths` has an option of FILES for each file, and none for the grammar's sentences. `fits` says whether
-    the model has places for a text.
+    `training` names the files, by the options of FILES (none: the grammar's sentences), and has columns,
+    max_pairs, seed and vocab. A lesson says what learns pieces, what cuts a text into words, and how many
+    pieces its model takes. A checkpoint has `encoding` and `met`.
     """
 
-    def __init__(self, paths: dict[str, str], columns: Sequence[int], most: int, seed: int,
-                 fits: Callable[[str], bool]):
-        self.files = {FILES[name]: path for name, path in paths.items() if path}
-        self.columns, self.most, self.seed, self.fits = columns, most, seed, fits
+    pieces: Any  # learn(texts, merges, most characters) is an encoding of texts as ids
+    words_of: Callable[[str], list[str]]
+    longest: int
+
+    def __init__(self, training: Any, encoding: Any = None, met: dict[str, Any] | None = None):
+        self.training, self.columns = training, two_columns(training.columns)
+        self.paths = {name: getattr(training, name) for name in FILES}
+        self.files = {FILES[name]: path for name, path in self.paths.items() if path}
         self.accounts: list[str] = []  # what was read, and what was left out
         self.listener: Callable[[str], None] = lambda text: None  # hears what takes seconds
+        if encoding is not None:
+            self.encoding = encoding
+        if met is not None:
+            self.met = met
 
     def say(self, text: str) -> None:
         """Tell the listener what is going on, if the files are large."""
@@ -39,14 +50,26 @@ class Corpus:
         """What the files say, by which a run is known: their paths and names don't count."""
         return {split: fingerprint(path) for split, path in self.files.items()}
 
+    @property
+    def labels(self) -> dict[str, str]:
+        """Option → the name of its file and the beginning of its hash."""
+        return {name: f"{Path(path).stem}.{self.hashes[FILES[name]][:8]}"
+                for name, path in self.paths.items() if path}
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What a checkpoint has to tell of the texts; without files, or words that were met, not of these."""
+        told = {"encoding": self.encoding.state(), "files": self.hashes, "met": self.met}
+        return {name: value for name, value in told.items() if value}
+
     @cached_property
     def found(self) -> dict[str, list[Pair]]:
         """All that the grammar or the files have for train, validation and test."""
         if not self.files:
-            sizes = {"train": self.most or 60_000, "validation": 300, "test": HELD_OUT}
-            return corpus(sizes, self.seed)
+            sizes = {"train": self.training.max_pairs or 60_000, "validation": 300, "test": HELD_OUT}
+            return corpus(sizes, self.training.seed)
         self.say(f"Reading {', '.join(self.files.values())} …")
-        found, self.accounts = split_files(self.files, LONGEST, self.columns, self.most)
+        found, self.accounts = split_files(self.files, LONGEST, self.columns, self.training.max_pairs)
         return {split: [Pair(*pair, (), frozenset(), frozenset()) for pair in pairs]
                 for split, pairs in found.items()}
 
@@ -65,18 +88,43 @@ class Corpus:
                                  "--valid and --test")
         return splits
 
-    def met(self, words_of: Callable[[str], list[str]]) -> dict[str, Any]:
+    def fits(self, text: str) -> bool:
+        """Whether the model has places for a text, and for the mark of its beginning or end."""
+        return len(self.encoding.encode(text)) < self.longest
+
+    @cached_property
+    def encoding(self) -> Any:
+        """Learned from the training pairs, of both languages together: one vocabulary, one embedding."""
+        texts = [text for pair in self.found["train"] for text in pair[:2]]
+        vocab = self.training.vocab
+        self.say(f"Learning {vocab:,} merges from {len(texts) // 2:,} pairs …")
+        characters, most = len(set().union(*texts)), max(MOST_CHARACTERS, vocab // 2)
+        if characters > most:
+            self.accounts.append(f"{characters:,} different characters: the {most:,} most frequent are "
+                                 "pieces, others are spelled in bytes")
+        return self.pieces.learn(texts, vocab, most)
+
+    def encode(self, pairs: Iterable[Pair]) -> tuple[list[list[int]], list[list[int]]]:
+        """The ids of the sources and of the targets."""
+        encode, pairs = self.encoding.encode, list(pairs)
+        return [encode(pair.source) for pair in pairs], [encode(pair.target) for pair in pairs]
+
+    def encoded(self, split: str) -> tuple[list[list[int]], list[list[int]]]:
+        return self.encode(self.splits[split])
+
+    @cached_property
+    def met(self) -> dict[str, Any]:
         """What the training sources have in common: their words, how often a capital begins, a mark ends."""
         sources = [pair.source for pair in self.splits["train"]]
         count = max(1, len(sources))
-        words = {word.strip().casefold() for source in sources for word in words_of(source)}
+        words = {word.strip().casefold() for source in sources for word in self.words_of(source)}
         return {"words": " ".join(sorted(words)), "ends": ENDS,
                 "capital": sum(source[:1].isupper() for source in sources) / count,
                 "mark": sum(source[-1:] in ENDS for source in sources) / count}
 
     def fresh(self, count: int) -> list[Pair]:
         """New sentences of the grammar, all of whose combinations are for training."""
-        known, random = {pair.source for pair in self.splits["train"]}, Random(f"fresh {self.seed}")
+        known, random = {pair.source for pair in self.splits["train"]}, Random(f"fresh {self.training.seed}")
         found: dict[str, Pair] = {}
         while len(found) < count:
             pair = draw_pair(random)

@@ -49,6 +49,12 @@ def by_source(pairs: Iterable[tuple[str, str]], per_cent: int = 2) -> dict[str, 
     return splits
 
 
+def known_sources(asked: Sequence[tuple[str, str]], trained: Iterable[tuple[str, str]]) -> float:
+    """The fraction of the pairs that are asked whose source is also among the trained pairs."""
+    known = {source for source, _ in trained}
+    return sum(source in known for source, _ in asked) / len(asked)
+
+
 def apart_from(pairs: Iterable[tuple[str, str]], others: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     """The pairs whose source isn't among the others', case and marks apart."""
     known = {key(source) for source, _ in others}

@@ -8,41 +8,41 @@ QUESTIONS = (
     Question("what-is-held-out", "the-corpus", "You want to know whether a model puts learned rules "
              "together, or has memorised sentences. Which sentences belong in the test?", (
         Answer("Any tenth of all lines, drawn at random.",
-               "Then most of what a test sentence consists of has been seen together already."),
+               "Then most combinations of a test sentence already occurred in training."),
         Answer("Sentences of words that training never had.",
-               "A word that it never met it can't translate by any rule."),
+               "No rule translates a word that the model never met."),
         Answer("Known words in combinations that training never had.",
                "Each word has been met, so only putting them together is asked for.")), 2,
-             "has a combination that training hasn't"),
+             "has a combination that no training sentence has"),
     Question("alike-in-length", "batches", "The sentences of a batch are chosen so that they have about "
              "the same length. What is gained?", (
         Answer("Less is computed for nothing: a batch is as wide as its longest sentence.",
-               "The rest of each row is PAD. The more alike the lengths, the less of it there is."),
+               "The rest of each row is PAD. If the lengths are similar, there is less PAD."),
         Answer("Padding needs no mask any more.",
-               "A little padding stays, and it has to be hidden as before."),
+               "A little padding stays, and the mask has to hide it as before."),
         Answer("The model learns from short sentences first.",
-               "The order of the batches is random; only within a batch lengths are alike.")), 0,
-             "by length: less than"),
+               "The order of the batches is random; only within a batch the lengths are similar.")), 0,
+             "batches by length have less than 10"),
     Question("which-word-counts", "bleu", "One translator writes la for every l’. Another always "
-             "says Julie, whoever it was. BLEU counts words in a row that agree with the reference. Who "
+             "says Julie, whoever it was. BLEU counts runs of words that agree with the reference. Who "
              "gets the higher score, on the sentences that he spoils?", (
         Answer("The first: each of his sentences is understood.",
-               "BLEU doesn't know what is understood. His slip breaks the rows of words apart, too."),
+               "BLEU doesn't know what is understood. His slip also breaks the runs of words apart."),
         Answer("The second.",
                "One wrong word in place of one right one: all others still agree. What it means isn't "
                "counted."),
         Answer("Both the same: a slip is a slip.",
-               "It depends on how many rows of words a slip breaks apart.")), 1,
-             "naming somebody else costs less BLEU than la for l"),
-    Question("place-or-partner", "alignment", "In French the adjective stands behind its noun. While "
+               "It depends on how many runs of words a slip breaks apart.")), 1,
+             "naming somebody else costs less BLEU than writing la for l"),
+    Question("place-or-partner", "alignment", "In French the adjective comes after its noun. While "
              "the model writes it, where does its surest head look?", (
         Answer("At the source word in the same place: both sentences are read from left to right.",
-               "For many words that rule is right, but not for the adjective; and the head does better."),
+               "That rule is right for many words, but not for the adjective, and the head does better."),
         Answer("At the first word, which stands for the whole sentence.",
                "That rule finds few partners."),
         Answer("More often at the English word that it comes from.",
                "Nobody tells it which word that is. To write the right word it has to find it.")), 2,
-             "finds a partner more often than the same place does"),
+             "finds a true partner more often than the rule of the same place"),
 )
 
 TERMS = (
@@ -70,19 +70,19 @@ EXERCISES = {
                 "⌈n / size⌉ batches",
                 "-(-len(self.sources) // ___)"),
             "keeps_pairs_together": (
-                "Whatever orders the pairs has to order sources and targets alike.",
+                "Sources and targets have to be in the same order.",
                 "row i of src belongs to row i of tgt_in and tgt_out",
                 "[self.sources[row] for row in rows], [self.targets[___] for row in rows]"),
             "depends_on_step_and_seed_alone": (
-                "A run that was interrupted asks for step 30 first. It has to get what the other run got.",
+                "A run that was interrupted asks for step 30 first. It has to get the same batch as an uninterrupted run.",
                 "batch = f(step, seed)",
                 "np.random.default_rng((self.seed, ___))"),
             "pads_little": (
-                "Rows of one length need no filling. So put together what is of about the same length.",
+                "Rows of the same length need no PAD. So put sentences of about the same length together.",
                 "padding = ids that are PAD / all ids",
                 "sort the pairs by ___, then cut them"),
             "differs_by_epoch_and_seed": (
-                "An order that is always the same teaches the order, too.",
+                "If the order is always the same, the model also learns the order.",
                 "order = f(seed, epoch)",
                 "np.random.default_rng((___, ___)).permutation(…)"),
             "mixes_the_lengths": (
@@ -90,7 +90,7 @@ EXERCISES = {
                 "no correlation of length and step",
                 "shuffle the ___ after cutting"),
             "mixes_the_pairs": (
-                "Of many pairs of one length others should meet each time.",
+                "In each epoch a pair should meet other pairs of its length.",
                 "shuffle, sort by length (equal lengths stay shuffled), cut, shuffle the batches",
                 "rows = random.permutation(___), before sorting"),
         }),
@@ -98,14 +98,14 @@ EXERCISES = {
         guide={"": ["ValueError for lists of different length", "cut each answer and its reference into words",
                     "for n = 1 … 4 add up the answers' n-grams, and the smaller count of each that both have",
                     "smooth orders without a match, unless none matches at all",
-                    "the geometric mean of the four shares, times the brevity penalty"]},
+                    "the geometric mean of the four fractions, times the brevity penalty"]},
         hints={
             "is_100_for_equal_texts": (
                 "All four precisions are 1, and the answers are as long as the references.",
                 "BLEU = 100 · brevity · (p₁ · p₂ · p₃ · p₄)^¼",
                 "precisions: 100 · matches / ___"),
             "equals_the_formula": (
-                "Count the words in a row, n at a time, n from 1 to 4, and take the geometric mean of the shares.",
+                "Count the words in a row, n at a time, n from 1 to 4, and take the geometric mean of the fractions.",
                 "exp(¼ · Σ_n log p_n)",
                 "math.exp(sum(map(math.log, ___)) / 4)"),
             "clips_its_counts": (
@@ -129,7 +129,7 @@ EXERCISES = {
                 "no match at all: 0",
                 "if not any(___)"),
             "takes_empty_answers": (
-                "A sentence shorter than four words has no four in a row, and an empty one nothing: both add nothing.",
+                "A sentence shorter than four words has no four in a row, and an empty one has no words: both add nothing.",
                 "Σ over the other sentences; its words are missing in c",
                 "range(len(answer) - n + 1) may be empty"),
             "minds_the_case": (
@@ -137,7 +137,7 @@ EXERCISES = {
                 "case: mixed",
                 "no .lower() on ___"),
             "cuts_at_marks": (
-                "Marks are words of their own, but for . and , between digits.",
+                "Each mark is a word, except . and , between digits.",
                 "“Non, merci.” has 4 words, “1,000.5” has one",
                 "tokenize(___)"),
             "takes_another_tokenizer": (

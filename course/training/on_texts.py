@@ -1,0 +1,127 @@
+"""What a lesson that trains on texts does with its runs: their names, their checkpoints, its replies."""
+
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import nn
+
+from course.console.chat import Replies
+from course.console.options import changed_options, option
+from course.grading.own import NOTHING, Own
+from course.training.engine import Run
+from course.training.experiment import ModelExperiment
+
+
+@dataclass(frozen=True)
+class FilesOfPairs:
+    """The options that name files of pairs."""
+
+    pairs: str = option("", "a file of your own pairs: source, tab, target, UTF-8 (default: the grammar's)")
+    valid: str = option("", "with --pairs: validation pairs (default: some of those in --pairs)")
+    test: str = option("", "with --pairs: test pairs (default: some of those in --pairs)")
+    columns: str = option("", "with --pairs: the two columns to take, such as 2,4 (default: the first two "
+                          "that hold sentences)")
+    max_pairs: int = option(0, "at most so many training pairs; 0: all, or 60,000 of the grammar's", least=0)
+
+    def refuse_files_without_pairs(self) -> None:
+        """ValueError for an option that says nothing without --pairs."""
+        for name in ("valid", "test", "columns"):
+            if getattr(self, name) and not self.pairs:
+                raise ValueError(f"--{name} {getattr(self, name)} goes with --pairs FILE")
+
+
+class TextsExperiment(ModelExperiment):
+    """The experiment of a lesson whose training draws its texts or reads files of them.
+
+    A lesson says what its texts are, texts_of(training, encoding, met); which defaults differ for files; and
+    which run texts have, run_on(config, training, texts). answers_to() and batch_of() are for replies.
+    """
+
+    texts_of: Callable[..., Any]
+    from_files: tuple[Mapping[str, Any], Mapping[str, Any]]  # other defaults, of sizes and of settings
+    run_on: Callable[[Any, Any, Any], Run]
+    answers_to: Callable[..., list[str]]
+    batch_of: Callable[[str, str], Any]  # a sentence and its answer → a batch of one
+
+    def __init__(self, config: Any, training: Any, options: argparse.Namespace, own: Own = NOTHING):
+        self.texts = self.texts_of(training)
+        super().__init__(config, training, options, own)
+
+    def named(self, config: Any, training: Any) -> str:
+        return run_name(self.default, config, training, self.texts, self.from_files)
+
+    def variant(self, config: Any, training: Any) -> Run:
+        return self.run_on(config, training,
+                           self.texts if training == self.training else self.texts_of(training))
+
+    def remade(self, about: dict[str, Any]) -> Run:
+        """The run that a checkpoint tells of, fresh; its files may lie elsewhere now."""
+        self.refuse_other_parts(about)
+        training = type(self.training)(**about["training"] | self.texts.paths)
+        encoding = self.texts.pieces.restored(about["encoding"])
+        texts = self.texts_of(training, encoding, about.get("met", {}))
+        return self.run_on(type(self.config)(**about["config"]), training, texts)
+
+    def check(self) -> None:
+        """ValueError or OSError for files that can't be used, unless only answers are wanted."""
+        if self.texts.files and not self.answers_only:
+            _ = self.texts.splits
+
+    def wanted(self, about: dict[str, Any]) -> dict[str, Any]:
+        """What a checkpoint should tell of; the vocabulary is its own, so that no texts have to be drawn."""
+        config = about.get("config")
+        size = config.get("vocab_size", 0) if isinstance(config, dict) else 0
+        told = {"name": self.default, "config": asdict(self.config) | {"vocab_size": size},
+                "training": asdict(self.training), "encoding": about.get("encoding"), "met": about.get("met")}
+        if self.texts.files and about.get("files") == self.texts.hashes:  # wherever they lay then
+            told["training"] |= {name: about["training"][name] for name in self.texts.paths}
+        told |= {"files": self.texts.hashes} if self.texts.files else {}
+        return told | ({"with": dict(self.own.files)} if self.own.files else {})
+
+    @property
+    def threads(self) -> int | None:
+        return self.options.threads  # without --threads a trial decides
+
+    @property
+    def is_default(self) -> bool:
+        """Whether only the seed may differ: what is said of the figures is meant for these runs."""
+        return self.named(self.config, replace(self.training, seed=0)) == self.default and not self.own.parts
+
+    @property
+    def model(self) -> nn.Module:
+        return self.run.model.eval()
+
+    @cached_property
+    def encoding(self) -> Any:
+        """That of the model, from its checkpoint if there is one."""
+        return self.texts.pieces.restored(self.run.about["encoding"])
+
+    @property
+    def replies(self) -> Replies:
+        """What --chat and --input say besides the answer."""
+        return Replies(lambda text: self.answers_to([text])[0],
+                       lambda text, answer: certainty(self.model, self.batch_of(text, answer)),
+                       self.texts.words_of, self.run.about.get("met", {}))
+
+
+def run_name(default: str, config: Any, training: Any, texts: Any, from_files: Sequence[Mapping[str, Any]]
+             ) -> str:
+    """`default`, each file with the beginning of its hash, and every option that isn't as usual."""
+    of_model, of_training = from_files if texts.labels else ({}, {})
+    usual = replace(type(config)(), d_ff=4 * config.d_model, **of_model), replace(
+        type(training)(), **of_training, **texts.paths)
+    files = [f"{name}={label}" for name, label in texts.labels.items()]
+    return "-".join([default, *files, *changed_options(config, usual[0]),
+                     *changed_options(training, usual[1])])
+
+
+@torch.no_grad()
+def certainty(model: nn.Module, batch: Any) -> float:
+    """How sure the model is of the answer in a batch of one: the mean probability per piece, 0 to 1."""
+    batch = batch.to(next(model.parameters()).device)
+    chosen = torch.log_softmax(model(batch.src, batch.tgt_in), -1).gather(-1, batch.tgt_out[..., None])
+    return chosen.mean().exp().item()
