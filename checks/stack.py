@@ -279,9 +279,8 @@ def transformer_agrees(transformer, ours, norm: str) -> Finding:
     found, expected = model(SRC, TGT), theirs(SRC, TGT)
     untied = [name for name, parameter in model.named_parameters()
               if name != "embedding.weight" and parameter.shape == theirs.embedding.weight.shape]
-    hints = [f"{name} is not the embedding's matrix, which the output shares: embedding.logits(x)"
-             for name in untied]
-    logits = agree(found, expected, hint=hints[0] if hints else "")
+    hint = "{} is not the embedding's matrix, which the output shares: embedding.logits(x)"
+    logits = agree(found, expected, hint=hint.format(untied[0]) if untied else "")
     if not logits.holds:  # the gradients of other logits say nothing more
         return logits
     found.sin().sum().backward()
