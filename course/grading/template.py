@@ -78,15 +78,16 @@ def with_imports(head: str, nodes: Sequence[ast.stmt], parts: Sequence[str]) -> 
     Only those from Python itself and from the course's machinery: the rest is bound, or in the head.
     """
     used = {name.id for part in parts for name in ast.walk(ast.parse(part)) if isinstance(name, ast.Name)}
-    lines, ours = [], []
+    lines: list[str] = []
+    ours: list[str] = []
     for node in nodes:
-        root = node.module.partition(".")[0] if isinstance(node, ast.ImportFrom) else ""
-        if root in {"course", *sys.stdlib_module_names}:
-            names = [alias.name for alias in node.names if (alias.asname or alias.name) in used]
-            line = [f"from {node.module} import {', '.join(names)}"] if names else []
-            (ours if root == "course" else lines).extend(line)
+        if isinstance(node, ast.ImportFrom) and node.module:
+            root, names = node.module.partition(".")[0], [alias.name for alias in node.names]
+            names = [name for name in names if name in used]
+            if names and root in {"course", *sys.stdlib_module_names}:
+                (ours if root == "course" else lines).append(f"from {node.module} import {', '.join(names)}")
     head = head.replace("\nimport math\n", "\n".join(["", "import math", *lines, ""]))
-    return "\n".join([head, *([""] if ours else []), *ours])
+    return "\n".join([head, "", *ours] if ours else [head])
 
 
 def bindings(nodes: Sequence[ast.stmt]) -> Iterator[tuple[str, str]]:
