@@ -209,8 +209,8 @@ def step_last_gain(experiment: DigitExperiment):
     if task == "reverse":
         (ours, _, ours_later), (ones, repeated, later) = found
         check("with a gain of 1 the untrained model gives the token just read a probability over 0.8, and "
-              "the loss is more than twice that with d_model^−½", repeated > 0.8 and ones > 2 * ours,
-              f"probability {repeated:.2f}")
+              "the loss is more than twice that with a gain of d_model^−½",
+              repeated > 0.8 and ones > 2 * ours, f"probability {repeated:.2f}")
         check(f"after {STEPS_SHOWN} steps the losses of both gains differ by less than 0.1",
               abs(later - ours_later) < 0.1,
               f"{later:.2f} and {ours_later:.2f}")

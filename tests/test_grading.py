@@ -22,6 +22,7 @@ from course.study.saying import NO_EXERCISE
 
 ATTENTION = "01_attention_mechanism"
 posix = pytest.mark.skipif(os.name == "nt", reason="process groups and signals")
+GRADED = [name for name in LESSONS if common.lesson(name).GRADED]
 
 
 def grade(file, text, name=ATTENTION, *more, **options):
@@ -35,7 +36,7 @@ def words_of(process):
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize("name", LESSONS)
+@pytest.mark.parametrize("name", GRADED)
 def test_templates_run_and_are_unsolved(name, tmp_path):
     file, parts = tmp_path / "mine.py", common.lesson(name).GRADED
     assert run_lesson(name, "--template", str(file), "--guided").returncode == 0
@@ -57,7 +58,7 @@ def test_templates_run_and_are_unsolved(name, tmp_path):
     assert "Traceback" not in graded.stdout + graded.stderr
 
 
-@pytest.mark.parametrize("name", LESSONS)
+@pytest.mark.parametrize("name", GRADED)
 def test_a_template_is_narrow_and_knows_every_name_of_its_signatures(name, tmp_path):
     """Also what its annotations name, which Python doesn't ask for here."""
     file = tmp_path / "mine.py"
@@ -99,7 +100,7 @@ def test_a_template_never_overwrites(tmp_path):
     assert file.read_text() == "kept"
 
 
-@pytest.mark.parametrize("name", LESSONS)
+@pytest.mark.parametrize("name", GRADED)
 def test_our_own_components_get_full_marks(name, tmp_path):
     """From a working directory whose files have the names of ours, too."""
     (tmp_path / "course").mkdir()

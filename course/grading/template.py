@@ -51,7 +51,7 @@ def write_template(file: Path, graded: dict[str, Part], narrator: Narrator, guid
              for node in wanted]
     named = words("\n".join(parts)) - {*graded}
     used = words("\n".join("\n".join(lines[node.lineno : node.end_lineno]) for node in wanted))
-    bound = [line for name, line in bindings(nodes) if name in used]
+    bound = [line for name, line in bindings(nodes) if name in used] + constants(nodes, named)
     needed = set(re.findall(r"(\w+)\(", " ".join(part.needs for part in graded.values()))) & named
     bound += [f'{node.name} = lesson("{stem}").{node.name}' for node in definitions
               if node.name in (named if isinstance(node, ast.ClassDef) else needed)]
@@ -78,15 +78,16 @@ def with_imports(head: str, nodes: Sequence[ast.stmt], parts: Sequence[str]) -> 
     Only those from Python itself and from the course's machinery: the rest is bound, or in the head.
     """
     used = {name.id for part in parts for name in ast.walk(ast.parse(part)) if isinstance(name, ast.Name)}
-    lines, ours = [], []
+    lines: list[str] = []
+    ours: list[str] = []
     for node in nodes:
-        root = node.module.partition(".")[0] if isinstance(node, ast.ImportFrom) else ""
-        if root in {"course", *sys.stdlib_module_names}:
-            names = [alias.name for alias in node.names if (alias.asname or alias.name) in used]
-            line = [f"from {node.module} import {', '.join(names)}"] if names else []
-            (ours if root == "course" else lines).extend(line)
+        if isinstance(node, ast.ImportFrom) and node.module:
+            root, names = node.module.partition(".")[0], [alias.name for alias in node.names]
+            names = [name for name in names if name in used]
+            if names and root in {"course", *sys.stdlib_module_names}:
+                (ours if root == "course" else lines).append(f"from {node.module} import {', '.join(names)}")
     head = head.replace("\nimport math\n", "\n".join(["", "import math", *lines, ""]))
-    return "\n".join([head, *([""] if ours else []), *ours])
+    return "\n".join([head, "", *ours] if ours else [head])
 
 
 def bindings(nodes: Sequence[ast.stmt]) -> Iterator[tuple[str, str]]:
@@ -97,6 +98,12 @@ def bindings(nodes: Sequence[ast.stmt]) -> Iterator[tuple[str, str]]:
         if isinstance(node, ast.Assign) and isinstance(call, ast.Call) and ast.unparse(call.func) == "lesson":
             for target in getattr(node.targets[0], "elts", node.targets):
                 yield target.id, f'{target.id} = lesson("{ast.literal_eval(call.args[0])}").{target.id}'
+
+
+def constants(nodes: Sequence[ast.stmt], named: set[str]) -> list[str]:
+    """The lesson's constants that are named: NAME = a number or text."""
+    found = [node for node in nodes if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant)]
+    return [ast.unparse(node) for node in found if ast.unparse(node.targets[0]) in named]
 
 
 def needed_names(part: Part) -> str:
