@@ -382,7 +382,7 @@ def step_broadcasting():
     """Broadcasting, and its classic bug
 
     Write the shapes one below the other, aligned right; where one is shorter, it counts as 1; a size of 1 is
-    stretched to the other. So a row (4,) is added to each row of (3, 4), and a column (3, 1) to each column.
+    stretched to the other. A row (4,) is added to each row of (3, 4), and a column (3, 1) to each column.
     Other sizes must be the same, or it is an error.
 
     The bug: predictions of shape (N,) minus wanted values of shape (N, 1) do not give N errors. They give
@@ -491,7 +491,7 @@ def step_value():
     """Values that hold arrays
 
     A Value for each weight would be slow, so a Value holds a whole array. Where
-    broadcasting stretched a shape, one number was used many times, and its gradients are summed. And the
+    broadcasting stretched a shape, one number was used many times, and its gradients are summed. The
     gradients of a matrix product C = A·B are products again. With dA for the gradient of A: dA = dC·Bᵀ and
     dB = Aᵀ·dC. PyTorch's autograd works in this way.
     """
@@ -557,7 +557,7 @@ def step_spirals():
     """Learning two spirals
 
     No straight line separates the two spirals. A network of two layers with 32 hidden numbers learns them
-    from 200 points, by gradient steps: by hand, by Value and by PyTorch, from the same first weights.
+    from 200 points: by hand, by Value and by PyTorch, from the same first weights.
     The three loss curves are identical, up to rounding.
 
     In the left panel the small rate leaves more than ten times the loss of the middle one. The
@@ -812,8 +812,8 @@ def step_what_next():
     Read: Value, then checks/differentiation.py.
 
     Change: (1) in Value.relu, (self.data > 0) to 1.0: one check of step 6 fails and says which operation.
-    (2) HIDDEN to 2: two hidden numbers don't separate the spirals, and checks of step 8 fail.
-    (3) OPEN to 0.0: the gate is half open again, and checks of steps 12 and 13 fail.
+    (2) HIDDEN to 2: two hidden numbers don't separate the spirals. Checks of step 8 fail, even for the
+    curves: rounding grows. (3) OPEN to 0.0: the gate is half open again, and checks of steps 12 and 13 fail.
 
     Write it yourself: python 00_foundations.py --template my_foundations.py, fill in the file, then the
     same with --grade. Next: python 01_attention_mechanism.py.

@@ -643,7 +643,7 @@ def step_what_it_costs():
     block by block, and computes it again in the backward pass (Dao et al. 2022): without a mask it keeps
     only O(n). Given a mask, itself a table of n × n, it keeps one like it. Lesson 2 onwards uses it.
 
-    Both axes of the picture are logarithmic: n² is a line twice as steep as n. One head of width 64:
+    Both axes are logarithmic: n² is a line twice as steep as n. One head of width 64:
     """
     lengths = [128, 256, 512, 1024]
     inputs = [torch.randn(3, 1, 1, n, 64, requires_grad=True).unbind() for n in lengths]
