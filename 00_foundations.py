@@ -382,12 +382,12 @@ def step_broadcasting():
     """Broadcasting, and its classic bug
 
     Write the shapes one below the other, aligned right; where one is shorter, it counts as 1; a size of 1 is
-    stretched to the other. So a row (4,) is added to each row of (3, 4), and a column (3, 1) to each column.
+    stretched to the other. A row (4,) is added to each row of (3, 4), and a column (3, 1) to each column.
     Other sizes must be the same, or it is an error.
 
     The bug: predictions of shape (N,) minus wanted values of shape (N, 1) do not give N errors. They give
-    N × N: every prediction against every value. Below, a line y = 3·x with some noise is fitted, right and
-    with the bug, which makes the slope 0.
+    N × N: every prediction against every value. Below, a line y = 3·x with some noise, x of mean 0, is fitted
+    correctly and with the bug, which makes the slope 0.
     """
     check_part(broadcast_shapes, broadcast_checks, OURS)
     rng = np.random.default_rng(torch.initial_seed())
@@ -399,7 +399,7 @@ def step_broadcasting():
         errors = 3 * x - wanted
         rows.append((name, str(errors.shape), (errors**2).mean(), round(slope_found(wanted, x), 9) + 0.0))
     check("with equal shapes the slope is found", abs(rows[0][3] - 3) < 0.1)
-    check("with (N,) − (N, 1) it isn't, and nothing is raised", abs(rows[1][3]) < 1e-9)
+    check("with (N,) − (N, 1) the slope is 0, and nothing is raised", abs(rows[1][3]) < 1e-9)
     return table("", "shape of the errors", "loss at slope 3", "slope learned", rows=rows)
 
 
@@ -488,10 +488,10 @@ def step_chain_rule():
 
 @shows(summed_to, Value.receive, Value.__matmul__)
 def step_value():
-    """… over arrays
+    """Values that hold arrays
 
     A Value for each weight would be slow, so a Value holds a whole array. Where
-    broadcasting stretched a shape, one number was used many times, and its gradients are summed. And the
+    broadcasting stretched a shape, one number was used many times, and its gradients are summed. The
     gradients of a matrix product C = A·B are products again. With dA for the gradient of A: dA = dC·Bᵀ and
     dB = Aᵀ·dC. PyTorch's autograd works in this way.
     """
@@ -539,8 +539,8 @@ def step_two_layers():
     Two linear layers with a tanh between them (without it they would be one). The network gives two
     numbers for each point, the logits. Softmax makes probabilities of them: e to each, divided by the sum.
     The loss is −log of the probability of the right class, averaged over the batch. Backward goes line by
-    line in reverse order. Worth memorising: the gradient of the loss with respect to the logits is their
-    softmax, minus 1 at the right class.
+    line in reverse order. Worth memorising: the gradient of one point's loss with respect to its logits is
+    their softmax, minus 1 at the right class.
     """
     check_part(two_layer_backward, two_layer_checks, OURS)
     rng = np.random.default_rng(torch.initial_seed())
@@ -557,12 +557,12 @@ def step_spirals():
     """Learning two spirals
 
     No straight line separates the two spirals. A network of two layers with 32 hidden numbers learns them
-    from 200 points, by gradient steps: by hand, by Value and by PyTorch, from the same first weights.
+    from 200 points: by hand, by Value and by PyTorch, from the same first weights.
     The three loss curves are identical, up to rounding.
 
-    On the left of the picture, the small rate leaves more than ten times the loss of the middle one. The
+    In the left panel the small rate leaves more than ten times the loss of the middle one. The
     large rate first throws the loss far above log 2 = 0.69, the loss of guessing. On the right the colour is
-    the probability of class 1; on the line both classes are equally likely.
+    the probability of class 1; on the line both are equally likely.
     """
     base = torch.initial_seed()
     by_rate = {f"rate {rate:g}": descend(two_layer_backward, base, rate) for rate in RATES}
@@ -606,8 +606,8 @@ def step_embeddings():
     the same way have similar neighbours, so similar vectors serve them.
 
     The table says how many of a word's three nearest words are of its class. The counts of neighbours, 48 per
-    word, have the classes already; learning puts them into 8 numbers. Shuffling words within sentences
-    changes little. Shuffling all words takes the neighbours away, and the classes with them. In the picture,
+    word, already show the classes; learning puts them into 8 numbers. Shuffling words within sentences leaves
+    most of this. Shuffling all words takes the neighbours away, and the classes with them. In the picture,
     red is where two vectors point the same way.
     """
     ids, matrix = torch.randint(len(VOCABULARY), (10,)), torch.randn(len(VOCABULARY), 8)
@@ -620,8 +620,8 @@ def step_embeddings():
         rows.append((seed, *map(same_class, vectors)))
     check("three seeds: more than 90 % are of the same class, counted and learned",
           min(min(row[2:4]) for row in rows) > 0.9)
-    check("from words shuffled within sentences more than 80 %", min(row[4] for row in rows) > 0.8)
-    check("from shuffled words less than 35 %", max(row[5] for row in rows) < 0.35)
+    check("learned from words shuffled within sentences: more than 80 %", min(row[4] for row in rows) > 0.8)
+    check("learned from shuffled words: less than 35 %", max(row[5] for row in rows) < 0.35)
     figure = Picture("foundations_embeddings.png", draw_words(
         {"learned": vectors[2][: len(NAMED)], "from shuffled words": vectors[4][: len(NAMED)]}, CLASSES),
         "Words that are used in the same way get similar vectors: the classes appear, and nobody named them")
@@ -641,8 +641,8 @@ def step_cells():
         GRU   two gates and no separate memory: keep, and reset for the content
 
     A gate is a factor from 0 to 1 for each number of the memory, the σ of a sum: σ(x) = 1 / (1 + e⁻ˣ). Each
-    gate has its own weights, and so has the content: the blocks in the code. With copied weights all three
-    equal PyTorch's networks: outputs and gradients.
+    gate has its own weights, and so has the content, the new numbers to store: the blocks in the code. With
+    copied weights all equal PyTorch's networks.
     """
     check_part(RNNCell, rnn_checks, OURS)
     check_part(LSTMCell, lstm_checks, OURS)
@@ -726,11 +726,11 @@ def step_way_back():
     passes through n steps, and each multiplies it. The table shows what arrives, in new cells.
 
     The LSTM begins with its forget gate half open: each step keeps about half of its memory. In “LSTM, open”
-    only the bias of that gate differs: it begins at σ(3) = 0.95. Far more arrives, even more than 0.95ⁿ. The
-    rest takes the way through the hidden state: with recurrent weights of 0 (“gate only”) less arrives.
+    only the bias of that gate differs: it begins at σ(3) = 0.95. Far more arrives; it falls more slowly than
+    0.95ⁿ. The rest comes through the hidden state: with recurrent weights of 0 (“gate only”) less arrives.
 
     The last row is the other end: with recurrent weights 8 times as large the gradient explodes. A remedy is
-    clipping: a gradient longer than some length is cut to that length, and keeps its direction. It does
+    clipping: a gradient longer than some length is cut to it, and keeps its direction. It does
     nothing against vanishing.
     """
     reach = way_back(CELLS | OTHERS, BACK)
@@ -741,7 +741,7 @@ def step_way_back():
           opened[3] > 1e6 * max(rnn[3], lstm[3], gru[3]))
     kept = (gate[3] / gate[2]) ** (1 / 48)
     check("gate only: one step keeps from 0.93 to 0.97", 0.93 < kept < 0.97, f"{kept:.3f}")
-    check("the open LSTM: more than three times what the gate only has after 64", opened[3] > 3 * gate[3])
+    check("after 64 steps the open LSTM has three times what “gate only” has", opened[3] > 3 * gate[3])
     check("weights 8 times as large: from 64 back more than 10 times what arrives from 1",
           large[3] > 10 * large[0])
     return table("gradient from", *(f"{n} back" for n in BACK),
@@ -759,10 +759,10 @@ def step_delayed_answer():
     At n = 16 the LSTM hardly does better than guessing. The open LSTM differs only in how its forget gate
     starts, and it learns. So what the first LSTM lacked was a gate that keeps. But a weak gradient doesn't
     explain everything: it reaches the RNN and the GRU just as weakened, and yet they learn more. Attention
-    also learns what is far away, one step from any place. (Some trainings get stuck.)
+    also learns what is far away, one step from any place. Some trainings get stuck.
     """
     right = accuracies(CELLS, unroll, WIDTH, DISTANCES)  # (distance, model) for each kind
-    check("at n = 4 all that read with a cell are right", min(right[name][0].min() for name in CELLS) > 0.95)
+    check("at n = 4 every network with a cell is right", min(right[name][0].min() for name in CELLS) > 0.95)
     rnn, lstm, opened, gru, attention = (found[2].mean() for found in right.values())
     check("at n = 16 the LSTM is right in less than 45 %, the open LSTM in more than 60 %",
           lstm < 0.45 and opened > 0.6)
@@ -785,7 +785,7 @@ def step_broken_on_purpose():
     the wrong order happens to be right here.
 
     So a falling loss is no test of a gradient. Compare with numbers that are known to be right: the second
-    table says which check each mistake fails.
+    table says which check each mistake fails (the cells' 12 are left out).
     """
     base, mistakes = torch.initial_seed(), value_checks.mistakes(OURS)
     names = "not summed over a broadcast axis", "walked in the wrong order", "overwritten"
@@ -812,9 +812,8 @@ def step_what_next():
     Read: Value, then checks/differentiation.py.
 
     Change: (1) in Value.relu, (self.data > 0) to 1.0: one check of step 6 fails and says which operation.
-    (2) HIDDEN to 2: two hidden numbers don't separate the spirals. Checks of step 8 fail, also of the three
-    curves: rounding grows in such a training. (3) OPEN to 0.0: the gate is half open again, and checks of
-    steps 12 and 13 fail.
+    (2) HIDDEN to 2: two hidden numbers don't separate the spirals. Checks of step 8 fail, even for the
+    curves: rounding grows. (3) OPEN to 0.0: the gate is half open again, and checks of steps 12 and 13 fail.
 
     Write it yourself: python 00_foundations.py --template my_foundations.py, fill in the file, then the
     same with --grade. Next: python 01_attention_mechanism.py.

@@ -212,14 +212,14 @@ def equals_numpy(attention, ours):
 
 
 def any_leading_dimensions(attention, ours):
-    """… and PyTorch's function, with any leading dimensions, as for heads: (B, H, T, K)."""
+    """It equals PyTorch's function, with any leading dimensions, as for heads: (B, H, T, K)."""
     problems = (OUTPUT, inputs()), (OUTPUTS, for_heads()), ("query, number", [x[0] for x in inputs()])
     return together(*(agree(attention(*given), F.scaled_dot_product_attention(*given), 1e-12, axes=axes)
                       for axes, given in problems))
 
 
 def masks_like_pytorch(attention, ours):
-    """With a causal mask it equals PyTorch's function, too, and with masks of every shape."""
+    """With a causal mask, and with masks of every shape, it equals PyTorch's function."""
     problems = [(OUTPUT, inputs(), CAUSAL), *((OUTPUTS, for_heads(), mask) for mask in masks_for_heads())]
     return together(*(
         at(f"mask {tuple(mask.shape)}", agree(

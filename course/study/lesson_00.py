@@ -14,11 +14,11 @@ QUESTIONS = (
         Answer("It trains without a word, and learns next to nothing of x.",
                "Every prediction is compared with every value, so the best that each can do is the mean "
                "of all values, whatever its x.")), 2,
-             "with (N,) − (N, 1) it isn't, and nothing is raised"),
+             "with (N,) − (N, 1) the slope is 0, and nothing is raised"),
     Question("used-twice", "chain-rule", "A value is used in two places of a computation. Two gradients "
              "come back to it. Which one is its own?", (
         Answer("The later one: it replaces the other.",
-               "Then half of what moves the loss were forgotten."),
+               "Then half of what moves the loss would be forgotten."),
         Answer("Their sum.",
                "If it moves, the loss moves by both ways at once, and for small moves these add up."),
         Answer("Their mean.",
@@ -26,7 +26,7 @@ QUESTIONS = (
              "both ways added"),
     Question("two-without-tanh", "two-layers", "You stack two linear layers with nothing between them. "
              "What can they do that one can't?", (
-        Answer("Nothing: two matrices one behind the other are one matrix.",
+        Answer("Nothing: two matrices in a row are one matrix.",
                "(x·A)·B = x·(A·B). Only a function that bends the numbers between them makes more of two "
                "layers than of one."),
         Answer("Separate points that no straight line separates.",
@@ -43,7 +43,7 @@ QUESTIONS = (
                "In random order all words have the same neighbours, so nothing tells the classes apart."),
         Answer("Yes, if it is trained for longer.",
                "What isn't in the text any more, no training finds.")), 1,
-             "from shuffled words less than"),
+             "learned from shuffled words: less than"),
     Question("it-learns", "broken-on-purpose", "A network trains. The loss falls, and new points get the "
              "right class. Is the gradient right?", (
         Answer("Yes: a wrong gradient wouldn't lead downhill.",

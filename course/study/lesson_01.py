@@ -31,7 +31,7 @@ QUESTIONS = (
              "others. What happens to the outputs 0 to 2?", (
         Answer("They move a little: a masked score is very small, but it isn't nothing.",
                "It is −∞, and e^−∞ is exactly 0."),
-        Answer("They move, for the sum in the softmax runs over all words.",
+        Answer("They move, because the sum in the softmax runs over all words.",
                "The hidden words add exactly 0 to that sum."),
         Answer("They stay the same, to the last bit.",
                "A hidden key has a weight of exactly 0, so nothing of it gets into any sum.")), 2,
@@ -72,7 +72,7 @@ TERMS = (
     Term("softmax", "soft-dictionary",
          "softmax turns the scores into weights that sum to 1"),
     Term("d_k", "by-hand",
-         "Divide by √d_k, where d_k is the length of a key"),
+         "Divide by √d_k, where d_k counts a key's numbers"),
     Term("query", "it-is-the-cat",
          "the query   what the word looks for", ("queries",)),
     Term("key", "it-is-the-cat",
