@@ -8,7 +8,8 @@ queries, keys and values, and a last projection mixes their results:
 
 Each of these attentions is called a head. A projection is a linear map, x·W + b; the paper has no bias b,
 our projections have one, as in PyTorch. D (d_model) is the width of a token's vector, H the number of
-heads, and K (d_k) = D / H the width of one head. Lesson 1 built the attention inside; lesson 3 tells it about order.
+heads, and K (d_k) = D / H the width of one head. Lesson 1 built the attention inside; lesson 3 tells it
+about order.
 """
 
 import course.console.startup  # noqa: F401 (before torch: it hears what fails in the imports below)
