@@ -1,14 +1,15 @@
 """Lesson 2. Why several small looks instead of one?
 
-One softmax gives one weighted mean. Several heads look at once, each through its own small queries,
-keys and values, and a last projection mixes what they brought:
+One softmax gives one weighted mean. Several small attentions work at the same time, each with its own
+queries, keys and values, and a last projection mixes their results:
 
     head_h = Attention(Q·W_h^Q, K·W_h^K, V·W_h^V)
     MultiHead(Q, K, V) = Concat(head_1, …, head_H)·W^O          section 3.2.2
 
-Each of these looks is called a head. A projection is a linear map, x·W + b; the paper's have no bias b,
-ours have one, as in PyTorch. D (d_model) is the width of a token's vector, H the number of heads, and K
-(d_k) = D / H the width of one head. Lesson 1 built the attention inside; lesson 3 tells it about order.
+Each of these attentions is called a head. A projection is a linear map, x·W + b; the paper has no bias b,
+our projections have one, as in PyTorch. D (d_model) is the width of a token's vector, H the number of
+heads, and K (d_k) = D / H the width of one head. Lesson 1 built the attention inside; lesson 3 tells it
+about order.
 """
 
 import course.console.startup  # noqa: F401 (before torch: it hears what fails in the imports below)
@@ -53,9 +54,9 @@ __all__ = ["PART", "RELATIONS", "WORDS", "MultiHeadAttention", "eight_seeds", "r
 class MultiHeadAttention(nn.Module):
     """H attentions side by side (section 3.2.2), each of width d_k = d_model / n_heads.
 
-    Four linear maps: project_query, project_key, project_value, project_output. `dropout` is the share
-    of attention weights set to 0 in training. Raises ValueError, with both numbers, if d_model does not
-    split into n_heads.
+    Four linear maps: project_query, project_key, project_value, project_output. `dropout` is the
+    fraction of attention weights set to 0 in training. Raises ValueError, with both numbers, if d_model
+    does not split into n_heads.
     """
 
     scaled_dot_product_attention = staticmethod(fused_attention)  # a slot: --by-hand fills it otherwise
@@ -110,7 +111,7 @@ class MultiHeadAttention(nn.Module):
 def record_attention(model: nn.Module) -> Iterator[dict[str, Tensor]]:
     """Inside `with`, collect the weights of every attention in `model`: module name → (B, H, T, S).
 
-    They are computed beside each call; a module called several times leaves those of its last call.
+    The weights are computed next to each call; if a module is called several times, the last call counts.
     Works for every attention that has project_query and the method weights(query, key, mask). ValueError
     while lesson 6's cache holds the earlier keys, which the weights would miss.
     """
@@ -239,12 +240,13 @@ def step_split():
     """Splitting: view, then transpose
 
     Each token's vector is cut into H parts: that is view(B, L, H, K), which only renames the places in
-    memory. Attention multiplies the last two axes, so the heads must stand before the tokens:
+    memory. Attention multiplies the last two axes, so the heads must come before the tokens:
     transpose(1, 2). Below, 3 tokens with 2 heads of width 2; “t1h0” is a number of token 1 for head 0.
 
     Broken on purpose: view(B, H, L, K) at once has the right shape, and gives head 0 the first half of
-    all numbers: token 0 whole and half of token 1. Nothing fails; step 9 catches it. In the picture every
-    colour is a token: in the middle each head has a part of all three, on the right it has not.
+    all numbers: all of token 0 and half of token 1. No error is raised; step 9 catches the mistake. In the
+    picture every colour is a token. In the middle each head has a part of all three tokens; on the right it
+    does not.
     """
     names = [[f"t{t}h{h}" for h in (0, 0, 1, 1)] for t in range(3)]
     places = torch.arange(12).view(1, 3, 4)
@@ -263,7 +265,7 @@ def step_split():
 
 
 def one_big_and_small_ones(x: Tensor, big: nn.Linear, n_heads: int):
-    """The heads' queries (B, H, L, K) from one big projection of x, and from a small one a head."""
+    """The heads' queries (B, H, L, K) from one big projection of x, and from a small one per head."""
     together = MultiHeadAttention(x.shape[-1], n_heads).split(big(x))
     parts = zip(big.weight.chunk(n_heads), big.bias.chunk(n_heads))
     apart = [x @ weight.mT + bias for weight, bias in parts]
@@ -287,13 +289,13 @@ def step_the_way_through():
     project once more. Lesson 1's function takes any leading dimensions, so all heads run in one call.
 
     The picture follows 4 tokens of width 8 with 2 heads through an untrained layer: the left half of the
-    queries, keys and values belongs to head 0, the right half to head 1. Each head makes a table of
-    weights of its own and means of its own half of the values. The last projection mixes the two, which
-    until then know nothing of each other.
+    queries, keys and values belongs to head 0, the right half to head 1. Each head computes its own table
+    of weights, and with them its own means of its half of the values. Only the last projection mixes the
+    two heads.
     """
     attention, (x,) = MultiHeadAttention(8, 2).double(), random_tensors((1, 4, 8))
     gap = largest_difference(attention(x, x, x), head_by_head(attention, x))
-    check("all heads in one call: the same as one after the other", gap < 1e-12, f"{gap:.0e}")
+    check("all heads in one call give the same output as one head after the other", gap < 1e-12, f"{gap:.0e}")
     for parameter in attention.parameters():
         nn.init.normal_(parameter, std=0.6)  # larger weights than at the start, for the eye
     queries, keys, values = attention.project_query(x), attention.project_key(x), attention.project_value(x)
@@ -310,9 +312,9 @@ def step_the_way_through():
 def step_one_big_projection():
     """One big projection is H small ones
 
-    The paper gives every head matrices of its own, D × K. One D × D matrix holds them all, side by side.
-    (nn.Linear stores the transpose: rows h·K to (h + 1)·K − 1 of its weight belong to head h.) One large
-    product instead of H small ones, with the same result.
+    The paper gives every head its own D × K matrices. One D × D matrix holds the matrices of all heads side
+    by side, so one large product replaces H small products, with the same result. (nn.Linear stores the
+    transpose: rows h·K to (h + 1)·K − 1 of its weight belong to head h.)
     """
     (x,) = random_tensors((2, 5, 12))
     together, apart = one_big_and_small_ones(x, nn.Linear(12, 12).double(), 3)
@@ -325,7 +327,8 @@ def step_one_big_projection():
 def step_parameters_do_not_depend_on_heads():
     """More heads cost no parameters
 
-    More heads are narrower heads. Four maps of D × D with a bias of D each: 4·(D² + D), for any H.
+    More heads are narrower heads. There are four maps of D × D with a bias of D each, so 4·(D² + D)
+    parameters for any H.
     """
     rows = []
     for n_heads in (1, 2, 4, 8, 16):
@@ -349,10 +352,11 @@ def step_dropout():
     """Dropout on the weights
 
     In training, each weight is set to 0 with probability p and the others are divided by 1 − p. (The
-    paper's section 5.4 drops parts of a layer's output; its authors' code drops weights, too.) A row then
-    sums to 1 only on average, so plots are made in eval mode, where nothing drops.
+    paper's section 5.4 drops parts of a layer's output; its authors' code also drops weights.) A row then
+    sums to 1 only on average, so plots are made in eval mode, which drops nothing.
 
-    The kernel drops inside and returns means of values alone. With one-hot values the means are the weights:
+    The kernel drops weights internally and returns only the means of the values. With one-hot values these
+    means are the weights:
     """
     attention = MultiHeadAttention(32, 4, dropout=0.2)
     x = torch.randn(1, 6, 32)
@@ -362,7 +366,7 @@ def step_dropout():
     low, high = sums.min().item(), sums.max().item()
     check("in training, rows sum to less and more than 1", low < 0.9 and high > 1.1,
           f"{low:.2f} to {high:.2f}")
-    check("their mean over 2,000 draws is the weight", gap < 0.02, f"off by {gap:.3f}")
+    check("the mean of 2,000 draws is the weight without dropout", gap < 0.02, f"off by {gap:.3f}")
     gap = largest_difference(weights.sum(-1), torch.ones(1, 4, 6))
     check("in eval mode rows sum to 1", gap < 1e-6, f"off by {gap:.0e}")
 
@@ -370,9 +374,10 @@ def step_dropout():
 def step_equals_pytorch():
     """The same as nn.MultiheadAttention
 
-    With copied weights, in float64: outputs, weights, gradients, without and with masks. These are the
-    checks that `--grade FILE` runs on a MultiHeadAttention of your own. The weights come from a method of
-    their own, weights(query, key, mask), for pictures: the kernel doesn't hand them out.
+    With copied parameters, in float64, outputs, attention weights and gradients are the same as PyTorch's,
+    with and without masks. `--grade FILE` runs these checks on your own MultiHeadAttention. For pictures, a
+    separate method, weights(query, key, mask), computes the attention weights, because the kernel doesn't
+    return them.
     """
     check_part(MultiHeadAttention, heads_checks, OURS)
 
@@ -431,16 +436,16 @@ def learned_heads(seed: int) -> tuple[float, Tensor, Tensor]:
 def step_what_heads_learn():
     """What heads learn
 
-    Four heads, and for every word four words to fetch: the previous, the next (around the end, as in a
+    For every word, four heads have to fetch four words: the previous, the next (around the end, as in a
     circle), the first and the last. The words are random numbers, and carry their place as a one-hot
-    vector; lesson 3 does it better. Nobody tells a head what to fetch. Does each take one relation?
+    vector; lesson 3 has a better way. Nothing tells a head what to fetch. Does each take one relation?
 
     Eight trainings of 300 steps differ only in the seed. For each relation, the table shows the head that
     gives this relation most: how much of its weight that is (“one each”: above 0.75 for all four). All eight
     solve the task, but only some have one head for each relation. In the others a head divides its weight
     between two. (Longer training makes such heads purer.) The picture shows one training of each kind.
 
-    A weight says where a head looked. It does not say why, nor what came of it.
+    A weight says where a head looked. It does not say why, or what effect that had.
     """
     rows, facts, seeds = [], [], eight_seeds()
     trained = side_by_side([partial(learned_heads, seed) for seed in seeds])
@@ -448,9 +453,10 @@ def step_what_heads_learn():
         devoted = mass.max(0).values
         facts.append((devoted.min().item(), seed, weights, mass, error))
         rows.append((seed, *devoted.tolist(), "yes" if devoted.min() > 0.75 else "no", f"{error:.0e}"))
-    check("all eight are solved", max(fact[-1] for fact in facts) < 5e-3)
+    check("all eight trainings solve the task", max(fact[-1] for fact in facts) < 5e-3)
     clean = sum(fact[0] > 0.75 for fact in facts)
-    check("some of them have a head for each relation, some don't", 0 < clean < 8, f"{clean} of 8 have")
+    check("some of the trainings have a head for each relation, some don't",
+          0 < clean < 8, f"{clean} of 8 have")
     drawn = [fact[1:4] for fact in (max(facts)[:4], min(facts)[:4])]
     figure = Picture("multi_head_attention.png", draw_heads(drawn, RELATIONS),
                      "Two trainings solve the same task: one has a head for each relation, the other has not")
@@ -460,9 +466,9 @@ def step_what_heads_learn():
 def step_broken_on_purpose():
     """Broken on purpose
 
-    Mistakes that raise no error and return the right shapes. Each gets the weights of one and the same
-    nn.MultiheadAttention; the first table shows the first numbers of its output under a causal mask, the
-    second the check that it fails: what to test first in your own.
+    These mistakes raise no error and return the right shapes. All get the parameters of the same
+    nn.MultiheadAttention. The first table shows the first numbers of each output under a causal mask. The
+    second table shows the check that each mistake fails: test these first in your own code.
     """
     (x,) = random_tensors((1, 4, 12))
     theirs = nn.MultiheadAttention(12, 3, batch_first=True).double()
@@ -478,7 +484,7 @@ def step_broken_on_purpose():
 def step_what_next():
     """What now?
 
-    Read: MultiHeadAttention from top to bottom, then checks/heads.py, which says what has to hold of it.
+    Read: MultiHeadAttention from top to bottom, then checks/heads.py, which lists what must hold for it.
 
     Change: (1) CONTENT to 12: two heads of 16 still fetch both contents in step 1. (2) In step_one_average
     train_to_fetch(1, seed, 2000) for one head: ten times the steps, and it stays near 0.5. (3) In forward,

@@ -259,8 +259,8 @@ def step_text_to_vectors():
     tokens, the vocabulary. Multiplying a one-hot vector with a matrix picks a row, so the embedding is a
     lookup, and never stores the zeros.
 
-    PAD, BOS and EOS are the filling, and the marks for the begin and the end of a sequence. Step 6 explains
-    the factor √d_model, step 4 the last row.
+    PAD, BOS and EOS are the filling, and the marks for the beginning and the end of a sequence. Step 6
+    explains the factor √d_model, step 4 the last row.
     """
     tokenizer = Tokenizer([SENTENCE])
     ids = torch.tensor([tokenizer.encode(SENTENCE)])  # (1, L)
@@ -324,12 +324,13 @@ def step_no_order():
         attention(v, v, v, mask)[:, -1] for v in (first, second)
     )
     gap = largest_difference(last, other)
-    check("with a second layer it does", gap > 1e-4, f"difference {gap:.0e}")
+    check("with a causal mask and a second layer the order of the words before matters",
+          gap > 1e-4, f"difference {gap:.0e}")
     equal = x[:, :1].expand_as(x)
     for _ in range(2):
         equal = attention(equal, equal, equal, mask)
     gap = largest_difference(equal, equal[:, :1].expand_as(equal))
-    check("six equal words: after two layers, too, all places are the same", gap < 1e-12, f"{gap:.0e}")
+    check("six equal words: after two layers all places are still the same", gap < 1e-12, f"{gap:.0e}")
 
 
 def position_by_hand(p):
@@ -342,15 +343,15 @@ def position_by_hand(p):
 def step_position_by_hand():
     """One position by hand
 
-    A position shall become a vector. Take two clocks without numbers: the hand of the first turns by 1 (in
-    radians: 57°) at each step, that of the second by 1/100. Where a hand points, a sine and a cosine say
-    together. Four numbers, for d_model = 4, and no two of these positions look alike:
+    How do we turn a position into a vector? Take two clocks without numbers: the hand of the first turns by
+    1 (in radians: 57°) at each step, the hand of the second by 1/100. A sine and a cosine together say where
+    a hand points. So d_model = 4 needs two clocks, and no two of these positions have the same vector:
     """
     rows = [(p, *(f"{x:.3f}" for x in position_by_hand(p))) for p in (0, 1, 2, 3, 6, 7, 50)]
     built = SinusoidalPositionalEncoding(4)(torch.zeros(1, 51, 4))[0]
     by_hand = torch.tensor([position_by_hand(p) for p in range(51)])
     gap = largest_difference(by_hand, built)
-    check("the class below says the same of 51 positions", gap < 1e-6, f"{gap:.0e}")
+    check("SinusoidalPositionalEncoding gives the same vectors at 51 positions", gap < 1e-6, f"{gap:.0e}")
     return table("position", "sin(p)", "cos(p)", "sin(p/100)", "cos(p/100)", rows=rows)
 
 
@@ -358,15 +359,15 @@ def step_position_by_hand():
 def step_the_formula():
     """The formula: clocks at many speeds
 
-    Position p could be one number, but 500 would drown every other. It could be binary digits: the last
-    flips at every step, the one before at every second, … The waves are a smooth version of that. Pair i
-    turns with frequency 10000^(−2i/d_model): a geometric series of clocks, as the two of step 3. Fast hands
-    repeat and slow ones hardly move; together, no two positions look alike.
+    Position p could be one number, but 500 would drown every other number. It could be binary digits: the
+    last digit flips at every step, the digit before it at every second step, … The waves are a smooth version
+    of these digits. Pair i turns with frequency 10000^(−2i/d_model): a geometric series of clocks like the
+    two of step 3. Fast hands repeat and slow hands hardly move, but together they tell all positions apart.
 
     In the first picture a row is a position: on the left the colours change within a few rows, on the right
-    hardly at all in 50. In the second the dots are the positions, on the curves of four pairs;
-    only what happens at the dots is ever used. `start` in the checks is the position of the first token, for
-    when a text is written on.
+    hardly at all in 50. In the second picture the dots are the positions, on the curves of four pairs; only
+    the values at the dots are ever used. `start` in the checks is the position of the first token, for
+    continuing a text.
     """
     table_of_waves = sinusoids(512, 64)
     frequencies = angles(2, 64)[1]
@@ -376,7 +377,7 @@ def step_the_formula():
     check("the first wavelength is 2π", abs(shortest - 2 * math.pi) < 1e-9)
     limit = 10000 * 2 * math.pi
     wider = [2 * math.pi / angles(2, width)[1, -1].item() / limit for width in (64, 256, 1024)]
-    check("the last nears 10000 · 2π as d_model grows: 64, 256, 1024",
+    check("the last wavelength nears 10000 · 2π as d_model grows: 64, 256, 1024",
           wider == sorted(wider) and 0.97 < wider[-1] < 1, numbers(wider))
     check("all 512 positions differ", apart > 0.5, f"closest pair {apart:.2f} apart")
     check_part(SinusoidalPositionalEncoding, sinusoidal_checks, OURS)
@@ -403,13 +404,13 @@ def rotation(offset: int, d_model: int) -> Tensor:
 def step_relative_position():
     """k words further is a rotation
 
-    sin(a + b) and cos(a + b) are mixtures of sin a and cos a, and the mixture depends on b alone. So
+    sin(a + b) and cos(a + b) are mixtures of sin a and cos a, and the mixture depends only on b. So
     PE(p + k) = R_k · PE(p), with one matrix for all p. The paper's authors hoped that this would let the
     model attend by relative position. That such a matrix exists doesn't say that training finds it: step
     10 tries.
 
-    It also follows that PE(p) · PE(p + k) depends on k alone. The picture shows it: the product is largest at
-    k = 0, falls, with ripples, and is the same for the word k places before and the word k places after.
+    It also follows that the dot product PE(p) · PE(p + k) depends only on k. In the picture the dot product
+    is largest at k = 0, falls, with ripples, and is the same k places before and k places after.
     """
     waves = sinusoids(200, 64)
     for k in (1, 7, 100):
@@ -417,11 +418,11 @@ def step_relative_position():
         check(f"PE(p + {k}) = R_{k} · PE(p) for p = 0 … 99", gap < 1e-12, f"{gap:.0e}")
     products = waves @ waves.T
     along = max(products.diagonal(k).std().item() for k in range(100))
-    check("PE(p) · PE(p + k) depends on k alone", along < 1e-12, f"{along:.0e}")
+    check("PE(p) · PE(p + k) depends only on k", along < 1e-12, f"{along:.0e}")
     around = products[100]  # k = −100 … 99
-    check("that product is largest at k = 0", around.argmax() == 100)
+    check("PE(p) · PE(p + k) is largest at k = 0", around.argmax() == 100)
     gap = largest_difference(around[1:100], around[101:].flip(0))
-    check("that product is the same to both sides", gap < 1e-12, f"{gap:.0e}")
+    check("PE(p) · PE(p + k) is the same to both sides", gap < 1e-12, f"{gap:.0e}")
     return Picture("positional_encoding_distance.png", draw_distance(around),
                    "PE(p) · PE(p + k) peaks at k = 0 and is the same to both sides")
 
@@ -477,9 +478,9 @@ def step_how_big():
 def step_learned_positions():
     """Learned positions, and where they end
 
-    Instead of waves, one trained vector a position, as in BERT and GPT-2. The paper found both nearly equal.
-    A table has an end, though: position 512 of a table of 512 doesn't exist, and an error that says so
-    is better than a wrong vector. Ours says the same for the waves' table.
+    BERT and GPT-2 have one trained vector per position instead of waves. The paper found both nearly equally
+    good. A table has an end, though: position 512 of a table of 512 doesn't exist, and an error that says so
+    is better than a wrong vector. Our table of waves raises the same error.
     """
     check_part(LearnedPositionalEncoding, learned_checks, OURS)
     lines = []
@@ -502,16 +503,16 @@ def turned(vector, degrees):
 def step_rotation_by_hand():
     """A rotation by hand
 
-    Another way to say where a word stands: don't add anything, turn its vector. At position p by p times
-    30°, say. A query (2, 1) and a key (1, 1) of two numbers, at several positions:
+    There is another way to encode the position of a word: add nothing, and turn the vector of the word, for
+    example by p times 30° at position p. Here are a query (2, 1) and a key (1, 1) at several positions:
     """
     rows = []
     for p, s in (1, 0), (4, 3), (11, 10), (2, 0), (5, 3):
         query, key = turned((2, 1), 30 * p), turned((1, 1), 30 * s)
         rows.append((p, s, numbers(query), numbers(key), query[0] * key[0] + query[1] * key[1]))
     scores = [row[-1] for row in rows]
-    check("one place apart: the product is the same everywhere", np.ptp(scores[:3]) < 1e-12)
-    check("two apart: another one, again the same everywhere",
+    check("one place apart: the dot product is the same everywhere", np.ptp(scores[:3]) < 1e-12)
+    check("two places apart: the dot product is different, and again the same everywhere",
           np.ptp(scores[3:]) < 1e-12 and abs(scores[3] - scores[0]) > 0.5)
     return table("query at", "key at", "query turned", "key turned", "product", rows=rows)
 
@@ -522,9 +523,9 @@ def step_rotary():
 
     Adding a position mixes it with the token before anyone asks. Rotary encoding leaves the tokens alone
     and turns queries and keys instead: each pair of numbers as by hand, pair i by p times its frequency.
-    Turning both by the same angle changes no product, so for the same two vectors the score depends on
-    p − s alone. It is the rotation of step 5 (turning the other way), inside the attention: in lesson 2's
-    class attend() gets the turned queries and keys. LLaMA and Gemma use it.
+    Turning both by the same angle changes no dot product, so for the same two vectors the score depends only
+    on p − s. It is the rotation of step 5 in the other direction, and inside the attention: lesson 2's
+    attend() gets the turned queries and keys. LLaMA and Gemma use it.
     """
     query, key = torch.randn(2, 1, 1, 1, 16)
     rotary, added = RotaryPositionalEncoding(16), SinusoidalPositionalEncoding(16)
@@ -535,7 +536,8 @@ def step_rotary():
         rows.append((p, s, p - s, turned, summed))
     gap = max(abs(row[3] - rows[0][3]) for row in rows[:3])
     check("rotary: offset 2 gives one score everywhere", gap < 1e-4, f"{gap:.0e}")
-    check("added: it does not", abs(rows[0][4] - rows[1][4]) > 0.01)
+    check("added: offset 2 gives different scores at different positions",
+          abs(rows[0][4] - rows[1][4]) > 0.01)
     check_part(RotaryPositionalEncoding, rotary_checks, OURS)
     return table("query at", "key at", "offset", "rotary score", "added: score", rows=rows)
 
@@ -649,15 +651,15 @@ def step_longer_than_seen():
     Guessing gives 10 %. The table and the bands of the picture span three seeds.
 
     Learned vectors past 16 were never trained. Waves exist there, but the layer has not met these sums: the
-    matrix of step 5 exists, training hasn't found it. Rotary scores know only offsets, and are ahead just
-    past the trained length, at 17 to 32. From 33 on they fall to the level of the sinusoidal positions, and
-    which of the two is ahead depends on the seed. (Why sinusoidal positions recover around 35, in every seed,
-    we don't know.)
+    matrix of step 5 exists, but training hasn't found it. Rotary scores depend only on offsets, and are ahead
+    just past the trained length, at 17 to 32. From 33 on they fall to the level of the sinusoidal positions,
+    and which of the two is ahead depends on the seed. (Why sinusoidal positions recover around 35, in every
+    seed, we don't know.)
 
     Why does rotary fall? Offsets past 15 were never trained either. The two fastest pairs (d_k = 16) turn
-    once every 6.28 and 19.87 places. At the offsets 21 and 40 both point nearly where they point at offset 2,
-    and of all offsets that the layer never saw, it looks there most. At 27 and 46 only the fastest pair fits,
-    even better; there it looks less.
+    once every 6.28 and 19.87 places. At offsets 21 and 40 both pairs are almost back where they were at
+    offset 2. Of all offsets that the layer never saw, it looks at these two most. At 27 and 46 only the
+    fastest pair is back, even more exactly, and the layer looks there less.
 
     What the field does: train on longer texts; penalise distance (ALiBi, Press et al. 2022); slow the
     rotation down (position interpolation, Chen et al. 2023).
@@ -679,7 +681,7 @@ def step_longer_than_seen():
     predicted, found = ({16 + i for i in values[16:].topk(2).indices.tolist()} for values in (alike, looks))
     check("of offsets past 15 it looks most where both fastest pairs point as at offset 2",
           predicted == found == {21, 40}, f"{sorted(found)}")
-    check("it looks less at 27 and 46, where only the fastest pair does",
+    check("it looks less at 27 and 46, where only the fastest pair points as at offset 2",
           looks[[27, 46]].max() < looks[[21, 40]].min(),
           f"{numbers(looks[[27, 46]], 3)} and {numbers(looks[[21, 40]], 3)}")
     curves = {scheme: [accuracy for accuracy, _ in runs] for scheme, runs in trained.items()}
@@ -718,8 +720,8 @@ def step_broken_on_purpose():
 
     A cosine with its own exponent still draws pretty waves, but sine and cosine no longer turn together:
     the vectors change their length from place to place, and no rotation does that. A decoder that forgets
-    where it is gives every new token position 0. In training, where all positions come at once, nothing
-    is wrong; token by token, everything is.
+    where it is gives every new token position 0. In training, where all positions come at once, the vectors
+    are right; token by token they are wrong.
     """
     for name, kind in (("right", SinusoidalPositionalEncoding), ("broken", BROKEN["cosine's own exponent"])):
         lengths = kind(64, 200).table.norm(dim=1)
@@ -733,7 +735,8 @@ def step_broken_on_purpose():
         whole = largest_difference(encoding(x), SinusoidalPositionalEncoding(16)(x))
         single = torch.cat([encoding(x[:, [p]], start=p) for p in range(6)], dim=1)
         rows.append((name, whole, largest_difference(single, SinusoidalPositionalEncoding(16)(x))))
-    check("start ignored: right at once, wrong token by token", rows[1][1] == 0 and rows[1][2] > 1)
+    check("start ignored: right if all positions come at once, wrong token by token",
+          rows[1][1] == 0 and rows[1][2] > 1)
     errors = table("error of the positions", "all at once", "token by token", rows=rows)
     parts = sinusoidal_checks, rotary_checks, embedding_checks
     return errors, check_mistakes(OURS, *parts)
@@ -742,8 +745,8 @@ def step_broken_on_purpose():
 def step_what_next():
     """What now?
 
-    Read: sinusoids and RotaryPositionalEncoding.forward, side by side: the same angles, once added, once
-    turned.
+    Read sinusoids and RotaryPositionalEncoding.forward side by side: both use the same angles, one to add
+    waves, the other to turn vectors.
 
     Change: (1) BASE to 1.0: all hands turn equally fast, and step 4 finds positions that nearly coincide (✗,
     as do other checks that know the formula). (2) TRAINED_LENGTH to 32: learned positions now hold as far as

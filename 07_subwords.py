@@ -5,8 +5,8 @@ list of them was given. Text has no such list. This lesson learns one from the t
 
     text → words → pieces → ids → … → ids → pieces → text
 
-Frequent words become one piece, rare words several. The pieces joined are the text again, whatever the text
-is. Lesson 8 translates with them.
+Frequent words become one piece, rare words several. Joined, the pieces give the text back, whatever the text
+is. Lesson 8 uses them to translate.
 """
 
 import argparse
@@ -106,7 +106,7 @@ class BytePairEncoding:
 
     @classmethod
     def learn(cls, texts: Iterable[str], merges: int, characters: int | None = None) -> "BytePairEncoding":
-        """Join the most frequent pair of neighbours, `merges` times; of equals the smallest.
+        """Join the most frequent pair of neighbours, `merges` times; of equally frequent pairs the smallest.
 
         The alphabet has the most frequent `characters`, or all. Others become their bytes, which never merge.
         """
@@ -135,7 +135,7 @@ class BytePairEncoding:
         return self.known[word]
 
     def replay(self, ids: list[int]) -> list[int]:
-        """Of all neighbours join those that were merged first, again and again."""
+        """Join the neighbours whose merge was learned first, and repeat."""
         while pair := min(pairwise(ids), key=self.rank, default=None):
             if pair not in self.merge_of:
                 break
@@ -159,7 +159,7 @@ class BytePairEncoding:
         return [id for id in chain.ids if id >= 0]
 
     def rank(self, pair: tuple[int, int] | None) -> float:
-        """When the pair was merged; never: infinity."""
+        """The rank of the pair's merge, infinity if the pair was never merged."""
         return self.merge_of.get(pair, (math.inf,))[0]
 
     def first_ids(self, character: str) -> list[int]:
@@ -172,7 +172,7 @@ class BytePairEncoding:
             raise ValueError(f"{character!r} is half a surrogate pair, not a character") from None
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of the ids, special ones left out; bytes that are no UTF-8 become �."""
+        """The text of the ids, special ones left out; bytes that are not UTF-8 become �."""
         return b"".join(self.pieces[id] for id in ids).decode(errors="replace")
 
     def texts_of(self, ids: Iterable[int]) -> list[str]:
@@ -211,7 +211,7 @@ def alphabet_of(counts: Counter[str], most: int | None) -> str:
 
 
 def learn_by_counting(texts: Iterable[str], merges: int) -> BytePairEncoding:
-    """BytePairEncoding.learn() as a plain loop: count all pairs, join the most frequent, again and again."""
+    """BytePairEncoding.learn() as a plain loop: count all pairs, join the most frequent, repeat."""
     times = Counter(word for text in texts for word in split_words(text))
     encoding = BytePairEncoding(alphabet_of(times, None), [])
     words = {word: [encoding.id_of[character] for character in word] for word in times}
@@ -360,7 +360,7 @@ def step_why_pieces():
           f"{missing['words']:.1%}")
     check("lesson 6 has more than three times as many characters as words, and twice as many as pieces",
           lengths["characters"] > max(3 * lengths["words"], 2 * lengths["pieces"]))
-    check("cut into pieces and joined again, lesson 6 is unchanged: nothing has no id",
+    check("cut into pieces and joined again, lesson 6 is unchanged, so every piece has an id",
           [learned().decode(ids) for ids in pieces] == after)
     return table("tokens", "in the list", "lesson 6 has", "without an id", rows=rows)
 
@@ -400,12 +400,12 @@ def step_learning_fast():
     """Learning fast
 
     The plain loop counts all pairs again before each merge. But a merge changes only the counts of the pairs
-    next to the joined one. So keep the counts, and for each pair the places where it occurs. A heap holds
-    the most frequent pair on top. And let each place know its neighbours: then joining two of them moves
-    nothing else, however long the word is.
+    next to the joined pair. So keep the counts, and for each pair the places where it occurs. A heap has the
+    most frequent pair on top. Each place also knows its neighbours, so joining two of them moves nothing
+    else, however long the word is.
 
-    Both learn the same merges. The table compares the work for 300 merges of the first 60 texts: how many
-    pairs are counted, and the seconds as a ratio.
+    Both ways learn the same merges. The table compares the work for 300 merges of the first 60 texts: how
+    many pairs are counted, and the seconds as a ratio.
     """
     texts, merges = prose()[0][:60], 300
     seconds, found = {}, {}
@@ -417,8 +417,9 @@ def step_learning_fast():
     long = ["".join("abc"[place % 7 % 3] for place in range(20_000))]
     check("both learn the same merges in the same order",
           found["kept"].merges == found["counted again"].merges)
-    check("the kept counts look at less than a tenth of the pairs", kept < plain / 10)
-    check("so they are at least three times as fast", seconds["counted again"] > 3 * seconds["kept"])
+    check("keeping the counts looks at less than a tenth of the pairs", kept < plain / 10)
+    check("keeping the counts is at least three times as fast",
+          seconds["counted again"] > 3 * seconds["kept"])
     check("pieces of a word of 20,000 letters are learned, and it comes back unchanged",
           (encoding := BytePairEncoding.learn(long, 50)).decode(encoding.encode(long[0])) == long[0])
     rows = [("counted again", plain, seconds["counted again"] / seconds["kept"]), ("kept", kept, 1.0)]
@@ -490,12 +491,12 @@ YEARS = range(1000, 3000)
 def step_what_a_model_sees():
     """What does a model see of a text?
 
-    Of a piece it sees one number. The letters inside are not in its input. To count the letters of a word
-    that is one piece, or to write the word backwards, a model has to have learned the spelling of that piece
-    from elsewhere. The word backwards is cut into quite different pieces.
+    A model sees one number per piece. The letters inside the piece are not in its input. To count the letters
+    of a word that is one piece, or to write the word backwards, a model must have learned the spelling of
+    that piece elsewhere. Written backwards, the word is cut into quite different pieces.
 
-    A capital, or the lack of a space, makes other pieces with other ids. Numbers are cut where frequency had
-    it, not by their digits: of the years from 1000 to 2999 some are one piece, some two, some four.
+    A capital letter or a missing space leads to different pieces with different ids. Numbers are cut by
+    frequency, not by digits: some of the years from 1000 to 2999 are one piece, some two, some four.
     """
     encoding = learned()
     words = " attention", "attention", " Attention", " ATTENTION", " noitnetta"
@@ -507,7 +508,7 @@ def step_what_a_model_sees():
     years = [(cut(f" {example[way]}", encoding), number) for way, number in ways.most_common(5)]
     check("“ attention” is one piece, and backwards it has none of the same pieces",
           len(ids[" attention"]) == 1 and not {*ids[" attention"]} & {*ids[" noitnetta"]})
-    check("with a capital, in capitals, or without the space it has none of the same ids",
+    check("with a capital, in capitals, or without the space, “ attention” has none of the same ids",
           not {*ids[" attention"]} & {id for word in words[1:] for id in ids[word]})
     check("the years are cut in at least three ways", len(ways) >= 3, f"{len(ways)} ways")
     return (table("text", "pieces", "ids", rows=rows), table("years are cut like", "years", rows=years))
@@ -521,7 +522,7 @@ def step_other_languages():
     its letters, but not its words. Greek letters and Chinese characters were hardly ever seen, so each
     becomes two or three bytes.
 
-    A model pays per piece, so the same sentence costs more, and the same number of places holds less text. A
+    A model pays per piece. So the same sentence costs more there, and a sequence of 512 pieces holds less. A
     list of pieces serves a language well only if it was learned from that language. The last column has 300
     merges that were learned from these five texts themselves.
     """
@@ -536,7 +537,7 @@ def step_other_languages():
           lengths["Greek"] > 4 * lengths["English"])
     check("Chinese needs more than two pieces per character",
           lengths["Chinese"] > 2 * len(ARTICLE["Chinese"]))
-    check("no language is lost: all five come back unchanged",
+    check("the texts of all five languages come back unchanged",
           all(encoding.decode(encoding.encode(text)) == text for text in ARTICLE.values()))
     figure = drawing.draw_languages(lengths, {name: len(text) for name, text in ARTICLE.items()})
     picture = Picture("subwords_languages.png", figure, f"The same article has {lengths['English']} pieces "
@@ -561,10 +562,10 @@ def step_texts_as_they_are():
     Every text comes back unchanged, however odd. An emoji may be several characters, and each is four bytes.
     The é of a keyboard is one character; from some programs it arrives as an e with a mark behind it. Both
     look the same and have different ids, so a model takes them for two words. This encoding leaves texts as
-    they are; lesson 8 brings your pairs into one form before it learns from them.
+    they are; lesson 8 normalises your pairs before it learns from them.
 
     “<eos>” in a text is five characters. The ids 0, 1 and 2 never come from a text: only the program puts
-    them in. Bytes that are no UTF-8 are no text, and are refused before anything is learned from them.
+    them in. Bytes that are not UTF-8 are refused before anything is learned from them.
     """
     encoding, texts = learned(), odd_texts()
     ids = {name: encoding.encode(text) for name, text in texts.items()}
@@ -573,7 +574,7 @@ def step_texts_as_they_are():
         refused = as_text("l'été".encode("latin-1"), "a file in Latin-1")
     except ValueError as error:
         refused = str(error)
-    check("all of them come back unchanged",
+    check("all these texts come back unchanged",
           all(encoding.decode(ids[name]) == text for name, text in texts.items()))
     check("both forms of é are the same text after normalising, and have different ids",
           one != two and unicodedata.normalize("NFC", texts["é, letter and mark (NFD)"]) == "l'été")
@@ -589,9 +590,9 @@ def step_broken_on_purpose():
     """Broken on purpose
 
     Take the longest piece that fits, or replay the merges in another order: the text still comes back, so
-    nothing seems wrong. But words are now cut in another way than they were in training. Decode each piece
-    by itself: a character that was cut becomes two or three �. And look for “<eos>” in plain text: whoever
-    types it ends the sentence, and the word is missing afterwards.
+    nothing seems wrong. But words are now cut differently than in training. Decode each piece by itself: a
+    character that was cut becomes two or three �. Look for “<eos>” in plain text: whoever types “<eos>” ends
+    the sentence, and the word itself is lost.
     """
     wrong = {name: mistake.implementation(learned().alphabet, learned().merges)
              for name, mistake in byte_pair_encoding_checks.mistakes(OURS).items()
@@ -603,8 +604,8 @@ def step_broken_on_purpose():
     for name, broken in wrong.items():
         other[name] = sum(n for word, n in words.items() if broken.encode(word) != learned().encode(word))
         rows.append((name, f"{other[name] / words.total():.1%}", broken.decode(broken.encode(asked))))
-    check("the longest match cuts some words in another way", other["longest match"] > 0)
-    check("replaying the last merge first cuts more than a tenth of the words in another way",
+    check("the longest match cuts some words differently", other["longest match"] > 0)
+    check("replaying the last merge first cuts more than a tenth of the words differently",
           other["merges from the last"] > words.total() / 10)
     texts = dict(zip(wrong, (row[2] for row in rows)))
     check("decoded piece by piece, the text contains �", "�" in texts["decoded piece by piece"])
@@ -657,7 +658,7 @@ def own_encoding(options: argparse.Namespace) -> BytePairEncoding:
 def step_what_next():
     """What now?
 
-    Read: learn_by_counting, then PairCounts. They learn the same; the first is the definition.
+    Read: learn_by_counting, then PairCounts. Both learn the same merges; learn_by_counting is the definition.
 
     Change: (1) Put \\d in place of \\d+ in WORD: each digit is a word of its own. What becomes of the years?
     (2) Leave out the space in front: " ?" in WORD. How many pieces does lesson 6 then have? (3) Let learn()
@@ -687,7 +688,7 @@ def text_of(file: str) -> str:
 
 
 def any_text(text: str) -> str:
-    """Anything but nothing, and no half characters."""
+    """A text that is not empty and has no half of a surrogate pair."""
     if not text or any("\ud800" <= character <= "\udfff" for character in text):
         raise argparse.ArgumentTypeError(f"{text!r} is no text")
     return text

@@ -41,9 +41,9 @@ QUESTIONS = (
 
 TERMS = (
     Term("head", "",
-         "Each of these looks is called a head.", ("heads",)),
+         "Each of these attentions is called a head.", ("heads",)),
     Term("projection", "",
-         "A projection is a linear map, x·W + b; the paper's have no bias b, ours have one, as in "
+         "A projection is a linear map, x·W + b; the paper has no bias b, our projections have one, as in "
          "PyTorch.", ("projections",)),
     Term("d_model", "",
          "D (d_model) is the width of a token's vector, H the number of heads, and K (d_k) = D / H the "

@@ -24,7 +24,7 @@ QUESTIONS = (
                "words before and behind."),
         Answer("On k, and it says whether the other word stands before or behind.",
                "A cosine is the same for k and −k.")), 1,
-             "PE(p) · PE(p + k) depends on k alone"),
+             "PE(p) · PE(p + k) depends only on k"),
     Question("rotated", "rotary", "Rotary positions turn query and key by angles that grow with their "
              "positions. Two equal pairs of vectors stand elsewhere, as far apart. What becomes of the "
              "score?", (
