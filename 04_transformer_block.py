@@ -325,11 +325,12 @@ def step_residual_paths():
     network).
 
     Upper row of the picture: on its way back, from right to left, the gradient of bare layers (blue) shrinks
-    block after block, by a trillion times at the usual weights, and explodes where the weights are doubled.
-    At these sizes and this depth a norm keeps the gradient within a factor of 1000 (orange). The lower row
-    shows what the norm doesn't save: without a path all tokens become one vector. With a path they stay
-    apart, at all three sizes if the norm comes before the layer (red); if it comes after the layer (green),
-    they come close together where the weights are doubled.
+    block after block, by a factor of over a million at the usual weights, and explodes where the weights are
+    doubled. At these sizes and this depth a norm keeps the gradient within a factor of 1000 (orange).
+
+    The lower row shows what a norm doesn't save: without a path all tokens become one vector. With a path
+    they stay apart, at all three sizes if the norm comes before the layer (red). If it comes after the layer
+    (green), they come close together where the weights are doubled.
     """
     seeds = two_starts()
     found = {(name, size): [through_the_blocks(*parts, size, seed) for seed in seeds]
@@ -518,14 +519,15 @@ def step_pre_or_post():
     ends = {run: losses for run, (losses, _) in trained.items()}
     shares = {(norm, warmup): shares for (norm, rate, warmup), (_, shares) in trained.items() if rate == FAST}
     nearest = {run: curves[:80].amin(0) for run, curves in shares.items()}
-    check("at the rate 0.005 all four models learn: losses below 0.7", max(ends[run].max() for run in ends if run[1] == SLOW) < 0.7)
+    check("at the rate 0.005 all four models learn: losses below 0.7",
+          max(ends[run].max() for run in ends if run[1] == SLOW) < 0.7)
     check("at 0.02 post-norm without a warm-up fails: mean loss above 1",
           ends["post", FAST, 0].mean() > 1)
     check("at 0.02 post-norm ends lower with a warm-up than without one, from both starts",
           (ends["post", FAST, WARMUP] < ends["post", FAST, 0]).all())
     check("at 0.02 pre-norm learns with and without a warm-up: losses below 0.9",
           max(ends["pre", FAST, w].max() for w in (0, WARMUP)) < 0.9)
-    check("at 0.04 post-norm fails even with a warm-up (mean above 1.5), pre-norm without one from one start",
+    check("at 0.04 post-norm fails even with a warm-up (mean above 1.5), pre-norm without (a loss above 0.7)",
           min(ends["post", FASTEST, warmup].mean() for warmup in (0, WARMUP)) > 1.5
           and ends["pre", FASTEST, 0].max() > 0.7)
     check("at 0.02 the tokens come closest together with post-norm and no warm-up, from both starts",
