@@ -1,7 +1,7 @@
 """Lesson 4. What goes around the attention?
 
-Attention moves information between tokens. Around it stands what makes it trainable in depth. A layer is
-attention, or a small network that works on each token by itself, with a path past it (residual) and a
+Attention moves information between tokens. This lesson adds what makes a deep stack of it trainable. A layer
+is attention, or a small network that works on each token by itself, with a path past it (residual) and a
 normalisation. A block is two such layers, in the decoder three; a stack is several blocks:
 
     x = x + Attention(LayerNorm(x))          pre-norm, the default here
@@ -62,7 +62,7 @@ def layer_norm(
 
 
 def fused_layer_norm(x: Tensor, gain: Tensor, bias: Tensor, eps: float = 1e-5) -> Tensor:
-    """layer_norm() in one kernel of PyTorch's: the same to rounding, and sooner."""
+    """layer_norm() in one kernel of PyTorch's: the same to rounding, and faster."""
     return F.layer_norm(x, gain.shape, gain, bias, eps)
 
 
@@ -314,20 +314,23 @@ def step_residual_paths():
     """Residual paths: a way round every layer
 
     The derivative of x + layer(x) is 1 + that of the layer: a gradient gets past in any case. New, untrained
-    blocks show what that is worth, with and without the path, with and without normalisation (step 2; pre
-    or post is where it stands, step 4). Their first weights are halved, left as they are, or doubled; each
-    pair of figures below is two random starts.
+    blocks show what that is worth, with and without the path, with and without normalisation (step 2 explains
+    it, step 4 its place before or after the layer). Their first weights are halved, left as they are, or
+    doubled. Each pair of numbers below belongs to two random starts.
 
-    Gradient: its size at the input of block 0, divided by that at the output. Apart: the tokens' mean is
-    taken away from their vectors; apart is what length remains, as a share of that before. At 0 all tokens
-    are one vector. Attention averages tokens, and without a path nothing brings back what that removes
-    (Dong, Cordonnier and Loukas 2021, for attention without a feed-forward network).
+    Gradient: its size at the input of block 0, divided by its size at the output. Apart: subtract the mean of
+    all tokens from each token's vector. “Apart” is the length that remains, as a fraction of the length
+    before. At 0 all tokens have the same vector. Attention averages tokens, and without a path nothing brings
+    back what averaging removes (Dong, Cordonnier and Loukas 2021, for attention without a feed-forward
+    network).
 
-    In the picture, upper row, blue: bare layers multiply the gradient block after block, to nothing or by
-    thousands, as the weights happen to be. At these sizes and this depth a norm keeps it within a factor of
-    1000 (orange), but below, all tokens have become one vector. The path keeps them apart, at all three sizes
-    if the norm comes before the layer (red); with the norm after it (green) they draw together where the
-    weights are large.
+    Upper row of the picture: on its way back, from right to left, the gradient of bare layers (blue) shrinks
+    block after block, by a factor of over a million at the usual weights, and explodes where the weights are
+    doubled. At these sizes and this depth a norm keeps the gradient within a factor of 1000 (orange).
+
+    The lower row shows what a norm doesn't save: without a path all tokens become one vector. With a path
+    they stay apart, at all three sizes if the norm comes before the layer (red). If it comes after the layer
+    (green), they come close together where the weights are doubled.
     """
     seeds = two_starts()
     found = {(name, size): [through_the_blocks(*parts, size, seed) for seed in seeds]
@@ -335,15 +338,15 @@ def step_residual_paths():
     kept = {of: [(grads[0] / grads[-1]).item() for grads, _ in runs] for of, runs in found.items()}
     differ = {of: [shares[-1].item() for _, shares in runs] for of, runs in found.items()}
     bare, normed, post, pre = STACKS
-    check("without path and norm the gradient dies at sizes ½ and 1, and explodes at 2",
+    check("without path and norm the gradient dies with weights × ½ and × 1, and explodes with × 2",
           max(kept[bare, 0.5] + kept[bare, 1.0]) < 1e-6 and min(kept[bare, 2.0]) > 100)
-    check("with a norm it stays within a factor of 1000, with or without the path",
+    check("with a norm the gradient stays within a factor of 1000, with or without the path",
           all(1e-3 < ratio < 1e3 for name, size in kept if name != bare for ratio in kept[name, size]))
-    check("without the path the tokens end up as one vector, at every size",
+    check("without the path the tokens end up as one vector, at every size of the weights",
           max(share for size in SIZES for name in (bare, normed) for share in differ[name, size]) < 1e-6)
-    check("pre-norm: more than half of the tokens' length stays their own, at every size",
+    check("path, pre-norm: apart stays above 0.5 at every size of the weights",
           min(share for size in SIZES for share in differ[pre, size]) > 0.5)
-    check("post-norm: that is so at ½ and 1, and less than a quarter at 2",
+    check("path, post-norm: apart stays above 0.5 with weights × ½ and × 1, and falls below 0.25 with × 2",
           min(differ[post, 0.5] + differ[post, 1.0]) > 0.5 and max(differ[post, 2.0]) < 0.25)
     figure = Picture("transformer_block_residual.png", draw_through_the_blocks(found, tuple(STACKS), SIZES),
                      "Bare layers let the gradient die or explode; without the path all tokens become one")
@@ -367,10 +370,10 @@ def step_layer_norm():
 
     Each token's vector gets mean 0 and variance 1, then a learned gain and bias. It uses nothing but the
     token's own numbers. BatchNorm, while training, takes mean and variance of each number over all tokens
-    of the batch, so a sentence's output depends on its neighbours and on how much padding there is.
+    of the batch, so a sentence's output depends on its neighbours and on the padding.
 
     layer_norm() by hand is compared with PyTorch's kernel, its gradients too. The class LayerNorm runs that
-    kernel, which is faster, and is compared with the formula as the checks write it out.
+    kernel, which is faster; the checks compare it with the formula, written out once more.
     """
     x = torch.randn(4, 6, 8)
     other_neighbour, other_padding = x.clone(), x.clone()
@@ -379,8 +382,10 @@ def step_layer_norm():
     layers = {"LayerNorm": LayerNorm(8), "BatchNorm": BatchNorm(8)}
     rows = [(name, *(largest_difference(norm(other)[0, :4], norm(x)[0, :4])
                      for other in (other_neighbour, other_padding))) for name, norm in layers.items()]
-    check("LayerNorm: nothing of it changes a real token, bit for bit", max(rows[0][1:]) == 0)
-    check("BatchNorm: both do", min(rows[1][1:]) > 0.01)
+    check("LayerNorm: neither another neighbour nor other padding changes a real token, bit for bit",
+          max(rows[0][1:]) == 0)
+    check("BatchNorm: another neighbour and other padding both change the real tokens",
+          min(rows[1][1:]) > 0.01)
     check_part(layer_norm, layer_norm_checks, OURS)
     check_part(LayerNorm, norm_checks, OURS)
     return table("sentence 1 changes by", "another neighbour", "other padding", rows=rows)
@@ -392,8 +397,8 @@ def step_feed_forward():
 
     Attention mixes tokens: once its weights are chosen, each output is a plain weighted sum. The feed-forward
     network computes with one token at a time: a matrix makes its vector four times as wide, an activation
-    bends each number, a second matrix makes it narrow again. Without the activation the two matrices would
-    be one. It is the same function at every position. With four times the width it holds two thirds of an
+    bends each number, a second matrix makes it narrow again. Without the activation the two matrices would be
+    one matrix. It is the same function at every position. With four times the width it holds two thirds of an
     encoder block's parameters.
 
     The paper's activation is ReLU, which turns negative numbers to 0. GELU is its smooth relative: x times
@@ -403,13 +408,16 @@ def step_feed_forward():
     layer, tokens = FeedForward(32, 128), torch.randn(2, 6, 32)
     alone = torch.stack([layer(tokens[:, [place]])[:, 0] for place in range(6)], dim=1)
     gap = largest_difference(layer(tokens), alone)
-    check("all positions at once = one by one", gap < 1e-5, f"largest difference {gap:.0e}")
+    check("the network gives the same for all positions at once as for each position by itself",
+          gap < 1e-5, f"largest difference {gap:.0e}")
     first, second = layer.expand, layer.contract
     one = tokens @ (second.weight @ first.weight).T + second(first.bias)
-    check("without the activation, one matrix does", largest_difference(second(first(tokens)), one) < 1e-5)
+    check("without the activation a single matrix gives the same as the two",
+          largest_difference(second(first(tokens)), one) < 1e-5)
     block = EncoderBlock(64, 4, 256)
     share = parameters(block.feed_forward) / parameters(block)
-    check("with four times the width it holds about two thirds of an encoder block", 0.6 < share < 0.7,
+    check("with four times the width it holds about two thirds of an encoder block's parameters",
+          0.6 < share < 0.7,
           f"{share:.1%}")
     check_part(gelu, gelu_checks, OURS)
     check_part(FeedForward, feed_forward_checks, OURS)
@@ -494,15 +502,16 @@ def step_pre_or_post():
     learn to say four symbols backwards in 200 steps, from two random starts. The loss at the end says how
     wrong they are; guessing gives ln 10 = 2.30.
 
-    In the picture on the left each cross is a start without a warm-up, each circle a start with one; lines
-    are their means. At the lowest rate all learn. At 0.02 pre-norm learns; post-norm fails, from one start or
-    both. With a warm-up post-norm ends lower, though not always low. At 0.04 it fails even so, and pre-norm
-    without a warm-up fails from some starts. Near the edge the start decides, and two starts are few: try
-    --seed 1, 2, …
+    Left panel: each cross is a start without a warm-up, each circle a start with one; lines are their means.
+    At the lowest rate all learn. At 0.02 pre-norm learns, and post-norm fails from one start or both. With a
+    warm-up post-norm ends lower, though not always low. At 0.04 it fails even with a warm-up, and pre-norm
+    without a warm-up fails from some starts. Close to the highest rate that works, the random start decides,
+    and two starts are few: try --seed 1, 2, …
 
-    On the right, at 0.02: early on the output vectors draw together, as in step 1, and one vector can't say
-    four symbols. All begin like that, post-norm without a warm-up most; those that learn come apart again.
-    Bands span both starts. In the last column “apart” is the least of the first 80 steps.
+    Right panel, rate 0.02: early in training the output vectors of the tokens come close together, as in step
+    1, and with one and the same vector at each position no model can say four different symbols. All four
+    models begin like that, post-norm without a warm-up most of all; those that learn come apart again. The
+    bands span both starts. In the table's last column “apart” is the lowest value in the first 80 steps.
     """
     seeds = two_starts()
     trained = {(norm, *plan): training for norm, trainings in both_norms(seeds).items()
@@ -510,17 +519,18 @@ def step_pre_or_post():
     ends = {run: losses for run, (losses, _) in trained.items()}
     shares = {(norm, warmup): shares for (norm, rate, warmup), (_, shares) in trained.items() if rate == FAST}
     nearest = {run: curves[:80].amin(0) for run, curves in shares.items()}
-    check("at 0.005 all learn", max(ends[run].max() for run in ends if run[1] == SLOW) < 0.7)
-    check("at 0.02 post-norm without a warm-up doesn't learn: mean loss above 1",
+    check("at the rate 0.005 all four models learn: losses below 0.7",
+          max(ends[run].max() for run in ends if run[1] == SLOW) < 0.7)
+    check("at 0.02 post-norm without a warm-up fails: mean loss above 1",
           ends["post", FAST, 0].mean() > 1)
-    check("at 0.02 post-norm ends lower with a warm-up, from both starts",
+    check("at 0.02 post-norm ends lower with a warm-up than without one, from both starts",
           (ends["post", FAST, WARMUP] < ends["post", FAST, 0]).all())
-    check("at 0.02 pre-norm learns with and without a warm-up",
+    check("at 0.02 pre-norm learns with and without a warm-up: losses below 0.9",
           max(ends["pre", FAST, w].max() for w in (0, WARMUP)) < 0.9)
-    check("at 0.04 post-norm fails even with a warm-up (mean above 1.5), pre-norm without one from a start",
+    check("at 0.04 post-norm fails even with a warm-up (mean above 1.5), pre-norm without (a loss above 0.7)",
           min(ends["post", FASTEST, warmup].mean() for warmup in (0, WARMUP)) > 1.5
           and ends["pre", FASTEST, 0].max() > 0.7)
-    check("at 0.02 post-norm's tokens draw nearer without a warm-up than with, or than pre-norm's",
+    check("at 0.02 the tokens come closest together with post-norm and no warm-up, from both starts",
           all((nearest["post", 0] < nearest[other]).all() for other in shares if other != ("post", 0)))
     rows = [(f"{norm}-norm, {'' if warmup else 'no '}warm-up",
              *(numbers(ends[norm, rate, warmup]) for rate in RATES), numbers(nearest[norm, warmup], 3))
@@ -538,7 +548,7 @@ class Doubled(Residual):
 
 @torch.no_grad()
 def moved(norm: str, depth: int, seed: int, path: type = Residual) -> float:
-    """By what share of its size a new stack's output changes when every parameter moves by ±0.001."""
+    """By what fraction of its length a new stack's output changes when every parameter moves by ±0.001."""
     torch.manual_seed(seed)
     encoder = build(lambda: Encoder(depth, 32, 4, 64, norm=norm), {"Residual": path})
     x = torch.randn(16, 6, 32)
@@ -564,16 +574,16 @@ def step_two_explanations():
 
     Why does post-norm fail at a rate at which pre-norm learns? Xiong et al. 2020: the last blocks of a new
     post-norm stack get large gradients, so its first steps must be small. But Adam (lesson 5, step 7) divides
-    each gradient by its own usual size. Gradients that are a hundred times smaller give the same steps, so
-    large gradients by themselves can't be the reason here.
+    each gradient by its own usual size. Gradients that are all a hundred times smaller give the same steps,
+    so the size of the gradients by itself can't be the reason here.
 
     Liu et al. 2020: with post-norm each layer's answer is a larger part of x, so the same small step of the
     parameters changes the output more (amplification). Measured: every parameter of a new stack moves by
-    0.001, up or down at random. The table shows by what fraction of its length the output changes. The deeper
-    the stack, the more post-norm's output changes, compared with pre-norm's; with the two blocks of step 4
-    there is hardly a difference.
+    0.001, up or down at random. The table shows by what fraction of its length the output changes.
+    Post-norm's output changes more than pre-norm's, and the deeper the stack, the greater the difference.
+    With the two blocks of step 4 it is small.
 
-    To take amplification away, double the path, so that a layer's answer counts for half. Post-norm's output
+    To remove amplification, double the path, so that a layer's answer counts for half. Post-norm's output
     then changes less than pre-norm's, and still post-norm learns from none of four starts. Pre-norm with a
     doubled path learns from some of them, or all: that depends on starts and batches (--seed). So in this
     small model less amplification doesn't save post-norm. What would, we do not know; deep stacks are not
@@ -584,17 +594,21 @@ def step_two_explanations():
         torch.tensor([[moved(norm, depth, seed, path) for seed in seeds] for depth in DEPTHS])
         for norm, path in (("pre", Residual), ("post", Residual), ("post", Doubled)))
     ratio = (post.mean(1) / pre.mean(1)).tolist()
-    check("from 4 blocks on post-norm's output changes more, in each start", (post[2:] > pre[2:]).all())
-    check("the deeper, the more it changes: less than 1.25 times pre-norm's at two blocks, over 1.5 at 16",
+    check("from 4 blocks on post-norm's output changes more than pre-norm's, from each start",
+          (post[2:] > pre[2:]).all())
+    check("post-norm's change over pre-norm's grows with the depth: below 1.25 at 2 blocks, above 1.5 at 16",
           ratio == sorted(ratio) and ratio[1] < 1.25 and ratio[-1] > 1.5, numbers(ratio))
-    check("with a doubled path two post-norm blocks change less than pre-norm's", (doubled < pre)[1].all())
+    check("with a doubled path the output of two post-norm blocks changes less than pre-norm's",
+          (doubled < pre)[1].all())
     gap = largest_difference(adam_steps(0.01), adam_steps(1.0))
-    check("Adam: gradients a hundred times smaller give the same steps, to 1 %", gap < 0.01, f"{gap:.0e}")
+    check("Adam: gradients a hundred times smaller lead to the same place in five steps, to 1 %",
+          gap < 0.01, f"{gap:.0e}")
     plan = FAST, 0
     starts = range(seeds[0], seeds[0] + 4)
     ends = {norm: trained[plan][0] for norm, trained in both_norms(starts, (plan,), Doubled).items()}
     check("doubled path: post-norm fails from all four starts, losses above 1", ends["post"].min() > 1)
-    check("doubled path: pre-norm learns from some starts at least (loss below 0.9)", ends["pre"].min() < 0.9)
+    check("doubled path: pre-norm learns from at least one of four starts (loss below 0.9)",
+          ends["pre"].min() < 0.9)
     rows = [(name, *(f"{change:.4f}" for change in values.mean(1))) for name, values in (
         ("pre-norm", pre), ("post-norm", post), ("post-norm, path × 2", doubled))]
     return (table("output changes by", *(f"{depth} block{'s' * (depth > 1)}" for depth in DEPTHS), rows=rows),
@@ -606,8 +620,10 @@ def step_two_explanations():
 def step_encoder_block():
     """The encoder block
 
-    Two layers, each with its path: look at the others, then think. The shape (B, S, D) never changes, so
-    blocks can be stacked. What runs, in order, for 2 sentences of 7 tokens:
+    Two layers, each with its path: attention to the other tokens, then the feed-forward network. The shape
+    (B, S, D), sentences × tokens × width, never changes, so blocks can be stacked. The table lists what runs,
+    in order, for 2 sentences of 7 tokens. F.dropout, in Residual.after, is lesson 2's dropout, here on
+    a layer's answer; outside training it does nothing.
     """
     rows = shapes_through(EncoderBlock(32, 4, 128), torch.randn(2, 7, 32))
     check("every part returns 2 × 7 × 32", {row[2] for row in rows} == {"2 × 7 × 32"})
@@ -619,8 +635,9 @@ def step_encoder_block():
 def step_decoder_block():
     """The decoder block
 
-    Three layers: look back at the own tokens (causal), look at the source (cross-attention: queries from
-    here, keys and values from the encoder's memory), think. The length is the target's throughout.
+    Three layers: attention to the target's earlier tokens (causal mask), attention to the source
+    (cross-attention: queries from the target, keys and values from the encoder's output, the memory), and the
+    feed-forward network. Throughout, the length is that of the target, here 5; the source has 7 tokens.
     """
     inputs = torch.randn(2, 5, 32), torch.randn(2, 7, 32)
     rows = shapes_through(DecoderBlock(32, 4, 128), *inputs, causal_mask(5))
@@ -641,10 +658,12 @@ def formula(d: int, d_ff: int, n_layers: int) -> tuple[int, int, int]:
 def step_stacking():
     """Stacking
 
-    An encoder of N blocks is N times the same class; three, with the last LayerNorm, equal PyTorch's. An
-    encoder block has one attention, a decoder block two, of 4·(D² + D) parameters each; feed-forward
-    2·D·d_ff + d_ff + D; a LayerNorm 2·D. Formula and count for N + N blocks, d_ff = 4·D; the embedding is
-    that of the paper, 37,000 tokens, counted once; the shares are of all with it.
+    An encoder of N blocks is the same class N times, each with its own weights; three blocks and the last
+    LayerNorm equal PyTorch's. An encoder block has one attention, a decoder block two, with 4·(D² + D)
+    parameters each. A feed-forward network of width d_ff has 2·D·d_ff + d_ff + D, a LayerNorm 2·D.
+
+    The table compares this formula with a count, for N encoder and N decoder blocks with d_ff = 4·D. The
+    percentages are of the total with an embedding of 37,000 tokens, as in the paper, counted once.
     """
     rows = []
     for d_model, n_layers in (64, 1), (64, 2), (256, 6), (512, 6), (1024, 6), (1024, 12):
@@ -664,15 +683,16 @@ def step_stacking():
 def step_the_drawing():
     """The whole picture
 
-    Names, sizes and counts are read off real modules; the arrows are not. On the left, follow x up the brown
-    path: it passes by the layers, and each adds its answer at a +. The decoder block (middle) has a third
-    layer, which looks into the memory. On the right two stacks make the model: one matrix serves as
-    embedding for source and target, and once more for the logits (lesson 3), so it counts once.
+    Names, sizes and counts are read from real modules; the arrows are drawn by hand. On the left, follow x up
+    the brown path: it passes the layers by, and each layer adds its answer at a +. The decoder block (middle)
+    has a third layer, which looks into the memory. On the right two stacks make the model: one matrix serves
+    as embedding for source and target, and once more for the logits (lesson 3), so it counts once.
     """
     encoder, decoder = Encoder(2, 64, 4, 256), Decoder(2, 64, 4, 256)
     embedding = TokenEmbedding(13, 64)
     counted = sum(map(parameters, (embedding, encoder, decoder)))
-    check("the model's title is formula + embedding", counted == sum(formula(64, 256, 2)) + 13 * 64, counted)
+    check("the whole model has as many parameters as the formula of step 8 and the embedding together",
+          counted == sum(formula(64, 256, 2)) + 13 * 64, counted)
     figure = draw_transformer(embedding, SinusoidalPositionalEncoding(64), encoder, decoder)
     return Picture("transformer_block_drawing.png", figure,
                    "Layers add to a path straight through each block; two stacks of blocks are the model")
@@ -691,27 +711,31 @@ def sizes_at_the_end(depth: int) -> tuple[float, float]:
 def step_broken_on_purpose():
     """Broken on purpose
 
-    A mask laid on the queries blinds the padding instead of hiding it from the others. Cross-attention
-    without the source's mask reads padding, and its answers depend on the batch. Without the last
-    LayerNorm a pre-norm stack hands on the sum of all its layers, which grows with the depth:
+    Each table names mistakes that one can make, and the check that finds each of them. A mask applied to the
+    queries stops the padding from looking, instead of stopping the others from looking at it. Cross-attention
+    without the source's mask reads padding, so its answers depend on the batch. Without the last LayerNorm a
+    pre-norm stack passes on the sum of all its layers, which grows with the depth; the last table shows the
+    standard deviation of its output.
     """
     caught = []
     for name in "EncoderBlock", "DecoderBlock", "Encoder":
         caught.append(check_mistakes(OURS, GRADED[name]))
         caught[-1].columns[0].header = f"in {name}"
     rows = [(depth, *sizes_at_the_end(depth)) for depth in (1, 4, 16, 64)]
-    check("without the norm the output grows with depth", rows[-1][1] > 2 * rows[0][1])
+    check("without the last norm the output of 64 blocks is over twice as large as that of one",
+          rows[-1][1] > 2 * rows[0][1])
     return *caught, table("blocks", "size without the norm", "with it", rows=rows)
 
 
 def step_what_next():
     """What now?
 
-    Read: Residual, EncoderBlock.forward, DecoderBlock.forward: thirty lines, and the whole idea.
+    Read: Residual, EncoderBlock.forward, DecoderBlock.forward: thirty lines that hold the whole idea.
+
     Change: (1) in Residual.after, begin with x = self.before(x): the checks of the blocks name the mistake.
     (2) DEPTH to 24: without path and norm, weights × 1, the gradient falls below 1e-20; post-norm's tokens
-    at weights × 2 draw together to less than 0.02, pre-norm's don't. (3) WARMUP to 1, which is none: at 0.02
-    post-norm now fails in both rows, and neither ends lower (✗).
+    at weights × 2 come together to less than 0.02 apart, pre-norm's don't. (3) WARMUP to 1, which is none: at
+    0.02 post-norm now fails in both rows, and the check that it ends lower with a warm-up fails (✗).
 
     Write it yourself: --template my_block.py, then --grade my_block.py. Next: python 05_mini_transformer.py.
     """

@@ -278,7 +278,7 @@ def test_24_blocks_lose_more(monkeypatch, seed):
 def test_without_a_warm_up_post_norm_fails_in_both_rows(changed):
     new = changed("04_transformer_block", "STEPS, WARMUP = 200, 80", "STEPS, WARMUP = 200, 1")
     wrong = failures(new.step_pre_or_post)
-    assert "at 0.02 post-norm ends lower with a warm-up, from both starts" in wrong
+    assert "at 0.02 post-norm ends lower with a warm-up than without one, from both starts" in wrong
 
 
 def test_walkthrough(course):

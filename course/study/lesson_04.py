@@ -5,15 +5,15 @@ from course.study.saying import Answer, Exercise, Question, Term
 FILE = "my_block.py"  # a learner's own, of --template
 
 QUESTIONS = (
-    Question("bare", "residual-paths", "Eight bare layers with the usual first weights, without paths "
+    Question("bare", "residual-paths", "Twelve bare blocks with the usual first weights, without paths "
              "and without norms. What becomes of the gradient on its way back?", (
         Answer("It gets through: each layer is trained for that.",
                "These are new layers; each multiplies the gradient, and here by less than 1."),
-        Answer("It shrinks or grows block after block: to nothing, or by thousands.",
-               "Each layer multiplies it, by less than 1 or by more, as the first weights happen to be. "
+        Answer("It shrinks block after block, to almost nothing.",
+               "Each layer multiplies it, with the usual weights by less than 1, with doubled ones by more. "
                "A path adds 1 to the derivative, so that something always gets past."),
-        Answer("It always shrinks.",
-               "With doubled weights it explodes.")), 1,
+        Answer("It grows block after block: it explodes.",
+               "That happens with doubled weights.")), 1,
              "without path and norm the gradient dies"),
     Question("batch-or-layer", "layer-norm", "A sentence stands in a batch with another, and PADs are "
              "added. Whose output for a real token changes: that of LayerNorm, or of BatchNorm in "
@@ -25,7 +25,7 @@ QUESTIONS = (
         Answer("That of BatchNorm.",
                "It takes mean and variance over all tokens of the batch, neighbours and padding "
                "included.")), 2,
-             "BatchNorm: both do"),
+             "BatchNorm: another neighbour and other padding both change"),
     Question("thinking-apart", "feed-forward", "The feed-forward network is given all positions of a "
              "sentence at once, then one after the other. Are the outputs the same?", (
         Answer("No: at once it can compare the tokens.",
@@ -35,7 +35,7 @@ QUESTIONS = (
                "between tokens."),
         Answer("Only for sentences of one length.",
                "The length never enters: each position is computed alone.")), 1,
-             "all positions at once = one by one"),
+             "the network gives the same for all positions at once"),
     Question("warm-up", "pre-or-post", "Two blocks are trained at a high rate, 0.02, without a warm-up. "
              "Which of the two learns: pre-norm or post-norm?", (
         Answer("Pre-norm.",
