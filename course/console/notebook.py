@@ -22,7 +22,7 @@ TEXT = '<pre style="background: #fff; color: #222; line-height: 1.4; padding: 0 
 def publisher() -> Any:
     """What shows an output below the running cell; None outside a notebook."""
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
-    return shell.display_pub if getattr(shell, "kernel", None) else None
+    return shell.display_pub if shell and getattr(shell, "kernel", None) else None
 
 
 def make_narrator(outputs: Path, code: bool = True, checks: bool = False) -> Narrator:

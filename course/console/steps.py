@@ -14,7 +14,7 @@ tested: list[Tested] = []  # since the running step began: check() and its like 
 
 def begin_step(step: Callable, number: int = 1) -> Record:
     """What can be said of a step before it runs: its docstring is title and prose."""
-    title, _, text = inspect.getdoc(step).partition("\n")
+    title, _, text = (inspect.getdoc(step) or "").partition("\n")
     return Record(number, slug(step.__name__), title, text.strip("\n"), codes_of(getattr(step, "shows", ())))
 
 

@@ -110,7 +110,7 @@ class Prose:
                                        for part in line) + "</div>" for line in parts)
         pairs = [re.fullmatch(r"(\w.*?)\s{2,}(\w.*)", line)
                  for line in inspect.cleandoc("\n" + text).splitlines()]
-        if all(pairs) and not any("=" in pair[1] for pair in pairs):
+        if all(pairs) and not any("=" in pair[1] for pair in filter(None, pairs)):
             return "<dl>" + "".join(f"<dt>{escape(pair[1])}</dt><dd>{self.line(pair[2])}</dd>"
                                     for pair in filter(None, pairs)) + "</dl>"
         kept = inspect.cleandoc("\n" + text)

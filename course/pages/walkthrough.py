@@ -19,7 +19,7 @@ from course.console.manners import running
 from course.console.narrator import Narrator
 from course.console.notebook import make_narrator
 from course.console.options import OneLineParser, seed, threads
-from course.console.records import Grid, slug
+from course.console.records import Grid, Record, slug
 from course.console.steps import begin_step, run_step
 from course.grading.checking import COURSE, Part
 from course.grading.process import grade
@@ -124,7 +124,8 @@ def walk(options: argparse.Namespace, narrator: Narrator, doc: str, steps: dict[
          arguments: Sequence[Any]) -> None:
     """Run and print the steps, then how many checks hold; write the page."""
     prepare_folder(options.outputs)
-    started, records, quiz = time.perf_counter(), [], Quiz(Path(sys.argv[0]).stem, options.outputs, narrator)
+    started, quiz = time.perf_counter(), Quiz(Path(sys.argv[0]).stem, options.outputs, narrator)
+    records: list[Record] = []
     if not options.step:
         narrator.prose(doc)
     if not (options.step or options.pause):

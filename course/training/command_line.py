@@ -84,8 +84,8 @@ class CommandLine:
         files = getattr(options, "own", [])
         own = own_parts(files, PARTS_UP_TO, Narrator(options.outputs)) if files else NOTHING
         experiment = self.experiment(sizes, settings, options, own)
-        for variant in variants:
-            refuse_beyond_memory(*variant, experiment.device)
+        for variant_sizes, variant_settings in variants:
+            refuse_beyond_memory(variant_sizes, variant_settings, experiment.device)
         self.refuse_without_place(sizes, own)
         experiment.check()
         if getattr(options, "resume", False):

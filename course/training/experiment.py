@@ -185,9 +185,14 @@ class Experiment:
     @cached_property
     def watched(self) -> Callable[[Run], None] | None:
         """What is called after each update."""
-        calls = [self.after] if self.after else []
+        calls: list[Callable[[Run], None]] = [self.after] if self.after else []
         calls += [] if self.threads else [Watch(self.say)]
-        return (lambda run: [call(run) for call in calls]) if calls else None
+
+        def after(run: Run) -> None:
+            for call in calls:
+                call(run)
+
+        return after if calls else None
 
     @property
     def own_seconds(self) -> float:
@@ -269,7 +274,7 @@ def fresh_run(make: Callable[[], nn.Module], job_of: Callable[[nn.Module], Job],
     prepare(model) then returns the model that is trained. A checkpoint tells `about` it, and its sizes,
     settings and the learner's files.
     """
-    parts = (hand_made if training.by_hand else {}) | with_a_place(own.parts, make)
+    parts = {**(hand_made if training.by_hand else {}), **with_a_place(own.parts, make)}
     torch.manual_seed(training.seed)
     model = build(make, parts, prepare)
     told = {**about, "config": asdict(config), "training": asdict(training)}

@@ -75,8 +75,9 @@ class TextsExperiment(ModelExperiment):
         """What a checkpoint should tell of; the vocabulary is its own, so that no texts have to be drawn."""
         config = about.get("config")
         size = config.get("vocab_size", 0) if isinstance(config, dict) else 0
-        told = {"name": self.default, "config": asdict(self.config) | {"vocab_size": size},
-                "training": asdict(self.training), "encoding": about.get("encoding"), "met": about.get("met")}
+        told: dict[str, Any] = {
+            "name": self.default, "config": asdict(self.config) | {"vocab_size": size},
+            "training": asdict(self.training), "encoding": about.get("encoding"), "met": about.get("met")}
         if self.texts.files and about.get("files") == self.texts.hashes:  # wherever they lay then
             told["training"] |= {name: about["training"][name] for name in self.texts.paths}
         told |= {"files": self.texts.hashes} if self.texts.files else {}

@@ -55,7 +55,7 @@ def idle_cores() -> int:
 
 def in_turns(jobs: Sequence[Callable[[], Result]], report: Callable[[int, str], None]) -> list[Result]:
     """One job after the other, in this process."""
-    results = []
+    results: list[Result] = []
     for job in jobs:
         listener = reporting_to(lambda text: report(len(results), told(len(results), len(jobs), text)))
         with one_thread(), torch.random.fork_rng(devices=[]), listener:

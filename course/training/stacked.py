@@ -34,7 +34,7 @@ def train_stacked(models: Sequence[nn.Module], batch: Callable[[], tuple[Tensor,
 def adam(weights: list[Tensor], means: list[Tensor], squares: list[Tensor], rate: float, step: int) -> None:
     """One step of torch.optim.Adam, which would import PyTorch's compiler: longer than a small training."""
     for weight, mean, square in zip(weights, means, squares):
-        mean.lerp_(weight.grad, 0.1)
+        mean.lerp_(weight.grad, 0.1)  # type: ignore[arg-type]
         square.lerp_(weight.grad.square(), 0.001)
         size = (square / (1 - 0.999**step)).sqrt() + 1e-8
         weight -= rate / (1 - 0.9**step) * mean / size
