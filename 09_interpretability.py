@@ -4,7 +4,7 @@ A trained model answers, but its weights don't say how. So this lesson examines 
 learn at all? Which attentions does an answer need? What happens if data is scarce? The lesson measures
 gradients and the optimiser's moves, replaces outputs by their mean, and puts first weights back:
 
-    needed(part) = right answers with the part − right answers without it
+    trained model → one part replaced → how many answers are still right
 
 The model is the one that lesson 5 trained; without its checkpoint it is trained now, which takes half a
 minute. Lesson 5's options choose another model: --task copy, --layers 3.

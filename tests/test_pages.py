@@ -142,13 +142,14 @@ def test_steps_lessons_and_terms_are_linked_once():
 RIGHT = {  # how the right answer of each question begins, so that `right` can't slip
     0: "It trains|Their sum|Nothing: two|No: their|That doesn't",
     1: "No: a product|What “it” gets|They stay|Nearly all",
-    2: "No: it takes|As many|In some|That doesn't",
+    2: "No: it takes|As many|In some",
     3: "The same both|On the distance|It is the same|Less often",
     4: "It shrinks|That of BatchNorm|Yes: it works|Pre-norm",
-    5: "About ln V|Exactly where|The last|No: with teacher",
+    5: "About ln V|Exactly where|No: with teacher",
     6: "Because no later|Not always|No: the wide|Top-p",
     7: "More than one in 50|Those of the pairs|No: somewhere|Nothing|More than four",
     8: "Known words|Less is computed|The second|More often",
+    9: "The weight doesn't|The last|About as far|Weight decay",
 }
 
 
