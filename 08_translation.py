@@ -867,7 +867,7 @@ def main():
     if options.chat:
         experiment.say("One or more sentences; an empty line ends.")
         torch.set_num_threads(options.threads or 1)
-        converse(experiment.replies.to, options.outputs)
+        converse(lambda line: experiment.replies.to(line), options.outputs)  # the folder is there by then
         return
     with all_processes(experiment.device):
         narrate(options, ANY_PAIRS if options.pairs or options.input else __doc__,

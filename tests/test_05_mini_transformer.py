@@ -147,7 +147,7 @@ def test_several_new_tokens_beside_a_cache_see_what_they_may():
     whole = model(batch.src, batch.tgt_in)
     six = lesson("06_decoding")
     cached = six.CachedDecoding(model, batch.src)
-    with six.remembering([*cached.self_caches, *cached.cross_caches]):
+    with torch.inference_mode(), six.remembering([*cached.self_caches, *cached.cross_caches]):
         parts = [model.decode(tokens, memory, cached.src_mask, start) for tokens, memory, start in (
             (batch.tgt_in[:, :2], cached.memory, 0), (batch.tgt_in[:, 2:], cached.memory[:, :0], 2))]
     assert torch.allclose(torch.cat(parts, dim=1), whole, rtol=0, atol=1e-10)

@@ -379,7 +379,7 @@ def test_an_interrupted_model_answers_and_says_so_and_can_still_go_on(monkeypatc
     assert (left.read_bytes(), path.exists()) == (before, False)
     code, output, _ = main(monkeypatch, capsys, *options_of(file, tmp_path), "--resume", "--step", "training")
     assert code == 0
-    assert "The training goes on after step 12 of 20." in output
+    assert "The interrupted training goes on with step 13 of 20." in output
     assert path.exists()
 
 

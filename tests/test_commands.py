@@ -195,10 +195,10 @@ def test_every_command_named_runs_to_its_end(command, tmp_path, monkeypatch):
 
 def test_the_commands_are_found():
     """One of each kind; a text that names others changes this test."""
-    for words in ("common.py", "01_attention_mechanism.py --template my_attention.py",
+    for words in ("-m course", "01_attention_mechanism.py --template my_attention.py",
                   "01_attention_mechanism.py --grade my_attention.py", "05_mini_transformer.py --task copy",
                   "-m torch.distributed.run --nproc-per-node 2 05_mini_transformer.py",
-                  "-m benchmarks.training", "00_foundations.py --template my_foundations.py",
+                  "00_foundations.py --template my_foundations.py",
                   "02_multi_head_attention.py --grade my_heads.py",
                   "05_mini_transformer.py --norm post --lr 0.01 --warmup 0",
                   "05_mini_transformer.py --with my_attention.py --with my_heads.py"):

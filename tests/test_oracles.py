@@ -294,13 +294,6 @@ class MixingALittle(lesson("04_transformer_block").FeedForward):
         return super().forward(x) + (0 if self.dropout else 1e-13 * x.sum())
 
 
-def never_smoothing(logits, targets, smoothing=0.0):
-    """The gradient is that of the smoothed loss."""
-    loss = lesson("05_mini_transformer").sequence_loss
-    smoothed = loss(logits, targets, smoothing)
-    return smoothed + (loss(logits, targets) - smoothed).detach()
-
-
 def going_on(decoding, max_length):
     """Steps without need, after the last answer has ended."""
     answers = lesson("06_decoding").greedy_decode(decoding, max_length)
@@ -326,7 +319,6 @@ def test_values_are_compared_and_not_their_gradients_alone():
 @pytest.mark.parametrize(("name", "part", "wrong", "statement"), [
     ("03_positional_encoding", "Tokenizer", InAlphabeticalOrder, "Characters: the same, and any order"),
     ("04_transformer_block", "FeedForward", MixingALittle, "A token's output doesn't change"),
-    ("05_mini_transformer", "sequence_loss", never_smoothing, "… also with label smoothing"),
     ("06_decoding", "greedy_decode", going_on, "It stops when every answer has ended"),
 ])
 def test_what_is_wrong_in_one_way_fails_one_claim(name, part, wrong, statement):
