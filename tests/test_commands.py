@@ -200,7 +200,7 @@ def test_the_commands_are_found():
                   "-m torch.distributed.run --nproc-per-node 2 05_mini_transformer.py",
                   "00_foundations.py --template my_foundations.py",
                   "02_multi_head_attention.py --grade my_heads.py",
-                  "05_mini_transformer.py --norm post --lr 0.01 --warmup 0",
+                  "05_mini_transformer.py --norm post --lr 0.01",
                   "05_mini_transformer.py --with my_attention.py --with my_heads.py"):
         assert words in NAMED
     assert not [words for words in NAMED if "pytest" in words or "pip" in words]
