@@ -36,7 +36,7 @@ QUESTIONS = (
         Answer("In some trainings: that depends on the seed.",
                "All of them solve the task. Nothing asks for a clean division of work, so it comes "
                "about only sometimes.")), 2,
-             "some of them have a head for each relation"),
+             "some of the trainings have a head for each relation"),
 )
 
 TERMS = (
