@@ -496,7 +496,7 @@ def step_what_a_model_sees():
     that piece elsewhere. Written backwards, the word is cut into quite different pieces.
 
     A capital letter or a missing space leads to different pieces with different ids. Numbers are cut by
-    frequency, not by digits: some of the years from 1000 to 2999 are one piece, some two, some four.
+    frequency, not by digits: of the years from 1000 to 2999, a few are one piece, most are three or four.
     """
     encoding = learned()
     words = " attention", "attention", " Attention", " ATTENTION", " noitnetta"

@@ -8,9 +8,9 @@ from torch import Tensor
 
 def text_of(ids: Iterable[int], token_of: Mapping[int, str], eos: int) -> str:
     """Ids as tokens, special ones by name, up to EOS."""
-    ids = [int(id) for id in ids]
-    end = ids.index(eos) + 1 if eos in ids else len(ids)
-    return " ".join(token_of[id] for id in ids[:end])
+    plain = [int(id) for id in ids]
+    end = plain.index(eos) + 1 if eos in plain else len(plain)
+    return " ".join(token_of[id] for id in plain[:end])
 
 
 def same_answers(answers: Tensor, wanted: Tensor, pad: int) -> Tensor:

@@ -1,8 +1,10 @@
 """Small models, which a lesson trains in a second: their loop, and several of them at once."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -14,8 +16,8 @@ def minimise(loss_of: Callable[[], Tensor], optimizer: Optimizer, steps: int, de
 
     With `decay` the rate of the first group of parameters falls linearly, to 1 / steps in the last step.
     """
-    group, loss = optimizer.param_groups[0], None
-    rate = group["lr"]
+    group = optimizer.param_groups[0]
+    rate, loss = group["lr"], torch.tensor(math.nan)
     for step in range(steps):
         loss = loss_of()
         optimizer.zero_grad()
