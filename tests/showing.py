@@ -127,7 +127,7 @@ def shared_by(runs: Iterable[Mapping[str, list[str]]]) -> dict[str, list[str]]:
 def assert_shown_before(name: str, page: Path, ended: str = "") -> None:
     """The lesson shows what it has shown before, where that is known: lesson 8 trains for minutes.
 
-    Steps that show nothing but the word `ended` are left out.
+    Steps that show nothing but the words `ended` are left out.
     """
     known, shown = json.loads(KNOWN.read_text(encoding="utf-8")), shown_by(page)
     left_out = {step for step, parts in shown.items() if parts[:1] == [ended]}

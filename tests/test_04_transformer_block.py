@@ -275,6 +275,7 @@ def test_24_blocks_lose_more(monkeypatch, seed):
     assert m.through_the_blocks(*pre, 2.0, seed)[1][-1] > 0.5
 
 
+@pytest.mark.exhaustive
 def test_without_a_warm_up_post_norm_fails_in_both_rows(changed):
     new = changed("04_transformer_block", "STEPS, WARMUP = 200, 80", "STEPS, WARMUP = 200, 1")
     wrong = failures(new.step_pre_or_post)

@@ -410,6 +410,7 @@ def test_patterns_have_a_column_for_each_attention_and_its_own_tokens():
     assert {axes.images[0].get_clim() for axes in figure.axes} == {(0, 0.25)}
 
 
+@pytest.mark.exhaustive
 def test_post_norm_at_a_high_rate_learns_far_later_without_a_warm_up():
     """As step_what_next says of --norm post --lr 0.01."""
     config = m.TransformerConfig(norm="post")
@@ -634,6 +635,7 @@ def test_ctrl_c_before_the_first_step_is_one_line_and_can_be_resumed(tmp_path, m
     assert torch.equal(weights(resumed.run), weights(trained(run_of())))
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(("signals", "saving"), [
     ([signal.SIGINT], False), ([signal.SIGINT] * 2, False), ([signal.SIGTERM], False),
     ([signal.SIGKILL], False), ([signal.SIGKILL], True),
@@ -662,6 +664,7 @@ def test_interrupted_and_resumed_is_as_if_never_interrupted(tmp_path, signals, s
     assert not list(tmp_path.glob("*.unfinished"))
 
 
+@pytest.mark.exhaustive
 def test_two_runs_at_once_over_the_same_folder_leave_whole_files(tmp_path, uninterrupted):
     both = [start(*LONGER, "--outputs", tmp_path) for _ in range(2)]
     for process in both:
@@ -689,6 +692,7 @@ def test_two_processes_train_like_one(tmp_path):
         assert torch.allclose(tensor, states[1]["model"][name], rtol=0, atol=1e-5), name
 
 
+@pytest.mark.exhaustive
 def test_comparing_and_breaking_leave_figures(tmp_path):
     compared = run_lesson("05_mini_transformer", "--compare", "n_heads=1,2", "--seeds", "2", "--steps", "20",
                           "--outputs", str(tmp_path))
@@ -704,6 +708,7 @@ def test_comparing_and_breaking_leave_figures(tmp_path):
     assert all("steps=" in name for name in pictures)  # not under the default's names
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("step", [["--step", "two_accuracies"], ["--compare", "n_heads=1,2"]])
 def test_interrupted_while_it_trains_what_it_needs_it_ends(tmp_path, step):
     """A half-trained model is not measured as if it were a finished one."""

@@ -739,6 +739,7 @@ def test_the_language_is_one_and_its_chain_ends_nowhere():
     assert answers.shape == (3, 20)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("seed", range(5))
 def test_drawing_is_nearest_to_the_truth_and_greedy_repeats_itself(experiment, seed):
     tested = run_step(m.step_what_drawing_is_good_for, experiment, seed=seed).tested
@@ -753,6 +754,7 @@ def test_steps_hold_by_themselves(experiment, step):
 # what step_what_next, and the prose of step_wider_beams, say of changes
 
 
+@pytest.mark.exhaustive
 def test_another_seed_finds_the_empty_answer_too(changed, tmp_path):
     new = changed("06_decoding", "steps=175, seed=0)", "steps=175, seed=2)")
     assert not failures(new.step_wider_beams, experiment_of(new, tmp_path))
@@ -767,6 +769,7 @@ def test_another_truth_has_another_winner(changed, tmp_path):
     assert new.words.decode(best.tokens) == "no one"
 
 
+@pytest.mark.exhaustive
 def test_a_sure_model_is_not_led_astray_and_hides_a_broken_cache(changed, tmp_path):
     new = changed("06_decoding", "steps=175, seed=0)", "steps=700, seed=0)")
     own = experiment_of(new, tmp_path)

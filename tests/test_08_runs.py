@@ -435,6 +435,7 @@ def state_of(folder):
     return torch.load(path, weights_only=True)
 
 
+@pytest.mark.exhaustive
 def test_ctrl_c_ends_in_one_line_and_resume_is_as_if_never_interrupted(file, tmp_path):
     """The script in a process of its own, and SIGINT after its first validation."""
     options = [*map(str, options_of(file, tmp_path / "cut")), "--step", "training", "--dropout", "0.1"]
@@ -469,6 +470,7 @@ def test_ctrl_c_while_a_conversation_trains_its_model_is_one_line(monkeypatch, c
     assert [path.suffix for path in (tmp_path / "new").iterdir()] == [".unfinished"]
 
 
+@pytest.mark.exhaustive
 def test_two_processes_train_like_one(file, tmp_path):
     options = [*map(str, options_of(file, tmp_path / "two")), "--step", "training", "--steps", "5"]
     two = subprocess.run(

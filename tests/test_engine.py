@@ -286,6 +286,7 @@ with all_processes(CPU):
 """
 
 
+@pytest.mark.exhaustive
 def test_two_processes_resume_bit_for_bit_and_train_like_one(tmp_path):
     script = tmp_path / "two.py"
     script.write_text(TWO.format(tests=str(ROOT / "tests")))
