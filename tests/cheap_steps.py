@@ -42,11 +42,11 @@ def cheaply(run_step: Callable, seconds: float, step: Callable, *arguments, **op
 
 def main(lesson: str, seconds: str, *options: str) -> None:
     sys.path.insert(0, str(COURSE))
-    import common
+    from course.pages import walkthrough
     from course.training import side_by_side
 
     signal.signal(signal.SIGPROF, end)
-    common.run_step = partial(cheaply, common.run_step, float(seconds))
+    walkthrough.run_step = partial(cheaply, walkthrough.run_step, float(seconds))
     side_by_side.idle_cores = lambda: 1  # the seconds of other processes would not be counted
     script = COURSE / f"{lesson}.py"
     sys.argv[:] = [str(script), *options]

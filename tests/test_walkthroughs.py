@@ -15,7 +15,7 @@ from reading import assert_sound
 from showing import assert_shown_before
 
 MAIN = "05_mini_transformer"
-SECONDS = "2.0"  # of the processor, for a step
+SECONDS = "1.0"  # of the processor, for a step
 
 
 def assert_all_hold(process) -> int:
