@@ -64,7 +64,7 @@ class Watch:
     def __call__(self, run: Run) -> None:
         self.seconds.append(run.history[-1]["seconds"])
         threads = torch.get_num_threads()
-        if threads == 1 or run.finished or len(self.seconds) < self.FIRST:
+        if threads == 1 or run.finished or len(self.seconds) < (self.seconds.maxlen or 0):
             return
         latest = statistics.median(self.seconds)
         if not self.usual:
