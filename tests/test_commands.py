@@ -1,8 +1,8 @@
 """Every command that README, QUICKSTART and the lessons' last steps name runs to its end with exit code 0.
 
 They are read out of these texts, so that none can be forgotten: lines of code blocks, code within sentences,
-and options that a last step names. What trains for long makes two updates here; whole walkthroughs are run by
-the tests of the lessons.
+and options that a last step names. What trains for long makes twenty updates here; whole walkthroughs are run
+by the tests of the lessons.
 """
 
 import inspect
@@ -39,6 +39,7 @@ ELSEWHERE = {  # what isn't run here, and why
     "--d-model 512": "minutes for each update without a GPU: it is only parsed",
     "tests/showing.py": "what it writes is the reference of the tests",
 }
+UPDATES = "20"
 Command = tuple[str, ...]
 
 
@@ -143,16 +144,17 @@ def with_company(name: str, words: Command) -> Command:
 
 
 def small(name: str, words: Command) -> Command:
-    """The options, and those that leave two updates of a training, if nothing else was asked for."""
-    if "--steps" not in options_of(name) or "--steps" in words or not accepts(name, *words, "--steps", "2"):
+    """The options, and those that leave a few updates of a training, if nothing else was asked for."""
+    fewer = ("--steps", UPDATES)
+    if "--steps" in words or not accepts(name, *words, *fewer):
         return words
     if {"--with", "--template", "--grade", "--step", "--list", "--quiz", "--help", "--chat"} & {*words}:
-        return (*words, "--steps", "2")
+        return (*words, *fewer)
     try:
         steps = called(lesson(name), *words).steps
     except SystemExit:  # a task that the text adds to the file
         steps = [step.removeprefix("step_") for step in vars(lesson(name)) if step.startswith("step_")]
-    return (*words, "--steps", "2", *(["--step", "training"] if "training" in steps[1:] else []))
+    return (*words, *fewer, *(["--step", "training"] if "training" in steps[1:] else []))
 
 
 def prepare(folder: Path, script: str, words: Command) -> None:
