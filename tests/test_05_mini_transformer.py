@@ -752,7 +752,7 @@ def test_walkthrough_agrees_with_the_quickstart(course):
     parameters, steps, sequences = re.search(trains, quickstart).groups()
     assert len(rows) == int(steps)
     assert re.search(rf"^all +{parameters}$", process.stdout, re.MULTILINE)
-    right = f"✓ of the {sequences} test sequences of trained lengths at most 2 get a wrong answer (0 wrong)"
+    right = f"✓ of the {sequences} test sequences at most 2 get a wrong answer (0 wrong)"
     assert right in " ".join(process.stdout.split())
     assert re.search(r"`(\d+ of \d+ checks hold)`", quickstart)[1] in process.stdout
 
