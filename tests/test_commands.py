@@ -34,6 +34,7 @@ SET_UP = "venv", "pip", "pytest"
 STANDS_FOR = {"NAME": "1", "N": "2", "DIR": "folder", "FOLDER": "folder", "FILE": "mine.py",
               "FILE.tsv": "my_pairs.tsv"}
 ELSEWHERE = {  # what isn't run here, and why
+    "--columns": "needs a file with such columns: test_08_pairs.py",
     "--watch": "ends with Ctrl-C only: test_watching.py",
     "--resume": "needs a training that was interrupted: test_walkthroughs.py",
     "--d-model 512": "minutes for each update without a GPU: it is only parsed",
@@ -188,7 +189,7 @@ def test_every_command_named_runs_to_its_end(command, tmp_path, monkeypatch):
         prepare(folder, name, words)
         monkeypatch.chdir(folder)
         command = (*command[: place + 1], *small(name, words))
-    elif command[0] == "-m":  # benchmarks
+    elif command[1].startswith("benchmarks"):
         command = (*command, *(["--quick"] if "--quick" not in command else []))
     process = subprocess.run([sys.executable, *command], cwd=folder, env=os.environ | SETTINGS, input="",
                              capture_output=True, encoding="utf-8", timeout=1500)
