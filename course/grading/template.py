@@ -65,7 +65,7 @@ def write_template(file: Path, graded: dict[str, Part], narrator: Narrator, guid
             out.write("\n\n\n".join([head, *parts]) + "\n")
     except FileExistsError:
         stop(f"{file} exists already and was left as it is", code=2)
-    narrator.say(f"Wrote {short_path(file)}. Fill in a part, then:")
+    narrator.say(f"Wrote {short_path(file)}. Fill in a part, then:", wrap=False)  # a long path stays whole
     narrator.say(f"python {stem}.py --grade {shlex.quote(short_path(file))}", wrap=False, indent=4)
     if unguided := [node.name for node in wanted if not guides.get(node.name)] if guided else []:
         narrator.say(f"There are no guided steps for {', '.join(unguided)}.")
