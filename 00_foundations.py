@@ -715,7 +715,8 @@ def way_back(layers: Mapping[str, Callable], distances: Sequence[int]) -> dict[s
     def reach(make):
         return [sum(gradient_back(make(), n) for _ in range(5)) / 5 for n in distances]
 
-    return dict(zip(layers, side_by_side([partial(reach, make) for make in layers.values()])))
+    return dict(zip(layers, side_by_side([partial(reach, make) for make in layers.values()],
+                                         optimisers=False)))
 
 
 @shows(gradient_back)

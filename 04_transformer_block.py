@@ -486,7 +486,8 @@ def train_together(norm: str, seeds: Sequence[int], plans: Sequence[tuple[float,
 def both_norms(*inputs: Any) -> dict[str, dict]:
     """train_together() with pre-norm and with post-norm."""
     norms = "pre", "post"
-    return dict(zip(norms, side_by_side([partial(train_together, norm, *inputs) for norm in norms])))
+    return dict(zip(norms, side_by_side([partial(train_together, norm, *inputs) for norm in norms],
+                                       optimisers=False)))
 
 
 @shows(learning_rate)

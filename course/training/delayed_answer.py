@@ -87,6 +87,6 @@ def accuracies(cells: Mapping[str, Callable[[], nn.Module]], unroll: Callable, w
         stacks.setdefault(tuple(parameter.shape for parameter in make().parameters()), []).append(name)
     largest_first = sorted(stacks.values(), key=len, reverse=True)
     jobs = [partial(accuracy, [makers[name] for name in names], distances) for names in largest_first]
-    found = {name: right for names, kinds in zip(largest_first, side_by_side(jobs))
+    found = {name: right for names, kinds in zip(largest_first, side_by_side(jobs, optimisers=False))
              for name, right in zip(names, kinds)}
     return {name: found[name] for name in makers}

@@ -6,6 +6,7 @@
 The results are the same bits as those of jobs that run one after the other.
 """
 
+import importlib
 import multiprocessing
 import os
 import pickle
@@ -27,15 +28,19 @@ Result = TypeVar("Result")
 MOST = 16  # processes, however many cores there are
 
 
-def side_by_side(jobs: Sequence[Callable[[], Result]], label: str = "") -> list[Result]:
+def side_by_side(jobs: Sequence[Callable[[], Result]], label: str = "", optimisers: bool = True
+                 ) -> list[Result]:
     """What each job returns, in the order of the jobs.
 
     Every job starts from the random state that PyTorch has now, and computes with one thread. What it
     returns has to be plain values and tensors, because it may come from another process. The first exception
     of a job ends the others and is raised here; so does Ctrl-C. With a `label` a progress bar is shown.
+    PyTorch's `optimisers` import its compiler at their first step: it is imported once, before the forks.
     """
     with progress_bar(label, len(jobs)) if label else nullcontext(lambda done, text: None) as report:
         count = min(len(jobs), 1 if processes_are_dear() else idle_cores())
+        if count > 1 and optimisers:
+            importlib.import_module("torch._dynamo")
         return in_processes(jobs, count, report) if count > 1 else in_turns(jobs, report)
 
 
