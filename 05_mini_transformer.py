@@ -403,7 +403,7 @@ def make_run(config: TransformerConfig, training: TrainingConfig, device: torch.
              prepare: Prepare | None = None) -> Run:
     """A fresh run on digits; --by-hand puts the hand-made parts into its model, --with a learner's own.
 
-    `transformer` is another class of model; `held_out` is what it validates on, otherwise 100 sequences.
+    `transformer` replaces the model class. `held_out` is the validation batch (default: 100 sequences).
     prepare(model) returns the model that is trained.
     """
     held_out = (held_out or draw_batch(training.task, 100, "validation", (training.seed,))).to(device)

@@ -120,7 +120,7 @@ def beam_mistakes(ours):
     search, everything = ours.beam_search, 10_000
 
     def rescored(score: Callable):
-        """The right search with other scores: all its hypotheses, sorted anew."""
+        """The right search with other scores: all its hypotheses, sorted again."""
 
         def beam_search(decoding, width, max_length, length_penalty=1.0):
             found = search(decoding, width, max_length, length_penalty)

@@ -27,7 +27,7 @@ def running(threads: int) -> Iterator[None]:
         torch.set_num_threads(threads)
         logger = logging.getLogger("matplotlib")
         stack.callback(logger.setLevel, logger.level)
-        logger.setLevel(logging.ERROR)  # no words about its font cache
+        logger.setLevel(logging.ERROR)  # no messages about its font cache
         stack.enter_context(without_display())
         stack.enter_context(shown_as_loaded())
         _running.append(stack)

@@ -79,7 +79,7 @@ class NotebookNarrator(Narrator):
                              transient={"display_id": self.output}, update=known)
 
     def flush(self) -> None:
-        """Show this output; what comes next is another."""
+        """Show this output and begin a new one."""
         self.update()
         self.html = self.plain = self.output = ""
 

@@ -1,4 +1,4 @@
-"""Tables that stand in for a model: a decoding whose next probabilities are given; a language of 17 words."""
+"""Tables in place of a model: a decoding with given probabilities, and a language of 17 words."""
 
 import math
 from collections import Counter

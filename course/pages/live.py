@@ -1,6 +1,6 @@
 """A page on which the trained model answers while you type: one file, no network.
 
-Weights, vocabulary, styles and scripts all stand in it; live_parts/ holds what is the same for every model.
+The page contains weights, vocabulary, styles and scripts; live_parts/ holds what is the same for every model.
 The model runs in JavaScript there, with weights rounded to float16. So the page also gets a few logits that
 PyTorch computed with the same rounded weights, compares its own with them, and says so if they differ.
 """

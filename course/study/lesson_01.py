@@ -14,7 +14,7 @@ QUESTIONS = (
         Answer("Yes: query and key are learned to be nearly alike anyway.",
                "Here the cat looks for nothing at all, and is found as living: its two vectors could hardly "
                "differ more."),
-        Answer("Yes, if the value is another vector.",
+        Answer("Yes, if the value is a different vector.",
                "The value decides what is handed over, not who looks at whom.")), 0,
              "“cat” doesn't look back"),
     Question("value-of-the-cat", "it-is-the-cat", "You change the value of “cat”, and nothing else. "
