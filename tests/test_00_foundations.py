@@ -465,7 +465,7 @@ def test_kinds_of_one_shape_are_trained_as_one_stack(monkeypatch):
         return lambda x: torch.zeros(*x.shape[:2], delayed_answer.SYMBOLS)
 
     monkeypatch.setattr(delayed_answer, "train_stacked", untrained)
-    monkeypatch.setattr(delayed_answer, "side_by_side", lambda jobs: [job() for job in jobs])
+    monkeypatch.setattr(delayed_answer, "side_by_side", lambda jobs, **_: [job() for job in jobs])
     found = delayed_answer.accuracies(m.CELLS, m.unroll, m.WIDTH, (2, 9))
     assert list(found) == [*m.CELLS, "attention"]
     assert all(right.shape == (2, 5) for right in found.values())
