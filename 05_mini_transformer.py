@@ -47,6 +47,7 @@ from course.data.digits import DIGITS, draw_sequences, split_of
 from course.grading.checking import largest_difference
 from course.grading.own import NOTHING, Own
 from course.pages.live import write_live
+from course.training.base import Base
 from course.training.broken import ACCURACIES, accuracies, broken_runs, signatures
 from course.training.command_line import CommandLine, steps_asked_for
 from course.training.comparing import best, histories, scores_of, summaries
@@ -400,11 +401,11 @@ def sequence_job(model: nn.Module, training: SequenceTraining, batch: Callable[[
 
 def make_run(config: TransformerConfig, training: TrainingConfig, device: torch.device,
              transformer: Callable | None = None, held_out: Batch | None = None, own: Own = NOTHING,
-             prepare: Prepare | None = None) -> Run:
+             prepare: Prepare | None = None, base: Base | None = None) -> Run:
     """A fresh run on digits; --by-hand puts the hand-made parts into its model, --with a learner's own.
 
     `transformer` replaces the model class. `held_out` is the validation batch (default: 100 sequences).
-    prepare(model) returns the model that is trained.
+    The model begins with the weights of `base`, and prepare(model) returns the model that is trained.
     """
     held_out = (held_out or draw_batch(training.task, 100, "validation", (training.seed,))).to(device)
 
@@ -416,7 +417,7 @@ def make_run(config: TransformerConfig, training: TrainingConfig, device: torch.
     return fresh_run(
         partial(transformer or Transformer, config),
         lambda model: sequence_job(model, training, partial(training_batch, training), validate),
-        config, training, device, {"name": training.task}, BY_HAND, own, prepare)
+        config, training, device, {"name": training.task}, BY_HAND, own, prepare, base)
 
 
 def run_name(config: TransformerConfig, training: TrainingConfig) -> str:
@@ -431,7 +432,7 @@ class DigitExperiment(ModelExperiment):
     default, named = "reverse", staticmethod(run_name)
 
     def variant(self, config: TransformerConfig, training: TrainingConfig) -> Run:
-        return make_run(config, training, self.device, own=self.own)
+        return make_run(config, training, self.device, own=self.own, base=self.base)
 
 
 COMMAND_LINE = CommandLine(TransformerConfig, TrainingConfig, Transformer, DigitExperiment, (

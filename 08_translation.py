@@ -48,6 +48,7 @@ from course.data.corpus import Corpus
 from course.data.lengths import similar_length, tens
 from course.data.splits import by_source, known_sources
 from course.grading.own import NOTHING, Own
+from course.training.base import Base
 from course.training.command_line import CommandLine, steps_asked_for
 from course.training.comparing import best, histories, summaries
 from course.training.engine import Run
@@ -297,13 +298,13 @@ class Texts(Corpus):
 
 
 def make_run(config: TranslationModel, training: TranslationTraining, device: torch.device, texts: Texts,
-             own: Own = NOTHING) -> Run:
+             own: Own = NOTHING, base: Base | None = None) -> Run:
     """A fresh run, which the engine trains: lesson 5's model and loss, these batches."""
     config = replace(config, vocab_size=len(texts.encoding))
     return fresh_run(
         partial(Transformer, config),
         lambda model: sequence_job(model, training, lambda step: texts.batches(step), texts.validate),
-        config, training, device, {"name": "translation", **texts.about}, BY_HAND, own)
+        config, training, device, {"name": "translation", **texts.about}, BY_HAND, own, base=base)
 
 
 GRADED = {"BatchesByLength": batches_by_length_checks, "corpus_bleu": corpus_bleu_checks}  # by --grade
@@ -320,7 +321,7 @@ class TranslationExperiment(TextsExperiment):
     texts_of, from_files = Texts, FROM_A_FILE
 
     def run_on(self, config: TranslationModel, training: TranslationTraining, texts: Texts) -> Run:
-        return make_run(config, training, self.device, texts, self.own)
+        return make_run(config, training, self.device, texts, self.own, self.base)
 
     def pairs(self, count: int | None = None) -> list[Pair]:
         """Of the test, all or the first."""

@@ -34,6 +34,7 @@ class Corpus:
         self.paths = {name: getattr(training, name) for name in FILES}
         self.files = {FILES[name]: path for name, path in self.paths.items() if path}
         self.accounts: list[str] = []  # what was read, and what was left out
+        self.met_before: dict[str, Any] = {}  # by the model that the training begins with
         self.listener: Callable[[str], None] = lambda text: None  # hears what takes seconds
         if encoding is not None:
             self.encoding = encoding
@@ -118,6 +119,7 @@ class Corpus:
         sources = [pair.source for pair in self.splits["train"]]
         count = max(1, len(sources))
         words = {word.strip().casefold() for source in sources for word in self.words_of(source)}
+        words |= {*self.met_before.get("words", "").split()}
         return {"words": " ".join(sorted(words)), "ends": ENDS,
                 "capital": sum(source[:1].isupper() for source in sources) / count,
                 "mark": sum(source[-1:] in ENDS for source in sources) / count}

@@ -12,6 +12,7 @@ from torch import nn
 from course.console.narrator import Narrator
 from course.console.options import add_options, chosen, comparison, count
 from course.grading.own import NOTHING, Own, own_parts
+from course.training.base import read_base
 from course.training.comparing import changed
 from course.training.experiment import Experiment
 from course.training.memory import refuse_beyond_memory
@@ -54,6 +55,8 @@ class CommandLine:
         if not trains:
             return
         parser.add_argument("--resume", action="store_true", help="go on with an interrupted training")
+        parser.add_argument("--from", dest="base", type=Path, metavar="CHECKPOINT",
+                            help="begin with the weights of a trained model: more steps, or other data")
         parser.add_argument("--with", dest="own", type=Path, action="append", default=[], metavar="FILE",
                             help="train with the parts of lessons 1 to 4 in FILE, your own, graded first; "
                                  "may be repeated")
@@ -66,10 +69,12 @@ class CommandLine:
     def parsed(self, parser: argparse.ArgumentParser) -> Experiment:
         """The experiment that the command line asks for; whatever is wrong with it is a usage error now."""
         options = parser.parse_args()
-        if others := self.other_defaults(options):
-            parser.set_defaults(**others)
-            options = parser.parse_args()
         try:
+            base = read_base(options.base) if getattr(options, "base", None) else None
+            if others := {**self.other_defaults(options), **(base.defaults if base else {})}:
+                parser.set_defaults(**others)
+                options = parser.parse_args()
+            options.base = base
             return self.checked(options)
         except (ValueError, RuntimeError) as error:  # RuntimeError: more memory than there is
             parser.error(str(error).partition("\n")[0])
@@ -85,6 +90,8 @@ class CommandLine:
         own = own_parts(files, PARTS_UP_TO, Narrator(options.outputs)) if files else NOTHING
         experiment = self.experiment(sizes, settings, options, own)
         for variant_sizes, variant_settings in variants:
+            if options.base:
+                options.base.refuse_others(variant_sizes, variant_settings)
             refuse_beyond_memory(variant_sizes, variant_settings, experiment.device)
         self.refuse_without_place(sizes, own)
         experiment.check()

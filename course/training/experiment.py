@@ -24,6 +24,7 @@ from course.console.files import (
 from course.console.narrator import Narrator
 from course.console.records import EndHere
 from course.grading.own import NOTHING, Own
+from course.training.base import Base
 from course.training.comparing import Compared, changed, compare
 from course.training.engine import Job, Run, train
 from course.training.memory import sizes_of
@@ -142,6 +143,8 @@ class Experiment:
         if self.checkpoint.is_file():
             self.say(f"{short_path(self.checkpoint)} is the result of the same training, which now runs "
                      "again. Should the new result differ, the earlier one is kept.")
+        if base := getattr(self.options, "base", None):
+            self.say(f"The training begins with the weights of {short_path(base.path)}.")
         return self.make()
 
     def say(self, text: str) -> None:
@@ -233,9 +236,16 @@ class ModelExperiment(Experiment):
 
     def __init__(self, config: Any, training: Any, options: argparse.Namespace, own: Own = NOTHING):
         self.config, self.training, self.own = config, training, own
+        self.base: Base | None = getattr(options, "base", None)
         name = self.named(config, training) + (f"-{own.name}" if own.parts else "")
+        name += f"-from={self.base.hash[:8]}" if self.base else ""
         super().__init__(name, self.default, lambda: self.variant(config, training), self.remade, options,
                          own_device(options.device), sizes=sizes_of(config, training))
+
+    def check(self) -> None:
+        """ValueError if the model can't begin with the weights of the checkpoint that --from names."""
+        if self.base and not self.answers_only:
+            self.make()
 
     @property
     def threads(self) -> int | None:
@@ -268,17 +278,19 @@ class ModelExperiment(Experiment):
 
 def fresh_run(make: Callable[[], nn.Module], job_of: Callable[[nn.Module], Job], config: Any, training: Any,
               device: torch.device, about: Mapping[str, Any], hand_made: Mapping[str, Any],
-              own: Own = NOTHING, prepare: Prepare | None = None) -> Run:
+              own: Own = NOTHING, prepare: Prepare | None = None, base: Base | None = None) -> Run:
     """The run of the model that make() builds; --by-hand puts the hand-made parts into it, --with the own.
 
-    prepare(model) then returns the model that is trained. A checkpoint tells `about` it, and its sizes,
-    settings and the learner's files.
+    The model gets the weights of `base`, and prepare(model) then returns the model that is trained. A
+    checkpoint tells `about` it, and its sizes, settings, the learner's files and what the base was.
     """
     parts = {**(hand_made if training.by_hand else {}), **with_a_place(own.parts, make)}
     torch.manual_seed(training.seed)
-    model = build(make, parts, prepare)
+    model = build(make, parts, base.into if base else None)
+    model = prepare(model) if prepare else model
     told = {**about, "config": asdict(config), "training": asdict(training)}
     told |= {"with": dict(own.files)} if own.files else {}
+    told |= {"from": base.hash} if base else {}
     return Run(model, job_of(model), training, device, told)
 
 

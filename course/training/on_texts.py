@@ -48,15 +48,27 @@ class TextsExperiment(ModelExperiment):
     batch_of: Callable[[str, str], Any]  # a sentence and its answer → a batch of one
 
     def __init__(self, config: Any, training: Any, options: argparse.Namespace, own: Own = NOTHING):
+        self.base = getattr(options, "base", None)
         self.texts = self.texts_of(training)
+        self.texts = self.fresh_texts(training)
         super().__init__(config, training, options, own)
 
     def named(self, config: Any, training: Any) -> str:
         return run_name(self.default, config, training, self.texts, self.from_files)
 
+    def fresh_texts(self, training: Any) -> Any:
+        """The texts of a training; a model to begin with knows its own pieces only."""
+        if self.base is None:
+            return self.texts_of(training)
+        if "encoding" not in self.base.about:
+            raise ValueError(f"--from {self.base.path} holds no pieces: it wasn't trained on texts")
+        texts = self.texts_of(training, self.texts.pieces.restored(self.base.about["encoding"]))
+        texts.met_before = self.base.about.get("met", {})
+        return texts
+
     def variant(self, config: Any, training: Any) -> Run:
         return self.run_on(config, training,
-                           self.texts if training == self.training else self.texts_of(training))
+                           self.texts if training == self.training else self.fresh_texts(training))
 
     def remade(self, about: dict[str, Any]) -> Run:
         """The run that a checkpoint tells of, fresh; its files may lie elsewhere now."""
@@ -70,6 +82,7 @@ class TextsExperiment(ModelExperiment):
         """ValueError or OSError for files that can't be used, unless only answers are wanted."""
         if self.texts.files and not self.answers_only:
             _ = self.texts.splits
+        super().check()
 
     def wanted(self, about: dict[str, Any]) -> dict[str, Any]:
         """What a checkpoint should tell of; the vocabulary is its own, so that no texts have to be drawn."""
@@ -81,6 +94,7 @@ class TextsExperiment(ModelExperiment):
         if self.texts.files and about.get("files") == self.texts.hashes:  # wherever they lay then
             told["training"] |= {name: about["training"][name] for name in self.texts.paths}
         told |= {"files": self.texts.hashes} if self.texts.files else {}
+        told |= {"from": self.base.hash} if self.base else {}
         return told | ({"with": dict(self.own.files)} if self.own.files else {})
 
     @property
@@ -90,7 +104,8 @@ class TextsExperiment(ModelExperiment):
     @property
     def is_default(self) -> bool:
         """Whether only the seed may differ: what is said of the figures is meant for these runs."""
-        return self.named(self.config, replace(self.training, seed=0)) == self.default and not self.own.parts
+        return self.named(self.config, replace(self.training, seed=0)) == self.default and not (
+            self.own.parts or self.base)
 
     @property
     def model(self) -> nn.Module:

@@ -1,0 +1,72 @@
+"""A trained model to begin with: --from CHECKPOINT gives a new training its first weights."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from course.console.files import Unusable, load_checkpoint, short_path
+from course.training.engine import check_weights
+
+FREE = {"dropout", "max_len", "vocab_size"}  # sizes that may differ, or that follow from the texts
+
+
+@dataclass(frozen=True)
+class Base:
+    """The weights in a checkpoint, of a finished run or not, and what the checkpoint tells of its run."""
+
+    path: Path
+    about: Mapping[str, Any]
+    weights: Mapping[str, Tensor]
+
+    @cached_property
+    def hash(self) -> str:
+        """What the weights are, as a hash (SHA-256): where the file lies and how it is called don't count."""
+        found = hashlib.sha256()
+        for name, tensor in self.weights.items():
+            found.update(name.encode() + tensor.detach().contiguous().numpy().tobytes())
+        return found.hexdigest()
+
+    def into(self, model: nn.Module) -> nn.Module:
+        """The model with these weights. ValueError, in one line, if they are another model's."""
+        try:
+            check_weights(self.weights, model.state_dict())
+        except Unusable as error:
+            raise ValueError(f"--from {short_path(self.path)}: {error}") from error
+        model.load_state_dict(self.weights)
+        return model
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """Options whose defaults are as the checkpoint has them: the sizes, and how many pieces there are."""
+        told = {name: value for name, value in self.about["config"].items() if name not in FREE}
+        vocab = self.about["training"].get("vocab")
+        return told if vocab is None else told | {"vocab": vocab}
+
+    def refuse_others(self, *configs: Any) -> None:
+        """ValueError, with both values, for a size in these dataclasses that isn't the checkpoint's."""
+        for name, value in self.defaults.items():
+            asked = next((asdict(config)[name] for config in configs if name in asdict(config)), value)
+            if asked != value:
+                raise ValueError(f"{name} is {asked}, but --from {short_path(self.path)} holds a model "
+                                 f"with {value}")
+
+
+def read_base(path: Path) -> Base:
+    """What a checkpoint holds. ValueError or OSError, in one line, if it is none; no code in it is run."""
+
+    def restore(state: dict[str, Any]) -> Base:
+        about, weights = state["about"], state["model"]
+        if not all(isinstance(about[part], dict) for part in ("config", "training")):
+            raise Unusable("it doesn't tell sizes and settings")
+        if not all(isinstance(tensor, Tensor) for tensor in weights.values()):
+            raise Unusable("its weights are no tensors")
+        return Base(path, about, weights)
+
+    if not path.exists():
+        raise FileNotFoundError(None, "there is no such checkpoint", str(path))
+    return load_checkpoint(path, restore)
