@@ -299,7 +299,7 @@ class Texts(Corpus):
 
 def make_run(config: TranslationModel, training: TranslationTraining, device: torch.device, texts: Texts,
              own: Own = NOTHING, base: Base | None = None) -> Run:
-    """A fresh run, which the engine trains: lesson 5's model and loss, these batches."""
+    """A fresh run: lesson 5's model and loss, these batches."""
     config = replace(config, vocab_size=len(texts.encoding))
     return fresh_run(
         partial(Transformer, config),
@@ -315,7 +315,7 @@ OURS = sys.modules[__name__]  # of whose parts the checks make the classic mista
 
 
 class TranslationExperiment(TextsExperiment):
-    """What the command line asked for, and the run that came of it."""
+    """What the command line asked for, and its run."""
 
     history, default = "translation_history", "translation"
     texts_of, from_files = Texts, FROM_A_FILE

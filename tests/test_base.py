@@ -83,15 +83,6 @@ def test_what_cannot_be_begun_with_is_one_line(options, said, saved, tmp_path):
     assert not new.exists()
 
 
-def test_sizes_are_the_checkpoints_without_an_option(saved, tmp_path):
-    process = run_lesson("05_mini_transformer", "--from", str(saved), "--task", "copy", "--steps", "4",
-                         "--step", "training", "--no-page", "--outputs", str(tmp_path))
-    assert process.returncode == 0, process.stderr
-    assert f"begins with the weights of {saved}".replace(" ", "") in "".join(process.stdout.split())
-    path, = tmp_path.glob("checkpoint_copy-*.pt")
-    assert torch.load(path, weights_only=True)["about"]["config"]["d_model"] == 16
-
-
 def test_other_pairs_are_cut_into_the_old_pieces(tmp_path):
     old = training_on(written(tmp_path / "old.tsv", SENTENCES[:300]))
     run = finish(run_of(old))

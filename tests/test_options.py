@@ -448,6 +448,24 @@ def test_05_resume(tmp_path):
     assert resumed(five, tmp_path, TINY) == ["fresh", "resumed"]
 
 
+def begun(module, folder, tiny, *other):
+    """The run of `module` that --from gives: first trained as `tiny` says, then as `other` does."""
+    old = called(module, "--outputs", folder, "--steps", "1", defaults=tiny).experiment
+    old.train()
+    found = called(module, "--outputs", folder, "--from", old.checkpoint, *other).experiment
+    run = found.make()
+    assert found.name.endswith(f"-from={run.about['from'][:8]}")
+    assert all(torch.equal(tensor, run.model.state_dict()[name])
+               for name, tensor in old.run.model.state_dict().items())
+    return old.run, run
+
+
+def test_05_base(tmp_path):
+    old, new = begun(five, tmp_path, TINY, "--task", "copy")
+    assert old.about["config"] == new.about["config"]  # the sizes need no options
+    assert new.settings.task == "copy"
+
+
 def test_05_own():
     attend = lambda query, key, value, mask=None, dropout=0.0: value  # noqa: E731
     own = Own({"scaled_dot_product_attention": attend, "causal_mask": attend},
@@ -717,6 +735,12 @@ def test_08_input_and_chat():
 
 def test_08_resume(tmp_path, tiny):
     assert resumed(eight, tmp_path, tiny) == ["fresh", "resumed"]
+
+
+def test_08_base(tmp_path, tiny):
+    old, new = begun(eight, tmp_path, tiny, *tiny[:2], "--dropout", "0.2")
+    assert old.about["encoding"] == new.about["encoding"]
+    assert new.settings.vocab == 20
 
 
 def test_08_own(tiny):
