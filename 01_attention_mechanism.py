@@ -454,8 +454,8 @@ def step_why_the_root():
 
     A product of two independent numbers of mean 0 and variance 1 has variance 1, and q·k adds up d_k such
     products. If these are also independent, its variance is d_k. Undivided, the scores of a wide head lie so
-    far apart that the softmax puts nearly all weight on one key. “Evenness” says it below: 1 for even
-    weights, 0 for one key that takes all.
+    far apart that the softmax puts nearly all weight on one key. The evenness is 1 for even
+    weights and 0 for one key that takes all.
 
     There the softmax is flat: little gradient gets back to the scores, and for most queries hardly any.
     “At the scores”: the mean gradient without the division, divided by the mean gradient with it. “Starved”:

@@ -373,9 +373,9 @@ def step_by_hand():
     """Byte-pair encoding, merge by merge
 
     Begin with characters. Count how often each pair of neighbours occurs, join the most frequent pair
-    everywhere, and repeat until there are enough merges. If two pairs are equally frequent, take the pair
-    with the smaller ids. A word keeps the space in front of it, and no piece goes beyond a word. So decoding
-    is joining: the spaces are in the pieces already.
+    everywhere (this is one merge), and repeat until there are enough merges. If two pairs are equally
+    frequent, take the pair with the smaller ids. A word keeps the space in front of it, and no piece goes
+    beyond a word. So decoding is joining: the spaces are in the pieces already.
 
     To encode a new text, replay the merges in the order in which they were learned. A character without an
     id becomes its bytes in UTF-8. Lesson 8 learns one list for both languages: only then can the embedding

@@ -92,7 +92,7 @@ TERMS = (
          "And the sequences of a batch are filled up to one length with PAD: the padding mask hides the "
          "filling.", ("padding masks",)),
     Term("evenness", "why-the-root",
-         "“Evenness” says it below: 1 for even weights, 0 for one key that takes all."),
+         "The evenness is 1 for even weights and 0 for one key that takes all."),
     Term("kernel", "what-it-costs",
          "PyTorch has the whole function as one kernel, one program for the processor."),
     Term("blind query", "blind-row",

@@ -55,10 +55,10 @@ TERMS = (
          "Pieces lie between: frequent words are one piece, rare words are several, and a character that was "
          "never seen becomes its bytes", ("piece",), only_there=True),
     Term("byte-pair encoding", "by-hand",
-         "Count how often each pair of neighbours occurs, join the most frequent pair everywhere, and repeat "
-         "until there are enough merges."),
+         "Count how often each pair of neighbours occurs, join the most frequent pair everywhere (this is "
+         "one merge), and repeat until there are enough merges."),
     Term("merge", "by-hand",
-         "To encode a new text, replay the merges in the order in which they were learned.", ("merges",),
+         "join the most frequent pair everywhere (this is one merge)", ("merges",),
          only_there=True),
 )
 
