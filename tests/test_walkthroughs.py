@@ -14,6 +14,8 @@ from conftest import LESSONS, ROOT, SETTINGS, pictures_in, run_lesson, run_scrip
 from reading import assert_sound
 from showing import assert_shown_before
 
+from common import lesson
+
 MAIN = "05_mini_transformer"
 SECONDS = "1.0"  # of the processor, for a step
 
@@ -64,3 +66,11 @@ def test_the_cheap_steps_hold_and_show_what_they_have_shown(name, trained, tmp_p
     assert_all_hold(process)
     assert_sound(folder / f"{name}.html")
     assert_shown_before(name, folder / f"{name}.html", ENDED)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("task", [task for task in lesson(MAIN).TASKS if task != "reverse"])
+def test_all_checks_hold_on_every_task(task, tmp_path):
+    """The lessons on lesson 5's model, whole: the training is the task's own, and lessons 6 and 9 load it."""
+    for name in (MAIN, "06_decoding", "09_interpretability"):
+        assert_all_hold(run_lesson(name, "--task", task, "--no-page", "--outputs", str(tmp_path), timeout=1500))
