@@ -9,28 +9,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_pairs import SENTENCES, SMALL, training_on, written
+from small_pairs import CPU, SENTENCES, SMALL, BytePairEncoding, five, m, written
 from torch import nn
 
-from common import lesson
 from course.data.alignment import partners, partners_found, places, word_weights
 from course.data.pairs import LONGEST, read_pairs
 from course.data.splits import HELD_OUT, apart_from, by_source, key
 from grammar.sentences import PHENOMENA, Pair, by_phenomenon, corpus
-
-m, five = lesson("08_translation"), lesson("05_mini_transformer")
-BytePairEncoding = lesson("07_subwords").BytePairEncoding
-CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="module")
-def file(tmp_path_factory):
-    return written(tmp_path_factory.mktemp("pairs") / "mine.tsv", SENTENCES)
-
-
-@pytest.fixture
-def training(file):
-    return training_on(file)
 
 
 def sources(pairs):

@@ -16,7 +16,17 @@ from types import SimpleNamespace
 import pytest
 import torch
 from conftest import ROOT, run_as_documented, run_lesson
-from small_pairs import SENTENCES, SMALL, run_of, training_on, weights, written
+from small_pairs import (
+    CPU,
+    SENTENCES,
+    SMALL,
+    five,
+    m,
+    run_of,
+    training_on,
+    weights,
+    written,
+)
 
 from common import lesson
 from course.console.chat import Replies, converse, sentences_in
@@ -27,21 +37,6 @@ from course.training import threads
 from course.training.engine import finish, save_run
 from course.training.experiment import load_run
 from course.training.on_texts import certainty, run_name
-
-m, five = lesson("08_translation"), lesson("05_mini_transformer")
-BytePairEncoding = lesson("07_subwords").BytePairEncoding
-CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="module")
-def file(tmp_path_factory):
-    return written(tmp_path_factory.mktemp("pairs") / "mine.tsv", SENTENCES)
-
-
-@pytest.fixture
-def training(file):
-    return training_on(file)
-
 
 # the script, in this process
 
