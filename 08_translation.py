@@ -444,8 +444,9 @@ def step_training(experiment: TranslationExperiment):
                       f"After {len(run.history):,} steps {exact:.0%} of the validation sentences are right")
     if ended:
         return picture, ended
-    if len(run.history) >= 100:  # fewer steps needn't show it
-        check("the loss fell from the first step to the last", run.noted("loss")[-1] < run.noted("loss")[0])
+    if experiment.is_default:
+        first, last = run.noted("validation_loss")[0], run.noted("validation_loss")[-1]
+        check("the last validation's loss is less than a tenth of the first one's", last < first / 10)
     facts = [("parameters", f"{parameters(run.model):,}"),
              ("of these in the embedding", f"{parameters(run.model.embedding):,}"),
              ("steps", f"{len(run.history) - experiment.begun_at:,}"),
@@ -517,11 +518,11 @@ def step_how_good(experiment: TranslationExperiment):
     if known:
         found["known pairs"] = scored(known, experiment.answers_to([pair.source for pair in known]))
     if experiment.is_default:
-        exact, bleu = found["the test"]
-        check("more than 93 % of the test sentences are wholly right, and BLEU is above 96",
-              exact > 0.93 and bleu.score > 96, f"{exact:.1%}, {bleu.score:.1f}")
-        check("of new sentences with known combinations more than 95 % are right",
-              found["known pairs"][0] > 0.95)
+        (exact, bleu), (known_exact, _) = found.values()
+        check("more than 91 % of the test sentences are wholly right, and BLEU is above 96",
+              exact > 0.91 and bleu.score > 96, f"{exact:.1%}, {bleu.score:.1f}")
+        check("of the sentences with known combinations more than 95 % are right, and more than of the test",
+              known_exact > max(0.95, exact))
     return scores_table(found, (len(test), len(known)))
 
 
@@ -613,8 +614,8 @@ def step_alignment(experiment: TranslationExperiment):
     The grammar knows which English word each French word comes from. Does cross-attention look there? A word
     counts as found if a head's largest weight is on a true partner, in 200 test sentences; pieces are joined
     to words first. The table has the head that finds most words, and two simple rules: the word at the same
-    place, and the first word. Nouns, verbs and adjectives are content words. For ne the head nearly always
-    looks elsewhere: one number for all words hides that.
+    place, and the first word. Nouns, verbs, adjectives and names are content words. One number for all words
+    hides that the head finds fewer of the others.
 
     The picture shows that head on a sentence in which the adjective moves. (A weight says where a head
     looked, not what for: lesson 2.)
@@ -626,11 +627,11 @@ def step_alignment(experiment: TranslationExperiment):
     block, head = divmod(int(shares.argmax()), shares.shape[1])
     surest = {name: kind.heads[block, head].item() for name, kind in found.items()}
     if experiment.is_default:
-        content, function, ne = [*surest.values()][1:]
-        check("the surest head finds a partner for twice as many content words as the rule of the same place",
-              content > 2 * found["content words"].same, f"{content:.0%}")
-        check("this head finds more of the content words than of the function words, and fewer than half of "
-              "ne", content > function and ne < 0.5, f"{function:.0%}, {ne:.0%}")
+        content, function, _ = [*surest.values()][1:]
+        check("this head finds a partner for far more content words than the rule of the same place",
+              content > found["content words"].same + 0.2, f"{content:.0%}")
+        check("it finds fewer of the function words than of the content words", function < content - 0.1,
+              f"{function:.0%}")
     moved = next((pair for pair, right in zip(pairs, experiment.right) if right and len(pair.source) < 50
                   and "adjective behind" in pair.phenomena), pairs[0])
     figure = drawing.draw_alignment(cross_weights(experiment, moved)[block, head], words_of(moved.source),

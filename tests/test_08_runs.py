@@ -389,6 +389,63 @@ def test_what_is_said_of_pairs_is_true_of_these(monkeypatch, capsys, file, tmp_p
     assert "pairs" in said
 
 
+# --from
+
+
+def others_of(file, folder):
+    """Pairs with other words than those of the first training."""
+    return written(folder / "others.tsv", [(source.replace("The", "My"), target.replace("Le", "Mon"))
+                                           for source, target in SENTENCES])
+
+
+def test_a_finished_run_is_trained_on_with_other_pairs_and_kept(monkeypatch, capsys, file, saved, tmp_path):
+    (first,) = saved.glob("checkpoint_*.pt")
+    before, state = first.read_bytes(), torch.load(first, weights_only=True)
+    options = [*options_of(others_of(file, tmp_path), tmp_path), "--from", first]
+    begun, plain = [], m.TranslationExperiment.variant
+    monkeypatch.setattr(m.TranslationExperiment, "variant",
+                        lambda *given: begun.append(weights(run := plain(*given))) or run)
+    code, _, error = main(monkeypatch, capsys, *options, "--step", "training")
+    assert (code, error) == (0, "")
+    assert torch.equal(begun[-1], torch.cat([tensor.flatten() for tensor in state["model"].values()]))
+    (second,) = tmp_path.glob("checkpoint_*.pt")
+    further = torch.load(second, weights_only=True)
+    assert further["about"]["encoding"] == state["about"]["encoding"], "the pieces are those of the model"
+    assert not torch.equal(further["model"]["embedding.weight"], state["model"]["embedding.weight"])
+    assert len(further["history"]) == 20
+    assert first.read_bytes() == before
+    copy = tmp_path / "moved.pt"
+    copy.write_bytes(before)
+    code, output, error = main(monkeypatch, capsys, *options[:-1], copy, "--input", "My cat.")
+    assert (code, error) == (0, "")
+    assert "steps/s" not in output, "it is known by what the first checkpoint says, wherever that lies"
+
+
+@pytest.mark.parametrize(("more", "said"), [
+    (["--layers", "2"], "keeps its model: n_layers is 1"),
+    (["--compare", "d_model=16,32"], "keeps its model: d_model can't vary"),
+    (["--compare", "vocab=10,20"], "keeps its model: vocab can't vary"),
+])
+def test_what_a_finished_run_keeps_is_one_line(monkeypatch, capsys, file, saved, tmp_path, more, said):
+    (first,) = saved.glob("checkpoint_*.pt")
+    code, output, error = main(monkeypatch, capsys, *options_of(file, tmp_path), "--from", first, *more)
+    assert (code, output, len(error.splitlines())) == (2, "", 1)
+    assert said in error
+
+
+def test_nothing_is_begun_with_what_is_no_finished_run(monkeypatch, capsys, file, saved, tmp_path):
+    (first,) = saved.glob("checkpoint_*.pt")
+    state = torch.load(first, weights_only=True)
+    torch.save(state | {"history": state["history"][:5]}, tmp_path / "half.pt")
+    torch.save(state | {"about": {"name": "transformer"}}, tmp_path / "other.pt")
+    for path, said in ((tmp_path / "half.pt", "its training is unfinished"),
+                       (tmp_path / "other.pt", "it has no pieces"),
+                       (ROOT / "LICENSE", "not a checkpoint of this lesson"), ("nowhere.pt", "nowhere.pt")):
+        code, output, error = main(monkeypatch, capsys, *options_of(file, tmp_path), "--from", path)
+        assert (code, output, len(error.splitlines())) == (2, "", 1)
+        assert said in error
+
+
 MET = {"words": "cat sleeps the", "capital": 1.0, "mark": 1.0, "ends": ".?!"}
 
 

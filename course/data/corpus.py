@@ -21,9 +21,9 @@ FILES = {"pairs": "train", "valid": "validation", "test": "test"}  # option → 
 class Corpus:
     """The pairs of each split, and their pieces; nothing is read, drawn or learned before it is asked for.
 
-    `training` names the files, by the options of FILES (none: the grammar's sentences), and has columns,
-    max_pairs, seed and vocab. A lesson says what learns pieces, what cuts a text into words, and how many
-    pieces its model takes. A checkpoint has `encoding` and `met`.
+    `training` names the files, by the options of FILES (none: the grammar's sentences), and has start (the
+    checkpoint of --from), columns, max_pairs, seed and vocab. A lesson says what learns pieces, what cuts a
+    text into words, and how many pieces its model takes. A checkpoint has `encoding` and `met`.
     """
 
     pieces: Any  # learn(texts, merges, most characters) is an encoding of texts as ids
@@ -32,8 +32,8 @@ class Corpus:
 
     def __init__(self, training: Any, encoding: Any = None, met: dict[str, Any] | None = None):
         self.training, self.columns = training, two_columns(training.columns)
-        self.paths = {name: getattr(training, name) for name in FILES}
-        self.files = {FILES[name]: path for name, path in self.paths.items() if path}
+        self.paths = {name: getattr(training, name) for name in (*FILES, "start")}
+        self.files = {FILES[name]: path for name, path in self.paths.items() if path and name in FILES}
         self.accounts: list[str] = []  # what was read, and what was left out
         self.listener: Callable[[str], None] = lambda text: None  # hears what takes seconds
         if encoding is not None:
@@ -48,13 +48,15 @@ class Corpus:
 
     @cached_property
     def hashes(self) -> dict[str, str]:
-        """What the files say, by which a run is known: their paths and names don't count."""
-        return {split: fingerprint(path) for split, path in self.files.items()}
+        """What the files say, by which a run is known, also that of --from: their paths and names don't
+        count.
+        """
+        return {FILES.get(name, name): fingerprint(path) for name, path in self.paths.items() if path}
 
     @property
     def labels(self) -> dict[str, str]:
-        """Option → the name of its file and the beginning of its hash."""
-        return {name: f"{Path(path).stem}.{self.hashes[FILES[name]][:8]}"
+        """Option → the name of its file and the beginning of its hash; of --from the hash."""
+        return {name: f"{Path(path).stem}." * (name in FILES) + self.hashes[FILES.get(name, name)][:8]
                 for name, path in self.paths.items() if path}
 
     @property

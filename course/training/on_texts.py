@@ -4,16 +4,18 @@ import argparse
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from course.console.chat import Replies
+from course.console.files import Unusable, load_checkpoint
 from course.console.options import changed_options, option
 from course.grading.own import NOTHING, Own
 from course.training.engine import Run
-from course.training.experiment import ModelExperiment
+from course.training.experiment import ModelExperiment, differing
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,8 @@ class FilesOfPairs:
     test: str = option("", "with --pairs: test pairs (default: some of those in --pairs)")
     columns: str = option("", "with --pairs: the two columns to take, such as 2,4 (default: the first two "
                           "that hold sentences)")
+    start: str = option("", "the checkpoint of a finished run: its model, which keeps its pieces, is trained "
+                        "on, with these pairs and settings", names=["--from"])
     max_pairs: int = option(0, "at most so many training pairs; 0: all, or 60,000 of the grammar's", least=0)
 
     def refuse_files_without_pairs(self) -> None:
@@ -41,22 +45,31 @@ class TextsExperiment(ModelExperiment):
     which run texts have, run_on(config, training, texts). answers_to() and batch_of() are for replies.
     """
 
-    texts_of: Callable[..., Any]
+    texts_of: Any
     from_files: tuple[Mapping[str, Any], Mapping[str, Any]]  # other defaults, of sizes and of settings
     run_on: Callable[[Any, Any, Any], Run]
     answers_to: Callable[..., list[str]]
     batch_of: Callable[[str, str], Any]  # a sentence and its answer → a batch of one
 
     def __init__(self, config: Any, training: Any, options: argparse.Namespace, own: Own = NOTHING):
-        self.texts = self.texts_of(training)
+        self.begun = begun_with(training.start) if training.start else None
+        self.texts = self.texts_with(training)
         super().__init__(config, training, options, own)
 
     def named(self, config: Any, training: Any) -> str:
         return run_name(self.default, config, training, self.texts, self.from_files)
 
+    def texts_with(self, training: Any) -> Any:
+        """The texts, cut into the pieces of the model that --from names, if it does."""
+        return self.texts_of(training, self.begun and self.texts_of.pieces.restored(
+            self.begun["about"]["encoding"]))
+
     def variant(self, config: Any, training: Any) -> Run:
-        return self.run_on(config, training,
-                           self.texts if training == self.training else self.texts_of(training))
+        run = self.run_on(config, training,
+                          self.texts if training == self.training else self.texts_with(training))
+        if self.begun:
+            run.model.load_state_dict(self.begun["model"])
+        return run
 
     def remade(self, about: dict[str, Any]) -> Run:
         """The run that a checkpoint tells of, fresh; its files may lie elsewhere now."""
@@ -68,6 +81,14 @@ class TextsExperiment(ModelExperiment):
 
     def check(self) -> None:
         """ValueError or OSError for files that can't be used, unless only answers are wanted."""
+        if self.begun:
+            name, _ = getattr(self.options, "compare", None) or ("", [])
+            there = self.begun["about"]["config"] | {"vocab_size": self.config.vocab_size}
+            others = differing(there, asdict(self.config) | {"dropout": there["dropout"]})
+            if name == "vocab" or (name in there and name != "dropout"):
+                others = [f"{name} can't vary"]
+            if others:
+                raise ValueError(f"--from {self.training.start} keeps its model: {others[0]}")
         if self.texts.files and not self.answers_only:
             _ = self.texts.splits
 
@@ -78,9 +99,9 @@ class TextsExperiment(ModelExperiment):
         told: dict[str, Any] = {
             "name": self.default, "config": asdict(self.config) | {"vocab_size": size},
             "training": asdict(self.training), "encoding": about.get("encoding"), "met": about.get("met")}
-        if self.texts.files and about.get("files") == self.texts.hashes:  # wherever they lay then
+        if self.texts.hashes and about.get("files") == self.texts.hashes:  # wherever they lay then
             told["training"] |= {name: about["training"][name] for name in self.texts.paths}
-        told |= {"files": self.texts.hashes} if self.texts.files else {}
+        told |= {"files": self.texts.hashes} if self.texts.hashes else {}
         return told | ({"with": dict(self.own.files)} if self.own.files else {})
 
     @property
@@ -112,12 +133,26 @@ class TextsExperiment(ModelExperiment):
 def run_name(default: str, config: Any, training: Any, texts: Any, from_files: Sequence[Mapping[str, Any]]
              ) -> str:
     """`default`, each file with the beginning of its hash, and every option that isn't as usual."""
-    of_model, of_training = from_files if texts.labels else ({}, {})
+    of_model, of_training = from_files if texts.files else ({}, {})
     usual = replace(type(config)(), d_ff=4 * config.d_model, **of_model), replace(
         type(training)(), **of_training, **texts.paths)
     files = [f"{name}={label}" for name, label in texts.labels.items()]
     return "-".join([default, *files, *changed_options(config, usual[0]),
                      *changed_options(training, usual[1])])
+
+
+def begun_with(path: str) -> dict[str, Any]:
+    """The state that --from names. ValueError, in one line, unless a finished run on texts has left it."""
+
+    def restore(state: dict[str, Any]) -> dict[str, Any]:
+        about = state["about"]
+        if "encoding" not in about:
+            raise Unusable("it has no pieces")
+        if len(state["history"]) < about["training"]["steps"]:
+            raise Unusable("its training is unfinished: --resume goes on with it")
+        return state
+
+    return load_checkpoint(Path(path), restore)
 
 
 @torch.no_grad()
