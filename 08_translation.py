@@ -355,8 +355,8 @@ def step_the_corpus(experiment: TranslationExperiment):
     “his” and “her” are both son, sa, ses.
 
     Combinations are held out, not lines: an adjective with a noun, a subject or an object with a verb. Every
-    test sentence has at least one combination that no training sentence has, so the model can't have
-    memorised it. But the words themselves occur in training, nearly all in the same form.
+    test sentence has a combination that no training sentence has, so the model can't have memorised it.
+    But the words themselves occur in training, nearly all in the same form.
     """
     splits = experiment.texts.splits
     known = {name for pair in splits["train"] for name in pair.combinations}
@@ -509,8 +509,8 @@ def scores_table(found: dict[str, tuple[float, Bleu]], counts: Iterable[int]):
 def step_how_good(experiment: TranslationExperiment):
     """How good is it?
 
-    Here are both measures on the whole test, answered greedily. The second row has other new sentences: for
-    each one of the test a sentence with as many words and as many combinations, but all of these occur in
+    Here are both measures on the test, answered greedily. The second row has other new sentences: for each
+    sentence of the test one with as many words and combinations, but all of these combinations occur in
     training. The difference is what the held-out combinations cost.
     """
     test, known = experiment.pairs(), experiment.texts.fresh_like(experiment.pairs())
@@ -519,8 +519,8 @@ def step_how_good(experiment: TranslationExperiment):
         found["known pairs"] = scored(known, experiment.answers_to([pair.source for pair in known]))
     if experiment.is_default:
         (exact, bleu), (known_exact, _) = found.values()
-        check("more than 91 % of the test sentences are wholly right, and BLEU is above 96",
-              exact > 0.91 and bleu.score > 96, f"{exact:.1%}, {bleu.score:.1f}")
+        check("more than 90 % of the test sentences are wholly right, and BLEU is above 96",
+              exact > 0.9 and bleu.score > 96, f"{exact:.1%}, {bleu.score:.1f}")
         check("of the sentences with known combinations more than 95 % are right, and more than of the test",
               known_exact > max(0.95, exact))
     return scores_table(found, (len(test), len(known)))
@@ -564,8 +564,8 @@ def step_phenomena(experiment: TranslationExperiment):
     rows = [(name, f"{100 * common[name] / len(trained):.1f}", found[name][0], f"{found[name][1]:.0%}")
             for name in hardest]
     if experiment.is_default:
-        check("for each rule that at least 30 test sentences need, more than 70 % of these are right",
-              found[hardest[0]][1] > 0.7, f"{hardest[0]}: {found[hardest[0]][1]:.0%}")
+        check("for each rule that at least 30 test sentences need, more than 60 % of these are right",
+              found[hardest[0]][1] > 0.6, f"{hardest[0]}: {found[hardest[0]][1]:.0%}")
     return (table("rule", "in 100", "in the test", "right", rows=rows),
             Picture(experiment.file("translation_phenomena"), figure,
                     f"On average best: sentences with “{names[0]}” ({asked[names[0]]} of them); worst: with "
@@ -617,8 +617,8 @@ def step_alignment(experiment: TranslationExperiment):
     place, and the first word. Nouns, verbs, adjectives and names are content words. One number for all words
     hides that the head finds fewer of the others.
 
-    The picture shows that head on a sentence in which the adjective moves. (A weight says where a head
-    looked, not what for: lesson 2.)
+    The picture shows that head on a sentence in which the adjective moves. A weight says where a head
+    looked, not why.
     """
     pairs = experiment.pairs(200)
     weights = [cross_weights(experiment, pair) for pair in pairs]
@@ -668,8 +668,8 @@ def step_decoders(experiment: TranslationExperiment):
     if experiment.is_default:
         others = max(sum(one != two for one, two in zip(answers, found["greedy"]))
                      for answers in found.values())
-        check("no strategy differs from greedy on more than a tenth of the sentences",
-              others <= len(pairs) / 10, f"{others} at most")
+        check("no strategy differs from greedy on more than a twentieth of the sentences",
+              others <= len(pairs) / 20, f"{others} at most")
     return table("", "BLEU", "exact match", "words", "sentences per second", rows=rows), SIGNATURE
 
 
@@ -677,8 +677,8 @@ def step_limits(experiment: TranslationExperiment):
     """Its limits
 
     The model was trained on single, complete sentences. The answer to two sentences is nearly always one
-    sentence: the translation of the first, or a blend of both. Without the mark most answers are still right,
-    without the capital few (compared without what was left out).
+    sentence, and seldom the translation of the first. Without the mark most answers are still right, without
+    the capital few (compared without what was left out).
 
     Simon, in place of a trained name, is a word whose pieces are all known, and the model would only have to
     copy it. Xavier begins with a letter that the grammar doesn't have, so it is spelled in bytes. The pieces
@@ -710,12 +710,12 @@ def step_limits(experiment: TranslationExperiment):
         ends = sum(len(re.findall(r"[.?]", answer)) == 1 for answer in answers["two in a row"])
         first = sum(answer == one.target for answer, one in zip(answers["two in a row"], pairs[::2]))
         check("more than nine in ten answers to two sentences have one full stop or question mark only",
-              ends > 0.9 * len(joined), f"{ends} of {len(joined)}; {first} translate the first sentence")
-        check("without a mark more than half of the sentences are right, without a capital fewer than half",
-              shares["no mark"] > 0.5 > shares["no capital"])
-        check("Simon's pieces all occur in training, but with Simon less than half as many are right as with "
-              "a trained name", shares["with Simon"] < shares["with a name"] / 2
-              and {*encode("Simon"), *encode(" Simon")} <= met)
+              ends > 0.9 * len(joined), f"{ends} of {len(joined)}")
+        check("fewer than a quarter of them translate the first sentence", 4 * first < len(joined), f"{first}")
+        check("without a mark more than half of the sentences are right, without a capital under a quarter",
+              shares["no mark"] > 0.5 and shares["no capital"] < 0.25)
+        check("Simon's pieces all occur in training, but with Simon fewer than a tenth are right",
+              {*encode("Simon"), *encode(" Simon")} <= met and shares["with Simon"] < 0.1)
         check("Xavier needs an id that training never had, and with Xavier nothing is right",
               bool({*encode("Xavier")} - met) and shares["with Xavier"] == 0)
     return table("", "", "right", "the first answer", rows=rows)
@@ -823,8 +823,9 @@ def step_what_next(experiment: TranslationExperiment):
     line to grammar/nouns.tsv, train again, and ask for your noun with --input. Also: --input "The old cat
     sleeps." and --chat.
 
-    Write it yourself: --template my_translation.py, then --grade my_translation.py. Real pairs, such as those
-    that Tatoeba offers: --pairs FILE.tsv.    """
+    Write it yourself: --template my_translation.py, then --grade my_translation.py. Real pairs, such as
+    Tatoeba's: --pairs FILE.tsv. To train a finished model on: --from CHECKPOINT.
+    """
 
 
 # ------------------------------------------------------------------ the command line

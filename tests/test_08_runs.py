@@ -613,4 +613,4 @@ def test_walkthrough_agrees_with_its_checks_and_figures(course):
     said = " ".join(process.stdout.split())
     assert f"BLEU, validation {float(rows[-1]['bleu']):.1f} exact match, validation" in said
     assert f"After {len(rows):,} steps {float(rows[-1]['exact_match']):.0%} of the validation" in said
-    assert float(rows[-1]["exact_match"]) > 0.93
+    assert float(rows[-1]["exact_match"]) > 0.88

@@ -36,6 +36,7 @@ STANDS_FOR = {"NAME": "1", "N": "2", "DIR": "folder", "FOLDER": "folder", "FILE"
 ELSEWHERE = {  # what isn't run here, and why
     "--columns": "needs a file with such columns: test_08_pairs.py",
     "--watch": "ends with Ctrl-C only: test_watching.py",
+    "--from": "needs a finished run: test_08_runs.py",
     "--resume": "needs a training that was interrupted: test_walkthroughs.py",
     "--d-model 512": "minutes for each update without a GPU: it is only parsed",
     "tests/showing.py": "what it writes is the reference of the tests",
