@@ -23,7 +23,7 @@ from course.grading.watching import state_of, wants_hint
 from course.pages import walkthrough
 from course.study.lessons import study_of
 from course.training import processes
-from course.training.engine import Run
+from course.training.engine import Run, finish, save_run
 from course.training.experiment import Experiment
 
 five, six, eight = lesson("05_mini_transformer"), lesson("06_decoding"), lesson("08_translation")
@@ -697,6 +697,16 @@ def test_08_max_pairs(files):
         patch.setattr(corpus, "corpus", lambda sizes, seed: drawn.append(sizes["train"]) or {})
         called(eight, *SMALL, "--max-pairs", "7").experiment.texts.splits  # noqa: B018
     assert drawn == [7]
+
+
+def test_08_start(tiny, tmp_path):
+    first = called(eight, "--steps", "1", defaults=tiny).experiment
+    run = finish(first.make())
+    save_run(run, tmp_path / "first.pt")
+    found = called(eight, "--from", tmp_path / "first.pt", "--seed", "5", defaults=tiny).experiment
+    assert torch.equal(found.make().model.embedding.weight, run.model.embedding.weight)
+    assert f"-start={found.texts.hashes['start'][:8]}-" in found.name
+    assert "start" not in first.name
 
 
 def test_08_input_and_chat():
