@@ -411,6 +411,7 @@ def test_a_finished_run_is_trained_on_with_other_pairs_and_kept(monkeypatch, cap
     (second,) = tmp_path.glob("checkpoint_*.pt")
     further = torch.load(second, weights_only=True)
     assert further["about"]["encoding"] == state["about"]["encoding"], "the pieces are those of the model"
+    assert {"the", "my"} <= {*further["about"]["met"]["words"].split()}, "both trainings' words were met"
     assert not torch.equal(further["model"]["embedding.weight"], state["model"]["embedding.weight"])
     assert len(further["history"]) == 20
     assert first.read_bytes() == before

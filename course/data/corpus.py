@@ -34,6 +34,7 @@ class Corpus:
         self.training, self.columns = training, two_columns(training.columns)
         self.paths = {name: getattr(training, name) for name in (*FILES, "start")}
         self.files = {FILES[name]: path for name, path in self.paths.items() if path and name in FILES}
+        self.words_before = ""  # that a model met before it was trained on with these pairs
         self.accounts: list[str] = []  # what was read, and what was left out
         self.listener: Callable[[str], None] = lambda text: None  # hears what takes seconds
         if encoding is not None:
@@ -121,6 +122,7 @@ class Corpus:
         sources = [pair.source for pair in self.splits["train"]]
         count = max(1, len(sources))
         words = {word.strip().casefold() for source in sources for word in self.words_of(source)}
+        words |= {*self.words_before.split()}
         return {"words": " ".join(sorted(words)), "ends": ENDS,
                 "capital": sum(source[:1].isupper() for source in sources) / count,
                 "mark": sum(source[-1:] in ENDS for source in sources) / count}

@@ -61,8 +61,12 @@ class TextsExperiment(ModelExperiment):
 
     def texts_with(self, training: Any) -> Any:
         """The texts, cut into the pieces of the model that --from names, if it does."""
-        return self.texts_of(training, self.begun and self.texts_of.pieces.restored(
-            self.begun["about"]["encoding"]))
+        if not self.begun:
+            return self.texts_of(training)
+        about = self.begun["about"]
+        texts = self.texts_of(training, self.texts_of.pieces.restored(about["encoding"]))
+        texts.words_before = about.get("met", {}).get("words", "")
+        return texts
 
     def variant(self, config: Any, training: Any) -> Run:
         run = self.run_on(config, training,
