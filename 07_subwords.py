@@ -69,7 +69,7 @@ class BytePairEncoding:
     the space in front and the bytes are as in GPT-2).
 
     Ids: PAD, BOS, EOS, the 256 bytes, the characters of `alphabet`, then what each merge made, in the order
-    of the merges. A character that isn't in the alphabet becomes its UTF-8 bytes, so that no text is unknown.
+    of the merges. A character that isn't in the alphabet becomes its UTF-8 bytes, so that every text has ids.
     ValueError for a merge of something that doesn't exist yet.
     """
 

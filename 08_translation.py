@@ -43,9 +43,10 @@ from common import (
 from course.console.chat import converse
 from course.console.options import option, sentence
 from course.console.records import EndHere
-from course.data.alignment import found_by_rules, partners, partners_found, slips_in, word_weights
+from course.data.alignment import found_by_kind, partners, slips_in, word_weights
 from course.data.corpus import Corpus
 from course.data.lengths import similar_length, tens
+from course.data.slips import NAMES, la_for_l, renamed, uncapped, unmarked
 from course.data.splits import by_source, known_sources
 from course.grading.own import NOTHING, Own
 from course.training.base import Base
@@ -350,13 +351,13 @@ def step_the_corpus(experiment: TranslationExperiment):
 
     English has one “the”, French has le, la, l' and les. Adjectives move behind their noun and take its
     gender and number; “not” becomes two words around the verb; an object that is a pronoun goes before the
-    verb. The grammar in grammar/ draws such sentences in both languages at once. It knows which rules each
-    sentence needs and which word became which. Where English is ambiguous, the grammar decides: “you” is
-    always tu; “it” occurs only with its noun; “his” and “her” are both son, sa, ses.
+    verb. The grammar in grammar/ draws such sentences in both languages at once. Where English is ambiguous,
+    the grammar decides: “you” is tu, or vous where “sir” or “madam” follows; “it” occurs only with its noun;
+    “his” and “her” are both son, sa, ses.
 
     Combinations are held out, not lines: an adjective with a noun, a subject or an object with a verb. Every
-    test sentence has at least one combination that no training sentence has, so the model can't have
-    memorised it. But the words themselves occur in training, nearly all in the same form.
+    test sentence has a combination that no training sentence has, so the model can't have memorised it.
+    But the words themselves occur in training, nearly all in the same form.
     """
     splits = experiment.texts.splits
     known = {name for pair in splits["train"] for name in pair.combinations}
@@ -410,7 +411,6 @@ def step_batches(experiment: TranslationExperiment):
     A batch is as wide as its longest sentence. The others are filled up with PAD, which is computed for
     nothing. So sentences of similar length go together: the pairs are shuffled, sorted by length, cut into
     batches, and the batches shuffled. Sorting keeps the order of equals, so each epoch has other batches.
-    Everything else is as in lesson 5: BOS before the decoder's input, EOS after its target.
     """
     check_part(BatchesByLength, batches_by_length_checks, OURS)
     batches = experiment.texts.batches
@@ -445,27 +445,15 @@ def step_training(experiment: TranslationExperiment):
                       f"After {len(run.history):,} steps {exact:.0%} of the validation sentences are right")
     if ended:
         return picture, ended
-    if len(run.history) >= 100:  # fewer steps needn't show it
-        check("the loss fell from the first step to the last", run.noted("loss")[-1] < run.noted("loss")[0])
+    if experiment.is_default:
+        first, last = run.noted("validation_loss")[0], run.noted("validation_loss")[-1]
+        check("the last validation's loss is less than a tenth of the first one's", last < first / 10)
     facts = [("parameters", f"{parameters(run.model):,}"),
              ("of these in the embedding", f"{parameters(run.model.embedding):,}"),
              ("steps", f"{len(run.history) - experiment.begun_at:,}"),
              ("seconds in the steps", f"{sum(run.noted('seconds')[experiment.begun_at :]):.0f}"),
              ("BLEU, validation", f"{bleu:.1f}"), ("exact match, validation", f"{exact:.1%}")]
     return table("", "", rows=facts), picture
-
-
-NAMES = r"\b(Paul|Lucas|Hugo|Thomas|Marie|Claire)\b"  # without a vowel in front
-
-
-def la_for_l(text: str) -> str:
-    """A slip: every l' as la."""
-    return re.sub(r"\b([Ll])'", r"\1a ", text)
-
-
-def renamed(text: str, name: str) -> str:
-    """The text about somebody else."""
-    return re.sub(NAMES, name, text)
 
 
 @shows(ngrams, corpus_bleu)
@@ -522,18 +510,20 @@ def scores_table(found: dict[str, tuple[float, Bleu]], counts: Iterable[int]):
 def step_how_good(experiment: TranslationExperiment):
     """How good is it?
 
-    Here are both measures on the whole test, answered greedily. The second row shows what the held-out
-    combinations cost. Its sentences are also new, but all of their combinations occur in training.
+    Here are both measures on the test, answered greedily. The second row has other new sentences: for each
+    sentence of the test one with as many words and combinations, but all of these combinations occur in
+    training. The difference is what the held-out combinations cost.
     """
-    test, known = experiment.pairs(), experiment.texts.fresh(300)
-    found = {"the test": scored(test, experiment.answers),
-             "known pairs": scored(known, experiment.answers_to([pair.source for pair in known]))}
+    test, known = experiment.pairs(), experiment.texts.fresh_like(experiment.pairs())
+    found = {"the test": scored(test, experiment.answers)}
+    if known:
+        found["known pairs"] = scored(known, experiment.answers_to([pair.source for pair in known]))
     if experiment.is_default:
-        exact, bleu = found["the test"]
-        check("more than 93 % of the test sentences are wholly right, and BLEU is above 96",
-              exact > 0.93 and bleu.score > 96, f"{exact:.1%}, {bleu.score:.1f}")
-        check("of new sentences with known combinations more than 95 % are right",
-              found["known pairs"][0] > 0.95)
+        (exact, bleu), (known_exact, _) = found.values()
+        check("more than 90 % of the test sentences are wholly right, and BLEU is above 96",
+              exact > 0.9 and bleu.score > 96, f"{exact:.1%}, {bleu.score:.1f}")
+        check("of the sentences with known combinations more than 95 % are right, and more than of the test",
+              known_exact > max(0.95, exact))
     return scores_table(found, (len(test), len(known)))
 
 
@@ -547,10 +537,13 @@ def step_your_score(experiment: TranslationExperiment):
     return scores_table({"the test": scored(test, experiment.answers)}, [len(test)])
 
 
+ENOUGH = 30  # sentences on which a fraction may rest
+
+
 def step_phenomena(experiment: TranslationExperiment):
     """Which rules are learned, and when
 
-    The grammar knows which rules a sentence needs. The picture has a row for each rule that at least 10 of
+    The grammar knows which rules a sentence needs. The picture has a row for each rule that at least 30 of
     the 300 validation sentences need: the fraction of these sentences that is wholly right, after every 250
     steps. The best rules on average are at the top. The number after a rule counts its sentences.
 
@@ -560,23 +553,24 @@ def step_phenomena(experiment: TranslationExperiment):
     """
     history = [record for record in experiment.run.history if "exact_match" in record]
     asked = Counter(name for pair in experiment.texts.splits["validation"] for name in pair.phenomena)
-    names = sorted((name for name in PHENOMENA if asked[name] >= 10),
+    names = sorted((name for name in PHENOMENA if asked[name] >= ENOUGH),
                    key=lambda name: -sum(record[f"right: {name}"] for record in history))
     shares = {f"{name} ({asked[name]})": [record[f"right: {name}"] for record in history] for name in names}
     figure = drawing.draw_phenomena([record["step"] for record in history], shares)
     trained = experiment.texts.splits["train"]
     common = Counter(name for pair in trained for name in pair.phenomena)
     found = by_phenomenon(experiment.pairs(), experiment.right)
-    often = {name: pair for name, pair in found.items() if pair[0] >= 30}
+    often = {name: pair for name, pair in found.items() if pair[0] >= ENOUGH}
     hardest = sorted(often, key=lambda name: found[name][1])[:10]
     rows = [(name, f"{100 * common[name] / len(trained):.1f}", found[name][0], f"{found[name][1]:.0%}")
             for name in hardest]
     if experiment.is_default:
-        check("for each rule that at least 30 test sentences need, more than 70 % of these are right",
-              found[hardest[0]][1] > 0.7, f"{hardest[0]}: {found[hardest[0]][1]:.0%}")
+        check("for each rule that at least 30 test sentences need, more than 60 % of these are right",
+              found[hardest[0]][1] > 0.6, f"{hardest[0]}: {found[hardest[0]][1]:.0%}")
     return (table("rule", "in 100", "in the test", "right", rows=rows),
             Picture(experiment.file("translation_phenomena"), figure,
-                    f"On average best: sentences with “{names[0]}”; worst: with “{names[-1]}”"))
+                    f"On average best: sentences with “{names[0]}” ({asked[names[0]]} of them); worst: with "
+                    f"“{names[-1]}” ({asked[names[-1]]})"))
 
 
 def step_ten_sentences(experiment: TranslationExperiment):
@@ -618,32 +612,38 @@ def cross_weights(experiment: TranslationExperiment, pair: Pair) -> Tensor:
 def step_alignment(experiment: TranslationExperiment):
     """Where it looks while it writes
 
-    The grammar knows which English word each French word comes from. Does cross-attention look there? The
-    table says for which fraction of French words the source word with a head's largest weight is a true
-    partner, in 200 test sentences; pieces are joined to words first. Below are two simple rules: the word at
-    the same place, and the first word. The picture shows the surest head on a sentence in which the adjective
-    moves. (A weight says where a head looked, not what for: lesson 2.)
+    The grammar knows which English word each French word comes from. Does cross-attention look there? A word
+    counts as found if a head's largest weight is on a true partner, in 200 test sentences; pieces are joined
+    to words first. The table has the head that finds most words, and two simple rules: the word at the same
+    place, and the first word. Nouns, verbs, adjectives and names are content words. One number for all words
+    hides that the head finds fewer of the others.
+
+    The picture shows that head on a sentence in which the adjective moves. A weight says where a head
+    looked, not why.
     """
     pairs = experiment.pairs(200)
-    same, first, counted = found_by_rules(pairs)
-    hits = sum(partners_found(cross_weights(experiment, pair), pair) for pair in pairs)
-    shares = hits / counted
+    weights = [cross_weights(experiment, pair) for pair in pairs]
+    found = found_by_kind(weights, pairs)
+    shares = next(iter(found.values())).heads
     block, head = divmod(int(shares.argmax()), shares.shape[1])
-    names = [f"block {number}" for number in range(len(shares))]
-    rows = [(name, *(f"{share:.0%}" for share in row)) for name, row in zip(names, shares.tolist())]
-    rules = f"the word at the same place: {same / counted:.0%}; the first word: {first / counted:.0%}"
-    best = shares.max().item()
+    surest = {name: kind.heads[block, head].item() for name, kind in found.items()}
     if experiment.is_default:
-        check("the surest head finds a true partner more often than the rule of the same place",
-              best > same / counted + 0.1, f"{best:.0%}")
+        content, function, _ = [*surest.values()][1:]
+        check("this head finds a partner for far more content words than the rule of the same place",
+              content > found["content words"].same + 0.2, f"{content:.0%}")
+        check("it finds fewer of the function words than of the content words", function < content - 0.1,
+              f"{function:.0%}")
     moved = next((pair for pair, right in zip(pairs, experiment.right) if right and len(pair.source) < 50
                   and "adjective behind" in pair.phenomena), pairs[0])
-    weights = cross_weights(experiment, moved)[block, head]
-    figure = drawing.draw_alignment(weights, words_of(moved.source), words_of(moved.target), partners(moved),
-                                    names, shares)
+    figure = drawing.draw_alignment(cross_weights(experiment, moved)[block, head], words_of(moved.source),
+                                    words_of(moved.target), partners(moved),
+                                    [f"block {number}" for number in range(len(shares))], shares)
     picture = Picture(experiment.file("translation_alignment"), figure,
-                      f"Block {block}, head {head} looks most at the true partner of {best:.0%} of the words")
-    return table("", *(f"head {number}" for number in range(shares.shape[1])), rows=rows), rules, picture
+                      f"Block {block}, head {head} finds a partner for {shares.max():.0%} of the words")
+    rows = [(name, kind.words, *(f"{share:.0%}" for share in (surest[name], kind.same, kind.first)))
+            for name, kind in found.items()]
+    return table("French words", "", f"block {block}, head {head}", "same place", "first word",
+                 rows=rows), picture
 
 
 def step_decoders(experiment: TranslationExperiment):
@@ -669,24 +669,21 @@ def step_decoders(experiment: TranslationExperiment):
     if experiment.is_default:
         others = max(sum(one != two for one, two in zip(answers, found["greedy"]))
                      for answers in found.values())
-        check("no strategy differs from greedy on more than a tenth of the sentences",
-              others <= len(pairs) / 10, f"{others} at most")
+        check("no strategy differs from greedy on more than a twentieth of the sentences",
+              others <= len(pairs) / 20, f"{others} at most")
     return table("", "BLEU", "exact match", "words", "sentences per second", rows=rows), SIGNATURE
-
-
-def bare(text: str) -> str:
-    """As somebody types who is in a hurry: no capital in front, no mark at the end."""
-    return text[0].lower() + text[1:].rstrip(" .?")
 
 
 def step_limits(experiment: TranslationExperiment):
     """Its limits
 
-    The model was trained on single, complete sentences. Two in a row are known words in a known order, but
-    in training a full stop has always ended the answer. Sentences without a capital and a full stop never
-    occurred, and few are translated right (they are compared without both). Simon, in place of a trained
-    name, is a word whose pieces are all known, and the model would only have to copy it. Bytes are ids
-    without any training: the grammar's letters are all pieces.
+    The model was trained on single, complete sentences. The answer to two sentences is nearly always one
+    sentence, and seldom the translation of the first. Without the mark most answers are still right, without
+    the capital few (compared without what was left out).
+
+    Simon, in place of a trained name, is a word whose pieces are all known, and the model would only have to
+    copy it. Xavier begins with a letter that the grammar doesn't have, so it is spelled in bytes. The pieces
+    can spell any text that way, but bytes are ids without any training here.
 
     And a grammar isn't a language: here no sentence depends on the sentence before. How much data does the
     model need? --compare max_pairs=6000,30000,60000 trains it three times.
@@ -695,30 +692,34 @@ def step_limits(experiment: TranslationExperiment):
     joined = [(f"{one.source} {two.source}", f"{one.target} {two.target}")
               for one, two in zip(pairs[::2], pairs[1::2])]
     named = [pair[:2] for pair in experiment.pairs() if re.search(NAMES, pair.source)]
-    simon = [tuple(renamed(text, "Simon") for text in pair) for pair in named]
     cases = {"one sentence": [pair[:2] for pair in pairs], "two in a row": joined,
-             "no capital, no mark": [(bare(pair.source), pair.target) for pair in pairs],
-             "with a name": named, "with Simon": simon}
+             "no mark": [(unmarked(pair.source), pair.target) for pair in pairs],
+             "no capital": [(uncapped(pair.source), pair.target) for pair in pairs], "with a name": named}
+    cases |= {f"with {name}": [tuple(renamed(text, name) for text in pair) for pair in named]
+              for name in ("Simon", "Xavier")}
+    compared = {"no mark": unmarked, "no capital": uncapped}
     shares, rows, answers = {}, [], {}
     for name, texts in cases.items():
         answers[name] = experiment.answers_to([source for source, _ in texts])
-        same = bare if name.startswith("no capital") else str
-        shares[name] = sum(same(answer or " ") == same(target) for answer, (_, target) in zip(
+        same = compared.get(name, str)
+        shares[name] = sum(same(answer) == same(target) for answer, (_, target) in zip(
             answers[name], texts)) / max(1, len(texts))
         rows.append((name, len(texts), f"{shares[name]:.0%}", answers[name][0] if texts else ""))
-    pieces = {id for form in ("Simon", " Simon") for id in experiment.encoding.encode(form)}
-    ids = {id for pair in experiment.texts.splits["train"] for id in experiment.encoding.encode(pair.source)}
+    encode = experiment.encoding.encode
+    met = {id for pair in experiment.texts.splits["train"] for id in encode(pair.source)}
     if experiment.is_default:
         ends = sum(len(re.findall(r"[.?]", answer)) == 1 for answer in answers["two in a row"])
-        check("most answers to two sentences in a row have one full stop or question mark only",
-              ends > len(joined) / 2, f"{ends} of {len(joined)}")
-        check("fewer than a tenth of the answers to two sentences in a row are right",
-              shares["two in a row"] < 0.1)
-        check("without a capital and a mark fewer than half of the sentences are right",
-              shares["no capital, no mark"] < 0.5)
-        check("Simon's pieces all occur in training, but with Simon less than half as many are right as with "
-              "a trained name",
-              pieces <= ids and shares["with Simon"] < shares["with a name"] / 2)
+        first = sum(answer == one.target for answer, one in zip(answers["two in a row"], pairs[::2]))
+        check("more than nine in ten answers to two sentences have one full stop or question mark only",
+              ends > 0.9 * len(joined), f"{ends} of {len(joined)}")
+        check("fewer than a quarter of them translate the first sentence", first < len(joined) / 4,
+              f"{first}")
+        check("without a mark more than half of the sentences are right, without a capital under a quarter",
+              shares["no mark"] > 0.5 and shares["no capital"] < 0.25)
+        check("Simon's pieces all occur in training, but with Simon fewer than a tenth are right",
+              {*encode("Simon"), *encode(" Simon")} <= met and shares["with Simon"] < 0.1)
+        check("Xavier needs an id that training never had, and with Xavier nothing is right",
+              bool({*encode("Xavier")} - met) and shares["with Xavier"] == 0)
     return table("", "", "right", "the first answer", rows=rows)
 
 
@@ -737,18 +738,19 @@ def step_broken_on_purpose(experiment: TranslationExperiment):
     shuffled, by_lines = [lines[row] for row in order], by_source(lines, per_cent=10)
     leaked = known_sources(shuffled[:200], shuffled[200:])
     kept = known_sources(by_lines["test"], by_lines["train"])
-    references = [pair.target for pair in pairs]
+    references, answers = [pair.target for pair in pairs], experiment.answers
     slipped = [la_for_l(text).lower() for text in references]
-    bleu = {"as it is": corpus_bleu(slipped, references),
-            "lower-cased": corpus_bleu(slipped, [text.lower() for text in references]),
-            "cut finer": corpus_bleu(slipped, references, tokenize=words_of)}
-    check("the same answers have a higher BLEU if case is ignored, and if the text is cut finer",
-          bleu["as it is"].score < min(bleu["lower-cased"].score, bleu["cut finer"].score))
-    check("split by lines, more than half of the test's sources are in training; split by source, none is",
-          leaked > 0.5 and kept == 0, f"{leaked:.0%}")
+    bleu = {"la for l', no capitals: BLEU": corpus_bleu(slipped, references),
+            "the same, both lower-cased": corpus_bleu(slipped, [text.lower() for text in references]),
+            "the model's answers: BLEU": corpus_bleu(answers, references),
+            "the same, cut finer": corpus_bleu(answers, references, tokenize=words_of)}
+    if experiment.is_default:
+        check("the model's answers have a higher BLEU if the text is cut finer",
+              bleu["the same, cut finer"].score > bleu["the model's answers: BLEU"].score)
+    check("split by source, no source of the test is in training", kept == 0)
     rows = [("lines split at random: test sources known", f"{leaked:.0%}"),
             ("split by source", f"{kept:.0%}")]
-    rows += [(f"la for l', no capitals: BLEU, {name}", f"{score.score:.1f}") for name, score in bleu.items()]
+    rows += [(name, f"{score.score:.1f}") for name, score in bleu.items()]
     rows += [(f"exact match, padding {how}", f"{share:.1%}") for how, share in unmasked(experiment).items()]
     return table("", "", rows=rows), check_mistakes(OURS, *GRADED.values())
 
@@ -823,11 +825,8 @@ def step_what_next(experiment: TranslationExperiment):
     line to grammar/nouns.tsv, train again, and ask for your noun with --input. Also: --input "The old cat
     sleeps." and --chat.
 
-    Write it yourself: --template my_translation.py, then --grade my_translation.py. Real pairs, such as those
-    that Tatoeba offers: --pairs FILE.tsv.
-
-    Other models have only one of the two stacks: a decoder that continues any text, or an encoder that fills
-    in missing words.
+    Write it yourself: --template my_translation.py, then --grade my_translation.py. Real pairs, such as
+    Tatoeba's: --pairs FILE.tsv. To train a finished model on: --from CHECKPOINT.
     """
 
 

@@ -3,7 +3,7 @@
 from functools import lru_cache
 
 from grammar import english, french
-from grammar.phrases import Draft, Phrase, Token
+from grammar.phrases import POLITE, Draft, Phrase, Token
 from grammar.words import Adjective, Verb
 
 REFLEXIVE = ("me", "te", "se", "nous", "vous", "se")
@@ -11,9 +11,15 @@ NEGATIONS = {"not": "pas", "never": "jamais"}
 english_verb = lru_cache(None)(english.verb_words)
 
 
-def tense_for(draft: Draft, verb: Verb) -> str:
-    """present, is-ing, past, was-ing or used, as the verb allows."""
+def tense_for(draft: Draft, verb: Verb, future: float = 0) -> str:
+    """present, is-ing, past, was-ing or used, as the verb allows; future as often as that says."""
+    if future and draft.chance() < future:
+        return "future"
     chance = draft.chance()
+    if "event" in verb.flags:
+        if "momentary" in verb.flags:
+            return "past"
+        return "is-ing" if chance < 0.4 else "past" if chance < 0.85 else "was-ing"
     if "state" in verb.flags:
         return "present" if chance < 0.7 or "present" in verb.flags else "past"
     if "momentary" in verb.flags:
@@ -32,7 +38,7 @@ def polarity_for(draft: Draft, tense: str, verb: Verb, helper: Verb | None) -> s
     chance = draft.chance()
     if chance < 0.17:
         return "" if tense == "used" else "not"
-    if chance < 0.35 and tense in ("present", "past") and not helper:
+    if chance < 0.35 and tense in ("present", "past", "future") and not helper:
         if "state" in verb.flags and ((verb.objects and not verb.preposition) or tense == "past"):
             return ""
         if chance < 0.27:
@@ -51,6 +57,9 @@ def conjugated(draft: Draft, verb: Verb, tense: str, person: int) -> tuple[str, 
     """The French verb: what is conjugated, and the participle if there is one."""
     if tense in ("present", "is-ing"):
         return verb.present[person], ""
+    if tense == "future":
+        draft.phenomena.add("future")
+        return verb.future[person], ""
     if tense != "past" or "state" in verb.flags:
         draft.phenomena.add("imparfait")
         return verb.imperfect[person], ""
@@ -162,7 +171,7 @@ def agreed(
 ) -> str:
     """The participle agrees with the subject (être) or with a direct object in front of it (avoir)."""
     if "être" in head.flags or head.reflexive:
-        feminine, plural = subject.feminine, subject.person > 2
+        feminine, plural = subject.feminine, subject.person > 2 and subject.person != POLITE
     elif pronoun and pronoun[5]:
         feminine, plural = pronoun[3], pronoun[4]
         draft.phenomena.add("participle after its object")
@@ -199,4 +208,4 @@ def adjective_of(
     key = draft.key()
     draft.combinations.add(f"{drawn.english}+{subject.noun.english[0]}")
     draft.phenomena.add("adjective after is")
-    return [(drawn.english, key)], [(drawn.french[2 * subject.feminine + (subject.person > 2)], key)]
+    return [(drawn.english, key)], [(drawn.after_is[2 * subject.feminine + (subject.person > 2)], key)]

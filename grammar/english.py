@@ -61,6 +61,8 @@ def negated(auxiliary: str, short: bool) -> list[str]:
     """["does", "not"], or in one word: ["doesn't"]."""
     if auxiliary == "can":
         return ["can't" if short else "cannot"]
+    if auxiliary == "will" and short:
+        return ["won't"]
     return [auxiliary + "n't"] if short and auxiliary not in ("am", "must") else [auxiliary, "not"]
 
 
@@ -76,7 +78,7 @@ def verb_words(
 ) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
     """The words in front of the subject and those after it, each with what it says.
 
-    Tenses: present, is-ing, past, was-ing, used (to). `polarity` is "", "not" or an adverb (never,
+    Tenses: present, is-ing, past, was-ing, used (to), future. `polarity` is "", "not" or an adverb (never,
     often). `person` 0 to 5: I, you, he, we, you, they. What a word says, one letter each: v the verb,
     a the auxiliary of the passé composé, n the negation or adverb, q the question.
     """
@@ -84,14 +86,16 @@ def verb_words(
     adverb = [(polarity, "n")] if polarity not in ("", "not") else []
     negative, asks_twice = polarity == "not", False
     spoken = "v" if tense != "past" else "a"
-    if base in ("can", "must") or base == "be" or tense.endswith("-ing"):
-        if base in ("can", "must"):
+    if base in ("can", "must") or base == "be" or tense.endswith("-ing") or tense == "future":
+        if tense == "future":
+            first, rest = "will", [(base, "v")]
+        elif base in ("can", "must"):
             first, rest = {"present": base, "past": "could"}[tense], []
         elif tense.endswith("-ing"):
             first, rest = BE["past" if tense.startswith("was") else "present"][person], [(ing_form, "v")]
         else:
             first, rest = BE[tense][person], []
-        asks_twice = not tense.endswith("-ing")
+        asks_twice = tense in ("present", "past")
         said = "qv" if question and asks_twice else "q" if question else "v"
         if negative:
             words = negated(first, short)

@@ -13,10 +13,11 @@ PRESENT_ENDINGS = {
     "re": ("s", "s", "", "ons", "ez", "ent"),
 }
 IMPERFECT_ENDINGS = ("ais", "ais", "ait", "ions", "iez", "aient")
+FUTURE_ENDINGS = ("ai", "as", "a", "ons", "ez", "ont")
 PARTICIPLE_ENDINGS = {"er": "é", "ir": "i", "re": "u"}
 FEMININE_ENDINGS = (
     ("eux", "euse"),
-    ("if", "ive"),
+    ("f", "ve"),
     ("er", "ère"),
     ("el", "elle"),
     ("en", "enne"),
@@ -24,7 +25,7 @@ FEMININE_ENDINGS = (
     ("e", "e"),
 )
 POSSESSIVES = {"my": "mon", "your": "ton", "his": "son", "her": "son", "its": "son"}
-SHARED_POSSESSIVES = {"our": ("notre", "nos"), "their": ("leur", "leurs")}
+SHARED_POSSESSIVES = {"our": ("notre", "nos"), "your, polite": ("votre", "vos"), "their": ("leur", "leurs")}
 
 
 def opens_with_vowel(word: str, aspirated: frozenset[str] = frozenset()) -> bool:
@@ -126,17 +127,27 @@ def spelled(stem: str, ending: str) -> str:
     return stem + ending
 
 
-def conjugate(
-    infinitive: str, irregular: Mapping[str, tuple[tuple[str, ...], str]]
-) -> tuple[tuple[str, ...], tuple[str, ...], str]:
-    """Present (je, tu, il, nous, vous, ils), imparfait and past participle.
+def future_stem(infinitive: str) -> str:
+    """What the endings of the future follow: the infinitive, with è or ll where the present has them."""
+    stem = infinitive[:-2]
+    if infinitive.endswith("er") and "é" not in stem[-3:]:
+        return spelled(stem, "e") + "r"
+    return infinitive.removesuffix("e")
 
-    `irregular` has present and participle of the verbs that don't follow their ending. The imparfait is made
-    from the present with nous (only être is not).
+
+def conjugate(
+    infinitive: str, irregular: Mapping[str, tuple[tuple[str, ...], str, str]]
+) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...], str]:
+    """Present (je, tu, il, nous, vous, ils), imparfait, future and past participle.
+
+    `irregular` has present, participle and stem of the future ("": regular) of the verbs that don't follow
+    their ending. The imparfait is made from the present with nous (only être is not).
     """
     stem, group = infinitive[:-2], infinitive[-2:]
+    of_future = future_stem(infinitive)
     if infinitive in irregular:
-        present, participle = irregular[infinitive]
+        present, participle, irregular_stem = irregular[infinitive]
+        of_future = irregular_stem or of_future
     else:
         join = spelled if group == "er" else str.__add__
         present = tuple(join(stem, ending) for ending in PRESENT_ENDINGS[group])
@@ -146,7 +157,7 @@ def conjugate(
         imperfect = tuple(spelled(stem, ending) for ending in IMPERFECT_ENDINGS)
     else:
         imperfect = tuple(past + ending for ending in IMPERFECT_ENDINGS)
-    return present, imperfect, participle
+    return present, imperfect, tuple(of_future + ending for ending in FUTURE_ENDINGS), participle
 
 
 def sentence(words: Iterable[str]) -> str:

@@ -16,7 +16,7 @@ Token = tuple[str, int]
 class Phrase(NamedTuple):
     english: list[Token]
     french: list[Token]
-    person: int = 2  # I, you, he or she, we, (vous), they: as verbs are conjugated
+    person: int = 2  # I, you, he or she, we, vous, they: as verbs are conjugated
     feminine: bool = False
     noun: Noun | None = None
     object_pronoun: bool = False
@@ -39,7 +39,9 @@ OBJECT_PRONOUNS = (
     ("them", "les", "leur", 5, False),
     ("them", "les", "leur", 5, False),
 )
-SAME = {0: (0, 3), 1: (1,), 3: (0, 3)}  # subject → the persons that "me", "you" or "us" would name again
+POLITE = 4  # the person of vous, said to one man or woman
+SAME = {0: (0, 3), 1: (1,), 3: (0, 3), POLITE: (1,)}  # subject → whom me, you or us would name again
+DONE = frozenset({"open", "washed"})  # nobody opens an open door
 OWNERS = ("my", "your", "his", "her", "our", "their")
 
 
@@ -52,6 +54,7 @@ class Draft:
         self.phenomena: set[str] = set()
         self.combinations: set[str] = set()
         self.used: list = []  # nouns and names, so that none comes twice
+        self.spoken_to: Name | None = None  # somebody who is called vous, not tu
 
     def key(self) -> int:
         self.bit <<= 1
@@ -72,11 +75,12 @@ class Draft:
         preposition: str = "",
         link: int = 0,
         owned: bool = True,
+        without: frozenset[str] = frozenset(),
     ) -> Phrase:
         """Determiner, adjective and noun; kind is drawn where it isn't given.
 
-        `preposition` is the French one in front (with the key `link`), `negated` whether a direct object
-        follows ne … pas; `adjective` is how likely one is.
+        `preposition` is the French one in front (with the key `link`), `negated` whether the object of a
+        verb follows ne … pas; `adjective` is how likely one is; it is of none of the kinds in `without`.
         """
         if plural is None:
             plural = noun.numbers == "both" and self.chance() < (
@@ -90,6 +94,10 @@ class Draft:
             kind = "definite"
         if kind == "this" and "family" in noun.classes:
             kind = "possessive"
+        if negated and preposition not in ("", "de") and kind in ("indefinite", "partitive"):
+            kind = "definite"  # “not in any town” would be dans aucune ville
+        if kind == "owner":
+            without |= {"of"}
         if kind == "indefinite" and plural:
             adjective *= 2
         key = self.key()
@@ -97,11 +105,12 @@ class Draft:
         spoken, vowel, first = [(word, key)], noun.vowel, False
         if self.chance() < adjective and noun in self.words.fitting:
             drawn = self.words.fitting[noun].draw(self.generator)
-            said, spoken, vowel, first = self.describe(noun, plural, drawn, said, spoken)
+            if not drawn.kinds & without:
+                said, spoken, vowel, first = self.describe(noun, plural, drawn, said, spoken)
         mark = 0 if kind == "generic" else self.key()
         if kind == "owner":
             return self.owned(noun, plural, said, spoken, vowel, preposition, link)
-        said, article = self.determine(noun, plural, kind, said, mark, vowel, first, negated)
+        said, article = self.determine(noun, plural, kind, said, mark, vowel, first, negated, preposition)
         spoken = self.after(preposition, article, mark, vowel, link) + spoken
         return Phrase(said, spoken, 5 if plural else 2, noun.feminine, noun)
 
@@ -147,8 +156,12 @@ class Draft:
         vowel: bool,
         first: bool,
         negated: bool,
+        preposition: str,
     ) -> tuple[list[Token], tuple[str, ...]]:
-        """The English phrase with its determiner, and the French determiner."""
+        """The English phrase with its determiner, and the French determiner.
+
+        After a negation English has any, French de: pas de livre; but behind a preposition pas d'un livre.
+        """
         following = said[0][0]
         if kind == "number":
             number = self.words.numbers.draw(self.generator)
@@ -162,6 +175,7 @@ class Draft:
                     self.phenomena.add("de before an adjective")
             else:
                 some = english.article(following)
+            negated = negated and not preposition
             if negated:
                 self.phenomena.add("de after a negation")
             words = [(some, mark), *said]
@@ -169,6 +183,7 @@ class Draft:
             kind = self.one(OWNERS)
             words = [(kind, mark), *said]
             self.phenomena.add("possessive")
+            kind = "your, polite" if kind == "your" and self.spoken_to else kind
             if noun.feminine and vowel and not plural and kind in french.POSSESSIVES:
                 self.phenomena.add("mon before a vowel")
         elif kind == "this":
@@ -238,6 +253,8 @@ class Draft:
 
     def pronoun(self) -> Phrase:
         said, spoken, person, feminine = self.one(PRONOUNS)
+        if self.spoken_to:
+            said, spoken, person, feminine = "you", "vous", POLITE, self.spoken_to.feminine
         key = self.key()
         return Phrase([(said, key)], [(spoken, key)], person, feminine)
 
@@ -259,8 +276,12 @@ class Draft:
         noun: Noun | None = None,
         kind: str = "",
         adjective: float = 0.25,
+        without: frozenset[str] = frozenset(),
     ) -> Phrase:
-        """What the verb is done to, with its prepositions: it goes behind the verb in both languages."""
+        """What the verb is done to, with its prepositions: it goes behind the verb in both languages.
+
+        An adjective is of none of the kinds in `without`.
+        """
         noun = noun or self.words.objects[verb].draw(self.generator)
         self.combinations.add(f"{verb.english}+{noun.english[0]}")
         key = link
@@ -285,8 +306,9 @@ class Draft:
             if not kind and "the" in verb.flags:
                 kind = self.one(("definite", "definite", "possessive", "this", "owner"))
                 kind = "definite" if kind == "possessive" and noun.numbers == "mass" else kind
+            without |= verb.flags & DONE
             phrase = self.noun_phrase(
-                noun, kind, plural, adjective, negated and not verb.preposition, verb.preposition, key
+                noun, kind, plural, adjective, negated, verb.preposition, key, without=without
             )
         if verb.english_preposition:
             phrase = phrase._replace(english=[(verb.english_preposition, key), *phrase.english])
@@ -302,7 +324,11 @@ class Draft:
         ):
             return None
         pronoun = self.one(OBJECT_PRONOUNS)
-        return None if pronoun[3] in SAME.get(subject.person, ()) else (pronoun, not verb.preposition)
+        if pronoun[3] in SAME.get(subject.person, ()):
+            return None
+        if pronoun[3] == 1 and self.spoken_to:
+            pronoun = ("you", "vous", "vous", 1, self.spoken_to.feminine)
+        return pronoun, not verb.preposition
 
     def place(self, thing: bool = False) -> Phrase:
         """In the garden, under a tree, near the school; for a thing: in the box, on the table."""
@@ -310,9 +336,8 @@ class Draft:
         self.phenomena.add("place")
         drawn = self.words.where[place].draw(self.generator)
         kind = "definite" if self.chance() < 0.75 else ""
-        phrase = self.noun_phrase(
-            drawn, kind, False if self.chance() < 0.9 else None, 0.2, False, place.french, key, owned=False
-        )
+        several = None if kind and self.chance() < 0.1 else False
+        phrase = self.noun_phrase(drawn, kind, several, 0.2, False, place.french, key, owned=False)
         said = [*((word, key) for word in place.english.split()), *phrase.english]
         return phrase._replace(english=said)
 

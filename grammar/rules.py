@@ -1,10 +1,11 @@
 """What a sentence can be: each rule draws one in both languages, or returns None if nothing fits."""
 
 from grammar.clauses import adjective_of, as_read, clause, copula, polarity_for, pronoun_for, tense_for
-from grammar.phrases import SAME, Draft, Phrase, Token
+from grammar.phrases import DONE, SAME, Draft, Phrase, Token
 from grammar.words import Noun, Verb
 
 Both = tuple[list[Token], list[Token]]
+FUTURE = 0.08  # of the sentences and questions that can have it
 
 
 def plain(draft: Draft, question: bool = False) -> Both:
@@ -17,7 +18,9 @@ def plain(draft: Draft, question: bool = False) -> Both:
     subject = draft.subject(verb)
     if helper and ("momentary" in verb.flags or (subject.noun and "person" not in subject.noun.classes)):
         helper = words.going
-    tense = tense_for(draft, helper or verb)
+    if helper and "event" in verb.flags and "events" not in helper.flags:
+        helper = words.going
+    tense = tense_for(draft, helper or verb, 0 if helper else FUTURE)
     polarity = polarity_for(draft, tense, verb, helper)
     question = (
         question and (subject.person > 0 or helper is not None) and tense != "used" and polarity != "not"
@@ -52,19 +55,23 @@ def whole(
     """A clause with the object, noun or pronoun, that its verb takes."""
     key = draft.key()
     pronoun = object = None
+    to_somebody = "to" in verb.flags and ("whom" in verb.flags or draft.chance() < 0.7)
     if verb.objects:
         if draft.chance() < (0.5 if "lui" in verb.flags else 0.22) and not (helper and helper.preposition):
             pronoun = pronoun_for(draft, verb, subject)
         if not pronoun:
-            negated = polarity in ("not", "never") and not (helper and helper.preposition)
-            object = draft.object(verb, subject, negated, key)
-    if "to" in verb.flags and draft.chance() < 0.7:
+            negated = polarity in ("not", "never") and not (helper and "momentary" in helper.flags)
+            # “donne le livre cher à Marie” would say that the book is dear to her
+            without = frozenset({"of"} if to_somebody else ())
+            object = draft.object(verb, subject, negated, key, without=without)
+    if to_somebody:
         to = draft.key()
         draft.phenomena.add("to somebody")
         if draft.chance() < 0.4 and subject.person != 5:
             same = {subject.person, *SAME.get(subject.person, ())}
             drawn = draft.one([form for form in TO if form[3] not in same])
-            pronoun = (drawn[0], drawn[2], to, False, False, False)
+            form = "vous" if draft.spoken_to and drawn[3] == 1 else drawn[2]
+            pronoun = (drawn[0], form, to, False, False, False)
             draft.phenomena.add("lui, leur")
             said, spoken = clause(
                 draft, subject, verb, tense, polarity, question, helper, object, pronoun, key=key, late="to"
@@ -89,6 +96,20 @@ TO = (
 
 def question(draft: Draft) -> Both | None:
     return plain(draft, True)
+
+
+def polite(draft: Draft) -> Both | None:
+    """Are you sleeping, sir? Paul saw your hat, madam."""
+    draft.spoken_to = draft.one(draft.words.spoken_to)
+    said, spoken = plain(draft, draft.chance() < 0.5)
+    if not {"you", "your"} & {word for word, _ in said}:
+        return None  # nothing would be vous
+    draft.phenomena.add("vous")
+    comma, key = draft.key(), draft.key()
+    return (
+        [*said, (",", comma), (draft.spoken_to.name, key)],
+        [*spoken, (",", comma), (draft.spoken_to.french, key)],
+    )
 
 
 def known(draft: Draft, noun: Noun | None = None) -> Phrase:
@@ -184,9 +205,8 @@ def and_it(draft: Draft) -> Both | None:
     tense = "past" if draft.chance() < 0.5 else "present"
     tense = as_read(second, as_read(first, tense, subject.person), subject.person)
     key = draft.key()
-    object = draft.object(
-        first, subject, False, key, noun, draft.one(("definite", "definite", "this", "possessive", "owner"))
-    )
+    kind = draft.one(("definite", "definite", "this", "possessive", "owner"))
+    object = draft.object(first, subject, False, key, noun, kind, without=second.flags & DONE)
     said, spoken = clause(draft, subject, first, tense, object=object, key=key)
     plural = object.person > 2
     mark, link = draft.key(), draft.key()
@@ -220,12 +240,17 @@ def relative_subject(draft: Draft) -> Both | None:
     return said + said_too, spoken + spoken_too
 
 
-def predicate(draft: Draft, subject: Phrase, noun: Noun | None, tense: str) -> Both:
-    """is black: what is said of the subject behind a relative clause of this tense."""
+def predicate(draft: Draft, subject: Phrase, noun: Noun, tense: str, done: Verb | None = None) -> Both | None:
+    """is black: what is said of the subject behind a relative clause of this tense; what is `done` to it is
+    no news: None for “the door that she opened was open”.
+    """
     silent = Phrase([], [], subject.person, subject.feminine, noun)
     time = "past" if tense in ("past", "used", "was-ing") else "present"
     said, spoken = copula(draft, silent, time, "not" if draft.chance() < 0.15 else "")
-    word, mot = adjective_of(draft, subject)
+    adjective = draft.words.fitting[noun].draw(draft.generator)
+    if done and adjective.kinds & done.flags & DONE:
+        return None
+    word, mot = adjective_of(draft, subject, adjective)
     return said + word, spoken + mot
 
 
@@ -256,7 +281,7 @@ def knows_who(draft: Draft) -> Both | None:
     verb = draft.one(words.transitive)
     doing = words.usable.draw(draft.generator)
     noun = draft.one(list(words.subjects[doing].items))
-    if noun not in words.objects[verb].items:
+    if noun not in words.objects[verb].items or "family" in noun.classes:
         return None
     subject = draft.subject(verb, 0.5, 0.3)
     if noun is subject.noun:
@@ -267,7 +292,12 @@ def knows_who(draft: Draft) -> Both | None:
     said, spoken = clause(draft, subject, verb, tense, object=object, key=key)
     silent = Phrase([], [], object.person, object.feminine, noun)
     draft.combinations.add(f"{noun.english[0]}+{doing.english}")
-    time = "present" if tense in ("present", "is-ing") else "past" if "state" in doing.flags else "was-ing"
+    now, once = tense in ("present", "is-ing"), "momentary" in doing.flags
+    if now and once and "event" in doing.flags:
+        return None  # what happens once has no present
+    time = "past" if once or "state" in doing.flags else "was-ing"
+    if now:
+        time = "is-ing" if "event" in doing.flags else "present"
     said_too, spoken_too = with_qui(draft, silent, doing, time)
     return said + said_too, spoken + spoken_too
 
@@ -289,8 +319,8 @@ def relative_object(draft: Draft) -> Both | None:
     tense = as_read(verb, tense_for(draft, verb), doer.person)
     said, spoken = clause(draft, doer, verb, tense, gap=subject)
     that = [*subject.english, ("that", link)], [*subject.french, ("que", link)]
-    said_too, spoken_too = predicate(draft, subject, noun, tense)
-    return that[0] + said + said_too, that[1] + spoken + spoken_too
+    described = predicate(draft, subject, noun, tense, verb)
+    return described and (that[0] + said + described[0], that[1] + spoken + described[1])
 
 
 def there_is(draft: Draft) -> Both | None:
@@ -352,7 +382,7 @@ def question_word(draft: Draft) -> Both | None:
     if "needs" in verb.flags and said == "why":
         return None
     subject = draft.subject(verb, 0.5, 0.2)
-    tense = tense_for(draft, verb)
+    tense = tense_for(draft, verb, FUTURE)
     if tense == "used":
         return None
     asked, demandé = whole(draft, subject, verb, tense, "", True)
@@ -362,6 +392,7 @@ def question_word(draft: Draft) -> Both | None:
 RULES = (
     (plain, 46),
     (question, 12),
+    (polite, 11),
     (described, 6),
     (described_twice, 4),
     (because, 4),

@@ -3,7 +3,7 @@
 Where English says less than French, or French less than English, the corpus keeps to one choice, so that a
 source has one target:
 
-    you                  is tu
+    you                  is tu; with sir or madam at the end it is vous
     his, her             are both son, sa, ses: French looks at what is owned
     I, you, we, they     are masculine (they: elles where it stands for a feminine noun of the sentence)
     it                   occurs only where it stands for a noun of the same sentence, and takes its gender
@@ -11,6 +11,9 @@ source has one target:
     ate                  is the passé composé; was eating, used to eat, and the past of a state (was, had,
                          liked) are the imparfait
     they put, they read  where past and present are spelled alike: the present
+
+Left out are the imperative, which puts its pronouns behind the verb (donne-le-moi), and the comparison, whose
+English forms (bigger, more beautiful) each adjective would have to list.
 """
 
 import gc
@@ -47,9 +50,11 @@ PHENOMENA = {
     "passé composé with être": "with être the participle agrees with the subject: elles sont parties",
     "participle after its object": "it agrees with an object in front: la pomme que j'ai mangée",
     "imparfait": "was doing, used to do, and states: il dormait, elle avait",
+    "future": "will becomes an ending: il dormira, elle aura",
     "near future": "is going to: il va dormir",
     "infinitive": "want to, can, must, …: elle veut dormir",
     "reflexive": "English has one word, French two: il se lève",
+    "vous": "to sir and madam: vous, votre: est-ce que vous dormez, madame ?",
     "question": "est-ce que in front, and do or does: est-ce que tu dors ?",
     "question word": "où, pourquoi, qui: où est-ce que tu dors ?",
     "possessive": "son, sa, ses follow what is owned: his mother is sa mère",

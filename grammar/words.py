@@ -31,6 +31,11 @@ FLAGS = frozenset(
         "low",
         "weak",
         "present",
+        "event",
+        "events",
+        "whom",
+        "open",
+        "washed",
     }
 )
 IN_FRONT = 3  # how much more often an adjective in front of the noun is drawn
@@ -40,7 +45,7 @@ REASONS = {
     "weak": {"weak"},
     "held": {"low", "held"},
 }  # mood → kinds of adjectives
-TENSES = frozenset({"present", "is-ing", "past", "was-ing", "used", "going"})
+TENSES = frozenset({"present", "is-ing", "past", "was-ing", "used", "going", "future"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +66,12 @@ class Adjective:
     first: bool  # in front of the noun
     vowel: bool
     classes: frozenset[str]
+    without: frozenset[str]  # classes of nouns that it isn't said of
     kinds: frozenset[str]
+    after_is: tuple[str, str, str, str]  # as french, behind être
+
+    def goes_with(self, noun: Noun) -> bool:
+        return bool(self.classes & noun.classes) and not self.without & noun.classes
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +85,7 @@ class Verb:
     infinitive: str
     present: tuple[str, ...]
     imperfect: tuple[str, ...]
+    future: tuple[str, ...]
     participle: str
     reflexive: bool
     rest: tuple[str, ...]  # besoin, faim
@@ -88,6 +99,7 @@ class Verb:
 class Name:
     name: str
     feminine: bool
+    french: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,6 +132,7 @@ class Words:
         verbs: Sequence[Verb],
         helpers: Sequence[Verb],
         names: Sequence[Name],
+        spoken_to: Sequence[Name],
         others: dict[str, list[Other]],
         aspirated: frozenset[str],
         be: Verb,
@@ -127,6 +140,7 @@ class Words:
     ):
         self.nouns, self.adjectives, self.verbs, self.helpers = nouns, adjectives, verbs, helpers
         self.names, self.others, self.aspirated, self.be = Choice(names), others, aspirated, be
+        self.spoken_to = spoken_to
         self.have, self.middle = have, {word.english: word.french for word in others["middle"]}
         self.numbers = Choice(others["number"])
         self.places, self.spots = Choice(others["place"]), Choice(others["spot"])
@@ -140,7 +154,7 @@ class Words:
         }
         groups = {("subject", verb): self.nouns_of(verb.subjects) for verb in verbs}
         groups |= {("object", verb): self.nouns_of(verb.objects) for verb in verbs if verb.objects}
-        groups |= {("described", adjective): self.nouns_of(adjective.classes) for adjective in adjectives}
+        groups |= {("described", one): [noun for noun in nouns if one.goes_with(noun)] for one in adjectives}
         groups |= {
             ("place", place): self.nouns_of(place.goes_with) for place in (*others["place"], *others["spot"])
         }
@@ -149,7 +163,7 @@ class Words:
         self.objects = {verb: balanced["object", verb] for verb in verbs if verb.objects}
         self.described = {adjective: balanced["described", adjective] for adjective in adjectives}
         self.where = {place: balanced["place", place] for place in self.places.items + self.spots.items}
-        fitting = {noun: [a for a in adjectives if a.classes & noun.classes] for noun in nouns}
+        fitting = {noun: [a for a in adjectives if a.goes_with(noun)] for noun in nouns}
         self.fitting = {noun: found for noun, found in balance(fitting).items() if found.items}
         for noun, choice in self.fitting.items():
             if noun.vowel and not noun.feminine:  # bel, nouvel and vieil would be rare
@@ -165,7 +179,7 @@ class Words:
         movable = {"person", "animal", "thing", "food"}
         self.alone = [verb for verb in verbs if not verb.objects and verb.flags & {"glad", "low", "weak"}]
         self.feelings = [verb for verb in verbs if not verb.objects and "state" in verb.flags]
-        self.transitive = [verb for verb in verbs if verb.objects and "needs" not in verb.flags]
+        self.transitive = [verb for verb in verbs if verb.objects and not verb.flags & {"needs", "whom"}]
         self.somewhere = [verb for verb in verbs if "where" in verb.flags]
         self.movable = [noun for noun in nouns if noun.classes & movable]
         begin = [verb for verb in self.transitive if "first" in verb.flags]
@@ -267,16 +281,23 @@ def read_nouns(folder: Path, aspirated: set[str]) -> list[Noun]:
     return nouns
 
 
+def adjective_forms(masculine: str, feminine: str = "") -> tuple[str, str, str, str]:
+    """Masculine, its plural, feminine, its plural; the feminine by rule where it isn't given."""
+    feminine = feminine or french.feminine(masculine)
+    return masculine, french.plural(masculine), feminine, feminine + "s"
+
+
 def read_adjectives(folder: Path, classes: frozenset[str], aspirated: set[str]) -> list[Adjective]:
     adjectives, seen = [], set()
-    for fields, wrong in rows(folder, "adjectives.tsv", 7):
-        word, masculine, place, goes_with, kinds, feminine, before_vowel = fields
+    for fields, wrong in rows(folder, "adjectives.tsv", 8):
+        word, masculine, place, goes_with, kinds, feminine, before_vowel, behind = fields
         filled(wrong, english=word, french=masculine, place=place, classes=goes_with)
         starred, masculine = masculine.startswith("*"), masculine.lstrip("*")
         one_of(place, PLACES_OF_ADJECTIVES, "place", wrong)
         once(seen, word, wrong)
-        feminine = feminine or french.feminine(masculine)
-        forms = masculine, french.plural(masculine), feminine, feminine + "s"
+        forms = adjective_forms(masculine, feminine)
+        left_out = " ".join(name[1:] for name in goes_with.split() if name[0] == "-")
+        goes_with = " ".join(name for name in goes_with.split() if name[0] != "-")
         if starred:
             aspirated.update(forms)
         adjectives.append(
@@ -287,7 +308,9 @@ def read_adjectives(folder: Path, classes: frozenset[str], aspirated: set[str]) 
                 place == "before",
                 french.opens_with_vowel(masculine) and not starred,
                 some_of(goes_with, classes, "class", wrong),
+                some_of(left_out, classes, "class", wrong),
                 frozenset(kinds.split()) - {"-"},
+                adjective_forms(behind) if behind else forms,
             )
         )
     return adjectives
@@ -316,7 +339,7 @@ def make_verb(
     matched = ""
     if preposition and particles and PREPOSITIONS.get(particles[-1]) == preposition and objects:
         matched = particles.pop()
-    present, imperfect, participle = french.conjugate(infinitive, irregular)
+    present, imperfect, future, participle = french.conjugate(infinitive, irregular)
     return Verb(
         word,
         base,
@@ -327,6 +350,7 @@ def make_verb(
         infinitive,
         present,
         imperfect,
+        future,
         participle,
         reflexive,
         tuple(rest),
@@ -337,13 +361,13 @@ def make_verb(
     )
 
 
-def read_irregular(folder: Path) -> dict[str, tuple[tuple[str, ...], str]]:
+def read_irregular(folder: Path) -> dict[str, tuple[tuple[str, ...], str, str]]:
     irregular = {}
-    for (infinitive, present, participle), wrong in rows(folder, "conjugations.tsv", 3):
+    for (infinitive, present, participle, future), wrong in rows(folder, "conjugations.tsv", 4):
         filled(wrong, infinitive=infinitive, present=present, participle=participle)
         if len(present.split()) != 6:
             raise wrong(f"{infinitive!r} has {len(present.split())} forms in the present, not 6")
-        irregular[infinitive] = tuple(present.split()), participle
+        irregular[infinitive] = tuple(present.split()), participle, future
     return irregular
 
 
@@ -377,11 +401,13 @@ def read_words(folder: Path = TABLES) -> Words:
     verbs = read_verbs(folder, irregular, classes)
     helpers = [make_verb(*fields, irregular, wrong) for fields, wrong in rows(folder, "helpers.tsv", 4)]
     names, others = [], {"number": [], "place": [], "spot": [], "when": [], "middle": []}
+    spoken_to: list[Name] = []
     for (kind, word, translation, goes_with), wrong in rows(folder, "others.tsv", 4):
         filled(wrong, english=word, french=translation)
-        one_of(kind, ("name", *others), "kind", wrong)
-        if kind == "name":
-            names.append(Name(word, one_of(goes_with, ("m", "f"), "gender", wrong) == "f"))
+        one_of(kind, ("name", "address", *others), "kind", wrong)
+        if kind in ("name", "address"):
+            feminine = one_of(goes_with, ("m", "f"), "gender", wrong) == "f"
+            (names if kind == "name" else spoken_to).append(Name(word, feminine, translation))
         else:
             allowed = {"place": classes, "spot": classes, "number": ()}.get(kind, TENSES)
             goes_with = some_of(goes_with, allowed, "what it goes with", wrong)
@@ -389,4 +415,4 @@ def read_words(folder: Path = TABLES) -> Words:
     be = make_verb("be", "être", "state", "", irregular, ValueError)
     have = make_verb("have", "avoir", "state", "had", irregular, ValueError)
     adjectives = read_adjectives(folder, classes, aspirated)
-    return Words(nouns, adjectives, verbs, helpers, names, others, frozenset(aspirated), be, have)
+    return Words(nouns, adjectives, verbs, helpers, names, spoken_to, others, frozenset(aspirated), be, have)

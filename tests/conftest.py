@@ -186,6 +186,22 @@ def failures(step, *arguments) -> list[str]:
     return [statement for part in tested for statement, finding in part.results if not finding.holds]
 
 
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    """A file of four hundred short pairs."""
+    from small_pairs import SENTENCES, written
+
+    return written(tmp_path_factory.mktemp("pairs") / "mine.tsv", SENTENCES)
+
+
+@pytest.fixture
+def training(file):
+    """Twenty steps on this file."""
+    from small_pairs import training_on
+
+    return training_on(file)
+
+
 @pytest.fixture(scope="session")
 def course(tmp_path_factory):
     """A folder with the scripts and what they import alone, as a fresh clone has them, without outputs/."""

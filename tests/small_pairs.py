@@ -4,7 +4,9 @@ import torch
 
 from common import lesson
 
-m = lesson("08_translation")
+m, five = lesson("08_translation"), lesson("05_mini_transformer")
+BytePairEncoding = lesson("07_subwords").BytePairEncoding
+CPU = torch.device("cpu")
 SMALL = m.TranslationModel(d_model=16, n_heads=2, n_layers=1, dropout=0.1)
 NOUNS = {"cat": "chat", "dog": "chien", "book": "livre", "tree": "pommier", "king": "roi", "wall": "mur",
          "boat": "bateau", "train": "train"}
@@ -28,7 +30,7 @@ def training_on(file):
 
 
 def run_of(training, config=SMALL):
-    return m.make_run(config, training, torch.device("cpu"), m.Texts(training))
+    return m.make_run(config, training, CPU, m.Texts(training))
 
 
 def weights(run):

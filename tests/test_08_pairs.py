@@ -9,28 +9,22 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_pairs import SENTENCES, SMALL, training_on, written
+from small_pairs import CPU, SENTENCES, SMALL, BytePairEncoding, five, m, written
 from torch import nn
 
-from common import lesson
-from course.data.alignment import partners, partners_found, places, word_weights
+from course.data.alignment import (
+    found_by_kind,
+    is_content,
+    is_function,
+    partners,
+    partners_found,
+    places,
+    word_weights,
+)
+from course.data.corpus import likeness
 from course.data.pairs import LONGEST, read_pairs
 from course.data.splits import HELD_OUT, apart_from, by_source, key
 from grammar.sentences import PHENOMENA, Pair, by_phenomenon, corpus
-
-m, five = lesson("08_translation"), lesson("05_mini_transformer")
-BytePairEncoding = lesson("07_subwords").BytePairEncoding
-CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="module")
-def file(tmp_path_factory):
-    return written(tmp_path_factory.mktemp("pairs") / "mine.tsv", SENTENCES)
-
-
-@pytest.fixture
-def training(file):
-    return training_on(file)
 
 
 def sources(pairs):
@@ -375,6 +369,45 @@ def test_words_without_a_partner_do_not_count_and_one_of_two_partners_is_enough(
     assert partners_found(weights, pair).item() == 2  # je, “.”; dors looks at not, pas at sleep
     weights[3] = torch.tensor([0.0, 0.0, 1.0, 0.0, 0.0])
     assert partners_found(weights, pair).item() == 3
+
+
+CONTENT = "Chat chevaux neuve bel dormira Marie venues besoin veux"
+FUNCTION = "le L' ne n' pas est sont ai avait aura de au vous leur qui Est-ce où et"
+
+
+def test_content_words_are_nouns_verbs_adjectives_and_names_in_any_form():
+    assert [word for word in CONTENT.split() if not is_content(word) or is_function(word)] == []
+    assert [word for word in FUNCTION.split() if is_content(word) or not is_function(word)] == []
+    assert not is_content(".")
+    assert not is_function(".")
+
+
+def test_what_is_found_is_counted_for_each_kind_of_words():
+    """By hand: “You don't sleep.” → “Tu ne dors pas.”, where don't is ne and pas."""
+    pair = Pair("You don't sleep.", "Tu ne dors pas.", ((0, 0), (1, 1), (1, 3), (2, 2), (3, 4)), frozenset(),
+                frozenset())
+    weights = torch.eye(5)[:, [0, 1, 2, 4]][None, None]  # pas looks nowhere, so at the first word
+    found = found_by_kind([weights, weights], [pair, pair])
+    assert [(one.words, one.heads.item()) for one in found.values()] == [
+        (10, pytest.approx(0.8)), (2, 1.0), (6, pytest.approx(2 / 3)), (2, 1.0)]
+    assert [one.first for one in found.values()] == pytest.approx([0.2, 0, 1 / 3, 0])
+    # at the same place, 0, 0, 1, 2, 3 of the source: tu and the mark are right
+    assert [one.same for one in found.values()] == pytest.approx([0.4, 0, 1 / 3, 0])
+
+
+def test_fresh_sentences_are_like_those_of_the_test_and_known_but_for_the_sentence():
+    texts = m.Texts(m.TranslationTraining(vocab=0, max_pairs=3000))
+    asked = [pair for pair in texts.splits["test"] if len(pair.combinations) < 3][:50]
+    fresh, trained = texts.fresh_like(asked), texts.splits["train"]
+    assert Counter(map(likeness, fresh)) == Counter(map(likeness, asked))
+    assert len({pair.source for pair in fresh} | {pair.source for pair in trained}) == 50 + len(trained)
+    met = {name for pair in trained for name in pair.combinations}
+    assert all(pair.combinations <= met for pair in fresh)
+    assert len(texts.fresh_like([replace_combinations(asked[0], 40)])) == 0, "and it ends"
+
+
+def replace_combinations(pair, count):
+    return pair._replace(combinations=frozenset(map(str, range(count))))
 
 
 @pytest.mark.parametrize("seed", range(2))

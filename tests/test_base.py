@@ -6,13 +6,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 from conftest import one_line_error, run_lesson
-from small_pairs import SENTENCES, SMALL, run_of, training_on, written
 
 from common import lesson
 from course.training.base import Base, read_base
 from course.training.engine import finish, save_run
 
-five, eight = lesson("05_mini_transformer"), lesson("08_translation")
+five = lesson("05_mini_transformer")
 SIZES = five.TransformerConfig(d_model=16, n_heads=2, n_layers=1)
 SHORT = five.TrainingConfig(steps=6, batch_size=8, validate_every=3)
 
@@ -81,30 +80,3 @@ def test_what_cannot_be_begun_with_is_one_line(options, said, saved, tmp_path):
     assert said.format(saved=saved) in one_line_error(process, 2)
     assert process.stdout == ""
     assert not new.exists()
-
-
-def test_other_pairs_are_cut_into_the_old_pieces(tmp_path):
-    old = training_on(written(tmp_path / "old.tsv", SENTENCES[:300]))
-    run = finish(run_of(old))
-    path = tmp_path / "old.pt"
-    save_run(run, path)
-    base = read_base(path)
-    mine = training_on(written(tmp_path / "new.tsv", [
-        (source.replace("The", "My"), target.replace("Le", "Mon")) for source, target in SENTENCES]))
-    options = SimpleNamespace(device="cpu", outputs=tmp_path, resume=False, base=base, threads=1)
-    new = eight.TranslationExperiment(SMALL, mine, options)
-    new.check()
-    begun = new.make()
-    assert new.texts.encoding.state() == run.about["encoding"] == begun.about["encoding"]
-    assert begun.about["from"] == base.hash
-    assert torch.equal(begun.model.embedding.weight, run.model.embedding.weight)
-    assert {"the", "my"} <= {*begun.about["met"]["words"].split()}  # the old words were met, too
-    new.train()
-    assert new.load(new.checkpoint, finished=True).finished
-
-
-def test_pieces_are_asked_for(saved, tmp_path):
-    options = SimpleNamespace(device="cpu", outputs=tmp_path, resume=False, base=read_base(saved), threads=1)
-    mine = training_on(written(tmp_path / "new.tsv", SENTENCES))
-    with pytest.raises(ValueError, match="holds no pieces: it wasn't trained on texts"):
-        eight.TranslationExperiment(SMALL, mine, options)

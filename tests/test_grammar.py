@@ -135,6 +135,7 @@ def test_plural(singular, plural):
         ("bleu", "bleue"),
         ("gris", "grise"),
         ("clair", "claire"),
+        ("neuf", "neuve"),
     ],
 )
 def test_feminine(masculine, feminine):
@@ -180,6 +181,8 @@ def test_participle(participle, is_feminine, is_plural, expected):
         (("your", True, False, True), "ton"),
         (("our", True, False, False), "notre"),
         (("their", False, True, True), "leurs"),
+        (("your, polite", True, False, False), "votre"),
+        (("your, polite", False, True, False), "vos"),
     ],
 )
 def test_determiner(arguments, expected):
@@ -249,8 +252,39 @@ attendiez attendaient; attendu
 @pytest.mark.parametrize("line", CONJUGATED.strip().splitlines(), ids=lambda line: line.split(":")[0])
 def test_conjugation(line):
     infinitive, forms = line.split(": ")
-    present, imperfect, participle = french.conjugate(infinitive, read_irregular(TABLES))
+    present, imperfect, _, participle = french.conjugate(infinitive, read_irregular(TABLES))
     assert [" ".join(present), " ".join(imperfect), participle] == forms.split("; ")
+
+
+FUTURE = """
+être: serai seras sera serons serez seront
+avoir: aurai auras aura aurons aurez auront
+aller: irai iras ira irons irez iront
+courir: courrai courras courra courrons courrez courront
+venir: viendrai viendras viendra viendrons viendrez viendront
+voir: verrai verras verra verrons verrez verront
+vouloir: voudrai voudras voudra voudrons voudrez voudront
+pouvoir: pourrai pourras pourra pourrons pourrez pourront
+devoir: devrai devras devra devrons devrez devront
+envoyer: enverrai enverras enverra enverrons enverrez enverront
+acheter: achèterai achèteras achètera achèterons achèterez achèteront
+lever: lèverai lèveras lèvera lèverons lèverez lèveront
+appeler: appellerai appelleras appellera appellerons appellerez appelleront
+préférer: préférerai préféreras préférera préférerons préférerez préféreront
+protéger: protégerai protégeras protégera protégerons protégerez protégeront
+essayer: essaierai essaieras essaiera essaierons essaierez essaieront
+manger: mangerai mangeras mangera mangerons mangerez mangeront
+prendre: prendrai prendras prendra prendrons prendrez prendront
+dormir: dormirai dormiras dormira dormirons dormirez dormiront
+créer: créerai créeras créera créerons créerez créeront
+préparer: préparerai prépareras préparera préparerons préparerez prépareront
+"""
+
+
+@pytest.mark.parametrize("line", FUTURE.strip().splitlines(), ids=lambda line: line.split(":")[0])
+def test_future(line):
+    infinitive, forms = line.split(": ")
+    assert " ".join(french.conjugate(infinitive, read_irregular(TABLES))[2]) == forms
 
 
 # ------------------------------------------------------------------ English, by hand
@@ -308,6 +342,11 @@ def test_english_forms(function, cases):
         ("can", "present", 1, "", True, False, "can _"),
         ("must", "present", 2, "not", False, True, "_ must not"),
         ("eat", "past", 2, "often", True, False, "did _ often eat"),
+        ("eat", "future", 2, "", False, False, "_ will eat"),
+        ("eat", "future", 0, "not", False, True, "_ won't eat"),
+        ("eat", "future", 5, "not", False, False, "_ will not eat"),
+        ("eat", "future", 2, "never", True, False, "will _ never eat"),
+        ("be", "future", 2, "", True, False, "will _ be"),
     ],
 )
 def test_english_verbs(base, tense, person, polarity, question, short, expected):
@@ -415,10 +454,10 @@ def test_no_source_has(pairs, wrong):
 def test_every_determiner_agrees_with_its_noun(pairs):
     """By tables of its own: the determiner is the word in front of the noun and its adjective."""
     singular = {
-        "m": "le l' un ce cet mon ton son notre leur du au de d'",
-        "f": "la l' une cette ma ta sa mon ton son notre leur de d'",
+        "m": "le l' un ce cet mon ton son notre votre leur du au de d'",
+        "f": "la l' une cette ma ta sa mon ton son notre votre leur de d'",
     }
-    several = "les des ces mes tes ses nos leurs aux de d' deux trois quatre cinq six sept dix"
+    several = "les des ces mes tes ses nos vos leurs aux de d' deux trois quatre cinq six sept dix"
     nouns = {
         form: (noun, number)
         for noun in WORDS.nouns
@@ -492,6 +531,9 @@ def test_alignments_are_between_words_and_leave_little_out(pairs):
         ("be hungry", "he", ("present",), "Il a faim.", {"00 11 12 21 22 33"}),
         ("put", "they", ("past",), "Ils mettent.", {"00 11 22"}),  # spelled alike: read as the present
         ("put", "he", ("past",), "Il a mis.", {"00 11 12 23"}),
+        ("sleep", "he", ("future",), "Il dormira.", {"00 11 21 32"}),
+        ("sleep", "he", ("future", "not"), "Il ne dormira pas.", {"00 12 21 23 32 44", "00 11 12 13 22 34"}),
+        ("sleep", "he", ("future", "", True), "Est-ce qu'il dormira ?", {"00 01 12 23 34"}),
         (
             "get up",
             "we",
@@ -590,6 +632,132 @@ def test_a_pronoun_takes_the_gender_of_its_noun(noun, plural, said, spoken):
     assert ([word for word, _ in again.english], [word for word, _ in again.french]) == ([said], [spoken])
     assert again.english[0][1] == again.french[0][1]
     assert again.person == (5 if plural else 2)
+
+
+# ------------------------------------------------------------------ what a teacher would not say
+
+ONCE = "arrive|leave|come (in|back)|go (up|out)|get up|fall|lose|catch"  # and not “every day”
+OF = "fi(er|ère) plein(e)? vide propre heureu(x|se) triste fatigué(e)? malade curieu(x|se) riche jalou(x|se)"
+OF = "|".join([*OF.split(), "utile", "ch(er|ère)", "difficile"])  # go on with de or à
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        r"\b(never|not|\w+n't) (?!forget).*\bsome\b",
+        r"\b(giv\w+|gave|show\w*)\b(?!.* to )",  # to nobody
+        r"\b(arrives|leaves|comes (in|back)|goes (up|out)|gets up|falls|loses|catches)\b",
+        r"\b(open\w*|clos\w+|break\w*|broke) (\S+ ){1,2}open \w",
+        rf"\b(do|does|don't|doesn't)\b(?!.* to ).*\b({ONCE})\b",
+        rf"\bused to ({ONCE})\b",
+        r"\b(takes?|took|buys?|bought|chooses?|chose)\b.* and follow",
+        r"\b(an?|some) (grand)?(mother|father)s?\b|\b(an?|some) (uncle|aunt|sister|brother|son)s?\b",
+    ],
+)
+def test_a_teacher_would_not_write(many, wrong):
+    assert not [pair.source for pair in many if re.search(wrong, pair.source)]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        r"\b(est|sont|était|étaient|sera|seront)( pas)? nouve",  # le lit est neuf
+        rf"\b({OF})s? (de |du |des |d')",  # le père fier de Paul
+        rf"\b({OF})s? (à(?! côté)|aux?)\b",  # donne le livre cher à Marie
+        r"\bdans (l'|\w+ )(\w+ )?(montagne|lac|plage|île|marché|rivière)s?\b",
+        r"\bvieil\w* fille|\bvieux garçon|\b(beau|belle)[sx]? (père|mère|frère|sœur|fils|fille)s?\b",
+        r"\bgrande?s? (magasin|école)",
+        r"\b(dans|sur|sous|devant|derrière|avec|à) (de |d')(?!la |l')",
+    ],
+)
+def test_a_teacher_would_not_say(many, wrong):
+    assert not [pair.target for pair in many if re.search(wrong, pair.target, re.IGNORECASE)]
+
+
+def test_always_is_not_said_of_what_happened_once(many):
+    """J'ai toujours mangé is “I have always eaten”."""
+    participles = {
+        french.agree(verb.participle, *how)
+        for verb in WORDS.verbs
+        for how in itertools.product((False, True), repeat=2)
+    }
+    seen = 0
+    for pair in many:
+        words = words_of(pair.target)
+        for word, following in itertools.pairwise(words):
+            seen += word == "toujours"
+            assert not (word == "toujours" and following in participles), pair.target
+    assert seen > 20
+
+
+def test_nobody_lives_in_a_lake_or_buys_a_train(many):
+    said = Counter(combination for pair in many for combination in pair.combinations)
+    homes = {name.partition("+")[2] for name in said if name.startswith("live in+")}
+    assert homes == {"house", "hotel", "tower", "town", "village", "forest"}
+    wrong = {f"{verb}+{noun}" for verb in ("buy", "sell", "push") for noun in ("train", "bus", "plane")}
+    assert not wrong & said.keys()
+
+
+@pytest.mark.parametrize(
+    ("verbs", "adjectives"), [("open close break", "closed broken"), ("wash", "clean")]
+)
+def test_what_is_done_already_is_not_done(many, verbs, adjectives):
+    wrong = [{f"{verb}+{noun.english[0]}", f"{word}+{noun.english[0]}"}
+             for noun in WORDS.nouns for verb in verbs.split() for word in adjectives.split()]
+    combinations = [{*pair.combinations} for pair in many if len(pair.combinations) > 1]
+    assert not [found for found in combinations for both in wrong if both <= found]
+
+
+@pytest.mark.parametrize(
+    ("noun", "plural", "kind", "preposition", "said", "spoken"),
+    [
+        ("museum", False, "indefinite", "", "a museum", "de musée"),
+        ("museum", False, "indefinite", "dans", "the museum", "dans le musée"),
+        ("museum", True, "indefinite", "à", "the museums", "aux musées"),
+        ("book", False, "indefinite", "de", "a book", "de un livre"),
+        ("book", True, "indefinite", "de", "any books", "de livres"),
+        ("butter", False, "partitive", "de", "any butter", "de beurre"),
+        ("butter", False, "partitive", "", "any butter", "de beurre"),
+        ("butter", False, "partitive", "avec", "the butter", "avec le beurre"),
+    ],
+)
+def test_after_a_negation(noun, plural, kind, preposition, said, spoken):
+    found = next(one for one in WORDS.nouns if one.english[0] == noun)
+    phrase = Draft(random.Random(0), WORDS).noun_phrase(found, kind, plural, 0, True, preposition)
+    assert " ".join(word for word, _ in phrase.english) == said
+    assert " ".join(word for word, _ in phrase.french) == spoken
+
+
+def test_sir_and_madam_are_vous_and_nobody_else_is(many):
+    """The participle agrees with the one person that vous is."""
+    with_être = [verb.participle for verb in WORDS.verbs if "être" in verb.flags or verb.reflexive]
+    seen = Counter()
+    for pair in many:
+        addressed = re.search(r", (monsieur|madame)\b", pair.target)
+        assert bool(addressed) == ("vous" in pair.phenomena)
+        assert bool(addressed) == bool(re.search(", (sir|madam)[.?]", pair.source))
+        words = {word.lower() for word in words_of(pair.target)}
+        tu, vous = words & {"tu", "te", "t'", "ton", "ta", "tes"}, words & {"vous", "votre", "vos"}
+        assert not (tu if addressed else vous), pair
+        if addressed:
+            assert vous, pair
+            seen.update(vous)
+            spoken = words_of(pair.target.lower())
+            ending = "e" if addressed[1] == "madame" else ""
+            for word in spoken[spoken.index("êtes") + 1 :] if "êtes" in spoken else ():
+                if word.rstrip("es") in [participle.rstrip("es") for participle in with_être]:
+                    assert word in [participle + ending for participle in with_être], pair
+                    seen["agrees"] += 1
+    assert min(seen[word] for word in ("vous", "votre", "vos")) > 10
+    assert seen["agrees"] > 10
+
+
+def test_will_is_the_future_and_nothing_else(many):
+    seen = 0
+    for pair in many:
+        said = re.search(r"\b(will|won't)\b", pair.source, re.IGNORECASE)
+        assert bool(said) == ("future" in pair.phenomena)
+        seen += "future" in pair.phenomena
+    assert seen > 200
 
 
 # ------------------------------------------------------------------ splits
@@ -722,7 +890,8 @@ def test_a_new_line_flows_through(tables, table, line, wanted):
         ("conjugations.tsv", "savoir|sais sais sait|su", "'savoir' has 3 forms in the present, not 6"),
         ("others.tsv", "color|red|rouge", "kind 'color'"),
         ("others.tsv", "name|Zoé|Zoé|z", "gender 'z' is none of f, m"),
-        ("others.tsv", "when|soon|bientôt|future", "'future'"),
+        ("others.tsv", "when|soon|bientôt|later", "'later'"),
+        ("adjectives.tsv", "golden|doré|after|thing -thingy", "class 'thingy'"),
         ("helpers.tsv", "hope to||", "french is missing"),
     ],
 )

@@ -1,13 +1,19 @@
 """Word by word: weights of cross-attention and the true partners, an answer and its reference."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from difflib import SequenceMatcher
+from functools import lru_cache
+from itertools import product
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from grammar.sentences import Pair, words_of
+from grammar import french
+from grammar.sentences import WORDS, Pair, words_of
+
+Kind = Callable[[str], bool]  # of French words
 
 
 def places(text: str, words: Sequence[str], pieces: Sequence[str]) -> list[int]:
@@ -44,26 +50,86 @@ def partners(pair: Pair) -> Tensor:
     return grid
 
 
-def partners_found(weights: Tensor, pair: Pair) -> Tensor:
+@lru_cache(None)
+def content_words() -> frozenset[str]:
+    """All forms of the grammar's French nouns, adjectives and verbs, and the names.
+
+    Forms of être and avoir aren't among them: they also make the tense of other verbs.
+    """
+    forms = {form for noun in WORDS.nouns for form in noun.french}
+    forms |= {form for one in WORDS.adjectives for form in (*one.french, one.before_vowel, *one.after_is)}
+    forms |= {name.french for name in WORDS.names.items}
+    for verb in [*WORDS.verbs, *WORDS.helpers]:
+        forms |= {french.agree(verb.participle, *how) for how in product((False, True), repeat=2)}
+        forms |= {verb.infinitive, *verb.rest}
+        if verb.infinitive != "avoir":
+            forms |= {*verb.present, *verb.imperfect, *verb.future}
+    return frozenset(map(str.lower, forms))
+
+
+def is_content(word: str) -> bool:
+    return word.lower() in content_words()
+
+
+def is_function(word: str) -> bool:
+    """An article, a pronoun, a preposition, ne, …; a mark is none."""
+    return word[0].isalpha() and not is_content(word)
+
+
+def counted(true: Tensor, pair: Pair, kind: Kind) -> Tensor:
+    """(target words): those of the kind that have a partner."""
+    return true.any(1) & torch.tensor([kind(word) for word in words_of(pair.target)])
+
+
+def partners_found(weights: Tensor, pair: Pair, kind: Kind = bool) -> Tensor:
     """Word weights (…, target words, source words) → (…): target words whose largest weight is on a partner.
 
-    Words without a partner don't count.
+    Words of another kind, and those without a partner, don't count.
     """
     true = partners(pair)
-    rows = true.any(1)
+    rows = counted(true, pair, kind)
     chosen = weights[..., rows, :].argmax(-1, keepdim=True)
     return true[rows].expand_as(weights[..., rows, :]).gather(-1, chosen).float().sum((-2, -1))
 
 
-def found_by_rules(pairs: Iterable[Pair]) -> tuple[int, int, int]:
-    """Target words whose partner is the source word at the same place; the first one; all with a partner."""
-    same = first = counted = 0
-    for true in map(partners, pairs):
+def found_by_rules(pairs: Iterable[Pair], kind: Kind = bool) -> tuple[int, int, int]:
+    """Target words of the kind whose partner is the source word at the same place; the first one; and all
+    that have a partner.
+    """
+    same = first = every = 0
+    for pair in pairs:
+        true = partners(pair)
+        rows = counted(true, pair, kind)
         place = torch.arange(len(true)) * true.shape[1] // len(true)
-        same += int(true.gather(1, place[:, None]).sum())
-        first += int(true[:, 0].sum())
-        counted += int(true.any(1).sum())
-    return same, first, counted
+        same += int(true.gather(1, place[:, None])[rows].sum())
+        first += int(true[rows, 0].sum())
+        every += int(rows.sum())
+    return same, first, every
+
+
+KINDS: dict[str, Kind] = {"all, with marks": bool, "content words": is_content,
+                          "function words": is_function,
+                          "of these, ne": lambda word: word.lower() in ("ne", "n'")}
+
+
+class Found(NamedTuple):
+    """For a kind of French words: how many have a partner, and which fractions of these are found."""
+
+    words: int
+    heads: Tensor  # (blocks, heads)
+    same: float  # by the rule of the same place
+    first: float  # by the rule of the first word
+
+
+def found_by_kind(weights: Sequence[Tensor], pairs: Sequence[Pair]) -> dict[str, Found]:
+    """Word weights (blocks, heads, target words, source words) of each pair → what is found of each kind."""
+    found = {}
+    for name, kind in KINDS.items():
+        same, first, counted = found_by_rules(pairs, kind)
+        hits = torch.stack([partners_found(one, pair, kind) for one, pair in zip(weights, pairs)]).sum(0)
+        some = max(1, counted)
+        found[name] = Found(counted, hits / some, same / some, first / some)
+    return found
 
 
 def slips_in(answer: str, reference: str) -> str:

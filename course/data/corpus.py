@@ -1,5 +1,6 @@
 """The pairs of a training: drawn by the grammar, or read from files of somebody's own; and their pieces."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import cached_property
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 
 from course.data.pairs import two_columns
 from course.data.splits import HELD_OUT, fingerprint, split_files
-from grammar.sentences import Pair, corpus, draw_pair, split_of
+from grammar.sentences import Pair, corpus, draw_pair, words_of
 
 LONGEST = 100  # words of a sentence in a file
 ENDS = ".?!…。？！"  # of a sentence
@@ -124,12 +125,26 @@ class Corpus:
                 "capital": sum(source[:1].isupper() for source in sources) / count,
                 "mark": sum(source[-1:] in ENDS for source in sources) / count}
 
-    def fresh(self, count: int) -> list[Pair]:
-        """New sentences of the grammar, all of whose combinations are for training."""
-        known, random = {pair.source for pair in self.splits["train"]}, Random(f"fresh {self.training.seed}")
-        found: dict[str, Pair] = {}
-        while len(found) < count:
+    def fresh_like(self, pairs: Iterable[Pair]) -> list[Pair]:
+        """For each pair a new sentence of the grammar that is as long and has as many combinations, all of
+        which occur in training; fewer where the training is too small to have them.
+        """
+        trained, random = self.splits["train"], Random(f"fresh {self.training.seed}")
+        known = {pair.source for pair in trained}
+        met = {name for pair in trained for name in pair.combinations}
+        missing = Counter(map(likeness, pairs))
+        found: list[Pair] = []
+        for _ in range(200 * missing.total()):
             pair = draw_pair(random)
-            if split_of(pair) == "train" and pair.source not in known:
-                found[pair.source] = pair
-        return [*found.values()]
+            if missing[likeness(pair)] and pair.combinations <= met and pair.source not in known:
+                missing[likeness(pair)] -= 1
+                known.add(pair.source)
+                found.append(pair)
+            if not missing.total():
+                break
+        return found
+
+
+def likeness(pair: Pair) -> tuple[int, int]:
+    """The source's words, and how many combinations the pair has."""
+    return len(words_of(pair.source)), len(pair.combinations)

@@ -42,7 +42,7 @@ QUESTIONS = (
                "That rule finds few partners."),
         Answer("More often at the English word that it comes from.",
                "Nobody tells it which word that is. To write the right word it has to find it.")), 2,
-             "finds a true partner more often than the rule of the same place"),
+             "finds a partner for far more content words than the rule of the same place"),
 )
 
 TERMS = (
