@@ -826,7 +826,7 @@ def step_what_next(experiment: TranslationExperiment):
     sleeps." and --chat.
 
     Write it yourself: --template my_translation.py, then --grade my_translation.py. Real pairs, such as
-    Tatoeba's: --pairs FILE.tsv. To train a finished model on: --from CHECKPOINT.
+    Tatoeba's: --pairs FILE.tsv. Train further: --from CHECKPOINT.
     """
 
 
