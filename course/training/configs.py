@@ -35,6 +35,22 @@ class TransformerConfig:
 
 
 @dataclass(frozen=True)
+class StackConfig(TransformerConfig):
+    """The sizes of a model of one stack: a causal one continues texts, the other reads whole ones."""
+
+    causal: bool = True  # no token sees those after it
+    norm_kind: str = option("layer", among=("layer", "rms"))
+    feed_forward: str = option("plain", among=("plain", "swiglu"))
+    n_groups: int = option(0, least=0)  # heads of keys and values without biases; 0: lesson 2's attention
+    vocab_size: int = option(300, least=4)
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.n_groups and self.n_heads % self.n_groups:
+            raise ValueError(f"{self.n_heads} heads do not split into {self.n_groups} groups")
+
+
+@dataclass(frozen=True)
 class SequenceTraining(Settings):
     """How a model is trained to answer sequences, whatever they mean."""
 
