@@ -1,0 +1,112 @@
+"""Models of the course's parts that published weights go into, and what goes on with a text.
+
+Lessons pass their parts in, as a namespace: OneStack, StackConfig, Patches, Encoder, LayerNorm,
+LearnedPositionalEncoding and RotaryPositionalEncoding.
+"""
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from course.training.prompts import PromptDecoding
+
+
+class Untied(nn.Module):
+    """An embedding, and an output of its own: tokens is lesson 3's embedding, output a linear map."""
+
+    def __init__(self, tokens: nn.Module, vocab: int, width: int):
+        super().__init__()
+        self.tokens, self.output = tokens, nn.Linear(width, vocab, bias=False)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.tokens(tokens)
+
+    def logits(self, x: Tensor) -> Tensor:
+        return self.output(x)
+
+
+class NormalisedPlaces(nn.Module):
+    """Positions, then a LayerNorm, as BERT has them in front of its first block."""
+
+    def __init__(self, places: nn.Module, norm: nn.Module):
+        super().__init__()
+        self.places, self.norm = places, norm
+
+    def forward(self, x: Tensor, start: int = 0) -> Tensor:
+        return self.norm(self.places(x, start))
+
+
+class PictureEncoder(nn.Module):
+    """ViT without a head: pictures (B, C, height, width) → (B, 1 + N, D), the learned vector first."""
+
+    def __init__(self, parts: Any, width: int, heads: int, layers: int, inner: int, patch: int,
+                 channels: int, places: int, activation: str):
+        super().__init__()
+        self.patches = parts.Patches(patch, width, channels)
+        self.first = nn.Parameter(torch.zeros(1, 1, width))
+        self.positions = parts.LearnedPositionalEncoding(width, places)
+        self.stack = parts.Encoder(layers, width, heads, inner, activation=activation)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        patches = self.patches(pictures)  # (B, N, D)
+        x = torch.cat([self.first.expand(len(patches), -1, -1), patches], dim=1)
+        return self.stack(self.positions(x))
+
+
+def causal_stack(parts: Any, tied: bool, base: float | None, **config: Any) -> nn.Module:
+    """A causal OneStack; with another rotary base and an output of its own where there are any."""
+    model = parts.OneStack(parts.StackConfig(causal=True, **config))
+    if base is not None:
+        d_k = config["d_model"] // config["n_heads"]
+        rotary = parts.RotaryPositionalEncoding(d_k, config["max_len"], base)
+        for block in model.stack.blocks:
+            block.self_attention.rotary = rotary
+    if not tied:
+        model.embedding = Untied(model.embedding, config["vocab_size"], config["d_model"])
+    return model
+
+
+def text_encoder(parts: Any, **config: Any) -> nn.Module:
+    """A post-norm OneStack that sees both sides, with BERT's LayerNorm."""
+    model = parts.OneStack(parts.StackConfig(causal=False, norm="post", positions="learned", **config))
+    model.positions = NormalisedPlaces(model.positions, parts.LayerNorm(config["d_model"]))
+    return model
+
+
+# ------------------------------------------------------------------ going on with a text
+
+SYMBOLS = 3  # the course's ids 0, 1 and 2 are PAD, BOS and EOS
+
+
+class PublishedDecoding(PromptDecoding):
+    """How a published model goes on after prompts (B, P) of its own ids; lesson 6's decoders run on it.
+
+    The decoders have the course's ids: the model's id i is 3 + i, and its id `end`, if there is one, is EOS.
+    ValueError for an empty prompt.
+    """
+
+    def __init__(self, model: nn.Module, prompts: Tensor, end: int | None = None):
+        if not prompts.shape[1]:
+            raise ValueError("the prompt is empty")
+        super().__init__(model, prompts[:, :0])
+        self.prompts, self.end = prompts, end
+
+    @torch.inference_mode()
+    def step(self, tokens: Tensor) -> Tensor:
+        """The newest token of every row (N,), the first time BOS → logits of the next (N, 3 + V)."""
+        new = (tokens[:, None] - SYMBOLS).clamp(min=0) if self.length else self.prompts
+        self.length += 1
+        logits = F.pad(self.run(new), (SYMBOLS, 0), value=-math.inf)
+        if self.end is not None:
+            eos, own = SYMBOLS - 1, SYMBOLS + self.end
+            logits[:, eos] = logits[:, own]
+            logits[:, own] = -math.inf
+        return logits
+
+
+def own_ids(tokens: list[int]) -> list[int]:
+    """The model's ids of what a decoder of lesson 6 gave, without PAD, BOS and EOS."""
+    return [token - SYMBOLS for token in tokens if token >= SYMBOLS]
