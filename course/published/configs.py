@@ -76,6 +76,12 @@ class Reader:
                              f"{', '.join(map(str, values))}")
         return values[value]
 
+    def split(self, whole: str, parts: str) -> None:
+        """ValueError if the number that the one key gives does not split into that of the other."""
+        if self.size(whole) % self.size(parts):
+            raise ValueError(f"{self.path}: {whole} {self.size(whole)} does not split into {parts} "
+                             f"{self.size(parts)}")
+
     def rotary_base(self) -> float:
         """10000 or another base of the frequencies; ValueError for frequencies that are scaled."""
         rope = self.value("rope_parameters", None)

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from course.console.files import write_text
+from course.grading.checking import renamed
 from course.published.configs import Reader
 from course.published.plans import PLANS, PREFIX, Move, Plan
 from course.published.tensor_files import INDEX, WEIGHTS, read_weights, text_of, write_tensors
@@ -122,7 +123,7 @@ def carry_out(moves: list[Move], tensors: Mapping[str, Tensor], model: nn.Module
     for move in moves:
         value = move.change.make(*(tensors[name].to(dtype) for name in move.theirs))
         for name, piece in zip(move.ours, value.chunk(len(move.ours))):
-            if name not in waiting:
+            if (name := called_here(model, name)) not in waiting:
                 raise ValueError(f"the model has no parameter {name} for {', '.join(move.theirs)}")
             if (parameter := waiting.pop(name)).shape != piece.shape:
                 raise ValueError(f"{name} is {text_of(tuple(parameter.shape))}, and "
@@ -130,3 +131,17 @@ def carry_out(moves: list[Move], tensors: Mapping[str, Tensor], model: nn.Module
             parameter.copy_(piece)
     if waiting:
         raise ValueError(f"nothing in the file goes into {next(iter(waiting))} of the model")
+
+
+LINEAR_MAPS = ("project_query", "project_key", "project_value", "project_output"), ("expand", "contract")
+
+
+def called_here(model: nn.Module, name: str) -> str:
+    """The parameter's name in the model: a learner's part may call its linear maps otherwise."""
+    owner, _, kind = name.rpartition(".")
+    owner, _, part = owner.rpartition(".")
+    names = next((names for names in LINEAR_MAPS if part in names), ())
+    module = dict(model.named_modules()).get(owner)
+    if not names or module is None or not (own := renamed(module, names)):
+        return name
+    return f"{owner}.{own[names.index(part)]}.{kind}"

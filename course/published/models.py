@@ -107,6 +107,23 @@ class PublishedDecoding(PromptDecoding):
         return logits
 
 
+class UncachedDecoding(PublishedDecoding):
+    """The same without a cache: each step runs the whole text so far."""
+
+    def __init__(self, model: nn.Module, prompts: Tensor, end: int | None = None):
+        self.self_cache = lambda attention: None
+        super().__init__(model, prompts, end)
+        self.tokens = prompts[:, :0]
+
+    @torch.inference_mode()
+    def run(self, tokens: Tensor) -> Tensor:
+        self.tokens = torch.cat([self.tokens, tokens], dim=1)
+        return self.model(self.tokens)[:, -1]
+
+    def reorder(self, rows: Tensor) -> None:
+        self.rows, self.tokens = len(rows), self.tokens[rows]
+
+
 def own_ids(tokens: list[int]) -> list[int]:
     """The model's ids of what a decoder of lesson 6 gave, without PAD, BOS and EOS."""
     return [token - SYMBOLS for token in tokens if token >= SYMBOLS]

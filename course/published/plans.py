@@ -98,6 +98,7 @@ def gpt2(reader: Reader) -> Plan:
     vocab, eps = reader.size("vocab_size"), reader.number("layer_norm_epsilon", 1e-5)
     tied = reader.among("tie_word_embeddings", {True: True, False: False}, True)
     activation, tanh = reader.among("activation_function", ACTIVATIONS)
+    reader.split("n_embd", "n_head")
     moves = [Move({"wpe.weight": (length, width)}, ("positions.table",), AS_IT_IS)]
     for layer in range(layers):
         theirs, ours = f"h.{layer}", f"stack.blocks.{layer}"
@@ -123,6 +124,9 @@ def llama(reader: Reader) -> Plan:
     vocab, length = reader.size("vocab_size"), reader.size("max_position_embeddings")
     eps, base, d_k = reader.number("rms_norm_eps", 1e-6), reader.rotary_base(), width // heads
     tied = reader.among("tie_word_embeddings", {True: True, False: False}, False)
+    reader.split("hidden_size", "num_attention_heads")
+    if heads % groups:
+        raise ValueError(f"{reader.path}: {heads} heads do not split into num_key_value_heads {groups}")
     if reader.size("head_dim", d_k) != d_k:
         raise ValueError(f"{reader.path}: head_dim is {reader.size('head_dim')}; only hidden_size / "
                          f"num_attention_heads, {d_k}, is read")
@@ -183,8 +187,7 @@ def vit(reader: Reader) -> Plan:
     """ViT (Dosovitskiy et al. 2021): patches, one learned vector in front, lesson 4's pre-norm encoder."""
     layers, width, heads, inner = sizes(reader)
     size, patch, channels = (reader.size(key) for key in ("image_size", "patch_size", "num_channels"))
-    if size % patch:
-        raise ValueError(f"{reader.path}: image_size {size} does not split into patches of {patch}")
+    reader.split("image_size", "patch_size")
     eps, (activation, tanh) = reader.number("layer_norm_eps", 1e-12), reader.among("hidden_act", ACTIVATIONS)
     places, first = (size // patch) ** 2 + 1, "embeddings"
     moves = [
@@ -209,6 +212,7 @@ def vit(reader: Reader) -> Plan:
 
 def sizes(reader: Reader) -> tuple[int, ...]:
     """Layers, width, heads and inner width, as BERT and ViT name them."""
+    reader.split("hidden_size", "num_attention_heads")
     return tuple(reader.size(key) for key in (
         "num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size"))
 

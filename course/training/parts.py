@@ -52,8 +52,8 @@ def found_in(model: nn.Module, parts: Mapping[str, Any]) -> list[str]:
 
 def slots_of(model: nn.Module) -> set[str]:
     """The names of the functions that the modules of the model have slots for."""
-    return {name for module in model.modules() for name, value in vars(type(module)).items()
-            if isinstance(value, staticmethod)}
+    return {name for module in model.modules() for kind in type(module).mro()
+            for name, value in vars(kind).items() if isinstance(value, staticmethod)}
 
 
 @contextmanager
