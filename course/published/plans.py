@@ -232,7 +232,7 @@ def attention(theirs: str, ours: str, width: int, inside: str = "attention.self"
 
 def turned(theirs: str, ours: list[str], out: int, inputs: int) -> list[Move]:
     """GPT-2 keeps (inputs, outputs), nn.Linear (outputs, inputs); several maps lie side by side."""
-    cut = f", cut in {len(ours)}" if len(ours) > 1 else ""
+    cut = f", in {len(ours)}" if len(ours) > 1 else ""
     return [Move({f"{theirs}.weight": (inputs, out)}, tuple(f"{name}.weight" for name in ours),
                  Change(f"transposed{cut}", lambda weight: weight.T)),
             Move({f"{theirs}.bias": (out,)}, tuple(f"{name}.bias" for name in ours),
