@@ -155,7 +155,10 @@ def characters() -> list[str]:
 
 @cache
 def gpt2_words() -> re.Pattern[str]:
-    """GPT-2's words. Letters and numbers are Unicode's; Python's re has no names for these classes."""
+    """GPT-2's words. Letters and numbers are Unicode's, for which Python's re has no names.
+
+    A letter that is newer than this Python counts as a mark here, and so may part a word.
+    """
     more = "".join(chr(code) for code in range(sys.maxunicode + 1)
                    if unicodedata.category(chr(code)) in ("Nl", "No"))  # numbers that aren't \\d
     letter, number, other = rf"[^\W\d_{more}]", rf"[\d{more}]", rf"(?:_|[^\w{SPACES}{more}])"
