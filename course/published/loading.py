@@ -20,7 +20,7 @@ from course.grading.checking import renamed
 from course.published.configs import Reader
 from course.published.plans import PLANS, PREFIX, Move, Plan
 from course.published.tensor_files import INDEX, WEIGHTS, read_weights, text_of, write_tensors
-from course.training.parts import build, fill_slots, found_in, with_a_place
+from course.training.parts import build, fill_slots, found_in, slots_of, with_a_place
 
 CONTINUES = "gpt2", "llama", "mistral"
 
@@ -106,7 +106,8 @@ def built(plan: Plan, parts: Any, own: Mapping[str, Any]) -> nn.Module:
     placed = with_a_place(own, make) if own else {}
     model = build(make, placed)
     if own and not found_in(model, placed):
-        raise ValueError(f"the model has no place for {', '.join(own)}")
+        raise ValueError(f"the model has no place for {', '.join(own)}; functions that it has places for: "
+                         f"{', '.join(sorted(slots_of(model)))}")
     for module in model.modules():
         if hasattr(module, "gain"):
             module.eps = plan.eps  # type: ignore[assignment]
