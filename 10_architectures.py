@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from checks.architectures import mask_tokens_checks, one_stack_checks, patches_checks, prompt_decoding_checks
 from checks.llama import grouped_checks, rms_norm_checks, swiglu_checks
-from checks.published import CONFIGS, LEFT_OUT, gpt2_logits, llama_logits
+from checks.published import CONFIGS, FORMULAS, LEFT_OUT
 from common import check, check_mistakes, check_part, lesson, lesson_parser, narrate, shows, table
 from course.console.options import sentence
 from course.grading.checking import largest_difference
@@ -330,7 +330,7 @@ def step_published_weights():
     Llama rotates number i of a head together with number i + d_k / 2. Lesson 3 rotates neighbours, so the
     loader reorders the rows of the query and key projections.
 
-    This step makes two folders of random weights, and checks each loaded model against a formula in
+    This step makes four folders of random weights, and checks each loaded model against a formula in
     checks/published.py. The formula uses the names in the file and none of the course's parts. The second
     table leaves out one detail at a time. The exact GELU in place of GPT-2's approximation changes the logits
     by only about 0.001. The tests compare GPT-2, Llama, Mistral, BERT and ViT with `transformers`. Your own
@@ -338,21 +338,21 @@ def step_published_weights():
     """
     rows, found = [], {}
     with TemporaryDirectory() as name:
-        for kind, formula in (("gpt2", gpt2_logits), ("llama", llama_logits)):
+        for kind, formula in FORMULAS.items():
             folder = Path(name) / kind
             write_random(folder, CONFIGS[kind])
             weights = {name: tensor.double() for name, tensor in read_weights(folder).items()}
-            ids = torch.randint(256, (2, 20))
-            expected = formula(weights, CONFIGS[kind], ids)
+            inputs = torch.randn(2, 3, 16, 16).double() if kind == "vit" else torch.randint(1, 256, (2, 20))
             for detail, leave_out in {"nothing": lambda model: None, **LEFT_OUT[kind]}.items():
                 found[kind] = load(folder, OURS, dtype=torch.float64)
                 leave_out(found[kind].model)
-                gap = largest_difference(output_of(found[kind], ids), expected)
+                expected = formula(weights, CONFIGS[kind], inputs)
+                gap = largest_difference(output_of(found[kind], inputs), expected)
                 rows.append((kind, detail, f"{gap:.0e}"))
                 if detail == "nothing":
-                    check(f"{kind}: the logits are those of the formula", gap < 1e-5, f"{gap:.0e}")
+                    check(f"{kind}: the output is that of the formula", gap < 1e-5, f"{gap:.0e}")
                 else:
-                    check(f"{kind}, {detail}: the logits are different", gap > 3e-4, f"{gap:.0e}")
+                    check(f"{kind}, {detail}: the output is different", gap > 3e-4, f"{gap:.0e}")
     return moves_shown(found["gpt2"].moves), table("model", "left out", "largest difference", rows=rows)
 
 

@@ -20,16 +20,16 @@ def gpt2_logits(weights: Mapping[str, Tensor], config: Mapping[str, Any], ids: T
     def norm(name: str, x: Tensor) -> Tensor:
         return F.layer_norm(x, (width,), weights[f"{name}.weight"], weights[f"{name}.bias"], eps)
 
-    def times(name: str, x: Tensor) -> Tensor:
+    def turned(name: str, x: Tensor) -> Tensor:
         return x @ weights[f"{name}.weight"] + weights[f"{name}.bias"]
 
     x = weights["wte.weight"][ids] + weights["wpe.weight"][: ids.shape[1]]
     for layer in range(config["n_layer"]):
         h = f"h.{layer}"
-        queries_keys_values = times(f"{h}.attn.c_attn", norm(f"{h}.ln_1", x)).split(width, dim=-1)
+        queries_keys_values = turned(f"{h}.attn.c_attn", norm(f"{h}.ln_1", x)).split(width, dim=-1)
         heads = attended(*(in_heads(part, config["n_head"]) for part in queries_keys_values))
-        x = x + times(f"{h}.attn.c_proj", heads)
-        x = x + times(f"{h}.mlp.c_proj", gelu_tanh(times(f"{h}.mlp.c_fc", norm(f"{h}.ln_2", x))))
+        x = x + turned(f"{h}.attn.c_proj", heads)
+        x = x + turned(f"{h}.mlp.c_proj", gelu_tanh(turned(f"{h}.mlp.c_fc", norm(f"{h}.ln_2", x))))
     return norm("ln_f", x) @ weights["wte.weight"].T
 
 
@@ -56,16 +56,65 @@ def llama_logits(weights: Mapping[str, Tensor], config: Mapping[str, Any], ids: 
     return norm("norm", x) @ weights["lm_head.weight"].T
 
 
+def bert_vectors(weights: Mapping[str, Tensor], config: Mapping[str, Any], ids: Tensor) -> Tensor:
+    """BERT's vectors (B, L, D) of ids (B, L); id 0 is padding, which nobody sees."""
+    places, kinds = (weights[f"embeddings.{name}_embeddings.weight"] for name in ("position", "token_type"))
+    x = weights["embeddings.word_embeddings.weight"][ids] + places[: ids.shape[1]] + kinds[0]
+    x, hidden = layer_norm(weights, config, "embeddings.LayerNorm", x), (ids == 0)[:, None, None]
+    for layer in range(config["num_hidden_layers"]):
+        h = f"encoder.layer.{layer}"
+        heads = attended(*three_projections(weights, config, f"{h}.attention.self", x), hidden)
+        x = x + times(weights, f"{h}.attention.output.dense", heads)
+        x = layer_norm(weights, config, f"{h}.attention.output.LayerNorm", x)
+        y = F.gelu(times(weights, f"{h}.intermediate.dense", x))
+        x = layer_norm(weights, config, f"{h}.output.LayerNorm", x + times(weights, f"{h}.output.dense", y))
+    return x
+
+
+def vit_vectors(weights: Mapping[str, Tensor], config: Mapping[str, Any], pictures: Tensor) -> Tensor:
+    """ViT's vectors (B, 1 + N, D) of pictures (B, C, height, width), cut by a strided convolution."""
+    kernel, bias = (weights[f"embeddings.patch_embeddings.projection.{name}"] for name in ("weight", "bias"))
+    patches = F.conv2d(pictures, kernel, bias, stride=config["patch_size"]).flatten(2).mT
+    x = torch.cat([weights["embeddings.cls_token"].expand(len(pictures), -1, -1), patches], dim=1)
+    x, nobody = x + weights["embeddings.position_embeddings"], torch.zeros(1, dtype=torch.bool)
+    for layer in range(config["num_hidden_layers"]):
+        h = f"encoder.layer.{layer}"
+        y = layer_norm(weights, config, f"{h}.layernorm_before", x)
+        heads = attended(*three_projections(weights, config, f"{h}.attention.attention", y), nobody)
+        x = x + times(weights, f"{h}.attention.output.dense", heads)
+        y = times(weights, f"{h}.intermediate.dense", layer_norm(weights, config, f"{h}.layernorm_after", x))
+        x = x + times(weights, f"{h}.output.dense", F.gelu(y))
+    return layer_norm(weights, config, "layernorm", x)
+
+
+def times(weights: Mapping[str, Tensor], name: str, x: Tensor) -> Tensor:
+    """A linear map whose weight lies as nn.Linear has it."""
+    return F.linear(x, weights[f"{name}.weight"], weights[f"{name}.bias"])
+
+
+def layer_norm(weights: Mapping[str, Tensor], config: Mapping[str, Any], name: str, x: Tensor) -> Tensor:
+    gain, bias = weights[f"{name}.weight"], weights[f"{name}.bias"]
+    return F.layer_norm(x, gain.shape, gain, bias, config["layer_norm_eps"])
+
+
+def three_projections(weights: Mapping[str, Tensor], config: Mapping[str, Any], name: str, x: Tensor
+                      ) -> list[Tensor]:
+    """Queries, keys and values, (B, H, L, K) each."""
+    return [in_heads(times(weights, f"{name}.{part}", x), config["num_attention_heads"])
+            for part in ("query", "key", "value")]
+
+
 def in_heads(x: Tensor, heads: int) -> Tensor:
     """(B, L, H · K) → (B, H, L, K)."""
     return x.unflatten(-1, (heads, -1)).transpose(1, 2)
 
 
-def attended(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """Causal attention of all heads, side by side: (B, L, H · K)."""
+def attended(queries: Tensor, keys: Tensor, values: Tensor, hidden: Tensor | None = None) -> Tensor:
+    """Attention of all heads, side by side: (B, L, H · K). Hidden are the keys named, or the future."""
     scores = queries @ keys.mT / math.sqrt(queries.shape[-1])
     future = torch.ones(scores.shape[-2:], dtype=torch.bool).triu(1)
-    return (scores.masked_fill(future, -math.inf).softmax(-1) @ values).transpose(1, 2).flatten(2)
+    weights = scores.masked_fill(future if hidden is None else hidden, -math.inf).softmax(-1)
+    return (weights @ values).transpose(1, 2).flatten(2)
 
 
 def gelu_tanh(x: Tensor) -> Tensor:
@@ -115,10 +164,26 @@ def halves_kept(model: nn.Module) -> None:
             projection.weight.data = pairs.transpose(1, 2).reshape(projection.weight.shape)
 
 
+def no_first_norm(model: nn.Module) -> None:
+    """BERT's blocks get the sum of embedding and position as it is."""
+    model.positions = model.positions.places
+
+
+def channels_last(model: nn.Module) -> None:
+    """A patch's numbers pixel by pixel, not channel by channel."""
+    linear, channels = model.patches.project, 3
+    weight = linear.weight.data.unflatten(1, (channels, -1))
+    linear.weight.data = weight.transpose(1, 2).flatten(1)
+
+
+FORMULAS: dict[str, Callable[[Mapping[str, Tensor], Mapping[str, Any], Tensor], Tensor]] = {
+    "gpt2": gpt2_logits, "llama": llama_logits, "bert": bert_vectors, "vit": vit_vectors}
 LEFT_OUT: dict[str, dict[str, Callable[[nn.Module], None]]] = {
     "gpt2": {"linear maps not transposed": untransposed, "the exact GELU": exact_gelu,
              "× √d kept": embedding_multiplied},
     "llama": {"rotary order of the file": halves_kept, "× √d kept": embedding_multiplied},
+    "bert": {"no norm behind the embeddings": no_first_norm},
+    "vit": {"channels last in a patch": channels_last},
 }
 
 
