@@ -171,8 +171,8 @@ def no_first_norm(model: nn.Module) -> None:
 
 def channels_last(model: nn.Module) -> None:
     """A patch's numbers pixel by pixel, not channel by channel."""
-    linear, channels = model.patches.project, 3
-    weight = linear.weight.data.unflatten(1, (channels, -1))
+    linear, pixels = model.patches.project, model.patches.size**2
+    weight = linear.weight.data.unflatten(1, (-1, pixels))
     linear.weight.data = weight.transpose(1, 2).flatten(1)
 
 

@@ -509,7 +509,7 @@ THEIRS = {
     "vit": ("ViTModel", {key: SMALL[key] for key in SMALL if key[:3] not in ("voc", "max")} | {
         "image_size": 16, "patch_size": 4}),
     "vit classes": ("ViTForImageClassification", {key: SMALL[key] for key in SMALL if key[:3] not in (
-        "voc", "max")} | {"image_size": 24, "patch_size": 8, "num_channels": 1}),
+        "voc", "max")} | {"image_size": 24, "patch_size": 8, "num_channels": 2}),
 }
 
 
