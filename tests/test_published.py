@@ -628,9 +628,9 @@ def test_the_steps_hold(monkeypatch):
     assert sentences.INSTALL in m.step_same_meaning()
 
 
-def asked(folder, text="", own=()):
-    options = SimpleNamespace(weights=folder, input=text, own=list(own), outputs=folder)
-    return m.asked_for.weights_of(options, m, seven.BytePairEncoding)
+def asked(folder, text=""):
+    options = SimpleNamespace(weights=folder, input=text)
+    return m.weights_of(options, {}, m, seven.BytePairEncoding)
 
 
 @pytest.mark.parametrize("kind", CONFIGS)

@@ -5,6 +5,7 @@ LearnedPositionalEncoding and RotaryPositionalEncoding.
 """
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -124,6 +125,6 @@ class UncachedDecoding(PublishedDecoding):
         self.rows, self.tokens = len(rows), self.tokens[rows]
 
 
-def own_ids(tokens: list[int]) -> list[int]:
+def own_ids(tokens: Iterable[int]) -> list[int]:
     """The model's ids of what a decoder of lesson 6 gave, without PAD, BOS and EOS."""
     return [token - SYMBOLS for token in tokens if token >= SYMBOLS]

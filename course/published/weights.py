@@ -1,19 +1,19 @@
 """What --weights FOLDER asks for: the published model, the learner's parts in it, its pieces, a text."""
 
 import argparse
-from collections.abc import Callable
-from pathlib import Path
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from course.console.narrator import Narrator
-from course.grading.own import own_parts
 from course.published.loading import Published, load
-from course.published.models import SYMBOLS, PublishedDecoding
+from course.published.models import SYMBOLS, PublishedDecoding, UncachedDecoding, own_ids
+from course.published.plans import Move
+from course.published.tensor_files import text_of
 from course.published.texts import Pieces, prompt_of, read_pieces
-from course.training.command_line import PARTS_UP_TO
 from course.training.parts import found_in
 
 MOST = 40  # pieces written behind a text
@@ -60,22 +60,15 @@ class Weights(NamedTuple):
         return end if isinstance(end, int) and 0 <= end < self.published.config["vocab_size"] else None
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--weights", type=Path, metavar="FOLDER",
-                        help="load the published GPT-2, Llama, BERT or ViT in FOLDER, and end")
-    parser.add_argument("--with", dest="own", type=Path, action="append", default=[], metavar="FILE",
-                        help="with --weights: the parts of lessons 1 to 4 in FILE, your own, go into it")
+def weights_of(options: argparse.Namespace, own: Mapping[str, Any], parts: Any,
+               byte_pair_encoding: Callable[..., Any]) -> Weights:
+    """What --weights and --input ask for, with the learner's `own` parts, on the lesson's parts.
 
-
-def weights_of(options: argparse.Namespace, parts: Any, byte_pair_encoding: Callable[..., Any]) -> Weights:
-    """What the options ask for; ValueError, in one line, for whatever doesn't fit."""
+    ValueError, in one line, for whatever doesn't fit.
+    """
     folder, text = options.weights, options.input or ""
-    published = load(folder, parts)
-    yours, names = None, []
-    if options.own:
-        own = own_parts(options.own, PARTS_UP_TO, Narrator(options.outputs))
-        yours = load(folder, parts, own.parts)
-        names = found_in(yours.model, own.parts)
+    published, yours = load(folder, parts), load(folder, parts, own) if own else None
+    names = found_in(yours.model, own) if yours else []
     if text and published.kind == "vit":
         raise ValueError(f"--input {text!r}: the model in {folder} reads pictures")
     reads = text or ((folder / "tokenizer.json").exists() and published.kind != "vit")
@@ -83,6 +76,21 @@ def weights_of(options: argparse.Namespace, parts: Any, byte_pair_encoding: Call
     weights = Weights(published, yours, pieces, text, names)
     _ = weights.inputs  # a text that doesn't fit is said now
     return weights
+
+
+MOVED = "in the file", "its shape", "here", "changed"
+
+
+def moves_shown(moves: Sequence[Move]) -> list[tuple[str, ...]]:
+    """Rows of MOVED: where the weights of block 0 go, and those in front of the blocks and behind them."""
+    rows: list[tuple[str, ...]] = []
+    for move in moves:
+        (name, shape), *_ = move.theirs.items()
+        here = move.ours[0] + ", …" * (len(move.ours) > 1)
+        if not re.search(r"\.[1-9]\d*\.|bias$", name):
+            rows.append((re.sub(r"^encoder\.layer\.0\.|\.weight$", "", name), text_of(shape),
+                         re.sub(r"^stack\.blocks\.0\.|\.weight", "", here), move.change.said))
+    return rows
 
 
 @torch.inference_mode()
@@ -98,3 +106,19 @@ def stepped(decoding: Callable[[nn.Module, Tensor], PublishedDecoding], model: n
     steps = decoding(model, ids[:, :1])
     logits = [steps.step(tokens + SYMBOLS) for tokens in ids.unbind(dim=1)]
     return torch.stack(logits, dim=1)[..., SYMBOLS:]
+
+
+def continuations(weights: Weights, cached: type[PublishedDecoding],
+                  decoders: Mapping[str, Callable[[PublishedDecoding, int], Sequence[int]]]
+                  ) -> list[tuple[str, str]]:
+    """What each decoder(decoding, length) writes behind the text, with the learner's parts if there are any.
+
+    A learner's attention without lesson 2's attend() has no place for the cache: then every step runs the
+    whole text.
+    """
+    model: Any = (weights.yours or weights.published).model
+    has_place = all(hasattr(block.self_attention, "attend") for block in model.stack.blocks)
+    decoding = partial(cached if has_place else UncachedDecoding, model, weights.inputs, weights.end)
+    pieces: Any = weights.pieces
+    return [(name, pieces.decode(own_ids(decoder(decoding(), weights.room))))
+            for name, decoder in decoders.items()]
