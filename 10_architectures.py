@@ -25,21 +25,11 @@ from checks.published import compared
 from common import check, check_mistakes, check_part, lesson, lesson_parser, narrate, shows, table
 from course.console.narrator import Narrator
 from course.console.options import sentence
-from course.grading.checking import largest_difference
 from course.grading.own import own_parts
-from course.published import models
 from course.published.loading import load
 from course.published.sentences import INSTALL, SAME, SentenceEncoder, packaged_folder
 from course.published.texts import read_pieces
-from course.published.weights import (
-    MOVED,
-    Weights,
-    continuations,
-    moves_shown,
-    output_of,
-    stepped,
-    weights_of,
-)
+from course.published.weights import MOVED, Weights, answers, differences, moves_shown, weights_of
 from course.training import prompts
 from course.training.command_line import PARTS_UP_TO
 from course.training.configs import StackConfig
@@ -303,12 +293,6 @@ def step_one_stack():
     check_part(OneStack, one_stack_checks, OURS)
 
 
-class PublishedDecoding(models.PublishedDecoding):
-    """How a published model continues prompts (N, P) of its own ids."""
-
-    self_cache = KeyValueCache
-
-
 def step_published_weights():
     """Published weights
 
@@ -361,24 +345,11 @@ def step_your_weights(weights: Weights):
     The table shows where the weights go. A model that continues texts runs token after token with lesson 6's
     cache, and all at once. With --with FILE your parts run the same weights.
     """
-    ours, ids = weights.published, weights.inputs
-    output, shown = output_of(ours, ids), [table(*MOVED, rows=moves_shown(ours.moves))]
-    near = 1e-5 * max(1.0, output.abs().max().item())
-    if weights.yours:
-        gap = largest_difference(output_of(weights.yours, ids), output)
-        check(f"with your {', '.join(weights.names)} the output is the same", gap < near, f"{gap:.0e}")
-    if ours.continues:
-        gap = largest_difference(stepped(PublishedDecoding, ours.model, ids), output)
-        check("with the cache the logits are the same", gap < near, f"{gap:.0e}")
-    if ours.continues and weights.text:
-        shown.append(table("", "continues", rows=continuations(weights, PublishedDecoding, {
-            "greedy": lambda *how: greedy_decode(*how)[0].tolist(),
-            "sampled": lambda *how: sample(*how, top_p=0.9)[0].tolist(),
-            "beam 4": lambda decoding, length: beam_search(decoding, 4, length)[0][0].tokens})))
-    elif weights.text:
-        encoder = SentenceEncoder((weights.yours or ours).model, weights.pieces)
-        shown.append(table("", "similarity", rows=encoder.ranked(weights.text, sum(SAME, ()))))
-    return shown
+    for statement, gap, near in differences(weights, KeyValueCache):
+        check(statement, gap < near, f"{gap:.0e}")
+    rows = answers(weights, KeyValueCache, greedy_decode, sample, beam_search)
+    return (table(*MOVED, rows=moves_shown(weights.published.moves)),
+            *([table("", "continuation or similarity", rows=rows)] if rows else ()))
 
 
 def step_what_next():

@@ -4,6 +4,7 @@ import json
 import math
 import sys
 import unicodedata
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -298,8 +299,7 @@ def test_folders_without_the_files(folder, tmp_path):
 # ------------------------------------------------------------------ texts
 
 
-class Decoding(models.PublishedDecoding):
-    self_cache = six.KeyValueCache
+Decoding = partial(models.PublishedDecoding, cache=six.KeyValueCache)
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama"])
@@ -309,7 +309,7 @@ def test_lesson_6_decodes_published_models(folder, kind):
     end = model(IDS[:, :5])[0, -1].topk(4).indices[-1].item()  # something likely
 
     def answers(kind_of_decoding):
-        decoding = lambda: kind_of_decoding(model, IDS[:, :5], end)  # noqa: E731
+        decoding = lambda: kind_of_decoding(model, IDS[:, :5], end=end)  # noqa: E731
         greedy = six.greedy_decode(decoding(), 12)
         sampled = six.sample(decoding(), 12, 1.5, generator=torch.Generator().manual_seed(0))
         beams = six.beam_search(decoding(), 3, 8)

@@ -5,7 +5,7 @@ LearnedPositionalEncoding and RotaryPositionalEncoding.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -85,13 +85,15 @@ SYMBOLS = 3  # the course's ids 0, 1 and 2 are PAD, BOS and EOS
 class PublishedDecoding(PromptDecoding):
     """How a published model goes on after prompts (B, P) of its own ids; lesson 6's decoders run on it.
 
-    The decoders have the course's ids: the model's id i is 3 + i, and its id `end`, if there is one, is EOS.
-    ValueError for an empty prompt.
+    `cache` is lesson 6's KeyValueCache. The decoders have the course's ids: the model's id i is 3 + i, and
+    its id `end`, if there is one, is EOS. ValueError for an empty prompt.
     """
 
-    def __init__(self, model: nn.Module, prompts: Tensor, end: int | None = None):
+    def __init__(self, model: nn.Module, prompts: Tensor, cache: Callable[[nn.Module], Any],
+                 end: int | None = None):
         if not prompts.shape[1]:
             raise ValueError("the prompt is empty")
+        self.self_cache = cache
         super().__init__(model, prompts[:, :0])
         self.prompts, self.end = prompts, end
 
@@ -112,8 +114,7 @@ class UncachedDecoding(PublishedDecoding):
     """The same without a cache: each step runs the whole text so far."""
 
     def __init__(self, model: nn.Module, prompts: Tensor, end: int | None = None):
-        self.self_cache = lambda attention: None
-        super().__init__(model, prompts, end)
+        super().__init__(model, prompts, lambda attention: None, end)
         self.tokens = prompts[:, :0]
 
     @torch.inference_mode()

@@ -9,9 +9,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from course.grading.checking import largest_difference
 from course.published.loading import Published, load
 from course.published.models import SYMBOLS, PublishedDecoding, UncachedDecoding, own_ids
 from course.published.plans import Move
+from course.published.sentences import SAME, SentenceEncoder
 from course.published.tensor_files import text_of
 from course.published.texts import Pieces, prompt_of, read_pieces
 from course.training.parts import found_in
@@ -100,25 +102,44 @@ def output_of(published: Published, inputs: Tensor) -> Tensor:
     return model.hidden(inputs) if published.kind == "bert" else model(inputs)
 
 
-def stepped(decoding: Callable[[nn.Module, Tensor], PublishedDecoding], model: nn.Module, ids: Tensor
-            ) -> Tensor:
-    """The logits (B, L, V) of ids (B, L), one token after the other."""
-    steps = decoding(model, ids[:, :1])
-    logits = [steps.step(tokens + SYMBOLS) for tokens in ids.unbind(dim=1)]
+def differences(weights: Weights, cache: Callable[[nn.Module], Any]) -> list[tuple[str, float, float]]:
+    """Statements on the output, each with the largest difference and with what float32 may round."""
+    ours, ids = weights.published, weights.inputs
+    output, found = output_of(ours, ids), []
+    near = 1e-5 * max(1.0, output.abs().max().item())
+    if weights.yours:
+        gap = largest_difference(output_of(weights.yours, ids), output)
+        found.append((f"with your {', '.join(weights.names)} the output is the same", gap, near))
+    if ours.continues:
+        gap = largest_difference(stepped(PublishedDecoding(ours.model, ids[:, :1], cache), ids), output)
+        found.append(("token after token with the cache, the logits are the same", gap, near))
+    return found
+
+
+def stepped(decoding: PublishedDecoding, ids: Tensor) -> Tensor:
+    """The logits (B, L, V) of ids (B, L), one token after the other; decoding begins with the first."""
+    logits = [decoding.step(tokens + SYMBOLS) for tokens in ids.unbind(dim=1)]
     return torch.stack(logits, dim=1)[..., SYMBOLS:]
 
 
-def continuations(weights: Weights, cached: type[PublishedDecoding],
-                  decoders: Mapping[str, Callable[[PublishedDecoding, int], Sequence[int]]]
-                  ) -> list[tuple[str, str]]:
-    """What each decoder(decoding, length) writes behind the text, with the learner's parts if there are any.
+def answers(weights: Weights, cache: Callable[[nn.Module], Any], greedy: Callable, sample: Callable,
+            beams: Callable) -> list[tuple[str, Any]]:
+    """What lesson 6's decoders write behind the text, or how similar some sentences are to it.
 
-    A learner's attention without lesson 2's attend() has no place for the cache: then every step runs the
-    whole text.
+    With the learner's parts, if there are any. A learner's attention without lesson 2's attend() has no place
+    for the cache: then every step runs the whole text.
     """
     model: Any = (weights.yours or weights.published).model
-    has_place = all(hasattr(block.self_attention, "attend") for block in model.stack.blocks)
-    decoding = partial(cached if has_place else UncachedDecoding, model, weights.inputs, weights.end)
     pieces: Any = weights.pieces
-    return [(name, pieces.decode(own_ids(decoder(decoding(), weights.room))))
-            for name, decoder in decoders.items()]
+    if not weights.text:
+        return []
+    if not weights.published.continues:
+        return SentenceEncoder(model, pieces).ranked(weights.text, sum(SAME, ()))
+    if all(hasattr(block.self_attention, "attend") for block in model.stack.blocks):
+        start: Any = partial(PublishedDecoding, model, weights.inputs, cache, weights.end)
+    else:
+        start = partial(UncachedDecoding, model, weights.inputs, weights.end)
+    found = {"greedy": greedy(start(), weights.room)[0].tolist(),
+             "sampled": sample(start(), weights.room, top_p=0.9)[0].tolist(),
+             "beam 4": beams(start(), 4, weights.room)[0][0].tokens}
+    return [(name, pieces.decode(own_ids(tokens))) for name, tokens in found.items()]
