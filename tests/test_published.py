@@ -330,6 +330,15 @@ def test_lesson_6_decodes_published_models(folder, kind):
         assert models.own_ids(row) == expected
 
 
+def test_the_end_of_text_is_eos_alone(folder):
+    model = load(folder("gpt2"), PARTS).model
+    plain = Decoding(model, IDS[:, :5]).step(IDS[:, 0])
+    ended = Decoding(model, IDS[:, :5], end=7).step(IDS[:, 0])
+    assert plain[:, :3].eq(-math.inf).all()
+    assert ended[:, [0, 1, 10]].eq(-math.inf).all()
+    assert torch.equal(ended[:, 2], plain[:, 10])
+
+
 def test_a_decoding_needs_a_prompt_and_room(folder):
     model = load(folder("gpt2"), PARTS).model
     with pytest.raises(ValueError, match="prompt is empty"):
@@ -349,7 +358,7 @@ def trained_pieces(tmp_path, size=600):
     return texts.read_pieces(tmp_path, seven.BytePairEncoding)
 
 
-AWKWARD = ["", " ", "a", "Don't we'll I'M they've", "x  y\t\n z ", "1²③½ Ⅷ", "naïve 中文 🙂\u200d🙂",
+AWKWARD = ["", " ", "a", "Don't we'll I'M they've", "x  y\t\n z ", "1²③½ Ⅷ aⅧ1Ⅷ", "naïve 中文 🙂\u200d🙂",
            "\x1c\x1f\x85\xa0", "<|endoftext|> stays text", "__init__(self)", "\n\n  \n", "٣ ৪",
            "é e\u0301", "日本2024年"]
 
@@ -647,6 +656,27 @@ def test_your_weights(folder, kind):
     own = {"scaled_dot_product_attention": lambda query, *others: attend(2 * query, *others)}
     wrong = weights._replace(yours=load(path, PARTS, own))
     assert failures(m.step_your_weights, wrong) != []
+
+
+def test_a_text_may_fill_the_positions(folder):
+    """One piece is written behind a text that leaves room for one."""
+    path = folder("gpt2", eos_token_id=None)
+    texts.write_byte_pieces(path)
+    weights = asked(path, "x" * 63)
+    assert weights.room == 1
+    assert failures(m.step_your_weights, weights) == []
+
+
+def test_padding_changes_no_sentence(folder):
+    path = folder("bert")
+    texts.write_byte_pieces(path)
+    encoder = sentences.SentenceEncoder(load(path, PARTS).model,
+                                        texts.read_pieces(path, seven.BytePairEncoding))
+    alone, padded = encoder(["cat"])[0], encoder(["cat", "a longer sentence"])[0]
+    assert difference(alone, padded) < 1e-6
+    assert difference(alone.norm(), torch.tensor(1.0)) < 1e-6
+    assert encoder.ranked("cat", ["dog", "cat", "cow"])[0] == ("cat", 1.0)
+    assert encoder.ids(["x" * 100]).shape == (1, 64)
 
 
 MINE = """
