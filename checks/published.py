@@ -5,7 +5,7 @@ PyTorch's. The classic mistakes are made in a model that is already loaded.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from course.grading.checking import largest_difference
-from course.published.loading import Published, load, write_random
+from course.published.loading import load, write_random
 from course.published.tensor_files import read_weights
-from course.published.weights import output_of
+from course.published.weights import MOVED, moves_shown, output_of
 
 
 def gpt2_logits(weights: Mapping[str, Tensor], config: Mapping[str, Any], ids: Tensor) -> Tensor:
@@ -211,12 +211,12 @@ CONFIGS: dict[str, dict[str, Any]] = {  # config.json of small models
 }
 
 
-def compared(parts: Any) -> tuple[list[tuple[str, str, float]], dict[str, Published]]:
-    """Rows (kind, detail left out or "", largest difference from the formula), and a model of each kind.
+def small_models(parts: Any) -> tuple[list[tuple[str, bool, str]], list[tuple[Sequence[str], list]]]:
+    """Statements on small random folders, loaded on the lesson's parts in float64, and tables (header, rows).
 
-    Small random folders are written and loaded on the lesson's parts, in float64.
+    Each is compared with its formula, as it is and with each mistake.
     """
-    rows, found = [], {}
+    findings, rows, moves = [], [], {}
     with TemporaryDirectory() as name:
         for kind, formula in FORMULAS.items():
             folder = Path(name) / kind
@@ -224,10 +224,12 @@ def compared(parts: Any) -> tuple[list[tuple[str, str, float]], dict[str, Publis
             weights = {name: tensor.double() for name, tensor in read_weights(folder).items()}
             inputs = torch.randn(2, 3, 16, 16).double() if kind == "vit" else torch.randint(1, 256, (2, 20))
             expected = formula(weights, CONFIGS[kind], inputs)
-            found[kind] = load(folder, parts, dtype=torch.float64)
-            rows.append((kind, "", largest_difference(output_of(found[kind], inputs), expected)))
-            for detail, leave_out in LEFT_OUT[kind].items():
-                spoilt = load(folder, parts, dtype=torch.float64)
-                leave_out(spoilt.model)
-                rows.append((kind, detail, largest_difference(output_of(spoilt, inputs), expected)))
-    return rows, found
+            for mistake, spoil in {"": None, **LEFT_OUT[kind]}.items():
+                published = load(folder, parts, dtype=torch.float64)
+                if spoil:
+                    spoil(published.model)
+                moves[kind], gap = published.moves, largest_difference(output_of(published, inputs), expected)
+                rows.append((kind, mistake, f"{gap:.0e}"))
+                findings.append((f"{kind}, {mistake}: the output differs", gap > 3e-4, rows[-1][2]) if mistake
+                                else (f"{kind}: the output is that of the formula", gap < 1e-5, rows[-1][2]))
+    return findings, [(MOVED, moves_shown(moves["gpt2"])), (("model", "mistake", "largest difference"), rows)]

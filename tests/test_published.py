@@ -18,14 +18,12 @@ from common import lesson
 from course.published import loading, models, plans, sentences, texts
 from course.published.loading import load, write_random
 from course.published.tensor_files import read_tensors, read_weights, write_tensors
-from course.published.weights import output_of
+from course.published.weights import output_of, weights_of
 
 m = lesson("10_architectures")
 two, four, six, seven = map(lesson, (
     "02_multi_head_attention", "04_transformer_block", "06_decoding", "07_subwords"))
-PARTS = SimpleNamespace(LayerNorm=four.LayerNorm, **{name: getattr(m, name) for name in (
-    "OneStack", "StackConfig", "Patches", "Encoder", "LearnedPositionalEncoding",
-    "RotaryPositionalEncoding")})
+PARTS = m  # a namespace that has them
 CHANGE = plans.Change
 F64 = torch.float64
 IDS = torch.randint(3, 250, (2, 12), generator=torch.Generator().manual_seed(0))
@@ -471,7 +469,7 @@ def test_your_attention_runs_a_published_model(folder, kind, own):
     path = folder(kind)
     ours, yours = load(path, PARTS), load(path, PARTS, own)
     inputs = torch.randn(2, 3, 16, 16) if kind == "vit" else IDS
-    assert difference(ours.model(inputs), yours.model(inputs)) < 1e-5
+    assert difference(output_of(ours, inputs), output_of(yours, inputs)) < 1e-5
     used = [module for module in yours.model.modules()
             if type(module) is Mine or getattr(module, "scaled_dot_product_attention", None) is attend]
     assert len(used) == 2
@@ -545,7 +543,7 @@ def both(name, theirs, published):
     if "vit" in name:
         sizes = published.config["num_channels"], *[published.config["image_size"]] * 2
         pictures = torch.randn(2, *sizes, generator=generator, dtype=F64)
-        return published.model(pictures), base(pictures).last_hidden_state
+        return published.model.hidden(pictures), base(pictures).last_hidden_state
     ids = torch.randint(3, 60, (2, 20), generator=generator)
     if "bert" in name:
         ids[1, 15:] = 0
@@ -601,7 +599,7 @@ def test_a_real_sentence_encoder():
     folder = sentences.packaged_folder()
     if folder is None:
         pytest.skip(f"the optional sentence encoder: {sentences.INSTALL}")
-    assert failures(m.step_same_meaning) == []
+    assert failures(m.step_same_meaning, experiment()) == []
     transformers = pytest.importorskip("transformers", reason="the oracle (requirements-dev.txt)")
     theirs = transformers.BertModel.from_pretrained(folder).eval()
     published, pieces = load(folder, PARTS), texts.read_pieces(folder, seven.BytePairEncoding)
@@ -628,34 +626,39 @@ def first(tensor, *others):
 ])
 def test_the_step_sees_a_loader_without_a_detail(monkeypatch, kind, place, name, broken):
     monkeypatch.setattr(place, name, broken)
-    assert f"{kind}: the output is that of the formula" in failures(m.step_published_weights)
+    assert f"{kind}: the output is that of the formula" in failures(m.step_published_weights, experiment())
 
 
 def test_the_steps_hold(monkeypatch):
-    assert failures(m.step_published_weights) == []
+    assert failures(m.step_published_weights, experiment()) == []
     monkeypatch.setattr(m, "packaged_folder", lambda: None)
-    assert sentences.INSTALL in m.step_same_meaning()
+    assert sentences.INSTALL in m.step_same_meaning(experiment())
+
+
+def experiment(weights=None):
+    options = SimpleNamespace(weights=weights and "folder", temperature=0.8, top_p=0.9)
+    return SimpleNamespace(options=options, weights=weights)
 
 
 def asked(folder, text=""):
     options = SimpleNamespace(weights=folder, input=text)
-    return m.weights_of(options, {}, m, seven.BytePairEncoding)
+    return weights_of(options, {}, m, seven.BytePairEncoding)
 
 
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_your_weights(folder, kind):
     """With pieces, a text and the learner's own attention, or without."""
     path = folder(kind)
-    assert failures(m.step_your_weights, asked(path)) == []
+    assert failures(m.step_published_weights, experiment(asked(path))) == []
     text = "" if kind == "vit" else "The cat"
     texts.write_byte_pieces(path)
     weights = asked(path, text)
     mine = load(path, PARTS, {"scaled_dot_product_attention": attend})
     weights = weights._replace(yours=mine, names=["scaled_dot_product_attention"])
-    assert failures(m.step_your_weights, weights) == []
+    assert failures(m.step_published_weights, experiment(weights)) == []
     own = {"scaled_dot_product_attention": lambda query, *others: attend(2 * query, *others)}
     wrong = weights._replace(yours=load(path, PARTS, own))
-    assert failures(m.step_your_weights, wrong) != []
+    assert failures(m.step_published_weights, experiment(wrong)) != []
 
 
 def test_a_text_may_fill_the_positions(folder):
@@ -664,7 +667,7 @@ def test_a_text_may_fill_the_positions(folder):
     texts.write_byte_pieces(path)
     weights = asked(path, "x" * 63)
     assert weights.room == 1
-    assert failures(m.step_your_weights, weights) == []
+    assert failures(m.step_published_weights, experiment(weights)) == []
 
 
 def test_padding_changes_no_sentence(folder):
@@ -702,9 +705,8 @@ def main(monkeypatch, capsys, *arguments):
 
 
 def test_weights_on_the_command_line(folder, tmp_path, monkeypatch, capsys):
-    path, mine = folder("gpt2"), tmp_path / "mine.py"
+    path = folder("gpt2")
     texts.write_byte_pieces(path)
-    mine.write_text("def gelu(x):\n    return x\n")
     place = ["--outputs", tmp_path / "out", "--no-page"]
     code, said, error = main(monkeypatch, capsys, "--weights", path, "--input", "The cat", *place)
     assert (code, error) == (0, "")
@@ -712,7 +714,6 @@ def test_weights_on_the_command_line(folder, tmp_path, monkeypatch, capsys):
     for options, expected in (
             (["--weights", tmp_path / "no"], "no is no folder"),
             (["--weights", path, "--input", "long " * 20], "99 pieces, and there is room for 63"),
-            (["--with", mine], "--with FILE goes with --weights FOLDER"),
             (["--weights", folder("vit"), "--input", "The cat"], "reads pictures"),
             (["--weights", folder("bert"), "--input", "The cat"], "has no tokenizer.json")):
         code, _, error = main(monkeypatch, capsys, *options, *place)

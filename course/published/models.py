@@ -1,7 +1,7 @@
 """Models of the course's parts that published weights go into, and what goes on with a text.
 
-Lessons pass their parts in, as a namespace: OneStack, StackConfig, Patches, Encoder, LayerNorm,
-LearnedPositionalEncoding and RotaryPositionalEncoding.
+Lessons pass their parts in, as a namespace: OneStack, PictureStack, StackConfig, LayerNorm and
+RotaryPositionalEncoding.
 """
 
 import math
@@ -40,23 +40,6 @@ class NormalisedPlaces(nn.Module):
         return self.norm(self.places(x, start))
 
 
-class PictureEncoder(nn.Module):
-    """ViT without a head: pictures (B, C, height, width) → (B, 1 + N, D), the learned vector first."""
-
-    def __init__(self, parts: Any, width: int, heads: int, layers: int, inner: int, patch: int,
-                 channels: int, places: int, activation: str):
-        super().__init__()
-        self.patches = parts.Patches(patch, width, channels)
-        self.first = nn.Parameter(torch.zeros(1, 1, width))
-        self.positions = parts.LearnedPositionalEncoding(width, places)
-        self.stack = parts.Encoder(layers, width, heads, inner, activation=activation)
-
-    def forward(self, pictures: Tensor) -> Tensor:
-        patches = self.patches(pictures)  # (B, N, D)
-        x = torch.cat([self.first.expand(len(patches), -1, -1), patches], dim=1)
-        return self.stack(self.positions(x))
-
-
 def causal_stack(parts: Any, tied: bool, base: float | None, **config: Any) -> nn.Module:
     """A causal OneStack; with another rotary base and an output of its own where there are any."""
     model = parts.OneStack(parts.StackConfig(causal=True, **config))
@@ -74,6 +57,13 @@ def text_encoder(parts: Any, **config: Any) -> nn.Module:
     """A post-norm OneStack that sees both sides, with BERT's LayerNorm."""
     model = parts.OneStack(parts.StackConfig(causal=False, norm="post", positions="learned", **config))
     model.positions = NormalisedPlaces(model.positions, parts.LayerNorm(config["d_model"]))
+    return model
+
+
+def picture_encoder(parts: Any, patch: int, pixels: int, channels: int, **config: Any) -> nn.Module:
+    """A PictureStack without its answer."""
+    model = parts.PictureStack(parts.StackConfig(positions="learned", **config), patch, pixels, channels)
+    model.answer = nn.Identity()
     return model
 
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from course.published.configs import ACTIVATIONS, Reader
-from course.published.models import PictureEncoder, causal_stack, text_encoder
+from course.published.models import causal_stack, picture_encoder, text_encoder
 
 Shape = tuple[int, ...]
 
@@ -205,8 +205,8 @@ def vit(reader: Reader) -> Plan:
         moves += linear(f"{theirs}.output.dense", f"{ours}.feed_forward.contract", width, inner)
         moves += norm(f"{theirs}.layernorm_after", f"{ours}.around_feed_forward.norm", width)
     moves += norm("layernorm", "stack.norm", width)
-    make = partial(PictureEncoder, width=width, heads=heads, layers=layers, inner=inner, patch=patch,
-                   channels=channels, places=places, activation=activation)
+    make = partial(picture_encoder, patch=patch, pixels=size, channels=channels, d_model=width,
+                   n_heads=heads, n_layers=layers, d_ff=inner, activation=activation)
     return Plan(make, moves, r"pooler\..*|classifier\..*", eps, tanh)
 
 

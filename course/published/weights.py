@@ -61,6 +61,18 @@ class Weights(NamedTuple):
         end = end[0] if isinstance(end, list) and end else end
         return end if isinstance(end, int) and 0 <= end < self.published.config["vocab_size"] else None
 
+    def shown(self, cache: Callable[[nn.Module], Any], greedy: Callable, sample: Callable, beams: Callable
+              ) -> tuple[list[tuple[str, bool, str]], list[tuple[Sequence[str], list]]]:
+        """Statements that were tested, and tables (header, rows): the moves, and the answers to a text.
+
+        `cache` is lesson 6's KeyValueCache, the others are its decoders.
+        """
+        tables: list[tuple[Sequence[str], list]] = [(MOVED, moves_shown(self.published.moves))]
+        if rows := answers(self, cache, greedy, sample, beams):
+            tables.append((("", "continuation" if self.published.continues else "similarity"), rows))
+        return [(statement, gap < near, f"{gap:.0e}")
+                for statement, gap, near in differences(self, cache)], tables
+
 
 def weights_of(options: argparse.Namespace, own: Mapping[str, Any], parts: Any,
                byte_pair_encoding: Callable[..., Any]) -> Weights:
@@ -99,7 +111,7 @@ def moves_shown(moves: Sequence[Move]) -> list[tuple[str, ...]]:
 def output_of(published: Published, inputs: Tensor) -> Tensor:
     """Logits (B, L, V) of a model that continues texts; otherwise the vectors (B, L, D)."""
     model: Any = published.model
-    return model.hidden(inputs) if published.kind == "bert" else model(inputs)
+    return model(inputs) if published.continues else model.hidden(inputs)
 
 
 def differences(weights: Weights, cache: Callable[[nn.Module], Any]) -> list[tuple[str, float, float]]:
@@ -140,6 +152,6 @@ def answers(weights: Weights, cache: Callable[[nn.Module], Any], greedy: Callabl
     else:
         start = partial(UncachedDecoding, model, weights.inputs, weights.end)
     found = {"greedy": greedy(start(), weights.room)[0].tolist(),
-             "sampled": sample(start(), weights.room, top_p=0.9)[0].tolist(),
+             "sampled": sample(start(), weights.room)[0].tolist(),
              "beam 4": beams(start(), 4, weights.room)[0][0].tokens}
     return [(name, pieces.decode(own_ids(tokens))) for name, tokens in found.items()]
