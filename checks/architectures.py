@@ -132,7 +132,7 @@ def stack_mistakes(ours):
         "no causal mask": Mistake("a token sees those after it: pass the causal mask to the stack", NoMask,
                                   "Causal, a later token"),
         "always causal": Mistake("the mask is causal although config.causal is False", AlwaysCausal,
-                                 "Not causal, a later token"),
+                                 "Not causal it equals"),
         "start ignored": Mistake("every call begins at position 0: pass `start` to the positions", Restarted,
                                  "A single token at position"),
         "last gain 1": Mistake("the last gain is 1: begin with d_model^−½", LastGainOne, "Fresh"),
