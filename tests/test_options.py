@@ -16,11 +16,14 @@ from calling import Caught, called, parser_of
 from conftest import LESSONS, torch_dropouts
 
 import common
+from checks.published import CONFIGS
 from common import lesson, lesson_parser, narrate, shows
 from course.data import corpus
 from course.grading.own import Own
 from course.grading.watching import state_of, wants_hint
 from course.pages import walkthrough
+from course.published.loading import write_random
+from course.published.texts import write_byte_pieces
 from course.study.lessons import study_of
 from course.training import processes
 from course.training.engine import Run
@@ -527,6 +530,22 @@ def test_09_chooses_lesson_5s_run():
     found = called(nine, *options)
     assert found.experiment.name == called(five, *options).experiment.name
     assert len(found.steps) > 4
+
+
+def test_10_weights(tmp_path):
+    """The folder is loaded, with the learner's parts in it, and --input is a text for it."""
+    write_random(tmp_path, CONFIGS["gpt2"])
+    write_byte_pieces(tmp_path)
+    attend = lambda query, key, value, mask=None, dropout=0.0: value  # noqa: E731
+    own = Own({"scaled_dot_product_attention": attend}, {"mine.py": "00"})
+    ten = lesson("10_architectures")
+    found = called(ten, "--weights", tmp_path, "--input", "cat", "--with", "mine.py", **{
+        "course.training.command_line.own_parts": lambda *asked: own})
+    weights = found.experiment.weights
+    assert found.steps == ["published_weights"]
+    assert (weights.published.kind, weights.text, weights.names) == ("gpt2", "cat", [*own.parts])
+    assert weights.inputs.tolist() == [[*b"cat"]]
+    assert called(ten, "--chat", "--weights", tmp_path).steps == found.steps
 
 
 # lesson 6's

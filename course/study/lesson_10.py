@@ -47,15 +47,6 @@ QUESTIONS = (
                "Each of the four heads of queries still meets every key."),
         Answer("Nothing: the keys are repeated.", "They are repeated behind the cache.")), 0,
              "grouped queries halve the cache"),
-    Question("same-shape", "published-weights", "All tensors of a Llama have the shapes that our parts want, and "
-             "are copied as they are. Is it the same model?", (
-        Answer("Yes: a model is its weights.",
-               "A weight means what the code does with it. The same rows can be read in two orders."),
-        Answer("No: our rotary positions turn other pairs of numbers.",
-               "Llama rotates the halves of a head against each other, lesson 3 rotates neighbours. The shapes "
-               "are the same in both orders, so only the output shows the mistake."),
-        Answer("Yes, but for rounding.", "The logits differ by whole units.")), 1,
-             "llama, rotary order of the file: the output differs"),
 )
 
 TERMS = (
