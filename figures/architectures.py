@@ -31,9 +31,9 @@ def draw_prompt(weights: Tensor, digits: Sequence[str]):
 def draw_pictures(pixels: Tensor, said: Mapping[str, Sequence[int]], digits: Sequence[int], size: int):
     """Pictures (N, 2, 8, 8), each as it is and with its patches shuffled, and the answers below them."""
     figure, axes = canvas(rows=2, columns=len(pixels), width=10, height=3.6)
-    for line, (kind, answers) in zip(axes, said.items(), strict=True):
-        for panel, picture, answer, digit in zip(line, pixels.unbind(0), answers, digits, strict=True):
-            panel.imshow(picture[0 if line is axes[0] else 1].numpy(), cmap="Greys", vmin=0, vmax=1)
+    for line, pictures, (kind, answers) in zip(axes, pixels.unbind(1), said.items(), strict=True):
+        for panel, picture, answer, digit in zip(line, pictures, answers, digits, strict=True):
+            panel.imshow(picture.numpy(), cmap="Greys", vmin=0, vmax=1)
             panel.set(xticks=[edge - 0.5 for edge in range(0, 9, size)],
                       yticks=[edge - 0.5 for edge in range(0, 9, size)], xticklabels=[], yticklabels=[])
             panel.tick_params(length=0)

@@ -18,6 +18,7 @@ from course.data.pictures import handwritten_digits, shuffled
 from course.data.reading import Reading, begin_of_held_out
 from course.training import architectures as trials
 from course.training.configs import StackConfig, TextTraining
+from course.training.parts import build, with_a_place
 from course.training.sizing import matched, parameters_of
 
 m, six = lesson("10_architectures"), lesson("06_decoding")
@@ -72,6 +73,18 @@ def test_what_is_exchanged_is_exchanged_everywhere():
     assert kinds.isdisjoint({"LayerNorm", "FeedForward", "MultiHeadAttention", "RotaryAttention"})
     with pytest.raises(ValueError, match="2 heads do not split into 3 groups"):
         replace(TINY, n_groups=3)
+
+
+@pytest.mark.parametrize("changes", [{"positions": "learned"}, {}, {"n_groups": 1}])
+def test_a_function_of_the_learners_has_a_place_in_every_attention(changes):
+    make = partial(m.OneStack, replace(TINY, **changes))
+
+    def attend(query, key, value, mask=None, dropout=0.0):
+        return torch.zeros_like(query)
+
+    assert with_a_place({"scaled_dot_product_attention": attend}, make)
+    model = build(make, {"scaled_dot_product_attention": attend})
+    assert all(block.self_attention.scaled_dot_product_attention is attend for block in model.stack.blocks)
 
 
 def test_models_are_matched_in_size():

@@ -13,6 +13,7 @@ from course.data.texts import COURSE, as_text, docstrings
 
 HELD_OUT = 0.1  # the last part of each text
 MOST_CHARACTERS = 200  # that are pieces by themselves
+MOST_ASKED = 20_000  # characters of the held-out text on which a model is measured
 
 
 class Reading:
@@ -65,10 +66,13 @@ class Reading:
 
     @cached_property
     def splits(self) -> dict[str, str]:
-        """train, and test: about the last tenth of each text. ValueError if a batch is longer than train."""
+        """train, and test: the last tenth of each text, at most MOST_ASKED characters in all.
+
+        ValueError if a batch is longer than train.
+        """
         cuts = [(text, begin_of_held_out(text)) for text in self.texts]
         splits = {"train": "".join(text[:cut] for text, cut in cuts),
-                  "test": "".join(text[cut:] for text, cut in cuts)}
+                  "test": "".join(text[cut:] for text, cut in cuts)[:MOST_ASKED]}
         rows, window = self.training.batch_size, self.training.window
         if len(splits["train"]) < rows * window:  # a piece has a character at least
             raise ValueError(f"{self.name} has {len(splits['train']):,} characters to train on, fewer than a "
