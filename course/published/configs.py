@@ -18,7 +18,8 @@ EFFECTLESS = dict.fromkeys((
     "summary_type", "summary_use_proj", "summary_activation", "summary_proj_to_labels",
     "summary_first_dropout", "pooler_act", "pooler_output_size", "pooler_fc_size", "pooler_type",
     "pooler_num_attention_heads", "pooler_num_fc_layers", "pooler_size_per_head", "directionality",
-    "encoder_stride"), (ANYTHING,))
+    "encoder_stride", "_num_labels", "num_labels", "finetuning_task", "_attn_implementation_autoset"),
+    (ANYTHING,))
 DECODER_ALONE = {"add_cross_attention": (False,), "is_decoder": (False,), "is_encoder_decoder": (False,)}
 FIXED: dict[str, dict[str, tuple[Any, ...]]] = {  # what keys other than sizes may say
     "gpt2": {"scale_attn_weights": (True,), "scale_attn_by_inverse_layer_idx": (False,),
