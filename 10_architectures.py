@@ -7,8 +7,8 @@ of the two is often enough:
     stack without mask    tokens with gaps → the gaps      BERT: vectors of words and texts
     the same stack        patches of a picture → a class   ViT
 
-This lesson builds all three from the parts of lessons 1 to 4, trains them with lesson 5's loss and decodes
-them with lesson 6's decoders. Then four parts are exchanged, which leads from GPT-2 to Llama.
+This lesson builds all three from the parts of lessons 1 to 4 and trains them with lesson 5's loss. Lesson 6's
+decoders continue texts. Then four parts are exchanged, which leads from GPT-2 to Llama.
 """
 
 import course.console.startup  # noqa: F401, I001 (before torch: it hears what fails below; several names a line)
@@ -450,8 +450,7 @@ def step_reading(experiment: TextExperiment):
         near = others["counts of 5 characters"], others["lzma, given the same text"]
         check("the model is within 0.35 bits of counts of five characters and of lzma",
               all(abs(bits - other) < 0.35 for other in near))
-    rivals = {name: bits for name, bits in others.items() if "1" not in name}
-    figure = drawing.draw_reading(run.history, rivals)
+    figure = drawing.draw_reading(run.history, {name: one for name, one in others.items() if one < 4})
     picture = Picture(experiment.file("architectures_language_model"), figure,
                       f"After {len(run.history):,} steps the model needs {bits:.2f} bits per character")
     rows = [*others.items(), (f"Transformer, {parameters(run.model):,} parameters", bits)]
@@ -567,9 +566,10 @@ def step_filling_in(experiment: TextExperiment):
     all became MASK, nothing would be asked of words that the model sees. The loss counts only the asked
     places, so a sentence has fewer tasks here than for a causal model.
 
-    What is gained is the view to both sides. “The … sleeps” needs a singular noun and “the … sleep” a plural
-    one, but a causal model has to choose the noun before it sees the verb. The table shows how often the
-    first noun of a sentence gets the right number. The causal models are those of the last step, and guess.
+    In return the model sees both sides of a gap. “The … sleeps” needs a singular noun and “the … sleep” a
+    plural one, but a causal model has to choose the noun before it sees the verb. The table shows how often
+    the first noun of a sentence gets the right number. The causal models are those of the last step. They
+    guess.
     """
     check_part(mask_tokens, mask_tokens_checks, OURS)
     found = side_by_side([partial(trials.filled_on_grammar, OURS, seed) for seed in trials.SEEDS])
@@ -721,8 +721,8 @@ def step_to_llama(experiment: TextExperiment):
 
     Llama (Touvron et al. 2023) is GPT-2 with other parts. RMSNorm leaves out the mean and the bias. SwiGLU
     multiplies the expanded vector by a gate, which a second matrix computes. Rotary positions are lesson 3's.
-    With grouped queries several heads share keys and values, so the cache keeps fewer of them; Llama 2 has
-    them in its largest model.
+    With grouped queries several heads share keys and values, so the cache keeps fewer of them; the larger
+    models of Llama 2 have them.
 
     Each row adds a change to those before it. The width d_ff is chosen so that all models have as many
     parameters, to 1 %. The table shows bits per character of held-out text after 100 steps, for three seeds.

@@ -256,11 +256,11 @@ def readings(symbols: tuple[str, ...], longest: int):
 
 
 def test_every_sentence_can_be_read_in_one_way_and_has_its_probability():
-    found = [*readings(("SENTENCE",), 6)]
+    found = [*readings(("SENTENCE",), 7)]
     assert len({words for words, _ in found}) == len(found) > 1000
     truth = dict(found)
     drawn = small_grammar.sentences(4000, 5)
-    short = [one for one in drawn if len(one.words) <= 6]
+    short = [one for one in drawn if len(one.words) <= 7]
     assert all(math.exp(one.log_probability) == pytest.approx(truth[one.words]) for one in short)
     assert len(short) / len(drawn) == pytest.approx(sum(truth.values()), abs=0.03)
     assert sum(chance for rules in small_grammar.RULES.values() for chance, _ in rules) == pytest.approx(

@@ -35,7 +35,7 @@ TORCHRUN = re.compile(r"(\.venv[/\\](bin|Scripts)[/\\])?torchrun ")
 SCRIPT = re.compile(r"\d\d_\w+\.py")
 SET_UP = "venv", "pip", "pytest"
 STANDS_FOR = {"NAME": "1", "N": "2", "DIR": "folder", "FOLDER": "folder", "FILE": "mine.py",
-              "FILE.tsv": "my_pairs.tsv"}
+              "FILE.tsv": "my_pairs.tsv", "TEXT": "words"}
 ELSEWHERE = {  # what isn't run here, and why
     "--columns": "needs a file with such columns: test_08_pairs.py",
     "--watch": "ends with Ctrl-C only: test_watching.py",
@@ -173,6 +173,8 @@ def prepare(folder: Path, script: str, words: Command) -> None:
             write_byte_pieces(folder / value)
         elif option == "--pairs":
             written(folder / value, SENTENCES)
+        elif option == "--text":
+            (folder / value).write_text("The cat sees the dog.\n" * 200, encoding="utf-8")
         elif option == "--task" and value in TASK:
             file = folder / f"{script}.py"
             text, added = re.subn(r"^(TASKS\b.*?= \{)", rf'{TASK}\1"{value}": {value}, ',

@@ -61,8 +61,8 @@ TERMS = (
     Term("SwiGLU", "to-llama",
          "SwiGLU multiplies the expanded vector by a gate, which a second matrix computes."),
     Term("grouped queries", "to-llama",
-         "With grouped queries several heads share keys and values, so the cache keeps fewer of them; Llama 2 "
-         "has them in its largest model."),
+         "With grouped queries several heads share keys and values, so the cache keeps fewer of them; the "
+         "larger models of Llama 2 have them."),
 )
 
 EXERCISES = {
