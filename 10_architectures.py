@@ -34,7 +34,7 @@ from course.console.chat import converse
 from course.console.options import check_range, sentence
 from course.console.records import EndHere
 from course.data import small_grammar
-from course.data.counting import Counts, bits_of_lzma
+from course.data.counting import Counts, yardsticks
 from course.data.pictures import handwritten_digits, shuffled
 from course.data.reading import Reading
 from course.grading.checking import largest_difference, random_tensors
@@ -418,9 +418,6 @@ def bits_per_character(model: OneStack, encoding: BytePairEncoding, text: str, w
     return sum(losses) / math.log(2) / len(text)
 
 
-LONG = 2_000_000  # characters
-
-
 @shows(next_tokens)
 def step_reading(experiment: TextExperiment):
     """A language model reads this course
@@ -441,9 +438,7 @@ def step_reading(experiment: TextExperiment):
     run, texts = experiment.run, experiment.texts
     known, held_out = texts.splits["train"], texts.splits["test"]
     bits = bits_per_character(experiment.model, texts.encoding, held_out, experiment.training.window)
-    orders = (1, 3, 5) if len(known) < LONG else ()  # counting takes time and memory
-    others = {f"counts of {n} characters": Counts(known, n).bits(held_out, known) for n in orders}
-    others["lzma, given the same text"] = bits_of_lzma(known, held_out)
+    others = yardsticks(known, held_out)
     if experiment.is_default:
         check("the model needs at least 0.3 bits per character fewer than counts of three characters",
               bits < others["counts of 3 characters"] - 0.3)

@@ -13,7 +13,7 @@ from torch import nn
 
 from common import lesson
 from course.data import small_grammar
-from course.data.counting import Counts, bits_of_lzma
+from course.data.counting import Counts, bits_of_lzma, yardsticks
 from course.data.pictures import handwritten_digits, shuffled
 from course.data.reading import Reading, begin_of_held_out
 from course.training import architectures as trials
@@ -133,6 +133,14 @@ def test_a_compressor_knows_what_it_was_given():
     text = "".join(random.choice("abcdefgh") for _ in range(4000))
     assert bits_of_lzma(text, text[1000:2000]) < 0.5
     assert bits_of_lzma(text, "".join(random.choice("abcdefgh") for _ in range(1000))) > 2.5
+
+
+def test_a_long_text_has_no_counts(monkeypatch):
+    assert [*yardsticks("abc" * 20, "abc")] == [
+        "counts of 1 characters", "counts of 3 characters", "counts of 5 characters",
+        "lzma, given the same text"]
+    monkeypatch.setattr("course.data.counting.LONG", 10)
+    assert [*yardsticks("abc" * 20, "abc")] == ["lzma, given the same text"]
 
 
 def test_the_held_out_part_begins_with_a_line_if_one_is_near():

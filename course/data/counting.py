@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from typing import Generic, TypeVar
 
 BYTES = 256  # among so many a character that was never met is one
+LONG = 2_000_000  # characters of a text whose counts would take too much time and memory
 
 
 Text = TypeVar("Text", str, tuple[str, ...])  # characters, or words
@@ -53,3 +54,10 @@ def bits_of_lzma(known: str, text: str) -> float:
     before, both = (len(lzma.compress(part.encode(), preset=9 | lzma.PRESET_EXTREME))
                     for part in (known, known + text))
     return 8 * (both - before) / len(text)
+
+
+def yardsticks(known: str, text: str) -> dict[str, float]:
+    """Bits per character of `text`, which follows `known`, for each yardstick; no counts of a long text."""
+    orders = (1, 3, 5) if len(known) < LONG else ()
+    bits = {f"counts of {order} characters": Counts(known, order).bits(text, known) for order in orders}
+    return {**bits, "lzma, given the same text": bits_of_lzma(known, text)}
