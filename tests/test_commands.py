@@ -24,7 +24,10 @@ from calling import called, parser_of
 from conftest import LESSONS, ROOT, SETTINGS
 from small_pairs import SENTENCES, written
 
+from checks.published import CONFIGS
 from common import lesson
+from course.published.loading import write_random
+from course.published.texts import write_byte_pieces
 from course.study.lessons import number_of, study_of
 
 PYTHON = re.compile(r"(\.venv[/\\](bin|Scripts)[/\\])?(python3?|py) ")
@@ -32,7 +35,7 @@ TORCHRUN = re.compile(r"(\.venv[/\\](bin|Scripts)[/\\])?torchrun ")
 SCRIPT = re.compile(r"\d\d_\w+\.py")
 SET_UP = "venv", "pip", "pytest"
 STANDS_FOR = {"NAME": "1", "N": "2", "DIR": "folder", "FOLDER": "folder", "FILE": "mine.py",
-              "FILE.tsv": "my_pairs.tsv"}
+              "FILE.tsv": "my_pairs.tsv", "TEXT": "words"}
 ELSEWHERE = {  # what isn't run here, and why
     "--columns": "needs a file with such columns: test_08_pairs.py",
     "--from": "needs a trained model: test_base.py",
@@ -160,14 +163,19 @@ def small(name: str, words: Command) -> Command:
 
 
 def prepare(folder: Path, script: str, words: Command) -> None:
-    """The files that the options name: the parts of a lesson as a learner's own, or pairs of sentences."""
+    """The files that the options name: the parts of a lesson as a learner's own, pairs, or random weights."""
     for option, value in pairwise(words):
         if option in ("--grade", "--with"):
             name = next((name for name in LESSONS if study_of(number_of(name)).file == value), script)
             parts = [f"{part} = lesson({name!r}).{part}" for part in lesson(name).GRADED]
             (folder / value).write_text("\n".join(["from common import lesson", *parts]), encoding="utf-8")
+        elif option == "--weights":
+            write_random(folder / value, CONFIGS["gpt2"])
+            write_byte_pieces(folder / value)
         elif option == "--pairs":
             written(folder / value, SENTENCES)
+        elif option == "--text":
+            (folder / value).write_text("The cat sees the dog.\n" * 200, encoding="utf-8")
         elif option == "--task" and value in TASK:
             file = folder / f"{script}.py"
             text, added = re.subn(r"^(TASKS\b.*?= \{)", rf'{TASK}\1"{value}": {value}, ',

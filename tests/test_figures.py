@@ -14,6 +14,7 @@ from matplotlib.patches import FancyBboxPatch
 from common import canvas, heatmap, lesson
 from course.console.manners import running
 from figures import (
+    architectures,
     attention,
     block,
     decoding,
@@ -634,6 +635,44 @@ def test_draw_learning():
             assert (panel.get_title(), panel.get_ylabel()) == (f"{name}: {title}", label)
             assert panel.get_yscale() == "log"
             assert len({line.get_linestyle() for line in panel.get_lines()}) == 3
+
+
+def test_draw_reading():
+    history = [{"step": 1, "loss": 2.0}, {"step": 2, "bits": 3.5}, {"step": 4, "bits": 2.5}]
+    (panel,) = architectures.draw_reading(history, {"counts": 3.0, "lzma": 2.0}).axes
+    found = lines(panel)
+    assert found["the model"] == ([2, 4], near([3.5, 2.5]))
+    assert [found[name][1] for name in ("counts", "lzma")] == [near([3.0, 3.0]), near([2.0, 2.0])]
+    assert "bits per character" in panel.get_ylabel()
+
+
+def test_draw_prompt():
+    weights = torch.rand(8, 8, generator=torch.Generator().manual_seed(0))
+    panel = architectures.draw_prompt(weights, ["3", "1", "4"]).axes[0]
+    rows = ["→", "4", "1"]
+    assert_heatmap(panel, weights[4:-1], rows, ["BOS", "3", "1", "4", *rows, "3"], "one head")
+
+
+def test_draw_pictures():
+    pixels = torch.arange(3 * 2 * 64.0).view(3, 2, 8, 8) / 400
+    said = {"as it is": [1, 2, 3], "shuffled": [1, 0, 0]}
+    panels = architectures.draw_pictures(pixels, said, [1, 2, 4], 2).axes
+    assert len(panels) == 6
+    for number, panel in enumerate(panels):
+        row, column = divmod(number, 3)
+        assert (panel.get_images()[0].get_array() == pixels[column, row].numpy()).all()
+        assert len(panel.get_xticks()) == 5  # the edges of four patches
+    assert [panel.get_xlabel() for panel in panels] == [
+        "says 1", "says 2", "says 3, is 4", "says 1", "says 0, is 2", "says 0, is 4"]
+    assert [panels[number].get_ylabel() for number in (0, 3)] == ["as it is", "shuffled"]
+
+
+def test_draw_changes():
+    losses = {"first": [3.0, 3.5], "second": [2.0, 2.5]}
+    (panel,) = architectures.draw_changes(losses).axes
+    assert lines(panel) == {"seed 0": (near([3.0, 2.0]), [0, 1]), "seed 1": (near([3.5, 2.5]), [0, 1])}
+    assert [label.get_text() for label in panel.get_yticklabels()] == ["first", "second"]
+    assert panel.yaxis_inverted()
 
 
 def test_draw_broken():

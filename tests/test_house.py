@@ -12,9 +12,9 @@ from conftest import LESSONS, PACKAGES, ROOT
 import common
 
 # One direction: course ← common ← figures, checks ← lessons ← benchmarks, tests; and between course's rooms
-# data, console ← study ← grading ← training ← pages.
+# data, console ← study ← grading ← training ← published ← pages.
 ROOMS = ("course.data", "course.console", "course.study", "course.grading", "course.training",
-         "course.pages")
+         "course.published", "course.pages")
 BELOW_LESSONS = {*ROOMS, "common", "checks", "figures", "grammar"}
 MAY_IMPORT = {
     "course.data": {"course.data", "grammar"},

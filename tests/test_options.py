@@ -13,21 +13,24 @@ from types import SimpleNamespace
 import pytest
 import torch
 from calling import Caught, called, parser_of
-from conftest import LESSONS, torch_dropouts
+from conftest import LESSONS, ROOT, torch_dropouts
 
 import common
+from checks.published import CONFIGS
 from common import lesson, lesson_parser, narrate, shows
 from course.data import corpus
 from course.grading.own import Own
 from course.grading.watching import state_of, wants_hint
 from course.pages import walkthrough
+from course.published.loading import write_random
+from course.published.texts import write_byte_pieces
 from course.study.lessons import study_of
 from course.training import processes
 from course.training.engine import Run
 from course.training.experiment import Experiment
 
 five, six, eight = lesson("05_mini_transformer"), lesson("06_decoding"), lesson("08_translation")
-nine = lesson("09_interpretability")
+nine, ten = lesson("09_interpretability"), lesson("10_architectures")
 
 
 @pytest.mark.parametrize("name", LESSONS)
@@ -279,40 +282,43 @@ TINY = ["--d-model", "8", "--heads", "2", "--layers", "1", "--batch-size", "4", 
 def seen_in(run: Run, compiled: list) -> dict[str, object]:
     """What can be seen of a fresh run and of its first update; nothing is read off its settings."""
     model, batch = run.model, run.job.batch(0)
-    encoder, decoder = model.encoder.blocks, model.decoder.blocks
-    rows = [[token - five.ZERO for token in row if token] for row in batch.src.tolist()]
+    stacks = [model.stack] if hasattr(model, "stack") else [model.encoder, model.decoder]
+    rows = [[token - five.ZERO for token in row if token] for row in batch[0].tolist()]
     digits = rows if {*chain(*rows)} <= {*range(10)} else []  # else they are no digits
     logits = torch.arange(26.0).view(1, 2, 13).sin()
-    targets = torch.tensor([[3, 4]])
+    targets = batch._replace(**{batch._fields[-1]: torch.tensor([[3, 4]])})
+    attentions = [module for module in model.modules() if hasattr(module, "project_query")]
     seen = {
         "width": model.embedding.weight.shape[1],
-        "heads": {module.n_heads for module in model.modules() if hasattr(module, "project_query")},
-        "blocks": (len(encoder), len(decoder)),
+        "heads": {module.n_heads for module in attentions},
+        "groups": {module.project_query.out_features / module.project_key.out_features
+                   for module in attentions},
+        "blocks": tuple(len(stack.blocks) for stack in stacks),
         "inner": {module.expand.out_features for module in model.modules() if hasattr(module, "expand")},
-        "norms": [type(model.encoder.norm).__name__, {module.pre for module in model.modules()
+        "layers": {type(module).__name__ for module in model.modules() if hasattr(module, "expand")},
+        "norms": [type(stacks[0].norm).__name__, {module.pre for module in model.modules()
                                                       if hasattr(module, "pre")}],
         "positions": [type(model.positions).__name__, *{type(module).__name__ for module in model.modules()
                                                         if "RotaryPosition" in type(module).__name__}],
         "activation": {module.activation for module in model.modules() if hasattr(module, "activation")},
         "first weights": round(model.embedding.weight.double().sum().item(), 9),
-        "rows": len(batch.src),
-        "sources": batch.src[0, :4].tolist(),
+        "rows": len(batch[0]),
+        "sources": batch[0][0, :4].tolist(),
         "task": [task for task in five.TASKS if digits and
-                  torch.equal(five.make_batch(task, digits).tgt_out, batch.tgt_out)],
+                  torch.equal(five.make_batch(task, digits).tgt_out, batch[-1])],
         "rates": [round(run.job.rate(step), 12) for step in range(4)],
         "decay": {group["weight_decay"] for group in run.optimizer.param_groups},
         "betas": {tuple(group["betas"]) for group in run.optimizer.param_groups},
         "optimizer": type(run.optimizer).__name__,
         "by hand": {getattr(module, name) is part for module in model.modules()
                     for name, part in five.BY_HAND.items() if hasattr(module, name)},
-        "loss": round(run.job.loss(lambda *inputs: logits, batch._replace(tgt_out=targets),
-                                   batch._replace(tgt_out=targets)).item(), 5),
+        "loss": round(run.job.loss(lambda *inputs: logits, targets, targets).item(), 5),
         "compiled": len(compiled),
     }
     parts, kinds, blocks = [], [], []
     model.register_forward_pre_hook(lambda module, inputs: parts.append(len(inputs[0])))
     model.register_forward_hook(lambda module, inputs, output: kinds.append(output.dtype))
-    encoder[0].self_attention.register_forward_hook(lambda *parts: blocks.append(1))
+    stacks[0].blocks[0].self_attention.register_forward_hook(lambda *parts: blocks.append(1))
     with pytest.MonkeyPatch.context() as patch, torch_dropouts(patch) as dropped:
         run.update()
     forwards = len(parts)
@@ -414,7 +420,7 @@ MEMORY = {"course.training.command_line.refuse_beyond_memory": lambda *sizes: No
 
 def test_05_device(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    for module in (five, six, eight):
+    for module in (five, six, eight, ten):
         for name, wanted in (("cpu", "cpu"), ("cuda", "cuda"), ("cuda:1", "cuda:1"), ("auto", "cuda")):
             found = called(module, "--device", name, **MEMORY)
             assert found.experiment.device == torch.device(wanted)
@@ -424,7 +430,7 @@ def test_05_device(monkeypatch):
     assert processes.pick_device() == torch.device("mps")
 
 
-test_06_device = test_08_device = test_05_device
+test_06_device = test_08_device = test_10_device = test_05_device
 
 
 def resumed(module, tmp_path, defaults) -> list[str]:
@@ -434,7 +440,8 @@ def resumed(module, tmp_path, defaults) -> list[str]:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Experiment, "go_on", lambda self: SimpleNamespace(which="resumed", history=[]))
             patch.setattr(Experiment, "fresh", lambda self: SimpleNamespace(which="fresh", history=[]))
-            kind = module.TranslationExperiment if module is eight else module.DigitExperiment
+            kind = {eight: "TranslationExperiment", ten: "TextExperiment"}.get(module, "DigitExperiment")
+            kind = getattr(module, kind)
             patch.setattr(kind, "trained", lambda self, run: (_ for _ in ()).throw(Caught(run.which)))
             found = called(module, *options, "--outputs", tmp_path, defaults=defaults)
             with pytest.raises(Caught) as caught:
@@ -545,6 +552,22 @@ def test_09_chooses_lesson_5s_run():
     found = called(nine, *options)
     assert found.experiment.name == called(five, *options).experiment.name
     assert len(found.steps) > 4
+
+
+def test_10_weights(tmp_path):
+    """The folder is loaded, with the learner's parts in it, and --input is a text for it."""
+    write_random(tmp_path, CONFIGS["gpt2"])
+    write_byte_pieces(tmp_path)
+    attend = lambda query, key, value, mask=None, dropout=0.0: value  # noqa: E731
+    own = Own({"scaled_dot_product_attention": attend}, {"mine.py": "00"})
+    ten = lesson("10_architectures")
+    found = called(ten, "--weights", tmp_path, "--input", "cat", "--with", "mine.py", **{
+        "course.training.command_line.own_parts": lambda *asked: own})
+    weights = found.experiment.weights
+    assert found.steps == ["published_weights"]
+    assert (weights.published.kind, weights.text, weights.names) == ("gpt2", "cat", [*own.parts])
+    assert weights.inputs.tolist() == [[*b"cat"]]
+    assert called(ten, "--chat", "--weights", tmp_path).steps == found.steps
 
 
 # lesson 6's
@@ -795,4 +818,106 @@ def test_08_runs_that_differ_have_other_names(tiny, files):
     assert {called(eight, *some, defaults=tiny).experiment.name for some in stay} == {names[0]}
 
 
-CHANGES_OF = {"05_mini_transformer": CHANGES, "08_translation": CHANGES_OF_8, "09_interpretability": CHANGES}
+# lesson 10's
+
+
+TINY_10 = ["--d-model", "8", "--heads", "2", "--vocab", "20", "--steps", "6", "--batch-size", "4", "--window",
+           "8", "--warmup", "2", "--text", str(ROOT / "CONTRIBUTING.md")]
+CHANGES_OF_10 = {name: change for name, change in CHANGES.items() if name != "task"} | {
+    "positions": ("learned", {"positions", "first weights"}),
+    "norm_kind": ("rms", {"norms"}),
+    "feed_forward": ("swiglu", {"layers", "activation"}),
+    "n_groups": (1, {"groups"}),
+    "vocab": (30, {"vocabulary", "first weights", "sources"}),
+    "batch_size": (5, {"rows"}),
+    "window": (9, {"places", "sources"}),
+    "max_len": (100, {"longest"}),
+}
+
+
+def observed_of_10(dest: str = "", value=True, more=()) -> dict[str, object]:
+    option = [f"--{dest.replace('_', '-')}", *([] if value is True else [value])] if dest else []
+    compiled = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.nn.Module, "compile", lambda self, **options: compiled.append(options))
+        run = called(ten, *more, *option, defaults=TINY_10).experiment.make()
+        seen = seen_in(run, compiled)
+    longest = {module.turns.shape[1] for module in run.model.modules() if hasattr(module, "turns")}
+    return seen | {"vocabulary": len(run.model.embedding.weight), "places": run.job.batch(0)[0].shape[1],
+                   "longest": longest or {256}}
+
+
+@pytest.fixture(scope="module")
+def usual_of_10():
+    return {patient: observed_of_10(more=USUAL * patient) for patient in (False, True)}
+
+
+@pytest.mark.parametrize("dest", CHANGES_OF_10)
+def test_10_options_of_model_and_training(dest, usual_of_10):
+    value, wanted = CHANGES_OF_10[dest]
+    before, after = usual_of_10[dest == "patience"], observed_of_10(dest, value, USUAL * (dest == "patience"))
+    assert {name for name in before if before[name] != after[name]} == wanted
+
+
+def test_10_text(tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.txt").write_text(name * 500, encoding="utf-8")
+    found = [called(ten, "--text", tmp_path / f"{name}.txt", defaults=TINY_10) for name in ("one", "two")]
+    assert [one.experiment.texts.splits["train"][:3] for one in found] == ["one", "two"]
+    assert all(one.steps == ["reading", "going_on"] for one in found)
+    names = {one.experiment.name.partition("-d_model")[0] for one in found}
+    assert len(names) == 2
+    assert {name.partition(".")[0] for name in names} == {"text-text=one", "text-text=two"}
+
+
+def test_10_task():
+    found = {task: called(ten, "--task", task).steps for task in ten.TASKS}
+    assert found == {"text": ["reading", "going_on", "how_low"], "fill": ["filling_in"],
+                     "prompt": ["task_as_prompt"], "digits": ["pictures"]}
+    assert {*chain(*found.values())} < {*called(ten).steps}
+
+
+def test_10_input_and_chat_and_temperature_and_top_p():
+    drawn = "--temperature", "0.5", "--top-p", "0.25"
+    found = called(ten, *drawn, "--input", "the  cat", defaults=TINY_10)
+    assert (found.steps, found.options.input) == (["your_text"], "the  cat")
+    asked = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["script", *TINY_10, *drawn, "--chat"])
+        patch.setattr(ten, "converse", lambda answer, folder: asked.append(answer("a cat")))
+        patch.setattr(ten.TextExperiment, "model", "model")
+        patch.setattr(ten.TextExperiment, "encoding", "pieces")
+        patch.setattr(ten, "go_on", lambda *parts: asked.append(parts) or " sleeps")
+        ten.main()
+    assert asked == [("model", "pieces", "a cat", 0.5, 0.25), "a cat sleeps"]
+
+
+def test_10_resume(tmp_path):
+    assert resumed(ten, tmp_path, TINY_10) == ["fresh", "resumed"]
+
+
+def test_10_own():
+    attend = lambda query, key, value, mask=None, dropout=0.0: value  # noqa: E731
+    own = Own({"scaled_dot_product_attention": attend}, {"mine.py": "00"})
+    found = called(ten, "--with", "mine.py", defaults=TINY_10, **{
+        "course.training.command_line.own_parts": lambda files, before, narrator: own})
+    run = found.experiment.make()
+    assert all(block.self_attention.scaled_dot_product_attention is attend
+               for block in run.model.stack.blocks)
+
+
+def test_10_compare_and_seeds():
+    found = called(ten, "--compare", "norm_kind=layer,rms", "--seeds", "2", "--seed", "7", defaults=TINY_10)
+    assert found.steps == ["compare"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("course.training.experiment.compare",
+                      lambda *parts: (_ for _ in ()).throw(Caught(*parts)))
+        with pytest.raises(Caught) as caught:
+            ten.step_compare(found.experiment)
+    variants, seeds, *_ = caught.value.args
+    assert ([*variants], [*seeds]) == (["layer", "rms"], [7, 8])
+    assert [type(make(7).model.stack.norm).__name__ for make in variants.values()] == ["LayerNorm", "RMSNorm"]
+
+
+CHANGES_OF = {"05_mini_transformer": CHANGES, "08_translation": CHANGES_OF_8, "09_interpretability": CHANGES,
+              "10_architectures": CHANGES_OF_10}

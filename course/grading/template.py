@@ -50,7 +50,7 @@ def write_template(file: Path, graded: dict[str, Part], narrator: Narrator, guid
                                                            guides.get(node.name, {}))
              for node in wanted]
     named = words("\n".join(parts)) - {*graded}
-    used = words("\n".join("\n".join(lines[node.lineno : node.end_lineno]) for node in wanted))
+    used = words("\n".join("\n".join(lines[node.lineno - 1 : node.end_lineno]) for node in wanted))
     bound = [line for name, line in bindings(nodes) if name in used] + constants(nodes, named)
     needed = set(re.findall(r"(\w+)\(", " ".join(part.needs for part in graded.values()))) & named
     bound += [f'{node.name} = lesson("{stem}").{node.name}' for node in definitions

@@ -93,7 +93,8 @@ class CommandLine:
             if options.base:
                 options.base.refuse_others(variant_sizes, variant_settings)
             refuse_beyond_memory(variant_sizes, variant_settings, experiment.device)
-        self.refuse_without_place(sizes, own)
+        if not getattr(options, "weights", None):  # which bring a model of their own
+            self.refuse_without_place(sizes, own)
         experiment.check()
         if getattr(options, "resume", False):
             experiment.go_on()  # or it ends here, before any step

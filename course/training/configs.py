@@ -35,6 +35,26 @@ class TransformerConfig:
 
 
 @dataclass(frozen=True)
+class StackConfig(TransformerConfig):
+    """The sizes of a model of one stack. Causal it goes on with texts, otherwise it reads whole ones."""
+
+    d_model: int = option(128, "width of a token's vector", least=1)
+    n_layers: int = option(2, "blocks of the stack", least=1, names=["--layers"])
+    positions: str = option("rotary", "sinusoidal, learned, rotary or none",
+                            among=("sinusoidal", "learned", "rotary", "none"))
+    max_len: int = option(256, "the most tokens of a text", least=1)
+    causal: bool = True  # no token sees those after it
+    norm_kind: str = option("layer", "layer or rms, for LayerNorm or RMSNorm", among=("layer", "rms"))
+    feed_forward: str = option("plain", "plain or swiglu", among=("plain", "swiglu"))
+    n_groups: int = option(0, "heads of keys and values, without biases; 0: lesson 2's attention", least=0)
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.n_groups and self.n_heads % self.n_groups:
+            raise ValueError(f"{self.n_heads} heads do not split into {self.n_groups} groups")
+
+
+@dataclass(frozen=True)
 class SequenceTraining(Settings):
     """How a model is trained to answer sequences, whatever they mean."""
 
@@ -52,3 +72,21 @@ class SequenceTraining(Settings):
         parts = self.accumulate * PROCESSES
         if batch_size < parts:
             raise ValueError(f"batch_size {batch_size} can't be cut into {parts} parts")
+
+
+@dataclass(frozen=True)
+class TextTraining(SequenceTraining):
+    """One training run on a text. ValueError, with the value, for what makes no sense."""
+
+    text: str = option("", "a file of your own text, UTF-8 (default: the prose of these lessons)")
+    vocab: int = option(1000, "merges to learn", least=0)
+    window: int = option(64, "pieces that the model reads at once", least=2)
+    steps: int = option(500, "training steps", least=0, below=10**7)
+    batch_size: int = option(16, "windows per step", least=1)
+    beta2: float = option(0.98, "Adam's β₂", least=0, below=1)
+    weight_decay: float = option(0.1, "decoupled weight decay (AdamW)", least=0)
+    validate_every: int = option(100, "steps from one validation to the next", least=1)
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.refuse_fewer_than_parts(self.batch_size)

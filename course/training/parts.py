@@ -51,9 +51,9 @@ def found_in(model: nn.Module, parts: Mapping[str, Any]) -> list[str]:
 
 
 def slots_of(model: nn.Module) -> set[str]:
-    """The names of the functions that the modules of the model have slots for."""
-    return {name for module in model.modules() for name, value in vars(type(module)).items()
-            if isinstance(value, staticmethod)}
+    """The names of the functions that the modules of the model have slots for, inherited ones as well."""
+    kinds = {kind for module in model.modules() for kind in type(module).__mro__}
+    return {name for kind in kinds for name, value in vars(kind).items() if isinstance(value, staticmethod)}
 
 
 @contextmanager

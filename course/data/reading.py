@@ -1,0 +1,105 @@
+"""A text to learn from: the prose of this course, or a file of somebody's own; and its pieces."""
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from course.data.splits import fingerprint
+from course.data.texts import COURSE, as_text, docstrings
+
+HELD_OUT = 0.1  # the last part of each text
+MOST_CHARACTERS = 200  # that are pieces by themselves
+MOST_ASKED = 20_000  # characters of the held-out text on which a model is measured
+
+
+class Reading:
+    """The text of a training, cut into pieces; nothing is read or learned before it is asked for.
+
+    `training` has text (a file; "": the prose of the lessons), vocab, window, batch_size and seed. A lesson
+    says what learns pieces. A checkpoint has `encoding`.
+    """
+
+    pieces: Any  # learn(texts, merges, most characters) is an encoding of texts as ids
+
+    def __init__(self, training: Any, encoding: Any = None, met: Any = None):
+        self.training = training
+        self.paths = {"text": training.text}
+        self.files = {name: path for name, path in self.paths.items() if path}
+        if encoding is not None:
+            self.encoding = encoding
+
+    @cached_property
+    def hashes(self) -> dict[str, str]:
+        """What the file says, by which a run is known."""
+        return {name: fingerprint(path) for name, path in self.files.items()}
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """Option → the name of its file and the beginning of its hash."""
+        return {name: f"{Path(path).stem}.{self.hashes[name][:8]}" for name, path in self.files.items()}
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What a checkpoint has to tell of the text."""
+        told = {"encoding": self.encoding.state(), "files": self.hashes}
+        return {name: value for name, value in told.items() if value}
+
+    @property
+    def name(self) -> str:
+        return self.files.get("text", "the text")
+
+    @cached_property
+    def texts(self) -> list[str]:
+        """The file's text, or one for each lesson. ValueError, in one line, for what is no text."""
+        if not self.files:
+            return ["\n\n".join(docstrings(file)) + "\n" for file in sorted(COURSE.glob("[0-9][0-9]_*.py"))]
+        text = as_text(Path(self.name).read_bytes(), self.name)
+        if "\0" in text:
+            raise ValueError(f"{self.name} is no text: byte 0 at position {text.find(chr(0)):,}")
+        if not text.strip():
+            raise ValueError(f"{self.name} is empty: give a text")
+        return [text]
+
+    @cached_property
+    def splits(self) -> dict[str, str]:
+        """train, and test: the last tenth of each text, at most MOST_ASKED characters in all.
+
+        ValueError if a batch is longer than train.
+        """
+        cuts = [(text, begin_of_held_out(text)) for text in self.texts]
+        splits = {"train": "".join(text[:cut] for text, cut in cuts),
+                  "test": "".join(text[cut:] for text, cut in cuts)[:MOST_ASKED]}
+        rows, window = self.training.batch_size, self.training.window
+        if len(splits["train"]) < rows * window:  # a piece has a character at least
+            raise ValueError(f"{self.name} has {len(splits['train']):,} characters to train on, fewer than a "
+                             f"batch of {rows} windows of {window} pieces")
+        return splits
+
+    @cached_property
+    def encoding(self) -> Any:
+        return self.pieces.learn([self.splits["train"]], self.training.vocab, MOST_CHARACTERS)
+
+    @cached_property
+    def ids(self) -> Tensor:
+        """The training text as ids. ValueError if they don't fill a window."""
+        ids = torch.tensor(self.encoding.encode(self.splits["train"]))
+        if len(ids) < self.training.window:
+            raise ValueError(f"{self.name} has {len(ids)} pieces to train on, fewer than a window of "
+                             f"{self.training.window}")
+        return ids
+
+    def windows(self, seed: int, step: int) -> Tensor:
+        """(batch_size, window): pieces from random places; they depend on seed and step alone."""
+        random = np.random.default_rng((seed, step))
+        starts = random.integers(0, len(self.ids) - self.training.window + 1, self.training.batch_size)
+        return self.ids[torch.from_numpy(starts)[:, None] + torch.arange(self.training.window)]
+
+
+def begin_of_held_out(text: str) -> int:
+    """Where the last tenth of a text begins: at the beginning of a line, if one is near."""
+    tenth = int((1 - HELD_OUT) * len(text))
+    return text.rfind("\n", tenth - len(text) // 20, tenth) + 1 or tenth

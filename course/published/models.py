@@ -1,0 +1,121 @@
+"""Models of the course's parts that published weights go into, and what goes on with a text.
+
+Lessons pass their parts in, as a namespace: OneStack, PictureStack, StackConfig, LayerNorm and
+RotaryPositionalEncoding.
+"""
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from course.training.prompts import PromptDecoding
+
+
+class Untied(nn.Module):
+    """An embedding, and an output of its own: tokens is lesson 3's embedding, output a linear map."""
+
+    def __init__(self, tokens: nn.Module, vocab: int, width: int):
+        super().__init__()
+        self.tokens, self.output = tokens, nn.Linear(width, vocab, bias=False)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.tokens(tokens)
+
+    def logits(self, x: Tensor) -> Tensor:
+        return self.output(x)
+
+
+class NormalisedPlaces(nn.Module):
+    """Positions, then a LayerNorm, as BERT has them in front of its first block."""
+
+    def __init__(self, places: nn.Module, norm: nn.Module):
+        super().__init__()
+        self.places, self.norm = places, norm
+
+    def forward(self, x: Tensor, start: int = 0) -> Tensor:
+        return self.norm(self.places(x, start))
+
+
+def causal_stack(parts: Any, tied: bool, base: float | None, **config: Any) -> nn.Module:
+    """A causal OneStack; with another rotary base and an output of its own where there are any."""
+    model = parts.OneStack(parts.StackConfig(causal=True, **config))
+    if base is not None:
+        d_k = config["d_model"] // config["n_heads"]
+        rotary = parts.RotaryPositionalEncoding(d_k, config["max_len"], base)
+        for block in model.stack.blocks:
+            block.self_attention.rotary = rotary
+    if not tied:
+        model.embedding = Untied(model.embedding, config["vocab_size"], config["d_model"])
+    return model
+
+
+def text_encoder(parts: Any, **config: Any) -> nn.Module:
+    """A post-norm OneStack that sees both sides, with BERT's LayerNorm."""
+    model = parts.OneStack(parts.StackConfig(causal=False, norm="post", positions="learned", **config))
+    model.positions = NormalisedPlaces(model.positions, parts.LayerNorm(config["d_model"]))
+    return model
+
+
+def picture_encoder(parts: Any, patch: int, pixels: int, channels: int, **config: Any) -> nn.Module:
+    """A PictureStack without its answer."""
+    model = parts.PictureStack(parts.StackConfig(positions="learned", **config), patch, pixels, channels)
+    model.answer = nn.Identity()
+    return model
+
+
+# ------------------------------------------------------------------ going on with a text
+
+SYMBOLS = 3  # the course's ids 0, 1 and 2 are PAD, BOS and EOS
+
+
+class PublishedDecoding(PromptDecoding):
+    """How a published model goes on after prompts (B, P) of its own ids; lesson 6's decoders run on it.
+
+    `cache` is lesson 6's KeyValueCache. The decoders have the course's ids: the model's id i is 3 + i, and
+    its id `end`, if there is one, is EOS. ValueError for an empty prompt.
+    """
+
+    def __init__(self, model: nn.Module, prompts: Tensor, cache: Callable[[nn.Module], Any],
+                 end: int | None = None):
+        if not prompts.shape[1]:
+            raise ValueError("the prompt is empty")
+        self.self_cache = cache
+        super().__init__(model, prompts[:, :0])
+        self.prompts, self.end = prompts, end
+
+    @torch.inference_mode()
+    def step(self, tokens: Tensor) -> Tensor:
+        """The newest token of every row (N,), the first time BOS → logits of the next (N, 3 + V)."""
+        new = (tokens[:, None] - SYMBOLS).clamp(min=0) if self.length else self.prompts
+        self.length += 1
+        logits = F.pad(self.run(new), (SYMBOLS, 0), value=-math.inf)
+        if self.end is not None:
+            eos, own = SYMBOLS - 1, SYMBOLS + self.end
+            logits[:, eos] = logits[:, own]
+            logits[:, own] = -math.inf
+        return logits
+
+
+class UncachedDecoding(PublishedDecoding):
+    """The same without a cache: each step runs the whole text so far."""
+
+    def __init__(self, model: nn.Module, prompts: Tensor, end: int | None = None):
+        super().__init__(model, prompts, lambda attention: None, end)
+        self.tokens = prompts[:, :0]
+
+    @torch.inference_mode()
+    def run(self, tokens: Tensor) -> Tensor:
+        self.tokens = torch.cat([self.tokens, tokens], dim=1)
+        return self.model(self.tokens)[:, -1]
+
+    def reorder(self, rows: Tensor) -> None:
+        self.rows, self.tokens = len(rows), self.tokens[rows]
+
+
+def own_ids(tokens: Iterable[int]) -> list[int]:
+    """The model's ids of what a decoder of lesson 6 gave, without PAD, BOS and EOS."""
+    return [token - SYMBOLS for token in tokens if token >= SYMBOLS]
