@@ -351,7 +351,7 @@ class TextExperiment(TextsExperiment):
             return sequence_job(model, training, batch, validate, [*model.stack.blocks])
 
         return fresh_run(partial(OneStack, config), job, config, training, self.device,
-                         {"name": "text", **texts.about}, BY_HAND, self.own)
+                         {"name": "text", **texts.about}, BY_HAND, self.own, base=self.base)
 
     def check(self) -> None:
         """ValueError or OSError for what can't be read."""

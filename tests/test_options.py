@@ -896,6 +896,11 @@ def test_10_resume(tmp_path):
     assert resumed(ten, tmp_path, TINY_10) == ["fresh", "resumed"]
 
 
+def test_10_base(tmp_path):
+    old, new = begun(ten, tmp_path, TINY_10, "--dropout", "0.2")
+    assert old.about["encoding"] == new.about["encoding"]
+
+
 def test_10_own():
     attend = lambda query, key, value, mask=None, dropout=0.0: value  # noqa: E731
     own = Own({"scaled_dot_product_attention": attend}, {"mine.py": "00"})
