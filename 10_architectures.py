@@ -721,9 +721,11 @@ def step_to_llama(experiment: TextExperiment):
 
     Each row adds a change to those before it. The width d_ff is chosen so that all models have as many
     parameters, to 1 %. The table shows bits per character of held-out text after 100 steps, for three seeds.
-    In so short a training RMSNorm and SwiGLU gain nothing. With rotary positions the model needs fewer bits
-    in every seed. Part of this may be due to how large the learned positions are at first; that isn't tested
-    here. Grouping changes the bits little, and halves the cache.
+
+    In so short a training RMSNorm needs more bits in every seed, and SwiGLU changes little. Rotary positions
+    lower the bits in every seed. Part of this may be due to how large the learned positions are at first;
+    that isn't tested here. Grouping changes the bits little, and halves the cache. All changes together
+    hardly gain anything here, which says nothing about long trainings.
     """
     for part, checks in ((RMSNorm, rms_norm_checks), (SwiGLU, swiglu_checks),
                          (GroupedQueryAttention, grouped_checks)):
@@ -738,11 +740,12 @@ def step_to_llama(experiment: TextExperiment):
     gpt, rms, gated, rotary, grouped = bits.values()
     check("all models have as many parameters as the first, to 1 %",
           all(abs(count / counts["GPT-2"] - 1) < 0.01 for count in counts.values()))
-    check("neither RMSNorm nor SwiGLU lowers the mean by more than 0.03 bits",
-          mean(rms) > mean(gpt) - 0.03 and mean(gated) > mean(rms) - 0.03)
+    check("RMSNorm needs more bits in every seed", all(after > before for after, before in zip(rms, gpt)))
+    check("SwiGLU changes the mean by less than 0.05 bits", abs(mean(gated) - mean(rms)) < 0.05)
     check("rotary positions lower the bits by more than 0.05 in every seed",
           all(after < before - 0.05 for after, before in zip(rotary, gated)))
     check("grouped queries change the mean by less than 0.05 bits", abs(mean(grouped) - mean(rotary)) < 0.05)
+    check("all changes together change the mean by less than 0.1 bits", abs(mean(grouped) - mean(gpt)) < 0.1)
     check("grouped queries halve the cache", kept["+ grouped, no biases"] * 2 == kept["+ rotary"])
     picture = Picture("architectures_llama.png", drawing.draw_changes(bits),
                       f"Rotary positions lower the loss most, by {mean(gated) - mean(rotary):.2f} bits")

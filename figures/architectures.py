@@ -55,5 +55,5 @@ def draw_changes(losses: Mapping[str, Sequence[float]]):
     axes.set_yticks(range(len(losses)), losses)
     axes.invert_yaxis()
     axes.set(xlabel="bits per character, held-out text")
-    axes.legend(fontsize=8)
+    figure.legend(loc="outside right upper", fontsize=8)
     return figure
