@@ -41,6 +41,7 @@ class TextsExperiment(ModelExperiment):
     which run texts have, run_on(config, training, texts). answers_to() and batch_of() are for replies.
     """
 
+    answers = True
     texts_of: Callable[..., Any]
     from_files: tuple[Mapping[str, Any], Mapping[str, Any]]  # other defaults, of sizes and of settings
     run_on: Callable[[Any, Any, Any], Run]
@@ -94,7 +95,7 @@ class TextsExperiment(ModelExperiment):
         if self.texts.files and about.get("files") == self.texts.hashes:  # wherever they lay then
             told["training"] |= {name: about["training"][name] for name in self.texts.paths}
         told |= {"files": self.texts.hashes} if self.texts.files else {}
-        told |= {"from": self.base.hash} if self.base else {}
+        told |= self.base.told if self.base else {}
         return told | ({"with": dict(self.own.files)} if self.own.files else {})
 
     @property
