@@ -33,8 +33,8 @@ from course.console.options import check_range, digits
 from course.data import tables
 from course.training import answers as answering
 from course.training import prompts
-from course.training.beams import check_search, vectorised_beam_search
 from course.training.adapters import add_bits
+from course.training.beams import check_search, vectorised_beam_search
 from course.training.command_line import add_device
 from course.training.engine import finish
 from course.training.prompts import refuse_training_mode, remembering

@@ -11,14 +11,14 @@ The model is the one that lesson 5 trained to reverse digits; without its checkp
 takes half a minute.
 """
 
-import course.console.startup  # noqa: F401 (before torch: it hears what fails in the imports below)
 import argparse
+import course.console.startup  # noqa: F401 (before torch: it hears what fails in the imports below)
 import math
 import sys
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from functools import cached_property, partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -39,7 +39,10 @@ from common import (
     shows,
     table,
 )
+from course.grading.checking import largest_difference
+from course.training.adapters import packed_weights, unpacked_into
 from course.training.base import Base
+from course.training.channels import with_changed_inputs, with_outlier
 from course.training.command_line import add_device
 from course.training.engine import finish
 from course.training.side_by_side import side_by_side
@@ -258,10 +261,9 @@ ATTENTION = "self_attention", "cross_attention"
 
 
 class Tuned(NamedTuple):
-    """What a training made of the base: the fraction of both tasks' answers right, and what it cost."""
+    """What a training made of the base: the fraction of the new task's answers right, and what it cost."""
 
     new: float
-    old: float
     trained: int  # numbers that learned
     optimizer: int  # bytes that Adam kept for them
     weights: dict[str, Tensor]  # those that learned
@@ -277,8 +279,9 @@ def only(names: Sequence[str], model: nn.Module) -> nn.Module:
 METHODS: dict[str, tuple[Callable[[nn.Module], nn.Module] | None, float]] = {
     "all weights": (None, RATE),
     "rank 1": (partial(add_adapters, rank=1, alpha=2.0), ADAPTERS_RATE),
+    "rank 2": (partial(add_adapters, rank=2, alpha=4.0), ADAPTERS_RATE),
     "rank 4": (partial(add_adapters, rank=4, alpha=8.0), ADAPTERS_RATE),
-    "rank 1, attention only": (partial(add_adapters, rank=1, alpha=2.0, matrices=ATTENTION), ADAPTERS_RATE),
+    "rank 2, attention only": (partial(add_adapters, rank=2, alpha=4.0, matrices=ATTENTION), ADAPTERS_RATE),
     "biases and gains": (partial(only, ("bias", "gain")), ADAPTERS_RATE),
     "embedding, last norm": (partial(only, ("embedding", "decoder.norm")), ADAPTERS_RATE),
 }
@@ -292,8 +295,7 @@ def tuned(base: Base, task: str, method: str, seed: int) -> Tuned:
     kept = sum(value.nbytes for state in run.optimizer.state.values() for value in state.values()
                if value.ndim)
     learned = {name: p.detach() for name, p in run.model.named_parameters() if p.requires_grad}
-    return Tuned(right(run.model, task), right(run.model, "reverse"), sum(p.numel() for p in run.trained),
-                 kept, learned)
+    return Tuned(right(run.model, task), sum(p.numel() for p in run.trained), kept, learned)
 
 
 def right(model: nn.Module, task: str, count: int = TESTS) -> float:
@@ -357,38 +359,8 @@ def bytes_of(model: nn.Module, bits: int, group: int) -> int:
                for weight in weights)
 
 
-@torch.no_grad()
-def with_outlier(model: Transformer, factor: float) -> Transformer:
-    """The same function with other weights, in place: channel 0 of every norm before a self-attention or a
-    feed-forward network is divided by the factor, and the weights that read this channel are multiplied.
-    """
-    for block in [*model.encoder.blocks, *model.decoder.blocks]:
-        attention = block.self_attention
-        around = block.around_attention if hasattr(block, "around_attention") else block.around_self
-        readers = {around: [attention.project_query, attention.project_key, attention.project_value],
-                   block.around_feed_forward: [block.feed_forward.expand]}
-        for path, linears in readers.items():
-            path.norm.gain[0] /= factor
-            path.norm.bias[0] /= factor
-            for linear in linears:
-                linear.weight[:, 0] *= factor
-    return model
-
-
-def rounded_inputs(model: nn.Module, group: int) -> nn.Module:
-    """The model, in place, whose linear maps read inputs rounded to 8 bits; group 0: one scale for all."""
-
-    def rounding(module: nn.Module, inputs: tuple[Tensor]) -> Tensor:
-        (x,) = inputs
-        return rounded(x.flatten(0, -2), 8, group).view_as(x)
-
-    for linear in linear_maps(model).values():
-        linear.register_forward_pre_hook(rounding)
-    return model
-
-
 def through_rounding(model: nn.Module, bits: int, group: int) -> nn.Module:
-    """The model, in place: its linear maps compute with rounded weights, and the weights behind them learn."""
+    """The model, in place: its linear maps use rounded weights, and the weights behind them learn."""
     for linear in linear_maps(model).values():
         register_parametrization(linear, "weight", Rounded(bits, group))
     return model
@@ -409,7 +381,460 @@ def quantised_then_adapted(model: nn.Module) -> nn.Module:
 
 METHODS["rank 4, 4-bit base"] = quantised_then_adapted, ADAPTERS_RATE
 
+# ------------------------------------------------------------------ the steps
+
+
+def seeds_shown(found: Sequence[float]) -> str:
+    """Shares as percentages, side by side."""
+    return "  ".join(f"{share:.1%}" for share in found)
+
+
+def costs(trained: dict[str, list[Tuned]]) -> list[tuple]:
+    """A table row for each method: what learns, its share of the model, Adam's bytes, every seed's result."""
+    whole = parameters(Transformer(TransformerConfig()))
+    return [(name, runs[0].trained, f"{runs[0].trained / whole:.1%}", runs[0].optimizer,
+             seeds_shown([run.new for run in runs])) for name, runs in trained.items()]
+
+
+COSTS = "what learns", "numbers", "of all", "Adam's bytes", "exact match, three seeds"
+
+
+@shows(LoRALinear.forward, LoRALinear.update)
+def step_narrow_path(experiment: TuningExperiment):
+    """A narrow path next to a frozen matrix
+
+    A linear map of lesson 5's model has a matrix W with O rows and I columns. An adapter (LoRA) leaves W as
+    it is and adds a second way from input to output: A makes r numbers of the I, B makes O numbers of the r.
+    The product B·A has as many entries as W, but its rank is at most r, and only r · (I + O) numbers learn.
+    α/r scales the update.
+
+    A starts at random and B at 0. So a fresh adapter adds exactly 0, and the model with adapters gives the
+    answers of the model without, bit for bit. The gradient of B is not 0, because A is not; so B moves first,
+    and then A.
+    """
+    check_part(LoRALinear, lora_checks, OURS)
+    check_part(add_adapters, add_adapters_checks, OURS)
+    batch, model = draw_batch("reverse", 50, "test", (1,)), experiment.model()
+    with torch.no_grad():
+        before = model(batch.src, batch.tgt_in)
+        same = torch.equal(add_adapters(model, 4, 8.0)(batch.src, batch.tgt_in), before)
+    check("with fresh adapters at all its linear maps the model gives the same logits, bit for bit", same)
+    rows = [(f"{linear.out_features} × {linear.in_features}", linear.weight.numel(),
+             *(rank * (linear.in_features + linear.out_features) for rank in (1, 2, 4)))
+            for linear in (nn.Linear(64, 64), nn.Linear(64, 256))]
+    return table("matrix", "numbers", "rank 1", "rank 2", "rank 4", rows=rows)
+
+
+@shows(add_adapters)
+def step_new_task(experiment: TuningExperiment):
+    """A new task with 5 % of the numbers
+
+    The base was trained to reverse digits. The new task, mirror, asks for the same digits reversed, but with
+    9 − d for each digit d: 3 1 4 becomes 5 8 6. The order of the answer is known; what is written is new.
+    Each method trains 150 steps of 32 sequences, with three seeds for the order of the data and for A. The
+    learning rate is 0.003 for all weights and 0.01 for adapters.
+
+    Adapters of rank 2 at all linear maps learn mirror as well as a training of all weights does. Adam keeps
+    two numbers for each number that learns, so its memory shrinks in the same proportion. Rank 1 learns
+    mirror with some seeds and less well with others. At this size adapters save memory, not time: a step
+    still runs the whole model forward and backward.
+    """
+    trained = experiment.tuned("mirror", "all weights", "rank 1", "rank 2", "rank 4")
+    check("adapters of rank 2, with less than 5 % of the numbers, get more than 90 % of mirror right, with "
+          "each seed", min(run.new for run in trained["rank 2"]) > 0.9
+          and trained["rank 2"][0].trained < 0.05 * trained["all weights"][0].trained)
+    check("adapters of rank 4 and a training of all weights get more than 95 % right, with each seed",
+          min(run.new for name in ("all weights", "rank 4") for run in trained[name]) > 0.95)
+    check("Adam's memory is 8 bytes for each number that learns",
+          all(run.optimizer == 8 * run.trained for runs in trained.values() for run in runs))
+    check("before any training the base gets no answer to mirror right",
+          right(experiment.model(), "mirror") == 0)
+    return table(*COSTS, rows=costs(trained))
+
+
+@shows(linear_maps)
+def step_which_matrices(experiment: TuningExperiment):
+    """Which matrices?
+
+    The first adapters in Hu et al. were at the attention's projections only. Here this is not enough: with
+    adapters of rank 2 at all attention projections, but not in the feed-forward networks, no answer to mirror
+    is right. Training only biases and gains, or only the embedding (which is also the output) and the last
+    norm, isn't enough either. All of this is true of this model, this task and 150 steps; which matrices a
+    new task needs has to be tried.
+    """
+    trained = experiment.tuned("mirror", "rank 2", "rank 2, attention only", "biases and gains",
+                               "embedding, last norm")
+    check("with adapters at the attention's projections only, less than 5 % are right, with each seed",
+          max(run.new for run in trained["rank 2, attention only"]) < 0.05)
+    others = [run.new for name in ("biases and gains", "embedding, last norm") for run in trained[name]]
+    check("biases and gains, or embedding and last norm, get less than half right, with each seed",
+          max(others) < 0.5)
+    return table(*COSTS, rows=costs(trained))
+
+
+def step_limit(experiment: TuningExperiment):
+    """What adapters don't learn here
+
+    copy asks for the digits in their own order. Now every place of the answer has to look at another place of
+    the source. In the same 150 steps, a training of all weights learns most of this, adapters of rank 4 learn
+    very little. So whether a small rank suffices depends on how far the new task is from the old one. It
+    doesn't follow that adapters can't learn copy at all: more steps, or other rates, weren't tried.
+    """
+    trained = experiment.tuned("copy", "all weights", "rank 4")
+    worst, best = min(run.new for run in trained["all weights"]), max(run.new for run in trained["rank 4"])
+    check("copy: with each seed all weights get at least 30 percentage points more right than adapters of "
+          "rank 4", worst > best + 0.3, f"{worst:.1%} at worst, {best:.1%} at best")
+    return table(*COSTS, rows=costs(trained))
+
+
+RANKS = 1, 2, 4, 8, 16
+
+
+@torch.no_grad()
+def cut(experiment: TuningExperiment, task: str, run: Tuned, rank: int) -> float:
+    """Exact match if the update of every matrix is replaced by the nearest matrix of this rank (its SVD)."""
+    model = experiment.model()
+    before = {name: linear.weight.clone() for name, linear in linear_maps(model).items()}
+    model.load_state_dict(run.weights)
+    for name, linear in linear_maps(model).items():
+        u, s, v = torch.linalg.svd(linear.weight - before[name], full_matrices=False)
+        linear.weight.copy_(before[name] + (u[:, :rank] * s[:rank]) @ v[:rank])
+    return right(model, task)
+
+
+@shows(cut)
+def step_low_rank(experiment: TuningExperiment):
+    """Is the update of low rank?
+
+    Adapters are often explained like this: the update that fine-tuning makes is nearly of low rank anyway. Is
+    it? Here are the updates of a training of all weights. For each matrix the singular value decomposition
+    gives the nearest matrix of rank r, and the model answers with this in place of the whole update.
+
+    Cut to rank 2, the update that learned mirror is useless for most answers, and even rank 4 loses many. But
+    adapters *trained* with rank 2 solve the task. So the update of full training isn't of low rank; there is
+    an update of low rank that also works, and training finds it if it has to.
+    """
+    whole = {task: experiment.tuned(task, "all weights")["all weights"] for task in ("mirror", "copy")}
+    jobs = [(task, rank, run) for task, runs in whole.items() for rank in RANKS for run in runs]
+    found = side_by_side([partial(cut, experiment, task, run, rank) for task, rank, run in jobs],
+                         optimisers=False)
+    by_rank: dict[str, dict[int, list[float]]] = {task: {rank: [] for rank in RANKS} for task in whole}
+    for (task, rank, _), share in zip(jobs, found):
+        by_rank[task][rank].append(share)
+    trained = {task: {rank: [run.new for run in experiment.tuned(task, f"rank {rank}")[f"rank {rank}"]]
+                      for rank in ranks} for task, ranks in (("mirror", (1, 2, 4)), ("copy", (4,)))}
+    worst, best = min(trained["mirror"][2]), max(by_rank["mirror"][2])
+    check("mirror: adapters trained with rank 2 get more than 90 % right, the update of a full training cut "
+          "to rank 2 less than half, with each seed", worst > 0.9 and best < 0.5, f"{worst:.1%}, {best:.1%}")
+    check("cut to rank 16, the update still gets more than 80 % of mirror right, with each seed",
+          min(by_rank["mirror"][16]) > 0.8)
+    figure = drawing.draw_low_rank(by_rank, trained)
+    rows = [(f"cut to rank {rank}", *(seeds_shown(by_rank[task][rank]) for task in whole)) for rank in RANKS]
+    rows += [(f"trained with rank {rank}", *(seeds_shown(trained[task].get(rank, [])) for task in whole))
+             for rank in (1, 2, 4)]
+    return table("", "mirror", "copy", rows=rows), Picture(
+        experiment.file("finetuning_low_rank"), figure,
+        "An update cut to rank 2 afterwards fails; an adapter trained with rank 2 suffices")
+
+
+@shows(LoRALinear.merged, merge_adapters)
+def step_merge(experiment: TuningExperiment):
+    """Merged, or taken off
+
+    A trained adapter can be added into its matrix: W + α/r · B·A. Then the model has its old shape again, and
+    answers as fast as before. Or the adapters can be taken off: W was never changed, so the old model is
+    back, bit for bit. That is what adapters have ahead of a full training. They do not forget less: with the
+    adapters on, not one answer to the old task is right, as after a full training.
+
+    The checkpoint of adapters holds A and B only. It is useless without its base, so it names the base by a
+    hash of its weights.
+    """
+    check_part(merge_adapters, merge_adapters_checks, OURS)
+    model, batch = experiment.adapted(), draw_batch("mirror", 50, "test", (1,))
+    base, merged = experiment.model(), merge_adapters(deepcopy(model))
+    gap = largest_difference(merged(batch.src, batch.tgt_in), model(batch.src, batch.tgt_in))
+    check("merged and with adapters, the logits differ by less than 10⁻⁴", gap < 1e-4, f"{gap:.0e}")
+    rows = [(name, *(f"{right(one, task):.1%}" for task in ("mirror", "reverse")))
+            for name, one in (("base", base), ("adapters on", model), ("merged", merged))]
+    for module in model.modules():
+        if hasattr(module, "up"):
+            module.up.data.zero_()
+    with torch.no_grad():
+        back = torch.equal(model(batch.src, batch.tgt_in), base(batch.src, batch.tgt_in))
+    check("taken off, the base gives its old logits, bit for bit", back)
+    check("with adapters on, less than 5 % of the old task are right", float(rows[1][2][:-1]) < 5)
+    size = sum(p.nbytes for p in merged.parameters())
+    ours = sum(p.nbytes for p in experiment.adapted().parameters() if p.requires_grad)
+    return table("", "mirror", "reverse", rows=rows), f"{ours:,} bytes of adapters, {size:,} bytes of base"
+
+
+@shows(quantize, dequantize)
+def step_eight_bits(experiment: TuningExperiment):
+    """Eight bits cost nothing
+
+    A float32 number has 32 bits. Quantised to 8 bits, a weight is a whole number from −127 to 127, and all
+    weights of a matrix share one scale: the largest absolute value divided by 127. Then the codes are packed
+    into a file. Everything except the linear maps stays as it is: embedding, norms and biases are small.
+
+    With one scale per matrix, 8 bits and even 6 bits get as many answers right as 32 bits.
+    """
+    check_part(quantize, quantize_checks, OURS)
+    check_part(dequantize, dequantize_checks, OURS)
+    model = experiment.model()
+    shares = {32: right(model, "reverse")}
+    rows = [(32, f"{shares[32]:.1%}", sum(linear.weight.nbytes for linear in linear_maps(model).values()))]
+    for bits in (8, 6):
+        state = packed_weights(model, bits, 0)
+        shares[bits] = right(unpacked_into(experiment.model(), state), "reverse")
+        rows.append((bits, f"{shares[bits]:.1%}", state["codes"].nbytes + state["scales"].nbytes))
+    check("8 and 6 bits get as many answers right as 32 bits, to 1 percentage point",
+          min(shares.values()) > shares[32] - 0.01)
+    check("the packed codes and scales have as many bytes as the formula says",
+          all(size == bytes_of(model, bits, 0) for bits, _, size in rows[1:]))
+    return table("bits", "exact match", "bytes of the linear maps", rows=rows)
+
+
+@shows(in_groups)
+def step_finer_scales(experiment: TuningExperiment):
+    """Fewer bits need finer scales
+
+    With 3 bits there are only seven codes, from −3 to 3. If one weight of a matrix is large, the scale is
+    large, and most other weights become 0. So each row gets a scale of its own, or each group of 32
+    neighbours in a row. A scale is kept in 16 bits: in groups of 32 it costs half a bit per weight.
+
+    The finer the scales, the more answers are right with 3 bits. With 2 bits, −1, 0 and 1, hardly anything is
+    left with any of these scales. If a group doesn't divide the row, the rest of the row is a shorter group.
+    """
+    found = {name: {bits: right(quantise(experiment.model(), bits, group), "reverse")
+                    for bits in (8, 6, 4, 3, 2)} for name, group in SCALES.items()}
+    matrix, row, group = (by_bits[3] for by_bits in found.values())
+    check("3 bits: a scale per row gets more right than one per matrix, and groups of 32 more than rows",
+          matrix < row < group, f"{matrix:.1%}, {row:.1%}, {group:.1%}")
+    check("4 bits in groups of 32 get more than 98 % right, 2 bits less than half",
+          found["group of 32"][4] > 0.98 and found["group of 32"][2] < 0.5)
+    model = experiment.model()
+    rows = [(bits, *(f"{by_bits[bits]:.1%}" for by_bits in found.values()), bytes_of(model, bits, 32))
+            for bits in (8, 6, 4, 3, 2)]
+    return table("bits", *(f"one scale per {name}" for name in SCALES), "bytes (groups of 32)",
+                 rows=rows), Picture(experiment.file("finetuning_bits"), drawing.draw_bits(found),
+                                     "With 3 bits, finer scales get more answers right")
+
+
+@shows(with_outlier)
+def step_one_channel(experiment: TuningExperiment):
+    """One channel spoils a matrix
+
+    Large models have single channels whose numbers are much larger than all others (Dettmers et al. 2022).
+    This small model has none, so the step makes one without changing the function: it divides channel 0 of
+    every norm by 100 and multiplies the weights that read this channel by 100. The answers stay the same.
+
+    But now one column of each matrix sets the scale of the whole matrix. With 8 bits and one scale per matrix
+    all other weights get codes near 0, and most answers are wrong. With one scale per row most codes of the
+    row are also small, yet enough is left. The picture shows the codes of all weights outside the channel.
+    """
+    shares = {"32 bits": right(with_outlier(experiment.model(), 100.0), "reverse")}
+    for name, group in SCALES.items():
+        shares[name] = right(quantise(with_outlier(experiment.model(), 100.0), 8, group), "reverse")
+    check("the model with the large channel answers as before in 32 bits", shares["32 bits"] > 0.99)
+    check("8 bits: one scale per matrix gets less than half right, one per row more than 90 %",
+          shares["matrix"] < 0.5 and shares["row"] > 0.9, f"{shares['matrix']:.1%}, {shares['row']:.1%}")
+    weight = with_outlier(experiment.model(), 100.0).encoder.blocks[0].feed_forward.expand.weight.detach()
+    codes = {f"one scale per {name}": quantize(weight, 8, group)[0][:, 1:].flatten().tolist()
+             for name, group in SCALES.items()}
+    figure = drawing.draw_outlier(weight, codes, {f"one scale per {name}": shares[name] for name in SCALES})
+    return table("scale", "exact match, 8 bits", rows=[
+        (name, f"{share:.1%}") for name, share in shares.items()]), Picture(
+        experiment.file("finetuning_outlier"), figure,
+        "One large channel leaves the other weights of a matrix hardly any codes")
+
+
+def whole_number_product(x: Tensor, weight: Tensor) -> Tensor:
+    """x (N, I) times weight (O, I) transposed, both in 8 bits: whole numbers, and two scales at the end."""
+    rows, row_scale = quantize(x, 8, x.shape[1])  # one scale per token
+    columns, column_scale = quantize(weight, 8, weight.shape[1])
+    return rows.int() @ columns.int().T * row_scale * column_scale.T
+
+
+@shows(whole_number_product)
+def step_whole_numbers(experiment: TuningExperiment):
+    """Products of whole numbers only
+
+    If the inputs of a linear map are quantised as well, its product needs whole numbers only: codes times
+    codes, added up, and both scales multiplied in at the end. Processors have fast instructions for this;
+    what they gain isn't measured here. A scale has to be the same along the axis that is added up, so inputs
+    get one scale per token, and weights one per row.
+
+    A scale for all tokens at once is worse if a channel of the inputs is large. The table multiplies channel
+    0 of every norm by 100 this time, and divides the weights.
+    """
+    x, weight = torch.randn(16, 256), torch.randn(64, 256)
+    (a, _), (b, _) = quantize(x, 8, 256), quantize(weight, 8, 256)
+    check("the product of codes in whole numbers equals the product in float64, exactly",
+          torch.equal((a.int() @ b.int().T).double(), a.double() @ b.double().T))
+    wanted = rounded(x, 8, 256) @ rounded(weight, 8, 256).T
+    gap = largest_difference(whole_number_product(x, weight), wanted) / wanted.abs().max().item()
+    check("scaled at the end, it is the product of the dequantised numbers, to 0.1 % of the largest",
+          gap < 1e-3, f"{gap:.0e}")
+    rows, shares = [], {}
+    for name, factor in (("as it is", 1.0), ("channel 0 of the inputs × 100", 0.01)):
+        for scale, group in (("all tokens", 0), ("each token", WIDEST)):
+            model = quantise(with_outlier(experiment.model(), factor), 8, WIDEST)
+            with_changed_inputs(linear_maps(model).values(), partial(rounded, bits=8, group=group))
+            shares[name, scale] = right(model, "reverse")
+        rows.append((name, *(f"{shares[name, scale]:.1%}" for scale in ("all tokens", "each token"))))
+    check("8-bit inputs and weights get more than 98 % right with either kind of scale",
+          min(shares["as it is", scale] for scale in ("all tokens", "each token")) > 0.98)
+    large = [shares[rows[1][0], scale] for scale in ("all tokens", "each token")]
+    check("with a large channel in the inputs one scale per token gets at least 20 percentage points more "
+          "right than one for all tokens", large[1] > large[0] + 0.2, f"{large[0]:.1%}, {large[1]:.1%}")
+    return table("8-bit weights and inputs", "one scale for all tokens", "one scale per token", rows=rows)
+
+
+def error(weight: Tensor, bits: int, group: int, levels: Tensor | None = None) -> float:
+    """The error of rounded weights (RMS), relative to the weights."""
+    return ((rounded(weight, bits, group, levels) - weight).norm() / weight.norm()).item()
+
+
+@shows(normal_levels)
+def step_normal_levels(experiment: TuningExperiment):
+    """Levels where the weights are
+
+    Whole numbers are evenly spaced, but most weights are near 0. NormalFloat (NF4) takes 16 levels that are
+    closer together near 0: quantiles of the normal distribution, so that each level gets about equally many
+    normal weights. A code is then the number of its level.
+
+    For weights drawn from a normal distribution the error is smaller than that of 4-bit whole numbers; for
+    evenly distributed weights it is larger. So the gain comes from the fit of the levels to the weights.
+    """
+    check_part(normal_levels, normal_levels_checks, OURS)
+    levels, rows, better = normal_levels(4), [], {}
+    for name, draw in (("normal", torch.randn), ("evenly distributed from −1 to 1",
+                                                 lambda *shape: 2 * torch.rand(*shape) - 1)):
+        pairs = [(error(weight, 4, 32), error(weight, 4, 32, levels))
+                 for weight in (draw(256, 256) for _ in range(SEEDS))]
+        better[name] = [normal < whole for whole, normal in pairs]
+        rows.append((name, *(sum(errors) / SEEDS for errors in zip(*pairs))))
+    weights = [linear.weight.detach() for linear in linear_maps(experiment.model()).values()]
+    rows.append(("this model's, mean of 32 matrices", *(
+        sum(error(weight, 4, 32, kind) for weight in weights) / len(weights) for kind in (None, levels))))
+    check("for normal weights NF4 has the smaller error, in each of three draws", all(better["normal"]))
+    check("for evenly distributed weights whole numbers have the smaller error, in each of three draws",
+          not any(better[rows[1][0]]))
+    share = right(quantise(experiment.model(), 4, 32, levels), "reverse")
+    check("with NF4 in groups of 32 more than 98 % of the answers are right", share > 0.98, f"{share:.1%}")
+    return table("weights, groups of 32", "error of 4-bit whole numbers", "error of NF4", rows=rows)
+
+
+@shows(Rounded.forward)
+def step_through_rounding(experiment: TuningExperiment):
+    """Train through the rounding
+
+    Rounding has a derivative of 0 almost everywhere, so nothing would be learned through it. The
+    straight-through estimator rounds in the forward pass, and in the backward pass acts as if it had not: the
+    gradient of the rounded weight goes to the weight itself. The optimiser moves the exact weights, until
+    their rounded values answer well.
+
+    60 steps of 32 sequences suffice: 3 bits with one scale per matrix, and even 2 bits with one scale per
+    row, get nearly all answers right. Which 2-bit weights the model has matters more than how many bits.
+    """
+    kinds = {"3 bits, one scale per matrix": (3, 0), "2 bits, one scale per row": (2, WIDEST)}
+    seeds = range(experiment.options.seed, experiment.options.seed + SEEDS)
+    found = iter(side_by_side([partial(learned_through, experiment.start, *kind, seed)
+                               for kind in kinds.values() for seed in seeds]))
+    rows, afters = [], []
+    for name in kinds:
+        pairs = [next(found) for _ in seeds]
+        afters.append([after for _, after in pairs])
+        rows.append((name, f"{pairs[0][0]:.1%}", seeds_shown(afters[-1])))
+    check("after 60 steps through the rounding 2 bits get more than 90 % right, with each seed",
+          min(afters[1]) > 0.9)
+    check("after 60 steps through the rounding 3 bits get more than 95 % right, with each seed",
+          min(afters[0]) > 0.95)
+    return table("", "rounded", "after 60 steps, three seeds", rows=rows)
+
+
+@shows(quantised_then_adapted)
+def step_quantised_base(experiment: TuningExperiment):
+    """Adapters on a 4-bit base
+
+    QLoRA (Dettmers et al. 2023) puts both together: the frozen base is kept in NF4, and exact adapters learn
+    next to it. The base needs an eighth of its bytes plus the scales, and the adapters learn around its
+    rounding errors.
+
+    On this base, adapters of rank 4 learn mirror as well as on the exact one. Merged, the weights are exact
+    numbers again. The table also quantises the merged weights once more.
+    """
+    trained = experiment.tuned("mirror", "rank 4", "rank 4, 4-bit base")
+    check("on the 4-bit base, adapters of rank 4 get more than 95 % of mirror right, with each seed",
+          min(run.new for run in trained["rank 4, 4-bit base"]) > 0.95)
+    model = quantised_then_adapted(experiment.model())
+    model.load_state_dict(trained["rank 4, 4-bit base"][0].weights, strict=False)
+    merged = merge_adapters(model.eval())
+    again = right(quantise(deepcopy(merged), 4, 32, normal_levels(4)), "mirror")
+    rows = [*((name, seeds_shown([run.new for run in runs])) for name, runs in trained.items()),
+            ("the last one's first seed, merged", f"{right(merged, 'mirror'):.1%}"),
+            ("merged and quantised again", f"{again:.1%}")]
+    exact = sum(linear.weight.nbytes for linear in linear_maps(experiment.model()).values())
+    return table("", "exact match", rows=rows), (
+        f"linear maps of the base: {bytes_of(experiment.model(), 4, 32):,} instead of {exact:,} bytes")
+
+
+def step_broken_on_purpose(experiment: TuningExperiment):
+    """Broken on purpose
+
+    The first table quantises one thing more: the embedding, which is also the output matrix. It has only 832
+    numbers, and yet 4 bits there cost more answers than 4 bits in all 32 linear maps together. That is why
+    the steps above leave it alone.
+
+    In the second table every mistake fails a check. If α equals r, a merge without α/r is right by luck; so
+    the checks use α = 3 · r. With A = B = 0 no number ever moves; the loss stays where it is.
+    """
+    def with_rounded_embedding(model: nn.Module) -> nn.Module:
+        with torch.no_grad():
+            model.embedding.weight.copy_(rounded(model.embedding.weight, 4, 0))
+        return model
+
+    maps = right(quantise(experiment.model(), 4, 0), "reverse")
+    embedding = right(with_rounded_embedding(experiment.model()), "reverse")
+    check("4 bits, one scale per matrix: the embedding costs more answers than all linear maps together",
+          embedding < maps - 0.1, f"{embedding:.1%} right, {maps:.1%} with quantised maps")
+    rows = [("all linear maps", f"{maps:.1%}"), ("only the embedding", f"{embedding:.1%}")]
+    return table("in 4 bits, one scale per matrix", "exact match", rows=rows), check_mistakes(
+        OURS, *GRADED.values())
+
+
+def step_what_next(experiment: TuningExperiment):
+    """What now?
+
+    Read: LoRALinear, then quantize and dequantize, then Base in course/training/base.py, which knows a base
+    by the hash of its weights.
+
+    Change: (1) In METHODS, rank 4 for attention only: is it enough now? (2) STEPS = 600: does rank 4 learn
+    copy? (3) In SCALES, "group of 8": 8: how much do 3 bits gain, and what do they cost?
+
+    Adapt any trained model of lessons 5 and 8, and let it answer with few bits:
+
+        python 05_mini_transformer.py --task mirror --from outputs/checkpoint_reverse.pt --rank 4 --lr 0.01
+        python 06_decoding.py --input "3 1 4 1 5" --bits 4 --group 32
+
+    Write it yourself: --template my_finetuning.py, then --grade my_finetuning.py.
+    """
+
 
 def main():
-    narrate(lesson_parser(__doc__, GRADED).parse_args(), __doc__, [])
+    parser = lesson_parser(__doc__, GRADED)
+    add_device(parser)
+    options = parser.parse_args()
+    try:
+        experiment = TuningExperiment(options)
+    except ValueError as error:
+        parser.error(str(error))
+    steps = [
+        step_narrow_path, step_new_task, step_which_matrices, step_limit, step_low_rank, step_merge,
+        step_eight_bits, step_finer_scales, step_one_channel, step_whole_numbers, step_normal_levels,
+        step_through_rounding, step_quantised_base, step_broken_on_purpose, step_what_next]
+    narrate(options, __doc__, steps, experiment)
 
+
+if __name__ == "__main__":
+    main()

@@ -2,6 +2,7 @@
 
 import math
 from copy import deepcopy
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -89,7 +90,7 @@ def trains_only_the_path(implementation, ours):
 
 def refuses_ranks(implementation, ours):
     """A rank of 0, or above the smaller side of the matrix, is refused with a ValueError."""
-    return together(*(at(f"rank {rank}", refused(lambda: implementation(base(), rank, ALPHA), rank))
+    return together(*(at(f"rank {rank}", refused(partial(implementation, base(), rank, ALPHA), rank))
                       for rank in (0, 5)))
 
 

@@ -1,5 +1,7 @@
 """What has to hold of lesson 12's quantisation: codes, scales, levels."""
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -72,7 +74,7 @@ def zeros_stay(implementation, ours):
 
 def refuses_bits(implementation, ours):
     """Bits that are not from 2 to 8 are refused with a ValueError that names them."""
-    return together(*(at(f"{bits} bits", refused(lambda: implementation(WEIGHT, bits, 0), bits))
+    return together(*(at(f"{bits} bits", refused(partial(implementation, WEIGHT, bits, 0), bits))
                       for bits in (1, 9)))
 
 

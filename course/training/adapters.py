@@ -159,10 +159,11 @@ def unpacked_into(model: nn.Module, state: Mapping[str, Any]) -> nn.Module:
 
 def answer_with_bits(model: nn.Module, bits: int, group: int, path: Path, say: Callable[[str], None]
                      ) -> None:
-    """Keep the model's weights in `bits` bits at `path`, and let it answer with what that file holds."""
-    lesson = finetuning()
-    if not (maps := lesson.linear_maps(model)):
-        raise ValueError("the model has no linear map to quantise")
+    """Keep the model's weights in `bits` bits at `path`, and let it answer with what that file holds.
+
+    Adapters are merged first.
+    """
+    maps = finetuning().linear_maps(finetuning().merge_adapters(model))
     save_checkpoint(packed_weights(model, bits, group), path)
     state = load_checkpoint(path, dict)
     unpacked_into(model, state)

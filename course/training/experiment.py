@@ -305,7 +305,8 @@ def fresh_run(make: Callable[[], nn.Module], job_of: Callable[[nn.Module], Job],
     """The run of the model that make() builds; --by-hand puts the hand-made parts into it, --with the own.
 
     The model gets the weights of `base`, and its adapters; prepare(model) then returns the model that is
-    trained. A checkpoint of adapters leaves the weights of the base out. A checkpoint tells `about` it, and its sizes, settings, the learner's files and what the base was.
+    trained. A checkpoint of adapters leaves the weights of the base out. A checkpoint tells `about` it, and
+    its sizes, settings, the learner's files and what the base was.
     """
     parts = {**(hand_made if training.by_hand else {}), **with_a_place(own.parts, make)}
     torch.manual_seed(training.seed)
