@@ -229,9 +229,24 @@ def add_adapters_mistakes(ours):
         "All linear maps get an adapter")}
 
 
+def more_add_adapters_mistakes(ours):
+    """Another that the lesson doesn't show."""
+
+    def random_start(model, rank, alpha, matrices=()):
+        """B is drawn at random."""
+        for module in ours.add_adapters(model, rank, alpha, matrices).modules():
+            if hasattr(module, "up"):
+                nn.init.ones_(module.up)
+        return model
+
+    return {"B not 0": Mistake("the adapters don't begin with B = 0", random_start,
+                               "Fresh adapters change no output")}
+
+
 add_adapters_checks = Part(
     [leaves_the_answers, adapts_every_map, adapts_named_maps, refuses_other_names],
     add_adapters_mistakes,
+    more=more_add_adapters_mistakes,
     needs="add_adapters(model, rank, alpha, matrices=()) returns the model.",
 )
 
@@ -244,6 +259,9 @@ def adapted(ours) -> nn.Module:
         if parameter.requires_grad:
             nn.init.normal_(parameter, std=0.3, generator=generator)
     return model
+
+
+LEFT = "put adapter.merged() in place of each adapter"
 
 
 def gives_the_same_answers(implementation, ours):
@@ -259,8 +277,7 @@ def leaves_plain_maps(implementation, ours):
     more = ", ".join(sorted({*found} - {*expected})[:3])
     missing = ", ".join(sorted({*expected} - {*found})[:3])
     return Finding(found == expected, f"{len(found)} parameters",
-                   f"{more or missing or 'a shape'} {'is left' if more else 'differs'}: put "
-                   "adapter.merged() in place of each adapter")
+                   f"{more or missing or 'a shape'} {'is left' if more else 'differs'}: {LEFT}")
 
 
 def merge_mistakes(ours):
@@ -286,8 +303,14 @@ def merge_mistakes(ours):
                                  same)}
 
 
+def more_merge_mistakes(ours):
+    """Another that the lesson doesn't show."""
+    return {"left in place": Mistake(LEFT, lambda model: model, "The merged model has the parameters")}
+
+
 merge_adapters_checks = Part(
     [gives_the_same_answers, leaves_plain_maps],
     merge_mistakes,
+    more=more_merge_mistakes,
     needs="The checks give it a model with adapters of the course's, which have merged().",
 )
