@@ -14,6 +14,7 @@ takes half a minute.
 import argparse
 import course.console.startup  # noqa: F401 (before torch: it hears what fails in the imports below)
 import math
+import operator
 import sys
 from collections.abc import Callable, Sequence
 from copy import deepcopy
@@ -40,7 +41,7 @@ from common import (
     table,
 )
 from course.grading.checking import largest_difference
-from course.training.adapters import packed_weights, unpacked_into
+from course.training.adapters import bytes_of, packed_weights, unpacked_into
 from course.training.base import Base
 from course.training.channels import with_changed_inputs, with_outlier
 from course.training.command_line import add_device
@@ -53,6 +54,9 @@ from figures import finetuning as drawing
 ) = lesson(
     "05_mini_transformer", "DigitExperiment", "TrainingConfig", "Transformer", "TransformerConfig",
     "draw_batch", "evaluate", "make_run")
+TranslationExperiment, TranslationModel, TranslationTraining, corpus_bleu, translate = lesson(
+    "08_translation", "TranslationExperiment", "TranslationModel", "TranslationTraining", "corpus_bleu",
+    "translate")
 
 __all__ = ["LoRALinear", "Rounded", "add_adapters", "dequantize", "linear_maps",
            "merge_adapters", "normal_levels", "quantize", "quantize_to_levels", "rounded"]
@@ -347,13 +351,6 @@ def quantise(model: nn.Module, bits: int, group: int, levels: Tensor | None = No
     return model
 
 
-def bytes_of(model: nn.Module, bits: int, group: int) -> int:
-    """Bytes of the weights of all linear maps: their codes, and 2 for each scale."""
-    weights = [linear.weight for linear in linear_maps(model).values()]
-    return sum(math.ceil(weight.numel() * bits / 8) + 2 * in_groups(weight, group).shape[:2].numel()
-               for weight in weights)
-
-
 def through_rounding(model: nn.Module, bits: int, group: int) -> nn.Module:
     """The model, in place: its linear maps use rounded weights, and the weights behind them learn."""
     for linear in linear_maps(model).values():
@@ -451,8 +448,7 @@ def step_which_matrices(experiment: TuningExperiment):
     Hu et al. put adapters at the attention's projections only. Here this is not enough: with adapters of rank
     2 there, but not in the feed-forward networks, far fewer answers to mirror are right, and with some seeds
     none. Training only biases and gains, or only the embedding (which is also the output) and the last norm,
-    isn't enough either. This is true of this model, this task and 150 steps. Which matrices a new task needs
-    has to be tried.
+    isn't enough either. Which matrices another task needs has to be tried.
     """
     trained = experiment.tuned("mirror", "rank 2", "rank 2, attention only", "biases and gains",
                                "embedding, last norm")
@@ -472,8 +468,8 @@ def step_limit(experiment: TuningExperiment):
 
     copy asks for the digits in their own order. Now every place of the answer has to look at another place of
     the source. In 150 steps, a training of all weights learns most of this with each seed. Adapters of rank 4
-    learn it with some seeds, and with others hardly at all. More steps, or other rates, weren't tried. So
-    that adapters learned one new task doesn't show that they learn another: try several seeds.
+    learn it with some seeds, and with others hardly at all. So that adapters learned one new task doesn't
+    show that they learn another.
     """
     trained = experiment.tuned("copy", "all weights", "rank 4")
     least = {name: min(run.new for run in runs) for name, runs in trained.items()}
@@ -500,11 +496,9 @@ def cut(experiment: TuningExperiment, task: str, run: Tuned, rank: int) -> float
 
 @shows(cut)
 def step_low_rank(experiment: TuningExperiment):
-    """Is the update of low rank?
-
-    Adapters are often explained like this: the update that fine-tuning makes is nearly of low rank anyway. Is
-    it? Here are the updates of a training of all weights. For each matrix the singular value decomposition
-    gives the nearest matrix of rank r, which replaces the whole update.
+    """    Is the update of low rank? It is often said that the update of a fine-tuning is nearly of low rank anyway.
+    Here are the updates of a training of all weights. For each matrix the singular value decomposition gives
+    the nearest matrix of rank r, which replaces the whole update.
 
     With the update cut to rank 2, most answers to mirror are wrong. But adapters *trained* with rank 2 solve
     the task. So the update of a full training isn't of low rank. There is another update of low rank that
@@ -535,10 +529,9 @@ def step_low_rank(experiment: TuningExperiment):
 def step_merge(experiment: TuningExperiment):
     """Merged, or taken off
 
-    A trained adapter can be added into its matrix: W + α/r · B·A. Then the model has its old shape again, and
-    no computation is added. Or the adapters can be taken off: W was never changed, so the old model is back,
-    bit for bit. But adapters do not forget less: while they are on,
-    hardly any answer to the old task is right.
+    A trained adapter can be added into its matrix: W + α/r · B·A. No computation is added then. Or the
+    adapters can be taken off: W was never changed, so the old model is back, bit for bit. But adapters do not
+    forget less: while they are on, hardly any answer to the old task is right.
 
     A checkpoint of adapters holds A and B only. It is useless without its base, so it names the base by a
     hash of its weights.
@@ -566,7 +559,7 @@ def step_eight_bits(experiment: TuningExperiment):
 
     A float32 number has 32 bits. Quantised to 8 bits, a weight is a whole number from −127 to 127, and all
     weights of a matrix share one scale: the largest absolute value divided by 127. The codes are packed
-    without gaps. Everything except the linear maps stays as it is: embedding, norms and biases.
+    without gaps. Embedding, norms and biases stay as they are.
 
     With one scale per matrix, 8 bits and even 6 bits get as many answers right as 32 bits.
     """
@@ -581,8 +574,6 @@ def step_eight_bits(experiment: TuningExperiment):
         rows.append((bits, f"{shares[bits]:.1%}", state["codes"].nbytes + state["scales"].nbytes))
     check("8 and 6 bits get as many answers right as 32 bits, to 1 percentage point",
           min(shares.values()) > shares[32] - 0.01)
-    check("the packed codes and scales have as many bytes as the formula says",
-          all(size == bytes_of(model, bits, 0) for bits, _, size in rows[1:]))
     return table("bits", "exact match", "bytes of the linear maps", rows=rows)
 
 
@@ -622,8 +613,7 @@ def step_one_channel(experiment: TuningExperiment):
     and multiplies the weights that read this channel by 100.
 
     But now one column sets the scale of the whole matrix. With 8 bits and one scale per matrix all other
-    weights get codes near 0, and most answers are wrong. One scale per row is enough here. The picture shows
-    the codes of all weights outside the channel.
+    weights get codes near 0, and most answers are wrong. One scale per row is enough here.
     """
     shares = {"32 bits": right(with_outlier(experiment.model(), 100.0), "reverse")}
     for name, group in SCALES.items():
@@ -653,9 +643,8 @@ def step_whole_numbers(experiment: TuningExperiment):
     """Products of whole numbers only
 
     If the inputs of a linear map are quantised as well, its product needs whole numbers only: codes times
-    codes, added up, and both scales multiplied in at the end. Many processors have fast instructions for
-    this; their speed isn't measured here. A scale has to be the same along the axis that is added up, so
-    inputs have one scale per token, and weights one per row.
+    codes, added up, and both scales multiplied in at the end. A scale has to be the same along the axis that
+    is added up, so inputs have one scale per token, and weights one per row.
 
     If a channel of the inputs is large, one scale for all tokens together is worse. For the second row of the
     table the step multiplies channel 0 of every norm by 100, and divides the weights.
@@ -693,7 +682,7 @@ def step_normal_levels(experiment: TuningExperiment):
     normal weights. A code is then the number of its level.
 
     For weights drawn from a normal distribution the error is smaller than that of 4-bit whole numbers; for
-    evenly distributed weights it is larger. So the levels have to fit the weights.
+    evenly distributed weights it is larger.
     """
     check_part(normal_levels, normal_levels_checks, OURS)
     levels, rows, better = normal_levels(4), [], {}
@@ -706,8 +695,6 @@ def step_normal_levels(experiment: TuningExperiment):
     check("for normal weights NF4 has the smaller error, in each of three draws", all(better["normal"]))
     check("for evenly distributed weights whole numbers have the smaller error, in each of three draws",
           not any(better[rows[1][0]]))
-    share = right(quantise(experiment.model(), 4, 32, levels), "reverse")
-    check("with NF4 in groups of 32 more than 98 % of the answers are right", share > 0.98, f"{share:.1%}")
     return table("weights, groups of 32", "error of 4-bit whole numbers", "error of NF4", rows=rows)
 
 
@@ -763,6 +750,30 @@ def step_quantised_base(experiment: TuningExperiment):
         f"linear maps of the base: {bytes_of(experiment.model(), 4, 32):,} instead of {exact:,} bytes")
 
 
+def step_translator(experiment: TuningExperiment):
+    """The translator in few bits
+
+    If lesson 8's checkpoint is in the output folder, its model translates 100 test sentences here, with one
+    scale for 32 weights. Few bits cost this larger model fewer answers.
+    """
+    translator = TranslationExperiment(TranslationModel(), TranslationTraining(), argparse.Namespace(
+        **vars(experiment.options), input="answers only"))
+    if not translator.checkpoint.exists():
+        return f"There is no {translator.checkpoint.name}: lesson 8 makes it."
+    pairs, shares, rows = translator.pairs(100), {}, []
+    sources, targets = ([pair[side] for pair in pairs] for side in (0, 1))
+    for bits in (32, 8, 4, 3, 2):
+        model = deepcopy(translator.model)
+        model = model if bits == 32 else quantise(model, bits, 32)
+        answers = translate(model, translator.encoding, sources)
+        shares[bits] = sum(map(operator.eq, answers, targets)) / len(pairs)
+        rows.append((bits, corpus_bleu(answers, targets).score, f"{shares[bits]:.0%}"))
+    check("the translator loses at most 5 of 100 answers with 8 or 4 bits",
+          min(shares[8], shares[4]) >= shares[32] - 0.05)
+    check("with 2 bits the translator still gets more than 30 % right", shares[2] > 0.3)
+    return table("bits", "BLEU", "exact match", rows=rows)
+
+
 def step_broken_on_purpose(experiment: TuningExperiment):
     """Broken on purpose
 
@@ -815,7 +826,7 @@ def main():
     steps = [
         step_narrow_path, step_new_task, step_which_matrices, step_limit, step_low_rank, step_merge,
         step_eight_bits, step_finer_scales, step_one_channel, step_whole_numbers, step_normal_levels,
-        step_through_rounding, step_quantised_base, step_broken_on_purpose, step_what_next]
+        step_through_rounding, step_quantised_base, step_translator, step_broken_on_purpose, step_what_next]
     narrate(options, __doc__, steps, experiment)
 
 

@@ -125,6 +125,14 @@ def unpack(packed: Tensor, bits: int, count: int) -> Tensor:
     return torch.from_numpy(np.packbits(np.pad(each, ((0, 0), (8 - bits, 0))), axis=1)[:, 0])
 
 
+def bytes_of(model: nn.Module, bits: int, group: int) -> int:
+    """Bytes of the quantised weights of all linear maps: their codes, and 2 for each scale."""
+    lesson = finetuning()
+    weights = [linear.weight for linear in lesson.linear_maps(model).values()]
+    scales = sum(lesson.in_groups(weight, group).shape[:2].numel() for weight in weights)
+    return math.ceil(sum(weight.numel() for weight in weights) * bits / 8) + 2 * scales
+
+
 @torch.no_grad()
 def packed_weights(model: nn.Module, bits: int, group: int) -> dict[str, Any]:
     """Plain values and tensors from which unpacked_into() makes the model with quantised linear maps.
