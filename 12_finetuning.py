@@ -468,8 +468,8 @@ def step_limit(experiment: TuningExperiment):
 
     copy asks for the digits in their own order. Now every place of the answer has to look at another place of
     the source. In 150 steps, a training of all weights learns most of this with each seed. Adapters of rank 4
-    learn it with some seeds, and with others hardly at all. So that adapters learned one new task doesn't
-    show that they learn another.
+    learn it with few seeds, and with others hardly at all. One task learned by adapters says little about
+    another.
     """
     trained = experiment.tuned("copy", "all weights", "rank 4")
     least = {name: min(run.new for run in runs) for name, runs in trained.items()}
@@ -496,7 +496,9 @@ def cut(experiment: TuningExperiment, task: str, run: Tuned, rank: int) -> float
 
 @shows(cut)
 def step_low_rank(experiment: TuningExperiment):
-    """    Is the update of low rank? It is often said that the update of a fine-tuning is nearly of low rank anyway.
+    """Is the update of low rank?
+
+    It is often said that the update of a fine-tuning is nearly of low rank anyway.
     Here are the updates of a training of all weights. For each matrix the singular value decomposition gives
     the nearest matrix of rank r, which replaces the whole update.
 
