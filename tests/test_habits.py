@@ -71,9 +71,9 @@ def test_a_learner_installs_what_the_lessons_import_and_nothing_else():
 
 
 def test_what_the_tests_import_is_required_for_them():
-    """xdist is an option of pytest. Tests of browsers and notebooks are skipped without their packages."""
+    """xdist is an option of pytest. Tests of browsers, notebooks and peft are skipped without them."""
     needed = packages_in("tests") | {"xdist"}
-    optional = {"selenium", "pypdf", "ipykernel", "nbclient", "nbformat"}
+    optional = {"peft", "selenium", "pypdf", "ipykernel", "nbclient", "nbformat"}
     assert needed - optional <= {*required("requirements-tests.txt")}
     assert {*required("requirements-tests.txt")} <= needed | {*required("requirements.txt")}
     assert needed <= {*required("requirements-dev.txt")}

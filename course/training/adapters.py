@@ -73,6 +73,13 @@ def add_adapter_options(parser: argparse.ArgumentParser) -> None:
                         help="with --rank: adapt only the linear maps with one of these names in their path")
 
 
+def refuse_without_base(options: argparse.Namespace) -> None:
+    """ValueError for adapters that have no trained model to stand next to."""
+    for name in ("rank", "alpha", "matrices"):
+        if (value := getattr(options, name, None)) not in (None, "") and not options.base:
+            raise ValueError(f"--{name} {value} goes with --from CHECKPOINT: adapters need a trained model")
+
+
 def adapters_of(options: argparse.Namespace) -> Adapters | None:
     """The adapters that the options ask for. ValueError for options that say nothing without another."""
     rank, alpha, matrices = options.rank, options.alpha, options.matrices
@@ -81,8 +88,6 @@ def adapters_of(options: argparse.Namespace) -> Adapters | None:
             if value:
                 raise ValueError(f"--{name} {value} goes with --rank")
         return None
-    if not options.base:
-        raise ValueError(f"--rank {rank} goes with --from CHECKPOINT: adapters need a trained model")
     if alpha is not None and not 0 < alpha < math.inf:
         raise ValueError(f"--alpha is {alpha}; it must be above 0 and finite")
     return Adapters(rank, 2.0 * rank if alpha is None else alpha, matrices)

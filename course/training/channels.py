@@ -1,13 +1,14 @@
 """One large channel in a model, and linear maps that read changed inputs: what quantising has to stand."""
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 
 @torch.no_grad()
-def with_outlier(model: nn.Module, factor: float) -> nn.Module:
+def with_outlier(model: Any, factor: float) -> Any:
     """The same function with other weights, in place.
 
     Channel 0 of every norm before a self-attention or a feed-forward network is divided by the factor, and

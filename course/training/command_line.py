@@ -12,7 +12,7 @@ from torch import nn
 from course.console.narrator import Narrator
 from course.console.options import add_options, chosen, comparison, count
 from course.grading.own import NOTHING, Own, own_parts
-from course.training.adapters import adapters_of, add_adapter_options, add_bits
+from course.training.adapters import adapters_of, add_adapter_options, add_bits, refuse_without_base
 from course.training.base import read_base
 from course.training.comparing import changed
 from course.training.experiment import Experiment
@@ -75,7 +75,8 @@ class CommandLine:
         options = parser.parse_args()
         try:
             base = read_base(options.base) if getattr(options, "base", None) else None
-            if hasattr(options, "rank") and (adapters := adapters_of(options)):
+            refuse_without_base(options)
+            if base and (adapters := adapters_of(options)):
                 base = replace(base, adapters=adapters)
             if others := {**self.other_defaults(options), **(base.defaults if base else {})}:
                 parser.set_defaults(**others)
