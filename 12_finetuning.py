@@ -7,8 +7,7 @@ adaptation). Then it stores the weights in 8, 4, 3 and 2 bits per number instead
     x·Wᵀ + b + α/r · (x·Aᵀ)·Bᵀ                  A (r, in), B (out, r): rank r, scale α/r
     W ≈ scale · codes                           codes: small whole numbers, one scale for each group
 
-The model is the one that lesson 5 trained to reverse digits; without its checkpoint it is trained now, which
-takes half a minute.
+The model is lesson 5's, which reverses digits. Without its checkpoint it is trained now.
 """
 
 import argparse
@@ -588,14 +587,15 @@ def step_finer_scales(experiment: TuningExperiment):
     a row. A scale is kept in 16 bits: in groups of 32 it costs half a bit per weight. If a group doesn't
     divide the row, the rest of the row is a shorter group.
 
-    The finer the scales, the more answers are right with 3 bits. With 2 bits, −1, 0 and 1, most answers are
-    wrong with any of these scales.
+    With 3 bits, scales of rows get more answers right, and groups of 32 nearly all. With 2 bits, −1, 0 and 1,
+    most answers are wrong with any of these scales.
     """
     found = {name: {bits: right(quantise(experiment.model(), bits, group), "reverse")
                     for bits in (8, 6, 4, 3, 2)} for name, group in SCALES.items()}
     matrix, row, group = (by_bits[3] for by_bits in found.values())
-    check("3 bits: a scale per row gets more right than one per matrix, and groups of 32 more than rows",
-          matrix < row < group, f"{matrix:.1%}, {row:.1%}, {group:.1%}")
+    check("3 bits: a scale per row gets at least 5 percentage points more right than one per matrix, and "
+          "groups of 32 more than 95 %", matrix < row - 0.05 and group > 0.95,
+          f"{matrix:.1%}, {row:.1%}, {group:.1%}")
     check("4 bits in groups of 32 get more than 98 % right, 2 bits less than half",
           found["group of 32"][4] > 0.98 and found["group of 32"][2] < 0.5)
     model = experiment.model()
@@ -603,7 +603,10 @@ def step_finer_scales(experiment: TuningExperiment):
             for bits in (8, 6, 4, 3, 2)]
     return table("bits", *(f"one scale per {name}" for name in SCALES), "bytes (groups of 32)",
                  rows=rows), Picture(experiment.file("finetuning_bits"), drawing.draw_bits(found),
-                                     "With 3 bits, finer scales get more answers right")
+                                     "With 3 bits, finer scales than one per matrix get more answers right")
+
+
+OUTLIER = 130.0
 
 
 @shows(with_outlier)
@@ -611,19 +614,19 @@ def step_one_channel(experiment: TuningExperiment):
     """One channel spoils a matrix
 
     Large models have single channels whose numbers are much larger than all others (Dettmers et al. 2022).
-    This step makes one in our model without changing the function: it divides channel 0 of every norm by 100
-    and multiplies the weights that read this channel by 100.
+    This step makes one in our model without changing the function: it divides channel 0 of every norm by 130
+    and multiplies the weights that read it by 130.
 
     But now one column sets the scale of the whole matrix. With 8 bits and one scale per matrix all other
     weights get codes near 0, and most answers are wrong. One scale per row is enough here.
     """
-    shares = {"32 bits": right(with_outlier(experiment.model(), 100.0), "reverse")}
+    shares = {"32 bits": right(with_outlier(experiment.model(), OUTLIER), "reverse")}
     for name, group in SCALES.items():
-        shares[name] = right(quantise(with_outlier(experiment.model(), 100.0), 8, group), "reverse")
+        shares[name] = right(quantise(with_outlier(experiment.model(), OUTLIER), 8, group), "reverse")
     check("the model with the large channel answers as before in 32 bits", shares["32 bits"] > 0.99)
     check("8 bits: one scale per matrix gets less than half right, one per row more than 90 %",
           shares["matrix"] < 0.5 and shares["row"] > 0.9, f"{shares['matrix']:.1%}, {shares['row']:.1%}")
-    weight = with_outlier(experiment.model(), 100.0).encoder.blocks[0].feed_forward.expand.weight.detach()
+    weight = with_outlier(experiment.model(), OUTLIER).encoder.blocks[0].feed_forward.expand.weight.detach()
     codes = {f"one scale per {name}": quantize(weight, 8, group)[0][:, 1:].flatten().tolist()
              for name, group in SCALES.items()}
     figure = drawing.draw_outlier(weight, codes, {f"one scale per {name}": shares[name] for name in SCALES})
@@ -681,7 +684,7 @@ def step_normal_levels(experiment: TuningExperiment):
 
     Whole numbers are evenly spaced, but most weights are near 0. NormalFloat (NF4) takes 16 levels that are
     closer together near 0: quantiles of the normal distribution, so that each level gets about equally many
-    normal weights. A code is then the number of its level.
+    normal weights.
 
     For weights drawn from a normal distribution the error is smaller than that of 4-bit whole numbers; for
     evenly distributed weights it is larger.

@@ -35,8 +35,8 @@ QUESTIONS = (
                "A large weight then spoils the codes of its own group only."),
         Answer("Nothing: 3 bits are seven codes.",
                "Seven codes with a fitting scale are better than seven with a scale that is too large.")), 1,
-             "3 bits: a scale per row gets more right"),
-    Question("one-channel", "one-channel", "One column of a matrix is 100 times as large as all others. It "
+             "3 bits: a scale per row gets at least 5"),
+    Question("one-channel", "one-channel", "One column of a matrix is over 100 times as large as all others. It "
              "is quantised to 8 bits with one scale. What happens?", (
         Answer("Only the large column loses precision.",
                "It keeps its precision: its largest value has the code 127."),
