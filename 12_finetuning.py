@@ -444,18 +444,18 @@ def step_new_task(experiment: TuningExperiment):
 def step_which_matrices(experiment: TuningExperiment):
     """Which matrices?
 
-    Hu et al. put adapters at the attention's projections only. Here this is not enough: with adapters of rank
-    2 there, but not in the feed-forward networks, far fewer answers to mirror are right, and with some seeds
-    none. Training only biases and gains, or only the embedding (which is also the output) and the last norm,
-    isn't enough either. Which matrices another task needs has to be tried.
+    Hu et al. put adapters at the attention's projections only. With adapters of rank 2 there, but not in the
+    feed-forward networks, fewer answers to mirror are right than with adapters at all maps. How many fewer
+    differs: with three base models and three seeds each we saw 0 to 98 % right. Training only biases and
+    gains, or only the embedding (also the output) and the last norm, isn't enough. So which matrices need
+    adapters has to be tried.
     """
     trained = experiment.tuned("mirror", "rank 2", "rank 2, attention only", "biases and gains",
                                "embedding, last norm")
-    worst, best = (pick(run.new for run in trained[name]) for pick, name in (
-        (min, "rank 2"), (max, "rank 2, attention only")))
-    check("with adapters of rank 2 at the attention's projections only, at least 30 percentage points fewer "
-          "are right than with adapters at all maps, with each seed", best < worst - 0.3,
-          f"{best:.1%} at best, {worst:.1%} at worst")
+    everywhere, attention = (sum(run.new for run in trained[name]) / SEEDS
+                             for name in ("rank 2", "rank 2, attention only"))
+    check("with adapters of rank 2 at the attention's projections only, fewer answers are right than with "
+          "adapters at all maps", attention < everywhere, f"{attention:.1%}, {everywhere:.1%}")
     others = [run.new for name in ("biases and gains", "embedding, last norm") for run in trained[name]]
     check("biases and gains, or embedding and last norm, get less than half right, with each seed",
           max(others) < 0.5)
@@ -467,7 +467,7 @@ def step_limit(experiment: TuningExperiment):
 
     copy asks for the digits in their own order. Now every place of the answer has to look at another place of
     the source. In 150 steps, a training of all weights learns most of this with each seed. Adapters of rank 4
-    learn it with few seeds, and with others hardly at all. One task learned by adapters says little about
+    learn it with some seeds, and with others hardly at all. One task learned by adapters says little about
     another.
     """
     trained = experiment.tuned("copy", "all weights", "rank 4")
