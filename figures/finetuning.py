@@ -41,7 +41,7 @@ def draw_bits(found: Mapping[str, Mapping[int, float]]):
 def draw_outlier(weight, codes: Mapping[str, Sequence], right: Mapping[str, float]):
     """The absolute weights of a matrix with one large column, and how many different codes the rest gets."""
     figure, axes = canvas(columns=1 + len(codes), width=12, height=3.7)
-    axes[0].imshow(weight.abs().log10().clamp(min=-3), cmap="Blues", aspect="auto")
+    axes[0].imshow(weight.abs().log10().clamp(min=-3).numpy(), cmap="Blues", aspect="auto")
     axes[0].set(title="|weights|,\nlogarithmic", xlabel="channel read", ylabel="channel written")
     axes[0].grid(False)
     for panel, (name, values) in zip(axes[1:], codes.items()):
