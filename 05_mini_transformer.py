@@ -153,6 +153,7 @@ TASKS: dict[str, Callable[[list[int]], list[int]]] = {  # digits → the digits 
     "copy": list,
     "sort": sorted,
     "sum": lambda digits: [int(digit) for digit in str(sum(digits))],
+    "mirror": lambda digits: [9 - digit for digit in digits[::-1]],
 }
 
 
@@ -460,10 +461,10 @@ def text_of(ids: Tensor) -> str:
 def step_task(experiment: DigitExperiment):
     """The task
 
-    The model reads a sequence of 4 to 16 digits. Its answer is the digits reversed, copied or sorted, or the
-    digits of their sum. New sequences can always be generated. To rule out that the model has memorised them,
-    it is tested on sequences that it never saw. A checksum of the digits sends each sequence to training,
-    validation or test, in every run to the same one.
+    The model reads a sequence of 4 to 16 digits. Its answer is the digits reversed, copied or sorted, the
+    digits of their sum, or (mirror) 9 − d for each digit d, reversed. New sequences can always be generated.
+    To rule out that the model has memorised them, it is tested on sequences that it never saw. A checksum of
+    the digits sends each sequence to training, validation or test, in every run to the same one.
     """
     batch = draw_batch(experiment.training.task, 5, "train", (experiment.options.seed,))
     rows = [(name, text_of(ids)) for pair in zip(batch.src[:2], batch.tgt_out) for name, ids in zip(

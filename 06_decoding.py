@@ -33,6 +33,7 @@ from course.console.options import check_range, digits
 from course.data import tables
 from course.training import answers as answering
 from course.training import prompts
+from course.training.adapters import add_bits
 from course.training.beams import check_search, vectorised_beam_search
 from course.training.command_line import add_device
 from course.training.engine import finish
@@ -848,6 +849,7 @@ def main():
     parser.add_argument("--input", type=digits, metavar="DIGITS",
                         help="decode your own sequence with every strategy, and end")
     add_device(parser)
+    add_bits(parser)
     options = parser.parse_args()
     try:
         experiment = DecodingExperiment(options)

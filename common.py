@@ -57,9 +57,11 @@ __all__ = [
 def lesson(name: str, *parts: str) -> Any:
     """The lesson in the file `name`.py, as a module; with names of parts, a tuple of these parts.
 
-    ImportError if the running script asks for itself: it would silently run twice.
+    ImportError if the running script asks for itself: it would silently run twice. A later lesson may ask for
+    it, once the script is known by its name.
     """
-    if Path(getattr(sys.modules["__main__"], "__file__", None) or "").stem == name:
+    running = Path(getattr(sys.modules["__main__"], "__file__", None) or "").stem
+    if running == name and name not in sys.modules:
         raise ImportError(f"lesson {name} asks for itself")
     if name not in sys.modules and (found := importlib.util.find_spec(name)):
         keep(found.origin)

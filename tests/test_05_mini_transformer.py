@@ -75,6 +75,7 @@ def test_tasks_do_what_they_are_called(sequence):
     assert m.TASKS["copy"](sequence) == sequence
     assert m.TASKS["sort"](sequence) == sorted(sequence)
     assert int("".join(map(str, m.TASKS["sum"](sequence)))) == sum(sequence)
+    assert [a + b for a, b in zip(m.TASKS["mirror"](sequence), sequence[::-1])] == [9] * len(sequence)
 
 
 def test_a_model_has_a_row_for_every_token():

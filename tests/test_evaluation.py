@@ -178,7 +178,8 @@ def test_a_training_batch_is_new_in_every_step_and_of_its_task(task):
     batch = m.training_batch(training, 11)
     digits = draw_sequences(7, "train", (3, 11))
     wanted = {"reverse": lambda d: d[::-1], "copy": list, "sort": sorted,
-              "sum": lambda d: [int(digit) for digit in str(sum(d))]}[task]
+              "sum": lambda d: [int(digit) for digit in str(sum(d))],
+              "mirror": lambda d: [9 - digit for digit in reversed(d)]}[task]
     assert len(batch.src) == 7
     for row, source in enumerate(digits):
         assert [token - ZERO for token in batch.src[row].tolist() if token != PAD] == source
@@ -190,7 +191,8 @@ def test_a_training_batch_is_new_in_every_step_and_of_its_task(task):
 def test_tasks_that_are_harder_get_more_steps_and_larger_batches_unless_told():
     recipes = {task: (m.TrainingConfig(task=task).steps, m.TrainingConfig(task=task).batch_size)
                for task in m.TASKS}
-    assert recipes == {"reverse": (700, 32), "copy": (700, 32), "sort": (2000, 64), "sum": (2000, 128)}
+    assert recipes == {"reverse": (700, 32), "copy": (700, 32), "sort": (2000, 64), "sum": (2000, 128),
+                       "mirror": (700, 32)}
     told = m.TrainingConfig(task="sort", steps=3, batch_size=4)
     assert (told.steps, told.batch_size) == (3, 4)
 

@@ -19,6 +19,7 @@ from figures import (
     block,
     decoding,
     drawing,
+    finetuning,
     foundations,
     heads,
     interpretability,
@@ -977,6 +978,46 @@ def test_draw_own_sentence():
     assert_heatmap(axes, weights, "xy", "abc", "", top=float(weights.max()))
     (faint,) = translation.draw_own_sentence(weights / 100, list("abc"), list("xy")).axes
     assert faint.get_images()[0].get_clim() == (0, pytest.approx(0.1))
+
+
+# lesson 12
+
+
+def test_draw_low_rank():
+    cut = {"mirror": {1: [0.0, 0.2], 4: [0.5, 0.7]}, "copy": {1: [0.1, 0.1], 4: [0.3, 0.5]}}
+    trained = {"mirror": {1: [0.8, 1.0], 4: [1.0, 1.0]}, "copy": {4: [0.0, 0.6]}}
+    panels = finetuning.draw_low_rank(cut, trained).axes
+    for panel, task, ranks in zip(panels, cut, ([1, 4], [4]), strict=True):
+        assert names(panel)[:2] == (task, "rank of the update")
+        assert lines(panel) == {
+            "all weights trained, update cut": ([1, 4], near([sum(v) / 2 for v in cut[task].values()])),
+            "adapters of this rank trained": (ranks, near([sum(v) / 2 for v in trained[task].values()]))}
+        points = [value for line in panel.get_lines() if line.get_label().startswith("_")
+                  for value in floats(line.get_ydata())]
+        assert points == [value for found in (cut, trained) for seeds in found[task].values()
+                          for value in seeds]
+    assert panels[0].get_ylabel() == "exact match, new task"
+
+
+def test_draw_bits():
+    found = {"matrix": {8: 1.0, 3: 0.5}, "row": {8: 0.9, 3: 0.7}}
+    (axes,) = finetuning.draw_bits(found).axes
+    assert lines(axes) == {f"one scale per {name}": ([8, 3], near(by_bits.values()))
+                           for name, by_bits in found.items()}
+    left, right = axes.get_xlim()
+    assert left > right  # fewer bits to the right
+    assert names(axes) == ("", "bits per weight", "exact match")
+
+
+def test_draw_outlier():
+    weight = torch.tensor([[100.0, 1.0], [-10.0, 0.0]])
+    picture, one, two = finetuning.draw_outlier(
+        weight, {"matrix": [0, 0, 1], "row": [-50, 50]}, {"matrix": 0.25, "row": 1.0}).axes
+    assert cells(picture).tolist() == [[2, 0], [1, -3]]
+    for panel, name, share, count in ((one, "matrix", "25.0%", 3), (two, "row", "100.0%", 2)):
+        assert panel.get_title() == f"{name}:\n{share} right"
+        assert sum(bar.get_height() for bar in panel.patches) == count
+        assert panel.get_yscale() == "log"
 
 
 # every one of them

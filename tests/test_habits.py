@@ -73,10 +73,10 @@ def test_a_learner_installs_what_the_lessons_import_and_nothing_else():
 def test_what_the_tests_import_is_required_for_them():
     """xdist is an option of pytest.
 
-    Tests of browsers, of notebooks and against transformers are skipped without their packages.
+    Tests of browsers, of notebooks and against transformers or peft are skipped without their packages.
     """
     needed = packages_in("tests") | {"xdist"}
-    optional = {"selenium", "pypdf", "ipykernel", "nbclient", "nbformat", "transformers"}
+    optional = {"selenium", "pypdf", "ipykernel", "nbclient", "nbformat", "peft", "transformers"}
     assert needed - optional <= {*required("requirements-tests.txt")}
     assert {*required("requirements-tests.txt")} <= needed | {*required("requirements.txt")}
     assert needed <= {*required("requirements-dev.txt")}

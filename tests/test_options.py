@@ -30,7 +30,7 @@ from course.training.engine import Run
 from course.training.experiment import Experiment
 
 five, six, eight = lesson("05_mini_transformer"), lesson("06_decoding"), lesson("08_translation")
-nine, ten = lesson("09_interpretability"), lesson("10_architectures")
+nine, ten, twelve = lesson("09_interpretability"), lesson("10_architectures"), lesson("12_finetuning")
 
 
 @pytest.mark.parametrize("name", LESSONS)
@@ -473,6 +473,26 @@ def test_05_base(tmp_path):
     assert new.settings.task == "copy"
 
 
+def adapted(module, folder, tiny):
+    """The run that --rank, --alpha and --matrices give on a trained model, and what they changed."""
+    old = called(module, "--outputs", folder, "--steps", "1", defaults=tiny).experiment
+    old.train()
+    asked = "--from", old.checkpoint, "--rank", "2", "--alpha", "6", "--matrices", "expand,cross_attention"
+    found = called(module, "--outputs", folder, *asked, defaults=tiny).experiment
+    run = found.make()
+    assert found.name.endswith("-rank=2-alpha=6-matrices=expand+cross_attention")
+    maps = {name: part for name, part in run.model.named_modules() if hasattr(part, "down")}
+    assert all(name.endswith("expand") or "cross_attention" in name for name in maps)
+    assert {(len(part.down), part.scale) for part in maps.values()} == {(2, 3.0)}
+    assert len(maps) == 2 + 4  # a block each
+    trained = {id(parameter) for parameter in run.trained}
+    assert trained == {id(p) for part in maps.values() for p in (part.down, part.up)}
+
+
+def test_05_rank_and_alpha_and_matrices(tmp_path):
+    adapted(five, tmp_path, TINY)
+
+
 def test_05_own():
     attend = lambda query, key, value, mask=None, dropout=0.0: value  # noqa: E731
     own = Own({"scaled_dot_product_attention": attend, "causal_mask": attend},
@@ -589,6 +609,31 @@ def test_06_input():
     assert found.options.input == [3, 1, 4, 1, 5]
     assert found.steps == ["your_input"]
     assert found.experiment.name == called(six).experiment.name
+
+
+def quantised_as(found) -> tuple[int, int]:
+    """What the model of an experiment would be quantised to before it answers."""
+    heard = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Experiment, "kept", lambda self: self.make())
+        patch.setattr("course.training.experiment.answer_with_bits",
+                      lambda model, bits, group, path, say: heard.append((bits, group)))
+        _ = found.experiment.run
+    return heard[0]
+
+
+def test_06_bits_and_group():
+    assert quantised_as(called(six, "--input", "3141", "--bits", "3", "--group", "5")) == (3, 5)
+    assert quantised_as(called(six, "--input", "3141", "--bits", "8")) == (8, 32)
+
+
+# lesson 12's
+
+
+def test_12_device():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("course.training.processes.pick_device", lambda name: torch.device("meta"))
+        assert called(twelve, "--device", "cpu").experiment.device.type == "meta"
 
 
 # lesson 7's
@@ -764,6 +809,16 @@ def test_08_base(tmp_path, tiny):
     old, new = begun(eight, tmp_path, tiny, *tiny[:2], "--dropout", "0.2")
     assert old.about["encoding"] == new.about["encoding"]
     assert new.settings.vocab == 20
+
+
+def test_08_rank_and_alpha_and_matrices(tmp_path, tiny):
+    adapted(eight, tmp_path, tiny)
+
+
+def test_08_bits_and_group(tiny):
+    found = called(eight, "--input", "A cat.", "--bits", "3", "--group", "5", defaults=tiny)
+    assert quantised_as(found) == (3, 5)
+    assert called(eight, "--input", "A cat.", defaults=tiny).experiment.name == found.experiment.name
 
 
 def test_08_own(tiny):

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from course.console.files import Unusable, load_checkpoint, short_path
+from course.training.adapters import Adapters
 from course.training.engine import check_weights
 
 FREE = {"dropout", "max_len", "vocab_size"}  # sizes that may differ, or that follow from the texts
@@ -17,11 +18,15 @@ FREE = {"dropout", "max_len", "vocab_size"}  # sizes that may differ, or that fo
 
 @dataclass(frozen=True)
 class Base:
-    """The weights in a checkpoint, of a finished run or not, and what the checkpoint tells of its run."""
+    """The weights in a checkpoint, of a finished run or not, and what the checkpoint tells of its run.
+
+    With `adapters` a training leaves these weights as they are, and trains the adapters next to them.
+    """
 
     path: Path
     about: Mapping[str, Any]
     weights: Mapping[str, Tensor]
+    adapters: Adapters | None = None
 
     @cached_property
     def hash(self) -> str:
@@ -39,6 +44,27 @@ class Base:
             raise ValueError(f"--from {short_path(self.path)}: {error}") from error
         model.load_state_dict(self.weights)
         return model
+
+    def adapted(self, model: nn.Module) -> nn.Module:
+        """The model as it is trained: with the adapters that are asked for, or as it is."""
+        return self.adapters.into(model) if self.adapters else model
+
+    @property
+    def name(self) -> str:
+        """What stands in the names of files of a training that begins with these weights."""
+        return f"from={self.hash[:8]}" + (f"-{self.adapters.name}" if self.adapters else "")
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """What the checkpoint of such a training tells of its beginning."""
+        return {"from": self.hash} | ({"adapters": self.adapters.told} if self.adapters else {})
+
+    def refuse_adapters_of_others(self, about: Any) -> None:
+        """Unusable if a checkpoint holds adapters that were trained next to other weights."""
+        base = about.get("from") if isinstance(about, dict) and "adapters" in about else self.hash
+        if self.adapters and base != self.hash:
+            raise Unusable(f"its adapters are for the model {str(base)[:8]}, and "
+                           f"{short_path(self.path)} is {self.hash[:8]}")
 
     @property
     def defaults(self) -> dict[str, Any]:
@@ -61,6 +87,8 @@ def read_base(path: Path) -> Base:
 
     def restore(state: dict[str, Any]) -> Base:
         about, weights = state["about"], state["model"]
+        if "adapters" in about:
+            raise Unusable(f"it holds adapters for the model {str(about.get('from'))[:8]}, not a whole model")
         if not all(isinstance(about[part], dict) for part in ("config", "training")):
             raise Unusable("it doesn't tell sizes and settings")
         if not all(isinstance(tensor, Tensor) for tensor in weights.values()):

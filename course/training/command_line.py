@@ -2,7 +2,7 @@
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from torch import nn
 from course.console.narrator import Narrator
 from course.console.options import add_options, chosen, comparison, count
 from course.grading.own import NOTHING, Own, own_parts
+from course.training.adapters import adapters_of, add_adapter_options, add_bits, refuse_without_base
 from course.training.base import read_base
 from course.training.comparing import changed
 from course.training.experiment import Experiment
@@ -52,11 +53,14 @@ class CommandLine:
         add_options(parser, self.sizes)
         add_options(parser, self.settings)
         add_device(parser)
+        if getattr(self.experiment, "answers", False):
+            add_bits(parser)
         if not trains:
             return
         parser.add_argument("--resume", action="store_true", help="go on with an interrupted training")
         parser.add_argument("--from", dest="base", type=Path, metavar="CHECKPOINT",
                             help="begin with the weights of a trained model: more steps, or other data")
+        add_adapter_options(parser)
         parser.add_argument("--with", dest="own", type=Path, action="append", default=[], metavar="FILE",
                             help="train with the parts of lessons 1 to 4 in FILE, your own, graded first; "
                                  "may be repeated")
@@ -71,6 +75,9 @@ class CommandLine:
         options = parser.parse_args()
         try:
             base = read_base(options.base) if getattr(options, "base", None) else None
+            refuse_without_base(options)
+            if base and (adapters := adapters_of(options)):
+                base = replace(base, adapters=adapters)
             if others := {**self.other_defaults(options), **(base.defaults if base else {})}:
                 parser.set_defaults(**others)
                 options = parser.parse_args()

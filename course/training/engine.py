@@ -75,12 +75,15 @@ class Job:
 
 
 class Run:
-    """A training in progress. `about` is what a checkpoint tells of it: plain values."""
+    """A training in progress. `about` is what a checkpoint tells of it: plain values.
+
+    `left_out` names the weights that no checkpoint holds, because the model begins with them.
+    """
 
     def __init__(self, model: nn.Module, job: Job, settings: Settings, device: torch.device,
-                 about: dict[str, Any] | None = None):
+                 about: dict[str, Any] | None = None, left_out: frozenset[str] = frozenset()):
         self.model, self.job, self.settings, self.device = model.to(device), job, settings, device
-        self.about = about or {}
+        self.about, self.left_out = about or {}, left_out
         self.trained = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = job.optimizer(self.trained)
         self.history: list[Measures] = []  # one record a step
@@ -165,15 +168,19 @@ class Run:
 
     def state(self) -> dict[str, Any]:
         """Plain values and tensors from which load() goes on as if never interrupted."""
-        return {"about": self.about, "model": self.model.state_dict(),
+        return {"about": self.about, "model": self.weights(),
                 "optimizer": self.optimizer.state_dict(), "history": self.history}
+
+    def weights(self) -> dict[str, Tensor]:
+        """Those that a checkpoint holds."""
+        return {name: weight for name, weight in self.model.state_dict().items() if name not in self.left_out}
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on from a state. Unusable, with what is wrong, for one that no run of this kind has left."""
         check_history(state["history"], self.settings.steps)
-        check_weights(state["model"], self.model.state_dict())
+        check_weights(state["model"], self.weights())
         check_optimizer(state["optimizer"], self.optimizer.state_dict(), self.trained)
-        self.model.load_state_dict(state["model"])
+        self.model.load_state_dict(state["model"], strict=not self.left_out)
         self.optimizer.load_state_dict(state["optimizer"])
         self.history = [dict(record) for record in state["history"]]
 
@@ -287,7 +294,7 @@ def save_run(run: Run, path: Path | None) -> None:
     """
     if path is None or RANK:
         return
-    if run.finished and path.exists() and not holds_weights(path, run.model.state_dict()):
+    if run.finished and path.exists() and not holds_weights(path, run.weights()):
         set_aside(path)
     save_checkpoint(run.state(), path if run.finished else unfinished(path))
     if run.finished:

@@ -24,6 +24,7 @@ from course.console.files import (
 from course.console.narrator import Narrator
 from course.console.records import EndHere
 from course.grading.own import NOTHING, Own
+from course.training.adapters import answer_with_bits
 from course.training.base import Base
 from course.training.comparing import Compared, changed, compare
 from course.training.engine import Job, Run, train
@@ -42,6 +43,7 @@ class Experiment:
     """
 
     history = "history"  # the file of the noted numbers
+    answers = False  # whether its lesson answers an --input, so that --bits has a meaning
     config: Any
     training: Any
 
@@ -86,6 +88,10 @@ class Experiment:
 
     @cached_property
     def run(self) -> Run:
+        """What kept() gives."""
+        return self.kept()
+
+    def kept(self) -> Run:
         """The finished run: just trained, or from its checkpoint, or else trained now.
 
         One that was interrupted goes on, which gives the same run. Ctrl-C ends the script then: a
@@ -114,6 +120,8 @@ class Experiment:
         """The run of this experiment saved there; ends the script in one line if it is none."""
 
         def remake(about: Any) -> Run:
+            if base := getattr(self.options, "base", None):
+                base.refuse_adapters_of_others(about)
             others = differing(about, self.wanted(about if isinstance(about, dict) else {}))
             if others:  # said before a model of any size is built
                 raise Unusable(f"it holds another run: {others[0]}")
@@ -145,6 +153,9 @@ class Experiment:
                      "again. Should the new result differ, the earlier one is kept.")
         if base := getattr(self.options, "base", None):
             self.say(f"The training begins with the weights of {short_path(base.path)}.")
+            if base.adapters:
+                self.say("They stay as they are: adapters are trained next to them, and the checkpoint holds "
+                         "the adapters only.")
         return self.make()
 
     def say(self, text: str) -> None:
@@ -238,13 +249,25 @@ class ModelExperiment(Experiment):
         self.config, self.training, self.own = config, training, own
         self.base: Base | None = getattr(options, "base", None)
         name = self.named(config, training) + (f"-{own.name}" if own.parts else "")
-        name += f"-from={self.base.hash[:8]}" if self.base else ""
+        name += f"-{self.base.name}" if self.base else ""
         super().__init__(name, self.default, lambda: self.variant(config, training), self.remade, options,
                          own_device(options.device), sizes=sizes_of(config, training))
+        self.bits = getattr(options, "bits", None)
+        if self.bits and not self.answers_only:
+            raise ValueError(f"--bits {self.bits} goes with --input or --chat: it is about answers")
+
+    def kept(self) -> Run:
+        """The finished run; with --bits its model has the weights that are left after quantising."""
+        run = super().kept()
+        if self.bits:
+            group = self.options.group
+            file = self.options.outputs / f"quantised_{self.name}-bits={self.bits}-group={group}.pt"
+            answer_with_bits(run.model, self.bits, group, file, self.say)
+        return run
 
     def check(self) -> None:
         """ValueError if the model can't begin with the weights of the checkpoint that --from names."""
-        if self.base and not self.answers_only:
+        if self.base and (self.base.adapters or not self.answers_only):
             self.make()
 
     @property
@@ -281,17 +304,20 @@ def fresh_run(make: Callable[[], nn.Module], job_of: Callable[[nn.Module], Job],
               own: Own = NOTHING, prepare: Prepare | None = None, base: Base | None = None) -> Run:
     """The run of the model that make() builds; --by-hand puts the hand-made parts into it, --with the own.
 
-    The model gets the weights of `base`, and prepare(model) then returns the model that is trained. A
-    checkpoint tells `about` it, and its sizes, settings, the learner's files and what the base was.
+    The model gets the weights of `base`, and its adapters; prepare(model) then returns the model that is
+    trained. A checkpoint of adapters leaves the weights of the base out. A checkpoint tells `about` it, and
+    its sizes, settings, the learner's files and what the base was.
     """
     parts = {**(hand_made if training.by_hand else {}), **with_a_place(own.parts, make)}
     torch.manual_seed(training.seed)
     model = build(make, parts, base.into if base else None)
+    model = base.adapted(model) if base else model
     model = prepare(model) if prepare else model
     told = {**about, "config": asdict(config), "training": asdict(training)}
     told |= {"with": dict(own.files)} if own.files else {}
-    told |= {"from": base.hash} if base else {}
-    return Run(model, job_of(model), training, device, told)
+    told |= base.told if base else {}
+    left_out = frozenset(base.weights) if base and base.adapters else frozenset()
+    return Run(model, job_of(model), training, device, told, left_out)
 
 
 def differing(about: Any, wanted: Any, name: str = "about") -> list[str]:

@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,9 +12,12 @@ from torch import nn
 
 from course.console.chat import Replies
 from course.console.options import changed_options, option
+from course.console.records import EndHere
 from course.grading.own import NOTHING, Own
+from course.training.base import Base
 from course.training.engine import Run
 from course.training.experiment import ModelExperiment
+from course.training.processes import RANK
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,7 @@ class TextsExperiment(ModelExperiment):
     which run texts have, run_on(config, training, texts). answers_to() and batch_of() are for replies.
     """
 
+    answers = True
     texts_of: Callable[..., Any]
     from_files: tuple[Mapping[str, Any], Mapping[str, Any]]  # other defaults, of sizes and of settings
     run_on: Callable[[Any, Any, Any], Run]
@@ -84,6 +89,27 @@ class TextsExperiment(ModelExperiment):
             _ = self.texts.splits
         super().check()
 
+    def train(self) -> EndHere | None:
+        """Train the run; if it began with a trained model, say what became of old and new texts."""
+        ended = super().train()
+        if self.base and not ended and not RANK:
+            self.say(self.before_and_after(self.base))
+        return ended
+
+    def before_and_after(self, base: Base) -> str:
+        """BLEU on validation pairs of the new texts and of the old, by the old model and by the new."""
+        models = {"before": self.make().model.eval(), "after": self.model}
+        encoding = self.texts.pieces.restored(base.about["encoding"])
+        training = type(self.training)(**base.about["training"])
+        old = self.texts_of(training, encoding, base.about.get("met", {}))
+        found = []
+        for name, texts in (("new", self.texts), ("old", old)):
+            missing = [path for path in texts.files.values() if not Path(path).is_file()]
+            scores = ", ".join(f"{when} {texts.validate(model)['bleu']:.1f}" for when, model in models.items()
+                               ) if not missing else f"unknown, because {missing[0]} isn't there"
+            found.append(f"on the {name} pairs {scores}")
+        return f"BLEU of the greedy answers to validation pairs: {'; '.join(found)}."
+
     def wanted(self, about: dict[str, Any]) -> dict[str, Any]:
         """What a checkpoint should tell of; the vocabulary is its own, so that no texts have to be drawn."""
         config = about.get("config")
@@ -94,7 +120,7 @@ class TextsExperiment(ModelExperiment):
         if self.texts.files and about.get("files") == self.texts.hashes:  # wherever they lay then
             told["training"] |= {name: about["training"][name] for name in self.texts.paths}
         told |= {"files": self.texts.hashes} if self.texts.files else {}
-        told |= {"from": self.base.hash} if self.base else {}
+        told |= self.base.told if self.base else {}
         return told | ({"with": dict(self.own.files)} if self.own.files else {})
 
     @property

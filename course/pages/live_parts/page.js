@@ -148,6 +148,7 @@
   const TASKS = { // as lesson 5's
     copy: (digits) => digits,
     reverse: (digits) => [...digits].reverse(),
+    mirror: (digits) => [...digits].reverse().map((digit) => 9 - digit),
     sort: (digits) => [...digits].sort((a, b) => a - b),
     sum: (digits) => [...String(digits.reduce((sum, digit) => sum + digit, 0))].map(Number),
   };

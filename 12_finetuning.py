@@ -1,0 +1,839 @@
+"""Lesson 12. How is a trained model adapted and shrunk?
+
+Training all weights of a model again costs as much memory as its first training. This lesson keeps the
+trained weights W of a linear map as they are, and trains two narrow matrices next to them (LoRA, low-rank
+adaptation). Then it stores the weights in 8, 4, 3 and 2 bits per number instead of 32 (quantisation):
+
+    x·Wᵀ + b + α/r · (x·Aᵀ)·Bᵀ                  A (r, in), B (out, r): rank r, scale α/r
+    W ≈ scale · codes                           codes: small whole numbers, one scale for each group
+
+The model is lesson 5's, which reverses digits. Without its checkpoint it is trained now.
+"""
+
+import argparse
+import course.console.startup  # noqa: F401 (before torch: it hears what fails in the imports below)
+import math
+import operator
+import sys
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from functools import cached_property, partial
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.parametrize import register_parametrization
+
+from checks.adapters import add_adapters_checks, lora_checks, merge_adapters_checks
+from checks.quantising import dequantize_checks, normal_levels_checks, quantize_checks
+from common import (
+    Picture,
+    check,
+    check_mistakes,
+    check_part,
+    lesson,
+    lesson_parser,
+    narrate,
+    parameters,
+    shows,
+    table,
+)
+from course.grading.checking import largest_difference
+from course.training.adapters import bytes_of, packed_weights, unpacked_into
+from course.training.base import Base
+from course.training.channels import with_changed_inputs, with_outlier
+from course.training.command_line import add_device
+from course.training.engine import finish
+from course.training.side_by_side import side_by_side
+from figures import finetuning as drawing
+
+(
+    DigitExperiment, TrainingConfig, Transformer, TransformerConfig, draw_batch, evaluate, make_run,
+) = lesson(
+    "05_mini_transformer", "DigitExperiment", "TrainingConfig", "Transformer", "TransformerConfig",
+    "draw_batch", "evaluate", "make_run")
+TranslationExperiment, TranslationModel, TranslationTraining, corpus_bleu, translate = lesson(
+    "08_translation", "TranslationExperiment", "TranslationModel", "TranslationTraining", "corpus_bleu",
+    "translate")
+
+__all__ = ["LoRALinear", "Rounded", "add_adapters", "dequantize", "linear_maps",
+           "merge_adapters", "normal_levels", "quantize", "quantize_to_levels", "rounded"]
+
+
+# ------------------------------------------------------------------ adapters
+
+
+class LoRALinear(nn.Module):
+    """A frozen linear map, and next to it a low-rank update that learns (Hu et al. 2021, section 4.1).
+
+    x (…, I) → x·Wᵀ + b + α/r · (x·Aᵀ)·Bᵀ, of shape (…, O). A is `down` (r, I), drawn at random; B is `up`
+    (O, r) and starts at 0. W and b are those of `linear`, which are frozen. ValueError, with the values, for
+    a rank that is not from 1 to the smaller of I and O.
+    """
+
+    def __init__(self, linear: nn.Linear, rank: int, alpha: float):
+        super().__init__()
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        most = min(self.in_features, self.out_features)
+        if not 1 <= rank <= most:
+            raise ValueError(f"rank {rank} must be from 1 to {most}, the smaller side of a matrix of "
+                             f"{self.out_features} × {self.in_features}")
+        self.weight, self.bias = linear.weight.requires_grad_(False), linear.bias
+        if self.bias is not None:
+            self.bias.requires_grad_(False)
+        self.scale = alpha / rank
+        self.down = nn.Parameter(self.weight.new_empty(rank, self.in_features))  # A
+        self.up = nn.Parameter(self.weight.new_zeros(self.out_features, rank))  # B
+        nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))  # as nn.Linear draws its weights
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (…, I) → (…, O)."""
+        narrow = F.linear(x, self.down)  # (…, r)
+        return F.linear(x, self.weight, self.bias) + self.scale * F.linear(narrow, self.up)
+
+    def update(self) -> Tensor:
+        """(O, I): what the adapter adds to the weights."""
+        return self.scale * self.up @ self.down
+
+    @torch.no_grad()
+    def merged(self) -> nn.Linear:
+        """A plain linear map that gives the same output."""
+        linear = nn.Linear(self.in_features, self.out_features, self.bias is not None).to(self.weight)
+        linear.weight.copy_(self.weight + self.update())
+        if self.bias is not None:
+            linear.bias.copy_(self.bias)
+        return linear
+
+
+def linear_maps(model: nn.Module, matrices: Sequence[str] = ()) -> dict[str, nn.Linear]:
+    """Name → linear map, for all in the model, or for those that have one of these names in their path.
+
+    ValueError, with the names that there are, for a name in no path.
+    """
+    found = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    names = {part for name in found for part in name.split(".") if not part.isdecimal()}
+    if unknown := [name for name in matrices if name not in names]:
+        raise ValueError(f"no matrix is called {', '.join(unknown)}; there are {', '.join(sorted(names))}")
+    return {name: module for name, module in found.items()
+            if not matrices or {*matrices} & {*name.split(".")}}
+
+
+def replace(model: nn.Module, name: str, module: nn.Module) -> None:
+    """Put a module in place of the one of this name in the model."""
+    parent, _, child = name.rpartition(".")
+    setattr(model.get_submodule(parent), child, module)
+
+
+def add_adapters(model: nn.Module, rank: int, alpha: float, matrices: Sequence[str] = ()) -> nn.Module:
+    """The model, in place: all of its weights frozen, and an adapter at each linear map.
+
+    With `matrices`, only at those with one of these names in their path, such as project_query or decoder.
+    ValueError, with the names that there are, for a name in no path.
+    """
+    chosen = linear_maps(model, matrices)
+    model.requires_grad_(False)
+    for name, linear in chosen.items():
+        replace(model, name, LoRALinear(linear, rank, alpha))
+    return model
+
+
+def merge_adapters(model: nn.Module) -> nn.Module:
+    """The model, in place, with a plain linear map for each adapter: W + α/r · B·A."""
+    for name, module in [*model.named_modules()]:
+        if hasattr(module, "merged"):
+            replace(model, name, module.merged())
+    return model
+
+
+# ------------------------------------------------------------------ quantisation
+
+
+def in_groups(weight: Tensor, group: int) -> Tensor:
+    """weight (O, I) → (O, G, g): the numbers that share a scale; for group 0 all of them, (1, 1, O·I).
+
+    A group is never longer than a row. The rest of a row is a shorter group, filled up with 0.
+    """
+    if group == 0:
+        return weight.reshape(1, 1, -1)
+    group = min(group, weight.shape[1])
+    return F.pad(weight, (0, -weight.shape[1] % group)).unflatten(1, (-1, group))
+
+
+def out_of_groups(groups: Tensor, like: Tensor) -> Tensor:
+    """The reverse of in_groups(), as a matrix (O, I) like the other."""
+    return groups.reshape(len(like), -1)[:, : like.shape[1]]
+
+
+def largest_of(groups: Tensor) -> Tensor:
+    """(O, G, g) → (O, G, 1): the largest absolute value of each group, 1 where all are 0."""
+    largest = groups.abs().amax(-1, keepdim=True)
+    return largest.masked_fill(largest == 0, 1.0)
+
+
+def quantize(weight: Tensor, bits: int, group: int = 0) -> tuple[Tensor, Tensor]:
+    """weight (O, I) → codes (O, I), whole numbers from −top to top = 2^(bits − 1) − 1, and scales (O, G).
+
+    Each `group` of neighbours in a row shares one scale, which gives its largest value the code ±top. The
+    rest of a row is a shorter group; a group as long as a row is the row; group 0 is the whole matrix, with
+    scales (1, 1). ValueError for bits that are not from 2 to 8, or a negative group.
+    """
+    if not 2 <= bits <= 8 or group < 0:
+        raise ValueError(f"bits is {bits}, group {group}: bits must be from 2 to 8, group at least 0")
+    groups, top = in_groups(weight, group), 2 ** (bits - 1) - 1
+    scale = largest_of(groups) / top
+    codes = (groups / scale).round()
+    return out_of_groups(codes, weight).to(torch.int8), scale[..., 0]
+
+
+def dequantize(codes: Tensor, scale: Tensor, group: int = 0) -> Tensor:
+    """codes (O, I) and the scales of quantize() → weights (O, I): each code times the scale of its group."""
+    groups = in_groups(codes.to(scale.dtype), group) * scale[..., None]
+    return out_of_groups(groups, codes)
+
+
+def normal_levels(bits: int = 4) -> Tensor:
+    """(2^bits,): NormalFloat's numbers from −1 to 1, ascending (Dettmers et al. 2023, section 3).
+
+    They are quantiles of the normal distribution, so that about equally many normal weights are next to each.
+    Half of them are below 0, one is exactly 0; the outermost quantile is the mean of two near choices.
+    """
+    count = 2**bits
+    outermost = 1 - (1 / (count - 1) + 1 / count) / 4
+    above, below = (torch.linspace(outermost, 0.5, count // 2 + more, dtype=torch.double)[:-1]
+                    for more in (1, 0))
+    levels = torch.cat([-torch.special.ndtri(below), torch.zeros(1), torch.special.ndtri(above).flip(0)])
+    return (levels / levels.max()).float()
+
+
+def quantize_to_levels(weight: Tensor, levels: Tensor, group: int = 0) -> tuple[Tensor, Tensor]:
+    """weight (O, I) → the numbers of the nearest levels (O, I), and scales: each group's largest value."""
+    groups = in_groups(weight, group)
+    scale = largest_of(groups)
+    codes = torch.bucketize(groups / scale, (levels[1:] + levels[:-1]) / 2)
+    return out_of_groups(codes, weight), scale[..., 0]
+
+
+def rounded(weight: Tensor, bits: int, group: int = 0, levels: Tensor | None = None) -> Tensor:
+    """The weights (O, I) that are left after quantising; a scale is kept in 16 bits."""
+    if levels is None:
+        codes, scale = quantize(weight, bits, group)
+        return dequantize(codes, scale.half().to(weight), group)
+    codes, scale = quantize_to_levels(weight, levels, group)
+    return dequantize(levels[codes], scale.half().to(weight), group)
+
+
+class Rounded(nn.Module):
+    """Weights (O, I) → their rounded values; the gradient passes as if nothing was rounded.
+
+    This is the straight-through estimator (Bengio et al. 2013).
+    """
+
+    def __init__(self, bits: int, group: int = 0):
+        super().__init__()
+        self.bits, self.group = bits, group
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """weight (O, I) → (O, I)."""
+        return weight + (rounded(weight, self.bits, self.group) - weight).detach()
+
+
+GRADED = {
+    "LoRALinear": lora_checks,
+    "add_adapters": add_adapters_checks,
+    "merge_adapters": merge_adapters_checks,
+    "quantize": quantize_checks,
+    "dequantize": dequantize_checks,
+    "normal_levels": normal_levels_checks,
+}
+OURS = sys.modules[__name__]  # of whose parts the checks make the classic mistakes
+
+
+# ------------------------------------------------------------------ the trainings
+
+
+CPU = torch.device("cpu")
+STEPS, SEEDS, TESTS = 150, 3, 200
+RATE, ADAPTERS_RATE = 3e-3, 1e-2  # the highest learning rate of all weights, and of adapters
+ATTENTION = "self_attention", "cross_attention"
+
+
+class Tuned(NamedTuple):
+    """What a training made of the base: exact match of the new task, and what it cost."""
+
+    new: float
+    trained: int  # numbers that learned
+    optimizer: int  # bytes that Adam kept for them
+    weights: dict[str, Tensor]  # those that learned
+
+
+def only(names: Sequence[str], model: nn.Module) -> nn.Module:
+    """The model, in place, of which only the parameters learn that have one of these names in their path."""
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(any(part in name for part in names))
+    return model
+
+
+METHODS: dict[str, tuple[Callable[[nn.Module], nn.Module] | None, float]] = {
+    "all weights": (None, RATE),
+    "rank 1": (partial(add_adapters, rank=1, alpha=2.0), ADAPTERS_RATE),
+    "rank 2": (partial(add_adapters, rank=2, alpha=4.0), ADAPTERS_RATE),
+    "rank 4": (partial(add_adapters, rank=4, alpha=8.0), ADAPTERS_RATE),
+    "rank 2, attention only": (partial(add_adapters, rank=2, alpha=4.0, matrices=ATTENTION), ADAPTERS_RATE),
+    "biases and gains": (partial(only, ("bias", "gain")), ADAPTERS_RATE),
+    "embedding, last norm": (partial(only, ("embedding", "decoder.norm")), ADAPTERS_RATE),
+}
+
+
+def tuned(base: Base, task: str, method: str, seed: int) -> Tuned:
+    """The base, trained on a task with one of the METHODS."""
+    prepare, rate = METHODS[method]
+    training = TrainingConfig(task=task, steps=STEPS, lr=rate, warmup=20, weight_decay=0.0, seed=seed)
+    run = finish(make_run(TransformerConfig(), training, CPU, prepare=prepare, base=base))
+    kept = sum(value.nbytes for state in run.optimizer.state.values() for value in state.values()
+               if value.ndim)
+    learned = {name: p.detach() for name, p in run.model.named_parameters() if p.requires_grad}
+    return Tuned(right(run.model, task), sum(p.numel() for p in run.trained), kept, learned)
+
+
+def right(model: nn.Module, task: str, count: int = TESTS) -> float:
+    """Exact match on test sequences of the task."""
+    return evaluate(model, draw_batch(task, count, "test", (0,))).exact_match
+
+
+class TuningExperiment(DigitExperiment):
+    """Lesson 5's default run, trained now if necessary, and what becomes of it."""
+
+    def __init__(self, options: argparse.Namespace):
+        super().__init__(TransformerConfig(), TrainingConfig(seed=options.seed), options)
+        self.found: dict[tuple[str, str], list[Tuned]] = {}
+
+    @cached_property
+    def start(self) -> Base:
+        """The weights from which every training of this lesson begins."""
+        weights = self.run.model.state_dict()
+        return Base(self.checkpoint, self.run.about, {name: w.cpu() for name, w in weights.items()})
+
+    def model(self) -> Transformer:
+        """A copy of the base that a step may change."""
+        return self.start.into(Transformer(TransformerConfig())).eval()
+
+    def tuned(self, task: str, *methods: str) -> dict[str, list[Tuned]]:
+        """For each method what three trainings with different seeds give; each is trained only once."""
+        wanted = [(task, method) for method in methods if (task, method) not in self.found]
+        seeds = range(self.options.seed, self.options.seed + SEEDS)
+        results = iter(side_by_side([partial(tuned, self.start, *pair, seed)
+                                     for pair in wanted for seed in seeds]))
+        for pair in wanted:
+            self.found[pair] = [next(results) for _ in seeds]
+        return {method: self.found[task, method] for method in methods}
+
+    def adapted(self) -> nn.Module:
+        """The base with the adapters of rank 4 that learned mirror first."""
+        (first, *_), = self.tuned("mirror", "rank 4").values()
+        model = add_adapters(self.model(), rank=4, alpha=8.0)
+        model.load_state_dict(first.weights, strict=False)
+        return model.eval()
+
+# ------------------------------------------------------------------ the quantised model
+
+
+WIDEST = 256  # numbers in the longest row: groups of as many are rows
+SCALES = {"matrix": 0, "row": WIDEST, "group of 32": 32}
+
+
+@torch.no_grad()
+def quantise(model: nn.Module, bits: int, group: int, levels: Tensor | None = None) -> nn.Module:
+    """The model, in place, with the rounded weights of all its linear maps; everything else as it was."""
+    for linear in linear_maps(model).values():
+        linear.weight.copy_(rounded(linear.weight, bits, group, levels))
+    return model
+
+
+def through_rounding(model: nn.Module, bits: int, group: int) -> nn.Module:
+    """The model, in place: its linear maps use rounded weights, and the weights behind them learn."""
+    for linear in linear_maps(model).values():
+        register_parametrization(linear, "weight", Rounded(bits, group))
+    return model
+
+
+def learned_through(base: Base, bits: int, group: int, seed: int) -> tuple[float, float]:
+    """Exact match of the rounded base, and after 60 steps of training through the rounding."""
+    training = TrainingConfig(steps=60, lr=1e-3, warmup=10, weight_decay=0.0, seed=seed)
+    run = make_run(TransformerConfig(), training, CPU, base=base,
+                   prepare=partial(through_rounding, bits=bits, group=group))
+    return right(run.model, "reverse"), right(finish(run).model, "reverse")
+
+
+def quantised_then_adapted(model: nn.Module) -> nn.Module:
+    """The model, in place: 4-bit NormalFloat weights, and adapters of rank 4 next to them (QLoRA)."""
+    return add_adapters(quantise(model, 4, 32, normal_levels(4)), rank=4, alpha=8.0)
+
+
+METHODS["rank 4, 4-bit base"] = quantised_then_adapted, ADAPTERS_RATE
+
+# ------------------------------------------------------------------ the steps
+
+
+def seeds_shown(found: Sequence[float]) -> str:
+    """Percentages, side by side."""
+    return " ".join(f"{share:.1%}" for share in found)
+
+
+def costs(trained: dict[str, list[Tuned]]) -> list[tuple]:
+    """A row for each method."""
+    whole = parameters(Transformer(TransformerConfig()))
+    return [(name, runs[0].trained, f"{runs[0].trained / whole:.1%}", runs[0].optimizer,
+             seeds_shown([run.new for run in runs])) for name, runs in trained.items()]
+
+
+COSTS = "what learns", "numbers", "of all", "Adam's bytes", "exact match"
+
+
+@shows(LoRALinear.forward, LoRALinear.update)
+def step_narrow_path(experiment: TuningExperiment):
+    """A narrow path next to a frozen matrix
+
+    A linear map has a matrix W with O rows and I columns. An adapter (LoRA) leaves W as it is and adds a
+    second way from input to output: A makes r numbers of the I, B makes O numbers of the r. The product B·A
+    has as many entries as W, but its rank is at most r, and only r · (I + O) numbers learn. α/r scales the
+    update.
+
+    A starts at random and B at 0. So a fresh adapter adds exactly 0, and the model with adapters gives the
+    answers of the model without, bit for bit. The gradient of B is not 0, because A is not; so B moves first,
+    and then A.
+    """
+    check_part(LoRALinear, lora_checks, OURS)
+    check_part(add_adapters, add_adapters_checks, OURS)
+    batch, model = draw_batch("reverse", 50, "test", (1,)), experiment.model()
+    with torch.no_grad():
+        before = model(batch.src, batch.tgt_in)
+        same = torch.equal(add_adapters(model, 4, 8.0)(batch.src, batch.tgt_in), before)
+    check("with fresh adapters at all its linear maps the model gives the same logits, bit for bit", same)
+    rows = [(f"{linear.out_features} × {linear.in_features}", linear.weight.numel(),
+             *(rank * (linear.in_features + linear.out_features) for rank in (1, 2, 4)))
+            for linear in (nn.Linear(64, 64), nn.Linear(64, 256))]
+    return table("matrix", "numbers", "rank 1", "rank 2", "rank 4", rows=rows)
+
+
+@shows(add_adapters)
+def step_new_task(experiment: TuningExperiment):
+    """A new task with 5 % of the numbers
+
+    The base was trained to reverse digits. The new task, mirror, asks for the digits reversed, but with 9 − d
+    for each digit d: 3 1 4 becomes 5 8 6. Each method trains 150 steps of 32 sequences, with three seeds for
+    the data and for A. The learning rate is 0.003 for all weights and 0.01 for adapters.
+
+    Adapters of rank 2 at all linear maps learn mirror as well as a training of all weights does. Adam keeps
+    two numbers for each number that learns, so its memory shrinks in the same proportion. Rank 1 learns
+    mirror with some seeds, and with others less well. Adapters save memory, not computing: a step still runs
+    the whole model forward and backward.
+    """
+    trained = experiment.tuned("mirror", "all weights", "rank 1", "rank 2", "rank 4")
+    check("adapters of rank 2, with less than 5 % of the numbers, get more than 90 % of mirror right, with "
+          "each seed", min(run.new for run in trained["rank 2"]) > 0.9
+          and trained["rank 2"][0].trained < 0.05 * trained["all weights"][0].trained)
+    check("a training of all weights gets more than 90 % right, with each seed",
+          min(run.new for run in trained["all weights"]) > 0.9)
+    check("Adam's memory is 8 bytes for each number that learns",
+          all(run.optimizer == 8 * run.trained for runs in trained.values() for run in runs))
+    return table(*COSTS, rows=costs(trained))
+
+
+@shows(linear_maps)
+def step_which_matrices(experiment: TuningExperiment):
+    """Which matrices?
+
+    Hu et al. put adapters at the attention's projections only. With adapters of rank 2 there, but not in the
+    feed-forward networks, fewer answers to mirror are right than with adapters at all maps. How many fewer
+    differs: with three base models and three seeds each we saw 0 to 98 % right. Training only biases and
+    gains, or only the embedding (also the output) and the last norm, isn't enough. So which matrices need
+    adapters has to be tried.
+    """
+    trained = experiment.tuned("mirror", "rank 2", "rank 2, attention only", "biases and gains",
+                               "embedding, last norm")
+    everywhere, attention = (sum(run.new for run in trained[name]) / SEEDS
+                             for name in ("rank 2", "rank 2, attention only"))
+    check("with adapters of rank 2 at the attention's projections only, fewer answers are right than with "
+          "adapters at all maps", attention < everywhere, f"{attention:.1%}, {everywhere:.1%}")
+    others = [run.new for name in ("biases and gains", "embedding, last norm") for run in trained[name]]
+    check("biases and gains, or embedding and last norm, get less than half right, with each seed",
+          max(others) < 0.5)
+    return table(*COSTS, rows=costs(trained))
+
+
+def step_limit(experiment: TuningExperiment):
+    """Where adapters are less sure
+
+    copy asks for the digits in their own order. Now every place of the answer has to look at another place of
+    the source. In 150 steps, a training of all weights learns most of this with each seed. Adapters of rank 4
+    learn it with some seeds, and with others hardly at all. One task learned by adapters says little about
+    another.
+    """
+    trained = experiment.tuned("copy", "all weights", "rank 4")
+    least = {name: min(run.new for run in runs) for name, runs in trained.items()}
+    check("copy: with its worst seed a training of all weights gets more than 60 % right, and adapters of "
+          "rank 4 at least 30 percentage points less", least["all weights"] > max(0.6, least["rank 4"] + 0.3),
+          f"{least['all weights']:.1%}, {least['rank 4']:.1%}")
+    return table(*COSTS, rows=costs(trained))
+
+
+RANKS = 1, 2, 4, 8, 16
+
+
+@torch.no_grad()
+def cut(experiment: TuningExperiment, task: str, run: Tuned, rank: int) -> float:
+    """Exact match if the update of every matrix is replaced by the nearest matrix of this rank (its SVD)."""
+    model = experiment.model()
+    before = {name: linear.weight.clone() for name, linear in linear_maps(model).items()}
+    model.load_state_dict(run.weights)
+    for name, linear in linear_maps(model).items():
+        u, s, v = torch.linalg.svd(linear.weight - before[name], full_matrices=False)
+        linear.weight.copy_(before[name] + (u[:, :rank] * s[:rank]) @ v[:rank])
+    return right(model, task)
+
+
+@shows(cut)
+def step_low_rank(experiment: TuningExperiment):
+    """Is the update of low rank?
+
+    It is often said that the update of a fine-tuning is nearly of low rank anyway.
+    Here are the updates of a training of all weights. For each matrix the singular value decomposition gives
+    the nearest matrix of rank r, which replaces the whole update.
+
+    With the update cut to rank 2, most answers to mirror are wrong. But adapters *trained* with rank 2 solve
+    the task. So the update of a full training isn't of low rank. There is another update of low rank that
+    works, and a training with this rank finds it.
+    """
+    whole = {task: experiment.tuned(task, "all weights")["all weights"] for task in ("mirror", "copy")}
+    jobs = [(task, rank, run) for task, runs in whole.items() for rank in RANKS for run in runs]
+    found = side_by_side([partial(cut, experiment, task, run, rank) for task, rank, run in jobs],
+                         optimisers=False)
+    by_rank: dict[str, dict[int, list[float]]] = {task: {rank: [] for rank in RANKS} for task in whole}
+    for (task, rank, _), share in zip(jobs, found):
+        by_rank[task][rank].append(share)
+    trained = {task: {rank: [run.new for run in experiment.tuned(task, f"rank {rank}")[f"rank {rank}"]]
+                      for rank in ranks} for task, ranks in (("mirror", (1, 2, 4)), ("copy", (4,)))}
+    worst, best = min(trained["mirror"][2]), max(by_rank["mirror"][2])
+    check("mirror: adapters trained with rank 2 get more than 90 % right, the update of a full training cut "
+          "to rank 2 less than half, with each seed", worst > 0.9 and best < 0.5, f"{worst:.1%}, {best:.1%}")
+    figure = drawing.draw_low_rank(by_rank, trained)
+    rows = [(f"cut to rank {rank}", *(seeds_shown(by_rank[task][rank]) for task in whole)) for rank in RANKS]
+    rows += [(f"trained with rank {rank}", *(seeds_shown(trained[task].get(rank, [])) for task in whole))
+             for rank in (1, 2, 4)]
+    return table("", "mirror", "copy", rows=rows), Picture(
+        experiment.file("finetuning_low_rank"), figure,
+        "An update cut to rank 2 afterwards fails; an adapter trained with rank 2 suffices")
+
+
+@shows(LoRALinear.merged, merge_adapters)
+def step_merge(experiment: TuningExperiment):
+    """Merged, or taken off
+
+    A trained adapter can be added into its matrix: W + α/r · B·A. No computation is added then. Or the
+    adapters can be taken off: W was never changed, so the old model is back, bit for bit. But adapters do not
+    forget less: while they are on, hardly any answer to the old task is right.
+
+    A checkpoint of adapters holds A and B only. It is useless without its base, so it names the base by a
+    hash of its weights.
+    """
+    check_part(merge_adapters, merge_adapters_checks, OURS)
+    model, batch = experiment.adapted(), draw_batch("mirror", 50, "test", (1,))
+    base, merged = experiment.model(), merge_adapters(deepcopy(model))
+    gap = largest_difference(merged(batch.src, batch.tgt_in), model(batch.src, batch.tgt_in))
+    check("merged and with adapters, the logits differ by less than 10⁻⁴", gap < 1e-4, f"{gap:.0e}")
+    rows = [(name, *(f"{right(one, task):.1%}" for task in ("mirror", "reverse")))
+            for name, one in (("base", base), ("adapters on", model), ("merged", merged))]
+    for module in model.modules():
+        if hasattr(module, "up"):
+            module.up.data.zero_()
+    with torch.no_grad():
+        back = torch.equal(model(batch.src, batch.tgt_in), base(batch.src, batch.tgt_in))
+    check("taken off, the base gives its old logits, bit for bit", back)
+    check("with adapters on, less than 5 % of the old task are right", float(rows[1][2][:-1]) < 5)
+    return table("", "mirror", "reverse", rows=rows)
+
+
+@shows(quantize, dequantize)
+def step_eight_bits(experiment: TuningExperiment):
+    """Eight bits cost nothing
+
+    A float32 number has 32 bits. Quantised to 8 bits, a weight is a whole number from −127 to 127, and all
+    weights of a matrix share one scale: the largest absolute value divided by 127. The codes are packed
+    without gaps. Embedding, norms and biases stay as they are.
+
+    With one scale per matrix, 8 bits and even 6 bits get as many answers right as 32 bits.
+    """
+    check_part(quantize, quantize_checks, OURS)
+    check_part(dequantize, dequantize_checks, OURS)
+    model = experiment.model()
+    shares = {32: right(model, "reverse")}
+    rows = [(32, f"{shares[32]:.1%}", sum(linear.weight.nbytes for linear in linear_maps(model).values()))]
+    for bits in (8, 6):
+        state = packed_weights(model, bits, 0)
+        shares[bits] = right(unpacked_into(experiment.model(), state), "reverse")
+        rows.append((bits, f"{shares[bits]:.1%}", state["codes"].nbytes + state["scales"].nbytes))
+    check("8 and 6 bits get as many answers right as 32 bits, to 1 percentage point",
+          min(shares.values()) > shares[32] - 0.01)
+    return table("bits", "exact match", "bytes of the linear maps", rows=rows)
+
+
+@shows(in_groups)
+def step_finer_scales(experiment: TuningExperiment):
+    """Fewer bits need finer scales
+
+    With 3 bits there are only seven codes, from −3 to 3. If one weight of a matrix is large, the scale is
+    large, and many other weights become 0. So each row gets its own scale, or each group of 32 neighbours in
+    a row. A scale is kept in 16 bits: in groups of 32 it costs half a bit per weight. If a group doesn't
+    divide the row, the rest of the row is a shorter group.
+
+    With 3 bits, scales of rows get more answers right, and groups of 32 nearly all. With 2 bits, −1, 0 and 1,
+    most answers are wrong with any of these scales.
+    """
+    found = {name: {bits: right(quantise(experiment.model(), bits, group), "reverse")
+                    for bits in (8, 6, 4, 3, 2)} for name, group in SCALES.items()}
+    matrix, row, group = (by_bits[3] for by_bits in found.values())
+    check("3 bits: a scale per row gets at least 5 percentage points more right than one per matrix, and "
+          "groups of 32 more than 95 %", matrix < row - 0.05 and group > 0.95,
+          f"{matrix:.1%}, {row:.1%}, {group:.1%}")
+    check("4 bits in groups of 32 get more than 98 % right, 2 bits less than half",
+          found["group of 32"][4] > 0.98 and found["group of 32"][2] < 0.5)
+    model = experiment.model()
+    rows = [(bits, *(f"{by_bits[bits]:.1%}" for by_bits in found.values()), bytes_of(model, bits, 32))
+            for bits in (8, 6, 4, 3, 2)]
+    return table("bits", *(f"one scale per {name}" for name in SCALES), "bytes (groups of 32)",
+                 rows=rows), Picture(experiment.file("finetuning_bits"), drawing.draw_bits(found),
+                                     "With 3 bits, finer scales than one per matrix get more answers right")
+
+
+OUTLIER = 130.0
+
+
+@shows(with_outlier)
+def step_one_channel(experiment: TuningExperiment):
+    """One channel spoils a matrix
+
+    Large models have single channels whose numbers are much larger than all others (Dettmers et al. 2022).
+    This step makes one in our model without changing the function: it divides channel 0 of every norm by 130
+    and multiplies the weights that read it by 130.
+
+    But now one column sets the scale of the whole matrix. With 8 bits and one scale per matrix all other
+    weights get codes near 0, and most answers are wrong. One scale per row is enough here.
+    """
+    shares = {"32 bits": right(with_outlier(experiment.model(), OUTLIER), "reverse")}
+    for name, group in SCALES.items():
+        shares[name] = right(quantise(with_outlier(experiment.model(), OUTLIER), 8, group), "reverse")
+    check("the model with the large channel answers as before in 32 bits", shares["32 bits"] > 0.99)
+    check("8 bits: one scale per matrix gets less than half right, one per row more than 90 %",
+          shares["matrix"] < 0.5 and shares["row"] > 0.9, f"{shares['matrix']:.1%}, {shares['row']:.1%}")
+    weight = with_outlier(experiment.model(), OUTLIER).encoder.blocks[0].feed_forward.expand.weight.detach()
+    codes = {f"one scale per {name}": quantize(weight, 8, group)[0][:, 1:].flatten().tolist()
+             for name, group in SCALES.items()}
+    figure = drawing.draw_outlier(weight, codes, {f"one scale per {name}": shares[name] for name in SCALES})
+    return table("scale", "exact match, 8 bits", rows=[
+        (name, f"{share:.1%}") for name, share in shares.items()]), Picture(
+        experiment.file("finetuning_outlier"), figure,
+        "One large channel leaves the other weights of a matrix hardly any codes")
+
+
+def whole_number_product(x: Tensor, weight: Tensor) -> Tensor:
+    """x (N, I) times weight (O, I) transposed, both in 8 bits: whole numbers, and two scales at the end."""
+    rows, row_scale = quantize(x, 8, x.shape[1])  # one scale per token
+    columns, column_scale = quantize(weight, 8, weight.shape[1])
+    return rows.int() @ columns.int().T * row_scale * column_scale.T
+
+
+@shows(whole_number_product)
+def step_whole_numbers(experiment: TuningExperiment):
+    """Products of whole numbers only
+
+    If the inputs of a linear map are quantised as well, its product needs whole numbers only: codes times
+    codes, added up, and both scales multiplied in at the end. A scale has to be the same along the axis that
+    is added up, so inputs have one scale per token, and weights one per row.
+
+    If a channel of the inputs is large, one scale for all tokens together is worse. For the second row of the
+    table the step multiplies channel 0 of every norm by 100, and divides the weights.
+    """
+    x, weight = torch.randn(16, 256), torch.randn(64, 256)
+    (a, _), (b, _) = quantize(x, 8, 256), quantize(weight, 8, 256)
+    check("the product of codes in whole numbers equals the product in float64, exactly",
+          torch.equal((a.int() @ b.int().T).double(), a.double() @ b.double().T))
+    rows, shares = [], {}
+    for name, factor in (("as it is", 1.0), ("channel 0 of the inputs × 100", 0.01)):
+        for scale, group in (("all tokens", 0), ("each token", WIDEST)):
+            model = quantise(with_outlier(experiment.model(), factor), 8, WIDEST)
+            with_changed_inputs(linear_maps(model).values(), partial(rounded, bits=8, group=group))
+            shares[name, scale] = right(model, "reverse")
+        rows.append((name, *(f"{shares[name, scale]:.1%}" for scale in ("all tokens", "each token"))))
+    check("8-bit inputs and weights get more than 98 % right with either kind of scale",
+          min(shares["as it is", scale] for scale in ("all tokens", "each token")) > 0.98)
+    large = [shares[rows[1][0], scale] for scale in ("all tokens", "each token")]
+    check("with a large channel in the inputs one scale per token gets at least 20 percentage points more "
+          "right than one for all tokens", large[1] > large[0] + 0.2, f"{large[0]:.1%}, {large[1]:.1%}")
+    return table("8-bit weights and inputs", "one scale for all tokens", "one scale per token", rows=rows)
+
+
+def error(weight: Tensor, bits: int, group: int, levels: Tensor | None = None) -> float:
+    """The error of rounded weights (RMS), relative to the weights."""
+    return ((rounded(weight, bits, group, levels) - weight).norm() / weight.norm()).item()
+
+
+@shows(normal_levels)
+def step_normal_levels(experiment: TuningExperiment):
+    """Levels where the weights are
+
+    Whole numbers are evenly spaced, but most weights are near 0. NormalFloat (NF4) takes 16 levels that are
+    closer together near 0: quantiles of the normal distribution, so that each level gets about equally many
+    normal weights.
+
+    For weights drawn from a normal distribution the error is smaller than that of 4-bit whole numbers; for
+    evenly distributed weights it is larger.
+    """
+    check_part(normal_levels, normal_levels_checks, OURS)
+    levels, rows, better = normal_levels(4), [], {}
+    for name, draw in (("normal", torch.randn), ("evenly distributed from −1 to 1",
+                                                 lambda *shape: 2 * torch.rand(*shape) - 1)):
+        pairs = [(error(weight, 4, 32), error(weight, 4, 32, levels))
+                 for weight in (draw(256, 256) for _ in range(SEEDS))]
+        better[name] = [normal < whole for whole, normal in pairs]
+        rows.append((name, *(sum(errors) / SEEDS for errors in zip(*pairs))))
+    check("for normal weights NF4 has the smaller error, in each of three draws", all(better["normal"]))
+    check("for evenly distributed weights whole numbers have the smaller error, in each of three draws",
+          not any(better[rows[1][0]]))
+    return table("weights, groups of 32", "error of 4-bit whole numbers", "error of NF4", rows=rows)
+
+
+@shows(Rounded.forward)
+def step_through_rounding(experiment: TuningExperiment):
+    """Train through the rounding
+
+    Rounding has a derivative of 0 almost everywhere, so nothing would be learned through it. The
+    straight-through estimator rounds in the forward pass, and in the backward pass acts as if it had not: the
+    gradient of the rounded weight goes to the weight itself. The optimiser moves the exact weights.
+
+    After 60 steps of 32 sequences, 3 bits with one scale per matrix, and even 2 bits with one scale per row,
+    get nearly all answers right.
+    """
+    kinds = {"3 bits, one scale per matrix": (3, 0), "2 bits, one scale per row": (2, WIDEST)}
+    seeds = range(experiment.options.seed, experiment.options.seed + SEEDS)
+    found = iter(side_by_side([partial(learned_through, experiment.start, *kind, seed)
+                               for kind in kinds.values() for seed in seeds]))
+    rows, afters = [], []
+    for name in kinds:
+        pairs = [next(found) for _ in seeds]
+        afters.append([after for _, after in pairs])
+        rows.append((name, f"{pairs[0][0]:.1%}", seeds_shown(afters[-1])))
+    check("after 60 steps through the rounding 2 bits get more than 90 % right, with each seed",
+          min(afters[1]) > 0.9)
+    check("after 60 steps through the rounding 3 bits get more than 95 % right, with each seed",
+          min(afters[0]) > 0.95)
+    return table("", "rounded", "after 60 steps, three seeds", rows=rows)
+
+
+@shows(quantised_then_adapted)
+def step_quantised_base(experiment: TuningExperiment):
+    """Adapters on a 4-bit base
+
+    QLoRA (Dettmers et al. 2023) puts both together: the frozen base is kept in NF4, and exact adapters learn
+    next to it. The base then needs an eighth of its bytes, plus the scales.
+
+    On this base, adapters of rank 4 learn mirror as well as on the exact one. Merged, the weights are exact
+    numbers again; the last row quantises them once more.
+    """
+    trained = experiment.tuned("mirror", "rank 4", "rank 4, 4-bit base")
+    check("on the 4-bit base, adapters of rank 4 get more than 95 % of mirror right, with each seed",
+          min(run.new for run in trained["rank 4, 4-bit base"]) > 0.95)
+    model = quantised_then_adapted(experiment.model())
+    model.load_state_dict(trained["rank 4, 4-bit base"][0].weights, strict=False)
+    merged = merge_adapters(model.eval())
+    again = right(quantise(deepcopy(merged), 4, 32, normal_levels(4)), "mirror")
+    rows = [*((name, seeds_shown([run.new for run in runs])) for name, runs in trained.items()),
+            ("the last one's first seed, merged", f"{right(merged, 'mirror'):.1%}"),
+            ("merged and quantised again", f"{again:.1%}")]
+    exact = sum(linear.weight.nbytes for linear in linear_maps(experiment.model()).values())
+    return table("", "exact match", rows=rows), (
+        f"linear maps of the base: {bytes_of(experiment.model(), 4, 32):,} instead of {exact:,} bytes")
+
+
+def step_translator(experiment: TuningExperiment):
+    """The translator in few bits
+
+    If lesson 8's checkpoint is in the output folder, its model translates 100 test sentences here, with one
+    scale for 32 weights. Few bits cost this larger model fewer answers.
+    """
+    translator = TranslationExperiment(TranslationModel(), TranslationTraining(), argparse.Namespace(
+        **vars(experiment.options), input="answers only"))
+    if not translator.checkpoint.exists():
+        return f"There is no {translator.checkpoint.name}: lesson 8 makes it."
+    pairs, shares, rows = translator.pairs(100), {}, []
+    sources, targets = ([pair[side] for pair in pairs] for side in (0, 1))
+    for bits in (32, 8, 4, 3, 2):
+        model = deepcopy(translator.model)
+        model = model if bits == 32 else quantise(model, bits, 32)
+        answers = translate(model, translator.encoding, sources)
+        shares[bits] = sum(map(operator.eq, answers, targets)) / len(pairs)
+        rows.append((bits, corpus_bleu(answers, targets).score, f"{shares[bits]:.0%}"))
+    check("the translator loses at most 5 of 100 answers with 8 or 4 bits",
+          min(shares[8], shares[4]) >= shares[32] - 0.05)
+    check("with 2 bits the translator still gets more than 30 % right", shares[2] > 0.3)
+    return table("bits", "BLEU", "exact match", rows=rows)
+
+
+def step_broken_on_purpose(experiment: TuningExperiment):
+    """Broken on purpose
+
+    The first table also quantises the embedding, which is the output matrix as well. It has only 832 numbers,
+    and yet 4 bits there cost more answers than 4 bits in all linear maps together. So the steps above leave
+    it as it is.
+
+    In the second table every mistake fails a check. If α equals r, a merge without α/r is right by luck; so
+    the checks use α = 3 · r. With A = B = 0 no number ever moves.
+    """
+    def with_rounded_embedding(model: nn.Module) -> nn.Module:
+        with torch.no_grad():
+            model.embedding.weight.copy_(rounded(model.embedding.weight, 4, 0))
+        return model
+
+    maps = right(quantise(experiment.model(), 4, 0), "reverse")
+    embedding = right(with_rounded_embedding(experiment.model()), "reverse")
+    check("4 bits, one scale per matrix: the embedding costs more answers than all linear maps together",
+          embedding < maps - 0.1, f"{embedding:.1%} right, {maps:.1%} with quantised maps")
+    rows = [("all linear maps", f"{maps:.1%}"), ("only the embedding", f"{embedding:.1%}")]
+    return table("in 4 bits, one scale per matrix", "exact match", rows=rows), check_mistakes(
+        OURS, *GRADED.values())
+
+
+def step_what_next(experiment: TuningExperiment):
+    """What now?
+
+    Read: LoRALinear, then quantize and dequantize.
+
+    Change: (1) STEPS = 220: is rank 1 enough now? (2) In METHODS, rank 4 for attention only:
+    is it enough? (3) In SCALES, "group of 8": 8: how much do 3 bits gain, and what do they cost?
+
+    Adapters and few bits for trained models of lessons 5 and 8:
+
+        python 05_mini_transformer.py --task mirror --from outputs/checkpoint_reverse.pt --rank 4 --lr 0.01
+        python 06_decoding.py --input "3 1 4 1 5" --bits 4 --group 32
+
+    Write it yourself: --template my_finetuning.py, then --grade my_finetuning.py.
+    """
+
+
+def main():
+    parser = lesson_parser(__doc__, GRADED)
+    add_device(parser)
+    options = parser.parse_args()
+    try:
+        experiment = TuningExperiment(options)
+    except ValueError as error:
+        parser.error(str(error))
+    steps = [
+        step_narrow_path, step_new_task, step_which_matrices, step_limit, step_low_rank, step_merge,
+        step_eight_bits, step_finer_scales, step_one_channel, step_whole_numbers, step_normal_levels,
+        step_through_rounding, step_quantised_base, step_translator, step_broken_on_purpose, step_what_next]
+    narrate(options, __doc__, steps, experiment)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,209 @@
+"""What is said about lesson 12: questions, glossary terms, exercises with their guided steps and hints."""
+
+from course.study.saying import Answer, Exercise, Question, Term
+
+FILE = "my_finetuning.py"  # a learner's own, of --template
+
+QUESTIONS = (
+    Question("fresh-adapter", "narrow-path", "A fresh adapter is put next to a trained matrix: A is random, "
+             "B is 0. What becomes of the model's answers?", (
+        Answer("They are a little different, because A is random.",
+               "What A makes of the input is multiplied by B, which is 0."),
+        Answer("They stay the same, bit for bit.",
+               "B·A is 0 however A was drawn, so exactly 0 is added."),
+        Answer("They are useless until the adapter has learned.",
+               "The frozen matrix still does all of the work.")), 1,
+             "with fresh adapters at all its linear maps the model gives the same logits"),
+    Question("how-few", "new-task", "A model that reverses digits has to learn to write 9 − d for each of "
+             "them. How many of its numbers have to learn, if 90 % of the answers should be right?", (
+        Answer("All of them.", "A training of all weights works, but it isn't needed."),
+        Answer("About half of them.", "Far fewer are enough."),
+        Answer("Less than 5 %, in adapters of rank 2.",
+               "The order of the answer is known already; only what is written is new.")), 2,
+             "adapters of rank 2, with less than 5 % of the numbers"),
+    Question("low-rank", "low-rank", "All weights were trained on the new task. Now the update of each "
+             "matrix is cut to rank 2. Adapters trained with rank 2 solve the task. Does the cut update?", (
+        Answer("Yes: both are updates of rank 2.",
+               "The cut one is what is left of an update that wasn't of low rank."),
+        Answer("No: less than half of the answers are right.",
+               "Training with rank 2 finds another update, one that works with this rank.")), 1,
+             "mirror: adapters trained with rank 2 get more than 90 % right"),
+    Question("three-bits", "finer-scales", "With 3 bits per weight many answers are wrong. What helps, "
+             "without training?", (
+        Answer("One scale for the whole model.", "The largest weight of all would then set every code."),
+        Answer("A scale for each group of 32 weights.",
+               "A large weight then spoils the codes of its own group only."),
+        Answer("Nothing: 3 bits are seven codes.",
+               "Seven codes with a fitting scale are better than seven with a scale that is too large.")), 1,
+             "3 bits: a scale per row gets at least 5"),
+    Question("one-channel", "one-channel", "One column of a matrix is over 100 times as large as all others. It "
+             "is quantised to 8 bits with one scale. What happens?", (
+        Answer("Only the large column loses precision.",
+               "It keeps its precision: its largest value has the code 127."),
+        Answer("All other weights get codes near 0.",
+               "The large column sets the scale, and the others are a few steps of it at most."),
+        Answer("Nothing: 8 bits are enough for everything.", "They are enough if one scale fits all.")), 1,
+             "8 bits: one scale per matrix gets less than half right"),
+    Question("through-rounding", "through-rounding", "Rounding has a derivative of 0. How can weights be "
+             "trained that are rounded in the forward pass?", (
+        Answer("They can't: no gradient comes through.",
+               "The straight-through estimator lets it through."),
+        Answer("The gradient of the rounded weight is given to the exact weight behind it.",
+               "The exact weight moves, and from time to time its rounded value changes."),
+        Answer("By trying codes at random.", "There are far too many of them.")), 1,
+             "after 60 steps through the rounding 2 bits"),
+)
+
+TERMS = (
+    Term("LoRA", "narrow-path",
+         "An adapter (LoRA) leaves W as it is and adds a second way from input to output: A makes r numbers "
+         "of the I, B makes O numbers of the r."),
+    Term("adapter", "narrow-path",
+         "So a fresh adapter adds exactly 0, and the model with adapters gives the answers of the model "
+         "without, bit for bit.", ("adapters",)),
+    Term("rank", "narrow-path",
+         "The product B·A has as many entries as W, but its rank is at most r, and only r · (I + O) numbers "
+         "learn.", (), True),
+    Term("quantisation", "eight-bits",
+         "Quantised to 8 bits, a weight is a whole number from −127 to 127, and all weights of a matrix "
+         "share one scale: the largest absolute value divided by 127.", ("quantised", "quantising")),
+    Term("NF4", "normal-levels",
+         "NormalFloat (NF4) takes 16 levels that are closer together near 0: quantiles of the normal "
+         "distribution, so that each level gets about equally many normal weights.", ("NormalFloat",)),
+    Term("straight-through estimator", "through-rounding",
+         "The straight-through estimator rounds in the forward pass, and in the backward pass acts as if it "
+         "had not: the gradient of the rounded weight goes to the weight itself."),
+    Term("QLoRA", "quantised-base",
+         "QLoRA (Dettmers et al. 2023) puts both together: the frozen base is kept in NF4, and exact adapters "
+         "learn next to it."),
+)
+
+EXERCISES = {
+    "LoRALinear": Exercise(2, 30,
+        guide={"__init__": ["ValueError for a rank below 1 or above the smaller side of the matrix",
+                            "keep weight and bias of the linear map, and freeze them",
+                            "scale = alpha / rank", "down: (rank, in), random; up: (out, rank), zeros"],
+               "forward": ["the frozen map's output", "x through down, then through up",
+                           "add it, times the scale"],
+               "update": ["scale · up @ down"],
+               "merged": ["a new nn.Linear of the same size, with a bias if there is one",
+                          "its weight: weight + update()"]},
+        hints={
+            "starts_as_the_base": (
+                "If one of the two narrow matrices is 0, their product is.",
+                "B = 0, so B·A = 0",
+                "self.up = nn.Parameter(torch.zeros(___, ___))"),
+            "begins_to_learn": (
+                "Each narrow matrix gets its gradient through the other: only one of them may be 0.",
+                "∂L/∂B contains A·x, ∂L/∂A contains Bᵀ",
+                "nn.init.kaiming_uniform_(self.down, a=___)"),
+            "adds_the_update": (
+                "Down to r numbers, up to the output, times the scale, added to the frozen map's output.",
+                "x·Wᵀ + b + α/r · (x·Aᵀ)·Bᵀ",
+                "F.linear(x, self.weight, self.bias) + self.scale * F.linear(___, self.up)"),
+            "tells_its_update": (
+                "It is the matrix that would have to be added to W.",
+                "α/r · B·A, (O, r) times (r, I)",
+                "return self.scale * ___ @ ___"),
+            "merges": (
+                "One plain linear map whose weight is the frozen one plus the update.",
+                "W + α/r · B·A, and the same b",
+                "linear = nn.Linear(___, ___, bias=self.bias is not None)"),
+            "trains_only_the_path": (
+                "Weight and bias of the linear map must not ask for a gradient.",
+                "trained: r · I + O · r numbers",
+                "for parameter in linear.parameters(): parameter.requires_grad_(___)"),
+            "refuses_ranks": (
+                "A product of rank above the smaller side can't exist.",
+                "1 ≤ r ≤ min(I, O)",
+                'if not 1 <= rank <= min(___, ___): raise ValueError(f"rank {rank} …")'),
+        }),
+    "add_adapters": Exercise(2, 20,
+        guide={"": ["find all linear maps with their names", "refuse a name that is in no path",
+                    "freeze every parameter of the model", "put an adapter in place of each chosen map",
+                    "return the model"]},
+        hints={
+            "leaves_the_answers": (
+                "Each linear map is replaced by an adapter around the same map.",
+                "adapter(x) = linear(x) at the start",
+                "setattr(parent, child, LoRALinear(___, rank, alpha))"),
+            "adapts_every_map": (
+                "Freeze the whole model first; the adapters that come afterwards learn.",
+                "Σ r · (I + O) over all linear maps",
+                "model.requires_grad_(___)"),
+            "adapts_named_maps": (
+                "A name counts wherever it is in the path: “inner” is both maps in it.",
+                "inner.expand has the parts inner and expand",
+                '{*matrices} & {*name.split("___")}'),
+            "refuses_other_names": (
+                "Say which names there are.",
+                "names = all parts of all paths",
+                'raise ValueError(f"no matrix is called {___}; there are {___}")'),
+        }),
+    "merge_adapters": Exercise(1, 10,
+        guide={"": ["every module with merged() is an adapter", "put what merged() gives in its place",
+                    "return the model"]},
+        hints={
+            "gives_the_same_answers": (
+                "Let every adapter merge itself.",
+                "W + α/r · B·A",
+                "setattr(parent, child, module.merged())"),
+            "leaves_plain_maps": (
+                "Afterwards no module of the model has an A or a B.",
+                "the parameters of the model before it had adapters",
+                'if hasattr(module, "merged"): ___'),
+        }),
+    "quantize": Exercise(2, 25,
+        guide={"": ["refuse bits that are not from 2 to 8", "cut each row into groups",
+                    "scale: the largest absolute value of a group, divided by top = 2^(bits − 1) − 1",
+                    "codes: weight / scale, rounded", "codes as int8 (out, in), scales (out, groups)"]},
+        hints={
+            "codes_are_right": (
+                "The largest weight gets the largest code.",
+                "scale = max |W| / (2^(bits − 1) − 1), code = round(W / scale)",
+                "(weight / scale).___()"),
+            "groups_have_their_scales": (
+                "Neighbours in a row share a scale; the last group of a row may be shorter.",
+                "a row of 10 in groups of 4: 4, 4 and 2",
+                "F.pad(weight, (0, -weight.shape[1] % ___)).unflatten(1, (-1, ___))"),
+            "errs_by_half_a_step": (
+                "Rounding moves a number by at most half a step.",
+                "|W − scale · code| ≤ scale / 2",
+                "round, not trunc or floor"),
+            "zeros_stay": (
+                "A group of zeros would be divided by 0.",
+                "scale = 1 where the largest value is 0",
+                "largest.masked_fill(largest == 0, ___)"),
+            "refuses_bits": (
+                "With 1 bit top would be 0; more than 8 don't fit into int8.",
+                "2 ≤ bits ≤ 8",
+                'if not 2 <= bits <= 8: raise ValueError(f"bits is {bits} …")'),
+        }),
+    "dequantize": Exercise(1, 10,
+        guide={"": ["cut the codes into the same groups", "multiply each group by its scale"]},
+        hints={
+            "multiplies_back": (
+                "Every code is multiplied by the scale of its group.",
+                "W ≈ scale · code",
+                "scale.repeat_interleave(___, 1)[:, : codes.shape[1]]"),
+            "comes_near": (
+                "quantize() divided by the scale; multiply by it.",
+                "|W − scale · code| ≤ scale / 2",
+                "codes * ___"),
+        }),
+    "normal_levels": Exercise(3, 30,
+        guide={"": ["the outermost probability: 1 − (1 / (n − 1) + 1 / n) / 4, for n = 2^bits levels",
+                    "n / 2 quantiles above 0, from there evenly spaced down to 0.5, without 0.5",
+                    "n / 2 − 1 quantiles below 0, in the same way", "0 between them",
+                    "divide by the largest"]},
+        hints={
+            "equals_the_published": (
+                "Take quantiles of the normal distribution, one more above 0 than below.",
+                "Φ⁻¹ of evenly spaced probabilities, divided by the largest",
+                "torch.special.ndtri(torch.linspace(outermost, 0.5, ___)[:-1])"),
+            "has_the_ends": (
+                "Both ends are reached, and 0 is exact.",
+                "−1 = level 0 < … < 0 < … < level n − 1 = 1",
+                "torch.cat([-below, torch.zeros(1), above.flip(0)]) / ___"),
+        }),
+}
