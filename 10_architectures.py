@@ -334,10 +334,14 @@ class Texts(Reading):
 
 
 class TextExperiment(TextsExperiment):
-    """What the command line asked for, and the run that came of it."""
+    """What the command line asked for, and its run."""
 
     history, default = "text_history", "text"
     texts_of, from_files = Texts, ({}, {})
+    measure, scored = "Bits per character of held-out text", "text"
+
+    def score(self, texts: Texts, model: nn.Module) -> float:
+        return bits_per_character(model, texts.encoding, texts.splits["test"], self.training.window)
 
     def run_on(self, config: StackConfig, training: TextTraining, texts: Texts) -> Run:
         config = replace(config, vocab_size=len(texts.encoding))
@@ -870,7 +874,7 @@ def main():
         step_what_next]
     further = {"weights": [step_published_weights], "input": [step_your_text], "compare": [step_compare],
                "task": TASKS.get(options.task, steps), "text": [step_reading, step_going_on]}
-    if options.chat and not options.weights:
+    if options.chat:
         experiment.say("The model goes on with each line; an empty line ends.")
         torch.set_num_threads(options.threads or 1)
         converse(experiment.continued, options.outputs)

@@ -473,20 +473,21 @@ def test_05_base(tmp_path):
     assert new.settings.task == "copy"
 
 
-def adapted(module, folder, tiny):
+def adapted(module, folder, tiny, attention="cross_attention", blocks=2):
     """The run that --rank, --alpha and --matrices give on a trained model, and what they changed."""
     old = called(module, "--outputs", folder, "--steps", "1", defaults=tiny).experiment
     old.train()
-    asked = "--from", old.checkpoint, "--rank", "2", "--alpha", "6", "--matrices", "expand,cross_attention"
+    asked = "--from", old.checkpoint, "--rank", "2", "--alpha", "6", "--matrices", f"expand,{attention}"
     found = called(module, "--outputs", folder, *asked, defaults=tiny).experiment
     run = found.make()
-    assert found.name.endswith("-rank=2-alpha=6-matrices=expand+cross_attention")
+    assert found.name.endswith(f"-rank=2-alpha=6-matrices=expand+{attention}")
     maps = {name: part for name, part in run.model.named_modules() if hasattr(part, "down")}
-    assert all(name.endswith("expand") or "cross_attention" in name for name in maps)
+    assert all(name.endswith("expand") or attention in name for name in maps)
     assert {(len(part.down), part.scale) for part in maps.values()} == {(2, 3.0)}
-    assert len(maps) == 2 + 4  # a block each
+    assert len(maps) == blocks + 4
     trained = {id(parameter) for parameter in run.trained}
     assert trained == {id(p) for part in maps.values() for p in (part.down, part.up)}
+    return found
 
 
 def test_05_rank_and_alpha_and_matrices(tmp_path):
@@ -587,7 +588,9 @@ def test_10_weights(tmp_path):
     assert found.steps == ["published_weights"]
     assert (weights.published.kind, weights.text, weights.names) == ("gpt2", "cat", [*own.parts])
     assert weights.inputs.tolist() == [[*b"cat"]]
-    assert called(ten, "--chat", "--weights", tmp_path).steps == found.steps
+    for other in (["--chat"], ["--input", "cat", "--bits", "4"]):
+        with pytest.raises(SystemExit):
+            called(ten, "--weights", tmp_path, *other)
 
 
 # lesson 6's
@@ -954,6 +957,17 @@ def test_10_resume(tmp_path):
 def test_10_base(tmp_path):
     old, new = begun(ten, tmp_path, TINY_10, "--dropout", "0.2")
     assert old.about["encoding"] == new.about["encoding"]
+
+
+def test_10_rank_and_alpha_and_matrices(tmp_path, capsys):
+    adapted(ten, tmp_path, [*TINY_10, "--layers", "1"], "self_attention", blocks=1).train()
+    said = " ".join(capsys.readouterr().out.split())
+    assert "Bits per character of held-out text: on the new text before" in said
+
+
+def test_10_bits_and_group():
+    found = called(ten, "--input", "cat", "--bits", "3", "--group", "5", defaults=TINY_10)
+    assert quantised_as(found) == (3, 5)
 
 
 def test_10_own():

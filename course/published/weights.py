@@ -80,6 +80,10 @@ def weights_of(options: argparse.Namespace, own: Mapping[str, Any], parts: Any,
 
     ValueError, in one line, for whatever doesn't fit.
     """
+    for option in ("chat", "bits", "base"):
+        if getattr(options, option, None):
+            name = {"base": "from"}.get(option, option)
+            raise ValueError(f"--{name} goes without --weights; --input TEXT goes with --weights")
     folder, text = options.weights, options.input or ""
     published, yours = load(folder, parts), load(folder, parts, own) if own else None
     names = found_in(yours.model, own) if yours else []

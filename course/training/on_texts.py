@@ -46,6 +46,8 @@ class TextsExperiment(ModelExperiment):
     """
 
     answers = True
+    # What --from compares, and on what.
+    measure, scored = "BLEU of the greedy answers to validation pairs", "pairs"
     texts_of: Callable[..., Any]
     from_files: tuple[Mapping[str, Any], Mapping[str, Any]]  # other defaults, of sizes and of settings
     run_on: Callable[[Any, Any, Any], Run]
@@ -105,10 +107,14 @@ class TextsExperiment(ModelExperiment):
         found = []
         for name, texts in (("new", self.texts), ("old", old)):
             missing = [path for path in texts.files.values() if not Path(path).is_file()]
-            scores = ", ".join(f"{when} {texts.validate(model)['bleu']:.1f}" for when, model in models.items()
+            scores = ", ".join(f"{when} {self.score(texts, model):.1f}" for when, model in models.items()
                                ) if not missing else f"unknown, because {missing[0]} isn't there"
-            found.append(f"on the {name} pairs {scores}")
-        return f"BLEU of the greedy answers to validation pairs: {'; '.join(found)}."
+            found.append(f"on the {name} {self.scored} {scores}")
+        return f"{self.measure}: {'; '.join(found)}."
+
+    def score(self, texts: Any, model: nn.Module) -> float:
+        """Of what --from compares, the score on some texts."""
+        return texts.validate(model)["bleu"]
 
     def wanted(self, about: dict[str, Any]) -> dict[str, Any]:
         """What a checkpoint should tell of; the vocabulary is its own, so that no texts have to be drawn."""
