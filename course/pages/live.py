@@ -94,8 +94,8 @@ def write_live(experiment: Any, tokens: Mapping[int, str], batch: Any) -> Leads 
     folder = experiment.options.outputs
     if RANK or not experiment.options.page:
         return None
-    data = data_of(merged_copy(experiment.run.model), experiment.training.task, vars(experiment.config), tokens,
-                   batch.src, batch.tgt_in, sorted(experiment.own.parts))
+    data = data_of(merged_copy(experiment.run.model), experiment.training.task, vars(experiment.config),
+                   tokens, batch.src, batch.tgt_in, sorted(experiment.own.parts))
     file = experiment.file(LIVE, "html")
     write_text(folder / file, live_page(data, page_of(folder, next(COURSE.glob(f"{LIVE[:2]}_*.py")).stem)))
     write_contents(folder, progress.read(folder, Narrator(folder).say))
