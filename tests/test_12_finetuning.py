@@ -178,6 +178,15 @@ def test_a_checkpoint_of_adapters_is_small_and_goes_on(saved, tmp_path):
     assert not torch.equal(logits(again.model), logits(base.into(model())))
 
 
+def test_the_live_page_gets_a_model_without_adapters():
+    one = learned(m.add_adapters(model(), 2, 6.0))
+    merged = adapters.merged_copy(one)
+    assert merged.state_dict().keys() == model().state_dict().keys()
+    assert torch.allclose(logits(merged), logits(one), atol=1e-4)
+    assert any(hasattr(part, "up") for part in one.modules())
+    assert adapters.merged_copy(plain := model()) is plain
+
+
 def test_adapters_for_another_base_are_refused(saved, tmp_path, capsys):
     one = experiment(tmp_path, saved / "one.pt")
     one.train()

@@ -22,6 +22,7 @@ from course.console.records import Leads
 from course.grading.checking import COURSE
 from course.pages.contents import LIVE, page_of, write_contents
 from course.study import progress
+from course.training.adapters import merged_copy
 from course.training.processes import RANK
 
 PARTS = Path(__file__).parent / "live_parts"
@@ -93,8 +94,8 @@ def write_live(experiment: Any, tokens: Mapping[int, str], batch: Any) -> Leads 
     folder = experiment.options.outputs
     if RANK or not experiment.options.page:
         return None
-    data = data_of(experiment.run.model, experiment.training.task, vars(experiment.config), tokens,
-                   batch.src, batch.tgt_in, sorted(experiment.own.parts))
+    data = data_of(merged_copy(experiment.run.model), experiment.training.task, vars(experiment.config),
+                   tokens, batch.src, batch.tgt_in, sorted(experiment.own.parts))
     file = experiment.file(LIVE, "html")
     write_text(folder / file, live_page(data, page_of(folder, next(COURSE.glob(f"{LIVE[:2]}_*.py")).stem)))
     write_contents(folder, progress.read(folder, Narrator(folder).say))

@@ -9,6 +9,7 @@ import importlib
 import math
 import sys
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
@@ -62,6 +63,13 @@ class Adapters:
     def told(self) -> dict[str, Any]:
         """What a checkpoint tells of them: plain values."""
         return asdict(self)
+
+
+def merged_copy(model: nn.Module) -> nn.Module:
+    """A copy with adapters merged into its matrices; a model without adapters as it is."""
+    if not any(hasattr(module, "merged") for module in model.modules()):
+        return model
+    return finetuning().merge_adapters(deepcopy(model))
 
 
 def add_adapter_options(parser: argparse.ArgumentParser) -> None:
