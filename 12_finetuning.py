@@ -253,7 +253,7 @@ OURS = sys.modules[__name__]  # of whose parts the checks make the classic mista
 
 
 CPU = torch.device("cpu")
-STEPS, SEEDS, TESTS = 150, 3, 200
+STEPS, SEEDS, TESTS = 150, 3, 100
 RATE, ADAPTERS_RATE = 3e-3, 1e-2  # the highest learning rate of all weights, and of adapters
 ATTENTION = "self_attention", "cross_attention"
 
@@ -590,7 +590,7 @@ def step_finer_scales(experiment: TuningExperiment):
     With 3 bits, scales of rows get more answers right, and groups of 32 nearly all. With 2 bits, −1, 0 and 1,
     most answers are wrong with any of these scales.
     """
-    found = {name: {bits: right(quantise(experiment.model(), bits, group), "reverse")
+    found = {name: {bits: right(quantise(experiment.model(), bits, group), "reverse", 200)
                     for bits in (8, 6, 4, 3, 2)} for name, group in SCALES.items()}
     matrix, row, group = (by_bits[3] for by_bits in found.values())
     check("3 bits: a scale per row gets at least 5 percentage points more right than one per matrix, and "

@@ -22,7 +22,7 @@ def draw_low_rank(cut: Mapping[str, Mapping[int, Sequence[float]]],
         panel.set_xticks(sorted(by_rank), [str(rank) for rank in sorted(by_rank)], minor=False)
         panel.set_xticks([], minor=True)
     axes[0].set_ylabel("exact match, new task")
-    axes[-1].legend(loc="upper left", fontsize=8)
+    axes[0].legend(loc="lower right", fontsize=8)
     return figure
 
 
@@ -46,6 +46,7 @@ def draw_outlier(weight, codes: Mapping[str, Sequence], right: Mapping[str, floa
     axes[0].grid(False)
     for panel, (name, values) in zip(axes[1:], codes.items()):
         panel.hist(values, bins=range(-127, 129, 3))
-        panel.set(title=f"{name}:\n{right[name]:.1%} right", xlabel="code", yscale="log")
+        panel.set(title=f"{name}:\n{right[name]:.1%} right", xlabel="code", yscale="log",
+                  ylim=(0.7, 1.5 * weight.numel()))
     axes[1].set_ylabel("weights outside the channel")
     return figure
