@@ -59,7 +59,8 @@ def lesson(name: str, *parts: str) -> Any:
 
     ImportError if the running script asks for itself: it would silently run twice.
     """
-    if Path(getattr(sys.modules["__main__"], "__file__", None) or "").stem == name:
+    running = Path(getattr(sys.modules["__main__"], "__file__", None) or "").stem
+    if name == running and name not in sys.modules:
         raise ImportError(f"lesson {name} asks for itself")
     if name not in sys.modules and (found := importlib.util.find_spec(name)):
         keep(found.origin)

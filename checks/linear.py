@@ -1,6 +1,7 @@
 """What has to hold of lesson 11's linear attention and of its random features."""
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -84,13 +85,14 @@ def gradients_of_the_table(linear, ours):
 
 def grows_with_n(linear, ours):
     """Four times the length takes four times the products, not sixteen times."""
-    counts = {}
+    ratios = []
     for causal in (True, False):
-        few, many = (multiplications_of(lambda *x: linear(*x, causal=causal, chunk=16),
+        few, many = (multiplications_of(partial(linear, causal=causal, chunk=16),
                                         *random_tensors((n, 8), (n, 8), (n, 8))) for n in (128, 512))
-        counts[causal] = many / max(few, 1)
-    worst = max(counts.values())
-    finding = agree(torch.tensor(worst), torch.tensor(4.0), 0.5, "multiply φ(K)ᵀ·V first: it doesn't grow with n")
+        ratios.append(many / max(few, 1))
+    worst = max(ratios)
+    hint = "multiply φ(K)ᵀ·V first: it doesn't grow with n"
+    finding = agree(torch.tensor(worst), torch.tensor(4.0), 0.5, hint)
     return finding._replace(figure=f"{worst:.1f} times", gap=None)
 
 
@@ -171,7 +173,7 @@ def more_linear_mistakes(ours):
     return {
         "chunks forget": Mistake("each chunk begins with the sums of all chunks before it", chunks_forget,
                                  "In causal order each query"),
-        "feature ignored": Mistake("use the feature map that was passed", always_elu, "It uses the feature map"),
+        "feature ignored": Mistake("use the feature map that was passed", always_elu, "It uses the feature"),
         "a table": Mistake("multiply φ(K)ᵀ·V first: it doesn't grow with n", by_the_table, "Four times the"),
     }
 
@@ -266,7 +268,7 @@ def more_feature_mistakes(ours):
         return ours.positive_features(x * x.shape[-1] ** 0.25, w)
 
     return {
-        "√m left out": Mistake("divide by √m, so that the products are means", without_the_root, "They are e^"),
+        "√m left out": Mistake("divide by √m, so that products are means", without_the_root, "They are e^"),
         "x not scaled": Mistake("divide x by d_k^¼ first", not_scaled, "They are e^"),
         "multiplied": Mistake("d_k^¼ divides x, not the features", not_divided, "They are e^"),
     }

@@ -9,7 +9,6 @@ from course.grading.checking import (
     Mistake,
     Part,
     agree,
-    at,
     largest_difference,
     random_tensors,
     refused,
@@ -82,8 +81,8 @@ def follows_its_rows(cache_of, ours):
     cache, rows = cache_of(Telling()), torch.tensor([1, 1, 0])
     before = read(cache, *vectors())
     cache.reorder(rows)
-    return agree(cache.attend(torch.zeros(3, 3, 1, 16).double(), *[torch.zeros(3, 3, 0, 16).double()] * 2, None),
-                 before[:, rows], 0)
+    nothing = torch.zeros(3, 3, 0, 16).double()
+    return agree(cache.attend(torch.zeros(3, 3, 1, 16).double(), nothing, nothing, None), before[:, rows], 0)
 
 
 def serves_heads(cache_of, ours):
@@ -112,7 +111,8 @@ def knows_fewer_bits(cache_of, ours):
 
 def refuses_other_bits(cache_of, ours):
     """Less than 2 and more than 8 bits are refused with a ValueError that names them."""
-    return together(refused(lambda: cache_of(Telling(), bits=1), 1), refused(lambda: cache_of(Telling(), bits=9), 9))
+    return together(refused(lambda: cache_of(Telling(), bits=1), 1),
+                    refused(lambda: cache_of(Telling(), bits=9), 9))
 
 
 def cache_mistakes(ours):
@@ -125,7 +125,8 @@ def cache_mistakes(ours):
     class CutOff(ours.QuantisedCache):
         def quantised(self, x):
             _, scale = super().quantised(x)
-            return (x / scale.to(x.dtype).clamp(min=1e-8)).trunc().clamp(-self.top, self.top).to(torch.int8), scale
+            whole = (x / scale.to(x.dtype).clamp(min=1e-8)).trunc().clamp(-self.top, self.top)
+            return whole.to(torch.int8), scale
 
     class DividedByZero(ours.QuantisedCache):
         def quantised(self, x):
@@ -186,7 +187,8 @@ def packed(pack, sequences=SEQUENCES, width=6) -> list[Tensor]:
 
 def unpacked(tokens: Tensor, ids: Tensor) -> list[list[int]]:
     """The sequences, sorted: the tokens of each id of each row."""
-    return sorted(row[own == number].tolist() for row, own in zip(tokens, ids) for number in own.unique() if number)
+    return sorted(row[own == number].tolist()
+                  for row, own in zip(tokens, ids) for number in own.unique() if number)
 
 
 def filled(sequences: list[list[int]]) -> Tensor:
@@ -216,7 +218,8 @@ def positions_begin_again(pack, ours):
     wanted = torch.zeros_like(ids)
     for row, own in enumerate(ids.tolist()):
         for place in range(1, len(own)):
-            wanted[row, place] = wanted[row, place - 1] + 1 if own[place] and own[place] == own[place - 1] else 0
+            goes_on = own[place] and own[place] == own[place - 1]
+            wanted[row, place] = wanted[row, place - 1] + 1 if goes_on else 0
     return agree(positions * (ids > 0), wanted * (ids > 0), 0, axes="row, token")
 
 
@@ -228,7 +231,8 @@ def fills_rows(pack, ours):
 def takes_few_sequences(pack, ours):
     """One sequence is one row; no sequence is no row."""
     one, none = packed(pack, [[5, 6]], 3), packed(pack, [], 3)
-    return together(agree(one[0], torch.tensor([[5, 6, 0]]), 0), agree(torch.tensor(none[0].shape), torch.tensor([0, 3]), 0))
+    return together(agree(one[0], torch.tensor([[5, 6, 0]]), 0),
+                    agree(torch.tensor(none[0].shape), torch.tensor([0, 3]), 0))
 
 
 def refuses_short_rows(pack, ours):
@@ -264,7 +268,7 @@ def pack_mistakes(ours):
                                     with_rows(one_id), "Every sequence is in one row"),
         "one sequence per row": Mistake("put a sequence into the first row that still has room",
                                         with_rows(row_each), "18 tokens go into"),
-        "ids from 0": Mistake("0 is padding: ids begin at 1", with_rows(from_zero), "Every sequence is in one row"),
+        "ids from 0": Mistake("0 is padding: ids begin at 1", with_rows(from_zero), "Every sequence is in"),
     }
 
 

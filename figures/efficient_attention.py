@@ -34,16 +34,16 @@ def draw_memory(sizes: Sequence[int], peaks: Mapping[str, Sequence[float]]):
     return figure
 
 
-def draw_heads(spreads: Mapping[str, float], found: Mapping[str, Mapping[str, float]]):
+def draw_heads(spreads: Mapping[str, float], right: Mapping[str, Sequence[float]], ways: Sequence[str]):
     """A group of bars for each kind of heads: the answers that are right with each replacement."""
     figure, axes = canvas(width=7.5, height=3.6)
-    ways = [*next(iter(found.values()))]
     for number, way in enumerate(ways):
-        places = [group + (number - 1) * 0.27 for group in range(len(found))]
-        heights = [100 * some[way] for some in found.values()]
-        bars = axes.bar(places, heights, 0.25, label=way)
-        axes.bar_label(bars, [f"{height:.0f}" for height in heights], fontsize=8)
-    axes.set_xticks(range(len(found)), [f"{name}\nspread of the scores {spreads[name]:.1f}" for name in found])
+        places = [group + (number - 1) * 0.27 for group in range(len(right))]
+        heights = [100 * shares[number] for shares in right.values()]
+        axes.bar_label(axes.bar(places, heights, 0.25, label=way), [f"{height:.0f}" for height in heights],
+                       fontsize=8)
+    labels = [f"{name}\nspread of the scores {spreads[name]:.1f}" for name in right]
+    axes.set_xticks(range(len(right)), labels)
     axes.set(ylabel="answers right, %", ylim=(0, 112))
     axes.grid(axis="x", visible=False)
     axes.legend(loc="upper right")
@@ -62,7 +62,7 @@ def draw_recall(found: Mapping[str, Sequence[float]], chance: float):
     axes.set_yticks(range(len(names)), names)
     axes.set(xlabel="values recalled, %; a point for each seed", xlim=(0, 104))
     axes.grid(axis="y", visible=False)
-    axes.legend(loc="lower right")
+    axes.legend(loc="lower right", bbox_to_anchor=(1, 0.18))
     return figure
 
 

@@ -12,6 +12,7 @@ from torch import nn
 from course.console.narrator import Narrator
 from course.console.options import add_options, chosen, comparison, count
 from course.grading.own import NOTHING, Own, own_parts
+from course.training.attentions import refuse_two_attentions
 from course.training.comparing import changed
 from course.training.experiment import Experiment
 from course.training.memory import refuse_beyond_memory
@@ -85,6 +86,7 @@ class CommandLine:
         own = own_parts(files, PARTS_UP_TO, Narrator(options.outputs)) if files else NOTHING
         experiment = self.experiment(sizes, settings, options, own)
         for variant_sizes, variant_settings in variants:
+            refuse_two_attentions(variant_sizes, variant_settings, own.parts)
             refuse_beyond_memory(variant_sizes, variant_settings, experiment.device)
         self.refuse_without_place(sizes, own)
         experiment.check()

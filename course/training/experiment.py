@@ -24,6 +24,7 @@ from course.console.files import (
 from course.console.narrator import Narrator
 from course.console.records import EndHere
 from course.grading.own import NOTHING, Own
+from course.training.attentions import attention_parts, refuse_two_attentions
 from course.training.comparing import Compared, changed, compare
 from course.training.engine import Job, Run, train
 from course.training.memory import sizes_of
@@ -269,12 +270,15 @@ class ModelExperiment(Experiment):
 def fresh_run(make: Callable[[], nn.Module], job_of: Callable[[nn.Module], Job], config: Any, training: Any,
               device: torch.device, about: Mapping[str, Any], hand_made: Mapping[str, Any],
               own: Own = NOTHING, prepare: Prepare | None = None) -> Run:
-    """The run of the model that make() builds; --by-hand puts the hand-made parts into it, --with the own.
+    """The run of the model that make() builds; --by-hand puts the hand-made parts into it, --with the own,
+    --attention lesson 11's.
 
     prepare(model) then returns the model that is trained. A checkpoint tells `about` it, and its sizes,
     settings and the learner's files.
     """
-    parts = {**(hand_made if training.by_hand else {}), **with_a_place(own.parts, make)}
+    refuse_two_attentions(config, training, own.parts)
+    parts = {**(hand_made if training.by_hand else {}), **with_a_place(own.parts, make),
+             **attention_parts(config)}
     torch.manual_seed(training.seed)
     model = build(make, parts, prepare)
     told = {**about, "config": asdict(config), "training": asdict(training)}

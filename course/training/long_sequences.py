@@ -1,6 +1,6 @@
-"""What the lesson on long sequences measures: low rank, features, replaced heads, activations, caches, losses."""
+"""What the lesson on long sequences measures: low rank, features, heads, activations, caches, losses."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -80,7 +80,7 @@ def attending_with(model: nn.Module, name: str, function: Callable) -> Iterator[
 
 @torch.no_grad()
 def right_with(model: nn.Module, batch: Any, name: str, function: Callable) -> float:
-    """The fraction of whole answers right, with teacher forcing, if attentions of this name use the function."""
+    """The fraction of answers right, with teacher forcing, if attentions of this name use the function."""
     with attending_with(model, name, function):
         logits = model(batch.src, batch.tgt_in)
     right = (logits.argmax(-1) == batch.tgt_out) | (batch.tgt_out == 0)  # PAD counts nothing
@@ -97,7 +97,8 @@ def score_spread(model: nn.Module, batch: Any, name: str) -> float:
             (attention.project_query, attention.project_key), inputs))
         found.append((query @ key.mT / query.shape[-1] ** 0.5).std().item())
 
-    hooks = [module.register_forward_pre_hook(note, with_kwargs=True) for module in attentions_in(model, name)]
+    hooks = [module.register_forward_pre_hook(note, with_kwargs=True)
+             for module in attentions_in(model, name)]
     model(batch.src, batch.tgt_in)
     for hook in hooks:
         hook.remove()
@@ -115,7 +116,7 @@ class Recomputed(NamedTuple):
     gradients: Tensor
 
 
-def through(blocks: Sequence[nn.Module], x: Tensor) -> Tensor:
+def through(blocks: Iterable[nn.Module], x: Tensor) -> Tensor:
     for block in blocks:
         x = block(x)
     return x
@@ -139,7 +140,7 @@ def in_segments(blocks: nn.ModuleList, x: Tensor, size: int, keep_random_state: 
         parameter.grad = torch.zeros_like(parameter)
     with LiveBytes(x, *parameters, *(parameter.grad for parameter in parameters)) as live:  # type: ignore
         run().backward()
-    gradients = torch.cat([parameter.grad.flatten() for parameter in parameters])  # type: ignore[union-attr]
+    gradients = torch.cat([parameter.grad.flatten() for parameter in parameters])
     with FlopCounterMode(display=False) as counter:
         run().backward()
     return Recomputed(live.peak / x.nbytes, counter.get_total_flops() // 2, gradients)
@@ -175,7 +176,7 @@ def one_by_one(attention: nn.Module, cache: Any, x: Tensor) -> Tensor:
 
 
 def through_the_cache(grouped: Callable, cache_of: Callable, width: int, heads: int) -> dict[int, tuple]:
-    """For 4, 2 and 1 groups: the cache's bytes per token, and how far a token at a time differs from all at once.
+    """For 4, 2 and 1 groups: the cache's bytes per token, and how far it is from attention without a cache.
 
     grouped(width, heads, groups) makes an attention, cache_of(attention) its cache.
     """
@@ -202,11 +203,11 @@ def answers_with(decoding: type, decode: Callable, right: Callable, model: nn.Mo
 # ------------------------------------------------------------------ the same loss, the same steps
 
 
-def loss_and_gradients(model: nn.Module, weights: dict[str, Tensor], loss_of: Callable[..., Tensor],
-                       batch: Sequence[Tensor]) -> tuple[float, Tensor]:
-    """Of the model with these weights, in float64: loss_of(logits, targets) per real target, gradients."""
+def loss_of(model: nn.Module, weights: dict[str, Tensor], total: Callable[..., Tensor],
+            batch: Sequence[Tensor]) -> tuple[float, Tensor]:
+    """Of the model with these weights, in float64: total(logits, targets) per real target, gradients."""
     model.double().load_state_dict(weights)
-    loss = loss_of(model(*batch[:-1]), batch[-1]) / (batch[-1] != 0).sum()
+    loss = total(model(*batch[:-1]), batch[-1]) / (batch[-1] != 0).sum()
     gradients = torch.autograd.grad(loss, [*model.parameters()])
     return loss.item(), torch.cat([gradient.flatten() for gradient in gradients])
 

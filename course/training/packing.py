@@ -61,7 +61,7 @@ def pack_batch(batch: Any, width: int) -> PackedBatch:
     source, inputs, outputs = ([[token for token in row if token] for row in part.tolist()] for part in batch)
     rows = first_fit([max(map(len, pair)) for pair in zip(source, inputs)], width)
     src, tgt, out = (lay(rows, part, width) for part in (source, inputs, outputs))
-    return PackedBatch(*src, *tgt, out[0])
+    return PackedBatch(src[0], src[1], src[2], tgt[0], tgt[1], tgt[2], out[0])
 
 
 def without_separation(packed: PackedBatch) -> dict[str, PackedBatch]:

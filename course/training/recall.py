@@ -1,12 +1,14 @@
 """Recall of pairs, a task that needs memory: a small model reads keys with values, then is asked for them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from course.training.parts import build
+from course.training.side_by_side import side_by_side
 from course.training.small import minimise
 
 VALUES, WIDTH, HEADS, BATCH = 16, 64, 4, 8
@@ -32,7 +34,8 @@ def latest_task(pairs: int, rows: int) -> tuple[Tensor, Tensor, Tensor]:
     values = torch.randint(VALUES, (rows, pairs))
     back = (torch.arange(pairs) - torch.randint(4, (rows, pairs))).clamp(min=0)
     nothing = torch.zeros_like(values)
-    columns = ((keys, keys.gather(1, back)), (values + 1, nothing), (nothing + IGNORED, values.gather(1, back)))
+    wanted = values.gather(1, back)
+    columns = (keys, keys.gather(1, back)), (values + 1, nothing), (nothing + IGNORED, wanted)
     return tuple(torch.stack(pair, -1).flatten(1) for pair in columns)  # type: ignore[return-value]
 
 
@@ -55,7 +58,7 @@ def recalled(block: Callable[..., nn.Module], positions: Callable[..., nn.Module
              task: Callable, pairs: int, seed: int, steps: int = 250, rate: float = 3e-3) -> float:
     """The fraction of values that a trained model recalls, of 200 new sequences.
 
-    block(64, 4, 256) is made with this self-attention, positions(64, 2 · pairs) are added; the mask is causal.
+    block(64, 4, 256) gets this self-attention, positions(64, 2 · pairs) are added, the mask is causal.
     """
     torch.manual_seed(seed)
     parts = {"attention_to_itself": attention}
@@ -65,7 +68,8 @@ def recalled(block: Callable[..., nn.Module], positions: Callable[..., nn.Module
 
     def loss() -> Tensor:
         keys, values, wanted = task(pairs, BATCH)
-        return F.cross_entropy(model(keys, values, mask).flatten(0, 1), wanted.flatten(), ignore_index=IGNORED)
+        logits = model(keys, values, mask)
+        return F.cross_entropy(logits.flatten(0, 1), wanted.flatten(), ignore_index=IGNORED)
 
     warm = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min((step + 1) / 30, 1.2 * (steps - step) / steps, 1.0))
@@ -76,3 +80,11 @@ def recalled(block: Callable[..., nn.Module], positions: Callable[..., nn.Module
         keys, values, wanted = task(pairs, 200)
         right = model(keys, values, mask).argmax(-1) == wanted
         return right[wanted != IGNORED].float().mean().item()
+
+
+def recalls(block: Callable, positions: Callable, kinds: Mapping[str, tuple[type, Callable, int]],
+            seeds: Sequence[int]) -> dict[str, list[float]]:
+    """recalled() of each kind, (attention, task, pairs), with each seed: trained side by side."""
+    results = iter(side_by_side([partial(recalled, block, positions, *kind, seed)
+                                 for kind in kinds.values() for seed in seeds]))
+    return {name: [next(results) for _ in seeds] for name in kinds}
