@@ -75,8 +75,8 @@ CachedDecoding, KeyValueCache, greedy_decode = lesson(
     "06_decoding", "CachedDecoding", "KeyValueCache", "greedy_decode")
 GroupedQueryAttention = lesson("10_architectures").GroupedQueryAttention
 
-__all__ = ["ATTENTIONS", "QuantisedCache", "Rule", "linear_attention", "pack", "positive_features",
-           "tiled_attention", "window"]
+__all__ = ["ATTENTIONS", "QuantisedCache", "Rule", "elu_plus_one", "linear_attention", "pack",
+           "positive_features", "tiled_attention", "window"]
 
 # ------------------------------------------------------------------ rules: masks without a table
 
@@ -372,7 +372,7 @@ class WindowCache(KeyValueCache):
 
 
 class QuantisedCache(KeyValueCache):
-    """Keeps integers of `bits` bits, x / scale, with a scale per vector: largest number / largest integer.
+    """A KeyValueCache of integers, x / scale, with a scale per vector: largest number / largest integer.
 
     ValueError unless 2 ≤ bits ≤ 8.
     """
@@ -669,7 +669,7 @@ def step_random_features(experiment: LongExperiment):
               for size in (0.3, 0.5)}
     check("independent directions: the variance is the formula's, within 15 %",
           all(abs(independent - 1) < 0.15 for independent, _ in ratios.values()))
-    check("at right angles it is smaller", all(right < 0.9 * other for other, right in ratios.values()))
+    check("at right angles it is smaller", all(right < other for other, right in ratios.values()))
     check_part(positive_features, positive_features_checks, OURS)
     return table("numbers ×", "variance / formula", "at right angles", rows=[
         (size, *pair) for size, pair in ratios.items()])

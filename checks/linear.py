@@ -183,7 +183,7 @@ linear_attention_checks = Part(
      gradients_of_the_table, grows_with_n, halves_are_computed_in_float32, short_sequences,
      refuses_empty_chunks],
     linear_mistakes,
-    "`feature` maps (…, L, K) to (…, L, any); by default it is elu(x) + 1.",
+    "`feature` maps (…, L, K) to (…, L, any); the default, elu_plus_one(x), is elu(x) + 1.",
     more=more_linear_mistakes,
 )
 
@@ -211,8 +211,9 @@ def estimate_the_exponential(features, ours):
 def are_positive(features, ours):
     """All features are positive, so that no weight is negative."""
     x, w = random_tensors((50, 16), (64, 16))
-    least = features(x, w).min().item()
-    return Finding(least > 0, f"at least {least:.1e}", "e to any power is positive")
+    found = features(x, w)
+    finding = agree((found > 0).double(), torch.ones(50, 64), 0, "e to any power is positive")
+    return finding._replace(figure=f"at least {found.min().item():.1e}", gap=None)
 
 
 def do_not_depend_on_others(features, ours):
@@ -267,7 +268,15 @@ def more_feature_mistakes(ours):
     def not_scaled(x, w):
         return ours.positive_features(x * x.shape[-1] ** 0.25, w)
 
+    def waves(x, w):
+        x = x.to(torch.promote_types(x.dtype, torch.float32)) / x.shape[-1] ** 0.25
+        angles, half = x @ w.to(x.dtype).mT, len(w) // 2
+        size = torch.exp(x.square().sum(-1, keepdim=True) / 2) / math.sqrt(half)
+        return size * torch.cat([angles[..., :half].sin(), angles[..., half:].cos()], -1)
+
     return {
+        "sines and cosines": Mistake("sines and cosines can be negative, and so can the weights", waves,
+                                     "All features are positive"),
         "√m left out": Mistake("divide by √m, so that products are means", without_the_root, "They are e^"),
         "x not scaled": Mistake("divide x by d_k^¼ first", not_scaled, "They are e^"),
         "multiplied": Mistake("d_k^¼ divides x, not the features", not_divided, "They are e^"),
