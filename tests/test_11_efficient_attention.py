@@ -373,7 +373,7 @@ def test_a_page_does_not_answer_with_another_attention():
 
 
 def test_features_equal_performers():
-    performer = pytest.importorskip("performer_pytorch.performer_pytorch", reason="an oracle, if installed")
+    performer = pytest.importorskip("performer_pytorch", reason="an oracle, if installed").performer_pytorch
     query, key, value = random_tensors((2, 4, 32, 16), (2, 4, 32, 16), (2, 4, 32, 16))
     w = m.directions(64, 16).double()
     found = m.linear_attention(query, key, value, False, partial(m.positive_features, w=w))
