@@ -554,9 +554,9 @@ def formula(n: int, d: int, tile: int) -> int:
 def step_bytes_moved(experiment: LongExperiment):
     """What pays is bytes moved
 
-    Tiles compute more, and yet they can be faster, because a large memory delivers numbers more slowly than a
-    processor multiplies them. A simulated fast memory of 256 KiB (the least recently used tensor leaves
-    first) counts the bytes moved. Larger tiles move fewer, until a tile no longer fits: 128 × 128 scores take
+    Tiles compute more. What they save is traffic: a large memory delivers numbers more slowly than a
+    processor multiplies them. A simulated fast memory of 256 KiB, which the least recently used tensor leaves
+    first, counts the bytes moved. Larger tiles move fewer, until a tile no longer fits: 128 × 128 scores take
     64 KiB, their exponentials another 64.
     """
     inputs, sizes, cache = one_head(512), (16, 32, 64, 128), 256 * 1024
@@ -651,8 +651,8 @@ def step_linear_is_an_rnn(experiment: LongExperiment):
     gap = largest_difference(stepped, linear_attention(query, key, value))
     check("token by token it gives the same as in chunks", gap < 1e-12, f"{gap:.0e}")
     check_part(linear_attention, linear_attention_checks, OURS)
-    return table("tokens", "bytes of the state", "bytes of a cache", rows=[
-        (n, state.state.nbytes, 2 * value[:1].nbytes * n) for n in (128, 1024, 4096)])
+    return table("tokens", "numbers in the state", "numbers in a cache", rows=[
+        (n, state.state.numel(), 2 * 64 * n) for n in (128, 1024, 4096)])
 
 
 @shows(positive_features)
