@@ -364,7 +364,8 @@ class WindowCache(KeyValueCache):
 
     def append(self, keys: Tensor, values: Tensor) -> None:
         super().append(keys, values)
-        self.keys, self.values = self.kept(self.keys), self.kept(self.values)
+        if keys.shape[2] == 1:
+            self.keys, self.values = self.kept(self.keys), self.kept(self.values)
 
     def kept(self, x: Tensor) -> Tensor:
         late = max(self.sinks, x.shape[2] - self.width)

@@ -217,6 +217,11 @@ def test_a_window_cache_keeps_the_first_and_the_latest():
         cache.append(key, -key)
     assert cache.keys.flatten().tolist() == [0, 4, 5]
     assert cache.values.flatten().tolist() == [0, -4, -5]
+    prompt = m.WindowCache(SimpleNamespace(), width=2, sinks=1)
+    prompt.append(keys[:, :, :5], keys[:, :, :5])
+    assert prompt.keys.flatten().tolist() == [0, 1, 2, 3, 4]  # a prompt's tokens see all before them
+    prompt.append(keys[:, :, 5:], keys[:, :, 5:])
+    assert prompt.keys.flatten().tolist() == [0, 4, 5]
 
 
 def test_recall_asks_for_what_was_shown():
