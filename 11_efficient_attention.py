@@ -681,9 +681,9 @@ def step_trained_heads(experiment: LongExperiment):
     """Blunt heads survive, sharp ones don't
 
     Replace the attention of lesson 5's heads, train nothing, and count the answers still right, with teacher
-    forcing. The spread is the largest standard deviation of their scores. The encoder's
-    scores are blunt: feature maps do, but a window doesn't. The cross-attention picks one digit: its scores
-    are sharp, and nothing here replaces it. Of random features the worst of three draws counts.
+    forcing. The spread is the largest standard deviation of their scores. The encoder's scores are blunt:
+    feature maps suffice, but a window doesn't. The cross-attention picks one digit: its scores are sharp, and
+    nothing here replaces it. Of random features the worst of three draws counts.
     """
     model, batch = experiment.model, experiment.batch(100)
     draws = [directions(64, 16, generator=torch.Generator().manual_seed(seed)) for seed in range(3)]
