@@ -213,8 +213,11 @@ def test_directions_are_orthogonal_in_blocks():
 def test_a_window_cache_keeps_the_first_and_the_latest():
     cache = m.WindowCache(SimpleNamespace(), width=2, sinks=1)
     keys = torch.arange(6.0).view(1, 1, 6, 1)
+    kept = []
     for key in keys.split(1, 2):
         cache.append(key, -key)
+        kept.append(cache.keys.flatten().tolist())
+    assert kept[:4] == [[0], [0, 1], [0, 1, 2], [0, 2, 3]]
     assert cache.keys.flatten().tolist() == [0, 4, 5]
     assert cache.values.flatten().tolist() == [0, -4, -5]
     prompt = m.WindowCache(SimpleNamespace(), width=2, sinks=1)
@@ -347,6 +350,8 @@ def test_a_learners_attention_is_not_replaced_in_silence():
     sizes = five.TransformerConfig(attention="window")
     with pytest.raises(ValueError, match="--attention window and your MultiHeadAttention both replace"):
         refuse_two_attentions(sizes, five.TrainingConfig(), {"MultiHeadAttention": object})
+    with pytest.raises(ValueError, match="--by-hand and --attention window both replace"):
+        five.make_run(sizes, five.TrainingConfig(by_hand=True), torch.device("cpu"))
     refuse_two_attentions(sizes, five.TrainingConfig(), {"gelu": object})
     refuse_two_attentions(five.TransformerConfig(), five.TrainingConfig(by_hand=True),
                           {"MultiHeadAttention": object})
