@@ -70,7 +70,7 @@ CELLS, INPUTS, WIDTH, way_back = lesson("00_foundations", "CELLS", "INPUTS", "WI
 # Sizes in shape comments, in every lesson: B batch, T target (query) length, S source (key) length,
 # L either, H heads, D d_model, K d_k = D / H, V vocabulary.
 
-__all__ = ["attention_weights", "causal_mask", "fused_attention", "padding_mask",
+__all__ = ["attention_weights", "boolean", "causal_mask", "fused_attention", "padding_mask",
            "scaled_dot_product_attention", "softmax"]
 
 PAD = 0

@@ -438,7 +438,7 @@ class DigitExperiment(ModelExperiment):
 
 COMMAND_LINE = CommandLine(TransformerConfig, TrainingConfig, Transformer, DigitExperiment, (
     "n_heads", "n_layers", "d_model", "norm", "positions", "warmup", "label_smoothing", "batch_size",
-    "dropout", "lr", "schedule", "weight_decay", "activation"))
+    "dropout", "lr", "schedule", "weight_decay", "activation", "attention"))
 GRADED = {  # the parts that --grade looks for, and what has to hold of each
     "Transformer": checks.transformer_checks,
     "teacher_forcing": checks.teacher_forcing_checks,

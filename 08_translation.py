@@ -836,7 +836,7 @@ ANY_PAIRS = __doc__.partition("The pairs come from a grammar")[0]  # what is tru
 COMMAND_LINE = CommandLine(
     TranslationModel, TranslationTraining, Transformer, TranslationExperiment,
     ("max_pairs", "vocab", "d_model", "n_heads", "n_layers", "positions", "norm", "lr", "warmup", "dropout",
-     "label_smoothing", "weight_decay", "batch_size"),
+     "label_smoothing", "weight_decay", "batch_size", "attention"),
     lambda options: {**FROM_A_FILE[0], **FROM_A_FILE[1]} if options.pairs else {})
 
 

@@ -17,7 +17,8 @@ WORKFLOWS = {path.name: yaml.safe_load(path.read_text(encoding="utf-8"))
              for path in sorted((ROOT / ".github" / "workflows").glob("*.yml"))}
 JOBS = {f"{file}, {name}": job for file, flow in WORKFLOWS.items() for name, job in flow["jobs"].items()}
 every_job = pytest.mark.parametrize("job", JOBS.values(), ids=JOBS)
-MODULE = {"pyyaml": "yaml", "pytest-xdist": "xdist"}  # where a package has another name than its module
+MODULE = {"pyyaml": "yaml", "pytest-xdist": "xdist", "performer-pytorch": "performer_pytorch",
+          "local-attention": "local_attention"}  # where a package has another name than its module
 
 
 def text(file):
@@ -71,12 +72,12 @@ def test_a_learner_installs_what_the_lessons_import_and_nothing_else():
 
 
 def test_what_the_tests_import_is_required_for_them():
-    """xdist is an option of pytest.
-
-    Tests of browsers, of notebooks and against transformers or peft are skipped without their packages.
+    """xdist is an option of pytest. Tests of browsers and notebooks, and those against other packages' models
+    and attentions, are skipped without their packages.
     """
     needed = packages_in("tests") | {"xdist"}
-    optional = {"selenium", "pypdf", "ipykernel", "nbclient", "nbformat", "peft", "transformers"}
+    optional = {"selenium", "pypdf", "ipykernel", "nbclient", "nbformat", "peft", "transformers",
+                "performer_pytorch", "local_attention"}
     assert needed - optional <= {*required("requirements-tests.txt")}
     assert {*required("requirements-tests.txt")} <= needed | {*required("requirements.txt")}
     assert needed <= {*required("requirements-dev.txt")}

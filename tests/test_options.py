@@ -26,11 +26,14 @@ from course.published.loading import write_random
 from course.published.texts import write_byte_pieces
 from course.study.lessons import study_of
 from course.training import processes
+from course.training.attentions import attention_parts
 from course.training.engine import Run
 from course.training.experiment import Experiment
+from course.training.parts import build
 
 five, six, eight = lesson("05_mini_transformer"), lesson("06_decoding"), lesson("08_translation")
 nine, ten, twelve = lesson("09_interpretability"), lesson("10_architectures"), lesson("12_finetuning")
+two = lesson("02_multi_head_attention")
 
 
 @pytest.mark.parametrize("name", LESSONS)
@@ -410,6 +413,51 @@ def test_05_options_mean_what_they_say():
     assert observed("positions", "learned")["positions"] == ["LearnedPositionalEncoding"]
 
 
+def own_and_cross(model) -> tuple[list, list]:
+    """The self-attentions and the cross-attentions of a model."""
+    found = [(name, module) for name, module in model.named_modules() if hasattr(module, "project_query")]
+    return tuple([module for name, module in found if name.endswith(kind)]
+                 for kind in ("self_attention", "cross_attention"))
+
+
+def reach(attention) -> int:
+    """How many tokens the first of 20 sees."""
+    x = torch.randn(1, 20, attention.project_query.in_features)
+    return int((attention.weights(x, x)[0, 0, 0] > 0).sum())
+
+
+@pytest.mark.parametrize("module", [five, eight, nine])
+def test_05_attention_and_groups_and_window(module):
+    """--attention changes how a sequence attends to itself; to the source everything attends as before."""
+    sizes = ["--d-model", "16", "--heads", "4", "--layers", "1"]
+    models = {}
+    for option in ("kernel", "tiled", "linear", "window", "window --window 3", "grouped",
+                   "grouped --groups 2"):
+        make = called(module, *sizes, "--attention", *option.split(), **MEMORY).experiment
+        config = make.config if module is not eight else make.config.__class__(
+            **vars(make.config) | {"vocab_size": 20})
+        models[option] = build(lambda config=config: five.Transformer(config), attention_parts(config))
+    attends = {name: {module.scaled_dot_product_attention for module in chain(*own_and_cross(model))}
+               for name, model in models.items()}
+    kernel = two.MultiHeadAttention.scaled_dot_product_attention
+    assert {name for name in attends if attends[name] != {kernel}} == {"tiled"}
+    assert attends["tiled"] == {lesson("11_efficient_attention").tiled_attention}
+    assert {name: reach(own_and_cross(model)[0][0]) for name, model in models.items()} == {
+        name: {"window": 8, "window --window 3": 3}.get(name, 20) for name in models}
+    widths = {name: {module.project_key.out_features for module in own_and_cross(model)[0]}
+              for name, model in models.items()}
+    assert widths == {name: {{"grouped": 4, "grouped --groups 2": 8}.get(name, 16)} for name in models}
+    for model in models.values():
+        assert {type(module) for module in own_and_cross(model)[1]} == {two.MultiHeadAttention}
+    own = own_and_cross(models["linear"])[0][0]
+    x = torch.randn(1, 5, 16)
+    assert (own.weights(x, x) - own_and_cross(models["kernel"])[0][0].weights(x, x)).abs().max() > 1e-3
+
+
+test_08_attention_and_groups_and_window = test_05_attention_and_groups_and_window
+test_09_attention_and_groups_and_window = test_05_attention_and_groups_and_window
+
+
 def test_05_the_seed_decides_about_first_weights_and_data(usual):
     after = observed("seed", 1)
     assert {name for name in after if after[name] != usual[False][name]} == {"first weights", "sources"}
@@ -431,6 +479,20 @@ def test_05_device(monkeypatch):
 
 
 test_06_device = test_08_device = test_10_device = test_05_device
+
+
+def test_11_pairs_and_device():
+    eleven = lesson("11_efficient_attention")
+    assert called(eleven).options.pairs == 32
+    found = called(eleven, "--pairs", "8", "--device", "cpu")
+    assert found.options.pairs == found.experiment.options.pairs == 8
+    assert found.experiment.device == torch.device("cpu")
+    asked = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(eleven, "recalls", lambda *parts: asked.append(parts[2]) or {
+            name: [0.5] * 3 for name in parts[2]})
+        eleven.step_recall(found.experiment)
+    assert {pairs for *_, pairs in asked[0].values()} == {4, 8}
 
 
 def resumed(module, tmp_path, defaults) -> list[str]:

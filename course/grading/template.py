@@ -36,8 +36,8 @@ def write_template(file: Path, graded: dict[str, Part], narrator: Narrator, guid
 
     `guided` adds the steps that lead to the code, as comments, where a part has them.
 
-    Before them stands what they need: parts of earlier lessons, classes that the signatures name, and
-    functions that a part's `needs` names.
+    Before them stands what they need: parts of earlier lessons, classes and types that the signatures name,
+    and functions that a part's `needs` names.
     """
     stem = Path(sys.argv[0]).stem
     exercises = study_of(number_of(stem)).exercises if guided else {}
@@ -55,6 +55,7 @@ def write_template(file: Path, graded: dict[str, Part], narrator: Narrator, guid
     needed = set(re.findall(r"(\w+)\(", " ".join(part.needs for part in graded.values()))) & named
     bound += [f'{node.name} = lesson("{stem}").{node.name}' for node in definitions
               if node.name in (named if isinstance(node, ast.ClassDef) else needed)]
+    bound += [f'{name} = lesson("{stem}").{name}' for name in aliases(nodes) if name in named]
     if "PAD" in used and not any(line.startswith("PAD") for line in bound):
         bound.append("PAD, BOS, EOS = 0, 1, 2")
     if any("lesson(" in line for line in bound):
@@ -104,6 +105,12 @@ def constants(nodes: Sequence[ast.stmt], named: set[str]) -> list[str]:
     """The lesson's constants that are named: NAME = a number or text."""
     found = [node for node in nodes if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant)]
     return [ast.unparse(node) for node in found if ast.unparse(node.targets[0]) in named]
+
+
+def aliases(nodes: Sequence[ast.stmt]) -> list[str]:
+    """The lesson's names for types: NAME = Callable[…]."""
+    return [ast.unparse(node.targets[0]) for node in nodes
+            if isinstance(node, ast.Assign) and isinstance(node.value, ast.Subscript)]
 
 
 def needed_names(part: Part) -> str:

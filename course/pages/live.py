@@ -63,6 +63,8 @@ def data_of(model: nn.Module, task: str, config: Mapping[str, Any], tokens: Mapp
     data: dict[str, Any] = {"task": task, "config": dict(config), "own": own,
                             "tokens": [tokens[id] for id in range(len(tokens))],
                             "parameters": sum(weight.numel() for weight in model.parameters())}
+    if (attention := config.get("attention", "kernel")) not in ("kernel", "tiled"):
+        return data | {"problem": f"its attention is {attention}, which the page doesn't have"}
     if data["parameters"] > LARGEST:
         return data | {"problem": f"it has {data['parameters']:,} weights; a page can carry {LARGEST:,}"}
     try:

@@ -13,6 +13,7 @@ from course.console.narrator import Narrator
 from course.console.options import add_options, chosen, comparison, count
 from course.grading.own import NOTHING, Own, own_parts
 from course.training.adapters import adapters_of, add_adapter_options, add_bits, refuse_without_base
+from course.training.attentions import refuse_two_attentions
 from course.training.base import read_base
 from course.training.comparing import changed
 from course.training.experiment import Experiment
@@ -99,6 +100,7 @@ class CommandLine:
         for variant_sizes, variant_settings in variants:
             if options.base:
                 options.base.refuse_others(variant_sizes, variant_settings)
+            refuse_two_attentions(variant_sizes, variant_settings, own.parts)
             refuse_beyond_memory(variant_sizes, variant_settings, experiment.device)
         if not getattr(options, "weights", None):  # which bring a model of their own
             self.refuse_without_place(sizes, own)

@@ -20,11 +20,20 @@ class TransformerConfig:
     positions: str = option("sinusoidal", "sinusoidal, learned, rotary or none",
                             among=("sinusoidal", "learned", "rotary", "none"))
     activation: str = option("gelu", "gelu or relu", among=("gelu", "relu"))
+    attention: str = option("kernel", "kernel, or lesson 11's tiled, grouped, window or linear",
+                            among=("kernel", "tiled", "grouped", "window", "linear"))
+    groups: int = option(1, "with --attention grouped: heads of keys and values", least=1)
+    window: int = option(8, "with --attention window: tokens seen on each side, its own included", least=1)
     max_len: int = option(128, least=1)
     vocab_size: int = option(13, least=4)  # PAD, BOS, EOS and ten digits
 
     def __post_init__(self):
         check_limits(self)
+        if self.n_heads % self.groups:
+            raise ValueError(f"{self.n_heads} heads do not split into {self.groups} groups")
+        for name, of, usual in (("groups", "grouped", 1), ("window", "window", 8)):
+            if getattr(self, name) != usual and self.attention != of:
+                raise ValueError(f"--{name} {getattr(self, name)} goes with --attention {of}")
         if self.d_model % self.n_heads:
             raise ValueError(f"d_model {self.d_model} does not split into {self.n_heads} heads")
         if self.positions == "sinusoidal" and self.d_model % 2:

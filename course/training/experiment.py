@@ -25,6 +25,7 @@ from course.console.narrator import Narrator
 from course.console.records import EndHere
 from course.grading.own import NOTHING, Own
 from course.training.adapters import answer_with_bits
+from course.training.attentions import attention_parts, refuse_two_attentions
 from course.training.base import Base
 from course.training.comparing import Compared, changed, compare
 from course.training.engine import Job, Run, train
@@ -302,13 +303,16 @@ class ModelExperiment(Experiment):
 def fresh_run(make: Callable[[], nn.Module], job_of: Callable[[nn.Module], Job], config: Any, training: Any,
               device: torch.device, about: Mapping[str, Any], hand_made: Mapping[str, Any],
               own: Own = NOTHING, prepare: Prepare | None = None, base: Base | None = None) -> Run:
-    """The run of the model that make() builds; --by-hand puts the hand-made parts into it, --with the own.
+    """The run of the model that make() builds; --by-hand puts the hand-made parts into it, --with the own,
+    --attention lesson 11's.
 
     The model gets the weights of `base`, and its adapters; prepare(model) then returns the model that is
     trained. A checkpoint of adapters leaves the weights of the base out. A checkpoint tells `about` it, and
     its sizes, settings, the learner's files and what the base was.
     """
-    parts = {**(hand_made if training.by_hand else {}), **with_a_place(own.parts, make)}
+    refuse_two_attentions(config, training, own.parts)
+    parts = {**(hand_made if training.by_hand else {}), **with_a_place(own.parts, make),
+             **attention_parts(config)}
     torch.manual_seed(training.seed)
     model = build(make, parts, base.into if base else None)
     model = base.adapted(model) if base else model

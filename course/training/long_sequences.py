@@ -1,0 +1,219 @@
+"""What the lesson on long sequences measures: low rank, features, heads, activations, caches, losses."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from torch.utils.flop_counter import FlopCounterMode
+
+from course.console.counting import LiveBytes
+from course.training.engine import Run, finish
+
+
+def one_head(n: int) -> list[Tensor]:
+    """Query, key and value (1, 1, n, 64), standard normal."""
+    return [*torch.randn(3, 1, 1, n, 64).unbind()]
+
+
+def best_rank_error(weights: Tensor, value: Tensor, rank: int) -> float:
+    """The relative error of weights @ value with the best weights of this rank (singular values)."""
+    left, sizes, right = torch.linalg.svd(weights)
+    near = left[:, :rank] * sizes[:rank] @ right[:rank]
+    return ((near @ value - weights @ value).norm() / (weights @ value).norm()).item()
+
+
+def rank_errors(size: float, rank: int) -> list[float]:
+    """best_rank_error() of 256 random queries × size, for three draws of queries, keys and values."""
+    found = []
+    for seed in range(3):
+        query, key, value = torch.randn(3, 256, 16, generator=torch.Generator().manual_seed(seed)).unbind()
+        found.append(best_rank_error((size * query @ key.mT / 4).softmax(-1), value, rank))
+    return found
+
+
+def variance_ratio(features: Callable, directions: Callable, size: float, count: int = 16) -> float:
+    """The relative variance of φ(x)·φ(y) over 2,000 draws of directions(count, 16), over that of the formula.
+
+    The mean for 64 pairs of vectors of 16 normal numbers × size; the formula is (e^|x + y|² − 1) / count, for
+    x and y divided by 2, the fourth root of 16.
+    """
+    x, y = (size * torch.randn(2, 8, 16, generator=torch.Generator().manual_seed(0))).double().unbind()
+    exact, total = torch.exp(x @ y.mT / 4), torch.zeros(8, 8, dtype=torch.float64)
+    for _ in range(2000):
+        w = directions(count, 16).double()
+        total += (features(x, w) @ features(y, w).mT / exact - 1).square()
+    predicted = (((x[:, None] + y).square().sum(-1) / 4).exp() - 1) / count
+    return (total / 2000 / predicted).mean().item()
+
+
+def tiles_left(mask: Tensor, tile: int) -> float:
+    """The fraction of the tiles of a mask (n, n) in which something is visible."""
+    blocks = mask.unflatten(0, (-1, tile)).unflatten(-1, (-1, tile))
+    return blocks.any(1).any(-1).double().mean().item()
+
+
+# ------------------------------------------------------------------ heads of a trained model
+
+
+def attentions_in(model: nn.Module, name: str) -> list[nn.Module]:
+    """The attentions of a model whose names hold this one."""
+    return [module for full, module in model.named_modules()
+            if hasattr(module, "project_query") and name in full]
+
+
+@contextmanager
+def attending_with(model: nn.Module, name: str, function: Callable) -> Iterator[None]:
+    """Inside `with`, the attentions of this name use another scaled_dot_product_attention()."""
+    found = attentions_in(model, name)
+    for module in found:
+        module.scaled_dot_product_attention = function  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        for module in found:
+            del module.scaled_dot_product_attention
+
+
+@torch.no_grad()
+def right_with(model: nn.Module, batch: Any, name: str, function: Callable) -> float:
+    """The fraction of answers right, with teacher forcing, if attentions of this name use the function."""
+    with attending_with(model, name, function):
+        logits = model(batch.src, batch.tgt_in)
+    right = (logits.argmax(-1) == batch.tgt_out) | (batch.tgt_out == 0)  # PAD counts nothing
+    return right.all(1).float().mean().item()
+
+
+@torch.no_grad()
+def score_spread(model: nn.Module, batch: Any, name: str) -> float:
+    """The largest standard deviation of the scores among the attentions of this name."""
+    found = []
+
+    def note(attention, inputs, named) -> None:
+        query, key = (attention.split(project(x)) for project, x in zip(
+            (attention.project_query, attention.project_key), inputs))
+        found.append((query @ key.mT / query.shape[-1] ** 0.5).std().item())
+
+    hooks = [module.register_forward_pre_hook(note, with_kwargs=True)
+             for module in attentions_in(model, name)]
+    model(batch.src, batch.tgt_in)
+    for hook in hooks:
+        hook.remove()
+    return max(found)
+
+
+# ------------------------------------------------------------------ activations
+
+
+class Recomputed(NamedTuple):
+    """A forward and backward pass through blocks: peak memory in inputs of a block, products, gradients."""
+
+    peak: float
+    products: int
+    gradients: Tensor
+
+
+def through(blocks: Iterable[nn.Module], x: Tensor) -> Tensor:
+    for block in blocks:
+        x = block(x)
+    return x
+
+
+def in_segments(blocks: nn.ModuleList, x: Tensor, size: int, keep_random_state: bool = True) -> Recomputed:
+    """Keep only what enters each segment of `size` blocks, and compute the rest again; 0: keep all."""
+    parameters = [*blocks.parameters()]
+
+    def run() -> Tensor:
+        torch.manual_seed(1)
+        if not size:
+            return through(blocks, x).sum()
+        y = x
+        for start, end in pairwise([*range(0, len(blocks), size), len(blocks)]):
+            y = checkpoint(through, blocks[start:end], y, use_reentrant=False,
+                           preserve_rng_state=keep_random_state)
+        return y.sum()
+
+    for parameter in parameters:
+        parameter.grad = torch.zeros_like(parameter)
+    with LiveBytes(x, *parameters, *(parameter.grad for parameter in parameters)) as live:  # type: ignore
+        run().backward()
+    gradients = torch.cat([parameter.grad.flatten() for parameter in parameters])
+    with FlopCounterMode(display=False) as counter:
+        run().backward()
+    return Recomputed(live.peak / x.nbytes, counter.get_total_flops() // 2, gradients)
+
+
+def activations_kept(block: nn.Module, x: Tensor) -> float:
+    """What autograd keeps of a block besides its weights, in sizes of the input."""
+    weights = {parameter.untyped_storage().data_ptr() for parameter in block.parameters()}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        result = block(x)
+    del result
+    return sum(kept.values()) / x.nbytes
+
+
+# ------------------------------------------------------------------ caches
+
+
+def one_by_one(attention: nn.Module, cache: Any, x: Tensor) -> Tensor:
+    """The self-attention of x (B, L, D), a token at a time through the cache."""
+    attention.attend = cache.attend
+    try:
+        return torch.cat([attention(token, token, token) for token in x.split(1, 1)], dim=1)
+    finally:
+        del attention.attend
+
+
+def through_the_cache(grouped: Callable, cache_of: Callable, width: int, heads: int) -> dict[int, tuple]:
+    """For 4, 2 and 1 groups: the cache's bytes per token, and how far it is from attention without a cache.
+
+    grouped(width, heads, groups) makes an attention, cache_of(attention) its cache.
+    """
+    found: dict[int, tuple] = {}
+    x = torch.randn(1, 9, width, dtype=torch.float64)
+    for groups in (4, 2, 1):
+        attention = grouped(width, heads, groups).double()
+        stepped = one_by_one(attention, cache := cache_of(attention), x)
+        gap = (stepped - attention(x, x, x, torch.ones(9, 9, dtype=torch.bool).tril())).abs().max().item()
+        found[groups] = cache.bytes() // 9, gap
+    return found
+
+
+def answers_with(decoding: type, decode: Callable, right: Callable, model: nn.Module, batch: Any,
+                 own: Callable, cross: Callable) -> tuple[float, float]:
+    """The fraction of answers right, decoded with these caches, and the KiB that they take per answer."""
+    kinds = {"self_cache": staticmethod(own), "cross_cache": staticmethod(cross)}
+    answers_of = type("Decoding", (decoding,), kinds)(model, batch.src)
+    answers = decode(answers_of, batch.tgt_out.shape[1])
+    size = sum(cache.bytes() for cache in answers_of.self_caches + answers_of.cross_caches)
+    return right(answers, batch.tgt_out).float().mean().item(), size / len(batch.src) / 1024
+
+
+# ------------------------------------------------------------------ the same loss, the same steps
+
+
+def loss_of(model: nn.Module, weights: dict[str, Tensor], total: Callable[..., Tensor],
+            batch: Sequence[Tensor]) -> tuple[float, Tensor]:
+    """Of the model with these weights, in float64: total(logits, targets) per real target, gradients."""
+    model.double().load_state_dict(weights)
+    loss = total(model(*batch[:-1]), batch[-1]) / (batch[-1] != 0).sum()
+    gradients = torch.autograd.grad(loss, [*model.parameters()])
+    return loss.item(), torch.cat([gradient.flatten() for gradient in gradients])
+
+
+def first_losses(make: Callable[[], nn.Module], job_of: Callable, settings: Any, batch: Any) -> list[float]:
+    """The losses of the engine's steps on one batch; job_of(model, settings, batch of a step, validate)."""
+    torch.manual_seed(0)
+    job = job_of(model := make(), settings, lambda step: batch, lambda model: {})
+    return finish(Run(model, job, settings, torch.device("cpu"))).noted("loss")
