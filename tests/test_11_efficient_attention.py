@@ -292,7 +292,7 @@ def test_packed_rows_have_the_loss_of_padded_ones_and_sequences_stay_apart(posit
 @pytest.mark.parametrize("positions", ["sinusoidal", "rotary"])
 @pytest.mark.parametrize("attention", ["tiled", "window", "linear", "grouped"])
 def test_every_attention_trains_decodes_and_shows_its_weights(attention, positions):
-    more = {"window": {"window": 2}, "grouped": {"groups": 1}}.get(attention, {})
+    more = {"window": {"reach": 2}, "grouped": {"groups": 1}}.get(attention, {})
     sizes = five.TransformerConfig(**SMALL, attention=attention, positions=positions, **more)
     training = five.TrainingConfig(steps=3, batch_size=4)
     run = finish(five.make_run(sizes, training, torch.device("cpu")))
@@ -336,8 +336,8 @@ def test_groups_have_fewer_weights_and_a_smaller_cache():
     (["--attention", "tiled", "--by-hand"], "--by-hand and --attention tiled both replace the attention"),
     (["--attention", "grouped", "--groups", "3"], "4 heads do not split into 3 groups"),
     (["--groups", "2"], "--groups 2 goes with --attention grouped"),
-    (["--attention", "linear", "--window", "4"], "--window 4 goes with --attention window"),
-    (["--attention", "window", "--window", "0"], "window is 0; it must be at least 1"),
+    (["--attention", "linear", "--reach", "4"], "--reach 4 goes with --attention window"),
+    (["--attention", "window", "--reach", "0"], "reach is 0; it must be at least 1"),
     (["--attention", "sparse"], "sparse"),
 ])
 def test_what_attentions_cannot_be_combined_with_is_one_line(options, message, tmp_path):

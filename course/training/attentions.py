@@ -95,7 +95,7 @@ def replaced_by(own: Callable[[Callable], type], grouped: type, tiled: Callable,
     """--attention → for the sizes of a model the parts that are put into it."""
     return {
         "tiled": lambda sizes: {"scaled_dot_product_attention": tiled},
-        "window": lambda sizes: {"attention_to_itself": own(near(sizes.window))},
+        "window": lambda sizes: {"attention_to_itself": own(near(sizes.reach))},
         "linear": lambda sizes: {"attention_to_itself": own(linear)},
         "grouped": lambda sizes: {"attention_to_itself": groups_of(grouped, sizes.groups)},
     }

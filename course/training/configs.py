@@ -23,7 +23,7 @@ class TransformerConfig:
     attention: str = option("kernel", "kernel, or lesson 11's tiled, grouped, window or linear",
                             among=("kernel", "tiled", "grouped", "window", "linear"))
     groups: int = option(1, "with --attention grouped: heads of keys and values", least=1)
-    window: int = option(8, "with --attention window: tokens seen on each side, its own included", least=1)
+    reach: int = option(8, "with --attention window: tokens seen on each side, its own included", least=1)
     max_len: int = option(128, least=1)
     vocab_size: int = option(13, least=4)  # PAD, BOS, EOS and ten digits
 
@@ -31,7 +31,7 @@ class TransformerConfig:
         check_limits(self)
         if self.n_heads % self.groups:
             raise ValueError(f"{self.n_heads} heads do not split into {self.groups} groups")
-        for name, of, usual in (("groups", "grouped", 1), ("window", "window", 8)):
+        for name, of, usual in (("groups", "grouped", 1), ("reach", "window", 8)):
             if getattr(self, name) != usual and self.attention != of:
                 raise ValueError(f"--{name} {getattr(self, name)} goes with --attention {of}")
         if self.d_model % self.n_heads:
@@ -55,7 +55,7 @@ class StackConfig(TransformerConfig):
     causal: bool = True  # no token sees those after it
     norm_kind: str = option("layer", "layer or rms, for LayerNorm or RMSNorm", among=("layer", "rms"))
     feed_forward: str = option("plain", "plain or swiglu", among=("plain", "swiglu"))
-    n_groups: int = option(0, "heads of keys and values, without biases; 0: lesson 2's attention", least=0)
+    n_groups: int = option(0, least=0)  # heads of keys and values, without biases; 0: lesson 2's attention
 
     def __post_init__(self):
         super().__post_init__()
