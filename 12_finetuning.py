@@ -4,9 +4,11 @@ Training all weights of a model again costs as much memory as its first training
 trained weights W of a linear map as they are, and trains two narrow matrices next to them (LoRA, low-rank
 adaptation). Then it stores the weights in 8, 4, 3 and 2 bits per number instead of 32 (quantisation):
 
-    x·Wᵀ + b + α/r · (x·Aᵀ)·Bᵀ                  A (r, in), B (out, r): rank r, scale α/r
-    W ≈ scale · codes                           codes: small whole numbers, one scale for each group
+    x·Wᵀ + b + α/r · (x·Aᵀ)·Bᵀ
+    W ≈ scale · codes
 
+A is (r, in) and B (out, r), where r is the rank. The codes are small whole numbers; each group of them has
+one scale.
 The model is lesson 5's, which reverses digits. Without its checkpoint it is trained now.
 """
 
