@@ -319,3 +319,14 @@ def test_the_progress_says_after_which_step_the_scores_were_found():
     assert "after" not in summary(run)
     run.update()
     assert "(after 1)" in summary(run)
+
+
+@pytest.mark.parametrize("seconds", [0.001, 0.04, 1.0, 2.5, 40.0])
+def test_the_speed_is_that_of_the_latest_steps_in_steps_or_in_seconds(seconds):
+    run = Run(classifier(), JOB, SETTINGS, CPU)
+    run.history = [{"step": step + 1, "loss": 1.0, "seconds": 900.0 if step < 5 else seconds}
+                   for step in range(25)]
+    *_, said = summary(run).split(", ")
+    number, unit = said.split(" ", 1)
+    assert unit == ("steps/s" if seconds <= 1 else "s per step")
+    assert float(number.replace(",", "")) == pytest.approx(1 / seconds if seconds <= 1 else seconds)

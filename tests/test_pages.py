@@ -431,6 +431,24 @@ def test_progress_adds_up_and_is_read_back(tmp_path):
     assert progress.answers_right(1, noted[ATTENTION]) == (1, 2, 4)
 
 
+@pytest.mark.parametrize("name", ["answered", "graded"])
+def test_what_was_noted_of_other_parts_questions_and_lessons_stays(name, tmp_path):
+    values = {"answered": [True, False], "graded": [[5, 5], [1, 4]]}[name]
+    run = {"when": "now", "held": 1, "checks": 1, "page": "x.html", "picture": []}
+    progress.note(tmp_path, LESSONS[2], print, run=run)
+    for place, value in enumerate(values):
+        progress.note(tmp_path, ATTENTION, print, **{name: {f"number {place}": value}})
+        progress.note(tmp_path, ATTENTION, print, run=run)
+    both = {"number 0": values[0], "number 1": values[1]}
+    assert progress.read(tmp_path, print) == {
+        ATTENTION: {name: both, "run": run}, LESSONS[2]: {"run": run}}
+
+
+@pytest.mark.parametrize("graded", [[0, 0], [0, 5], [4, 5], [5, 5]])
+def test_a_part_is_written_if_all_its_checks_hold_and_there_are_some(graded):
+    assert progress.parts_done(1, {"graded": {"softmax": graded}})[0] == (graded == [5, 5])
+
+
 def test_a_progress_that_can_not_be_read_is_not_written_over(tmp_path, monkeypatch, capsys):
     progress.note(tmp_path, ATTENTION, print, graded={"softmax": [5, 5]})
 
