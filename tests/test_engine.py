@@ -330,3 +330,17 @@ def test_the_speed_is_that_of_the_latest_steps_in_steps_or_in_seconds(seconds):
     number, unit = said.split(" ", 1)
     assert unit == ("steps/s" if seconds <= 1 else "s per step")
     assert float(number.replace(",", "")) == pytest.approx(1 / seconds if seconds <= 1 else seconds)
+
+
+@pytest.mark.parametrize("steps", [0, 1, 4, 5])
+def test_a_trained_run_is_in_its_file_however_many_steps_there_were(steps, tmp_path):
+    """None at all, fewer than to the first validation, or some after the last."""
+    path, settings = tmp_path / "run.pt", replace(SETTINGS, steps=steps)
+    run = train(run_of(settings), path)
+    again = run_of(settings)
+    load_checkpoint(path, again.load)
+    assert again.finished
+    assert len(again.history) == steps
+    assert again.history == run.history
+    assert torch.equal(weights(again), weights(run))
+    assert [*tmp_path.iterdir()] == [path]
