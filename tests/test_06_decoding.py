@@ -548,6 +548,19 @@ def test_without_a_cache_only_the_work_differs():
     assert_diagnosed(failed, "keep the keys and values")
 
 
+@pytest.mark.parametrize("token", [m.BOS, m.EOS, 3])
+def test_a_sampler_that_writes_one_token_behind_eos_is_told(token):
+    def sample(*arguments, **options):
+        tokens = m.sample(*arguments, **options)
+        behind = (tokens == m.EOS).roll(1, 1)
+        behind[:, 0] = False
+        return tokens.masked_fill(behind, token)
+
+    assert [check.statement for check in m.GRADED["sample"](m.sample, m) if not check.finding.holds] == []
+    assert "Nothing but PAD follows EOS" in [
+        check.statement for check in m.GRADED["sample"](sample, m) if not check.finding.holds]
+
+
 def test_answers_without_eos_or_behind_it_are_said_in_words():
     def without(decoding, *options):
         return [[h._replace(tokens=tuple(t for t in h.tokens if t != m.EOS)) for h in beams]
