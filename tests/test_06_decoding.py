@@ -83,6 +83,23 @@ def test_greedy_equals_lesson_fives_free_running():
     assert torch.equal(decoded, slow)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_that_of_the_model_alone(dtype):
+    """Every decoder takes the logits as they are, and goes on in float32."""
+    rough = [level.to(dtype) for level in random_tree(6, 5)]
+    answers = m.greedy_decode(TreeDecoding(rough), 5)
+    decoders = {
+        "sample": lambda decoding: m.sample(decoding, 5, 0.7, 4, 0.9, torch.Generator().manual_seed(0)),
+        "log P": lambda decoding: m.log_probability(decoding, answers),
+        "beams": lambda decoding: torch.tensor([
+            [one.score for one in found] for found in m.beam_search(decoding, 3, 5, 1.0)]),
+        "fast beams": lambda decoding: torch.tensor([
+            [one.score for one in found] for found in m.fast_beam_search(decoding, 3, 5, 1.0)])}
+    for name, decode in decoders.items():
+        found, wanted = (decode(TreeDecoding(levels)) for levels in (rough, [one.float() for one in rough]))
+        assert torch.equal(found, wanted), name
+
+
 @pytest.mark.parametrize("max_length", [0, -3])
 def test_a_max_length_below_one_is_named(max_length):
     for decode in (m.greedy_decode, m.sample):
@@ -529,6 +546,19 @@ def test_without_a_cache_only_the_work_differs():
     failed = [check for check in checks if not check.finding.holds]
     assert [check.finding.figure for check in failed] == ["136 positions"]
     assert_diagnosed(failed, "keep the keys and values")
+
+
+@pytest.mark.parametrize("token", [m.BOS, m.EOS, 3])
+def test_a_sampler_that_writes_one_token_behind_eos_is_told(token):
+    def sample(*arguments, **options):
+        tokens = m.sample(*arguments, **options)
+        behind = (tokens == m.EOS).roll(1, 1)
+        behind[:, 0] = False
+        return tokens.masked_fill(behind, token)
+
+    assert [check.statement for check in m.GRADED["sample"](m.sample, m) if not check.finding.holds] == []
+    assert "Nothing but PAD follows EOS" in [
+        check.statement for check in m.GRADED["sample"](sample, m) if not check.finding.holds]
 
 
 def test_answers_without_eos_or_behind_it_are_said_in_words():

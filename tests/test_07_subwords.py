@@ -180,6 +180,28 @@ def test_rare_characters_are_their_bytes_and_never_merge():
     assert m.BytePairEncoding.learn(["éa a"], 3, characters=99).alphabet == " aé"
 
 
+@pytest.mark.parametrize("most", [1, 3, 5, None])
+def test_the_alphabet_has_what_stands_most_often_in_the_text(most):
+    """However few words have it; of equally frequent characters the first."""
+    texts = ["q q q q q q", "abc", "bca", "cab", "dcb"]  # q is in two words, b in four
+    counts = Counter("".join(texts))
+    alphabet = m.BytePairEncoding.learn(texts, 3, characters=most).alphabet
+    ranked = sorted(counts, key=lambda character: (-counts[character], character))
+    assert alphabet == "".join(sorted(ranked[:most]))
+
+
+@given(SOUNDS.filter(bool))
+@settings(max_examples=20)
+def test_a_merge_counts_for_texts_that_were_encoded_before_it(text):
+    learned = m.BytePairEncoding.learn([text * 2], 5)
+    grown = m.BytePairEncoding(learned.alphabet, [])
+    for number, pair in enumerate(learned.merges):
+        grown.encode(text)
+        grown.add(pair)
+        fresh = m.BytePairEncoding(learned.alphabet, learned.merges[: number + 1])
+        assert grown.encode(text) == fresh.encode(text)
+
+
 def test_saved_and_loaded_it_is_the_same(tmp_path, monkeypatch):
     encoding = m.BytePairEncoding.learn(["l’été \u2028 \\ \" \x00 l’hiver", "l’été"], 9)
     path = tmp_path / "vocabulary.json"

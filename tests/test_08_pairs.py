@@ -152,6 +152,26 @@ def test_what_is_too_long_is_said_by_its_unit(tmp_path):
     assert lines.left_out == {f"longer than {LONGEST:,} characters": [2]}
 
 
+def test_what_holds_of_one_side_of_a_line_holds_of_the_other(tmp_path):
+    lines = ["a b\tc", "w " * 101 + "\td", "x" * (LONGEST + 1) + "\te", "\tf", "g\th i"]
+    swapped = ["\t".join(reversed(line.split("\t"))) for line in lines]
+    one, other = (pairs_of(tmp_path, "\n".join(text)) for text in (lines, swapped))
+    assert one.left_out == other.left_out
+    assert len(one.left_out) == 3
+    assert one.pairs == [pair[::-1] for pair in other.pairs] == [("a b", "c"), ("g", "h i")]
+
+
+@pytest.mark.parametrize("before", ["en\t{}\tfr\t{}", "{}\tA cat {}.\t{}\tUn chat {}."])
+def test_names_of_columns_change_nothing_about_what_is_taken(tmp_path, before):
+    """Columns that say the language, or a number, in each line."""
+    lines = [before.format(*[f"Un {number}."] * 2) if before.startswith("en") else
+             before.format(number, number, 2 * number, number) for number in range(30)]
+    found = [pairs_of(tmp_path, "\n".join(text)) for text in (
+        lines, ["source code\tsource\ttarget code\ttarget", *lines])]
+    assert [lines.pairs[-30:] for lines in found] == [found[0].pairs] * 2
+    assert all("columns 2 and 4 of 4" in lines.account() for lines in found)
+
+
 def test_what_makes_two_sources_the_same():
     sums = ["12 + 3", "12 - 3", "1 + 23", "12 * 3", "12 / 3", "1.5 + 2", "15 + 2"]
     assert len({key(text) for text in sums}) == len(sums)
@@ -283,6 +303,20 @@ def test_pairs_of_more_pieces_than_places_are_left_out(tmp_path, training):
         _ = m.Texts(replace(training, pairs=str(few))).splits
 
 
+@pytest.mark.parametrize("longest", [1, 4, 12])
+def test_what_fits_is_what_the_model_takes(training, longest):
+    """As a source, or as an answer with the mark of its beginning or end."""
+    texts, config = m.Texts(training), replace(SMALL, max_len=longest)
+    texts.encoding, texts.longest = BytePairEncoding.learn(["x"], 0), longest
+    model = m.Transformer(replace(config, vocab_size=len(texts.encoding))).eval()
+    for pieces in range(1, longest + 2):
+        text = "x" * pieces
+        if texts.fits(text):
+            batch = texts.batch([Pair(text, text, (), frozenset(), frozenset())])
+            assert model(batch.src, batch.tgt_in).isfinite().all()
+    assert [texts.fits("x" * pieces) for pieces in (longest - 1, longest)] == [True, False]
+
+
 # what is measured
 
 
@@ -404,6 +438,16 @@ def test_fresh_sentences_are_like_those_of_the_test_and_known_but_for_the_senten
     met = {name for pair in trained for name in pair.combinations}
     assert all(pair.combinations <= met for pair in fresh)
     assert len(texts.fresh_like([replace_combinations(asked[0], 40)])) == 0, "and it ends"
+
+
+def test_no_sentence_is_fresh_twice(monkeypatch):
+    """Even where the grammar draws the same few again and again."""
+    few = corpus({"train": 3}, 0)["train"]
+    texts = m.Texts(m.TranslationTraining(vocab=0))
+    texts.splits = {"train": [pair._replace(source="Another.") for pair in few]}
+    monkeypatch.setattr("course.data.corpus.draw_pair", lambda random: random.choice(few))
+    fresh = texts.fresh_like(few * 2)
+    assert Counter(pair.source for pair in fresh) == Counter(pair.source for pair in few)
 
 
 def replace_combinations(pair, count):

@@ -20,15 +20,16 @@ def run_of(training=SHORT, **options):
     return five.make_run(SMALL, training, CPU, **options)
 
 
-def test_the_gradients_noted_are_those_before_clipping():
-    run = run_of(training=replace(SHORT, steps=1, clip=1e-3))
+@pytest.mark.parametrize("clip", [1e-3, 1e3])
+def test_the_gradients_noted_are_those_before_clipping(clip):
+    """Where all of them are clipped, and where none is."""
+    run = run_of(training=replace(SHORT, steps=1, clip=clip))
+    unclipped = run_of()
+    unclipped.backward(0)
     train(run, after=m.note_learning)
-    (record,) = run.history
-    norms = [norm for name, norm in record.items() if name.startswith("gradient in")]
-    others = [p.grad.norm().item() for name, p in run.model.named_parameters() if "blocks" not in name
-              and "embedding" not in name]
-    whole = math.hypot(*norms, *(norm * record["gradient_norm"] / 1e-3 for norm in others))
-    assert whole == pytest.approx(record["gradient_norm"], rel=1e-3)
+    for name, part in m.parts_of(unclipped.model).items():
+        norm = torch.cat([parameter.grad.flatten() for parameter in part.parameters()]).norm().item()
+        assert run.history[0][f"gradient in {name}"] == pytest.approx(norm, rel=1e-3), name
 
 
 @pytest.mark.parametrize("by_hand", [False, True])

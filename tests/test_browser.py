@@ -122,6 +122,22 @@ def test_printed_a_question_keeps_its_answers_and_no_line_of_code_is_broken(brow
     browser.tell("Emulation.setScriptExecutionDisabled", value=False)
 
 
+def test_after_printing_every_fold_is_as_it_was(browser, narrow_page):
+    browser.open(narrow_page)
+    browser.run("document.querySelectorAll('details:not(.answer)').forEach((f, i) => { f.open = i % 2; })")
+    browser.run("document.querySelectorAll('.question').forEach((q, i) => {"
+                " q.querySelectorAll('.answer')[i % 2].open = true; })")
+    states = "return [...document.querySelectorAll('details')].map((fold) => fold.open)"
+    before = browser.run(states)
+    assert {*before} == {True, False}
+    assert browser.run("return document.querySelectorAll('.answer[open]').length") > 0
+    for _ in range(2):
+        browser.run("dispatchEvent(new Event('beforeprint'))")
+        assert browser.run(states) != before
+        browser.run("dispatchEvent(new Event('afterprint'))")
+        assert browser.run(states) == before
+
+
 def test_a_weight_is_a_share_of_its_panels_top(browser, page, tmp_path):
     """A scale that ends at 0.5 halves what the bytes say; where all can be touched the picture folds."""
     path = written(evil_walk(maps(top=0.5)), tmp_path)

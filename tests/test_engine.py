@@ -319,3 +319,28 @@ def test_the_progress_says_after_which_step_the_scores_were_found():
     assert "after" not in summary(run)
     run.update()
     assert "(after 1)" in summary(run)
+
+
+@pytest.mark.parametrize("seconds", [0.001, 0.04, 1.0, 2.5, 40.0])
+def test_the_speed_is_that_of_the_latest_steps_in_steps_or_in_seconds(seconds):
+    run = Run(classifier(), JOB, SETTINGS, CPU)
+    run.history = [{"step": step + 1, "loss": 1.0, "seconds": 900.0 if step < 5 else seconds}
+                   for step in range(25)]
+    *_, said = summary(run).split(", ")
+    number, unit = said.split(" ", 1)
+    assert unit == ("steps/s" if seconds <= 1 else "s per step")
+    assert float(number.replace(",", "")) == pytest.approx(1 / seconds if seconds <= 1 else seconds)
+
+
+@pytest.mark.parametrize("steps", [0, 1, 4, 5])
+def test_a_trained_run_is_in_its_file_however_many_steps_there_were(steps, tmp_path):
+    """None at all, fewer than to the first validation, or some after the last."""
+    path, settings = tmp_path / "run.pt", replace(SETTINGS, steps=steps)
+    run = train(run_of(settings), path)
+    again = run_of(settings)
+    load_checkpoint(path, again.load)
+    assert again.finished
+    assert len(again.history) == steps
+    assert again.history == run.history
+    assert torch.equal(weights(again), weights(run))
+    assert [*tmp_path.iterdir()] == [path]

@@ -125,6 +125,23 @@ def test_only_a_run_that_is_not_the_default_is_said_to_differ(tmp_path):
         five.TransformerConfig(), five.TrainingConfig(task="copy"), options).differs
 
 
+@pytest.mark.parametrize(("scores", "said"), [
+    ([0.5, 1.0, 0.9, 1.0], "first validation without an error: after step 4"), ([0.5, 0.9], None)])
+def test_the_facts_are_those_of_the_history(tmp_path, scores, said):
+    """A validation after every other step; the gradient is longer than the clip in the first step alone."""
+    wanted = experiment(tmp_path)
+    wanted.run = wanted.make()
+    for step in range(2 * len(scores)):
+        wanted.run.history.append({"step": step + 1, "seconds": 2.0, "gradient_norm": 0.0 if step else 9.0})
+        wanted.run.history[-1] |= {"exact_match": scores[step // 2]} if step % 2 else {}
+    wanted.begun_at = 2
+    steps, clipped, *first = wanted.facts().splitlines()
+    left = 2 * len(scores) - 2
+    assert steps == f"{left} steps on cpu: {2 * left:.1f} s in the steps themselves"
+    assert clipped == f"the gradient was clipped in {1 / (left + 2):.0%} of the steps"
+    assert first == ([said] if said else [])
+
+
 # variants side by side
 
 
@@ -181,6 +198,18 @@ def test_a_variant_that_bursts_is_one_line_with_its_name(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         compare({"lr 1e30": lambda seed: five.make_run(SMALL, replace(SHORT, lr=1e30), CPU)}, [0], finish, id)
     assert "lr 1e30: step 2" in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_a_summary_does_not_depend_on_how_many_seeds_there_are():
+    def run(*seconds):
+        return SimpleNamespace(noted=lambda name: {"seconds": [*seconds]}[name])
+
+    one, two = run(1.0, 2.0), run(4.0, 5.0)
+    found = comparing.summaries({"one": comparing.Compared([one], [0.25]),
+                                 "thrice": comparing.Compared([one] * 3, [0.25] * 3),
+                                 "both": comparing.Compared([one, two], [0.5, 0.25])})
+    assert found["one"] == found["thrice"] == ("3.0", "25.0%")
+    assert found["both"] == ("6.0", "25.0% to 50.0%")
 
 
 def test_the_best_variant_has_the_highest_mean():

@@ -1,5 +1,6 @@
 """What goes wrong around the lessons: each fault ends in one line, and nothing saved is lost."""
 
+import argparse
 import math
 import os
 import pickle
@@ -19,6 +20,7 @@ import common
 from course.console.files import load_checkpoint, set_aside, unfinished
 from course.console.measuring import bytes_kept
 from course.console.narrator import LEAST, make_console
+from course.console.options import threads
 from course.pages.walkthrough import pause
 from course.training import memory
 from course.training.engine import save_run, train
@@ -390,6 +392,15 @@ def test_usage_errors_have_their_code_where_nobody_hears_them():
 
 def test_a_million_threads_are_refused():
     assert "1000000" in one_line_error(run_lesson("01_attention_mechanism", "--threads", "1000000"), 2)
+
+
+def test_as_many_threads_as_the_refusal_names_are_accepted():
+    with pytest.raises(argparse.ArgumentTypeError) as refused:
+        threads("1000000")
+    most = int(re.search(r"more than ([\d,]+)", str(refused.value))[1].replace(",", ""))
+    assert threads(str(most)) == most
+    with pytest.raises(argparse.ArgumentTypeError):
+        threads(str(most + 1))
 
 
 @pytest.mark.exhaustive

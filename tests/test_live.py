@@ -510,6 +510,20 @@ def test_the_page_says_that_parts_are_unknown_to_it(browser, tmp_path):
     assert not get("works").is_displayed()
 
 
+def test_nothing_is_longer_than_the_model_has_places_for(browser, tmp_path):
+    model = model_of(max_len=18)
+    model.embedding.weight.data[six.EOS] = 0.0  # so it is never the likeliest: no answer ends
+    path = tmp_path / "05_live.html"
+    path.write_text(live.live_page(data_of(rounded(model))), encoding="utf-8")
+    get = opened(browser, path)
+    write(get("digits"), "3" * 19)
+    assert "18 at most" in get("complaint").text
+    write(get("digits"), "3" * 18)
+    assert "(no EOS within 18 tokens)" in get("answer").text
+    until(lambda: get("best").text)
+    assert browser.complaints() == []
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing(scheme, browser, live_file):
     get = opened(browser, live_file, scheme=scheme)

@@ -4,6 +4,7 @@ import ast
 import base64
 import inspect
 import json
+import math
 import os
 import re
 import shutil
@@ -82,6 +83,23 @@ def test_weights_come_through_as_bytes():
     codes = list(base64.b64decode(packed["cells"]))
     assert codes == [0, 127, 254, 255]
     assert (packed["rows"], packed["columns"], packed["top"]) == (["a", "b"], ["c", "d"], 0.5)
+
+
+@pytest.mark.skipif(not shutil.which("node"), reason="there is no node to run the page's JavaScript")
+def test_the_page_reads_the_bytes_as_they_were_written():
+    """Every share that a byte can say, each row at its place, and a cell without a weight."""
+    shares = torch.arange(255.0).view(15, 17) / 254
+    shares[3, 4] = math.nan
+    _, axes = common.canvas()
+    common.heatmap(axes, shares / 2, range(15), range(17), top=0.5)
+    packed = json.dumps(markup.packed(axes.touchable, axes))
+    script = (ROOT / "course" / "pages" / "parts" / "page.js").read_text(encoding="utf-8")
+    functions = script.partition("function paint(")[0]
+    done = subprocess.run(["node", "-"], input=f"{functions}console.log(JSON.stringify(unpacked({packed})))",
+                          capture_output=True, encoding="utf-8", check=True)
+    found = torch.tensor([[math.nan if share is None else share for share in row]
+                          for row in json.loads(done.stdout)])
+    assert torch.allclose(found, shares, rtol=0, atol=1e-6, equal_nan=True)
 
 
 @given(st.floats(0, 1))
@@ -429,6 +447,24 @@ def test_progress_adds_up_and_is_read_back(tmp_path):
     assert not said
     assert progress.parts_done(1, noted[ATTENTION]) == (1, 5)
     assert progress.answers_right(1, noted[ATTENTION]) == (1, 2, 4)
+
+
+@pytest.mark.parametrize("name", ["answered", "graded"])
+def test_what_was_noted_of_other_parts_questions_and_lessons_stays(name, tmp_path):
+    values = {"answered": [True, False], "graded": [[5, 5], [1, 4]]}[name]
+    run = {"when": "now", "held": 1, "checks": 1, "page": "x.html", "picture": []}
+    progress.note(tmp_path, LESSONS[2], print, run=run)
+    for place, value in enumerate(values):
+        progress.note(tmp_path, ATTENTION, print, **{name: {f"number {place}": value}})
+        progress.note(tmp_path, ATTENTION, print, run=run)
+    both = {"number 0": values[0], "number 1": values[1]}
+    assert progress.read(tmp_path, print) == {
+        ATTENTION: {name: both, "run": run}, LESSONS[2]: {"run": run}}
+
+
+@pytest.mark.parametrize("graded", [[0, 0], [0, 5], [4, 5], [5, 5]])
+def test_a_part_is_written_if_all_its_checks_hold_and_there_are_some(graded):
+    assert progress.parts_done(1, {"graded": {"softmax": graded}})[0] == (graded == [5, 5])
 
 
 def test_a_progress_that_can_not_be_read_is_not_written_over(tmp_path, monkeypatch, capsys):

@@ -309,6 +309,30 @@ def test_the_first_call_is_no_measurement(monkeypatch):
     assert measuring.seconds_of(work, 7, repeats=1) == 1
 
 
+@pytest.mark.parametrize("rows", [1, 4, 50])
+def test_a_cost_is_that_of_one_answer_however_many_there_are(rows, monkeypatch):
+    """Where each token takes 0.01 seconds, and the beginning 0.02 for each answer."""
+    clock = [0.0]
+
+    def spend(seconds):
+        clock[0] += seconds
+
+    def begin():
+        spend(0.02 * rows)
+        return SimpleNamespace(step=lambda tokens: spend(0.01 * len(tokens)))
+
+    def decode(decoding):
+        for tokens in ([0] * rows, [1] * rows, [2] * 2 * rows):  # the last step has two beams
+            decoding.step(tokens)
+        return torch.zeros(rows, 3)
+
+    monkeypatch.setattr(measuring.time, "perf_counter", lambda: clock[0])
+    answers, tokens, milliseconds = measuring.cost_of(begin, decode)
+    assert answers.shape == (rows, 3)
+    assert tokens == 4
+    assert milliseconds == pytest.approx(20 + 40)
+
+
 # ------------------------------------------------------------------ toys, models side by side, the largest
 
 
