@@ -19,6 +19,7 @@ from figures import (
     block,
     decoding,
     drawing,
+    efficient_attention,
     finetuning,
     foundations,
     heads,
@@ -981,6 +982,67 @@ def test_draw_own_sentence():
 
 
 # lesson 12
+
+
+def assert_against_powers_of_2(axes, places, labels):
+    assert axes.get_xscale() == "log"
+    assert floats(axes.get_xticks()) == places
+    assert ticks(axes)[1] == labels
+
+
+def test_draw_traffic():
+    (axes,) = efficient_attention.draw_traffic({16: 8.0, 64: 2.0}, {16: 7.5, 64: 1.5}, 12.5).axes
+    found = lines(axes)
+    assert found["moved, simulated"] == ([16, 64], near([8.0, 2.0]))
+    assert found["formula"] == ([16, 64], near([7.5, 1.5]))
+    assert found["lesson 1's lines"][1] == near([12.5, 12.5])
+    assert_against_powers_of_2(axes, [16, 64], ["16", "64"])
+    assert "MiB" in axes.get_ylabel()
+
+
+def test_draw_memory_of_lesson_11():
+    (axes,) = efficient_attention.draw_memory([256, 1024], {"lines": [1.5, 24.0], "tiles": [0.6, 1.4]}).axes
+    assert lines(axes) == {"lines": ([256, 1024], near([1.5, 24.0])),
+                           "tiles": ([256, 1024], near([0.6, 1.4]))}
+    assert_against_powers_of_2(axes, [256, 1024], ["256", "1,024"])
+    assert axes.get_yscale() == "log"
+
+
+def test_draw_heads_of_lesson_11():
+    right = {"encoder": [1.0, 0.9, 0.3], "cross": [0.0, 0.1, 0.2]}
+    ways = ["elu", "features", "window"]
+    (axes,) = efficient_attention.draw_heads({"encoder": 0.2, "cross": 11.0}, right, ways).axes
+    assert [container.get_label() for container in axes.containers] == ways == legend(axes)
+    assert [[bar.get_height() for bar in group] for group in axes.containers] == [
+        near([100, 0]), near([90, 10]), near([30, 20])]
+    assert ticks(axes)[1] == ["encoder\nspread of the scores 0.2", "cross\nspread of the scores 11.0"]
+
+
+def test_draw_recall():
+    (axes,) = efficient_attention.draw_recall({"softmax": [1.0, 1.0], "window": [0.0, 0.5]}, 0.06).axes
+    assert [bar.get_width() for group in axes.containers for bar in group] == near([25, 100])
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["window", "softmax"]
+    points = [floats(line.get_xdata()) for line in axes.get_lines() if line.get_marker() == "o"]
+    assert points == [near([0, 50]), near([100, 100])]
+    assert lines(axes)["chance"][0] == near([6, 6])
+
+
+def test_draw_recompute():
+    runs = {size: SimpleNamespace(peak=peak) for size, peak in ((0, 550.0), (1, 54.0), (4, 144.0))}
+    (axes,) = efficient_attention.draw_recompute(runs, {1: 53.0, 4: 143.0}).axes
+    found = lines(axes)
+    assert found["measured"] == ([1, 4], near([54.0, 144.0]))
+    assert found["N/s + c·s + 4"] == ([1, 4], near([53.0, 143.0]))
+    assert found["everything kept"][1] == near([550.0, 550.0])
+    assert_against_powers_of_2(axes, [1, 4], ["1", "4"])
+
+
+def test_draw_caches():
+    (axes,) = efficient_attention.draw_caches({(0, 8): (0.4, 0.9), (4, 4): (0.8, 0.95)}).axes
+    (group,) = axes.containers
+    assert [bar.get_height() for bar in group] == near([40, 80])
+    assert ticks(axes)[1] == ["first 0\nlatest 8", "first 4\nlatest 4"]
+    assert group[0].get_facecolor() != group[1].get_facecolor()  # with and without sinks
 
 
 def test_draw_low_rank():
