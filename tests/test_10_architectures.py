@@ -206,6 +206,7 @@ def own_text(tmp_path_factory):
     return folder, options
 
 
+@pytest.mark.exhaustive
 def test_an_own_text_is_read_and_continued(own_text):
     folder, options = own_text
     assert len([*folder.glob("checkpoint_text-text=mine.*.pt")]) == 1
@@ -229,6 +230,7 @@ def test_a_prompt_longer_than_max_len_ends_in_one_line(own_text):
     assert fits.returncode == 0, fits.stderr
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("wrong", [["--temperature", "-1"], ["--temperature", "nan"], ["--top-p", "1.5"],
                                    ["--input", " "], ["--task", "other"], ["--max-len", "63"]])
 def test_wrong_options_end_in_one_line(wrong, tmp_path):
@@ -236,6 +238,7 @@ def test_wrong_options_end_in_one_line(wrong, tmp_path):
     assert wrong[1].strip() in error
 
 
+@pytest.mark.exhaustive
 def test_a_conversation_goes_on_with_each_line(own_text, monkeypatch, capsys):
     _, options = own_text
     lines = iter(["The fox", "x" * 40, ""])

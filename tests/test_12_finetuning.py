@@ -222,6 +222,7 @@ def test_what_adapters_cannot_be_is_one_line(options, said, saved, tmp_path):
     assert process.stdout == ""
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(("name", "options", "said"), [
     ("06_decoding", ["--input", "3141", "--bits", "9"], "'9' is not a whole number of bits from 2 to 8"),
     ("06_decoding", ["--input", "3141", "--bits", "4", "--group", "-1"], "'-1' is not a whole number"),
@@ -233,6 +234,7 @@ def test_what_bits_cannot_be_is_one_line(name, options, said, tmp_path):
     assert said in one_line_error(process, 2)
 
 
+@pytest.mark.exhaustive
 def test_lesson_5_adapts_its_model_to_any_task(saved, tmp_path):
     options = ["--task", "mirror", "--from", str(saved / "one.pt"), "--rank", "2", *TINY]
     process = run_lesson("05_mini_transformer", *options, "--step", "training", "--outputs", str(tmp_path))
@@ -244,6 +246,7 @@ def test_lesson_5_adapts_its_model_to_any_task(saved, tmp_path):
     assert (again.returncode, again.stdout.count("4/4")) == (0, 0), again.stdout + again.stderr
 
 
+@pytest.mark.exhaustive
 def test_pairs_adapt_a_translator_and_both_texts_are_scored(tmp_path, capsys):
     old = training_on(written(tmp_path / "old.tsv", SENTENCES[:300]))
     save_run(finish(run_of(old)), tmp_path / "old.pt")

@@ -56,7 +56,8 @@ def test_the_main_job_is_trained_interrupted_resumed_and_answers(trained):
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="a step can't be ended")
-@pytest.mark.parametrize("name", LESSONS)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.exhaustive if name >= "10" else ())
+                                  for name in LESSONS])  # the four minutes are for what others build on
 def test_the_cheap_steps_hold_and_show_what_they_have_shown(name, trained, tmp_path):
     folder = shutil.copytree(trained, tmp_path / "outputs")
     process = run_script(ROOT / "tests" / "cheap_steps.py", name, SECONDS, "--outputs", str(folder),
