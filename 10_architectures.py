@@ -80,7 +80,7 @@ BytePairEncoding = lesson("07_subwords").BytePairEncoding
 __all__ = ["GroupedQueryAttention", "OneStack", "Patches", "PictureStack", "PromptDecoding", "RMSNorm",
            "StackConfig", "SwiGLU", "TextExperiment", "TextTraining", "mask_tokens"]
 
-SYMBOLS = 3  # the first id behind PAD, BOS and EOS
+SYMBOLS = 3  # the first id after PAD, BOS and EOS
 CPU = torch.device("cpu")
 
 
@@ -90,7 +90,7 @@ CPU = torch.device("cpu")
 class RMSNorm(nn.Module):
     """Every token's numbers (…, D), divided by their root mean square, times a gain (Zhang, Sennrich 2019).
 
-    LayerNorm without the mean and without a bias; eps stands inside the root.
+    LayerNorm without the mean and without a bias; eps is inside the root.
     """
 
     def __init__(self, d_model: int, eps: float = 1e-5):
@@ -235,7 +235,7 @@ def exchange_parts(stack: nn.Module, config: StackConfig, rotary: nn.Module | No
 
 
 class PromptDecoding(prompts.PromptDecoding):
-    """How a causal OneStack goes on after prompts (N, P) of one length: lesson 6's decoders run on it.
+    """How a causal OneStack continues prompts (N, P) of one length: lesson 6's decoders run on it.
 
     The first step reads BOS and the whole prompt, each later step one token; lesson 6's caches keep the rest.
     ValueError for a model in training mode.
@@ -580,7 +580,7 @@ def step_filling_in(experiment: TextExperiment):
                  rows=rows)
 
 
-SEPARATOR = 13  # behind lesson 5's symbols: between the task and the answer
+SEPARATOR = 13  # after lesson 5's symbols: between the task and the answer
 def prompted(sequences: Sequence[list[int]], loss_on_prompt: bool = False) -> Guesses:
     """Digits, the separator, the digits reversed, EOS; only the answer is asked for."""
     sources = [[SYMBOLS + digit for digit in digits] for digits in sequences]
@@ -858,8 +858,8 @@ def main():
     parser = lesson_parser(__doc__, GRADED)
     COMMAND_LINE.add_options(parser)
     parser.add_argument("--task", choices=[*TASKS], help="run the steps of one task")
-    parser.add_argument("--input", type=sentence, metavar="TEXT", help="go on with a text, and end")
-    parser.add_argument("--chat", action="store_true", help="go on with line after line, and end")
+    parser.add_argument("--input", type=sentence, metavar="TEXT", help="continue a text, and end")
+    parser.add_argument("--chat", action="store_true", help="continue line after line, and end")
     parser.add_argument("--temperature", type=float, default=0.8, help="of what is drawn (default: 0.8)")
     parser.add_argument("--top-p", type=float, default=0.9, help="of what is drawn (default: 0.9)")
     parser.add_argument("--weights", type=Path, metavar="FOLDER",
@@ -878,7 +878,7 @@ def main():
     further = {"weights": [step_published_weights], "input": [step_your_text], "compare": [step_compare],
                "task": TASKS.get(options.task, steps), "text": [step_reading, step_going_on]}
     if options.chat:
-        experiment.say("The model goes on with each line; an empty line ends.")
+        experiment.say("The model continues each line; an empty line ends.")
         torch.set_num_threads(options.threads or 1)
         converse(experiment.continued, options.outputs)
         return
