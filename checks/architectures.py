@@ -58,19 +58,19 @@ def compare_stack(implementation, causal: bool, norm: str, tokens: Tensor) -> Fi
 
 
 def causal_equals_pytorch(implementation, ours):
-    """Causal it equals PyTorch's encoder with a causal mask, between embedding and tied logits."""
+    """With causal=True it equals PyTorch's encoder with a causal mask, between embedding and tied logits."""
     return together(*(at(norm, compare_stack(implementation, True, norm, TOKENS))
                       for norm in ("pre", "post")))
 
 
 def whole_equals_pytorch(implementation, ours):
-    """Not causal it equals PyTorch's encoder that sees all but the padding."""
+    """With causal=False it equals PyTorch's encoder that sees all but the padding."""
     return together(*(at(norm, compare_stack(implementation, False, norm, PADDED))
                       for norm in ("pre", "post")))
 
 
 def hides_the_future(implementation, ours):
-    """Causal, a later token changes no bit of the logits before it."""
+    """With causal=True a later token changes no bit of the logits before it."""
     other, findings = TOKENS.clone(), []
     other[:, 3] = 10
     for positions in ("learned", "rotary", "none"):
@@ -80,7 +80,7 @@ def hides_the_future(implementation, ours):
 
 
 def sees_both_sides(implementation, ours):
-    """Not causal, a later token changes the logits before it."""
+    """With causal=False a later token changes the logits before it."""
     model, other = randomised(implementation(config_of(causal=False))), TOKENS.clone()
     other[:, 3] = 10
     moved = (model(other) - model(TOKENS))[:, :3].abs().amax(-1).min().item()
@@ -100,7 +100,7 @@ def starts_anywhere(implementation, ours):
 
 
 def starts_small(implementation, ours):
-    """Fresh, its guesses are nearly even: the loss is within 0.3 of ln V."""
+    """An untrained model guesses nearly evenly: the loss is within 0.3 of ln V."""
     torch.manual_seed(0)
     model, tokens = implementation(config_of(d_model=48, vocab_size=200)), torch.randint(3, 200, (8, 9))
     loss = F.cross_entropy(model(tokens).flatten(0, 1), tokens.roll(-1, 1).flatten())
@@ -130,12 +130,13 @@ def stack_mistakes(ours):
 
     return {
         "no causal mask": Mistake("a token sees those after it: pass the causal mask to the stack", NoMask,
-                                  "Causal, a later token"),
+                                  "With causal=True a later token"),
         "always causal": Mistake("the mask is causal although config.causal is False", AlwaysCausal,
-                                 "Not causal it equals"),
+                                 "With causal=False it equals"),
         "start ignored": Mistake("every call begins at position 0: pass `start` to the positions", Restarted,
                                  "A single token at position"),
-        "last gain 1": Mistake("the last gain is 1: begin with d_model^−½", LastGainOne, "Fresh"),
+        "last gain 1": Mistake("the last gain is 1: begin with d_model^−½", LastGainOne,
+                               "An untrained model"),
     }
 
 
@@ -178,7 +179,7 @@ def cached_equals_whole(decoding_of, ours):
 
 
 def goes_on_without_a_prompt(decoding_of, ours):
-    """An empty prompt leaves BOS alone before the answer."""
+    """With an empty prompt only BOS comes before the answer."""
     model = decoding_model(ours)
     decoding = decoding_of(model, PROMPT[:, :0])
     with torch.no_grad():
@@ -187,7 +188,7 @@ def goes_on_without_a_prompt(decoding_of, ours):
 
 
 def each_token_once(decoding_of, ours):
-    """A prompt of 3 tokens and 4 steps take 7 positions through the stack."""
+    """A prompt of 3 tokens and 4 steps run 7 positions through the stack: each token once."""
     model, computed = decoding_model(ours), []
     model.stack.blocks[0].self_attention.project_query.register_forward_hook(
         lambda _, inputs, output: computed.append(inputs[0].shape[1]))
@@ -199,7 +200,7 @@ def each_token_once(decoding_of, ours):
 
 
 def follows_its_rows(decoding_of, ours):
-    """After reorder(rows) it goes on with the texts in their new order."""
+    """After reorder(rows) it continues the texts in their new order."""
     model, rows = decoding_model(ours), torch.tensor([1, 0])
     decoding = decoding_of(model, PROMPT)
     for tokens in ANSWER[:, :3].unbind(1):
@@ -258,12 +259,12 @@ def prompt_mistakes(ours):
 
     every = "The logits of every step"
     return {
-        "position restarted": Mistake("the answer starts at position 1 again: it goes on behind the prompt",
+        "position restarted": Mistake("the answer starts at position 1 again: go on from the prompt's",
                                       Restarted, every),
         "prompt lost": Mistake("the model never reads the prompt", PromptLost, every),
         "BOS behind the prompt": Mistake("BOS comes before the prompt: the text begins with it", PromptFirst,
                                          every),
-        "no cache": Mistake("run new tokens alone; the caches keep those before", Uncached,
+        "no cache": Mistake("run only the new tokens; the caches keep those before", Uncached,
                             "A prompt of 3 tokens"),
         "cache not reordered": Mistake("the caches have to follow reorder(rows)", NotReordered,
                                        "After reorder"),
@@ -296,13 +297,13 @@ def near(found: Tensor, wanted: float, hint: str) -> Finding:
 
 
 def asks_a_fraction(mask_tokens, ours):
-    """About the given fraction of the symbols is asked: 15 %, or 50 %."""
+    """About the given fraction of the symbols is asked, with 15 % and with 50 %."""
     return together(*(near(masked(mask_tokens, LARGE, fraction)[1] != PAD, fraction,
                            "ask each symbol with this probability") for fraction in (0.15, 0.5)))
 
 
 def targets_what_was_there(mask_tokens, ours):
-    """The target of an asked place is what was there, of all others PAD; those stay as they were."""
+    """The target of an asked place is the token that was there; the others stay, with PAD as target."""
     given, targets = masked(mask_tokens, LARGE)
     asked = targets != PAD
     return together(agree(targets[asked], LARGE[asked], 0), agree(given[~asked], LARGE[~asked], 0))
@@ -315,7 +316,7 @@ def hides_most(mask_tokens, ours):
 
 
 def changes_some(mask_tokens, ours):
-    """Of the asked symbols about 10 % become others at random: any from 3 to mask_id − 1."""
+    """Of the asked symbols about 10 % become random ones, from 3 to mask_id − 1."""
     given, targets = masked(mask_tokens, LARGE, 0.5)
     given, targets = given[targets != PAD], targets[targets != PAD]
     changed = (given != targets) & (given != MASK)

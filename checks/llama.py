@@ -47,20 +47,20 @@ def formula(norm: nn.Module, x: Tensor, eps: float = 1e-5) -> Tensor:
 
 
 def norm_equals_pytorch(implementation, ours):
-    """With the same gain it equals F.rms_norm; the mean is not taken off."""
+    """With the same gain it equals F.rms_norm; the mean is not subtracted."""
     norm = randomised(implementation(D_MODEL))
     return agree(norm(X + 3), formula(norm, X + 3), 1e-12)
 
 
 def norm_honours_eps(implementation, ours):
-    """Where the numbers are as small as eps, and with another eps, 0.5, it does as well."""
+    """It equals F.rms_norm also with numbers as small as eps and with an eps of 0.5."""
     small, other = randomised(implementation(D_MODEL)), randomised(implementation(D_MODEL, 0.5))
     return together(agree(small(3e-3 * X), formula(small, 3e-3 * X), 1e-12),
                     agree(other(X), formula(other, X, 0.5), 1e-12))
 
 
 def norm_starts_neutral(implementation, ours):
-    """Fresh, every token comes out with a mean square of 1."""
+    """Before training every token comes out with a mean square of 1."""
     found = implementation(D_MODEL).double()(10 + 10 * X).square().mean(-1)
     return agree(found, torch.ones(2, 5), 1e-5)._replace(gap=None)  # eps makes it, not rounding
 
@@ -71,7 +71,7 @@ def norm_learns_like_pytorch(implementation, ours):
 
 
 def rms_mistakes(ours):
-    class MeanTakenOff(ours.RMSNorm):
+    class MeanSubtracted(ours.RMSNorm):
         def forward(self, x):
             return super().forward(x - x.mean(-1, keepdim=True))
 
@@ -89,9 +89,9 @@ def rms_mistakes(ours):
 
     equals = "With the same gain"
     return {
-        "mean taken off": Mistake("the mean is taken off: that is LayerNorm, RMSNorm only divides",
-                                  MeanTakenOff, equals),
-        "eps outside": Mistake("eps belongs inside the root", EpsOutside, "Where the numbers are as small"),
+        "mean subtracted": Mistake("the mean is subtracted: that is LayerNorm, RMSNorm only divides",
+                                  MeanSubtracted, equals),
+        "eps outside": Mistake("eps belongs inside the root", EpsOutside, "It equals F.rms_norm also"),
         "sum of squares": Mistake("divide by the root of the mean of the squares, not of their sum",
                                   SumOfSquares, equals),
         "no root": Mistake("divided by the mean square: take its root", NoRoot, equals),
@@ -117,7 +117,7 @@ def gated(layer: nn.Module) -> Tensor:
 
 
 def swiglu_equals_the_formula(implementation, ours):
-    """It equals (z · sigmoid(z) ∘ W_1·x)·W_2, where z = W_g·x."""
+    """It equals W_2·(z · sigmoid(z) ∘ W_1·x), where z = W_g·x."""
     layer = randomised(implementation(D_MODEL, 40))
     return by_order(agree(layer(X), gated(layer)), layer, MAPS)
 
@@ -197,7 +197,7 @@ def groups_equal_pytorch(implementation, ours):
 
 
 def groups_take_a_mask(implementation, ours):
-    """With a causal mask it does as well, with biases, too."""
+    """With a causal mask and biases it equals PyTorch's attention with enable_gqa."""
     attention, mask = grouped(implementation, bias=True), causal_mask(5)
     return agree(attention(X, X, X, mask), by_pytorch(attention, GROUPS, X, X, X, mask))
 
@@ -224,7 +224,7 @@ def groups_are_repeated_weights(implementation, ours):
 
 
 def keeps_groups_in_the_cache(implementation, ours):
-    """A cache that replaces attend() is handed keys and values of the groups alone: 2 heads, not 6."""
+    """A cache that replaces attend() gets keys and values of the groups only: 2 heads, not 6."""
     attention, kept = grouped(implementation), []
 
     def attend(queries, keys, values, mask):

@@ -229,7 +229,8 @@ def small_models(parts: Any) -> tuple[list[tuple[str, bool, str]], list[tuple[Se
                 if spoil:
                     spoil(published.model)
                 moves[kind], gap = published.moves, largest_difference(output_of(published, inputs), expected)
-                rows.append((kind, mistake, f"{gap:.0e}"))
-                findings.append((f"{kind}, {mistake}: the output differs", gap > 3e-4, rows[-1][2]) if mistake
-                                else (f"{kind}: the output is that of the formula", gap < 1e-5, rows[-1][2]))
+                rows.append((kind, mistake or "none", f"{gap:.0e}"))
+                findings.append((f"{kind} with the mistake “{mistake}”: the output differs", gap > 3e-4,
+                                 rows[-1][2]) if mistake else
+                                (f"{kind}: the output is that of the formula", gap < 1e-5, rows[-1][2]))
     return findings, [(MOVED, moves_shown(moves["gpt2"])), (("model", "mistake", "largest difference"), rows)]

@@ -94,7 +94,12 @@ def filled_on_grammar(ours: Any, seed: int) -> tuple[float, float]:
 # ------------------------------------------------------------------ reversing, as a prompt
 
 
-PROMPTED = SequenceTraining(steps=200)
+PROMPTED = {  # which model, and its training
+    "two stacks, 300 steps": SequenceTraining(steps=300),
+    "one stack, 300 steps": SequenceTraining(steps=300),
+    "one stack, 200 steps": SequenceTraining(steps=200),
+    "one stack, 200 steps, loss on all": SequenceTraining(steps=200),
+}
 LENGTHS = 4, 8
 TWO_STACKS = TransformerConfig(positions="learned")
 EXAMPLE = [3, 1, 4, 1, 5, 9, 2, 6]
@@ -120,17 +125,17 @@ def exactly_prompted(ours: Any, model: nn.Module, sequences: Sequence[list[int]]
 
 def reversing(ours: Any, kind: str, seed: int) -> tuple[float, Tensor]:
     """The fraction of new sequences that are reversed; of one stack also all heads' weights for EXAMPLE."""
-    training = replace(PROMPTED, seed=seed)
+    training = replace(PROMPTED[kind], seed=seed)
     test = ours.draw_sequences(300, "test", (9,), LENGTHS)
 
     def drawn(step: int) -> list[list[int]]:
         return ours.draw_sequences(32, "train", (seed, step), LENGTHS)
 
-    if kind == "two stacks":
+    if kind.startswith("two stacks"):
         model = trained(ours, partial(ours.Transformer, TWO_STACKS),
                         lambda step: ours.make_batch("reverse", drawn(step)), training)
         return ours.evaluate(model, ours.make_batch("reverse", test)).exact_match, torch.zeros(0)
-    whole = kind == "one stack, loss on all"
+    whole = kind.endswith("loss on all")
     model = trained(ours, partial(ours.OneStack, one_stack_config(ours)),
                     lambda step: ours.prompted(drawn(step), whole), training)
     with ours.record_attention(model) as recorded:
