@@ -56,7 +56,7 @@ def draw_alignment(weights: Tensor, source: Sequence[str], target: Sequence[str]
     for block, (name, row) in enumerate(zip(names, shares.tolist(), strict=True)):
         bars.bar(places + 0.8 * (block + 0.5) / len(names) - 0.4, row, 0.8 / len(names), label=name)
     bars.set_xticks(places, range(heads))
-    bars.set(ylim=(0, 1), xlabel="head", ylabel="share of words", title="strongest source word is a partner")
+    bars.set(ylim=(0, 1), xlabel="head", ylabel="fraction of words", title="largest weight is on a partner")
     bars.legend()
     return figure
 
