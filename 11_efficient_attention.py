@@ -7,7 +7,7 @@ kinds of savings:
     other numbers that cost less           → windows, feature maps, low rank, smaller caches
 
 The second kind loses accuracy, and how much depends on the head. So approximations are tried on lesson 5's
-model (if it has no checkpoint, it is trained first), and on a task that needs memory.
+model (trained first, if it has no checkpoint), and on a task that needs memory.
 """
 
 import argparse
@@ -208,7 +208,7 @@ class TiledAttention(torch.autograd.Function):
                 scores = tile_scores(query, key, ctx.sees, rows, columns)
                 if scores is None:
                     continue
-                weights = torch.exp(scores - log_sum[..., rows, :])  # the softmax, from one number per row
+                weights = torch.exp(scores - log_sum[..., rows, :])  # from one number per row
                 grad_weights = slopes[..., rows, :] @ value[..., columns, :].mT
                 grad_scores = weights * (grad_weights - mean[..., rows, :]) / root
                 grad_query[..., rows, :] += grad_scores @ key[..., columns, :]
@@ -498,9 +498,9 @@ def step_two_halves(experiment: LongExperiment):
     """Two halves of a row join exactly
 
     A softmax needs the largest score of its row and the sum of the exponentials. Both can be found piece by
-    piece: if a later piece has a larger score, multiply the sums so far by e^(old − new), with the old and
-    new largest score (Milakov and Gimelshein 2018). So no row has to exist as a whole. Below: scores 2 and 1,
-    then 5 and 3, with the values 10, 20, 30 and 40.
+    piece: if a later piece has a larger score, multiply the sums so far by e^(old − new), of the largest
+    scores (Milakov and Gimelshein 2018). So no row has to exist as a whole. Below: scores 2 and 1, then 5 and
+    3, with the values 10, 20, 30 and 40.
     """
     scores, values = torch.tensor([[2.0, 1, 5, 3]]), torch.tensor([[10.0], [20], [30], [40]])
     half = join(begin(scores, values), scores[:, :2], values[:2])
@@ -579,16 +579,16 @@ def step_bytes_moved(experiment: LongExperiment):
 def step_the_kernel(experiment: LongExperiment):
     """The kernel is the same idea
 
-    PyTorch's attention (the kernel) runs such tiles in one compiled function. What it allocates and frees
-    inside isn't counted. The rest grows with n, unless a causal mask is passed as a table. The last column
-    compares forward times, for 1,024 tokens.
+    PyTorch's attention (the kernel) runs such tiles in one compiled function. What it allocates inside isn't
+    counted. The rest grows with n, unless a causal mask is passed as a table. The last column compares
+    forward times, for 1,024 tokens.
     """
     ways = WAYS | {"kernel, causal table": lambda *x: fused_attention(*x, causal_mask(x[0].shape[-2]))}
     peaks = {name: [peak_bytes(there_and_back(way), *one_head(n)) / MIB for n in SIZES]
              for name, way in ways.items()}
     lines, tiled, kernel, masked = (fitted_exponent(SIZES[1:], found[1:]) for found in peaks.values())
     check("the peaks of tiles and kernel grow with n", max(tiled, kernel) < 1.1)
-    check("the peaks of the lines, and with a causal table, grow with n²", min(lines, masked) > 1.8)
+    check("the peaks of lesson 1's lines, and with a causal table, grow with n²", min(lines, masked) > 1.8)
     inputs = one_head(1024)
     times = {name: seconds_of(way, *inputs) for name, way in ways.items()}
     return table("MiB at the peak", *map(str, SIZES), "time", rows=[
@@ -598,7 +598,7 @@ def step_the_kernel(experiment: LongExperiment):
 
 
 RULES = {"causal": causal, "window 64": window(64), "window 64, first 4": either(window(64), first(4)),
-         "blocks on the diagonal": both(causal, blocks(torch.eye(8, dtype=torch.bool), 64)),
+         "diagonal blocks": both(causal, blocks(torch.eye(8, dtype=torch.bool), 64)),
          "4 packed sequences": both(causal, same(torch.arange(512) // 128))}
 
 
@@ -688,8 +688,7 @@ def step_trained_heads(experiment: LongExperiment):
     Replace the attention of lesson 5's heads without training, and count the answers still right, with
     teacher forcing. The encoder's scores are blunt: even weights on all keys suffice, and so do feature maps,
     but a window doesn't. The cross-attention picks one digit: its scores are sharp, and nothing here replaces
-    it. The spread is the largest of the layers. For random features, 64 of them, the worst of three draws
-    counts.
+    it. The spread is the largest of the layers. Of three draws of random features the worst counts.
     """
     model, batch = experiment.model, experiment.batch(100)
     draws = [directions(64, 16, generator=torch.Generator().manual_seed(seed)) for seed in range(3)]
@@ -807,7 +806,7 @@ def step_packing(experiment: LongExperiment):
     A batch is as wide as its longest sequence. Batches by length (lesson 8) waste less than random ones;
     several sequences packed into one row waste least. Each needs its own positions, and must see only itself.
     Then lesson 5's model has the same loss and gradients on packed rows, and training takes the same steps.
-    Without either there is no error message, only a larger loss.
+    If either is missing, there is no error message, only a larger loss.
     """
     lengths = [min(120, 4 + int(x)) for x in torch.empty(256).exponential_(1 / 20)]
     waste = {"random batches": padding(lengths, 32), "batches by length": padding(sorted(lengths), 32),
@@ -836,15 +835,13 @@ def step_packing(experiment: LongExperiment):
 def step_which_when(experiment: LongExperiment):
     """Which one, and when?
 
-    Use the kernel. If
-
-        the mask hides much        rules
-        memory runs out            recomputing
-        lengths are uneven         batches by length, or packing
-        answers are long           caches of 8 bits, or groups
-        only neighbours matter     a window, with sinks
-        few pairs are recalled     linear attention
+    Use the kernel. In addition:
     """
+    return table("if", "then", rows=[
+        ("the mask hides much", "rules"), ("memory runs out", "recomputing"),
+        ("lengths are uneven", "batches by length, or packing"),
+        ("answers are long", "caches of 8 bits, or groups"),
+        ("only neighbours matter", "a window, with sinks"), ("few pairs are recalled", "linear attention")])
 
 
 def step_broken_on_purpose(experiment: LongExperiment):
