@@ -702,7 +702,7 @@ def step_trained_heads(experiment: LongExperiment):
     encoder, own, cross = right.values()
     check("encoder: over 95 % right with even weights and feature maps, under 70 % with the window",
           min(encoder[:3]) > 0.95 > 0.7 > encoder[3])
-    check("self-attention: random features keep over 10 % of all answers more than elu + 1",
+    check("all self-attention: random features keep over 10 % of all answers more than elu + 1",
           own[2] > own[1] + 0.1)
     check("cross-attention: under 30 % right with each replacement", max(cross) < 0.3)
     figure = Picture("efficient_attention_heads.png", drawing.draw_heads(spreads, right, [*ways]),
