@@ -38,9 +38,9 @@ def draw_heads(spreads: Mapping[str, float], right: Mapping[str, Sequence[float]
     """A group of bars for each kind of heads: the answers that are right with each replacement."""
     figure, axes = canvas(width=7.5, height=3.6)
     for number, way in enumerate(ways):
-        places = [group + (number - 1) * 0.27 for group in range(len(right))]
+        places = [group + (number - 1.5) * 0.21 for group in range(len(right))]
         heights = [100 * shares[number] for shares in right.values()]
-        axes.bar_label(axes.bar(places, heights, 0.25, label=way), [f"{height:.0f}" for height in heights],
+        axes.bar_label(axes.bar(places, heights, 0.19, label=way), [f"{height:.0f}" for height in heights],
                        fontsize=8)
     labels = [f"{name}\nspread of the scores {spreads[name]:.1f}" for name in right]
     axes.set_xticks(range(len(right)), labels)

@@ -328,8 +328,12 @@ def test_groups_have_fewer_weights_and_a_smaller_cache():
         five.TransformerConfig(n_heads=4, attention="grouped", groups=groups) for groups in (4, 2))]
     many, few = (sum(p.numel() for p in model.parameters()) for model in models)
     assert many - few == 4 * 2 * (64 + 1) * 32  # keys and values of four self-attentions
-    found = measuring.through_the_cache(ten.GroupedQueryAttention, six.KeyValueCache, 64, 4)
-    assert [size for size, _ in found.values()] == [1024, 512, 256]
+    (x,) = random_tensors((1, 9, 64))
+    for groups in (4, 2, 1):
+        attention = ten.GroupedQueryAttention(64, 4, groups).double()
+        stepped = measuring.one_by_one(attention, cache := six.KeyValueCache(attention), x)
+        assert largest_difference(stepped, attention(x, x, x, one.causal_mask(9))) < 1e-12
+        assert cache.bytes() == 9 * groups * 256
 
 
 @pytest.mark.parametrize(("options", "message"), [

@@ -175,21 +175,6 @@ def one_by_one(attention: nn.Module, cache: Any, x: Tensor) -> Tensor:
         del attention.attend
 
 
-def through_the_cache(grouped: Callable, cache_of: Callable, width: int, heads: int) -> dict[int, tuple]:
-    """For 4, 2 and 1 groups: the cache's bytes per token, and how far it is from attention without a cache.
-
-    grouped(width, heads, groups) makes an attention, cache_of(attention) its cache.
-    """
-    found: dict[int, tuple] = {}
-    x = torch.randn(1, 9, width, dtype=torch.float64)
-    for groups in (4, 2, 1):
-        attention = grouped(width, heads, groups).double()
-        stepped = one_by_one(attention, cache := cache_of(attention), x)
-        gap = (stepped - attention(x, x, x, torch.ones(9, 9, dtype=torch.bool).tril())).abs().max().item()
-        found[groups] = cache.bytes() // 9, gap
-    return found
-
-
 def answers_with(decoding: type, decode: Callable, right: Callable, model: nn.Module, batch: Any,
                  own: Callable, cross: Callable) -> tuple[float, float]:
     """The fraction of answers right, decoded with these caches, and the KiB that they take per answer."""

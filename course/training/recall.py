@@ -55,7 +55,7 @@ class Reader(nn.Module):
 
 
 def recalled(block: Callable[..., nn.Module], positions: Callable[..., nn.Module], attention: type,
-             task: Callable, pairs: int, seed: int, steps: int = 250, rate: float = 3e-3) -> float:
+             task: Callable, pairs: int, steps: int, seed: int, rate: float = 3e-3) -> float:
     """The fraction of values that a trained model recalls, of 200 new sequences.
 
     block(64, 4, 256) gets this self-attention, positions(64, 2 · pairs) are added, the mask is causal.
@@ -82,9 +82,9 @@ def recalled(block: Callable[..., nn.Module], positions: Callable[..., nn.Module
         return right[wanted != IGNORED].float().mean().item()
 
 
-def recalls(block: Callable, positions: Callable, kinds: Mapping[str, tuple[type, Callable, int]],
+def recalls(block: Callable, positions: Callable, kinds: Mapping[str, tuple[type, Callable, int, int]],
             seeds: Sequence[int]) -> dict[str, list[float]]:
-    """recalled() of each kind, (attention, task, pairs), with each seed: trained side by side."""
+    """recalled() of each kind, (attention, task, pairs, steps), with each seed: trained side by side."""
     results = iter(side_by_side([partial(recalled, block, positions, *kind, seed)
                                  for kind in kinds.values() for seed in seeds]))
     return {name: [next(results) for _ in seeds] for name in kinds}
