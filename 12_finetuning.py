@@ -268,7 +268,6 @@ class Tuned(NamedTuple):
 
 METHODS: dict[str, tuple[Callable[[nn.Module], nn.Module] | None, float]] = {
     "all weights": (None, RATE),
-    "rank 1": (partial(add_adapters, rank=1, alpha=2.0), ADAPTERS_RATE),
     "rank 2": (partial(add_adapters, rank=2, alpha=4.0), ADAPTERS_RATE),
     "rank 4": (partial(add_adapters, rank=4, alpha=8.0), ADAPTERS_RATE),
     "rank 2, attention only": (partial(add_adapters, rank=2, alpha=4.0, matrices=ATTENTION), ADAPTERS_RATE),
@@ -427,16 +426,16 @@ def step_new_task(experiment: TuningExperiment):
     the data and for A. The learning rate is 0.003 for all weights and 0.01 for adapters.
 
     Adapters of rank 2 at all linear maps learn mirror as well as a training of all weights does. Adam keeps
-    two numbers for each number that learns, so its memory shrinks in the same proportion. With rank 1 the
-    result depends more on the seed. Adapters save memory, not computing: a step still runs the whole model
-    forward and backward.
+    two numbers for each number that learns, so its memory shrinks in the same proportion. Adapters save
+    memory, not computing: a step still runs the whole model forward and backward.
     """
-    trained = experiment.tuned("mirror", "all weights", "rank 1", "rank 2")
+    trained = experiment.tuned("mirror", "all weights", "rank 2")
     check("adapters of rank 2, with less than 5 % of the numbers, get more than 90 % of mirror right, with "
           "each seed", min(run.new for run in trained["rank 2"]) > 0.9
           and trained["rank 2"][0].trained < 0.05 * trained["all weights"][0].trained)
-    check("a training of all weights gets more than 90 % of mirror right, with each seed",
-          min(run.new for run in trained["all weights"]) > 0.9)
+    few, whole = (min(run.new for run in trained[name]) for name in ("rank 2", "all weights"))
+    check("with their worst seeds, adapters of rank 2 get at most 5 percentage points less of mirror right "
+          "than all weights", few > whole - 0.05, f"{few:.1%}, {whole:.1%}")
     check("Adam's memory is 8 bytes for each number that learns",
           all(run.optimizer == 8 * run.trained for runs in trained.values() for run in runs))
     return table(*COSTS, rows=costs(trained))
@@ -463,7 +462,7 @@ def step_limit(experiment: TuningExperiment):
 
     The task copy asks for the digits in their own order. Now every position of the answer has to look at
     another position of the source. In 150 steps, a training of all weights gets most answers right with each
-    seed. Adapters of rank 4 get most answers right with some seeds, and few with others.
+    seed. Adapters of rank 4 do worse: with at least one of three seeds many fewer answers are right.
     """
     trained = experiment.tuned("copy", "all weights", "rank 4")
     least = {name: min(run.new for run in runs) for name, runs in trained.items()}
@@ -510,14 +509,14 @@ def step_low_rank(experiment: TuningExperiment):
     by_rank = {task: {rank: [shares[rank] for (name, _), shares in zip(jobs, found) if name == task]
                       for rank in RANKS} for task in whole}
     trained = {task: {rank: [run.new for run in experiment.tuned(task, f"rank {rank}")[f"rank {rank}"]]
-                      for rank in ranks} for task, ranks in (("mirror", (1, 2)), ("copy", (4,)))}
+                      for rank in ranks} for task, ranks in (("mirror", (2,)), ("copy", (4,)))}
     worst, best = min(trained["mirror"][2]), max(by_rank["mirror"][2])
     check("mirror: adapters trained with rank 2 get more than 90 % right, the update of a full training cut "
           "to rank 2 less than half, with each seed", worst > 0.9 and best < 0.5, f"{worst:.1%}, {best:.1%}")
     figure = drawing.draw_low_rank(by_rank, trained)
     rows = [(f"cut to rank {rank}", *(seeds_shown(by_rank[task][rank]) for task in whole)) for rank in RANKS]
     rows += [(f"trained with rank {rank}", *(seeds_shown(trained[task].get(rank, [])) for task in whole))
-             for rank in (1, 2, 4)]
+             for rank in (2, 4)]
     return table("", "mirror", "copy", rows=rows), Picture(
         experiment.file("finetuning_low_rank"), figure,
         "mirror: updates cut to rank 2 afterwards fail; adapters trained with rank 2 are enough")
@@ -809,8 +808,8 @@ def step_what_next(experiment: TuningExperiment):
 
     Read: LoRALinear, then quantize and dequantize.
 
-    Change: (1) STEPS = 220: is rank 1 enough now? (2) In METHODS, rank 4 for attention only: is it enough?
-    (3) In SCALES, "group of 8": 8: how much do 3 bits gain, and what do they cost?
+    Change: (1) STEPS = 75: which method still learns mirror? (2) In METHODS, rank 4 for attention only: is it
+    enough? (3) In SCALES, "group of 8": 8: how much do 3 bits gain, and what do they cost?
 
     Adapters and few bits for trained models:
 
