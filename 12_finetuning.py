@@ -530,7 +530,7 @@ def step_merge(experiment: TuningExperiment):
     before. Or the adapters can be taken off: W never changed, so the old model is back, bit for bit. While
     they are on, the old task is lost: for the same digits the model now gives the answer to mirror.
 
-    A checkpoint of adapters holds A and B only, and a hash of the base's weights: it is useless without them.
+    A checkpoint of adapters holds only A, B and a hash of the base's weights. It is useless without the base.
     """
     check_part(merge_adapters, merge_adapters_checks, OURS)
     model, batch = experiment.adapted(), draw_batch("mirror", 50, "test", (1,))
@@ -584,7 +584,7 @@ def step_finer_scales(experiment: TuningExperiment):
     a row. A scale is kept in 16 bits: in groups of 32 it costs half a bit per weight.
 
     With 3 bits, one scale per row gets more answers right than one per matrix, and groups of 32 get nearly
-    all right. With 2 bits there are only −1, 0 and 1, and most answers are wrong with each kind of scale.
+    all right. With 2 bits (−1, 0 and 1) most answers are wrong with each kind of scale.
     """
     found = {name: {bits: right(quantise(experiment.model(), bits, group), "reverse", 200)
                     for bits in (8, 6, 4, 3, 2)} for name, group in SCALES.items()}
@@ -683,8 +683,8 @@ def step_normal_levels(experiment: TuningExperiment):
     """Levels where the weights are
 
     Whole numbers are evenly spaced, but most weights are near 0. NormalFloat (NF4) has 16 levels that are
-    closer together near 0. They are quantiles of the normal distribution: about equally many normal weights
-    are nearest to each.
+    closer together near 0. They are quantiles of the normal distribution: for each level, about equally many
+    normal weights are nearest to it.
 
     For weights drawn from a normal distribution, NF4 has a smaller error than 4-bit whole numbers; for evenly
     distributed weights it has a larger error.
@@ -796,7 +796,7 @@ def step_broken_on_purpose(experiment: TuningExperiment):
 
     maps = right(quantise(experiment.model(), 4, 0), "reverse")
     embedding = right(with_rounded_embedding(experiment.model()), "reverse")
-    check("4 bits, one scale per matrix: the embedding costs more answers than all linear maps together",
+    check("with 4 bits, quantising the embedding costs more answers than quantising all linear maps",
           embedding < maps - 0.1, f"{embedding:.1%} right, {maps:.1%} with quantised maps")
     rows = [("all linear maps", f"{maps:.1%}"), ("only the embedding", f"{embedding:.1%}")]
     return table("in 4 bits, one scale per matrix", "exact match", rows=rows), check_mistakes(

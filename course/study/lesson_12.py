@@ -41,7 +41,7 @@ QUESTIONS = (
         Answer("Only the large column loses precision.",
                "It keeps its precision: its largest value has the code 127."),
         Answer("All other weights get codes near 0.",
-               "The large column sets the scale, and the others are a few steps of it at most."),
+               "The large column sets the scale, and the others are at most a few steps from 0."),
         Answer("Nothing: 8 bits are enough for everything.", "They are enough if one scale fits all.")), 1,
              "8 bits: one scale per matrix gets less than half right"),
     Question("through-rounding", "through-rounding", "Rounding has a derivative of 0. How can weights be "
@@ -192,8 +192,9 @@ EXERCISES = {
         }),
     "normal_levels": Exercise(3, 30,
         guide={"": ["the outermost probability: 1 − (1 / (n − 1) + 1 / n) / 4, for n = 2^bits levels",
-                    "n / 2 quantiles above 0, from there evenly spaced down to 0.5, without 0.5",
-                    "n / 2 − 1 quantiles below 0, in the same way", "0 between them",
+                    "n / 2 levels above 0: quantiles of probabilities evenly spaced from there down to "
+                    "0.5, without 0.5",
+                    "n / 2 − 1 levels below 0, in the same way", "0 between them",
                     "divide by the largest"]},
         hints={
             "equals_the_published": (
