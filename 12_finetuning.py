@@ -759,7 +759,7 @@ def step_translator(experiment: TuningExperiment):
     """The translator in few bits
 
     If lesson 8's checkpoint is in the output folder, its model translates 100 test sentences here, in groups
-    of 32. Few bits cost this larger model fewer answers than the digit model.
+    of 32. Two bits cost this larger model fewer answers than the digit model.
     """
     translator = TranslationExperiment(TranslationModel(), TranslationTraining(), argparse.Namespace(
         **vars(experiment.options), input="answers only"))
