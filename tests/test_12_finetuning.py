@@ -117,6 +117,19 @@ def test_bytes_are_those_of_the_tensors(bits, group):
     assert adapters.bytes_of(model(), bits, group) == state["codes"].nbytes + state["scales"].nbytes
 
 
+def test_one_pass_counts_what_free_running_gets_right(monkeypatch):
+    """Three of eight answers are made right: they become the targets."""
+    one, batch = model(), five.draw_batch("reverse", 8, "test", (0,))
+    answers = five.free_running(one, batch.src, batch.tgt_out.shape[1])
+    wanted = batch.tgt_out.clone()
+    wanted[:3, :] = 0
+    wanted[:3, : answers.shape[1]] = answers[:3]
+    given = torch.cat([batch.tgt_in[:, :1], wanted[:, :-1]], dim=1)
+    made = batch._replace(tgt_in=given, tgt_out=wanted)
+    monkeypatch.setattr(m, "draw_batch", lambda *_: made)
+    assert m.right(one, "reverse", 8) == five.evaluate(one, made).exact_match == 3 / 8
+
+
 # ------------------------------------------------------------------ --bits
 
 

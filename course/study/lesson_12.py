@@ -6,11 +6,11 @@ FILE = "my_finetuning.py"  # a learner's own, of --template
 
 QUESTIONS = (
     Question("fresh-adapter", "narrow-path", "A fresh adapter is put next to a trained matrix: A is random, "
-             "B is 0. What becomes of the model's answers?", (
+             "B is 0. How do the model's answers change?", (
         Answer("They are a little different, because A is random.",
                "What A makes of the input is multiplied by B, which is 0."),
         Answer("They stay the same, bit for bit.",
-               "B·A is 0 however A was drawn, so exactly 0 is added."),
+               "B·A is 0 for every A, so exactly 0 is added."),
         Answer("They are useless until the adapter has learned.",
                "The frozen matrix still does all of the work.")), 1,
              "with fresh adapters at all its linear maps the model gives the same logits"),
@@ -19,7 +19,7 @@ QUESTIONS = (
         Answer("All of them.", "A training of all weights works, but it isn't needed."),
         Answer("About half of them.", "Far fewer are enough."),
         Answer("Less than 5 %, in adapters of rank 2.",
-               "The order of the answer is known already; only what is written is new.")), 2,
+               "The base already reverses the order; only the digits that it writes are new.")), 2,
              "adapters of rank 2, with less than 5 % of the numbers"),
     Question("low-rank", "low-rank", "All weights were trained on the new task. Now the update of each "
              "matrix is cut to rank 2. Adapters trained with rank 2 solve the task. Does the cut update?", (
@@ -41,7 +41,7 @@ QUESTIONS = (
         Answer("Only the large column loses precision.",
                "It keeps its precision: its largest value has the code 127."),
         Answer("All other weights get codes near 0.",
-               "The large column sets the scale, and the others are a few steps of it at most."),
+               "The large column sets the scale, and the others are at most a few steps from 0."),
         Answer("Nothing: 8 bits are enough for everything.", "They are enough if one scale fits all.")), 1,
              "8 bits: one scale per matrix gets less than half right"),
     Question("through-rounding", "through-rounding", "Rounding has a derivative of 0. How can weights be "
@@ -51,30 +51,29 @@ QUESTIONS = (
         Answer("The gradient of the rounded weight is given to the exact weight behind it.",
                "The exact weight moves, and from time to time its rounded value changes."),
         Answer("By trying codes at random.", "There are far too many of them.")), 1,
-             "after 60 steps through the rounding 2 bits"),
+             "after 60 steps through the rounding, 2 bits"),
 )
 
 TERMS = (
     Term("LoRA", "narrow-path",
-         "An adapter (LoRA) leaves W as it is and adds a second way from input to output: A makes r numbers "
-         "of the I, B makes O numbers of the r."),
+         "An adapter (LoRA) leaves W as it is and adds a second path from input to output: A turns the I "
+         "inputs into r numbers, and B turns these into O outputs."),
     Term("adapter", "narrow-path",
-         "So a fresh adapter adds exactly 0, and the model with adapters gives the answers of the model "
-         "without, bit for bit.", ("adapters",)),
+         "So a fresh adapter adds exactly 0, and the model gives the same answers as without adapters, bit "
+         "for bit.", ("adapters",)),
     Term("rank", "narrow-path",
          "The product B·A has as many entries as W, but its rank is at most r, and only r · (I + O) numbers "
          "learn.", (), True),
     Term("quantisation", "eight-bits",
-         "Quantised to 8 bits, a weight is a whole number from −127 to 127, and all weights of a matrix "
-         "share one scale: the largest absolute value divided by 127.", ("quantised", "quantising")),
+         "Quantised to 8 bits, a weight is a whole number from −127 to 127 (its code), and all weights of a "
+         "matrix share one scale: the largest absolute value divided by 127.", ("quantised", "quantising")),
     Term("NF4", "normal-levels",
-         "NormalFloat (NF4) takes 16 levels that are closer together near 0: quantiles of the normal "
-         "distribution, so that each level gets about equally many normal weights.", ("NormalFloat",)),
+         "NormalFloat (NF4) has 16 levels that are closer together near 0.", ("NormalFloat",)),
     Term("straight-through estimator", "through-rounding",
          "The straight-through estimator rounds in the forward pass, and in the backward pass acts as if it "
-         "had not: the gradient of the rounded weight goes to the weight itself."),
+         "had not: the gradient of the rounded weight goes to the exact weight, which the optimiser changes."),
     Term("QLoRA", "quantised-base",
-         "QLoRA (Dettmers et al. 2023) puts both together: the frozen base is kept in NF4, and exact adapters "
+         "QLoRA (Dettmers et al. 2023) combines both: the frozen base is kept in NF4, and adapters in 32 bits "
          "learn next to it."),
 )
 
@@ -100,7 +99,7 @@ EXERCISES = {
             "adds_the_update": (
                 "Down to r numbers, up to the output, times the scale, added to the frozen map's output.",
                 "x·Wᵀ + b + α/r · (x·Aᵀ)·Bᵀ",
-                "F.linear(x, self.weight, self.bias) + self.scale * F.linear(___, self.up)"),
+                "F.linear(x, self.weight, self.bias) + F.linear(self.scale * ___, self.up)"),
             "tells_its_update": (
                 "It is the matrix that would have to be added to W.",
                 "α/r · B·A, (O, r) times (r, I)",
@@ -193,8 +192,9 @@ EXERCISES = {
         }),
     "normal_levels": Exercise(3, 30,
         guide={"": ["the outermost probability: 1 − (1 / (n − 1) + 1 / n) / 4, for n = 2^bits levels",
-                    "n / 2 quantiles above 0, from there evenly spaced down to 0.5, without 0.5",
-                    "n / 2 − 1 quantiles below 0, in the same way", "0 between them",
+                    "n / 2 levels above 0: quantiles of probabilities evenly spaced from there down to "
+                    "0.5, without 0.5",
+                    "n / 2 − 1 levels below 0, in the same way", "0 between them",
                     "divide by the largest"]},
         hints={
             "equals_the_published": (
