@@ -7,8 +7,8 @@ adaptation). Then it stores the weights in 8 to 2 bits per number instead of 32 
     x·Wᵀ + b + α/r · (x·Aᵀ)·Bᵀ
     W ≈ scale · codes
 
-A is (r, in) and B (out, r), where r is the rank. The codes are small whole numbers; each group of them has
-one scale.
+A is (r, in) and B (out, r); r is the rank. The codes are small whole numbers, with one scale per group.
+
 The model is lesson 5's, which reverses digits. Without its checkpoint it is trained now.
 """
 
