@@ -494,7 +494,7 @@ def test_11_pairs_and_device():
         patch.setattr(eleven, "recalls", lambda *parts: asked.append(parts[2]) or {
             name: [0.5] * 3 for name in parts[2]})
         eleven.step_recall(found.experiment)
-    assert {pairs for *_, pairs in asked[0].values()} == {4, 8}
+    assert {pairs for _, _, pairs, _ in asked[0].values()} == {4, 8}
 
 
 def resumed(module, tmp_path, defaults) -> list[str]:
