@@ -7,7 +7,7 @@ kinds of savings:
     other numbers that cost less           → windows, feature maps, low rank, smaller caches
 
 The second kind loses accuracy, and how much depends on the head. So approximations are tried on lesson 5's
-model (trained first, if it has no checkpoint), and on a task that needs memory.
+model, and on a task that needs memory.
 """
 
 import argparse
@@ -384,6 +384,7 @@ class QuantisedCache(KeyValueCache):
         self.parts: list[Tensor] = []  # integers and scales of keys, of values
 
     def append(self, keys: Tensor, values: Tensor) -> None:
+        """Quantise both, and keep them."""
         new = [*self.quantised(keys), *self.quantised(values)]
         self.parts = [torch.cat(pair, dim=2) for pair in zip(self.parts, new)] or new
 
@@ -394,15 +395,18 @@ class QuantisedCache(KeyValueCache):
         return whole.to(torch.int8), scale
 
     def attend(self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+        """As lesson 6's."""
         self.append(keys, values)
         whole_keys, key_scales, whole_values, value_scales = self.parts
         keys, values = whole_keys * key_scales.to(queries), whole_values * value_scales.to(queries)
         return type(self.attention).attend(self.attention, queries, keys, values, mask)
 
     def reorder(self, rows: Tensor) -> None:
+        """Keep these rows."""
         self.parts = [part.index_select(0, rows) for part in self.parts]
 
     def bytes(self) -> int:
+        """Those kept."""
         return sum(part.nbytes for part in self.parts)
 
 
@@ -860,8 +864,8 @@ def step_what_next(experiment: LongExperiment):
     Change: (1) In tile_scores leave out the two lines that return None: products in step 7 grow (✗). (2) In
     QuantisedCache.quantised replace round() by trunc() (✗). (3) --pairs 48: what still recalls?
 
-    Train with them: lessons 5 and 8 with --attention tiled, grouped, window or linear. Measure them: python
-    -m benchmarks.attention. Write it yourself: --template my_tiles.py, then --grade my_tiles.py.
+    Lessons 5, 8 and 10 train with --attention tiled, grouped, window or linear. Write it yourself:
+    --template my_tiles.py, then --grade my_tiles.py.
     """
 
 
