@@ -282,6 +282,7 @@ def test_clocks_of_one_speed_nearly_coincide(changed):
     assert "all 512 positions differ" in failures(new.step_the_formula)
 
 
+@pytest.mark.exhaustive
 def test_learned_positions_hold_as_far_as_they_were_trained(changed):
     new = changed("03_positional_encoding", "TRAINED_LENGTH = 16", "TRAINED_LENGTH = 32")
     accuracy = new.train_two_back("learned", 0)[0]

@@ -776,6 +776,7 @@ def test_drawing_is_nearest_to_the_truth_and_greedy_repeats_itself(experiment, s
     assert all(finding.holds for part in tested for _, finding in part.results)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("step", ["step_greedy_can_be_wrong", "step_beam_search", "step_sampling"])
 def test_steps_hold_by_themselves(experiment, step):
     assert not failures(getattr(m, step), experiment)
@@ -790,6 +791,7 @@ def test_another_seed_finds_the_empty_answer_too(changed, tmp_path):
     assert not failures(new.step_wider_beams, experiment_of(new, tmp_path))
 
 
+@pytest.mark.exhaustive
 def test_another_truth_has_another_winner(changed, tmp_path):
     old = '"a cat": 0.27, "a rat": 0.03, "no one": 0.15'
     new = changed("06_decoding", old, '"a cat": 0.13, "a rat": 0.03, "no one": 0.29')

@@ -90,6 +90,7 @@ def test_without_paths_only_what_a_layer_answers_goes_on():
     assert torch.equal(block.around_feed_forward.after(x, 2 * x), 2 * x)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("step", ["last_gain", "what_learns", "scarce_data"])
 def test_steps_hold_by_themselves(tmp_path, step, seed):
@@ -99,6 +100,7 @@ def test_steps_hold_by_themselves(tmp_path, step, seed):
     assert process.returncode == 0, process.stdout + process.stderr
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("task", ["copy", "sort", "sum"])
 def test_other_tasks_are_shown_and_said_to_differ(tmp_path, task):
     process = run_lesson("09_interpretability", "--task", task, *TINY, "--outputs", str(tmp_path))

@@ -220,6 +220,7 @@ def test_names_choose_the_maps(saved, tmp_path):
     assert names == {"project_value", "expand"}
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(("options", "said"), [
     (["--rank", "4"], "--rank 4 goes with --from CHECKPOINT"),
     (["--alpha", "4", "--from", "{saved}"], "--alpha 4.0 goes with --rank"),

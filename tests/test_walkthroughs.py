@@ -56,7 +56,7 @@ def test_the_main_job_is_trained_interrupted_resumed_and_answers(trained):
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="a step can't be ended")
-@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.exhaustive if name >= "10" else ())
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.exhaustive if name >= "08" else ())
                                   for name in LESSONS])  # the four minutes are for what others build on
 def test_the_cheap_steps_hold_and_show_what_they_have_shown(name, trained, tmp_path):
     folder = shutil.copytree(trained, tmp_path / "outputs")
