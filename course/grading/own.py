@@ -23,7 +23,7 @@ class Own(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What stands in the names of files: the learner's, and the beginning of a hash of what they say."""
+        """What these parts add to file names: the learner's file names, and the beginning of a hash."""
         whole = hashlib.sha256("".join(self.files.values()).encode()).hexdigest()
         return "-".join(["with", "+".join(Path(file).stem for file in self.files)[:40], whole[:8]])
 

@@ -54,7 +54,7 @@ class Adapters:
 
     @property
     def name(self) -> str:
-        """What stands in the names of files."""
+        """What these adapters add to file names."""
         alpha = [f"alpha={self.alpha:g}"] if self.alpha != 2 * self.rank else []
         matrices = [f"matrices={self.matrices.replace(',', '+')}"] if self.matrices else []
         return "-".join([f"rank={self.rank}", *alpha, *matrices])

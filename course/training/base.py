@@ -51,7 +51,7 @@ class Base:
 
     @property
     def name(self) -> str:
-        """What stands in the names of files of a training that begins with these weights."""
+        """What a training that begins with these weights adds to its file names."""
         return f"from={self.hash[:8]}" + (f"-{self.adapters.name}" if self.adapters else "")
 
     @property
