@@ -9,7 +9,7 @@ adaptation). Then it stores the weights in 8 to 2 bits per number instead of 32 
 
 A is (r, in) and B (out, r); r is the rank. The codes are small whole numbers; each group has a scale.
 
-The model is lesson 5's, which reverses digits; without its checkpoint it is trained.
+Lesson 5's model reverses digits. Without a checkpoint, this lesson trains it.
 """
 
 import argparse
