@@ -61,6 +61,7 @@ __all__ = [
     "SinusoidalPositionalEncoding",
     "TokenEmbedding",
     "Tokenizer",
+    "positions_of",
 ]
 
 BASE = 10000.0  # of the frequencies, section 3.5
@@ -209,6 +210,15 @@ class RotaryPositionalEncoding(nn.Module):
         even, odd = x[..., 0::2], x[..., 1::2]
         turned = even * cos - odd * sin, even * sin + odd * cos
         return torch.stack(turned, dim=-1).flatten(-2)
+
+
+def positions_of(kind: str, d_model: int, n_heads: int, max_len: int
+                 ) -> tuple[nn.Module | None, nn.Module | None]:
+    """sinusoidal, learned, rotary or none → (what is added to embeddings, what rotates queries and keys)."""
+    if kind == "rotary":
+        return None, RotaryPositionalEncoding(d_model // n_heads, max_len)
+    added = {"sinusoidal": SinusoidalPositionalEncoding, "learned": LearnedPositionalEncoding}
+    return (added[kind](d_model, max_len) if kind in added else None), None
 
 
 class RotaryAttention(MultiHeadAttention):

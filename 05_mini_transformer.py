@@ -62,12 +62,8 @@ from figures import training as drawing
 causal_mask, padding_mask, scaled_dot_product_attention = lesson(
     "01_attention_mechanism", "causal_mask", "padding_mask", "scaled_dot_product_attention")
 record_attention = lesson("02_multi_head_attention").record_attention
-(
-    BOS, EOS, PAD, LearnedPositionalEncoding, RotaryPositionalEncoding, SinusoidalPositionalEncoding,
-    TokenEmbedding, Tokenizer,
-) = lesson(
-    "03_positional_encoding", "BOS", "EOS", "PAD", "LearnedPositionalEncoding",
-    "RotaryPositionalEncoding", "SinusoidalPositionalEncoding", "TokenEmbedding", "Tokenizer")
+BOS, EOS, PAD, TokenEmbedding, Tokenizer, positions_of = lesson(
+    "03_positional_encoding", "BOS", "EOS", "PAD", "TokenEmbedding", "Tokenizer", "positions_of")
 Decoder, Encoder, gelu, layer_norm = lesson(
     "04_transformer_block", "Decoder", "Encoder", "gelu", "layer_norm")
 
@@ -92,15 +88,8 @@ class Transformer(nn.Module):
     def __init__(self, config: TransformerConfig):
         super().__init__()
         self.config = config
-        width, max_len = config.d_model, config.max_len
-        rotary = None
-        self.positions = None
-        if config.positions == "sinusoidal":
-            self.positions = SinusoidalPositionalEncoding(width, max_len)
-        elif config.positions == "learned":
-            self.positions = LearnedPositionalEncoding(width, max_len)
-        elif config.positions == "rotary":
-            rotary = RotaryPositionalEncoding(width // config.n_heads, max_len)
+        width = config.d_model
+        self.positions, rotary = positions_of(config.positions, width, config.n_heads, config.max_len)
         sizes = (config.n_layers, width, config.n_heads, config.d_ff, config.dropout, config.norm,
                  config.activation, rotary)
         self.embedding = TokenEmbedding(config.vocab_size, width)

@@ -59,12 +59,9 @@ attention_weights, causal_mask, padding_mask = lesson(
     "01_attention_mechanism", "attention_weights", "causal_mask", "padding_mask")
 MultiHeadAttention, record_attention = lesson(
     "02_multi_head_attention", "MultiHeadAttention", "record_attention")
-(
-    BOS, EOS, PAD, LearnedPositionalEncoding, RotaryPositionalEncoding, SinusoidalPositionalEncoding,
-    TokenEmbedding,
-) = lesson(
-    "03_positional_encoding", "BOS", "EOS", "PAD", "LearnedPositionalEncoding",
-    "RotaryPositionalEncoding", "SinusoidalPositionalEncoding", "TokenEmbedding")
+BOS, EOS, PAD, LearnedPositionalEncoding, RotaryPositionalEncoding, TokenEmbedding, positions_of = lesson(
+    "03_positional_encoding", "BOS", "EOS", "PAD", "LearnedPositionalEncoding", "RotaryPositionalEncoding",
+    "TokenEmbedding", "positions_of")
 DecoderBlock, Encoder, EncoderBlock, LayerNorm = lesson(
     "04_transformer_block", "DecoderBlock", "Encoder", "EncoderBlock", "LayerNorm")
 (
@@ -182,15 +179,8 @@ class OneStack(nn.Module):
     def __init__(self, config: StackConfig):
         super().__init__()
         self.config = config
-        width, max_len = config.d_model, config.max_len
-        rotary = None
-        self.positions = None
-        if config.positions == "sinusoidal":
-            self.positions = SinusoidalPositionalEncoding(width, max_len)
-        elif config.positions == "learned":
-            self.positions = LearnedPositionalEncoding(width, max_len)
-        elif config.positions == "rotary":
-            rotary = RotaryPositionalEncoding(width // config.n_heads, max_len)
+        width = config.d_model
+        self.positions, rotary = positions_of(config.positions, width, config.n_heads, config.max_len)
         self.embedding = TokenEmbedding(config.vocab_size, width)
         self.stack = Encoder(config.n_layers, width, config.n_heads, config.d_ff, config.dropout, config.norm,
                              config.activation, rotary)

@@ -319,3 +319,18 @@ def test_learned_positions_begin_as_large_as_the_waves():
 
 def test_rotary_attention_drops_what_it_is_told_to():
     assert m.RotaryAttention(8, 2, 0.375, m.RotaryPositionalEncoding(4)).dropout == 0.375
+
+
+@pytest.mark.parametrize(("kind", "added", "rotating"), [
+    ("sinusoidal", m.SinusoidalPositionalEncoding, type(None)),
+    ("rotary", type(None), m.RotaryPositionalEncoding),
+    ("learned", m.LearnedPositionalEncoding, type(None)),
+    ("none", type(None), type(None)),
+])
+def test_each_kind_of_positions_is_added_or_rotates(kind, added, rotating):
+    found = m.positions_of(kind, 8, 2, 5)
+    assert [*map(type, found)] == [added, rotating]
+    tables = [buffer for part in found if part for buffer in (*part.buffers(), *part.parameters())]
+    assert all(5 in table.shape for table in tables)
+    if kind == "rotary":
+        assert found[1](torch.zeros(1, 2, 5, 4)).shape == (1, 2, 5, 4)  # heads of 8 / 2 numbers

@@ -428,7 +428,8 @@ class OneStack(nn.Module):
         super().__init__()
         self.config = config
         self.embedding = m.TokenEmbedding(config.vocab_size, config.d_model)
-        self.positions = m.SinusoidalPositionalEncoding(config.d_model, config.max_len)
+        self.positions = lesson("03_positional_encoding").SinusoidalPositionalEncoding(
+            config.d_model, config.max_len)
         self.stack = m.Encoder(config.n_layers, config.d_model, config.n_heads, config.d_ff)
 
     def forward(self, tokens):

@@ -14,6 +14,7 @@ from torch import nn
 from common import lesson
 
 pytestmark = pytest.mark.exhaustive
+THREE = lesson("03_positional_encoding")
 FOUR, FIVE = LESSONS = [lesson(name) for name in ("04_transformer_block", "05_mini_transformer")]
 MODULE_OF = {part: module for module in LESSONS for part in module.GRADED}
 
@@ -570,9 +571,9 @@ class Model(nn.Module):
         width, c = config.d_model, config
         self.turning = None
         if c.positions == "rotary":
-            self.turning = FIVE.RotaryPositionalEncoding(width // c.n_heads, c.max_len)
-        self.places = {"sinusoidal": FIVE.SinusoidalPositionalEncoding,
-                       "learned": FIVE.LearnedPositionalEncoding}.get(c.positions, lambda *_: None)(
+            self.turning = THREE.RotaryPositionalEncoding(width // c.n_heads, c.max_len)
+        self.places = {"sinusoidal": THREE.SinusoidalPositionalEncoding,
+                       "learned": THREE.LearnedPositionalEncoding}.get(c.positions, lambda *_: None)(
                            width, c.max_len)
         sizes = c.n_layers, width, c.n_heads, c.d_ff, c.dropout, c.norm, c.activation, self.turning
         self.decoder, self.encoder = FIVE.Decoder(*sizes), FIVE.Encoder(*sizes)
