@@ -555,7 +555,7 @@ def rate_by(shift=0, fall=0):
 right("learning_rate")(rate_by())
 WRONG += [pytest.param("learning_rate", attempt, expected, (), id=f"learning_rate-{number}")
           for number, (attempt, expected) in enumerate((
-              (rate_by(shift=1), ("step 0 has a rate, too", "one step late: n = step + 1")),
+              (rate_by(shift=1), ("step 0 also has a rate", "one step late: n = step + 1")),
               (rate_by(fall=1), ("the fall is one step early",)),
               (rate_by(shift=-1), ("it differs",))))]
 
@@ -616,7 +616,7 @@ class InvertedInEncoder(Model):
         return self.encoder(self.vectors(src), ~self.padding(src))
 
 
-@wrong("Transformer", "start is ignored: the first token of tgt stands at position `start`")
+@wrong("Transformer", "start is ignored: the first token of tgt is at position `start`")
 class StartIgnored(Model):
     def vectors(self, ids, start=0):
         return super().vectors(ids)
