@@ -355,7 +355,7 @@ def rises_and_falls(learning_rate, ours):
 
 
 def follows_the_paper(learning_rate, ours):
-    """inverse_sqrt: the rate is d_model^−½ · min(n^−½, n · warmup^−3/2), n = step + 1, at d_model 64 and 16."""
+    """inverse_sqrt: the rate is d_model^−½ · min(n^−½, n · warmup^−3/2), n = step + 1, d_model 64 and 16."""
     training = ours.TrainingConfig(steps=100, warmup=20, schedule="inverse_sqrt")
     found = torch.tensor([[learning_rate(step, training, width) for step in range(100)]
                           for width in (64, 16)])

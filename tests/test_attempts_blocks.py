@@ -139,13 +139,13 @@ class NeverDropped(Feed):
         super().__init__(d_model, d_ff, 0.0, activation)
 
 
-@wrong("FeedForward", "the bias is dropped, too")
+@wrong("FeedForward", "the bias is dropped as well")
 class DroppedLast(Feed):
     def forward(self, x):
         return self.drop(self.contract(self.activation(self.expand(x))))
 
 
-@wrong("FeedForward", "in eval mode, too")
+@wrong("FeedForward", "also in eval mode")
 class DroppedAlways(Feed):
     def forward(self, x):
         return self.contract(F.dropout(self.activation(self.expand(x)), self.drop.p, True))
@@ -295,7 +295,7 @@ class WithShortNames(Encoding):
             self.self_attention = AttentionWithShortNames(d_model, n_heads, dropout)
 
 
-@wrong("EncoderBlock", "is it passed on to the attention?", never=("lies on the query axis",))
+@wrong("EncoderBlock", "is it passed on to the attention?", never=("is on the query axis",))
 class WithoutMask(Encoding):
     def attend(self, h, mask):
         return super().attend(h, None)
