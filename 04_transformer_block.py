@@ -317,10 +317,11 @@ def through_the_blocks(path: type, norm: str, size: float, seed: int) -> list[Te
 def step_residual_paths():
     """Residual paths: a way round every layer
 
-    The derivative of x + layer(x) is 1 + the derivative of layer(x), so some gradient always gets past. What
-    is that worth? Untrained blocks are run with and without the path, and with and without a normalisation
-    (step 2), which comes before the layer (pre-norm) or after it (post-norm), as in the formulas above. Their
-    first weights are halved, left as they are, or doubled. Each pair of numbers belongs to two random starts.
+    The derivative of x + layer(x) is 1 + the derivative of layer(x): the 1 passes the gradient on unchanged.
+    What is that worth? Untrained blocks are run with and without the path, and with and without a
+    normalisation (step 2), which comes before the layer (pre-norm) or after it (post-norm), as in the
+    formulas above. Their first weights are halved, left as they are, or doubled. Each pair of numbers belongs
+    to two random starts.
 
     The first table has the gradient's size at the input of block 0, divided by its size at the output. The
     second shows how different the tokens still are: subtract the mean of all tokens from each token's vector.

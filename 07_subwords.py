@@ -73,7 +73,7 @@ class BytePairEncoding:
 
     Ids: PAD, BOS, EOS, the 256 bytes, the characters of `alphabet`, then what each merge made, in the order
     of the merges. A character that isn't in the alphabet becomes its UTF-8 bytes, so that every text has ids.
-    ValueError for a merge of something that doesn't exist yet.
+    ValueError for a merge of pieces that don't exist yet.
     """
 
     def __init__(self, alphabet: str, merges: Iterable[tuple[int, int]]):
@@ -96,7 +96,7 @@ class BytePairEncoding:
     def add(self, pair: tuple[int, int]) -> int:
         """Append a merge → the id of its piece."""
         if not all(SPECIALS + 256 <= id < len(self.pieces) for id in pair):
-            raise ValueError(f"merge {len(self.merges)} joins {pair}, and there are {len(self.pieces)} "
+            raise ValueError(f"merge {len(self.merges)} joins {pair}, but there are only {len(self.pieces)} "
                              "pieces so far")
         piece = self.pieces[pair[0]] + self.pieces[pair[1]]
         if piece not in self.made:  # "a" + "bc" and "ab" + "c" are one piece
@@ -127,7 +127,7 @@ class BytePairEncoding:
         return encoding
 
     def encode(self, text: str) -> list[int]:
-        """The ids of the text's pieces; ValueError for half a surrogate pair, which is no text."""
+        """The ids of the text's pieces; ValueError for half a surrogate pair, which is not a text."""
         return [id for word in split_words(text) for id in self.encode_word(word)]
 
     def encode_word(self, word: str) -> list[int]:
@@ -201,7 +201,7 @@ class BytePairEncoding:
         try:
             return cls.restored(json.loads(path.read_bytes()))
         except (ValueError, TypeError, KeyError, RecursionError) as error:
-            raise ValueError(f"{path} is no vocabulary ({type(error).__name__}: {error})") from error
+            raise ValueError(f"{path} is not a vocabulary ({type(error).__name__}: {error})") from error
 
 
 def alphabet_of(counts: Counter[str], most: int | None) -> str:
@@ -698,7 +698,7 @@ def text_of(file: str) -> str:
 def any_text(text: str) -> str:
     """A text that is not empty and has no half of a surrogate pair."""
     if not text or any("\ud800" <= character <= "\udfff" for character in text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no text")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a text")
     return text
 
 

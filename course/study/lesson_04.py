@@ -58,8 +58,8 @@ TERMS = (
     Term("stack", "",
          "A block is two such layers, in the decoder three; a stack is several blocks", ("stacks",)),
     Term("residual path", "residual-paths",
-         "The derivative of x + layer(x) is 1 + the derivative of layer(x), so some gradient always gets "
-         "past.",
+         "The derivative of x + layer(x) is 1 + the derivative of layer(x): the 1 passes the gradient on "
+         "unchanged.",
          ("residual paths",)),
     Term("layer normalisation", "layer-norm",
          "Each token's vector gets mean 0 and variance 1, then a learned gain and bias.", ("LayerNorm",)),
