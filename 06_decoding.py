@@ -694,7 +694,7 @@ def strategies(generator: torch.Generator) -> dict[str, Callable[[Decoding, int]
         **{name: partial(sample, generator=generator, **options) for name, options in DRAWN.items()}}
 
 
-def step_what_drawing_is_good_for(experiment: DecodingExperiment):
+def step_what_sampling_is_good_for(experiment: DecodingExperiment):
     """What sampling is good for
 
     Where many answers are possible, the likeliest represents them poorly. First step 3's nine sentences: how
@@ -862,7 +862,7 @@ def main():
         parser.error(str(error))
     steps = [
         step_greedy, step_cache, step_greedy_can_be_wrong, step_beam_search, step_wider_beams, step_sampling,
-        step_what_drawing_is_good_for, step_all_strategies, step_broken_on_purpose, step_what_next]
+        step_what_sampling_is_good_for, step_all_strategies, step_broken_on_purpose, step_what_next]
     narrate(options, __doc__, [step_your_input] if options.input else steps, experiment)
 
 

@@ -96,7 +96,7 @@ class BytePairEncoding:
     def add(self, pair: tuple[int, int]) -> int:
         """Append a merge → the id of its piece."""
         if not all(SPECIALS + 256 <= id < len(self.pieces) for id in pair):
-            raise ValueError(f"merge {len(self.merges)} joins {pair}, but so far only ids {SPECIALS + 256} to "
+            raise ValueError(f"merge {len(self.merges)} joins {pair}, but so far only {SPECIALS + 256} to "
                              f"{len(self.pieces) - 1} can be joined")
         piece = self.pieces[pair[0]] + self.pieces[pair[1]]
         if piece not in self.made:  # "a" + "bc" and "ab" + "c" are one piece

@@ -783,7 +783,7 @@ def test_the_language_is_one_and_its_chain_ends_nowhere():
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("seed", range(5))
 def test_drawing_is_nearest_to_the_truth_and_greedy_repeats_itself(experiment, seed):
-    tested = run_step(m.step_what_drawing_is_good_for, experiment, seed=seed).tested
+    tested = run_step(m.step_what_sampling_is_good_for, experiment, seed=seed).tested
     assert all(finding.holds for part in tested for _, finding in part.results)
 
 
