@@ -265,7 +265,7 @@ OURS = sys.modules[__name__]  # of whose parts the checks make the classic mista
 
 
 class NoPath(Residual):
-    """Pre-norm without the path: what the layer answers goes on alone."""
+    """Pre-norm without the path: only the layer's answer goes on."""
 
     def after(self, x: Tensor, y: Tensor) -> Tensor:
         return y
@@ -289,7 +289,7 @@ SIZES = 0.5, 1.0, 2.0  # what the first weights are multiplied by
 
 
 def two_starts() -> range:
-    """The seeds of two sets of first weights: that of the step, and the next."""
+    """The seeds of two sets of first weights: the step's seed and the next."""
     return range(torch.initial_seed(), torch.initial_seed() + 2)
 
 
@@ -534,7 +534,7 @@ def step_broken_on_purpose():
         caught.append(check_mistakes(OURS, GRADED[name]))
         caught[-1].columns[0].header = f"in {name}"
     rows = [(depth, *sizes_at_the_end(depth)) for depth in (1, 4, 16, 64)]
-    check("without the last norm the output of 64 blocks is over twice as large as that of one",
+    check("without the last norm 64 blocks give an output over twice as large as one block does",
           rows[-1][1] > 2 * rows[0][1])
     return *caught, table("blocks", "size without the norm", "with it", rows=rows)
 

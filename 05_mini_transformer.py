@@ -351,7 +351,7 @@ def train_plainly(model: nn.Module, optimizer: torch.optim.Optimizer, batches: I
 
 
 def training_batch(training: TrainingConfig, step: int) -> Batch:
-    """The batch of a step depends on seed and step alone, so that a resumed run sees the same."""
+    """The batch depends only on seed and step, so that a resumed run sees the same batches."""
     return draw_batch(training.task, training.batch_size, "train", (training.seed, step))
 
 

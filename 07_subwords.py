@@ -647,7 +647,7 @@ def step_your_text(options: argparse.Namespace):
 def step_your_input(options: argparse.Namespace):
     """Your pieces
 
-    This is how your input is cut. A � is part of a character that has no id of its own.
+    This is how your input is cut. A � is part of a character that has no id.
     """
     encoding, text = own_encoding(options), options.input
     ids = encoding.encode(text)

@@ -65,7 +65,7 @@ OTHER = {"pre": "post", "post": "pre"}
 def compare_norms(run: Callable[[str], tuple], norm: str) -> Finding:
     """Finding: the block gives what PyTorch's layer does. run(norm) → both, and how to call either.
 
-    Where it gives what the other norm should, that other norm is looked at, too: it tells norms exchanged
+    Where it gives what the other norm should, that other norm is also looked at: this tells exchanged norms
     from one norm for both.
     """
     block, theirs, call, reference = run(norm)
@@ -99,7 +99,7 @@ def parts_of_blocks(block: nn.Module, theirs: nn.Module) -> list[tuple[str, nn.M
 
 
 def drops_half_of_each_layer(block: nn.Module, share: float, *inputs: Tensor) -> Finding:
-    """Whether `share` of the numbers leave a block with dropout 0.5 as they came; none in eval mode."""
+    """Whether `share` of the numbers leave a block with dropout 0.5 unchanged; none in eval mode."""
     shares = [(block.train(training)(*inputs) == inputs[0]).double().mean().item()
               for training in (True, False)]
     holds = abs(shares[0] - share) < 0.06 and shares[1] == 0

@@ -75,7 +75,7 @@ def norm_missing(stack_class: type) -> Mistake:
 
 def compared(found: Tensor, expected: Tensor, ours: nn.Module, theirs: nn.Module, call: Callable,
              reference: Callable) -> Finding:
-    """Finding: the same; else its diagnosis names a block, or the last norm, that is wrong by itself."""
+    """Finding: the same; otherwise its diagnosis names a block, or the last norm, that is wrong by itself."""
     finding = agree(found, expected)
     parts = [(f"block {i}", block, lambda block=block: call(block), lambda layer=layer: reference(layer))
              for i, (block, layer) in enumerate(zip(ours.blocks, theirs.layers, strict=True))]
@@ -119,10 +119,10 @@ def more_mistakes(stack_class: type) -> dict[str, Mistake]:
         "norm always": Mistake("with post-norm nothing follows the last block, which ends in a norm already",
                                NormAlways, post),
         "one block": Mistake("all blocks are one object: make a new block for each layer", OneBlock, pre),
-        "first block alone": Mistake("the output is that of one block: hand x on, x = block(x, …)",
+        "first block alone": Mistake("only one block runs: pass x on, x = block(x, …)",
                                      running(slice(1)), pre),
-        "last block alone": Mistake("the output is that of the last block, given the stack's input: hand x "
-                                    "on, x = block(x, …)", running(slice(-1, None)), pre),
+        "last block alone": Mistake("the last block gets the stack's input: pass x on, x = block(x, …)",
+                                    running(slice(-1, None)), pre),
         "mask lost": Mistake("mask doesn't reach the blocks", WithoutMask, pre),
         "reversed": Mistake("the blocks run in reverse", running(slice(None, None, -1)), pre),
     }
@@ -252,7 +252,7 @@ def remembering(decoder: nn.Module) -> Iterator[None]:
 
 
 def keeper() -> Callable:
-    """What puts keys and values (B, T, D) behind those of earlier calls."""
+    """Appends keys and values (B, T, D) to those of earlier calls."""
     kept: list[list[Tensor]] = [[], []]
 
     def keep(attention, inputs):

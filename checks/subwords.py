@@ -43,7 +43,7 @@ def joined(word: list[str], left: str, right: str) -> list[str]:
 
 
 def learned(texts: list[str], merges: int) -> tuple[list[tuple[str, str]], list[str]]:
-    """The pairs that are joined, and all pieces: every pair of every word is counted anew each time."""
+    """The pairs that are joined, and all pieces: every pair of every word is counted again each time."""
     words = [list(word) for text in texts for word in re.findall(r" ?\S+", text)]
     pieces = sorted({character for word in words for character in word})
     chosen = []
@@ -70,7 +70,7 @@ def replayed(word: str, merges: list[tuple[str, str]]) -> list[str]:
 
 
 def codes(pieces: list[str]) -> Tensor:
-    """The pieces as numbers, with −1 behind each."""
+    """The pieces as numbers, with −1 after each."""
     return torch.tensor([number for piece in pieces for number in (*map(ord, piece), -1)])
 
 
@@ -86,7 +86,7 @@ def same(found: list[str], expected: list[str], hint: str = "") -> Finding:
 
 
 def pieces_of(built, text: str) -> list[str]:
-    """Each piece of the text, decoded alone; the space in front of a word shows as it is."""
+    """Each piece of the text, decoded by itself; the space in front of a word shows as it is."""
     return [built.decode([id]) for id in built.encode(text)]
 
 

@@ -55,7 +55,7 @@ def shift_mistakes(ours):
 
 
 def more_shift_mistakes(ours):
-    """Others that the lesson doesn't show: what else stands in the input, or in the target."""
+    """Others that the lesson doesn't show: what else is in the input or in the target."""
 
     def padded(before: list[int], after: list[int]) -> Tensor:
         rows = [[*before, *answer, *after] for answer in ANSWERS]

@@ -421,7 +421,7 @@ class OneBlock(DecoderStack):
         self.blocks = nn.ModuleList([*self.blocks] * n_layers)
 
 
-@wrong("Decoder", "hand x on")
+@wrong("Decoder", "pass x on")
 class NotHandedOn(DecoderStack):
     def forward(self, x, *rest):
         return self.end([block(x, *rest) for block in self.blocks][-1])

@@ -237,7 +237,7 @@ EXERCISES = {
             "decoder_rotates": BLOCK_HINTS["rotates"],
         }),
     "Encoder": Exercise(2, 20,
-        guide={"__init__": ["n_layers blocks in an nn.ModuleList called blocks, each made anew",
+        guide={"__init__": ["n_layers blocks in an nn.ModuleList called blocks, each made separately",
                             "norm: a LayerNorm with pre-norm, nn.Identity() with post-norm"],
                "forward": ["x through one block after the other, with the mask", "the norm"]},
         hints={
@@ -251,7 +251,7 @@ EXERCISES = {
                 "self.norm = LayerNorm(d_model) if norm == ___ else nn.Identity()"),
         }),
     "Decoder": Exercise(2, 20,
-        guide={"__init__": ["n_layers blocks in an nn.ModuleList called blocks, each made anew",
+        guide={"__init__": ["n_layers blocks in an nn.ModuleList called blocks, each made separately",
                             "norm: a LayerNorm with pre-norm, nn.Identity() with post-norm"],
                "forward": ["x through one block after the other, with memory and both masks", "the norm"]},
         hints={

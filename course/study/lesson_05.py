@@ -120,7 +120,7 @@ EXERCISES = {
                 "pad([[*answer, ___] for answer in answers])"),
         }),
     "sequence_loss": Exercise(2, 20,
-        guide={"": ["log-probabilities of all tokens, (B, T, V)", "that of the right token, (B, T)",
+        guide={"": ["log-probabilities of all tokens, (B, T, V)", "the right token's, (B, T)",
                     "with smoothing: a part of the mean over all tokens", "0 where the target is PAD; add up"]},
         hints={
             "loss_equals_pytorch": (
