@@ -8,8 +8,8 @@ normalisation. A block is two such layers, in the decoder three; a stack is seve
     x = x + FeedForward(LayerNorm(x))
     x = LayerNorm(x + Attention(x)), …       post-norm, the paper's text
 
-(Section 3.1.) The authors' code moved to pre-norm soon after the paper; steps 9 and 10 compare the two. With
-pre-norm each stack ends in one more LayerNorm.
+(Section 3.1.) The authors' code moved to pre-norm soon after the paper; steps 9 and 10 compare the two, and
+can wait. With pre-norm each stack ends in one more LayerNorm.
 
 You need the attention of lessons 1 and 2 and the positions of lesson 3. You build LayerNorm, the feed-forward
 network, both blocks and both stacks. Plan an hour for reading and two hours for the exercises. Lesson 5 joins
@@ -323,7 +323,7 @@ def step_residual_paths():
     formulas above. Their first weights are halved, left as they are, or doubled. Each pair of numbers belongs
     to two random starts.
 
-    The first table has the gradient's size at the input of block 0, divided by its size at the output. The
+    The first table shows the gradient's size at the input of block 0, divided by its size at the output. The
     second shows how different the tokens still are: subtract the mean of all tokens from each token's vector.
     “Apart” is the length that remains, as a fraction of the length before. At 0 all tokens have the same
     vector. Attention averages tokens, and without a path nothing brings back what averaging removes (Dong,
@@ -523,11 +523,11 @@ def sizes_at_the_end(depth: int) -> tuple[float, float]:
 def step_broken_on_purpose():
     """Broken on purpose
 
-    Each table lists typical mistakes and the check that finds each of them. A mask applied to the
-    queries stops the padding from looking, instead of stopping the others from looking at it. Cross-attention
-    without the source's mask reads padding, so its answers depend on the batch. Without the last LayerNorm a
-    pre-norm stack passes on the sum of all its layers, which grows with the depth; the last table shows the
-    standard deviation of its output.
+    Each table lists typical mistakes and the check that finds each of them. A mask applied to the queries
+    stops the padding from looking, instead of stopping the others from looking at it. Cross-attention without
+    the source's mask reads padding, so its answers depend on the batch. Without the last LayerNorm a pre-norm
+    stack passes on the sum of all its layers, which grows with the depth; the last table shows the standard
+    deviation of its output.
     """
     caught = []
     for name in "EncoderBlock", "DecoderBlock", "Encoder":
@@ -621,9 +621,9 @@ def step_pre_or_post():
 
     Left panel: each cross is a start without a warm-up, each circle a start with one; lines are their means.
     At the lowest rate all learn. At 0.02 pre-norm learns, and post-norm fails from one start or both. With a
-    warm-up post-norm ends lower, though not always low. At 0.04 it fails even with a warm-up, and pre-norm
-    without a warm-up fails from some starts. Close to the highest rate that works, the random start decides,
-    and two starts are few: try --seed 1, 2, …
+    warm-up post-norm ends lower, though not always low. At 0.04 post-norm fails even with a warm-up, and
+    pre-norm without a warm-up fails from some starts. Close to the highest rate that works, the random start
+    decides, and two starts are few: try --seed 1, 2, …
 
     Right panel, rate 0.02: early in training the output vectors of the tokens come close together, as in step
     1. With the same vector at every position no model can say four different symbols. All four models begin

@@ -278,6 +278,13 @@ def test_options_that_need_others_are_one_line():
     assert "is not a text" in one_line_error(run_lesson("07_subwords", "--input", ""), 2)
 
 
+def test_a_wider_model_spends_a_smaller_part_on_logits():
+    parts = [m.multiplications(150, 2000, width) for width in (64, 128, 512)]
+    logits = [part["logits"] / sum(part.values()) for part in parts]
+    assert logits == sorted(logits, reverse=True)
+    assert sum(parts[1].values()) == 2 * 2 * 150**2 * 128 + 12 * 2 * 150 * 128**2 + 150 * 128 * 2000
+
+
 def test_a_text_of_ones_own_is_learned_and_shown(tmp_path):
     path = tmp_path / "text.txt"
     path.write_text("der Mond und der Hund und der Mund " * 20, encoding="utf-8")
