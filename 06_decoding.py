@@ -772,9 +772,8 @@ def step_all_strategies(experiment: DecodingExperiment):
 def step_broken_on_purpose(experiment: DecodingExperiment):
     """Broken on purpose
 
-    Two mistakes with the cache raise no error. If every new token gets
-    position 0, the model loses count. If beams change places but the cache doesn't, each beam continues
-    another beam's past.
+    Two mistakes with the cache raise no error. If every new token gets position 0, the model loses count. If
+    beams change places but the cache doesn't, each beam continues another beam's past.
 
     The second mistake can hide: an answer with a probability over ½ never changes places, because each of
     its beginnings is likelier than all others together. So test a cache with an unsure model: step 5's model
