@@ -11,9 +11,9 @@ normalisation. A block is two such layers, in the decoder three; a stack is seve
 (Section 3.1.) The authors' code moved to pre-norm soon after the paper; steps 9 and 10 compare the two, and
 can wait. With pre-norm each stack ends in one more LayerNorm.
 
-You need the attention of lessons 1 and 2 and the positions of lesson 3. You build LayerNorm, the feed-forward
-network, both blocks and both stacks. Plan an hour for reading and two hours for the exercises. Lesson 5 joins
-the stacks and trains them.
+You need the attention of lessons 1 and 2 and the positions of lesson 3. You will build LayerNorm, the
+feed-forward network, both blocks and both stacks; lesson 5 joins and trains them. The lesson runs in seconds
+and takes an hour to read.
 """
 
 import course.console.startup  # noqa: F401, I001 (before torch: it hears what fails below; several names a line)

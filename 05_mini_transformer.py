@@ -6,9 +6,9 @@ while learning, is told all tokens before the one it has to guess (teacher forci
 
     loss = −mean log P(y_t | y_1 … y_{t−1}, source)
 
-You need the parts of lessons 1 to 4; --with FILE puts your own into the model. You build the Transformer, its
-loss, Adam, the learning rate and the training loop. Plan an hour and a half for reading and two hours for the
-exercises; the run takes about a minute. Lesson 6 decodes in other ways.
+You need the parts of lessons 1 to 4; --with FILE puts your own into the model. You will build the
+Transformer, its loss, Adam, the learning rate and the training loop. The lesson runs in about a minute and
+takes an hour and a half to read.
 """
 
 import course.console.startup  # noqa: F401 (before torch: it hears what fails in the imports below)

@@ -8,8 +8,8 @@ sharpened or cut. An answer's probability is the product of its tokens' probabil
 
 A cache keeps the keys and values of all earlier tokens, so that they are computed only once.
 
-You need lesson 5's model for this --task; if outputs/ has none, it is trained first. You build greedy
-decoding, a cache, beam search and sampling. Plan an hour for reading, three for the exercises. (Another
+You need lesson 5's model for this --task; if outputs/ has none, it is trained first. You will build greedy
+decoding, a cache, beam search and sampling. The lesson runs in seconds and takes an hour to read. (Another
 machine may differ in one answer of a hundred.)
 """
 

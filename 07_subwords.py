@@ -8,8 +8,8 @@ list of them was given. Text has no such list. This lesson learns one from the t
 A piece is a word or a part of a word. Frequent words become one piece, rare words several. Joined, the pieces
 give back the text, whatever the text is. Lesson 8 translates with such pieces.
 
-You need no trained model. You build byte-pair encoding, the method of GPT-2. Plan three quarters of an hour
-for reading and an hour for the exercise.
+You need no trained model. You will build byte-pair encoding, the method of GPT-2. The lesson runs in seconds
+and takes three quarters of an hour to read.
 """
 
 import argparse
