@@ -475,7 +475,7 @@ def step_cache(experiment: DecodingExperiment):
           now[1][-1] > 2 * now[0][-1], f"{now[1][-1] / now[0][-1]:.1f} times")
     rows = [*zip(lengths, *work, *([f"{ms:.1f}" for ms in kind] for kind in now), strict=True)]
     picture = Picture("decoding_cache.png", drawing.draw_cache(lengths, now, times),
-                      "With the cache every token takes about as long; without it each takes longer")
+                      "With the cache all tokens take about as long; without it, longer and longer")
     return table("length", "positions: cache", "without", "ms per step: cache", "without", rows=rows), picture
 
 
@@ -600,8 +600,8 @@ def step_wider_beams(experiment: DecodingExperiment):
     probability than the right answer. A narrow beam drops the empty answer; a wide beam keeps it.
 
     With α = 1 the sum is divided by the length, and no answer is empty. The picture counts lengths: the hill
-    around 15 holds the real answers, the bar at 1 the empty ones: only EOS. (With three other seeds 56 to 88
-    of 100 were empty.)
+    around 15 holds the real answers, the bar at 1 the empty ones: only EOS. (56 to 88 of 100 with three other
+    seeds.)
 
     Koehn and Knowles 2017 saw translations get worse with wide beams; Stahlberg and Byrne 2019 found that
     for more than half of their sentences the translator's likeliest answer was empty.
