@@ -23,11 +23,11 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn.utils import clip_grad_norm_, parameters_to_vector, vector_to_parameters
 
+from checks.cut_layers import column_checks, from_all_checks, row_checks, to_all_checks
 from checks.pipeline import one_f_one_b_checks, timeline_checks
-from checks.ranks import column_checks, from_all_checks, ring_checks, row_checks, to_all_checks
+from checks.ring import ring_checks
 from checks.scaling import scaler_checks
 from common import (
     Picture,
@@ -157,7 +157,6 @@ class ToAll(torch.autograd.Function):
         return x.view_as(x)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
         """The gradient for x, and none for the group."""
         return ring_all_reduce(gradient, ctx.group), None
@@ -172,7 +171,6 @@ class FromAll(torch.autograd.Function):
         return ring_all_reduce(x, group)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
         """The gradient for x, and none for the group."""
         return gradient, None
