@@ -45,6 +45,7 @@ from course.grading.checking import largest_difference
 from course.training.formats import compute_in, scaled_steps, still_standing, vanished
 from course.training.pieces import (
     Held,
+    after_backward,
     bytes_in,
     fresh,
     gap_of_gradients,
@@ -353,8 +354,7 @@ def step_vanishing(seed: int):
     """Gradients that vanish
 
     Lesson 5's model trains here in float32. In two of its steps we look at the gradients of the outputs of
-    all linear maps, and count how many of them float16 would round to 0. The loss is a mean over all tokens
-    of the batch, so each token's gradients are small.
+    all linear maps, and count how many of them float16 would round to 0.
 
     Most of the vanished ones come back if the loss is multiplied by 2¹⁶ before backward(). Every gradient is
     then 2¹⁶ times as large, by the chain rule.
@@ -433,7 +433,7 @@ def step_stalled_weights(seed: int):
 
     bfloat16 has the range of float32, so it needs no loss scaling. Its problem is the update: a step of Adam
     is about the learning rate, and a change of less than half the distance to the next number is rounded
-    away. As the rate falls, more and more weights stand still.
+    away. At the end, when the rate is low, most weights stand still.
 
     The remedy is to keep the weights in float32 (master weights), and to round a copy for the products. The
     two runs below differ only in how the weights are kept.
@@ -483,9 +483,9 @@ def step_ring(seed: int):
     all others, a rank sends (P − 1) · n numbers. In a ring each rank sends only to its right neighbour, one
     piece of n / P numbers at a time.
 
-    In the first P − 1 steps the pieces collect their sum on the way: at the end each rank has one finished
-    piece. In P − 1 more steps the finished pieces go round. A rank sends 2 · (P − 1) / P · n numbers, less
-    than 2 · n for any P.
+    In the first P − 1 steps the pieces collect their sum: at the end each rank has one finished piece. In
+    P − 1 more steps the finished pieces go round. A rank sends 2 · (P − 1) / P · n numbers, less than 2 · n
+    for any P.
     """
     check_part(ring_all_reduce, ring_checks, OURS)
     rows = []
@@ -528,8 +528,8 @@ def step_one_mean(seed: int):
     the gradient of the whole batch.
 
     Two mistakes give no error message. If each rank takes the mean over its own tokens, and these means are
-    averaged, short rows count too much. If all ranks draw the same dropout, several ranks give a gradient as
-    noisy as one rank does.
+    averaged, the tokens of a rank with few of them count too much. If all ranks draw the same dropout, their
+    gradient is as noisy as that of one rank.
     """
     model, batch = reference(seed)
     wanted, rows = gradient_of(model), []
@@ -730,7 +730,7 @@ def step_memory(seed: int):
     2 bytes each, and 12 bytes for master weights and Adam.
 
     The last column is for 7 billion numbers on 8 ranks. A GPU of 80 GB can't hold the first row. Activations
-    come on top. They depend on the batch, and recomputing (lesson 11) saves most of them.
+    come on top. They depend on the batch, and recomputing (lesson 11) keeps fewer.
     """
     start = Transformer(TransformerConfig())
     formula = bytes_per_rank(parameters(start), 2, 4, 4, 8)
@@ -760,6 +760,7 @@ TOGETHER = 2  # processes that the lesson starts
 
 def by_hand(whole: nn.Module, batch: Batch, group: Group) -> dict[str, tuple[float, int]]:
     """Way → the largest gap to one rank on this rank, and the bytes that it sent."""
+    whole = after_backward(whole, partial(share_of_loss, part=batch, tokens=tokens_in(batch)))
     data = data_parallel(whole, batch, group)
     found = {"data": (largest_difference(data.gradient, gradient_of(whole)), data.sent)}
     before = group.sent
@@ -772,9 +773,9 @@ def by_hand(whole: nn.Module, batch: Batch, group: Group) -> dict[str, tuple[flo
 def step_same_program(seed: int):
     """The same program in processes
 
-    A rank of these programs knows only its group. So they run unchanged where ranks are processes that talk
-    over a network. This step starts two on this machine, joined by gloo, PyTorch's backend for CPUs. GPUs
-    use nccl. Usually torchrun starts the processes, on one machine or on several:
+    A rank of these programs knows only its group. So they run unchanged where ranks are processes. This step
+    starts two on this machine, joined by gloo, PyTorch's backend for CPUs; GPUs use nccl. Usually torchrun
+    starts the processes:
 
         torchrun --nproc-per-node 2 13_parallelism.py
     """
@@ -830,7 +831,7 @@ def step_what_to_run(seed: int):
 
     On two machines run the same command on both, with the name of one of them as HOST and a free PORT. The
     last row tries this on one machine: type it in two terminals. Models too large for all of these combine
-    them; torchtitan, from PyTorch's authors, shows how.
+    them, as torchtitan does.
     """
     many, two = "torchrun --nproc-per-node gpu", "--rdzv-backend c10d --rdzv-endpoint"
     five = "05_mini_transformer.py --parallel"
@@ -846,9 +847,13 @@ def step_what_to_run(seed: int):
 def step_broken_on_purpose(seed: int):
     """Broken on purpose
 
-    Every mistake in the table fails a check. Most of them give no error message. Without the sum at the
-    entrance of a cut layer, even its outputs are right; only the gradient of its input is wrong.
+    Every mistake in the table fails a check. Without the sum at the entrance of a cut layer its outputs are
+    right; only the gradient of its input is wrong.
     """
+    wrong = column_checks.mistakes(OURS)["input read without ToAll"].implementation
+    outputs, gradient, *_ = column_checks(wrong, OURS)
+    check("without ToAll the outputs are right and the input's gradient is wrong",
+          outputs.holds() and not gradient.holds())
     return check_mistakes(OURS, *GRADED.values())
 
 

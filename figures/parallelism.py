@@ -64,6 +64,6 @@ def draw_bytes(models: Mapping[str, Mapping[str, Sequence[float]]]):
             panel.text(place, total, f"{total:.3g}", ha="center", va="bottom", fontsize=9)
         panel.set(title=name, ylim=(0, 1.12 * max(bottom)))
         panel.grid(axis="x", visible=False)
-    axes[0, 0].set_ylabel("bytes per rank")
+    axes[0, 0].set_ylabel("kept by each rank")
     axes[0, 0].legend(fontsize=8)
     return figure

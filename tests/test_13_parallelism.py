@@ -8,6 +8,7 @@ import sys
 import time
 from copy import deepcopy
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -258,7 +259,9 @@ def test_what_this_pytorch_cannot_do_is_said(monkeypatch):
         raise ImportError("no module called torch.distributed.tensor")
 
     monkeypatch.setattr(torch_engines, "tensor_engine", missing)
-    found = torch_engines.run_engines(nn.Linear(1, 1), None, None, (), (nn.Sequential(), None, None), None)
+    x, linear = torch.ones(2, 1), nn.Linear(1, 1)
+    loss = lambda model, rows: model(rows).sum()  # noqa: E731
+    found = torch_engines.run_engines(linear, x, loss, (), (linear, x, x), None)
     said = found["FSDP2 (fully_shard)"].reason
     assert re.fullmatch(r"PyTorch .* can't average on CPUs; a newer one can", said)
     assert found["parallelize_module"].reason.endswith("no module called torch.distributed.tensor")
@@ -277,6 +280,21 @@ def test_a_backend_that_only_adds_up_is_noticed(given, averaged, monkeypatch):
 
     monkeypatch.setattr(torch_engines.distributed, "reduce_scatter_tensor", refuses)
     assert not torch_engines.averages(group)
+
+
+def test_pipelines_that_only_add_up_are_not_tried(monkeypatch):
+    """The schedules of some older versions don't divide by the micro-batches, and hang on CPUs."""
+    class Old:
+        def __init__(self, stage, n_microbatches, loss_fn=None):
+            raise AssertionError("it was tried")
+
+    monkeypatch.setattr(torch_engines.importlib, "import_module",
+                        lambda name: SimpleNamespace(Schedule1F1B=Old))
+    blocks = nn.Sequential(nn.Linear(1, 1), nn.Linear(1, 1))
+    assert "no mean over micro-batches" in torch_engines.pipeline_engine(
+        "Schedule1F1B", blocks, None, None, ranks.Group(0, 2)).reason
+    assert torch_engines.pipeline_engine("Schedule1F1B", blocks, None, None, ranks.Group(0, 3)).reason == (
+        "2 blocks don't split over 3 ranks")
 
 
 @pytest.mark.exhaustive

@@ -1,6 +1,6 @@
 """Models whose pieces are on several ranks: rows, gradients and bytes of a rank, held against the whole."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from copy import deepcopy
 from typing import Any, NamedTuple
 
@@ -17,6 +17,13 @@ def fresh(model: nn.Module) -> nn.Module:
     """A copy of the model without gradients."""
     copy = deepcopy(model)
     copy.zero_grad()
+    return copy
+
+
+def after_backward(model: nn.Module, loss: Callable[[nn.Module], Tensor]) -> nn.Module:
+    """A copy of the model with the gradients of this loss. (A model that is sent to a process has none.)"""
+    copy = fresh(model)
+    loss(copy).backward()
     return copy
 
 
@@ -52,10 +59,11 @@ def gap_of_gradients(model: nn.Module, whole: nn.Module, group: Group | None = N
     return max(gaps)
 
 
-def piece_of_blocks(blocks: nn.Sequential, group: Group) -> nn.Sequential:
+def piece_of_blocks(blocks: nn.Module, group: Group) -> nn.Sequential:
     """The blocks of this rank, if each rank has as many."""
-    count = len(blocks) // group.size
-    return nn.Sequential(*[*blocks][group.rank * count : (group.rank + 1) * count])
+    every = [*blocks.children()]
+    count = len(every) // group.size
+    return nn.Sequential(*every[group.rank * count : (group.rank + 1) * count])
 
 
 class Held(NamedTuple):

@@ -4,6 +4,7 @@ What differs between versions of PyTorch is imported when it is asked for, and t
 """
 
 import importlib
+import inspect
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -13,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from course.training.pieces import fresh, gap_of_gradients, piece_of_blocks, rows_of
+from course.training.pieces import after_backward, fresh, gap_of_gradients, piece_of_blocks, rows_of
 from course.training.ranks import Group
 
 Loss = Callable[[nn.Module, Any], Tensor]  # model and rows → their share of the mean over the whole batch
@@ -73,15 +74,19 @@ def tensor_engine(whole: nn.Module, batch: Any, loss: Loss, layers: Sequence[Seq
     return compared(model, whole)
 
 
-def pipeline_engine(schedule: str, blocks: nn.Sequential, x: Tensor, target: Tensor, group: Group) -> Engine:
+def pipeline_engine(schedule: str, blocks: nn.Module, x: Tensor, target: Tensor, group: Group) -> Engine:
     """A stage of some of the blocks, and a schedule of torch.distributed.pipelining, 4 micro-batches."""
-    if len(blocks) % group.size:
-        return Engine(reason=f"{len(blocks)} blocks don't split over {group.size} ranks")
+    if (count := len([*blocks.children()])) % group.size:
+        return Engine(reason=f"{count} blocks don't split over {group.size} ranks")
     pipelining = importlib.import_module("torch.distributed.pipelining")
+    kind = getattr(pipelining, schedule)
+    if "scale_grads" not in inspect.signature(kind).parameters:  # it adds up the gradients, and may hang
+        return Engine(reason=f"PyTorch {torch.__version__} takes no mean over micro-batches; a newer one "
+                             "does")
     part = piece_of_blocks(blocks, group)
     model = fresh(part)
     stage = pipelining.PipelineStage(model, group.rank, group.size, torch.device("cpu"))
-    run = getattr(pipelining, schedule)(stage, n_microbatches=4, loss_fn=F.mse_loss)
+    run = kind(stage, n_microbatches=4, loss_fn=F.mse_loss)
     run.step(*([x] if group.rank == 0 else []),
              **({"target": target} if group.rank == group.size - 1 else {}))
     return compared(model, part)
@@ -99,8 +104,11 @@ def averages(group: Group) -> bool:
 
 
 def run_engines(whole: nn.Module, batch: Any, loss: Loss, layers: Sequence[Sequence[str]],
-                pipeline: tuple[nn.Sequential, Tensor, Tensor], group: Group) -> dict[str, Engine]:
-    """Each engine on this rank, by its name."""
+                pipeline: tuple[nn.Module, Tensor, Tensor], group: Group) -> dict[str, Engine]:
+    """Each engine on this rank, by its name. `pipeline` is a model of blocks, its input and its targets."""
+    blocks, x, target = pipeline
+    whole = after_backward(whole, lambda model: loss(model, batch))
+    pipeline = after_backward(blocks, lambda model: F.mse_loss(model(x), target)), x, target
     jobs: dict[str, Callable[[Group], Engine]] = {
         "DistributedDataParallel": partial(data_engine, whole, batch, loss),
         "FSDP2 (fully_shard)": partial(fsdp_engine, whole, batch, loss),
