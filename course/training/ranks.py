@@ -224,23 +224,30 @@ def or_why_not(program: Callable[[Group], Result], size: int) -> list[Result] | 
         return f"The processes could not work together on this machine: {said.splitlines()[0]}."
 
 
+class Lost(RuntimeError):  # noqa: N818 - what a rank is
+    """A process has ended without a word."""
+
+
 def gathered(pipes: Sequence[Connection], until: float, seconds: float) -> list[Any]:
-    """One message of each rank. The first error is raised, and so is a TimeoutError."""
+    """One message of each rank. TimeoutError, or the first error; a lost rank explains those of the others."""
     results: dict[int, Any] = {}
+    errors: list[BaseException] = []
     while len(results) < len(pipes):
-        open_ones = [pipe for rank, pipe in enumerate(pipes) if rank not in results]
-        ready = wait(open_ones, max(0.0, until - time.monotonic()))
+        missing = [pipe for rank, pipe in enumerate(pipes) if rank not in results]
+        ready = wait(missing, 1.0 if errors else max(0.0, until - time.monotonic()))
+        if errors and not ready:
+            break
         if not ready:
             raise TimeoutError(f"processes have not answered within {seconds:g} seconds")
-        for pipe in ready:
-            rank = pipes.index(pipe)
+        for rank in [rank for rank, pipe in enumerate(pipes) if pipe in ready]:
             try:
-                kind, content = pickle.loads(pipes[rank].recv_bytes())
+                kind, results[rank] = pickle.loads(pipes[rank].recv_bytes())
             except EOFError:
-                kind, content = "error", RuntimeError(f"the process of rank {rank} was ended")
+                kind, results[rank] = "error", Lost(f"the process of rank {rank} was ended")
             if kind == "error":
-                raise content
-            results[rank] = content
+                errors.append(results[rank])
+    for error in sorted(errors, key=lambda error: not isinstance(error, Lost)):
+        raise error
     return [results[rank] for rank in range(len(pipes))]
 
 
