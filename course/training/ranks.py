@@ -229,7 +229,7 @@ class Lost(RuntimeError):  # noqa: N818 - what a rank is
 
 
 def gathered(pipes: Sequence[Connection], until: float, seconds: float) -> list[Any]:
-    """One message of each rank. TimeoutError, or the first error; a lost rank explains those of the others."""
+    """One message of each rank. TimeoutError, or the first error; a lost rank explains other errors."""
     results: dict[int, Any] = {}
     errors: list[BaseException] = []
     while len(results) < len(pipes):
