@@ -1,12 +1,13 @@
 """Lesson 13. What if one machine is not enough?
 
 A large model needs shorter numbers and several devices. This lesson first trains in 16 bits, then
-spreads one training over P ranks. Each rank is a device with its own memory:
+spreads one training over P ranks. Each rank is a device with its own memory. What does a rank have, and
+what do the ranks send?
 
-    data      each rank has all weights, and some rows of the batch → gradients are added up
-    tensor    each rank has some columns or rows of each matrix     → products are added up
-    states    each rank has the optimiser's state for some weights  → weights are collected
-    pipeline  each rank has some of the blocks                      → activations are passed on
+    data      all weights, some rows of the batch → gradients, added up
+    tensor    some columns or rows of each matrix → products, added up
+    states    the optimiser's states for a piece  → gradients and weights
+    pipeline  some of the blocks                  → activations, passed on
 
 Here ranks are threads of one process, and all bytes that they send are counted. Each result is compared with
 that of one rank. Later steps run the same programs, and PyTorch's own engines, in two processes.

@@ -221,6 +221,7 @@ def test_a_machine_without_processes_passes_the_lesson(monkeypatch):
 # ------------------------------------------------------------------ PyTorch's engines
 
 
+@pytest.mark.exhaustive
 @PROCESSES_JOIN
 def test_the_engines_equal_one_process():
     """All that this PyTorch has; the newest one has all."""
@@ -329,8 +330,7 @@ def test_two_machines_are_tried_on_one(tmp_path):
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("step", [m.step_vanishing, m.step_loss_scaling, m.step_one_mean,
                                   m.step_columns_then_rows, m.step_sharded_states, m.step_pipeline])
-@pytest.mark.parametrize("seed", [3, 4])
-def test_the_steps_hold_with_other_seeds(step, seed):
+def test_the_steps_hold_with_another_seed(step, seed=3):
     torch.manual_seed(seed)
     assert failures(step, seed) == []
 
