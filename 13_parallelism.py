@@ -543,7 +543,7 @@ def step_one_mean(seed: int):
               "sends the bytes of the formula", gap < 1e-6 and found.sent == formula, f"{gap:.0e}")
         rows.append((size, f"{gap:.0e}", f"{off:.2%}", found.sent))
     layer, x = FeedForward(16, 64, dropout=0.5), torch.randn(8, 16)
-    check("4 ranks: the mean of each rank's own mean is more than 0.1 % off", off > 0.001, f"{off:.2%}")
+    check("4 ranks: the mean of each rank's own mean is more than 0.5 % off", off > 0.005, f"{off:.2%}")
     one, same, own = (variance_of_gradient(layer, x, *kind) for kind in ((1, True), (4, True), (4, False)))
     check("4 ranks with their own dropout have less than half of the variance of one rank, with the same "
           "dropout at least 0.9 of it", own < 0.5 * one < 0.9 * one < same,
