@@ -480,9 +480,9 @@ def ring_bytes(numbers: int, size: int) -> int:
 def step_ring(seed: int):
     """The ring
 
-    P ranks have a tensor of n numbers each, and every rank needs the sum. If each sends its whole tensor to
-    all others, a rank sends (P − 1) · n numbers. In a ring each rank sends only to its right neighbour, one
-    piece of n / P numbers at a time.
+    P ranks have a tensor of n numbers each, and every rank needs the sum (all-reduce). If each sends its
+    whole tensor to all others, a rank sends (P − 1) · n numbers. In a ring each rank sends only to its right
+    neighbour, one piece of n / P numbers at a time.
 
     In the first P − 1 steps the pieces collect their sum: at the end each rank has one finished piece. In
     P − 1 more steps the finished pieces go round. A rank sends 2 · (P − 1) / P · n numbers, less than 2 · n

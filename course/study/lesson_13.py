@@ -52,9 +52,10 @@ QUESTIONS = (
 TERMS = (
     Term("rank", "", "Each rank is a device with its own memory.", ("ranks",), True),
     Term("bfloat16", "formats",
-         "bfloat16 has the range of float32, but only 8 significant bits."),
+         "bfloat16 has the range of float32, but only 8 significant bits: the next number after 1 is 1.0078."),
     Term("loss scaling", "loss-scaling",
-         "A step with an infinite gradient is left out, and the scale is halved."),
+         "The scaler finds out by trying: a step with an infinite gradient is left out, and the scale is "
+         "halved."),
     Term("master weights", "stalled-weights",
          "The remedy is to keep the weights in float32 (master weights), and to round a copy for the products."),
     Term("all-reduce", "ring",
@@ -63,10 +64,11 @@ TERMS = (
     Term("data parallelism", "one-mean",
          "Each rank has the whole model and some rows of the batch.", ("data parallel",)),
     Term("tensor parallelism", "columns-then-rows",
-         "The first matrix of a feed-forward network is cut by its outputs, the second by its inputs.",
+         "The first matrix of a feed-forward network is cut by its outputs: each rank computes some of the "
+         "inner numbers, and GELU needs no others.",
          ("tensor parallel",)),
     Term("ZeRO", "sharded-states",
-         "Each rank keeps the states of one piece of the weights (ZeRO).", ("FSDP",)),
+         "Instead, each rank keeps the states of one piece of the weights (ZeRO, Rajbhandari et al. 2020).", ("FSDP",)),
     Term("pipeline", "pipeline",
          "Each rank, called a stage, has some of the blocks, and passes on activations.", ("stage",), True),
     Term("bubble", "pipeline",
