@@ -52,7 +52,8 @@ QUESTIONS = (
 TERMS = (
     Term("rank", "", "Each rank is a device with its own memory.", ("ranks",), True),
     Term("bfloat16", "formats",
-         "bfloat16 has the range of float32, but only 8 significant bits: the next number after 1 is 1.0078."),
+         "bfloat16 has the range of float32, but only 8 significant bits: the next number after 1 is "
+         "1.0078."),
     Term("loss scaling", "loss-scaling",
          "The scaler finds out by trying: a step with an infinite gradient is left out, and the scale is "
          "halved."),
