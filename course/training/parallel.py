@@ -16,12 +16,14 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from copy import deepcopy
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grad_norm_, get_total_norm
 from torch.optim import Optimizer
 
@@ -71,8 +73,6 @@ class Data(Alone):
     rehearsed = False
 
     def __init__(self, run: Any):
-        from torch.nn.parallel import DistributedDataParallel
-
         super().__init__(run)
         self.rank, self.processes = RANK, PROCESSES
         names = inspect.signature(DistributedDataParallel).parameters  # the older name is deprecated
@@ -90,17 +90,16 @@ class Shards(Alone):
     cut = together = True
 
     def __init__(self, run: Any):
-        from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
-
+        fsdp = import_module("torch.distributed.fsdp")
         super().__init__(run)
         self.rank, self.processes = RANK, PROCESSES
         with exchanged_parameters(run):
             for block in dict.fromkeys(run.job.blocks):
-                fully_shard(block, mesh=mesh_on(run.device))
-            fully_shard(run.model, mesh=mesh_on(run.device))
+                fsdp.fully_shard(block, mesh=mesh_on(run.device))
+            fsdp.fully_shard(run.model, mesh=mesh_on(run.device))
         for name in METHODS:
             if hasattr(run.model, name):
-                register_fsdp_forward_method(run.model, name)
+                fsdp.register_fsdp_forward_method(run.model, name)
 
 
 class Tensors(Alone):
@@ -113,16 +112,16 @@ class Tensors(Alone):
     cut = True
 
     def __init__(self, run: Any):
-        from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
-
+        tensor = import_module("torch.distributed.tensor.parallel")
         super().__init__(run)
         self.copy = None if RANK else deepcopy(run.model)
-        plan: Any = {name: ColwiseParallel() if name.rpartition(".")[2] in COLUMNS else RowwiseParallel()
-                for name, module in run.model.named_modules()
-                if name.rpartition(".")[2] in COLUMNS + ROWS and isinstance(module, nn.Linear)}
+        maps = {name: name.rpartition(".")[2] for name, module in run.model.named_modules()
+                if isinstance(module, nn.Linear)}
+        plan = {name: tensor.ColwiseParallel() if last in COLUMNS else tensor.RowwiseParallel()
+                for name, last in maps.items() if last in COLUMNS + ROWS}
         with exchanged_parameters(run), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # on the CPU no DTensor draws the numbers for dropout: nor do we
-            parallelize_module(run.model, mesh_on(run.device), plan)
+            tensor.parallelize_module(run.model, mesh_on(run.device), plan)
         for module in run.model.modules():
             if any(hasattr(module, name) for name in ROWS):
                 draw_apart(module, run.device)
@@ -142,9 +141,7 @@ def engine_for(run: Any) -> Alone:
 
 
 def mesh_on(device: torch.device) -> Any:
-    from torch.distributed.device_mesh import init_device_mesh
-
-    return init_device_mesh(device.type, (PROCESSES,))
+    return import_module("torch.distributed.device_mesh").init_device_mesh(device.type, (PROCESSES,))
 
 
 @contextmanager
@@ -166,10 +163,8 @@ def cut_like(value: Any, parameter: Tensor) -> Any:
     """A state of the optimiser, cut as its parameter is."""
     if not is_cut(parameter) or not getattr(value, "ndim", 0):
         return value
-    from torch.distributed.tensor import distribute_tensor
-
     cut: Any = parameter
-    return distribute_tensor(value, cut.device_mesh, cut.placements)
+    return import_module("torch.distributed.tensor").distribute_tensor(value, cut.device_mesh, cut.placements)
 
 
 def draw_apart(module: nn.Module, device: torch.device) -> None:
