@@ -55,7 +55,7 @@ from course.training.comparing import best, histories, summaries
 from course.training.engine import Run
 from course.training.experiment import fresh_run
 from course.training.on_texts import FilesOfPairs, TextsExperiment
-from course.training.processes import PROCESSES, all_processes
+from course.training.processes import all_processes
 from figures import translation as drawing
 from figures.training import draw_comparison
 from grammar.sentences import PHENOMENA, Pair, by_phenomenon, words_of
@@ -257,8 +257,7 @@ class TranslationTraining(SequenceTraining, FilesOfPairs):
     def __post_init__(self):
         super().__post_init__()
         self.refuse_files_without_pairs()
-        if self.batch_size < (parts := self.accumulate * PROCESSES):
-            raise ValueError(f"batch_size {self.batch_size} can't be cut into {parts} parts")
+        self.refuse_fewer_than_parts(self.batch_size)
 
 
 FROM_A_FILE = {"n_layers": 3, "dropout": 0.1}, {  # what --pairs changes: text of people is harder
