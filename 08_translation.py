@@ -658,7 +658,8 @@ def step_decoders(experiment: TranslationExperiment):
     """Greedy and beams
 
     Lesson 6's greedy and beam search work unchanged, here on 60 test sentences. α is the length penalty: 0
-    compares sums of log-probabilities, which favours short answers. Here all strategies give nearly the same answers.
+    compares sums of log-probabilities, which favours short answers. Here all strategies give nearly the same
+    answers.
     """
     pairs = experiment.pairs(60)
     sources = [pair.source for pair in pairs]
