@@ -868,6 +868,11 @@ def test_08_max_pairs(files):
     assert drawn == [7]
 
 
+def test_08_challenge(files):
+    assert called(eight, *SMALL, "--challenge").steps == ["challenge"]
+    assert called(eight, *SMALL, "--pairs", files.many, "--challenge").steps == ["challenge"]
+
+
 def test_08_input_and_chat():
     found, plain = called(eight, *SMALL, "--input", "the  cat sleeps."), called(eight, *SMALL)
     assert found.steps == ["your_sentence"]
