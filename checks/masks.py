@@ -28,7 +28,7 @@ def boolean(mask, expected, axes):
 
 
 def looks_back_only(causal_mask, ours):
-    """Position i may attend to j exactly where j ≤ i, as a boolean mask, for every length."""
+    """The mask is boolean, and position i may attend to j exactly where j ≤ i, for every length."""
     squares = {n: torch.tensor([[j <= i for j in range(n)] for i in range(n)]) for n in (5, 1, 8)}
     return together(*(boolean(causal_mask(n), expected, SQUARE) for n, expected in squares.items()))
 
@@ -55,14 +55,14 @@ causal_mask_checks = Part(
 
 
 def hides_padding(padding_mask, ours):
-    """It is boolean (B, 1, 1, S): True for real tokens, False for padding, which is 0 unless told."""
+    """The mask is boolean (B, 1, 1, S): True for real tokens, False for padding, by default id 0."""
     expected = torch.tensor([[1, 1, 1, 0], [1, 0, 0, 0]])[:, None, None]
     return together(boolean(padding_mask(TOKENS.clone(), 0), expected, FOR_HEADS),
                     boolean(padding_mask(TOKENS.clone()), expected, FOR_HEADS))
 
 
 def honours_pad_id(padding_mask, ours):
-    """Another pad_id is honoured, wherever it stands."""
+    """Another pad_id is also hidden, wherever it occurs."""
     return together(*(boolean(padding_mask(tokens.clone(), 7), (tokens != 7)[:, None, None], FOR_HEADS)
                       for tokens in (TOKENS, FILLED_BEFORE)))
 

@@ -34,7 +34,7 @@ QUESTIONS = (
         Answer("Never: all heads do a bit of everything.",
                "In some trainings there is a head for each relation."),
         Answer("Only in some trainings: it depends on the seed.",
-               "All trainings solve the task, but nothing in the loss asks for one head per relation.")), 2,
+               "Nearly all trainings solve the task, but nothing in the loss asks for one head per relation.")), 2,
              "some of the trainings have a head for each relation"),
 )
 
