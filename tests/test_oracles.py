@@ -317,7 +317,7 @@ def test_values_are_compared_and_not_their_gradients_alone():
 
 
 @pytest.mark.parametrize(("name", "part", "wrong", "statement"), [
-    ("03_positional_encoding", "Tokenizer", InAlphabeticalOrder, "Characters: the same, and any order"),
+    ("03_positional_encoding", "Tokenizer", InAlphabeticalOrder, "With characters, decode"),
     ("04_transformer_block", "FeedForward", MixingALittle, "A token's output doesn't change"),
     ("06_decoding", "greedy_decode", going_on, "It stops when every answer has ended"),
 ])

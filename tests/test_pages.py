@@ -158,10 +158,10 @@ def test_steps_lessons_and_terms_are_linked_once():
 
 
 RIGHT = {  # how the right answer of each question begins, so that `right` can't slip
-    0: "It trains|Their sum|Nothing: two|No: their|That doesn't",
-    1: "No: a product|What “it” gets|They stay|Nearly all",
-    2: "No: it takes|As many|In some",
-    3: "The same both|On the distance|It is the same|Less often",
+    0: "It trains|Their sum|Nothing: two|No: only|Not necessarily",
+    1: "No: a product|The output of|They stay|Nearly all",
+    2: "No: it takes|It stays|Only in some",
+    3: "The same output both|Only on the distance|It stays|Less often",
     4: "It shrinks|That of BatchNorm|Yes: it works|Pre-norm",
     5: "About ln V|Exactly where|No: with teacher",
     6: "Because no later|Not always|No: the wide|Top-p",
