@@ -73,7 +73,7 @@ def broadcast_mistakes(ours):
                                 aligned_left, "Two shapes"),
         "the largest size": Mistake("the largest size is taken: sizes other than 1 must be the same, and 0 "
                                     "is one of them", largest, "A size of 0"),
-        "two shapes alone": Mistake("only two of the shapes are looked at", two_alone, "Three shapes"),
+        "only two shapes": Mistake("only two of the shapes are used", two_alone, "Three shapes"),
     }
 
 

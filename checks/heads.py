@@ -232,7 +232,7 @@ def heads_mistakes(ours):
             "merged without transpose: undo transpose(1, 2) before joining heads", MergedAsTheyStand, same),
         "divided by √d_model": Mistake("divided by √d_model: one head's width is d_k = d_model / n_heads",
                                        DividedByModelWidth, same),
-        "not divided": Mistake("not divided by √d_k: otherwise the scores grow with d_k", NotDivided, same),
+        "not divided": Mistake("not divided by √d_k: the scores grow with d_k", NotDivided, same),
         "no output projection": Mistake("the output projection is missing", OnlyJoined, same),
         "mask reversed": Mistake("the mask is reversed: True means may attend", MaskReversed,
                                  "It equals nn.MultiheadAttention in cross-attention"),

@@ -34,7 +34,7 @@ def looks_back_only(causal_mask, ours):
 
 
 def causal_mistakes(ours):
-    back = "Position i may attend"
+    back = "The mask is boolean, and position i may attend"
     return {
         "reversed": Mistake("it is reversed: True means may attend", lambda n: ~ours.causal_mask(n), back),
         "diagonal missing": Mistake("the diagonal is missing: a position may see itself",
@@ -68,7 +68,7 @@ def honours_pad_id(padding_mask, ours):
 
 
 def padding_mistakes(ours):
-    mask, shape = ours.padding_mask, "It is boolean (B, 1, 1, S)"
+    mask, shape = ours.padding_mask, "The mask is boolean (B, 1, 1, S)"
 
     def by_length(tokens, pad_id=0):
         lengths = (tokens != pad_id).sum(1, keepdim=True)
@@ -81,11 +81,11 @@ def padding_mistakes(ours):
                                   lambda tokens, pad_id=0: mask(tokens, pad_id)[:, 0, 0], shape),
         "three dimensions": Mistake("(B, 1, S) has one dimension too few: one for heads, one for queries",
                                     lambda tokens, pad_id=0: mask(tokens, pad_id)[:, 0], shape),
-        "queries hidden": Mistake("the padding must be missing as a key (last axis), not as a query",
+        "queries hidden": Mistake("hide the padding as a key (last axis), not as a query",
                                   lambda tokens, pad_id=0: mask(tokens, pad_id).mT, shape),
         "pad_id ignored": Mistake("pad_id is ignored", lambda tokens, pad_id=0: mask(tokens, 0),
                                   "Another pad_id"),
-        "behind the last": Mistake("padding may stand anywhere: look at each token, not at lengths",
+        "behind the last": Mistake("padding may occur anywhere: look at each token, not at lengths",
                                    by_length, "Another pad_id"),
     }
 

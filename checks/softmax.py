@@ -90,7 +90,7 @@ def softmax_mistakes(ours):
         "dim half ignored": Mistake("the maximum must run along dim, like the sum", another_maximum,
                                     "It equals torch.softmax"),
         "0/0": Mistake("0/0 in a hidden row: its weights are 0", undefined_where_hidden,
-                       "A row that is −∞"),
+                       "A row of −∞ only"),
     }
 
 

@@ -244,7 +244,7 @@ def test_draw_scaling():
         assert ticks(panel)[1] == ["4", "64", "1024"]
         assert (panel.get_xlabel(), panel.get_xscale()) == ("d_k", "log")
     assert [panel.get_title() for panel in (variance, evenness, share)] == [
-        "variance of q·k", "evenness of 64 weights", "share of starved queries"]
+        "variance of q·k", "evenness of 64 weights", "fraction of starved queries"]
 
 
 def test_draw_attention():

@@ -610,7 +610,7 @@ def test_questions_come_before_their_step_with_pause(tmp_path):
     asked = next(question for question in study_of(1).questions if question.step == "masks-hide")
     said = " ".join(process.stdout.split())
     assert process.returncode == 0
-    assert said.index(asked.asked[:40]) < said.index("Hidden means hidden")
+    assert said.index(asked.asked[:40]) < said.index("What is hidden changes nothing")
 
 
 def test_a_folder_that_cannot_be_written_does_not_end_a_quiz(tmp_path, capsys):
