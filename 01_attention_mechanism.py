@@ -177,8 +177,8 @@ def step_soft_dictionary():
     """A soft dictionary
 
     A dictionary returns the value whose key equals the query. Attention compares the query with all keys at
-    once. The dot product of query and key says how well they match (the score), softmax turns the scores
-    into weights that sum to 1, and the answer is the mean of all values with these weights.
+    once. The dot product of query and key says how well they match (the score). Softmax turns the scores into
+    weights that sum to 1. The answer is the mean of all values with these weights.
 
     Here are three keys, values 100, 200 and 300, and a query for the first. Multiply the query by 4, 16, 64:
     in the picture the weights start even and end on one key, and the answer goes from the mean to 100.

@@ -206,10 +206,10 @@ def step_one_average():
     """One softmax gives one average
 
     A token has to fetch two things. A query names two of six items. The answer is the content of the first
-    item, followed by the content of the second. The contents are random numbers of variance 1, independent of
-    each other. One head takes one weighted mean of the items, and both contents have to be read from that
-    mean. Two heads can look at one item each. Both layers have the same width and as many parameters. The
-    table shows the mean squared error on new items, for three seeds.
+    item, followed by the content of the second. The contents are independent random numbers of variance 1.
+    One head takes one weighted mean of the items, and both contents have to be read from that mean. Two heads
+    can look at one item each. Width and number of parameters stay the same. The table shows the mean squared
+    error on new items, for three seeds.
 
     The head is 32 numbers wide and each content only 8. Why can't the head hold both? One weight multiplies
     the whole value. So the head can't take some numbers from item a and others from item b; it can only add a

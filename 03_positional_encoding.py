@@ -266,15 +266,15 @@ OURS = sys.modules[__name__]  # of whose parts the checks make the classic mista
 def step_text_to_vectors():
     """From text to vectors
 
-    A tokenizer cuts the text into tokens and numbers them. The number itself says nothing: word 6 is not
-    twice word 3. So each number becomes a vector. A one-hot vector has a 1 at the place of its token and
-    V − 1 zeros. V is the number of different tokens, the vocabulary. All one-hot vectors are √2 apart. An
-    embedding has D learned numbers, so words can be near or far from each other (ours are still random).
-    Multiplying a one-hot vector by a matrix picks one row of the matrix. So the embedding is a lookup, and
-    the zeros are never stored.
+    A tokenizer cuts the text into tokens and numbers them. PAD, BOS and EOS are the ids for padding and for
+    the beginning and the end of a sequence. A number itself says nothing: word 6 is not twice word 3. So each
+    number becomes a vector.
 
-    PAD, BOS and EOS are the ids for padding and for the beginning and the end of a sequence. Step 6 explains
-    the factor √d_model, step 4 the last row of the table.
+    A one-hot vector has a 1 at the place of its token and V − 1 zeros. V is the number of different tokens,
+    the vocabulary. All one-hot vectors are √2 apart. An embedding has D learned numbers, so words can be near
+    or far from each other (ours are still random). Multiplying a one-hot vector by a matrix picks one row of
+    the matrix. So the embedding is a lookup, and the zeros are never stored. Step 6 explains the factor
+    √d_model, step 4 the last row of the table.
     """
     tokenizer = Tokenizer([SENTENCE])
     ids = torch.tensor([tokenizer.encode(SENTENCE)])  # (1, L)
@@ -536,12 +536,11 @@ def step_rotation_by_hand():
 def step_rotary():
     """Rotary positions: only the offset counts
 
-    An added position is mixed with the token before the attention. Rotary encoding leaves the tokens
-    unchanged and turns queries and keys instead: each pair of numbers as in step 8, pair i by p times its
-    frequency. If query and key turn by the same angle, their dot product stays the same. So the score of a
-    query at p and a key at s depends on the two vectors and on p − s. This is the rotation of step 5 in the
-    other direction, inside the attention: lesson 2's attend() gets the turned queries and keys. Llama and
-    Gemma use it.
+    Rotary encoding leaves the tokens unchanged and turns queries and keys instead: each pair of numbers as in
+    step 8, pair i by p times its frequency. If query and key turn by the same angle, their dot product stays
+    the same. So the score of a query at p and a key at s depends on the two vectors and on p − s. This is the
+    rotation of step 5 in the other direction, inside the attention: lesson 2's attend() gets the turned
+    queries and keys. Llama and Gemma use it.
     """
     query, key = torch.randn(2, 1, 1, 1, 16)
     rotary, added = RotaryPositionalEncoding(16), SinusoidalPositionalEncoding(16)

@@ -69,7 +69,7 @@ TERMS = (
          "The dot product of query and key says how well they match (the score)", ("scores",),
          only_there=True),
     Term("softmax", "soft-dictionary",
-         "softmax turns the scores into weights that sum to 1"),
+         "Softmax turns the scores into weights that sum to 1"),
     Term("d_k", "by-hand",
          "Divide by √d_k, where d_k counts a key's numbers"),
     Term("query", "it-is-the-cat",
