@@ -816,8 +816,8 @@ def step_what_next():
     (2) HIDDEN to 2: two hidden numbers don't separate the spirals. Checks of step 8 fail, even for the
     curves, where rounding grows. (3) OPEN to 0.0: the gate is half open, and checks of steps 12 and 13 fail.
 
-    Write it yourself: --template my_foundations.py, then --grade my_foundations.py.
-    Next: python 01_attention_mechanism.py.
+    Write it yourself: python 00_foundations.py --template my_foundations.py, fill in the file, then the same
+    with --grade. Next: python 01_attention_mechanism.py.
     """
 
 
