@@ -245,7 +245,7 @@ def test_draw_scaling():
         assert ticks(panel)[1] == ["4", "64", "1024"]
         assert (panel.get_xlabel(), panel.get_xscale()) == ("d_k", "log")
     assert [panel.get_title() for panel in (variance, evenness, share)] == [
-        "variance of q·k", "evenness of 64 weights", "share of starved queries"]
+        "variance of q·k", "evenness of 64 weights", "fraction of starved queries"]
 
 
 def test_draw_attention():
@@ -303,7 +303,7 @@ def test_draw_split():
     right = tokens.view(3, 2, 2).transpose(0, 1)
     wrong = tokens.view(2, 3, 2)
     panels = heads.draw_split(tokens, right, wrong).axes
-    titles = ["x: one row a token", "view, transpose: each head sees all", "view alone: tokens mixed"]
+    titles = ["x: one row per token", "view, transpose: each head sees all", "view alone: tokens mixed"]
     for panel, places, title in zip(panels, (tokens, right.reshape(6, 2), wrong.reshape(6, 2)), titles,
                                     strict=True):
         assert panel.get_title() == title
