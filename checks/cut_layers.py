@@ -195,7 +195,7 @@ def keeps_a_piece(implementation, ours):
 
 
 def refuses_a_rest(implementation, ours):
-    """ColumnLinear refuses outputs that don't divide by the ranks, with a ValueError that names both numbers."""
+    """ColumnLinear refuses outputs that don't divide by the ranks, in a ValueError that names both."""
     return refused(lambda: in_threads(partial(implementation, whole_map()), 5), 12, 5)
 
 
@@ -289,7 +289,7 @@ def keeps_columns(implementation, ours):
 
 
 def refuses_a_rest_of_columns(implementation, ours):
-    """RowLinear refuses inputs that don't divide by the ranks, with a ValueError that names both numbers."""
+    """RowLinear refuses inputs that don't divide by the ranks, in a ValueError that names both."""
     return refused(lambda: in_threads(partial(implementation, whole_map(wide=False)), 5), 12, 5)
 
 
