@@ -548,11 +548,11 @@ def step_one_mean(seed: int):
         ranks = [Group(rank, size) for rank in range(size)]
         rows.append((size, ", ".join(str(int(tokens_in(rows_of(batch, group)))) for group in ranks),
                      f"{gap:.0e}", f"{off:.2%}", found.sent))
-    layer, x = FeedForward(16, 64, dropout=0.5), torch.randn(32, 16)
+    layer, x = FeedForward(16, 64, dropout=0.5), torch.rand(32, 16)
     check("4 ranks: the mean of each rank's own mean is more than 0.5 % off", off > 0.005, f"{off:.2%}")
     same, own = (variance_of_gradient(layer, x, 4, kind) for kind in (True, False))
-    check("4 ranks: with the same dropout on all ranks the gradient has at least 3 % more variance than with "
-          "its own on each", same > 1.03 * own, f"{same / own - 1:.0%} more")
+    check("4 ranks: with the same dropout on all ranks the gradient of rows that resemble each other has more "
+          "than 1.5 times the variance", same > 1.5 * own, f"{same / own:.1f} times")
     return table("ranks", "tokens per rank", "gap of the sum", "mean of means off by", "bytes sent",
                  rows=rows)
 

@@ -50,7 +50,7 @@ QUESTIONS = (
 )
 
 TERMS = (
-    Term("rank", "", "Each rank is a device with its own memory.", ("ranks",), True),
+    Term("ranks", "", "Each rank is a device with its own memory.", (), True),
     Term("bfloat16", "formats",
          "bfloat16 has the range of float32, but only 8 significant bits: the next number after 1 is "
          "1.0078."),
