@@ -391,9 +391,9 @@ def trained_in_float16(seed: int, scaler: LossScaler) -> list[tuple[float, float
 def step_loss_scaling(seed: int):
     """Loss scaling
 
-    Too large a scale makes gradients infinite. The scaler finds out by trying: a step with an infinite
-    gradient is left out, and the scale is halved. After `interval` good steps the scale is doubled. PyTorch's
-    GradScaler does the same.
+    Too large a factor (the scale) makes gradients infinite. The scaler finds out by trying: a step with an
+    infinite gradient is left out, and the scale is halved. After `interval` good steps the scale is doubled.
+    PyTorch's GradScaler does the same.
 
     Here the scale begins far too large, at 2³⁰, and doubles after 4 good steps. Clip after unscale(). If a
     gradient is clipped first, it has length 1, and then unscale() divides it by the scale.
@@ -797,9 +797,8 @@ def step_same_program(seed: int):
 def step_engines(seed: int):
     """PyTorch's own engines
 
-    PyTorch has all of this built in. DistributedDataParallel sends gradients while backward() still runs.
-    FSDP2 also cuts the weights. Both average the gradients of the ranks, where our program adds them up, so
-    their loss is multiplied by P. parallelize_module cuts matrices by a plan, and
+    DistributedDataParallel sends gradients while backward() still runs. FSDP2 also cuts the weights. Both
+    average the gradients of the ranks, where our program adds them up, so their loss is multiplied by P. parallelize_module cuts matrices by a plan, and
     torch.distributed.pipelining runs stages, here with the blocks of our pipeline.
 
     Each engine has to give the gradients of one process. Lessons 5, 8 and 10 train with them: --parallel
@@ -828,7 +827,7 @@ def step_what_to_run(seed: int):
 
     With 8 GPUs in one machine begin with data parallelism. Use fsdp if weights, gradients and states don't
     fit into one GPU. Tensor parallelism sends in every layer, and all ranks wait for it. Use it only inside
-    one machine; the ranks have to divide the heads.
+    one machine. The number of ranks has to divide the number of heads.
 
     On two machines run the same command, with the name of one of them as HOST and a free PORT. The last row
     tries this on one machine: type it in two terminals. Still larger models combine these ways, as PyTorch's
