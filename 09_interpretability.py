@@ -259,7 +259,7 @@ def learned(seed: int) -> dict[str, Tensor]:
 
 
 class Examined(DigitExperiment):
-    """Lesson 5's run; next to the default one, models with other seeds."""
+    """Lesson 5's run; beside the default one, other seeds."""
 
     @cached_property
     def models(self) -> dict[str, nn.Module]:
@@ -714,7 +714,7 @@ def step_scarce_data(experiment: Examined):
     again and again, for 150 steps of 16 sequences. More of the known sequences than of the new ones are
     answered right: the model overfits.
 
-    Of three usual remedies, strong weight decay (AdamW) gets the most new sequences right here: in so short a
+    Of three remedies, strong weight decay (AdamW) gets the most new sequences right here: in so short a
     run it also speeds up training. Label smoothing and dropout (section 5.4) bring less.
     """
     task = experiment.training.task
