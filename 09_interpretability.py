@@ -456,7 +456,7 @@ def step_which_head_can_go(experiment: Examined):
     says where a head looked, an ablation what that did.
 
     In each model many heads can go, one at a time. If all of these go at once, hardly any answer is right:
-    they do the same work, and harmless alone isn't useless. Which heads can go differs between seeds.
+    what is harmless alone isn't useless. Which heads can go differs between seeds.
     """
     batch = experiment.batch(50, 8, 12)
     found = {seed: heads_of(model, batch) for seed, model in experiment.models.items()}
@@ -560,8 +560,8 @@ def step_where_it_is(experiment: Examined):
     The place: parts of the decoder are patched with what they passed on one place later. The model says the
     next token if the path after the first block is patched, but rarely for a single layer of that block.
 
-    The length: all places come from another source, as long or shorter (table). The encoder's last attention
-    and the decoder's first cross-attention depend on the length.
+    The length: all places come from another source, as long or shorter (table). Three attentions depend on
+    the length: the encoder's last, the decoder's first cross-attention, its second self-attention.
     """
     check_part(patch, checks.patch_checks, OURS)
     batch, donors = one_digit_apart(experiment)
@@ -600,10 +600,11 @@ def check_where_it_is(digit: list[dict], place: list[dict], length: list[dict]) 
           "layer in it more than half", all(
               (statistics.mean(row) > 0.9 if name[-1].isdigit() else statistics.mean(row) < 0.5)
               for rows in place for name, row in rows.items() if "blocks.0" in name))
-    check("length, three seeds: with either of the two attentions from a source as long over 30 % are right, "
+    check("length, three seeds: with any of these three from a source as long over 30 % are right, "
           "from a shorter one less than 10 %", all(
               rows[name][0] > 0.3 and rows[name][1] < 0.1 for rows in length
-              for name in ("encoder.blocks.1.self_attention", "decoder.blocks.0.cross_attention")))
+              for name in ("encoder.blocks.1.self_attention", "decoder.blocks.0.cross_attention",
+                           "decoder.blocks.1.self_attention")))
 
 
 def digits_right(model: nn.Module, batch: Batch) -> float:

@@ -29,7 +29,7 @@ def draw_learning(runs: dict[str, History], parts: Sequence[str]):
 
 def draw_lens(found: dict[str, Tensor]):
     """For each model the fraction right (blocks, places) that the logit lens reads."""
-    figure, axes = canvas(columns=len(found), width=3.6 * len(found) + 1, height=2.6, squeeze=False)
+    figure, axes = canvas(columns=len(found), width=3.6 * len(found) + 1, height=1.9, squeeze=False)
     for panel, (name, right) in zip(axes[0], found.items()):
         heatmap(panel, right, [f"block {number}" for number in range(len(right))], range(right.shape[1]),
                 f"seed {name}", numbers=right.shape[1] < 6)
@@ -44,6 +44,7 @@ def draw_patches(found: dict[str, dict[str, Sequence[float]]]):
         places = max(map(len, rows.values()))
         cells = torch.tensor([[*row, *[math.nan] * (places - len(row))] for row in rows.values()])
         heatmap(panel, cells, list(rows), range(places), question)
+        panel.set_aspect("auto")
         panel.set_xlabel("patched place")
     return figure
 
@@ -69,10 +70,11 @@ def draw_clinic(losses: dict[str, Sequence[float]], readings: dict[str, dict[str
                                                      for end in range(1, len(values) + 1))]
         axes[0].semilogy(range(1, len(values) + 1), smooth, linestyle=styles[number // 4], label=name)
     axes[0].set(xlabel="step", ylabel="training loss, mean of 10 steps")
-    axes[0].legend(fontsize=8)
+    axes[0].legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=4)
     cells = torch.tensor([[float(is_sign(row[name])) for name, is_sign in signs.items()]
                           for row in readings.values()])
     heatmap(axes[1], 0.6 * cells, list(readings), list(signs), "what the instruments read")
+    axes[1].set_aspect("auto")
     for line, row in enumerate(readings.values()):
         for place, name in enumerate(signs):
             colour = "white" if cells[line, place] else "black"

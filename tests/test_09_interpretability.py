@@ -263,6 +263,8 @@ def test_the_lens_reads_a_model_of_one_stack_too():
 HEALTHY = {"leak": 0.0, "repeats": 0.1, "P(PAD)": 0.0, "least move": 0.1, "least spread": 0.1,
            "stride": 0.01, "source": 1.1}
 SICK = {"no causal mask": {"leak": 8.0}, "no shift": {"repeats": 0.9, "source": 0.0, "P(PAD)": 0.5},
+        "loss on PAD": {"P(PAD)": 1.0}, "frozen part": {"least move": 0.0},
+        "dead part": {"least spread": 0.0},
         "rate too high": {"stride": 0.07, "source": 0.0}, "labels shuffled": {"source": 0.0}}
 
 

@@ -37,7 +37,7 @@ QUESTIONS = (
              "stay right. All of these heads go at once. What happens?", (
         Answer("The answers stay right.", "That holds if no head does the work of another."),
         Answer("Most answers become wrong.",
-               "Some of them do the same work: each can be spared as long as the others are there."),
+               "Each can be spared as long as the others are there; all of them can't."),
         Answer("The answers become better.", "Nothing was learned after the heads were taken away.")), 1,
              "without all of these at once less than half"),
     Question("read-and-unused", "what-is-written", "A probe finds in a part, in 100 of 100 cases, which digit "
