@@ -3,12 +3,12 @@
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 PAD, SYMBOLS = 0, 3  # the first ids: PAD, BOS, EOS; then the digits
 
 
-def layers_of(model: nn.Module) -> list[str]:
+def layers_of(model: Any) -> list[str]:
     """The names of all attentions and feed-forward networks, and of every block after its layers."""
     names = []
     for stack in ("encoder", "decoder"):

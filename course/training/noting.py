@@ -1,6 +1,7 @@
 """What a training does to each part of an encoder-decoder model: gradients, Adam's moves."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
@@ -8,7 +9,7 @@ from torch import nn
 from course.training.engine import Run
 
 
-def parts_of(model: nn.Module) -> dict[str, nn.Module]:
+def parts_of(model: Any) -> dict[str, nn.Module]:
     """The embedding and every block of both stacks."""
     stacks = ("encoder", model.encoder), ("decoder", model.decoder)
     return {"embedding": model.embedding} | {
