@@ -28,7 +28,8 @@ SPECIAL = {"bos": six.BOS, "eos": six.EOS}
 def in_node(folder, driver, **values):
     """What the expression `driver` gives in JavaScript that knows model.js, decoding.js and the values."""
     (folder / "values.json").write_text(json.dumps(values | {"special": SPECIAL}))
-    scripts = [(live.PARTS / name).read_text(encoding="utf-8") for name in ("weights.js", "model.js", "decoding.js")]
+    scripts = [(live.PARTS / f"{name}.js").read_text(encoding="utf-8") for name in (
+        "weights", "model", "decoding")]
     names = ", ".join([*values, "special"])
     known = f"const {{ {names} }} = JSON.parse(require('fs').readFileSync('values.json'));"
     script = "\n".join([*scripts, known, f"console.log(JSON.stringify({driver}));"])

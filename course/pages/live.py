@@ -1,8 +1,8 @@
 """Pages on which a trained model answers while you type: one file each, no network.
 
 A page contains weights, vocabulary, styles and scripts; live_parts/ holds what is the same for every model.
-The model runs in JavaScript there, with weights rounded to fewer bits. So the page also gets a few logits that
-PyTorch computed with the same rounded weights, compares its own with them, and says so if they differ.
+The model runs in JavaScript there, with weights rounded to fewer bits. So the page also gets a few logits
+that PyTorch computed with the same rounded weights, compares its own with them, and says so if they differ.
 """
 
 import base64
@@ -31,7 +31,8 @@ SCRIPTS = {  # of each page, in this order
     "translator": ("weights.js", "model.js", "decoding.js", "pieces.js", "sentences.js", "views.js",
                    "translator.js"),
 }
-TITLES = {"digits": "Live: the model that learned “{task}”", "translator": "Live: the model that translates"}
+TITLES = {"digits": "Live: the model that learned “{task}”",
+          "translator": "Live: the model that translates"}
 LARGEST = 4_000_000  # weights of 16 bits; a page of about 11 MB
 
 
@@ -39,11 +40,11 @@ LARGEST = 4_000_000  # weights of 16 bits; a page of about 11 MB
 
 
 class Packed(NamedTuple):
-    """Weights as a page gets them: `bytes` are those of all, `weights` the numbers that the page computes with."""
+    """Weights as a page gets them."""
 
     bits: int
-    weights: dict[str, Tensor]
-    bytes: bytes
+    weights: dict[str, Tensor]  # with which the page computes
+    raw: bytes  # of all of them
 
 
 def rounded(model: nn.Module) -> dict[str, Tensor]:
@@ -58,21 +59,25 @@ def rounded(model: nn.Module) -> dict[str, Tensor]:
 def in_16_bits(model: nn.Module) -> Packed:
     """Every number as a float16."""
     weights = rounded(model)
-    return Packed(16, weights, b"".join(weight.numpy().astype("<f2").tobytes() for weight in weights.values()))
+    return Packed(16, weights, b"".join(map(halves, weights.values())))
+
+
+def halves(numbers: Tensor) -> bytes:
+    """Each number as a float16, the lower byte first."""
+    return numbers.numpy().astype("<f2").tobytes()
 
 
 def in_8_bits(model: nn.Module) -> Packed:
-    """Matrices by lesson 12's quantize(), with one scale per row in float16; all other numbers in float16."""
+    """Matrices by lesson 12's quantize(), one scale per row; the scales and all other numbers in float16."""
     lesson, weights, parts = finetuning(), rounded(model), []
     for name, weight in model.named_parameters():
         if weight.dim() == 2:
-            weight = weight.detach().float().cpu()
-            codes, scale = lesson.quantize(weight, 8, weight.shape[1])
+            codes, scale = lesson.quantize(weight.detach().float().cpu(), 8, weight.shape[1])
             scale = scale.half()
             weights[name] = lesson.dequantize(codes, scale.float(), weight.shape[1])
-            parts += [scale.numpy().astype("<f2").tobytes(), codes.numpy().tobytes()]
+            parts += [halves(scale), codes.numpy().tobytes()]
         else:
-            parts.append(weights[name].numpy().astype("<f2").tobytes())
+            parts.append(halves(weights[name]))
     return Packed(8, weights, b"".join(parts))
 
 
@@ -89,9 +94,10 @@ def reference(model: nn.Module, weights: Mapping[str, Tensor], src: Tensor, tgt:
     model.train(training)
     if not logits.isfinite().all():
         raise ValueError("with rounded weights its logits are not finite")
-    return [{"source": source[source != pad].tolist(), "input": given[given != pad].tolist(), "every": every,
-             "logits": [[float(f"{logit:.6g}") for logit in row] for row in found[given != pad, ::every].tolist()]}
-            for source, given, found in zip(src.cpu(), tgt.cpu(), logits, strict=True)]
+    return [{"source": source[source != pad].tolist(), "input": given[given != pad].tolist(),
+             "logits": [[float(f"{logit:.6g}") for logit in row] for row in found[given != pad].tolist()],
+             "every": every}
+            for source, given, found in zip(src.cpu(), tgt.cpu(), logits[:, :, ::every], strict=True)]
 
 
 # ------------------------------------------------------------------ the page
@@ -121,14 +127,16 @@ def data_of(model: nn.Module, task: str, config: Mapping[str, Any], tokens: Mapp
 
 
 def filled(part: str, values: Mapping[str, str]) -> str:
-    """A part of a page, with the values and the other parts that it names. A value is never searched again."""
+    """A part of a page, with the values and parts that it names. A value is never searched again."""
     pieces = (PARTS / f"{part}.html").read_text(encoding="utf-8").split("@@")  # text, name, text, name, …
-    return "".join(piece if not number % 2 else values[piece] if piece in values else filled(piece, values)
-                   for number, piece in enumerate(pieces))
+    for place in range(1, len(pieces), 2):
+        name = pieces[place]
+        pieces[place] = values[name] if name in values else filled(name, values)
+    return "".join(pieces)
 
 
 def live_page(data: Mapping[str, Any], lesson: str = "index.html", kind: str = "digits") -> str:
-    """The page as HTML; no text of the data can become markup. `lesson` is the address of the lesson's page."""
+    """The page as HTML; no text of the data can become markup. `lesson` is the address of its lesson."""
     plain = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return filled("frame", {
         "TITLE": TITLES[kind].format(task=html.escape(str(data["task"]))),

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from course.console.chat import SHORT, UNSURE
 from course.console.records import Leads
-from course.pages.live import Packed, data_of, in_8_bits, leave, live_page
+from course.pages.live import data_of, in_8_bits, leave, live_page
 from course.training.adapters import merged_copy
 from course.training.processes import RANK
 
@@ -51,24 +51,21 @@ def compared(answers: list[str], others: list[str], references: list[str]) -> di
 
 def translator_data(experiment: Any, translate: Translate) -> dict[str, Any]:
     """All that is of the experiment's model, its pieces and its texts."""
-    model, encoding, texts = merged_copy(experiment.model), experiment.encoding, experiment.texts
+    model: Any = merged_copy(experiment.model)
+    encoding, texts = experiment.encoding, experiment.texts
     special = dict(enumerate(("PAD", "BOS", "EOS")))
     tokens = dict(enumerate(encoding.texts_of(range(len(encoding))))) | special
     pairs = experiment.pairs(ASKED)
     batch = texts.batch(sorted(pairs[:EXAMPLES], key=lambda pair: len(pair.source))[-COMPARED:])
-    found: list[Packed] = []
-
-    def packed(model: nn.Module) -> Packed:
-        found.append(in_8_bits(model))
-        return found[0]
-
-    data = data_of(model, "translation", vars(experiment.run.model.config), tokens, batch.src, batch.tgt_in,
-                   sorted(experiment.own.parts), packed, every=max(1, len(tokens) // 100))
-    data |= {"languages": OTHERS if texts.files else LANGUAGES, "encoding": encoding.state(), "unsure": UNSURE,
-             "met": NOTHING_MET | experiment.run.about.get("met", {}), "titles": SHORT, "rare": RARE}
+    data = data_of(model, "translation", vars(model.config), tokens, batch.src, batch.tgt_in,
+                   sorted(experiment.own.parts), in_8_bits, every=max(1, len(tokens) // 100))
+    data |= {"languages": OTHERS if texts.files else LANGUAGES, "encoding": encoding.state(),
+             "met": NOTHING_MET | experiment.run.about.get("met", {}),
+             "titles": SHORT, "unsure": UNSURE, "rare": RARE}
     if "problem" in data:
         return data
-    small = translate(with_weights(model, found[0].weights), encoding, [pair.source for pair in pairs])
+    sources = [pair.source for pair in pairs]
+    small = translate(with_weights(model, in_8_bits(model).weights), encoding, sources)
     examples = [{"source": pair.source, "target": pair.target, "answer": answer}
                 for pair, answer in zip(pairs[:EXAMPLES], small)]
     return data | {"examples": examples,
@@ -82,8 +79,8 @@ def translator_page(data: dict[str, Any], lesson: str = "index.html") -> str:
     if (size := len(page.encode())) <= MOST_BYTES:
         return page
     problem = f"its page would have {size:,} bytes, and {MOST_BYTES:,} is the most"
-    without = {name: data[name] for name in ("task", "config", "own", "tokens", "parameters", "languages", "unsure")}
-    return live_page(without | {"tokens": [], "problem": problem}, lesson, "translator")
+    few = {name: data[name] for name in ("task", "config", "own", "parameters", "languages", "unsure")}
+    return live_page(few | {"tokens": [], "problem": problem}, lesson, "translator")
 
 
 def write_translator(experiment: Any, translate: Translate) -> Leads | None:
@@ -91,7 +88,8 @@ def write_translator(experiment: Any, translate: Translate) -> Leads | None:
     if RANK or not experiment.options.page:
         return None
     data = translator_data(experiment, translate)
-    told = "" if "problem" in data else "; {differ:,} of {sentences:,} test answers differ with its weights in 8 bits"
-    return leave(experiment, 8, lambda lesson: translator_page(data, lesson),
-                 "type a sentence, and this model translates it in the browser"
-                 + told.format(**data.get("compared", {})))
+    told = "type a sentence, and this model translates it in the browser"
+    if "compared" in data:
+        told += "; with weights in 8 bits {differ:,} of {sentences:,} test answers differ".format(
+            **data["compared"])
+    return leave(experiment, 8, lambda lesson: translator_page(data, lesson), told)

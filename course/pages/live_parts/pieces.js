@@ -4,8 +4,9 @@
 
 // What is a space, a letter or a digit differs between Python and JavaScript, so it is spelled out.
 const SPACE = "\\t-\\r\\x1c-\\x20\\x85\\xa0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000";
-const LETTER = "\\p{L}\\p{Nl}\\p{No}"; // or any other sign that \w has, without digits and _
-const WORD = new RegExp(` ?[${LETTER}]+['’]?| ?\\p{Nd}+| ?[^${LETTER}\\p{Nd}_${SPACE}]+| ?_+|`
+const DIGIT = "\\p{Decimal_Number}";
+const LETTER = "\\p{L}\\p{Letter_Number}\\p{Other_Number}"; // all that \w has, without digits and _
+const WORD = new RegExp(` ?[${LETTER}]+['’]?| ?[${DIGIT}]+| ?[^${LETTER}${DIGIT}_${SPACE}]+| ?_+|`
   + `[${SPACE}]+?(?=[${SPACE}][^${SPACE}])|[${SPACE}]+|.`, "gsu");
 const FIRST_BYTE = 3; // the ids before: PAD, BOS, EOS
 const FIRST_CHARACTER = FIRST_BYTE + 256;

@@ -4,6 +4,7 @@
 
 (() => {
   const WRITING = 60; // milliseconds from one piece to the next
+  const SOME = 0.05; // a smaller weight isn't named
   const RUNNERS = 5; // likeliest pieces that are shown
   const data = JSON.parse(get("data").textContent);
   const special = { bos: data.tokens.indexOf("BOS"), eos: data.tokens.indexOf("EOS") };
@@ -60,7 +61,8 @@
     const chips = from.map((word) => {
       const doubt = doubtOf(word, ids, known, data.counts, data.rare, nameOf);
       if (doubt) notes.append(make("li", {}, `“${word.text.trim()}”: ${doubt}`));
-      const parts = word.pieces.map((place) => make("span", { class: "piece" }, pieces.decode([ids[place]]).trim()));
+      const parts = word.pieces.map((place) => pieces.decode([ids[place]]).trim()).filter(Boolean)
+        .map((part) => make("span", { class: "piece" }, part));
       return make("span", doubt ? { class: "word doubted" } : { class: "word" }, ...parts);
     });
     const written = make("div", { class: "tokens", lang: data.languages[1].code });
@@ -171,6 +173,10 @@
     return from.map(({ text }, place) => ({ text: text.trim(), weight: weights[place] }));
   }
 
+  function nameLooking() {
+    get("looking").textContent = `${called(looking)}.`;
+  }
+
   const most = (weights) => [...weights].sort((a, b) => b.weight - a.weight);
 
   /** Under a written word: where it looked most. */
@@ -193,7 +199,7 @@
     const [first, second] = most(weights);
     get("chosen-word").textContent = `“${words[word].text.trim()}”`;
     get("made").textContent = `${named.length === 1 ? "One piece" : `${named.length} pieces`}: ${named.join(", ")}. `
-      + `${called(looking)} looked most at “${first.text}” (${first.weight.toFixed(2)})${second
+      + `${called(looking)} looked most at “${first.text}” (${first.weight.toFixed(2)})${second?.weight >= SOME
         ? `, then at “${second.text}” (${second.weight.toFixed(2)})` : ""}. A weight says where the model looked, `
       + "not whether the answer depends on it.";
     get("runners").replaceChildren(...there.map((place) => {
@@ -246,6 +252,7 @@
   }, (head) => {
     if (head.kind !== "cross") return;
     looking = head;
+    nameLooking();
     for (const row of rows) row.answer?.words.forEach((_, number) => tellWhere(row, number));
     show(pinned);
   });
@@ -297,6 +304,7 @@
     if (others.length) get("sentence").value = others[Math.floor(Math.random() * others.length)].source;
     begin();
   });
+  nameLooking();
   get("sentence").value = data.examples[0].source;
   begin();
 })();
