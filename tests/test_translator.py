@@ -154,6 +154,7 @@ def test_text_from_outside_stays_text(quick):
     parsed = Page(translator.translator_page(data))
     assert len(parsed.scripts) == 2
     assert json.loads(parsed.scripts[0])["titles"] == [HOSTILE]
+    assert not {*"<>&"} & {*parsed.scripts[0]}
 
 
 def test_what_a_page_cannot_carry_is_said(quick, monkeypatch):
@@ -412,8 +413,8 @@ def test_a_word_tells_what_it_was_made_from(browser, page, data, experiment, sma
         logits = small(batch.src, batch.tgt_in)[0]
     block, head = map(int, re.search(r"Cross-attention, block (\d+), head (\d+)", get("made").text).groups())
     words = [word.strip() for word in seven.split_words(answer)]
-    weights = word_weights(recorded[f"decoder.blocks.{block}.cross_attention"][0, head],
-                           m.Pair(source, answer, (), frozenset(), frozenset()),
+    pair = m.Pair(source, answer, (), frozenset(), frozenset())
+    weights = word_weights(recorded[f"decoder.blocks.{block}.cross_attention"][0, head], pair,
                            *(encoding.texts_of(encoding.encode(text)) for text in (source, answer)))
     boxes = browser.all(".tokens .choice")
     assert [box.find_element("css selector", ".said").text for box in boxes] == [*words, "EOS"]
@@ -426,6 +427,12 @@ def test_a_word_tells_what_it_was_made_from(browser, page, data, experiment, sma
     shown = browser.run("return [...document.querySelectorAll('.word')].map((chip) =>"
                         " Number(chip.style.getPropertyValue('--weight')))")
     assert shown == pytest.approx(weights[1].tolist(), abs=1e-4)
+    heads = [item.text for item in browser.all("#by-head li")]
+    for head, said in enumerate(heads):
+        weights = word_weights(recorded["decoder.blocks.0.cross_attention"][0, head], pair,
+                               *(encoding.texts_of(encoding.encode(text)) for text in pair[:2]))[1]
+        assert said == f"block 0, head {head}: {sources[int(weights.argmax())]} {weights.max():.2f}"
+    assert len(heads) == 4
     first = next(place for place in range(len(batch.tgt_out[0]))  # where word 1 begins
                  if encoding.decode(batch.tgt_out[0][: place + 1].tolist()).startswith(f"{words[0]} "))
     top = logits[first].softmax(-1).topk(5)

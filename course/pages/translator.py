@@ -19,7 +19,7 @@ EXAMPLES, COMPARED = 30, 4  # test sentences in the page; those on whose logits 
 ASKED = 1000  # test sentences that are answered with weights in 8 bits and in 32
 RARE = 20  # a piece that training sources have less often is named
 LANGUAGES = [{"name": "English", "code": "en"}, {"name": "French", "code": "fr"}]
-OTHERS = [{"name": "source", "code": ""}, {"name": "target", "code": ""}]  # of somebody's own pairs
+OTHERS = [{"name": "Source", "code": ""}, {"name": "target", "code": ""}]  # of somebody's own pairs
 NOTHING_MET = {"words": "", "capital": 0, "mark": 0, "ends": ""}
 
 Translate = Callable[[nn.Module, Any, list[str]], list[str]]  # (model, encoding, sentences) → answers

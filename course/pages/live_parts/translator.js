@@ -10,8 +10,9 @@
   const special = { bos: data.tokens.indexOf("BOS"), eos: data.tokens.indexOf("EOS") };
   const nameOf = (id) => data.tokens[id].replaceAll(" ", "␣");
 
-  get("about").textContent = `${data.languages[0].name} to ${data.languages[1].name}. ${describe(data)}`;
-  get("source-language").textContent = `Your sentences, ${data.languages[0].name}`;
+  const [from, to] = data.languages;
+  get("about").textContent = `${from.name} to ${to.name}. ${describe(data)}`;
+  get("source-language").textContent = `Your sentences (${from.name})`;
   get("unsure").textContent = percent(data.unsure);
   const running = started(data);
   if (!running) return;
@@ -26,8 +27,9 @@
 
   const answers = new Map(); // what was computed already
 
-  /** compute() once for each key. */
+  /** compute() once for each key, as long as there aren't too many. */
   function once(key, compute) {
+    if (answers.size > 50) answers.clear();
     if (!answers.has(key)) answers.set(key, compute());
     return answers.get(key);
   }
@@ -54,23 +56,23 @@
   function rowOf(typed, number, key) {
     const text = repaired(typed, data.met);
     const ids = pieces.encode(text);
-    const from = pieces.words(ids);
+    const words = pieces.words(ids);
     const repair = repairs(typed, text);
     const notes = make("ul", { class: "notes" });
     if (repair) notes.append(make("li", {}, `${repair}: “${text}”`));
-    const chips = from.map((word) => {
+    const chips = words.map((word) => {
       const doubt = doubtOf(word, ids, known, data.counts, data.rare, nameOf);
       if (doubt) notes.append(make("li", {}, `“${word.text.trim()}”: ${doubt}`));
       const parts = word.pieces.map((place) => pieces.decode([ids[place]]).trim()).filter(Boolean)
         .map((part) => make("span", { class: "piece" }, part));
       return make("span", doubt ? { class: "word doubted" } : { class: "word" }, ...parts);
     });
-    const written = make("div", { class: "tokens", lang: data.languages[1].code });
+    const written = make("div", { class: "tokens", lang: to.code });
     const legend = make("legend", { class: "visually-hidden" }, `Translation of sentence ${number + 1}`);
     const element = make("div", { class: "sentence", "data-row": number },
-      make("p", { class: "from", lang: data.languages[0].code }, ...chips.flatMap((chip) => [chip, " "])),
+      make("p", { class: "from", lang: from.code }, ...chips.flatMap((chip) => [chip, " "])),
       make("fieldset", {}, legend, written), notes);
-    const row = { key, number, text, ids, from, chips, written, notes, element, answer: null, shown: 0, done: false };
+    const row = { key, number, text, ids, words, chips, written, notes, element, answer: null, shown: 0, done: false };
     if (ids.length > data.config.max_len) {
       row.done = true;
       notes.append(make("li", {}, `a sentence of ${ids.length} pieces is too long for a model with max_len ${
@@ -166,11 +168,11 @@
       .reduce((best, one) => (covered(one) > covered(best) ? one : best));
   }
 
-  /** The weights of a written word on the words of its source: [{ text, weight }]. */
-  function looked({ answer, from }, number) {
-    const map = answer.state.cross[looking.block].maps[looking.head];
-    const [weights] = wordWeights(map, [answer.words[number]], from);
-    return from.map(({ text }, place) => ({ text: text.trim(), weight: weights[place] }));
+  /** A head's weights of a written word on the words of its source: [{ text, weight }]. */
+  function looked({ answer, words }, number, { block, head } = looking) {
+    const map = answer.state.cross[block].maps[head];
+    const [weights] = wordWeights(map, [answer.words[number]], words);
+    return words.map(({ text }, place) => ({ text: text.trim(), weight: weights[place] }));
   }
 
   function nameLooking() {
@@ -202,6 +204,10 @@
       + `${called(looking)} looked most at “${first.text}” (${first.weight.toFixed(2)})${second?.weight >= SOME
         ? `, then at “${second.text}” (${second.weight.toFixed(2)})` : ""}. A weight says where the model looked, `
       + "not whether the answer depends on it.";
+    get("by-head").replaceChildren(...headsOf(data.config).filter(({ kind }) => kind === "cross").map((head) => {
+      const [{ text, weight }] = most(looked(row, word, head));
+      return make("li", {}, `block ${head.block}, head ${head.head}: `, make("b", {}, text), ` ${weight.toFixed(2)}`);
+    }));
     get("runners").replaceChildren(...there.map((place) => {
       const likely = firstOf(probabilities[place], RUNNERS);
       const listed = likely.includes(tokens[place]) ? likely : [...likely, tokens[place]];
