@@ -323,9 +323,8 @@ def test_every_control_has_a_label_and_headings_are_in_order(page):
 
 
 def test_the_scripts_name_only_what_the_page_has(page):
-    script = (live.PARTS / "digits.js").read_text(encoding="utf-8")
     ids = {attributes.get("id") for attributes in dict(enumerate(a for _, a in Page(page).tags)).values()}
-    assert set(re.findall(r'get\("([\w-]+)"\)', script)) <= ids
+    assert set(re.findall(r'get\("([\w-]+)"\)', page)) <= ids
     assert len((live.PARTS / "model.js").read_text(encoding="utf-8").splitlines()) <= 250
 
 

@@ -141,8 +141,7 @@ def test_the_page_is_whole_and_needs_nothing_else(quick):
     code = page.replace(parsed.scripts[0], "")
     outside = r"https?:|url\(|@import|fetch\(|XMLHttpRequest|import\(|innerHTML|type=.module|@@"
     assert not re.search(outside, code)
-    script = (live.PARTS / "translator.js").read_text(encoding="utf-8")
-    assert {*re.findall(r'get\("([\w-]+)"\)', script)} <= {*ids}
+    assert {*re.findall(r'get\("([\w-]+)"\)', code)} <= {*ids}
     assert data["compared"]["sentences"] == len(data["examples"]) == len(quick[1].splits["test"])
     assert [one["answer"] for one in data["examples"]] == m.translate(translator.with_weights(
         quick[0].model, live.in_8_bits(quick[0].model).weights), quick[1].encoding,
