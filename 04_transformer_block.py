@@ -8,8 +8,12 @@ normalisation. A block is two such layers, in the decoder three; a stack is seve
     x = x + FeedForward(LayerNorm(x))
     x = LayerNorm(x + Attention(x)), …       post-norm, the paper's text
 
-(Section 3.1.) The authors' code moved to pre-norm soon after the paper; steps 4 and 5 compare the two. With
-pre-norm each stack ends in one more LayerNorm. Lesson 2 built the attention; lesson 5 joins and trains.
+(Section 3.1.) The authors' code moved to pre-norm soon after the paper; steps 9 and 10 compare the two, and
+can wait. With pre-norm each stack ends in one more LayerNorm.
+
+You need the attention of lessons 1 and 2 and the positions of lesson 3. You will build LayerNorm, the
+feed-forward network, both blocks and both stacks; lesson 5 joins and trains them. The lesson runs in seconds
+and takes an hour to read.
 """
 
 import course.console.startup  # noqa: F401, I001 (before torch: it hears what fails below; several names a line)
@@ -54,7 +58,7 @@ def layer_norm(
 ) -> Tensor:
     """By hand: every token's numbers (…, D) get mean 0 and variance 1, then gain and bias.
 
-    The variance is the biased one (divided by D), and eps stands inside the root.
+    The variance is the biased one (divided by D), and eps is inside the root.
     """
     mean = x.mean(dim=-1, keepdim=True)
     variance = (x - mean).square().mean(dim=-1, keepdim=True)
@@ -62,7 +66,7 @@ def layer_norm(
 
 
 def fused_layer_norm(x: Tensor, gain: Tensor, bias: Tensor, eps: float = 1e-5) -> Tensor:
-    """layer_norm() in one kernel of PyTorch's: the same to rounding, and faster."""
+    """layer_norm() as one kernel of PyTorch: equal up to rounding, and faster."""
     return F.layer_norm(x, gain.shape, gain, bias, eps)
 
 
@@ -179,7 +183,7 @@ class DecoderBlock(nn.Module):
     """Causal self-attention, attention to the encoder's output, feed-forward (section 3.1).
 
     Its parts are self_attention, cross_attention, feed_forward and three LayerNorms, made in the order of
-    their use. Rotary positions (lesson 3) turn queries and keys of the self-attention alone.
+    their use. Rotary positions (lesson 3) rotate only the self-attention's queries and keys.
     """
 
     def __init__(self, d_model: int, n_heads: int, d_ff: int, dropout: float = 0.0,
@@ -261,7 +265,7 @@ OURS = sys.modules[__name__]  # of whose parts the checks make the classic mista
 
 
 class NoPath(Residual):
-    """Pre-norm without the path: what the layer answers goes on alone."""
+    """Pre-norm without the path: only the layer's answer goes on."""
 
     def after(self, x: Tensor, y: Tensor) -> Tensor:
         return y
@@ -285,7 +289,7 @@ SIZES = 0.5, 1.0, 2.0  # what the first weights are multiplied by
 
 
 def two_starts() -> range:
-    """The seeds of two sets of first weights: that of the step, and the next."""
+    """The seeds of two sets of first weights: the step's seed and the next."""
     return range(torch.initial_seed(), torch.initial_seed() + 2)
 
 
@@ -313,24 +317,25 @@ def through_the_blocks(path: type, norm: str, size: float, seed: int) -> list[Te
 def step_residual_paths():
     """Residual paths: a way round every layer
 
-    The derivative of x + layer(x) is 1 + that of the layer: a gradient gets past in any case. New, untrained
-    blocks show what that is worth, with and without the path, with and without normalisation (step 2 explains
-    it, step 4 its place before or after the layer). Their first weights are halved, left as they are, or
-    doubled. Each pair of numbers below belongs to two random starts.
+    The derivative of x + layer(x) is 1 + the derivative of layer(x): the 1 passes the gradient on unchanged.
+    What is that worth? Untrained blocks are run with and without the path, and with and without a
+    normalisation (step 2), which comes before the layer (pre-norm) or after it (post-norm), as in the
+    formulas above. Their first weights are halved, left as they are, or doubled. Each pair of numbers belongs
+    to two random starts.
 
-    Gradient: its size at the input of block 0, divided by its size at the output. Apart: subtract the mean of
-    all tokens from each token's vector. “Apart” is the length that remains, as a fraction of the length
-    before. At 0 all tokens have the same vector. Attention averages tokens, and without a path nothing brings
-    back what averaging removes (Dong, Cordonnier and Loukas 2021, for attention without a feed-forward
-    network).
+    The first table shows the gradient's size at the input of block 0, divided by its size at the output. The
+    second shows how different the tokens still are: subtract the mean of all tokens from each token's vector.
+    “Apart” is the length that remains, as a fraction of the length before. At 0 all tokens have the same
+    vector. Attention averages tokens, and without a path nothing brings back what averaging removes (Dong,
+    Cordonnier and Loukas 2021, for attention without a feed-forward network).
 
     Upper row of the picture: on its way back, from right to left, the gradient of bare layers (blue) shrinks
-    block after block, by a factor of over a million at the usual weights, and explodes where the weights are
+    block after block, by a factor of over a million at the usual weights. It explodes if the weights are
     doubled. At these sizes and this depth a norm keeps the gradient within a factor of 1000 (orange).
 
-    The lower row shows what a norm doesn't save: without a path all tokens become one vector. With a path
+    The lower row shows what a norm can't prevent: without a path all tokens become one vector. With a path
     they stay apart, at all three sizes if the norm comes before the layer (red). If it comes after the layer
-    (green), they come close together where the weights are doubled.
+    (green), doubled weights bring the tokens close together.
     """
     seeds = two_starts()
     found = {(name, size): [through_the_blocks(*parts, size, seed) for seed in seeds]
@@ -338,18 +343,18 @@ def step_residual_paths():
     kept = {of: [(grads[0] / grads[-1]).item() for grads, _ in runs] for of, runs in found.items()}
     differ = {of: [shares[-1].item() for _, shares in runs] for of, runs in found.items()}
     bare, normed, post, pre = STACKS
-    check("without path and norm the gradient dies with weights × ½ and × 1, and explodes with × 2",
+    check("without path and norm the gradient vanishes with weights × ½ and × 1, and explodes with × 2",
           max(kept[bare, 0.5] + kept[bare, 1.0]) < 1e-6 and min(kept[bare, 2.0]) > 100)
     check("with a norm the gradient stays within a factor of 1000, with or without the path",
           all(1e-3 < ratio < 1e3 for name, size in kept if name != bare for ratio in kept[name, size]))
-    check("without the path the tokens end up as one vector, at every size of the weights",
+    check("without the path all tokens end up as one vector, at every size of the weights",
           max(share for size in SIZES for name in (bare, normed) for share in differ[name, size]) < 1e-6)
-    check("path, pre-norm: apart stays above 0.5 at every size of the weights",
+    check("with path and pre-norm “apart” stays above 0.5 at every size of the weights",
           min(share for size in SIZES for share in differ[pre, size]) > 0.5)
-    check("path, post-norm: apart stays above 0.5 with weights × ½ and × 1, and falls below 0.25 with × 2",
+    check("with path and post-norm it stays above 0.5 with weights × ½ and × 1, and is below 0.25 with × 2",
           min(differ[post, 0.5] + differ[post, 1.0]) > 0.5 and max(differ[post, 2.0]) < 0.25)
     figure = Picture("transformer_block_residual.png", draw_through_the_blocks(found, tuple(STACKS), SIZES),
-                     "Bare layers let the gradient die or explode; without the path all tokens become one")
+                     "Bare layers let the gradient vanish or explode; without the path all tokens become one")
     tables = [table("", *(f"weights × {size:g}" for size in SIZES), title=title, rows=[
         (name, *(", ".join(f"{value:.1g}" for value in values[name, size]) for size in SIZES))
         for name in STACKS])
@@ -366,13 +371,13 @@ class BatchNorm(nn.BatchNorm1d):
 
 @shows(layer_norm)
 def step_layer_norm():
-    """LayerNorm: every token for itself
+    """LayerNorm: each token by itself
 
-    Each token's vector gets mean 0 and variance 1, then a learned gain and bias. It uses nothing but the
+    Each token's vector gets mean 0 and variance 1, then a learned gain and bias. LayerNorm uses only the
     token's own numbers. BatchNorm, while training, takes mean and variance of each number over all tokens
     of the batch, so a sentence's output depends on its neighbours and on the padding.
 
-    layer_norm() by hand is compared with PyTorch's kernel, its gradients too. The class LayerNorm runs that
+    layer_norm() by hand is compared with PyTorch's kernel, gradients included. The class LayerNorm runs the
     kernel, which is faster; the checks compare it with the formula, written out once more.
     """
     x = torch.randn(4, 6, 8)
@@ -398,10 +403,10 @@ def step_feed_forward():
     Attention mixes tokens: once its weights are chosen, each output is a plain weighted sum. The feed-forward
     network computes with one token at a time: a matrix makes its vector four times as wide, an activation
     bends each number, a second matrix makes it narrow again. Without the activation the two matrices would be
-    one matrix. It is the same function at every position. With four times the width it holds two thirds of an
+    one matrix. The same function works at every position. With four times the width it holds two thirds of an
     encoder block's parameters.
 
-    The paper's activation is ReLU, which turns negative numbers to 0. GELU is its smooth relative: x times
+    The paper's activation is ReLU, which turns negative numbers into 0. GELU is its smooth relative: x times
     the probability that a standard normal number is smaller than x. gelu() by hand is compared with PyTorch's
     kernel, which runs from here on.
     """
@@ -421,6 +426,117 @@ def step_feed_forward():
           f"{share:.1%}")
     check_part(gelu, gelu_checks, OURS)
     check_part(FeedForward, feed_forward_checks, OURS)
+
+
+@shows(EncoderBlock.forward)
+def step_encoder_block():
+    """The encoder block
+
+    Two layers, each with its path: attention to the other tokens, then the feed-forward network. The shape
+    (B, S, D), sentences × tokens × width, never changes, so blocks can be stacked. The table lists what runs,
+    in order, for 2 sentences of 7 tokens. F.dropout, in Residual.after, is lesson 2's dropout, here on
+    a layer's answer; outside training it does nothing.
+    """
+    rows = shapes_through(EncoderBlock(32, 4, 128), torch.randn(2, 7, 32))
+    check("every part returns 2 × 7 × 32", {row[2] for row in rows} == {"2 × 7 × 32"})
+    check_part(EncoderBlock, encoder_block_checks, OURS)
+    return table("part", "class", "output", rows=rows)
+
+
+@shows(DecoderBlock.forward)
+def step_decoder_block():
+    """The decoder block
+
+    Three layers: attention to the target's earlier tokens (causal mask), attention to the source
+    (cross-attention: queries from the target, keys and values from the encoder's output, the memory), and the
+    feed-forward network. The length is always the target's, here 5; the source has 7 tokens.
+    """
+    inputs = torch.randn(2, 5, 32), torch.randn(2, 7, 32)
+    rows = shapes_through(DecoderBlock(32, 4, 128), *inputs, causal_mask(5))
+    check("every part returns 2 × 5 × 32", {row[2] for row in rows} == {"2 × 5 × 32"})
+    check_part(DecoderBlock, decoder_block_checks, OURS)
+    return table("part", "class", "output", rows=rows)
+
+
+def formula(d: int, d_ff: int, n_layers: int) -> tuple[int, int, int]:
+    """Parameters of n + n blocks: attention, feed-forward, norms (with the two final ones)."""
+    attention = 4 * (d * d + d)
+    feed_forward = 2 * d * d_ff + d_ff + d
+    norms = (5 * n_layers + 2) * 2 * d
+    return 3 * n_layers * attention, 2 * n_layers * feed_forward, norms
+
+
+@shows(formula)
+def step_stacking():
+    """Stacking
+
+    An encoder of N blocks is the same class N times, each with its own weights. Three blocks and the last
+    LayerNorm equal PyTorch's. An encoder block has one attention, a decoder block two, with 4·(D² + D)
+    parameters each. A feed-forward network of width d_ff has 2·D·d_ff + d_ff + D parameters, a LayerNorm 2·D.
+
+    The table compares this formula with a count, for N encoder and N decoder blocks with d_ff = 4·D. The
+    percentages are of the total with an embedding of 37,000 tokens, as in the paper, counted once.
+    """
+    rows = []
+    for d_model, n_layers in (64, 1), (64, 2), (256, 6), (512, 6), (1024, 6), (1024, 12):
+        with torch.device("meta"):  # counts without allocating
+            sizes = n_layers, d_model, 4, 4 * d_model
+            counted = parameters(Encoder(*sizes)) + parameters(Decoder(*sizes))
+        parts = formula(d_model, 4 * d_model, n_layers)
+        whole = counted + 37_000 * d_model
+        shares = [f"{part / whole:.0%}" for part in (*parts[:2], 37_000 * d_model)]
+        rows.append((d_model, n_layers, sum(parts), counted, *shares))
+    check("formula and count agree in every row", all(row[2] == row[3] for row in rows))
+    check_part(Encoder, encoder_checks, OURS)
+    check_part(Decoder, decoder_checks, OURS)
+    return table("D", "N", "formula", "counted", "attention", "feed-f.", "embedding", rows=rows)
+
+
+def step_the_drawing():
+    """The whole picture
+
+    Names, sizes and counts are read from real modules; the arrows are drawn by hand. On the left, follow x up
+    the brown path: it bypasses the layers, and each layer adds its answer at a +. The decoder block (middle)
+    has a third layer, which looks into the memory. On the right two stacks make the model: one matrix serves
+    as embedding for source and target, and once more for the logits (lesson 3), so it counts once.
+    """
+    encoder, decoder = Encoder(2, 64, 4, 256), Decoder(2, 64, 4, 256)
+    embedding = TokenEmbedding(13, 64)
+    counted = sum(map(parameters, (embedding, encoder, decoder)))
+    check("the whole model has as many parameters as the formula of step 6 and the embedding together",
+          counted == sum(formula(64, 256, 2)) + 13 * 64, counted)
+    figure = draw_transformer(embedding, SinusoidalPositionalEncoding(64), encoder, decoder)
+    return Picture("transformer_block_drawing.png", figure,
+                   "Layers add to a path straight through each block; two stacks of blocks are the model")
+
+
+def sizes_at_the_end(depth: int) -> tuple[float, float]:
+    """The spread of an untrained encoder's output, without the last LayerNorm and with it."""
+    x = torch.randn(2, 7, 32)
+    encoder = Encoder(depth, 32, 4, 128)
+    with_norm = encoder(x).std().item()
+    encoder.norm = nn.Identity()
+    return encoder(x).std().item(), with_norm
+
+
+@shows(sizes_at_the_end)
+def step_broken_on_purpose():
+    """Broken on purpose
+
+    Each table lists typical mistakes and the check that finds each of them. A mask applied to the queries
+    stops the padding from looking, instead of stopping the others from looking at it. Cross-attention without
+    the source's mask reads padding, so its answers depend on the batch. Without the last LayerNorm a pre-norm
+    stack passes on the sum of all its layers, which grows with the depth; the last table shows the standard
+    deviation of its output.
+    """
+    caught = []
+    for name in "EncoderBlock", "DecoderBlock", "Encoder":
+        caught.append(check_mistakes(OURS, GRADED[name]))
+        caught[-1].columns[0].header = f"in {name}"
+    rows = [(depth, *sizes_at_the_end(depth)) for depth in (1, 4, 16, 64)]
+    check("without the last norm 64 blocks give an output over twice as large as one block does",
+          rows[-1][1] > 2 * rows[0][1])
+    return *caught, table("blocks", "size without the norm", "with it", rows=rows)
 
 
 SYMBOLS = 10  # the tokens 3 to 12
@@ -498,20 +614,20 @@ def step_pre_or_post():
     through every LayerNorm. Pre-norm normalises what goes into a layer, x = x + layer(LayerNorm(x)), and
     leaves the path free.
 
-    How fast may each be trained? Training moves the parameters step by step, at first by about the learning
-    rate (Adam, lesson 5). A warm-up begins with smaller steps (section 5.3), here the first 80. Two blocks
-    learn to say four symbols backwards in 200 steps, from two random starts. The loss at the end says how
-    wrong they are; guessing gives ln 10 = 2.30.
+    How high may the learning rate be? Training moves the parameters step by step, at first by about the
+    learning rate (Adam, lesson 5). A warm-up begins with smaller steps (section 5.3), here the first 80. Two
+    blocks learn to say four symbols backwards in 200 steps, from two random starts. The loss at the end says
+    how wrong they are; guessing gives ln 10 = 2.30.
 
     Left panel: each cross is a start without a warm-up, each circle a start with one; lines are their means.
     At the lowest rate all learn. At 0.02 pre-norm learns, and post-norm fails from one start or both. With a
-    warm-up post-norm ends lower, though not always low. At 0.04 it fails even with a warm-up, and pre-norm
-    without a warm-up fails from some starts. Close to the highest rate that works, the random start decides,
-    and two starts are few: try --seed 1, 2, …
+    warm-up post-norm ends lower, though not always low. At 0.04 post-norm fails even with a warm-up, and
+    pre-norm without a warm-up fails from some starts. Close to the highest rate that works, the random start
+    decides, and two starts are few: try --seed 1, 2, …
 
     Right panel, rate 0.02: early in training the output vectors of the tokens come close together, as in step
-    1, and with one and the same vector at each position no model can say four different symbols. All four
-    models begin like that, post-norm without a warm-up most of all; those that learn come apart again. The
+    1. With the same vector at every position no model can say four different symbols. All four models begin
+    like that, post-norm without a warm-up most of all; in those that learn, the vectors come apart again. The
     bands span both starts. In the table's last column “apart” is the lowest value in the first 80 steps.
     """
     seeds = two_starts()
@@ -528,7 +644,7 @@ def step_pre_or_post():
           (ends["post", FAST, WARMUP] < ends["post", FAST, 0]).all())
     check("at 0.02 pre-norm learns with and without a warm-up: losses below 0.9",
           max(ends["pre", FAST, w].max() for w in (0, WARMUP)) < 0.9)
-    check("at 0.04 post-norm fails even with a warm-up (mean above 1.5), pre-norm without (a loss above 0.7)",
+    check("at 0.04 post-norm fails even with a warm-up (mean > 1.5), pre-norm without one (a loss > 0.7)",
           min(ends["post", FASTEST, warmup].mean() for warmup in (0, WARMUP)) > 1.5
           and ends["pre", FASTEST, 0].max() > 0.7)
     check("at 0.02 the tokens come closest together with post-norm and no warm-up, from both starts",
@@ -538,7 +654,7 @@ def step_pre_or_post():
             for norm, warmup in shares]
     header = "loss", *(f"rate {rate}" for rate in RATES), f"apart at {FAST}"
     figure = Picture("transformer_block_warmup.png", draw_warmup(ends, shares, SYMBOLS),
-                     "At a rate of 0.02 pre-norm learns, and post-norm hardly without a warm-up")
+                     "At a rate of 0.02 pre-norm learns; without a warm-up post-norm hardly does")
     return table(*header, rows=rows), figure
 
 
@@ -574,7 +690,7 @@ def step_two_explanations():
     """Two explanations put to the test
 
     Why does post-norm fail at a rate at which pre-norm learns? Xiong et al. 2020: the last blocks of a new
-    post-norm stack get large gradients, so its first steps must be small. But Adam (lesson 5, step 7) divides
+    post-norm stack get large gradients, so its first steps must be small. But Adam (lesson 5, step 6) divides
     each gradient by its own usual size. Gradients that are all a hundred times smaller give the same steps,
     so the size of the gradients by itself can't be the reason here.
 
@@ -582,12 +698,12 @@ def step_two_explanations():
     parameters changes the output more (amplification). Measured: every parameter of a new stack moves by
     0.001, up or down at random. The table shows by what fraction of its length the output changes.
     Post-norm's output changes more than pre-norm's, and the deeper the stack, the greater the difference.
-    With the two blocks of step 4 it is small.
+    For the two blocks of step 9 it is small.
 
     To remove amplification, double the path, so that a layer's answer counts for half. Post-norm's output
     then changes less than pre-norm's, and still post-norm learns from none of four starts. Pre-norm with a
-    doubled path learns from some of them, or all: that depends on starts and batches (--seed). So in this
-    small model less amplification doesn't save post-norm. What would, we do not know; deep stacks are not
+    doubled path learns from some of them or from all, depending on starts and batches (--seed). So in this
+    small model less amplification doesn't save post-norm. We don't know what would; deep stacks are not
     tested here.
     """
     seeds = two_starts()
@@ -602,13 +718,13 @@ def step_two_explanations():
     check("with a doubled path the output of two post-norm blocks changes less than pre-norm's",
           (doubled < pre)[1].all())
     gap = largest_difference(adam_steps(0.01), adam_steps(1.0))
-    check("Adam: gradients a hundred times smaller lead to the same place in five steps, to 1 %",
+    check("Adam leads to the same place in five steps with gradients a hundred times smaller, to 1 %",
           gap < 0.01, f"{gap:.0e}")
     plan = FAST, 0
     starts = range(seeds[0], seeds[0] + 4)
     ends = {norm: trained[plan][0] for norm, trained in both_norms(starts, (plan,), Doubled).items()}
-    check("doubled path: post-norm fails from all four starts, losses above 1", ends["post"].min() > 1)
-    check("doubled path: pre-norm learns from at least one of four starts (loss below 0.9)",
+    check("with a doubled path post-norm fails from all four starts: losses above 1", ends["post"].min() > 1)
+    check("with a doubled path pre-norm learns from at least one of four starts: loss below 0.9",
           ends["pre"].min() < 0.9)
     rows = [(name, *(f"{change:.4f}" for change in values.mean(1))) for name, values in (
         ("pre-norm", pre), ("post-norm", post), ("post-norm, path × 2", doubled))]
@@ -617,134 +733,24 @@ def step_two_explanations():
                 (f"{norm}-norm", numbers(losses)) for norm, losses in ends.items()]))
 
 
-@shows(EncoderBlock.forward)
-def step_encoder_block():
-    """The encoder block
-
-    Two layers, each with its path: attention to the other tokens, then the feed-forward network. The shape
-    (B, S, D), sentences × tokens × width, never changes, so blocks can be stacked. The table lists what runs,
-    in order, for 2 sentences of 7 tokens. F.dropout, in Residual.after, is lesson 2's dropout, here on
-    a layer's answer; outside training it does nothing.
-    """
-    rows = shapes_through(EncoderBlock(32, 4, 128), torch.randn(2, 7, 32))
-    check("every part returns 2 × 7 × 32", {row[2] for row in rows} == {"2 × 7 × 32"})
-    check_part(EncoderBlock, encoder_block_checks, OURS)
-    return table("part", "class", "output", rows=rows)
-
-
-@shows(DecoderBlock.forward)
-def step_decoder_block():
-    """The decoder block
-
-    Three layers: attention to the target's earlier tokens (causal mask), attention to the source
-    (cross-attention: queries from the target, keys and values from the encoder's output, the memory), and the
-    feed-forward network. Throughout, the length is that of the target, here 5; the source has 7 tokens.
-    """
-    inputs = torch.randn(2, 5, 32), torch.randn(2, 7, 32)
-    rows = shapes_through(DecoderBlock(32, 4, 128), *inputs, causal_mask(5))
-    check("every part returns 2 × 5 × 32", {row[2] for row in rows} == {"2 × 5 × 32"})
-    check_part(DecoderBlock, decoder_block_checks, OURS)
-    return table("part", "class", "output", rows=rows)
-
-
-def formula(d: int, d_ff: int, n_layers: int) -> tuple[int, int, int]:
-    """Parameters of n + n blocks: attention, feed-forward, norms (with the two final ones)."""
-    attention = 4 * (d * d + d)
-    feed_forward = 2 * d * d_ff + d_ff + d
-    norms = (5 * n_layers + 2) * 2 * d
-    return 3 * n_layers * attention, 2 * n_layers * feed_forward, norms
-
-
-@shows(formula)
-def step_stacking():
-    """Stacking
-
-    An encoder of N blocks is the same class N times, each with its own weights; three blocks and the last
-    LayerNorm equal PyTorch's. An encoder block has one attention, a decoder block two, with 4·(D² + D)
-    parameters each. A feed-forward network of width d_ff has 2·D·d_ff + d_ff + D, a LayerNorm 2·D.
-
-    The table compares this formula with a count, for N encoder and N decoder blocks with d_ff = 4·D. The
-    percentages are of the total with an embedding of 37,000 tokens, as in the paper, counted once.
-    """
-    rows = []
-    for d_model, n_layers in (64, 1), (64, 2), (256, 6), (512, 6), (1024, 6), (1024, 12):
-        with torch.device("meta"):  # counts without allocating
-            sizes = n_layers, d_model, 4, 4 * d_model
-            counted = parameters(Encoder(*sizes)) + parameters(Decoder(*sizes))
-        parts = formula(d_model, 4 * d_model, n_layers)
-        whole = counted + 37_000 * d_model
-        shares = [f"{part / whole:.0%}" for part in (*parts[:2], 37_000 * d_model)]
-        rows.append((d_model, n_layers, sum(parts), counted, *shares))
-    check("formula and count agree in every row", all(row[2] == row[3] for row in rows))
-    check_part(Encoder, encoder_checks, OURS)
-    check_part(Decoder, decoder_checks, OURS)
-    return table("D", "N", "formula", "counted", "attention", "feed-f.", "embedding", rows=rows)
-
-
-def step_the_drawing():
-    """The whole picture
-
-    Names, sizes and counts are read from real modules; the arrows are drawn by hand. On the left, follow x up
-    the brown path: it passes the layers by, and each layer adds its answer at a +. The decoder block (middle)
-    has a third layer, which looks into the memory. On the right two stacks make the model: one matrix serves
-    as embedding for source and target, and once more for the logits (lesson 3), so it counts once.
-    """
-    encoder, decoder = Encoder(2, 64, 4, 256), Decoder(2, 64, 4, 256)
-    embedding = TokenEmbedding(13, 64)
-    counted = sum(map(parameters, (embedding, encoder, decoder)))
-    check("the whole model has as many parameters as the formula of step 8 and the embedding together",
-          counted == sum(formula(64, 256, 2)) + 13 * 64, counted)
-    figure = draw_transformer(embedding, SinusoidalPositionalEncoding(64), encoder, decoder)
-    return Picture("transformer_block_drawing.png", figure,
-                   "Layers add to a path straight through each block; two stacks of blocks are the model")
-
-
-def sizes_at_the_end(depth: int) -> tuple[float, float]:
-    """The spread of an untrained encoder's output, without the last LayerNorm and with it."""
-    x = torch.randn(2, 7, 32)
-    encoder = Encoder(depth, 32, 4, 128)
-    with_norm = encoder(x).std().item()
-    encoder.norm = nn.Identity()
-    return encoder(x).std().item(), with_norm
-
-
-@shows(sizes_at_the_end)
-def step_broken_on_purpose():
-    """Broken on purpose
-
-    Each table names mistakes that one can make, and the check that finds each of them. A mask applied to the
-    queries stops the padding from looking, instead of stopping the others from looking at it. Cross-attention
-    without the source's mask reads padding, so its answers depend on the batch. Without the last LayerNorm a
-    pre-norm stack passes on the sum of all its layers, which grows with the depth; the last table shows the
-    standard deviation of its output.
-    """
-    caught = []
-    for name in "EncoderBlock", "DecoderBlock", "Encoder":
-        caught.append(check_mistakes(OURS, GRADED[name]))
-        caught[-1].columns[0].header = f"in {name}"
-    rows = [(depth, *sizes_at_the_end(depth)) for depth in (1, 4, 16, 64)]
-    check("without the last norm the output of 64 blocks is over twice as large as that of one",
-          rows[-1][1] > 2 * rows[0][1])
-    return *caught, table("blocks", "size without the norm", "with it", rows=rows)
-
-
 def step_what_next():
     """What now?
 
     Read: Residual, EncoderBlock.forward, DecoderBlock.forward: thirty lines that hold the whole idea.
 
-    Change: (1) in Residual.after, begin with x = self.before(x): the checks of the blocks name the mistake.
-    (2) DEPTH to 24: without path and norm, weights × 1, the gradient falls below 1e-20; post-norm's tokens
-    at weights × 2 come together to less than 0.02 apart, pre-norm's don't. (3) WARMUP to 1, which is none: at
+    Change: (1) Begin Residual.after with x = self.before(x): the checks of the blocks name the mistake. (2)
+    Set DEPTH to 24: without path and norm, weights × 1, the gradient falls below 1e-20; with weights × 2
+    “apart” falls below 0.02 for post-norm, but not for pre-norm. (3) Set WARMUP to 1, which means none: at
     0.02 post-norm now fails in both rows, and the check that it ends lower with a warm-up fails (✗).
 
-    Write it yourself: --template my_block.py, then --grade my_block.py. Next: python 05_mini_transformer.py.
+    Write it yourself: --template my_block.py --guided, then --grade my_block.py. Begin with layer_norm and
+    gelu. Next: python 05_mini_transformer.py.
     """
 
 
 def main():
-    steps = [step_residual_paths, step_layer_norm, step_feed_forward, step_pre_or_post, step_two_explanations,
-             step_encoder_block, step_decoder_block, step_stacking, step_the_drawing, step_broken_on_purpose,
+    steps = [step_residual_paths, step_layer_norm, step_feed_forward, step_encoder_block, step_decoder_block,
+             step_stacking, step_the_drawing, step_broken_on_purpose, step_pre_or_post, step_two_explanations,
              step_what_next]
     narrate(lesson_parser(__doc__, GRADED).parse_args(), __doc__, steps)
 

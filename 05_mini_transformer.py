@@ -6,11 +6,9 @@ while learning, is told all tokens before the one it has to guess (teacher forci
 
     loss = −mean log P(y_t | y_1 … y_{t−1}, source)
 
-Token embedding and logits share one matrix, source and target one vocabulary (section 3.4). We depart from
-the paper: pre-norm, GELU, biases in all projections, small first weights and last gain; no dropout or label
-smoothing unless asked for; a rate that falls linearly, AdamW, clipped gradients. Attention, LayerNorm, GELU,
-cross-entropy and Adam are built by hand in these lessons and checked against PyTorch's kernels. Training uses
-the kernels; --by-hand uses our parts, --with FILE yours. Lesson 6 shows the other ways of decoding.
+You need the parts of lessons 1 to 4; --with FILE puts your own into the model. You will build the
+Transformer, its loss, Adam, the learning rate and the training loop. The lesson runs in about a minute and
+takes an hour and a half to read.
 """
 
 import course.console.startup  # noqa: F401 (before torch: it hears what fails in the imports below)
@@ -189,7 +187,7 @@ def draw_batch(task: str, size: int, split: str, seed: tuple[int, ...]) -> Batch
 def sequence_loss(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
     """Cross-entropy summed over all real tokens: logits (B, T, V), targets (B, T) → scalar.
 
-    PAD counts nothing. With label smoothing ε (section 5.4) the target distribution is 1 − ε on the right
+    PAD does not count. With label smoothing ε (section 5.4) the target distribution is 1 − ε on the right
     token plus ε / V on every token.
     """
     log_probs = logits.log_softmax(dim=-1)  # (B, T, V)
@@ -209,7 +207,7 @@ class Adam(torch.optim.Optimizer):
     """Adam (Kingma and Ba 2015, algorithm 1), with AdamW's decoupled decay (Loshchilov and Hutter).
 
     Each parameter has running means of its gradient and of the square; both start at 0, which the division
-    by 1 − βᵗ corrects. The step is learning rate · mean / √square. Without a gradient there is no step.
+    by 1 − βᵗ corrects. The step is learning rate · mean / √square. No gradient, no step.
     """
 
     def __init__(self, parameters, lr: float, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
@@ -353,7 +351,7 @@ def train_plainly(model: nn.Module, optimizer: torch.optim.Optimizer, batches: I
 
 
 def training_batch(training: TrainingConfig, step: int) -> Batch:
-    """The batch of a step depends on seed and step alone, so that a resumed run sees the same."""
+    """The batch depends only on seed and step, so that a resumed run sees the same batches."""
     return draw_batch(training.task, training.batch_size, "train", (training.seed, step))
 
 
@@ -452,15 +450,15 @@ def step_task(experiment: DigitExperiment):
 
     The model reads a sequence of 4 to 16 digits. Its answer is the digits reversed, copied or sorted, the
     digits of their sum, or (mirror) 9 − d for each digit d, reversed. New sequences can always be generated.
-    To rule out that the model has memorised them, it is tested on sequences that it never saw. A checksum of
-    the digits sends each sequence to training, validation or test, in every run to the same one.
+    To rule out that the model has memorised its answers, it is tested on sequences that it never saw. A
+    checksum of the digits sends each sequence to training, validation or test, always to the same one.
     """
     batch = draw_batch(experiment.training.task, 5, "train", (experiment.options.seed,))
     rows = [(name, text_of(ids)) for pair in zip(batch.src[:2], batch.tgt_out) for name, ids in zip(
         ("source", "answer"), pair)]
     sent = [split_of(digits) for digits in torch.randint(10, (20_000, 8)).tolist()]
     found = [sent.count(split) / len(sent) for split in ("train", "validation", "test")]
-    check("of 20,000 random sequences about 80, 10 and 10 % are for training, validation and test",
+    check("of 20,000 random sequences about 80, 10 and 10 % go to training, validation and test",
           max(abs(part - wanted) for part, wanted in zip(found, (0.8, 0.1, 0.1))) < 0.01,
           ", ".join(f"{part:.1%}" for part in found))
     return table("", f"a batch of “{experiment.training.task}”", rows=rows)
@@ -510,8 +508,8 @@ def step_the_model(experiment: DigitExperiment):
     """The whole model
 
     The model has two stacks and one embedding for source and target. The same matrix also turns the decoder's
-    vectors into a score for every token. PyTorch's nn.Transformer, between the same embedding and the same
-    output, has to give the same logits and gradients.
+    vectors into logits, one score per token of the vocabulary (section 3.4). PyTorch's nn.Transformer,
+    between the same embedding and output, has to give the same logits and gradients.
     """
     check_part(Transformer, checks.transformer_checks, OURS)
     model = Transformer(experiment.config)
@@ -526,10 +524,10 @@ def step_loss(experiment: DigitExperiment):
 
     The loss is −log of the probability given to the right token. A model that knows nothing gives each of the
     V tokens the probability 1/V, so its loss is ln V. Our model starts a little above ln V, because its first
-    guesses are not quite even. Padding must count nothing: the loss of a batch is the sum over its sequences,
-    and training divides this sum by the number of real tokens.
+    guesses are not quite even. Padding must not count: the loss of a batch is the sum over its sequences, and
+    training divides this sum by the number of real tokens.
 
-    Label smoothing asks for a little probability everywhere; then even a perfect model has a loss, the
+    Label smoothing asks for a little probability on every token; then even a perfect model has a loss, the
     entropy of its target.
     """
     batch = draw_batch(experiment.training.task, 200, "train", (1,))
@@ -543,14 +541,14 @@ def step_loss(experiment: DigitExperiment):
 def step_adam(experiment: DigitExperiment):
     """Adam
 
-    Plain gradient descent takes big steps where the gradient is big. Adam divides, number by number, by the
-    gradient's usual size: a step is about the learning rate at first, and smaller where the last gradients
-    disagree (lesson 9 measures this). Adam keeps two running means: of the gradient, over about the last 10
-    steps (β₁ = 0.9), and of its square, over about 1,000 (β₂ = 0.999). ε, 10⁻⁸, prevents a division by 0,
-    and a parameter with almost no gradient hardly moves.
+    Plain gradient descent takes big steps where the gradient is big. Adam divides each number of the gradient
+    by its usual size: a step is about the learning rate at first, and smaller where the last gradients
+    disagree (lesson 9 measures this). Adam keeps two running means: one of the gradient, over about the last
+    10 steps (β₁ = 0.9), and one of its square, over about 1,000 (β₂ = 0.999). ε = 10⁻⁸ prevents a division by
+    0; a parameter with an even smaller gradient hardly moves.
 
-    AdamW also shrinks every weight a little in each step. Is Adam needed? The table compares Adam with plain
-    descent at three rates, over sixty steps of 16 sequences:
+    AdamW also shrinks every weight a little in each step (weight decay). Is Adam needed? The table compares
+    Adam with plain descent at three rates, over sixty steps of 16 sequences:
     """
     check_part(Adam, checks.adam_checks, OURS)
     task = experiment.training.task
@@ -574,11 +572,11 @@ def step_adam(experiment: DigitExperiment):
 def step_schedule(experiment: DigitExperiment):
     """The learning rate, step by step
 
-    The rate first rises, because post-norm needs small steps at the start if the rate is high (lesson 4).
-    Then it falls, to 0 at the end of a run of known length. The paper's rate falls like 1/√n after n
-    steps. It is highest at the end of the warm-up: (d_model · warmup)^−½. For the paper's d_model of 512 and
-    4,000 steps of warm-up this is 0.0007 (right). With our small model and short warm-up the same formula
-    peaks 25 times as high (left), so it isn't the default.
+    The rate first rises: at a high rate, post-norm needs small first steps (lesson 4). Then it falls, to 0 at
+    the end of a run of known length. The paper's rate falls like 1/√n after n steps. It is highest at the end
+    of the warm-up: (d_model · warmup)^−½. For the paper's d_model of 512 and 4,000 steps of warm-up this is
+    0.0007 (right). With our small model and short warm-up the same formula peaks 25 times as high (left), so
+    it isn't the default.
     """
     training = experiment.training
     kinds = {schedule: replace(training, schedule=schedule) for schedule in ("linear", "inverse_sqrt")}
@@ -591,7 +589,7 @@ def step_schedule(experiment: DigitExperiment):
           f"{max(papers):.5f}")
     check_part(learning_rate, checks.learning_rate_checks, OURS)
     return Picture(experiment.file("training_schedule"), drawing.draw_schedule(rates, steps, papers),
-                   "The learning rate rises, then falls: here in hundreds of steps, in the paper thousands")
+                   "The learning rate rises, then falls: here over hundreds of steps, in the paper thousands")
 
 
 def step_overfit(experiment: DigitExperiment):
@@ -616,11 +614,11 @@ STEPS_SHOWN = 20
 def step_the_loop(experiment: DigitExperiment):
     """The training loop
 
-    Each step draws new sequences and computes forward, loss and backward; if the gradient of all parameters
-    together is longer than 1, it is shortened to 1, its direction stays (clipping). Then the rate is set, and
-    the optimiser moves the weights. The training below runs in the engine, course/training/engine.py. The
-    engine does the same, and also keeps a history, validates, saves, resumes, and works in several processes.
-    Loop and engine run 20 steps here, with a warm-up of 5 and clipped at 0.1 so that both have an effect:
+    Each step draws new sequences and computes forward, loss and backward. If the gradient of all parameters
+    together is longer than 1, it is shortened to length 1 (clipping). Then the rate is set, and the optimiser
+    moves the weights. The training below runs in the engine, course/training/engine.py. The engine does the
+    same, and also keeps a history, validates, saves, resumes, and works in several processes. Loop and engine
+    run 20 steps here, with a warm-up of 5 and clipping at 0.1, so that both have an effect:
     """
     training = TrainingConfig(task=experiment.training.task, steps=STEPS_SHOWN, warmup=5, clip=0.1)
     torch.manual_seed(training.seed)
@@ -657,8 +655,11 @@ def step_by_hand_or_kernel(experiment: DigitExperiment):
 def step_training(experiment: DigitExperiment):
     """Training
 
-    Every 50 steps 100 validation sequences are answered, free-running: the model reads what it wrote
+    Every 50 steps the model answers 100 validation sequences, free-running: the model reads what it wrote
     itself. “exact match” is the fraction of whole answers that are right. A CSV file keeps all numbers.
+
+    We depart from the paper: pre-norm, GELU, biases in all projections, small first weights and last gain, a
+    rate that falls linearly, AdamW, clipping; dropout and label smoothing only if asked for.
     """
     ended, run = experiment.train(), experiment.run
     if not run.history:
@@ -691,9 +692,9 @@ def step_two_accuracies(experiment: DigitExperiment):
     exact match, on 2,000 test sequences.
 
     The middle column counts whole answers with teacher forcing and equals the last column. It must: up to the
-    first wrong token the model reads the same tokens in both. They differ for a model that reads what it
-    shouldn't (step 14). The last rows have longer sequences than the training had: the model learned the rule
-    for trained lengths only.
+    first wrong token the model reads the same tokens in both. The columns differ for a model that reads
+    what it shouldn't (step 14). The last rows have longer sequences than the training had: the model learned
+    the rule for trained lengths only.
     """
     run, task = experiment.run, experiment.training.task
     batch = draw_batch(task, TEST_SIZE, "test", (experiment.training.seed,))
@@ -739,7 +740,7 @@ def step_attention_patterns(experiment: DigitExperiment):
     attentions the model needs.
 
     In the picture rows are queries and columns are keys; a decoder's row names the token read and the token
-    written. Every panel has its own scale, from 0 to the number above it, the decoder's first row left out.
+    written. Every panel has its own scale, from 0 to the number above it, without the decoder's first row.
     """
     run, task = experiment.run, experiment.training.task
     batch = make_batch(task, draw_sequences(100, "test", (3,), (10, 10))).to(run.device)
@@ -772,9 +773,9 @@ def step_broken_on_purpose(experiment: DigitExperiment):
     """Broken on purpose
 
     Two mistakes look like success. Without the shift the decoder reads the very token that it should say;
-    without the causal mask it reads that token one place further on. Both models learn to copy their input.
-    With teacher forcing they beat the right model in loss and accuracy. When they have to answer by
-    themselves, there is nothing to copy. All three learned reverse, whatever --task says, for 150 steps:
+    without the causal mask it finds that token one place ahead. Both models learn to copy their input. With
+    teacher forcing they beat the right model in loss and accuracy. When they have to answer by themselves,
+    there is nothing to copy. All three models learned reverse for 150 steps (whatever --task says):
     """
     training = TrainingConfig(task="reverse", steps=150)
     variants = broken_variants(TransformerConfig(), training, experiment.device)
@@ -799,9 +800,9 @@ def step_what_next(experiment: DigitExperiment):
     one function from digits to digits, one line in TASKS, then --task with its name. Also: --task copy, sort
     or sum, --broken, and --compare n_heads=1,2,4,8.
 
-    Write it yourself: --template my_training.py, then --grade my_training.py. And train what you wrote in
-    lessons 1 to 4: --with my_attention.py --with my_heads.py puts your parts into the model. Next: python
-    06_decoding.py, where the model decodes in other ways.
+    Write it yourself: --template my_training.py --guided, then --grade my_training.py. And train what you
+    wrote in lessons 1 to 4: --with my_attention.py --with my_heads.py puts your parts into the model. Next:
+    python 06_decoding.py, where the model decodes in other ways.
     """
 
 
@@ -813,8 +814,9 @@ def step_all_broken(experiment: DigitExperiment):
 
     Each variant is trained for 400 steps (or --steps), with the same data and seed. The checks say what each
     bug does to the two accuracies. Without positions single tokens are guessed above chance. An inverted
-    padding mask hides every digit of the source: the loss stays near that of guessing. Without scaling, or
-    with the loss on PAD, this small model is nearly as good as the right one; only a check finds these bugs.
+    padding mask hides every digit of the source: the loss stays near the loss of guessing. Without scaling,
+    or with the loss on PAD, this small model is nearly as good as the right one; only a check finds these
+    bugs.
     """
     training = replace(experiment.training, steps=experiment.options.steps or 400)
     variants = broken_variants(experiment.config, training, experiment.device)
@@ -830,9 +832,9 @@ def step_all_broken(experiment: DigitExperiment):
 def step_with_your_parts(experiment: DigitExperiment):
     """Your parts and the course's
 
-    One model has the course's parts, the other yours; data, their order and the engine are the same. Each
-    model draws its first weights in its own way, so the curves differ a little. Exact match is on 1,000 test
-    sequences; the maps are the mean of all heads of the last cross-attention, on one sequence.
+    One model has the course's parts, the other has yours; data, order and engine are the same. Each model
+    draws its first weights in its own way, so the curves differ a little. Exact match is measured on 1,000
+    test sequences; the maps are the mean over all heads of the last cross-attention, for one sequence.
     """
     task, runs = experiment.training.task, experiment.beside_the_courses()
     batch = draw_batch(task, 1000, "test", (0,)).to(experiment.device)
@@ -854,7 +856,7 @@ def step_with_your_parts(experiment: DigitExperiment):
 def step_compare(experiment: DigitExperiment):
     """Compared
 
-    Every value is trained on the same data in the same order; with --seeds, with several seeds.
+    Each value is trained on the same data in the same order; --seeds trains with several seeds.
     """
     name, _ = experiment.options.compare
     batch = draw_batch(experiment.training.task, 1000, "test", (0,)).to(experiment.device)

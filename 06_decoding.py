@@ -2,13 +2,15 @@
 
 The model gives every possible next token a probability. We can take the likeliest token each time (greedy),
 keep several beginnings alive (beam search), or draw tokens (sampling) from the distribution as it is,
-sharpened or cut. The probability of an answer is a product:
+sharpened or cut. An answer's probability is the product of its tokens' probabilities, so its log is a sum:
 
     log P(y | source) = Σ log P(y_t | y_1 … y_{t−1}, source)
 
-A cache keeps the keys and values of all earlier tokens, so that they are computed only once. The model is
-lesson 5's for this --task; if outputs/ has none, it is trained first and kept. (Machines round differently:
-one answer in a hundred may differ from the course's pictures.)
+A cache keeps the keys and values of all earlier tokens, so that they are computed only once.
+
+You need lesson 5's model for this --task; if outputs/ has none, it is trained first. You will build greedy
+decoding, a cache, beam search and sampling. The lesson runs in seconds and takes an hour to read. (Another
+machine may differ in one answer of a hundred.)
 """
 
 import argparse
@@ -114,7 +116,7 @@ class CachedDecoding:
     ValueError for a model in training mode.
     """
 
-    self_cache = cross_cache = KeyValueCache  # a subclass may use others
+    self_cache = cross_cache = KeyValueCache
 
     @torch.inference_mode()
     def __init__(self, model: Transformer, src: Tensor):
@@ -129,7 +131,7 @@ class CachedDecoding:
 
     @torch.inference_mode()
     def step(self, tokens: Tensor) -> Tensor:
-        """The newest token of every answer (N,) → logits of the next ones (N, V), without gradients."""
+        """tokens (N,) → logits (N, V), without gradients."""
         with remembering([*self.self_caches, *self.cross_caches]):
             logits = self.model.decode(tokens[:, None], self.memory, self.src_mask, self.length)
         self.length += 1
@@ -168,7 +170,7 @@ def sample(decoding: Decoding, max_length: int, temperature: float = 1.0, top_k:
            generator: torch.Generator | None = None) -> Tensor:
     """Every token drawn from the adjusted distribution → tokens (N, ≤ max_length), PAD after EOS.
 
-    Temperature, top-k and top-p as in adjust_logits(); the same generator state gives the same answers.
+    Adjusted by adjust_logits(). The same generator state gives the same answers.
     """
 
     def draw(logits: Tensor) -> Tensor:
@@ -330,14 +332,16 @@ def beam_search(decoding: Decoding, width: int, max_length: int, length_penalty:
                 trace: list[tuple[Hypothesis, str]] | None = None) -> list[list[Hypothesis]]:
     """For every source the best hypotheses found, at most `width`, best first.
 
-    The `width` likeliest unfinished beginnings are alive. In each step all their continuations are ranked
-    by log-probability, summed in float32 at least. A continuation that ends in EOS and is among the first
-    `width` is finished. Finished hypotheses and those that max_length cuts off are compared by
-    log_prob / length^α, where EOS counts and α = length_penalty (Wu et al. 2016 divide by
-    ((5 + length) / 6)^α).
+    At first a source has one hypothesis alive: no tokens, log P = 0. Each step does this:
 
-    A source is done when `width` are finished and nothing alive could overtake the last of them. `trace`
-    collects every candidate and its fate. ValueError for a width or max_length below 1, or an α too large.
+    1. rank all continuations by log P, and look at the 2 · width likeliest;
+    2. those that end in EOS and are among the first `width` are finished; keep the best `width`;
+    3. the first `width` of those that don't end are alive;
+    4. stop if `width` are finished and nothing alive could still overtake the last of them.
+
+    At the end rank what is finished and what max_length cut off by its score, log P / length^α: EOS
+    counts, BOS doesn't, α is length_penalty (after Wu et al. 2016). `trace`
+    collects every candidate and its fate. ValueError for a width or max_length below 1, or too large an α.
     """
     check_search(width, max_length, length_penalty)
     beams = [Beam(width, max_length, length_penalty) for _ in range(decoding.rows)]
@@ -373,7 +377,7 @@ def best_answers(found: list[list[Hypothesis]]) -> Tensor:
     return pad([list(hypotheses[0].tokens) for hypotheses in found])
 
 
-GRADED = {  # what --grade checks
+GRADED = {
     "greedy_decode": greedy_checks,
     "adjust_logits": adjust_logits_checks,
     "sample": sample_checks,
@@ -426,10 +430,10 @@ def step_greedy(experiment: DecodingExperiment):
     """Greedy: the likeliest token, again and again
 
     Encode the source, begin with BOS, take the token with the largest logit, feed it back. Every answer of
-    the batch ends at its own EOS; from then on it gets PAD, until the last answer has ended.
+    the batch ends at its own EOS; from then on it gets PAD, until all have ended.
 
-    In the code `decoding` is a model with its source: step() takes each answer's newest token and gives the
-    logits of the next. The only thing sampling will change is `pick`, here argmax.
+    In the code `decoding` is a model with its source: step() takes the newest tokens and gives the logits of
+    the next. The only thing sampling will change is `pick`, here argmax.
     """
     batch = experiment.batch(5)
     answers = greedy_decode(CachedDecoding(experiment.model, batch.src), 20)
@@ -443,13 +447,12 @@ def step_greedy(experiment: DecodingExperiment):
 def step_cache(experiment: DecodingExperiment):
     """The key/value cache
 
-    The new token looks back at all earlier tokens, but these don't change: the causal mask never lets them
-    see the new token. So their keys and values can be kept, and each step runs one token instead of the whole
-    answer. Cross-attention's keys and values come from the source and are computed once. A model without an
-    encoder keeps its prompt in the same cache (`PromptDecoding`).
+    The new token looks back at all earlier tokens. Their keys and values don't change, because the causal
+    mask never lets them see the new token. So keys and values can be kept, and each step runs one token
+    instead of the whole answer. Cross-attention's keys and values come from the source and are computed once.
 
-    The left panel shows the time of one step (the fastest of nine, on your machine). With the cache it
-    hardly grows at these lengths, although a step reads all keys. The right panel adds up all steps.
+    The left panel shows the time of one step (the fastest of nine). With the cache it hardly grows at these
+    lengths. The right panel adds up all steps.
     """
     check_part(CachedDecoding, cached_decoding_checks, OURS)
     batch, config = experiment.batch(8), experiment.model.config
@@ -458,11 +461,12 @@ def step_cache(experiment: DecodingExperiment):
     measured = sum(cache.bytes() for cache in [*decoding.self_caches, *decoding.cross_caches])
     tokens = batch.src.shape[1] + answers.shape[1]
     formula = 2 * config.n_layers * len(batch.src) * tokens * config.d_model * 4
-    check("memory = 2 · blocks · B · (S + T) · D · 4 bytes", measured == formula, f"{measured:,} bytes")
+    check("the cache needs 2 · blocks · B · (S + T) · D · 4 bytes", measured == formula,
+          f"{measured:,} bytes")
     lengths, kinds = [16, 32, 64, 128], (CachedDecoding, UncachedDecoding)
     counted = [positions_computed(kind, 128) for kind in kinds]  # through one block
     work = [[positions[n - 1] for n in lengths] for positions in counted]
-    check("n tokens take n positions through the decoder with the cache, n · (n + 1) / 2 without",
+    check("n tokens take n positions through the decoder with the cache, n · (n + 1) / 2 without it",
           work == [lengths, [n * (n + 1) // 2 for n in lengths]])
     src = torch.full((4, 16), 5, device=experiment.device)
     times = [seconds_of_steps(partial(kind, experiment.model, src), first_tokens, 128) for kind in kinds]
@@ -471,8 +475,8 @@ def step_cache(experiment: DecodingExperiment):
           now[1][-1] > 2 * now[0][-1], f"{now[1][-1] / now[0][-1]:.1f} times")
     rows = [*zip(lengths, *work, *([f"{ms:.1f}" for ms in kind] for kind in now), strict=True)]
     picture = Picture("decoding_cache.png", drawing.draw_cache(lengths, now, times),
-                      "With the cache each token costs nearly the same, without one the time runs away")
-    return table("length", "positions: cache", "without", "ms a step: cache", "without", rows=rows), picture
+                      "With the cache all tokens take about as long; without it, longer and longer")
+    return table("length", "positions: cache", "without", "ms per step: cache", "without", rows=rows), picture
 
 
 TRUTH = {  # sentences and their probabilities
@@ -521,13 +525,13 @@ def step_greedy_can_be_wrong(experiment: DecodingExperiment):
     """When greedy is wrong
 
     A small model learns nine sentences with known probabilities. “The” is the likeliest first word (½), but
-    five words may follow it, so each of these sentences is rare. “A” is less likely, but “cat” nearly always
-    follows it.
+    five words may follow it, so each of these sentences is rare. “A” is rarer, but “cat” nearly always
+    follows.
 
     Greedy takes “the” and can't go back. Beam search (next step) also keeps “a” and finds the likeliest
     sentence. Sampling draws each token with its probability, and so each sentence with the probability that
-    the model gives it. (Chi-square compares counts with probabilities; p is how often right draws would
-    differ at least as much.)
+    the model gives it. The chi-square test compares counts with probabilities; its p says how often correct
+    draws would differ by at least as much.
     """
     model = experiment.speaker
     learned = believed(model).exp().tolist()
@@ -541,10 +545,10 @@ def step_greedy_can_be_wrong(experiment: DecodingExperiment):
              {beam: "beam", greedy: "greedy"}.get(text, ""))
             for text, chance, count in zip(TRUTH, learned, counts, strict=True)]
     gap = max(abs(p - q) for p, q in zip(learned, TRUTH.values(), strict=True))
-    check("the model's probabilities are near the true ones", gap < 0.06, f"off by at most {gap:.3f}")
+    check("the model's probabilities are within 0.06 of the true ones", gap < 0.06, f"at most {gap:.3f}")
     check("greedy misses the likeliest sentence, beam search finds it", greedy != likeliest == beam)
     p = tables.chi_square(counts, learned)
-    check("20,000 draws are as frequent as the model says (chi-square)", p > 1e-5, f"p = {p:.2g}")
+    check("20,000 drawn sentences occur as often as the model says (chi-square)", p > 1e-5, f"p = {p:.2g}")
     return table("sentence", "true", "model", "drawn", "found by", rows=rows)
 
 
@@ -553,15 +557,14 @@ def step_beam_search(experiment: DecodingExperiment):
     """Beam search
 
     Keep the `width` likeliest beginnings. All their continuations compete. We look at the 2 · width
-    likeliest, because up to `width` of them may end. Those that end and are among the best `width` are set
-    aside as finished; the best `width` of the rest go on (`grow`). The search is decided when none of these
-    could overtake the `width` finished answers. At the end, finished answers compete with those that
+    likeliest, so that `width` can go on even if `width` others end. A continuation that ends is finished if
+    it is among the best `width`. The best `width` of the rest go on (`grow`). The search stops when none of
+    these could overtake the `width` finished answers. At the end, finished answers compete with those that
     max_length cut off.
 
-    Sums of log-probabilities get smaller with every token, so short answers have an advantage. Dividing by
-    length^α removes this advantage (α = 0: no correction). Width 1 is greedy only with α = 0: otherwise the
-    search may go on after the first end, for a longer answer with a better mean. Later steps use
-    `fast_beam_search`, the same search in tensors.
+    Every token lowers the sum of log-probabilities, so short answers have an advantage. Dividing by length^α
+    reduces this advantage; α = 0 corrects nothing. Width 1 is greedy only with α = 0: otherwise the search
+    may go on to a longer answer with a better mean. Later steps use `fast_beam_search`, the same in tensors.
 
     Table and picture show all candidates with a probability of at least 0.02. “the” is the likeliest first
     word, but only one of its continuations is kept. “a” is ahead from the second word on, and wins.
@@ -570,7 +573,7 @@ def step_beam_search(experiment: DecodingExperiment):
     src = experiment.batch(8, "reverse").src
     agreed = [search(CachedDecoding(experiment.model, src), width, 20, α)
               for width, α in ((1, 0.0), (4, 1.0)) for search in (beam_search, fast_beam_search)]
-    check("fast_beam_search finds the same answers with the same scores: widths 1 and 4, 8 sources",
+    check("both searches find the same answers and scores for 8 sources, with widths 1 and 4",
           agreed[0] == agreed[1] and agreed[2] == agreed[3])
     trace: list[tuple[Hypothesis, str]] = []
     found = beam_search(speak(experiment.speaker), 3, 5, 0.0, trace)[0]
@@ -580,7 +583,7 @@ def step_beam_search(experiment: DecodingExperiment):
     trace = [(candidate, fate) for candidate, fate in trace if candidate.log_prob >= math.log(0.02)]
     rows = drawing.tree_rows(trace, words.token_of.get)
     picture = Picture("decoding_beam_tree.png", drawing.draw_tree(trace, words.token_of.get),
-                      "Width 3: the likeliest beginning splits up, another one wins (numbers: P so far)")
+                      "Width 3: the likeliest first word loses to another (numbers: probability so far)")
     return table("width 3, α = 0", "P so far", "fate", rows=rows), picture
 
 
@@ -588,16 +591,17 @@ def step_wider_beams(experiment: DecodingExperiment):
     """A wider beam: likelier, not always better
 
     A wider beam finds answers with a higher probability. This helps only as far as the model is right. Here
-    the model is unsure: it reverses 12 to 16 digits after 175 steps of training, whatever --task and --seed.
-    With α = 0, width 4 is right a little more often than greedy, and width 16 far less often: most of its
-    answers are empty. EOS at once costs one log P; an unsure model pays for every token of a long answer.
+    the model is unsure: it reverses 12 to 16 digits after only 175 steps of training (whatever --task and
+    --seed). With α = 0, width 4 is right a little more often than greedy, and width 16 far less often: most
+    of its answers are empty. An empty answer has a single log P; in a long answer every unsure token adds
+    one.
 
     The search isn't to blame: where the wide beam answers nothing, the model gives the empty answer a higher
     probability than the right answer. A narrow beam drops the empty answer; a wide beam keeps it.
 
     With α = 1 the sum is divided by the length, and no answer is empty. The picture counts lengths: the hill
-    around 15 is the real answers, the bar at 1 the empty answers, only EOS. (With three other seeds 56 to 88
-    of 100 were empty.)
+    around 15 holds the real answers, the bar at 1 the empty ones: only EOS. (56 to 88 of 100 with three other
+    seeds.)
 
     Koehn and Knowles 2017 saw translations get worse with wide beams; Stahlberg and Byrne 2019 found that
     for more than half of their sentences the translator's likeliest answer was empty.
@@ -612,21 +616,22 @@ def step_wider_beams(experiment: DecodingExperiment):
         hits[width, α] = int(right(best_answers(found).to(experiment.device), batch.tgt_out).sum())
         log_probs[width, α] = statistics.fmean(beams[0].log_prob for beams in found)
     empty = {key: found.count(1) for key, found in lengths.items()}
-    check("α = 0: log P rises with the width", log_probs[1, 0] <= log_probs[4, 0] <= log_probs[16, 0])
-    check("α = 0: width 4 is right more often than width 1", hits[4, 0] > hits[1, 0])
-    check("α = 0: none is empty at width 1; at width 16 most are, and less than half as many are right",
+    check("with α = 0 the answers' mean log P rises with the width",
+          log_probs[1, 0] <= log_probs[4, 0] <= log_probs[16, 0])
+    check("with α = 0 width 4 is right more often than width 1", hits[4, 0] > hits[1, 0])
+    check("with α = 0 no answer is empty at width 1; at width 16 most are, with less than half as many right",
           empty[1, 0] == 0 and empty[16, 0] > 50 and hits[16, 0] < hits[1, 0] / 2, f"{empty[16, 0]} empty")
     chose_nothing = torch.tensor(lengths[16, 0], device=experiment.device) == 1
     check("where width 16 answers nothing, the empty answer has a higher probability than the right answer",
           (nothing > wanted)[chose_nothing].all())
-    check("α = 1: none is empty at any width, and width 16 is right more often than with α = 0",
+    check("with α = 1 no answer is empty at any width, and width 16 is right more often than with α = 0",
           not any(empty[width, 1] for width in (1, 4, 16)) and hits[16, 1] > hits[16, 0])
     rows = [(width, log_probs[width, 0], *(counts[width, α] for α in (0, 1) for counts in (empty, hits)),
              f"{statistics.fmean(lengths[width, 1]):.1f}") for width in (1, 4, 16)]
     header = "width", "α = 0: log P", "empty", "right", "α = 1: empty", "right", "mean length"
     shown = {f"width {width}, α = {α}": lengths[width, α] for width, α in ((1, 0), (16, 0), (16, 1))}
     picture = Picture("decoding_lengths.png", drawing.draw_lengths(shown),
-                      "A wide beam finds the empty answer; dividing by the length brings the long ones back")
+                      "A wide beam finds the empty answer; dividing by the length brings long answers back")
     return table(*header, rows=rows), picture
 
 
@@ -645,7 +650,7 @@ def step_sampling(experiment: DecodingExperiment):
     probabilities are scaled to sum to 1.
 
     The picture shows an unsure distribution above and a sure one below, grey before and blue after the
-    change; “-” means cut off.
+    change. In the table “-” means cut off.
     """
     check_part(adjust_logits, adjust_logits_checks, OURS)
     check_part(sample, sample_checks, OURS)
@@ -660,13 +665,14 @@ def step_sampling(experiment: DecodingExperiment):
             draws = sample(tables.TreeDecoding([logits.expand(tables.DRAWS, 1, -1)]), 1, **options,
                            generator=torch.Generator().manual_seed(0))[:, 0]
             fits.append(tables.fit(draws, wanted))
-    check("20,000 draws of each are as frequent as they should be (chi-square); no token cut off is drawn",
+    check("20,000 draws from each fit its probabilities (chi-square); no token that was cut off is drawn",
           min(fits) > 1e-5, f"smallest p = {min(fits):.2g}")
     kept = [int((adjusted[kind, cut] > 0).sum())
             for cut in ("top-k 3", "top-p 0.8") for kind in ("unsure", "sure")]
-    check("top-k keeps three of both, top-p four of the unsure and one of the sure", kept == [3, 3, 4, 1])
+    check("top-k keeps three tokens of each, top-p four of the unsure and one of the sure distribution",
+          kept == [3, 3, 4, 1])
     picture = Picture("decoding_distributions.png", drawing.draw_distributions(adjusted),
-                      "Temperature bends a distribution, top-k and top-p cut its tail (grey: as it was)")
+                      "Temperature sharpens or flattens, top-k and top-p cut the tail (grey: before)")
     return table("", *"ABCDEFGH", rows=rows), picture
 
 
@@ -688,19 +694,19 @@ def strategies(generator: torch.Generator) -> dict[str, Callable[[Decoding, int]
         **{name: partial(sample, generator=generator, **options) for name, options in DRAWN.items()}}
 
 
-def step_what_drawing_is_good_for(experiment: DecodingExperiment):
-    """What drawing is good for
+def step_what_sampling_is_good_for(experiment: DecodingExperiment):
+    """What sampling is good for
 
     Where many answers are possible, the likeliest represents them poorly. First step 3's nine sentences: how
-    far are each strategy's frequencies from the true probabilities? The distance is ½ Σ |said − true|, the
+    far is what each strategy says from the true probabilities? The distance is ½ Σ |said − true|, the
     fraction of sentences that would have to change. Sampling comes nearest. Strong sharpening moves away
     from the true distribution, and greedy always says the same sentence.
 
-    Then a text without end: 17 words, each followed by one of four others, from the true probabilities, so
-    no model can be wrong. Greedy still runs in a circle: after the same word it always
-    takes the same next word. Beam search does so as well. “repeated” counts runs of four words that occurred
-    before; sampling repeats only what the language repeats. (Holtzman et al. 2020 saw such circles in large
-    language models.)
+    Then an endless text: each of 17 words is followed by one of four others. The strategies get the true
+    probabilities, so no model can be wrong. Greedy still runs in circles: after the same word it always takes
+    the same next word. So does beam search. “repeated” counts runs of four words that occurred before;
+    sampling repeats only what the language repeats. (Holtzman et al. 2020 saw such circles in large language
+    models.)
     """
     far, again, rows = {}, {}, []
     language = Tokenizer([" ".join(tables.FOLLOWS)])
@@ -718,7 +724,7 @@ def step_what_drawing_is_good_for(experiment: DecodingExperiment):
     check("sampling is nearest to the truth in each of three runs, then temperature 0.5, then the others",
           max(far["sampling"]) < 0.1 and max(far["sampling"]) < min(far["temperature 0.5"])
           and max(far["temperature 0.5"]) < min(far["beam, width 4"] + far["greedy"]))
-    check("greedy and beam search repeat over 80 % of their runs of four words, sampling never over 40 %",
+    check("greedy and beam search repeat over 80 % of their runs of four words, sampling less than 40 %",
           min(again["greedy"] + again["beam, width 4"]) > 0.8 and max(again["sampling"]) < 0.4)
     return table("strategy", "distance", "repeated", "the text begins", rows=rows)
 
@@ -727,13 +733,12 @@ def step_all_strategies(experiment: DecodingExperiment):
     """All strategies, side by side
 
     Each of 100 test sequences has one right answer. Where the model is sure of it, greedy finds it; beam
-    search does more than twice the work for the same answers. Sampling (three answers per sequence) only
+    search does more than twice the work for the same answers. Sampling (three answers each) only
     does harm here. Greedy's mean log P of about −0.125 (for reversing) is a probability of e^−0.125 = 0.88.
-    Greedy is nevertheless right every time; sampling is wrong about one time in eight.
+    Greedy is still right every time; sampling is wrong about one time in eight.
 
-    In the picture, a high temperature gives wrong, unlikely and many different answers; cutting the tail
-    undoes some of this. The last panel counts tokens run through the decoder per answer, PAD included. (“ms”
-    is the time per answer, measured once.)
+    In the picture, a high temperature gives wrong, unlikely and varied answers; cutting the tail
+    undoes some of this. The last panel counts tokens run through the decoder per answer, PAD included.
     """
     batch = experiment.batch(100)
     limit, found = batch.tgt_out.shape[1] + 2, {}
@@ -751,7 +756,7 @@ def step_all_strategies(experiment: DecodingExperiment):
     check("beam search found the likeliest answers of all strategies, with over twice greedy's work",
           max(log_probs.values()) <= log_probs["beam, width 4"] + 1e-4
           and work["beam, width 4"] > 2 * work["greedy"])
-    check("sampling is right as often as the model's probability of the right answers says, within 6 %",
+    check("sampling is right as often as the model's probability of the right answers, within 6 %",
           abs(exact["sampling"] - chance) < 0.06, f"{exact['sampling']:.1%} and {chance:.1%}")
     check("at temperature 2 the answers differ, and cutting the tail (top-p) undoes some of the errors",
           different["temperature 2"] > different["temperature 2, top-p 0.9"]
@@ -759,7 +764,7 @@ def step_all_strategies(experiment: DecodingExperiment):
     rows = [(name, *values) for name, values in found.items()]
     shown = [[*map(format, row, ("", ".1%", ".3f", ".2f", ".1f", ".2f"))] for row in rows]
     picture = Picture(experiment.file("decoding_strategies"), drawing.draw_strategies(rows),
-                      "One right answer: greedy is enough; heat makes errors, cutting the tail undoes some")
+                      "One right answer: greedy is enough; temperature 2 errs, cutting the tail helps")
     return table("strategy", "right", "log P", "distinct of 3", "tokens run", "ms", rows=shown), picture
 
 
@@ -767,13 +772,12 @@ def step_all_strategies(experiment: DecodingExperiment):
 def step_broken_on_purpose(experiment: DecodingExperiment):
     """Broken on purpose
 
-    Two mistakes with the cache are easy to make, and neither raises an error. If every new token gets
-    position 0, the model loses count. If beams change places but the cache doesn't, each beam continues
-    another beam's past.
+    Two mistakes with the cache raise no error. If every new token gets position 0, the model loses count. If
+    beams change places but the cache doesn't, each beam continues another beam's past.
 
     The second mistake can hide: an answer with a probability over ½ never changes places, because each of
-    its beginnings is likelier than all others together. So test a cache with an unsure model: step 5's gives
-    other answers, and the search reports a wrong log P for them.
+    its beginnings is likelier than all others together. So test a cache with an unsure model: step 5's model
+    gives other answers, and the search reports a wrong log P for them.
     """
     batch = experiment.batch(100)
     mistakes = cached_decoding_checks.mistakes(OURS)
@@ -794,7 +798,7 @@ def step_broken_on_purpose(experiment: DecodingExperiment):
         hidden += sure
         beams.append((name, len(sure), kept.count(False), off))
     check("no answer with a probability over ½ was changed", all(hidden), f"{len(hidden)} of them")
-    check("the unsure model: answers changed, with a wrong log P", beams[1][2] and beams[1][3] > 0.05)
+    check("the unsure model's answers change, and their log P is wrong", beams[1][2] and beams[1][3] > 0.05)
     caught = check_mistakes(OURS, cached_decoding_checks)
     broken = table("beams, cache not reordered", "P > ½", "answers changed", "log P off by", rows=beams)
     return table("greedy", "right", rows=greedy), broken, caught
@@ -830,11 +834,11 @@ def step_what_next(experiment: DecodingExperiment):
     Read: KeyValueCache and CachedDecoding, then generate and beam_search.
 
     Change: (1) In TRUTH give “a cat” 0.13 and “no one” 0.29: the beam of step 4 ends with another sentence.
-    (2) In trained_a_little 175 steps to 700: a wide beam doesn't lead a sure model astray, and the broken
+    (2) In trained_a_little set 175 steps to 700: a wide beam doesn't lead a sure model astray, and the broken
     cache stays hidden (✗ in steps 5 and 9). (3) In UNSURE give every token 0.125: top-p 0.8 now keeps seven
     of eight (✗ in step 6). (4) --input with a sequence of your own; --task copy, sort or sum.
 
-    Write it yourself: --template my_decoding.py, then --grade my_decoding.py.
+    Write it yourself: --template my_decoding.py --guided, then --grade my_decoding.py.
 
     Next: python 07_subwords.py, where text becomes tokens.
     """
@@ -857,7 +861,7 @@ def main():
         parser.error(str(error))
     steps = [
         step_greedy, step_cache, step_greedy_can_be_wrong, step_beam_search, step_wider_beams, step_sampling,
-        step_what_drawing_is_good_for, step_all_strategies, step_broken_on_purpose, step_what_next]
+        step_what_sampling_is_good_for, step_all_strategies, step_broken_on_purpose, step_what_next]
     narrate(options, __doc__, [step_your_input] if options.input else steps, experiment)
 
 

@@ -5,8 +5,11 @@ list of them was given. Text has no such list. This lesson learns one from the t
 
     text → words → pieces → ids → … → ids → pieces → text
 
-Frequent words become one piece, rare words several. Joined, the pieces give the text back, whatever the text
-is. Lesson 8 uses them to translate.
+A piece is a word or a part of a word. Frequent words become one piece, rare words several. Joined, the pieces
+give back the text, whatever the text is. Lesson 8 translates with such pieces.
+
+You need no trained model. You will build byte-pair encoding, the method of GPT-2. The lesson runs in seconds
+and takes three quarters of an hour to read.
 """
 
 import argparse
@@ -70,7 +73,7 @@ class BytePairEncoding:
 
     Ids: PAD, BOS, EOS, the 256 bytes, the characters of `alphabet`, then what each merge made, in the order
     of the merges. A character that isn't in the alphabet becomes its UTF-8 bytes, so that every text has ids.
-    ValueError for a merge of something that doesn't exist yet.
+    ValueError for a merge of pieces that don't exist yet.
     """
 
     def __init__(self, alphabet: str, merges: Iterable[tuple[int, int]]):
@@ -93,8 +96,8 @@ class BytePairEncoding:
     def add(self, pair: tuple[int, int]) -> int:
         """Append a merge → the id of its piece."""
         if not all(SPECIALS + 256 <= id < len(self.pieces) for id in pair):
-            raise ValueError(f"merge {len(self.merges)} joins {pair}, and there are {len(self.pieces)} "
-                             "pieces so far")
+            raise ValueError(f"merge {len(self.merges)} joins {pair}, but so far only {SPECIALS + 256} to "
+                             f"{len(self.pieces) - 1} can be joined")
         piece = self.pieces[pair[0]] + self.pieces[pair[1]]
         if piece not in self.made:  # "a" + "bc" and "ab" + "c" are one piece
             self.made[piece] = len(self.pieces)
@@ -124,7 +127,7 @@ class BytePairEncoding:
         return encoding
 
     def encode(self, text: str) -> list[int]:
-        """The ids of the text's pieces; ValueError for half a surrogate pair, which is no text."""
+        """The ids of the text's pieces; ValueError for half a surrogate pair, which is not a text."""
         return [id for word in split_words(text) for id in self.encode_word(word)]
 
     def encode_word(self, word: str) -> list[int]:
@@ -198,7 +201,7 @@ class BytePairEncoding:
         try:
             return cls.restored(json.loads(path.read_bytes()))
         except (ValueError, TypeError, KeyError, RecursionError) as error:
-            raise ValueError(f"{path} is no vocabulary ({type(error).__name__}: {error})") from error
+            raise ValueError(f"{path} is not a vocabulary ({type(error).__name__}: {error})") from error
 
 
 def alphabet_of(counts: Counter[str], most: int | None) -> str:
@@ -337,14 +340,14 @@ def cut(text: str, encoding: BytePairEncoding) -> str:
 def step_why_pieces():
     """Why not words, why not characters?
 
-    A model needs a finite list of tokens, and text has no such list. Take what is written in lessons 1 to 5
-    of this course, and then read lesson 6. If tokens are words, some words of lesson 6 have no id. If they
-    are characters, almost nothing is missing. But sequences are then several times as long, and the cost of
-    attention grows with the square of the length.
+    A model needs a finite list of tokens, and text has no such list. So make the list from the text of
+    lessons 1 to 5 of this course, and then read lesson 6 with it. If tokens are words, some words of lesson 6
+    have no id. If tokens are characters, almost nothing is missing. But then sequences are several times as
+    long, and the cost of attention grows with the square of the length.
 
     Pieces lie between: frequent words are one piece, rare words are several, and a character that was never
-    seen becomes its bytes, which all have an id. (The row “pieces”: 2,000 merges, learned from lessons 1 to
-    5 as the next step shows.)
+    seen becomes its bytes, which all have an id. The row “pieces” has 2,000 merges, learned from lessons 1 to
+    5 as the next step shows.
     """
     before, after = prose()
     rows, lengths, missing = [], {}, {}
@@ -374,8 +377,8 @@ def step_by_hand():
 
     Begin with characters. Count how often each pair of neighbours occurs, join the most frequent pair
     everywhere (this is one merge), and repeat until there are enough merges. If two pairs are equally
-    frequent, take the pair with the smaller ids. A word keeps the space in front of it, and no piece goes
-    beyond a word. So decoding is joining: the spaces are in the pieces already.
+    frequent, take the pair with the smaller ids. A word keeps the space in front of it, and no piece spans
+    two words. So decoding is joining: the pieces already contain the spaces.
 
     To encode a new text, replay the merges in the order in which they were learned. A character without an
     id becomes its bytes in UTF-8. Lesson 8 learns one list for both languages: only then can the embedding
@@ -392,7 +395,7 @@ def step_by_hand():
     shown = [(text, "  ".join(map(repr, encoding.texts_of(encoding.encode(text)))))
              for text in ("the hat", "cats eat", "là")]
     return (f"“{TOY}”", table("merge", "joined", "times", "pieces left", rows=rows),
-            table("a new text", "its pieces (� is half of à, which the toy text hasn't)", rows=shown))
+            table("a new text", "its pieces (� is half of à, which is not in the toy text)", rows=shown))
 
 
 @shows(PairCounts.merge, Chain.join)
@@ -446,30 +449,32 @@ CHARACTERS = 500  # of the text whose cost is counted: a paragraph
 WIDTH, LAYERS = 128, 2  # of the model whose cost is counted
 
 
-def multiplications(length: int, vocabulary: int) -> dict[str, int]:
+def multiplications(length: int, vocabulary: int, width: int = WIDTH) -> dict[str, int]:
     """Of one pass of a stack of blocks over a sequence: between tokens, in each token, for the logits."""
-    return {"between tokens": 2 * LAYERS * length**2 * WIDTH,
-            "in each token": 12 * LAYERS * length * WIDTH**2,
-            "logits": length * WIDTH * vocabulary}
+    return {"between tokens": 2 * LAYERS * length**2 * width,
+            "in each token": 12 * LAYERS * length * width**2,
+            "logits": length * width * vocabulary}
 
 
 def step_vocabulary_size():
     """How many pieces?
 
-    More merges make longer pieces, so the same text has fewer of them. Each new merge helps less than the
-    merge before it, because it is rarer. And each piece is one more row of the embedding and one more logit
-    per token.
+    More merges make longer pieces, so the same text has fewer of them. Later merges help less: their pairs
+    are rarer. And each piece is one more row of the embedding and one more logit per token.
 
-    What does one pass over 500 characters of lesson 6 cost? Here are the multiplications of a model of 2
-    blocks, 128 wide: between tokens (attention, the square of the length), in each token (projections and
-    feed-forward), and for the logits. With few merges there are many tokens, with many merges many logits.
+    What does one pass over 500 characters of lesson 6 cost? The table counts the multiplications of a model
+    with 2 blocks, 128 wide: between tokens (attention, the square of the length), in each token (projections
+    and feed-forward), and for the logits. With few merges there are many tokens, with many merges there are
+    many logits. For a wider model a longer list is cheapest: the logits are a smaller part of its cost.
     """
     text = "\n".join(prose()[1])
-    rows, costs, lengths = [], [], []
+    rows, costs, wider, lengths = [], [], [], []
     for merges in SIZES:
         encoding = learned(merges)
         lengths.append(len(encoding.encode(text)) / len(text))
         costs.append(multiplications(round(CHARACTERS * lengths[-1]), len(encoding)))
+        wide = multiplications(round(CHARACTERS * lengths[-1]), len(encoding), 4 * WIDTH)
+        wider.append(sum(wide.values()))
         rows.append((len(encoding), f"{lengths[-1]:.2f}", len(encoding) * WIDTH,
                      f"{sum(costs[-1].values()) / 1e6:,.0f}"))
     totals = [sum(cost.values()) for cost in costs]
@@ -478,6 +483,8 @@ def step_vocabulary_size():
     check("the last 1,000 merges save less than the first 60", saved[-1] < saved[0])
     check("the cheapest vocabulary is neither the smallest nor the largest",
           0 < totals.index(min(totals)) < len(totals) - 1, f"{rows[totals.index(min(totals))][0]:,} pieces")
+    check("for a model four times as wide the cheapest vocabulary is larger",
+          wider.index(min(wider)) > totals.index(min(totals)), f"{rows[wider.index(min(wider))][0]:,} pieces")
     figure = drawing.draw_vocabulary([len(learned(merges)) for merges in SIZES], lengths, costs)
     picture = Picture("subwords_vocabulary.png", figure,
                       f"One pass is cheapest with {rows[totals.index(min(totals))][0]:,} pieces")
@@ -518,13 +525,13 @@ def step_other_languages():
     """Other languages
 
     These pieces were learned from English. Here is the first article of the Universal Declaration of Human
-    Rights in five languages. All say the same, and English needs the fewest pieces. French and German share
-    its letters, but not its words. Greek letters and Chinese characters were hardly ever seen, so each
-    becomes two or three bytes.
+    Rights in five languages. All say the same, and English needs the fewest pieces. French and German have
+    the same letters, but other words. Greek letters and Chinese characters hardly ever occurred, so most of
+    them become two or three bytes.
 
-    A model pays per piece. So the same sentence costs more there, and a sequence of 512 pieces holds less. A
-    list of pieces serves a language well only if it was learned from that language. The last column has 300
-    merges that were learned from these five texts themselves.
+    A model pays per piece. So the same sentence costs more in these languages, and a sequence of 512 pieces
+    holds less of it. A list of pieces serves a language well only if it was learned from that language. The
+    last column uses 300 merges that were learned from these five texts themselves.
     """
     encoding = learned()
     lengths = {name: len(encoding.encode(text)) for name, text in ARTICLE.items()}
@@ -559,13 +566,13 @@ def odd_texts() -> dict[str, str]:
 def step_texts_as_they_are():
     """Texts as they are
 
-    Every text comes back unchanged, however odd. An emoji may be several characters, and each is four bytes.
-    The é of a keyboard is one character; from some programs it arrives as an e with a mark behind it. Both
-    look the same and have different ids, so a model takes them for two words. This encoding leaves texts as
-    they are; lesson 8 normalises your pairs before it learns from them.
+    Every text comes back unchanged, however odd. An emoji may be several characters of three or four bytes
+    each. The é of a keyboard is one character; from some programs it arrives as an e followed by a mark. Both
+    look the same but have different ids, so for a model they are two different words. This encoding leaves
+    texts as they are; lesson 8 normalises your pairs before it learns from them.
 
-    “<eos>” in a text is five characters. The ids 0, 1 and 2 never come from a text: only the program puts
-    them in. Bytes that are not UTF-8 are refused before anything is learned from them.
+    “<eos>” in a text is five characters. The ids 0, 1 and 2 never come from a text; only the program inserts
+    them. Bytes that are not UTF-8 are refused before anything is learned from them.
     """
     encoding, texts = learned(), odd_texts()
     ids = {name: encoding.encode(text) for name, text in texts.items()}
@@ -574,7 +581,7 @@ def step_texts_as_they_are():
         refused = as_text("l'été".encode("latin-1"), "a file in Latin-1")
     except ValueError as error:
         refused = str(error)
-    check("all these texts come back unchanged",
+    check("each of these texts comes back unchanged",
           all(encoding.decode(ids[name]) == text for name, text in texts.items()))
     check("both forms of é are the same text after normalising, and have different ids",
           one != two and unicodedata.normalize("NFC", texts["é, letter and mark (NFD)"]) == "l'été")
@@ -589,10 +596,10 @@ def step_texts_as_they_are():
 def step_broken_on_purpose():
     """Broken on purpose
 
-    Take the longest piece that fits, or replay the merges in another order: the text still comes back, so
-    nothing seems wrong. But words are now cut differently than in training. Decode each piece by itself: a
-    character that was cut becomes two or three �. Look for “<eos>” in plain text: whoever types “<eos>” ends
-    the sentence, and the word itself is lost.
+    If encoding takes the longest piece that fits, or replays the merges in another order, the text still
+    comes back, so nothing seems wrong. But words are now cut differently than in training. If each piece is
+    decoded by itself, a character that was cut becomes two or three �. If the program looks for “<eos>” in
+    plain text, whoever types “<eos>” ends the sentence, and the word itself is lost.
     """
     wrong = {name: mistake.implementation(learned().alphabet, learned().merges)
              for name, mistake in byte_pair_encoding_checks.mistakes(OURS).items()
@@ -609,16 +616,17 @@ def step_broken_on_purpose():
           other["merges from the last"] > words.total() / 10)
     texts = dict(zip(wrong, (row[2] for row in rows)))
     check("decoded piece by piece, the text contains �", "�" in texts["decoded piece by piece"])
-    check("where <eos> is recognised in the text, it is lost", "<eos>" not in texts["special tokens in text"])
-    return (table("mistake", "words cut otherwise", f"“{asked}” comes back as", rows=rows),
+    check("if <eos> is recognised in a text, the word is lost",
+          "<eos>" not in texts["special tokens in text"])
+    return (table("mistake", "words cut differently", f"“{asked}” comes back as", rows=rows),
             check_mistakes(OURS, byte_pair_encoding_checks))
 
 
 def step_your_text(options: argparse.Namespace):
     """Your text
 
-    Pieces learned from your text, and how long the text is in them. Rare pieces at the end of the list were
-    joined only a few times.
+    The pieces are learned from your text; the table says how many of them the text then has. The last pieces
+    of the list are rare.
     """
     text, encoding = options.text, own_encoding(options)
     words = split_words(text)
@@ -639,11 +647,11 @@ def step_your_text(options: argparse.Namespace):
 def step_your_input(options: argparse.Namespace):
     """Your pieces
 
-    How your input is cut. A � is part of a character that has no id of its own.
+    This is how your input is cut. A � is part of a character that has no id.
     """
     encoding, text = own_encoding(options), options.input
     ids = encoding.encode(text)
-    check("it comes back unchanged", encoding.decode(ids) == text)
+    check("your input comes back unchanged", encoding.decode(ids) == text)
     rows = [(repr(piece), id, "byte" if id < SPECIALS + 256 else "")
             for piece, id in zip(encoding.texts_of(ids), ids)]
     return (f"{len(text)} characters, {len(ids)} pieces: {cut(text, encoding)}",
@@ -660,12 +668,12 @@ def step_what_next():
 
     Read: learn_by_counting, then PairCounts. Both learn the same merges; learn_by_counting is the definition.
 
-    Change: (1) Put \\d in place of \\d+ in WORD: each digit is a word of its own. What becomes of the years?
+    Change: (1) Put \\d in place of \\d+ in WORD: each digit is its own word. What becomes of the years?
     (2) Leave out the space in front: " ?" in WORD. How many pieces does lesson 6 then have? (3) Let learn()
-    take the largest of equal pairs, and see which check fails.
+    take the largest of equally frequent pairs, and see which check fails.
 
     Your own: --text FILE learns from your text, --vocab N says how many merges, and --input "any text" shows
-    how it is cut. Write it yourself: --template my_subwords.py, then --grade my_subwords.py.
+    how it is cut. Write it yourself: --template my_subwords.py --guided, then --grade my_subwords.py.
 
     Lesson 8 learns pieces of English and French, and trains lesson 5's Transformer to translate.
     """
@@ -690,7 +698,7 @@ def text_of(file: str) -> str:
 def any_text(text: str) -> str:
     """A text that is not empty and has no half of a surrogate pair."""
     if not text or any("\ud800" <= character <= "\udfff" for character in text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no text")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a text")
     return text
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from checks.trees import DECODING, EOS, enumerated, greedy_by_hand, no_answer
-from common import lesson
+from common import lesson, numbers
 from course.console.records import Finding
 from course.data.tables import TreeDecoding, random_tree
 from course.grading.checking import Mistake, Needed, Part, agree, at
@@ -18,9 +18,9 @@ BOS, PAD = lesson("03_positional_encoding", "BOS", "PAD")
 pad = lesson("05_mini_transformer").pad
 
 BEAM = DECODING + (
-    "decoding.reorder(rows (M,)) goes on with those rows, M in place of the N. For each source a list comes "
-    "back, best first, of Hypothesis(tokens, log_prob, score, finished) or such tuples: tokens without BOS, "
-    "up to and with EOS; score is log_prob / length^α. `trace` may be left out. "
+    "decoding.reorder(rows (M,)) continues those M rows instead of the N. Return, for each source, a list of "
+    "Hypothesis(tokens, log_prob, score, finished) or such tuples, best first: tokens without BOS, up to and "
+    "with EOS; score is log_prob / length^α. `trace` may be left out. "
     "Example: beam_search(decoding, 3, 4, 0.6)[0][0] is the best answer to source 0.")
 
 class Watchful(TreeDecoding):
@@ -44,18 +44,24 @@ def best_scores(alpha: float) -> Tensor:
 
 
 def wide_beam_agrees(beam_search, alpha: float) -> Finding:
-    found = beam_search(Watchful(SMALL_LEVELS), 400, 4, alpha)
-    return agree(torch.tensor([[hypothesis[2] for hypothesis in beams[:3]] for beams in found]),
-                 best_scores(alpha), 1e-5)
+    """The three best scores of a beam that drops nothing; the diagnosis shows those of one source."""
+    found, best = beam_search(Watchful(SMALL_LEVELS), 400, 4, alpha), best_scores(alpha)
+    scores = torch.tensor([[hypothesis[2] for hypothesis in beams[:3]] for beams in found])
+    finding = agree(scores, best, 1e-5)
+    if finding.holds or scores.shape != best.shape:
+        return finding
+    source = int((scores - best).abs().amax(dim=1).argmax())
+    return finding._replace(diagnosis=f"the three best scores of source {source} are "
+                                      f"{numbers(scores[source])}, and should be {numbers(best[source])}")
 
 
 def finds_the_best(beam_search, ours):
-    """Wide enough, it finds the three best of all answers (α = 0, by enumeration)."""
+    """A wide enough beam finds the three likeliest of all answers (α = 0, by enumeration)."""
     return wide_beam_agrees(beam_search, 0.0)
 
 
 def penalises_length(beam_search, ours):
-    """Wide enough, it also finds the three best by log P / length^α, α = 1."""
+    """A wide enough beam also finds the three answers with the best log P / length^α, α = 1."""
     return wide_beam_agrees(beam_search, 1.0)
 
 
@@ -67,7 +73,7 @@ def width_one_is_greedy(beam_search, ours):
 
 
 def reports_true_scores(beam_search, ours):
-    """The log_prob of every hypothesis of a narrow beam is that of its tokens."""
+    """The log_prob of every hypothesis of a narrow beam is the log-probability of its tokens."""
     found = beam_search(Watchful(SMALL_LEVELS), 3, 4, 0.6)
     pairs = [(hypothesis[1], EVERY_ANSWER[source].get(tuple(hypothesis[0]), math.nan))
              for source, beams in enumerate(found) for hypothesis in beams]
@@ -97,17 +103,17 @@ def narrow_beams_agree(beam_search, alpha: float) -> Finding:
 
 
 def keeps_the_beam_full(beam_search, ours):
-    """An answer that ends takes no place from those that go on: 2 · width candidates are ranked."""
+    """An answer that ends takes no place from answers that go on: 2 · width candidates are ranked."""
     return narrow_beams_agree(beam_search, 0.0)
 
 
 def stops_when_decided(beam_search, ours):
-    """It goes on until nothing alive could still overtake the `width` that are finished (α = 1)."""
+    """The search goes on until nothing alive could overtake the `width` finished answers (α = 1)."""
     return narrow_beams_agree(beam_search, 1.0)
 
 
 def batches(beam_search, ours):
-    """All sources together give what each gives alone."""
+    """Sources searched together give what each gives when searched alone."""
     together = beam_search(Watchful(SMALL_LEVELS), 3, 4, 0.6)
     alone = [beam_search(Watchful([level[[source]] for level in SMALL_LEVELS]), 3, 4, 0.6)[0]
              for source in range(3)]
@@ -174,8 +180,8 @@ def beam_mistakes(ours):
         with exchanged({"next_log_probs": lambda decoding, tokens: decoding.step(tokens)}):
             return search(decoding, width, max_length, length_penalty)
 
-    best, penalty = "Wide enough, it finds", "Wide enough, it also finds"
-    full, decided = "An answer that ends takes no place", "It goes on until nothing alive"
+    best, penalty = "A wide enough beam finds", "A wide enough beam also finds"
+    full, decided = "An answer that ends takes no place", "The search goes on until nothing alive"
     return {
         "EOS not counted": Mistake("EOS counts in the length", rescored(
             lambda h, alpha: h.log_prob / max(1, len(h.tokens) - 1) ** alpha), penalty),
@@ -183,7 +189,7 @@ def beam_mistakes(ours):
             lambda h, alpha: h.log_prob / (len(h.tokens) + 1) ** alpha), penalty),
         "not divided": Mistake("the sum of log-probabilities was not divided by length^α", rescored(
             lambda h, alpha: h.log_prob), penalty),
-        "cut off forgotten": Mistake("what max_length cuts off is a candidate, too", only(
+        "cut off forgotten": Mistake("answers that max_length cuts off also compete", only(
             lambda h, max_length: h.finished), best),
         "finished forgotten": Mistake("finished hypotheses must be kept and compared", only(
             lambda h, max_length: len(h.tokens) == max_length), best),
@@ -194,9 +200,9 @@ def beam_mistakes(ours):
                                     with_beam(TooFew), full),
         "ends anywhere": Mistake("an answer ends only if its EOS is among the `width` best candidates",
                                  with_beam(EndsAnywhere), full),
-        "stops early": Mistake("`width` finished aren't the end: something alive may still overtake them",
+        "stops early": Mistake("`width` finished isn't the end: what is alive may still overtake them",
                                with_beam(StopsEarly), decided),
-        "present length": Mistake("what is alive may grow: bound its score by the length it can still reach",
+        "present length": Mistake("what is alive may still grow: bound its score by the length it can reach",
                                   with_beam(PresentLength), decided),
     }
 

@@ -65,7 +65,7 @@ OTHER = {"pre": "post", "post": "pre"}
 def compare_norms(run: Callable[[str], tuple], norm: str) -> Finding:
     """Finding: the block gives what PyTorch's layer does. run(norm) → both, and how to call either.
 
-    Where it gives what the other norm should, that other norm is looked at, too: it tells norms exchanged
+    Where it gives what the other norm should, that other norm is also looked at: this tells exchanged norms
     from one norm for both.
     """
     block, theirs, call, reference = run(norm)
@@ -99,13 +99,13 @@ def parts_of_blocks(block: nn.Module, theirs: nn.Module) -> list[tuple[str, nn.M
 
 
 def drops_half_of_each_layer(block: nn.Module, share: float, *inputs: Tensor) -> Finding:
-    """Whether `share` of the numbers leave a block with dropout 0.5 as they came; none in eval mode."""
+    """Whether `share` of the numbers leave a block with dropout 0.5 unchanged; none in eval mode."""
     shares = [(block.train(training)(*inputs) == inputs[0]).double().mean().item()
               for training in (True, False)]
     holds = abs(shares[0] - share) < 0.06 and shares[1] == 0
     return Finding(holds, f"{shares[0]:.0%}, in eval mode {shares[1]:.0%}", "" if holds else (
-        "drop parts of every layer's output, in training alone" if path_is_free(block, *inputs) else
-        "x doesn't pass the layers, whatever is dropped: with pre-norm x + layer(norm(x))"))
+        "drop parts of every layer's output, only in training" if path_is_free(block, *inputs) else
+        "x doesn't bypass the layers, whatever is dropped: with pre-norm x + layer(norm(x))"))
 
 
 def path_is_free(block: nn.Module, *inputs: Tensor) -> bool:
@@ -144,7 +144,7 @@ def encoder_pre_norm(implementation, ours):
 
 
 def encoder_pre_norm_masked(implementation, ours):
-    """… with a padding mask, too."""
+    """With a padding mask it equals nn.TransformerEncoderLayer as well (pre-norm)."""
     return compare_encoder_block(implementation, "pre", SOURCE_PADDING)
 
 
@@ -154,12 +154,12 @@ def encoder_post_norm(implementation, ours):
 
 
 def encoder_post_norm_masked(implementation, ours):
-    """… with a padding mask as well."""
+    """With a padding mask and post-norm it equals nn.TransformerEncoderLayer as well."""
     return compare_encoder_block(implementation, "post", SOURCE_PADDING)
 
 
 def encoder_has_right_gradients(implementation, ours):
-    """The gradients of all parameters equal PyTorch's, pre and post."""
+    """The gradients of all parameters equal PyTorch's, with pre-norm and post-norm."""
     findings = []
     for norm in ("pre", "post"):
         theirs, block = encoder_layers(implementation, norm)
@@ -179,7 +179,7 @@ def encoder_hides_padding(implementation, ours):
 
 
 def encoder_drops_layers(implementation, ours):
-    """dropout=0.5, in training: a quarter of the numbers pass both layers as they came."""
+    """With dropout 0.5, in training, a quarter of the numbers pass both layers unchanged."""
     (x,) = random_tensors((20, 5, D_MODEL))
     return drops_half_of_each_layer(implementation(D_MODEL, HEADS, D_FF, 0.5).double(), 1 / 4, x)
 
@@ -192,7 +192,7 @@ def rotated(theirs: nn.Module, x: Tensor, mask: Tensor, rotary: nn.Module) -> Te
 
 
 def encoder_rotates(implementation, ours):
-    """With a rotation given as `rotary`, queries and keys of its attention are turned by their positions."""
+    """With a rotation given as `rotary`, its attention rotates queries and keys by their positions."""
     theirs = pytorch_layer(nn.TransformerEncoderLayer, "pre")
     rotary = RotaryPositionalEncoding(D_MODEL // HEADS).double()
     block = copy_block(implementation(D_MODEL, HEADS, D_FF, 0.0, rotary=rotary).double(), theirs)
@@ -216,7 +216,7 @@ def encoder_block_mistakes(ours):
         def forward(self, x, mask=None):
             return super().forward(x, None if mask is None else mask.mT)
 
-    on_queries = Mistake("the mask lies on the query axis; it hides keys, (B, 1, 1, S)", MaskOnQueries,
+    on_queries = Mistake("the mask is on the query axis; it should hide keys: (B, 1, 1, S)", MaskOnQueries,
                          "Other content in the padding")
     return {**path_mistakes(ours, "EncoderBlock"), "mask on queries": on_queries}
 
@@ -237,7 +237,7 @@ def more_encoder_block_mistakes(ours):
             y = self.feed_forward(self.around_feed_forward.before(x))
             return self.around_feed_forward.after(x, y)
 
-    masked = "… with a padding mask, too"
+    masked = "With a padding mask it equals"
     return {**more_path_mistakes(ours, "EncoderBlock"),
             "rotary ignored": rotary_ignored(ours.EncoderBlock),
             "mask ignored": Mistake("right without a mask: is it passed on to the attention?", MaskIgnored,
@@ -283,17 +283,17 @@ def compare_decoder_block(implementation, norm: str) -> Finding:
 
 
 def decoder_pre_norm(implementation, ours):
-    """Pre-norm, both masks: it equals nn.TransformerDecoderLayer with norm_first=True."""
+    """Pre-norm with both masks: it equals nn.TransformerDecoderLayer with norm_first=True."""
     return compare_decoder_block(implementation, "pre")
 
 
 def decoder_post_norm(implementation, ours):
-    """Post-norm, both masks: it equals nn.TransformerDecoderLayer with norm_first=False."""
+    """Post-norm with both masks: it equals nn.TransformerDecoderLayer with norm_first=False."""
     return compare_decoder_block(implementation, "post")
 
 
 def decoder_has_right_gradients(implementation, ours):
-    """The gradients of all parameters equal PyTorch's, pre and post."""
+    """The gradients of all parameters equal PyTorch's, with pre-norm and post-norm."""
     findings = []
     for norm in ("pre", "post"):
         theirs, block = decoder_layers(implementation, norm)
@@ -320,13 +320,13 @@ def decoder_hides_source_padding(implementation, ours):
 
 
 def decoder_drops_layers(implementation, ours):
-    """dropout=0.5, in training: an eighth of the numbers pass all three layers as they came."""
+    """With dropout 0.5, in training, an eighth of the numbers pass all three layers unchanged."""
     x, memory = random_tensors((20, 4, D_MODEL), (20, 5, D_MODEL))
     return drops_half_of_each_layer(implementation(D_MODEL, HEADS, D_FF, 0.5).double(), 1 / 8, x, memory)
 
 
 def decoder_rotates(implementation, ours):
-    """With a rotation given as `rotary`, queries and keys of the self-attention alone are turned."""
+    """With a rotation given as `rotary`, only the self-attention rotates its queries and keys."""
     theirs = pytorch_layer(nn.TransformerDecoderLayer, "pre")
     rotary = RotaryPositionalEncoding(D_MODEL // HEADS).double()
     block = copy_block(implementation(D_MODEL, HEADS, D_FF, 0.0, rotary=rotary).double(), theirs)
@@ -387,7 +387,7 @@ def more_decoder_block_mistakes(ours):
             "cross looks at itself": Mistake("cross-attention looks at x; its keys and values are the memory",
                                              LooksAtItself, "Pre-norm"),
             "memory normalised": Mistake(
-                "the memory is normalised here; it comes normalised, and this norm is for the queries",
+                "the memory is already normalised; this norm is only for the queries",
                 MemoryNormalised, "Pre-norm"),
             "no masks": Mistake("both masks are ignored", NoMasks, "Other tokens in the future")}
 

@@ -17,7 +17,7 @@ CACHE = (
     "src_mask, start) the logits (N, T, V), where `start` is the position of the first token. Each of "
     "model.decoder.blocks has self_attention and cross_attention, to whose attend(queries, keys, values, "
     "mask) keys and values come as (B, H, S, K): KeyValueCache(attention).attend, put in its place while a "
-    "token is decoded, adds those kept before. The decoders read rows, length and device, too. "
+    "token is decoded, adds those kept before. The decoders also read rows, length and device. "
     "Example: decoding = CachedDecoding(model, src), then decoding.step(tokens (N,)) → logits (N, V).")
 
 class UncachedDecoding:
@@ -61,17 +61,17 @@ def cached_logits_agree(decoding_of, positions: str) -> Finding:
 
 
 def same_logits_sinusoidal(decoding_of, ours):
-    """The logits of every step are those of the whole answer at once (sinusoidal)."""
+    """The logits of every step equal those of the whole answer at once (sinusoidal positions)."""
     return cached_logits_agree(decoding_of, "sinusoidal")
 
 
 def same_logits_learned(decoding_of, ours):
-    """The logits of every step are those of the whole answer at once (learned)."""
+    """The logits of every step equal those of the whole answer at once (learned positions)."""
     return cached_logits_agree(decoding_of, "learned")
 
 
 def same_logits_rotary(decoding_of, ours):
-    """The logits of every step are those of the whole answer at once (rotary)."""
+    """The logits of every step equal those of the whole answer at once (rotary positions)."""
     return cached_logits_agree(decoding_of, "rotary")
 
 
@@ -96,7 +96,7 @@ def runs_each_token_once(decoding_of, ours):
 
 
 def follows_its_rows(decoding_of, ours):
-    """After reorder(rows) it goes on with the answers in their new order."""
+    """After reorder(rows) it continues the answers in their new order."""
     model, rows, tokens = small_model(), torch.tensor([1, 0]), BATCH.tgt_in
     decoding = decoding_of(model, BATCH.src)
     for token in tokens[:, :3].unbind(1):
@@ -117,14 +117,14 @@ def refuses_training_mode(decoding_of, ours):
 
 
 def keeps_no_gradients(decoding_of, ours):
-    """Its logits need no gradient: nothing is kept for a backward pass."""
+    """Its logits require no gradient, so nothing is kept for a backward pass."""
     decoding = decoding_of(small_model(), BATCH.src)
     needed = [decoding.step(token).requires_grad for token in BATCH.tgt_in[:, :2].unbind(1)]
     finding = agree(torch.tensor(needed).int(), torch.zeros(2).int(), 0)
     return finding if finding.holds else finding._replace(figure="logits.requires_grad is True")
 
 
-MODE = "its mode is up to whoever calls: raise a ValueError, and leave model.eval() alone"
+MODE = "the caller decides about the mode: raise a ValueError, and don't call model.eval()"
 
 
 def cache_mistakes(ours):
@@ -157,18 +157,18 @@ def cache_mistakes(ours):
             finally:
                 del self.model.embed
 
-    once = "run the newest token alone, and keep the keys and values of those before"
+    once = "run only the newest token, and keep the keys and values of the tokens before it"
     return {
         "no cache": Mistake(once, UncachedDecoding, "16 tokens take 16 positions"),
-        "cache not reordered": Mistake("the beams change places: the cache has to follow, reorder(rows)",
+        "cache not reordered": Mistake("the beams change places, so the cache must follow: reorder(rows)",
                                        NotReordered, "After reorder"),
         "source not reordered": Mistake(
-            "the source changes places as well: memory, its mask, cross-attention's cache",
+            "the source must follow as well: memory, its mask, and cross-attention's cache",
             SourceNotReordered, "After reorder"),
         "changes the mode": Mistake(MODE, ChangesTheMode, "A model in training mode"),
         "keeps gradients": Mistake("decode under torch.no_grad() or torch.inference_mode()", KeepsGradients,
-                                   "Its logits need no gradient"),
-        "position always 0": Mistake("every new token is told that it is the first: count the cached ones",
+                                   "Its logits require no gradient"),
+        "position always 0": Mistake("every new token gets position 0: count the cached tokens",
                                      AlwaysPositionZero, "The logits of every step"),
     }
 

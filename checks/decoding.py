@@ -34,7 +34,7 @@ def takes_the_likeliest(greedy_decode, ours):
 
 
 def respects_max_length(greedy_decode, ours):
-    """Nothing is longer than max_length."""
+    """No answer is longer than max_length."""
     return agree(greedy_decode(TreeDecoding(LEVELS), 2), greedy_by_hand(LEVELS)[:, :2], 0)
 
 
@@ -60,7 +60,7 @@ def greedy_mistakes(ours):
         return torch.cat([torch.full_like(answers[:, :1], BOS), answers], dim=1)
 
     likeliest = "Each token is the likeliest"
-    return {"goes on": Mistake("go on with PAD after EOS, for each answer by itself", never_ends, likeliest),
+    return {"goes on": Mistake("after EOS, continue that answer with PAD", never_ends, likeliest),
             "BOS returned": Mistake("BOS begins the answer but is no part of it", with_bos, likeliest)}
 
 
@@ -88,7 +88,7 @@ def divides_by_temperature(adjust_logits, ours):
 
 
 def zero_is_greedy(adjust_logits, ours):
-    """Temperature 0 leaves the likeliest token alone."""
+    """Temperature 0 leaves only the likeliest token."""
     return agree(kept(adjust_logits(SKEWED, 0.0)), torch.tensor([1, 0, 0, 0, 0]), 0)
 
 
@@ -98,24 +98,24 @@ def keeps_k(adjust_logits, ours):
 
 
 def keeps_p(adjust_logits, ours):
-    """top_p keeps the fewest tokens whose probabilities reach it: of .5 .2 .2 .06 .04 two for 0.6, one
-    for 0.45, three for 0.8, four for 0.92.
+    """top_p keeps the fewest tokens whose probabilities reach it: of .5 .2 .2 .06 .04, it keeps two for 0.6,
+    one for 0.45, three for 0.8 and four for 0.92.
     """
     found = [kept(adjust_logits(SKEWED, top_p=p)) for p in (0.6, 0.45, 0.8, 0.92)]
     return agree(torch.stack(found), torch.ones(5, 5).tril()[[1, 0, 2, 3]].int(), 0)
 
 
 def keeps_the_fewest(adjust_logits, ours):
-    """top_p keeps the fewest in float32 as well, where sums are rounded: 0.85 of .35 .25 .15 .10 .06 … takes
-    four.
+    """top_p keeps the fewest tokens in float32 as well, where sums are rounded: of .35 .25 .15 .10 .06 …, it
+    keeps four for 0.85.
     """
     single = torch.tensor([0.35, 0.25, 0.15, 0.10, 0.06, 0.04, 0.03, 0.02]).log()
     return agree(kept(adjust_logits(single, top_p=0.85)), torch.tensor([1] * 4 + [0] * 4), 0)
 
 
 def temperature_comes_first(adjust_logits, ours):
-    """Temperature first, then top-p: at temperature 0.5 one token has 0.74 and is enough for 0.6, three
-    reach 0.9, at temperature 2 four reach 0.8.
+    """Temperature comes first, then top-p: at temperature 0.5 one token has 0.74, enough for 0.6, and three
+    tokens reach 0.9; at temperature 2 four tokens reach 0.8.
     """
     settings = (0.5, 0.6, 1), (0.5, 0.9, 3), (2.0, 0.8, 4)
     found = [adjust_logits(SKEWED, heat, top_p=p).softmax(-1) for heat, p, _ in settings]
@@ -124,12 +124,12 @@ def temperature_comes_first(adjust_logits, ours):
 
 
 def always_keeps_one(adjust_logits, ours):
-    """top_p = 0 still keeps the likeliest."""
+    """top_p = 0 still keeps the likeliest token."""
     return agree(kept(adjust_logits(SKEWED, top_p=0.0)), torch.tensor([1, 0, 0, 0, 0]), 0)
 
 
 def can_change_nothing(adjust_logits, ours):
-    """top_k at V or above and top_p = 1 change nothing."""
+    """top_k ≥ V and top_p = 1 change nothing."""
     return agree(adjust_logits(SKEWED, top_k=7, top_p=1.0).softmax(-1), PROBABILITIES, 1e-12)
 
 
@@ -143,7 +143,7 @@ def takes_any_shape(adjust_logits, ours):
 
 
 def refuses_nonsense(adjust_logits, ours):
-    """Temperature −1, infinite or NaN, top_k −1, top_p 1.5: a ValueError that names the value."""
+    """A temperature of −1, ∞ or NaN, top_k −1 and top_p 1.5 raise a ValueError that names the value."""
     attempts = [(-1.0, 0, 1.0), (math.inf, 0, 1.0), (math.nan, 0, 1.0), (1.0, -1, 1.0),
                 (1.0, 0, 1.5), (1.0, 0, math.nan)]
     for attempt in attempts:
@@ -185,11 +185,13 @@ def adjusting_mistakes(ours):
 
     fewest = "top_p keeps the fewest tokens"
     return {
-        "multiplied": Mistake("multiplied by the temperature: divide", multiplied, "The temperature divides"),
-        "ties cut": Mistake("ties with the k-th stay", ties_cut, "top_k = 2 keeps"),
+        "multiplied": Mistake("multiplied by the temperature: divide instead", multiplied,
+                              "The temperature divides"),
+        "ties cut": Mistake("tokens that tie with the k-th likeliest stay", ties_cut, "top_k = 2 keeps"),
         "last cut": Mistake("the token that passes p stays", last_cut, fewest),
-        "one too many": Mistake("one token too many", one_too_many, fewest),
-        "top-p first": Mistake("top-p was applied before the temperature", top_p_first, "Temperature first"),
+        "one too many": Mistake("one token too many was kept", one_too_many, fewest),
+        "top-p first": Mistake("top-p was applied before the temperature", top_p_first,
+                               "Temperature comes first"),
     }
 
 
@@ -213,7 +215,7 @@ def sample_zero_is_greedy(sample, ours):
 
 
 def draws_in_proportion(sample, ours):
-    """20,000 draws are as frequent as the probabilities (chi-square, p > 0.00001)."""
+    """In 20,000 draws each token is as frequent as its probability says (chi-square, p > 0.00001)."""
     probabilities = torch.tensor([0.4, 0.3, 0.15, 0.1, 0.05])
     decoding = TreeDecoding([probabilities.log().expand(DRAWS, 1, -1)])
     draws = sample(decoding, 1, generator=seeded(0))
@@ -222,14 +224,14 @@ def draws_in_proportion(sample, ours):
 
 
 def cuts_the_tail(sample, ours):
-    """With top_k = 2 nothing but the two likeliest is drawn."""
+    """With top_k = 2 only the two likeliest tokens are drawn."""
     logits = torch.tensor([0.1, 0.4, 0.2, 0.2, 0.1]).log() + torch.tensor([0, 0, 0.1, 0, 0])
     decoding = TreeDecoding([logits.expand(500, 1, -1)])
     return agree(sample(decoding, 1, top_k=2, generator=seeded(0)).unique(), torch.tensor([1, 2]), 0)
 
 
 def repeats(sample, ours):
-    """The same generator state gives the same answers, and another one others."""
+    """The same generator state gives the same answers, and another state gives other answers."""
     answers = [sample(TreeDecoding(LEVELS), 5, generator=seeded(seed)) for seed in (1, 1, 2)]
     same = agree(answers[0], answers[1], 0)
     differs = answers[0].shape != answers[2].shape or not torch.equal(answers[0], answers[2])
@@ -237,7 +239,7 @@ def repeats(sample, ours):
 
 
 def pads_after_eos(sample, ours):
-    """Nothing but PAD follows EOS."""
+    """Only PAD follows EOS."""
     found = sample(TreeDecoding(LEVELS), 5, generator=seeded(3))
     behind = (found == EOS).cumsum(dim=1) - (found == EOS).int() > 0
     return agree(found[behind], torch.zeros_like(found[behind]), 0)

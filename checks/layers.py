@@ -52,7 +52,7 @@ def wrong_by_itself(name: str, part: nn.Module) -> str:
     if re.match(r"\d\d_", type(part).__module__):
         return (f"its {name} is the lesson's {type(part).__name__}, but made with other arguments than "
                 "PyTorch's: is everything passed on, in the right order?")
-    return f"its {name} by itself is not PyTorch's: mend that first"
+    return f"its {name} by itself differs from PyTorch's: fix that first"
 
 
 # ------------------------------------------------------------------ layer_norm(x, gain, bias, eps=1e-5)
@@ -67,13 +67,13 @@ def formula_equals_pytorch(layer_norm, ours):
 
 
 def formula_handles_small_variance(layer_norm, ours):
-    """… also where the variance is as small as eps: eps stands inside the root."""
+    """With a variance as small as eps it still equals F.layer_norm: eps is inside the root."""
     small = 3e-3 * X
     return agree(layer_norm(small, GAIN, BIAS), F.layer_norm(small, (6,), GAIN, BIAS), 1e-12)
 
 
 def formula_honours_eps(layer_norm, ours):
-    """… and with another eps, 0.5."""
+    """With another eps, 0.5, it equals F.layer_norm as well."""
     return agree(layer_norm(X, GAIN, BIAS, 0.5), F.layer_norm(X, (6,), GAIN, BIAS, 0.5), 1e-12)
 
 
@@ -106,7 +106,7 @@ def layer_norm_mistakes(ours):
         "divided by D − 1": Mistake("the variance is divided by D − 1: use the biased one, divided by D",
                                     unbiased, "It equals"),
         "eps outside": Mistake("eps belongs inside the root: √(variance + eps)", eps_outside,
-                               "… also where the variance"),
+                               "With a variance as small"),
         "no root": Mistake("divided by the variance: take its root", not_rooted, "It equals"),
         "over the tokens": Mistake("mean and variance run over the tokens; they belong over the last axis",
                                    over_the_tokens, "It equals"),
@@ -153,7 +153,7 @@ def more_layer_norm_mistakes(ours):
     def without_both(x, gain, bias, eps=1e-5):
         return ours.layer_norm(x, torch.ones_like(gain), torch.zeros_like(bias), eps)
 
-    equals, small, other = "It equals", "… also where the variance", "… and with another eps"
+    equals, small, other = "It equals", "With a variance as small", "With another eps"
     return {
         "divided by D − 1, eps outside": Mistake(
             "two things: the variance is divided by D, not D − 1 as std() and var() do unless told; and eps "
@@ -161,13 +161,13 @@ def more_layer_norm_mistakes(ours):
         "eps fixed": Mistake("eps is written into the code: use the argument", eps_fixed, other),
         "no eps": Mistake("eps is missing: √(variance + eps)", without_eps, small),
         "eps squared": Mistake("eps is squared: √(variance + eps)", eps_squared, small),
-        "no mean": Mistake("the mean isn't taken off: this is RMSNorm", without_mean, equals),
-        "mean left in": Mistake("the mean is taken off for the variance alone: gain · (x − mean) / …",
+        "no mean": Mistake("the mean isn't subtracted: this is RMSNorm", without_mean, equals),
+        "mean left in": Mistake("the mean is subtracted only in the variance: gain · (x − mean) / …",
                                 mean_left_in, equals),
         "over everything": Mistake("mean and variance run over all numbers; they belong over the last axis",
                                    over_everything, equals),
         "of each sequence": Mistake(
-            "mean and variance run over tokens and numbers; they belong over the last axis alone",
+            "mean and variance run over tokens and numbers; they belong over the last axis only",
             of_each_sequence, equals),
         "gain and bias exchanged": Mistake("gain and bias are exchanged: the gain multiplies and comes first",
                                            exchanged, equals),
@@ -217,17 +217,17 @@ def norm_equals_pytorch(implementation, ours):
 
 
 def norm_handles_small_variance(implementation, ours):
-    """… also where the variance is as small as eps: eps stands inside the root."""
+    """With a variance as small as eps it still equals the formula: eps is inside the root."""
     return compare_norm(implementation, 3e-3 * X)
 
 
 def norm_honours_eps(implementation, ours):
-    """… and with another eps, 0.5."""
+    """With another eps, 0.5, it equals the formula as well."""
     return agree(implementation(6, 0.5).double()(X), WrittenOut(6, 0.5).double()(X), 1e-12)
 
 
 def norm_starts_neutral(implementation, ours):
-    """Fresh, every token comes out with mean 0 and variance 1."""
+    """A new LayerNorm gives every token mean 0 and variance 1."""
     out = implementation(6).double()(10 + 10 * X)
     facts = torch.stack([out.mean(-1), out.var(-1, correction=0)])
     expected = torch.stack([torch.zeros(2, 5), torch.ones(2, 5)])
@@ -235,7 +235,7 @@ def norm_starts_neutral(implementation, ours):
 
 
 def norm_has_right_gradients(implementation, ours):
-    """The gradients equal those of the formula written out."""
+    """Its gradients equal the gradients of the formula written out."""
     theirs = randomised(WrittenOut(6))
     norm = copy_norm(implementation(6).double(), theirs)
     norm(X).sin().sum().backward()
@@ -277,7 +277,7 @@ def gelu_equals_pytorch(gelu, ours):
 
 
 def gelu_has_right_gradient(gelu, ours):
-    """Its gradient equals that of F.gelu."""
+    """Its gradient equals F.gelu's."""
     x = LINE.clone().requires_grad_()
     return agree(gradients(gelu(x).sum(), [x]), gradients(F.gelu(x).sum(), [x]), 1e-12)
 
@@ -318,30 +318,30 @@ def compare_feed_forward(implementation, name: str, activation: nn.Module) -> Fi
 
 
 def feed_forward_equals_pytorch(implementation, ours):
-    """It equals Linear, GELU, Linear."""
+    """It equals Linear, GELU, Linear in a row."""
     return compare_feed_forward(implementation, "gelu", nn.GELU())
 
 
 def knows_relu(implementation, ours):
-    """With activation="relu" it is the paper's."""
+    """With activation="relu" it equals Linear, ReLU, Linear, as in the paper."""
     return compare_feed_forward(implementation, "relu", nn.ReLU())
 
 
 def drops_activations(implementation, ours):
-    """Dropout in training alone, between activation and second map: 1.0 leaves only its bias."""
+    """Dropout works only in training, between activation and second map: dropout 1.0 leaves only the bias."""
     layer = implementation(6, 24, dropout=1.0).double()
     last = layers_of(layer, MAPS)[-1]
     nn.init.normal_(last.bias)
     bias = last.bias.expand_as(X)
     trained, evaluated = layer(X), layer.eval()(X)
     figure = ("" if torch.equal(trained, bias) else "in training something else comes out" if trained.any()
-              else "the bias is dropped, too: dropout comes before the second map")
-    figure = figure or ("in eval mode, too" if torch.equal(evaluated, bias) else "")
+              else "the bias is dropped as well: dropout comes before the second map")
+    figure = figure or ("also in eval mode" if torch.equal(evaluated, bias) else "")
     return Finding(not figure, figure, "F.dropout(…, self.training) between activation and second map")
 
 
 def works_by_position(implementation, ours):
-    """A token's output doesn't change, bit for bit, when another token does."""
+    """A token's output doesn't change, bit for bit, when another token changes."""
     layer, other = implementation(6, 24).double(), X.clone()
     other[:, 3] = 7.0
     kept = [0, 1, 2, 4]
@@ -380,7 +380,7 @@ def more_feed_forward_mistakes(ours):
 
     equals, relu = "It equals Linear", "With activation=\"relu\""
     return {
-        "always ReLU": Mistake("this is ReLU; without another word the activation is GELU",
+        "always ReLU": Mistake("this is ReLU; the default activation is GELU",
                                with_slots(ours.FeedForward, gelu=F.relu), equals),
         "always GELU": Mistake("`activation` is ignored: this is GELU, and \"relu\" was asked for",
                                with_slots(ours.FeedForward, relu=F.gelu), relu),

@@ -75,7 +75,7 @@ def norm_missing(stack_class: type) -> Mistake:
 
 def compared(found: Tensor, expected: Tensor, ours: nn.Module, theirs: nn.Module, call: Callable,
              reference: Callable) -> Finding:
-    """Finding: the same; else its diagnosis names a block, or the last norm, that is wrong by itself."""
+    """Finding: the same; otherwise its diagnosis names a block, or the last norm, that is wrong by itself."""
     finding = agree(found, expected)
     parts = [(f"block {i}", block, lambda block=block: call(block), lambda layer=layer: reference(layer))
              for i, (block, layer) in enumerate(zip(ours.blocks, theirs.layers, strict=True))]
@@ -118,11 +118,11 @@ def more_mistakes(stack_class: type) -> dict[str, Mistake]:
     return {
         "norm always": Mistake("with post-norm nothing follows the last block, which ends in a norm already",
                                NormAlways, post),
-        "one block": Mistake("all blocks are one and the same: make a new one for each layer", OneBlock, pre),
-        "first block alone": Mistake("the output is that of one block: hand x on, x = block(x, …)",
+        "one block": Mistake("all blocks are one object: make a new block for each layer", OneBlock, pre),
+        "first block alone": Mistake("only one block runs: pass x on, x = block(x, …)",
                                      running(slice(1)), pre),
-        "last block alone": Mistake("the output is that of the last block, given the stack's input: hand x "
-                                    "on, x = block(x, …)", running(slice(-1, None)), pre),
+        "last block alone": Mistake("the last block gets the stack's input: pass x on, x = block(x, …)",
+                                    running(slice(-1, None)), pre),
         "mask lost": Mistake("mask doesn't reach the blocks", WithoutMask, pre),
         "reversed": Mistake("the blocks run in reverse", running(slice(None, None, -1)), pre),
     }
@@ -252,7 +252,7 @@ def remembering(decoder: nn.Module) -> Iterator[None]:
 
 
 def keeper() -> Callable:
-    """What puts keys and values (B, T, D) behind those of earlier calls."""
+    """Appends keys and values (B, T, D) to those of earlier calls."""
     kept: list[list[Tensor]] = [[], []]
 
     def keep(attention, inputs):
@@ -294,19 +294,19 @@ def pre_norm(transformer, ours):
 
 
 def post_norm(transformer, ours):
-    """… and with post-norm, as in the paper: without nn.Transformer's two extra last norms."""
+    """With post-norm, as in the paper, it equals nn.Transformer without its two extra last norms."""
     return transformer_agrees(transformer, ours, "post")
 
 
 def hides_the_future(transformer, ours):
-    """Other tokens to come change no logit, bit for bit."""
+    """Other later tokens change no earlier logit, bit for bit."""
     model, other = transformer(ours.TransformerConfig(d_model=16, n_heads=2)).double(), TGT.clone()
     other[:, 3:] = 3
     return agree(model(SRC, other)[:, :3], model(SRC, TGT)[:, :3], 0)
 
 
 def obeys_positions(transformer, ours):
-    """Two digits of the source exchanged change the logits, unless positions are “none”."""
+    """Exchanging two digits of the source changes the logits, unless positions are “none”."""
     exchanged = SRC[:, [1, 0, 2, 3, 4]]
     for positions in ("none", "sinusoidal", "learned", "rotary"):
         torch.manual_seed(0)
@@ -317,12 +317,12 @@ def obeys_positions(transformer, ours):
         if (gap > 1e-10) == (positions == "none"):
             seen = positions == "none" or not torch.equal(model(SRC.where(SRC != 4, 12), TGT), before)
             return Finding(False, f"{positions}: {gap:.0e}", "build what config.positions says" if seen else
-                           "other digits in the source change nothing, either: does a mask hide them all?")
+                           "other digits in the source also change nothing: does a mask hide them all?")
     return Finding(True)
 
 
 def counts_from_start(transformer, ours):
-    """decode(…, start): tokens decoded one by one, from `start` on, get their own positions."""
+    """decode(…, start) gives tokens that are decoded one by one their own positions."""
     findings = []
     for positions in ("none", "sinusoidal", "learned", "rotary"):
         torch.manual_seed(0)
@@ -331,7 +331,7 @@ def counts_from_start(transformer, ours):
         given = model.encode(SRC), padding_mask(SRC, PAD)
         whole = model.decode(TGT, *given)
         found, ignored = (one_by_one(model, *given, counted) for counted in (True, False))
-        hint = ("start is ignored: the first token of tgt stands at position `start`"
+        hint = ("start is ignored: the first token of tgt is at position `start`"
                 if positions != "none" and same_numbers(found, ignored)
                 and not same_numbers(found, whole) else "")
         findings.append(at(positions, agree(found, whole, hint=hint, axes="batch, place, logit")))
@@ -346,7 +346,7 @@ def one_by_one(model: nn.Module, memory: Tensor, src_mask: Tensor, counted: bool
 
 
 def begins_near_guessing(transformer, ours):
-    """Untrained, its loss is within 0.3 of ln V."""
+    """The untrained model's loss is within 0.3 of ln V."""
     torch.manual_seed(0)
     config = ours.TransformerConfig()
     tokens = torch.randint(3, config.vocab_size, (64, 12))
@@ -358,7 +358,7 @@ def begins_near_guessing(transformer, ours):
 
 
 def drops_embeddings(transformer, ours):
-    """In training, dropout sets its share of the sums of embedding and position to 0; otherwise none."""
+    """In training, dropout sets its fraction of embedding + position to 0; in evaluation it sets none."""
     torch.manual_seed(0)
     model = transformer(ours.TransformerConfig(d_model=64, n_heads=2, n_layers=1, dropout=0.25))
     entering: list[Tensor] = []
@@ -391,7 +391,7 @@ def transformer_mistakes(ours):
                                   "With the same weights"),
         "padding mask inverted": Mistake("the padding mask is inverted: True means may attend",
                                          PaddingMaskInverted, "With the same weights"),
-        "padding seen": Mistake("the source's padding may be looked at: hide it from encoder and decoder",
+        "padding seen": Mistake("the source's padding is visible: hide it from encoder and decoder",
                                 PaddingSeen, "With the same weights"),
     }
 
@@ -423,7 +423,7 @@ def more_transformer_mistakes(ours):
 
     same = "With the same weights"
     inverted = "the padding mask of the {} is inverted: True means may attend"
-    hidden = "the source's padding is hidden from the {} alone: pass the mask to the {}, too"
+    hidden = "the source's padding is hidden only from the {}: pass the mask to the {} as well"
     return {
         "encoder's mask inverted": Mistake(inverted.format("encoder"),
                                            masked(encoder=torch.logical_not), same),

@@ -43,7 +43,7 @@ def joined(word: list[str], left: str, right: str) -> list[str]:
 
 
 def learned(texts: list[str], merges: int) -> tuple[list[tuple[str, str]], list[str]]:
-    """The pairs that are joined, and all pieces: every pair of every word is counted anew each time."""
+    """The pairs that are joined, and all pieces: every pair of every word is counted again each time."""
     words = [list(word) for text in texts for word in re.findall(r" ?\S+", text)]
     pieces = sorted({character for word in words for character in word})
     chosen = []
@@ -70,7 +70,7 @@ def replayed(word: str, merges: list[tuple[str, str]]) -> list[str]:
 
 
 def codes(pieces: list[str]) -> Tensor:
-    """The pieces as numbers, with −1 behind each."""
+    """The pieces as numbers, with −1 after each."""
     return torch.tensor([number for piece in pieces for number in (*map(ord, piece), -1)])
 
 
@@ -86,7 +86,7 @@ def same(found: list[str], expected: list[str], hint: str = "") -> Finding:
 
 
 def pieces_of(built, text: str) -> list[str]:
-    """Each piece of the text, decoded alone; the space in front of a word shows as it is."""
+    """Each piece of the text, decoded by itself; the space in front of a word shows as it is."""
     return [built.decode([id]) for id in built.encode(text)]
 
 
@@ -108,7 +108,7 @@ def merges_agree(implementation, texts: list[str], merges: int) -> Finding:
 def comes_back_unchanged(implementation, ours):
     """Any text comes back unchanged from encode() and decode(), whatever its script."""
     built = implementation.learn([STORY], 20)
-    return together(*(same([built.decode(built.encode(text))], [text], "nothing of a text may get lost")
+    return together(*(same([built.decode(built.encode(text))], [text], "no part of a text may get lost")
                       for text in [STORY, *FOREIGN]))
 
 
@@ -122,23 +122,23 @@ def falls_back_to_bytes(implementation, ours):
 
 
 def numbers_its_pieces(implementation, ours):
-    """Ids from 259 on are the sorted characters, then what each merge made; 0, 1, 2 decode to nothing."""
+    """Ids from 259 on are the sorted characters, then the piece of each merge; 0, 1, 2 decode to nothing."""
     built = implementation.learn([STORY], 20)
     expected = learned([STORY], 20)[1]
     found = [built.decode([id]) for id in range(FIRST, len(built))]
     return together(same(found, expected, "sort the characters; append each new piece once"),
-                    same([built.decode([1, FIRST + 1, 2, 0])], [expected[1]], "0, 1 and 2 are no text"))
+                    same([built.decode([1, FIRST + 1, 2, 0])], [expected[1]], "ids 0, 1 and 2 are not text"))
 
 
 def joins_the_most_frequent(implementation, ours):
-    """learn() joins what counting all pairs anew before each merge would join."""
+    """learn() joins the same pairs as a loop that counts all pairs again before each merge."""
     return together(merges_agree(implementation, [STORY], 30),
                     *(at(f"texts {seed}", merges_agree(implementation, nonsense(seed), 25))
                       for seed in range(6)))
 
 
 def settles_ties(implementation, ours):
-    """Of equally frequent pairs the one with the smallest ids is joined first."""
+    """Of equally frequent pairs, the pair with the smallest ids is joined first."""
     expected = ["a+b", "a+d", "c+b", "d+c"]
     found = merges_of(implementation.learn(["cb", "dc", "ad", "ab"], 4))
     return same(found, expected, "compare first the left ids, then the right ones")
@@ -171,12 +171,12 @@ def replays_the_merges(implementation, ours):
         words = [word for text in nonsense(seed + 10) for word in text.split()]
         findings.append(same([piece for word in words for piece in pieces_of(built, word)],
                              [piece for word in words for piece in replayed(word, merges)],
-                             "of all neighbours join those whose merge was learned first, again and again"))
+                             "join the neighbours whose merge was learned first, and repeat"))
     return together(hand, *findings)
 
 
 def stays_inside_words(implementation, ours):
-    """No piece crosses a word, however often two stand side by side; a space goes with the word behind it."""
+    """No piece spans two words, however often they occur together; a space belongs to the word after it."""
     text = "to be to be to be to be"
     built = implementation.learn([text], 20)
     return same(pieces_of(built, text), re.findall(r" ?\S+", text), "cut the text with split_words() first")
@@ -190,7 +190,7 @@ def cuts_as_learning_does(implementation, ours):
 
 
 def leaves_special_tokens_alone(implementation, ours):
-    """The name of a special token in a text is text: no text has the ids 0, 1 or 2."""
+    """The name of a special token in a text is plain text: no text has the ids 0, 1 or 2."""
     built = implementation.learn([STORY], 20)
     texts = ["<eos>", "<pad> <bos> <eos>", "</s>", "<|endoftext|>", "\x00\x01\x02"]
     special = [id for text in texts for id in built.encode(text) if id < 3]
@@ -199,7 +199,7 @@ def leaves_special_tokens_alone(implementation, ours):
 
 
 def decodes_what_is_cut(implementation, ours):
-    """Bytes that are no UTF-8 decode to �, and the text around them stays."""
+    """Bytes that are not UTF-8 decode to �, and the text around them stays."""
     built = implementation.learn([STORY], 20)
     cat = built.encode(" cat")
     found = []
@@ -217,7 +217,7 @@ def is_so(wrong: bool, figure: str, hint: str) -> Finding:
 
 
 def ends_when_nothing_is_left(implementation, ours):
-    """learn() ends early when nothing is left to join, and knows nothing from no text."""
+    """learn() stops early when nothing is left to join, and without text it learns no merge."""
     found = [len(implementation.learn(texts, 10).merges) for texts in (["abc ab"], ["a b"], [])]
     return agree(torch.tensor(found), torch.tensor([3, 1, 0]), 0.0, f"{found} merges, expected [3, 1, 0]")
 
@@ -321,27 +321,27 @@ def subwords_mistakes(ours):
 
     return {
         "longest match": Mistake(
-            "encoded by the longest piece that fits: replay the merges, the first learned first",
+            "it takes the longest piece that fits: replay the merges in the order they were learned",
             LongestMatch, "encode() replays"),
-        "ties to the larger": Mistake("of equally frequent pairs the largest is joined: take the smallest",
+        "ties to the larger": Mistake("it joins the largest of equally frequent pairs: take the smallest",
                                       LargestTie, "Of equally frequent"),
-        "ties to the first": Mistake("of equally frequent pairs the first seen is joined: take the smallest",
+        "ties to the first": Mistake("it joins the first seen of equally frequent pairs: take the smallest",
                                      FirstTie, "Of equally frequent"),
-        "words counted once": Mistake("each different word counts once: it counts as often as it occurs",
+        "words counted once": Mistake("each different word counts once: count it as often as it occurs",
                                       WordsOnce, "A word that occurs"),
         "counted once": Mistake(
-            "the pairs were counted before the first merge only: each merge makes new ones", CountedOnce,
+            "pairs were counted only before the first merge: each merge makes new pairs", CountedOnce,
             "learn() joins"),
         "unknown dropped": Mistake("unknown characters are dropped: encode their bytes", UnknownDropped,
                                    "A character that learn()"),
         "merges from the last": Mistake(
-            "the merges are replayed in another order: the first learned comes first", FromTheLast,
+            "the merges are replayed in another order: begin with the first that was learned", FromTheLast,
             "encode() replays"),
         "decoded piece by piece": Mistake(
-            "each piece is decoded by itself, and half a character is none: join them first", PieceByPiece,
-            "Any text"),
+            "each piece is decoded by itself, and may be half a character: join the bytes first",
+            PieceByPiece, "Any text"),
         "special tokens in text": Mistake(
-            "the names of special tokens are looked for in the text: they are text", SpecialInText,
+            "it looks for the names of special tokens in the text: there they are plain text", SpecialInText,
             "The name of a special token"),
     }
 
@@ -416,13 +416,13 @@ def more_subwords_mistakes(ours):
 
     return {
         "whole texts": Mistake("pieces cross words: cut each text with split_words() first", WholeTexts,
-                               "No piece crosses"),
+                               "No piece spans"),
         "without spaces": Mistake("the spaces are lost: split_words() keeps them with their words",
                                   WithoutSpaces, "Any text"),
         "encoded uncut": Mistake("a text is encoded as one word: cut it with split_words() first", Uncut,
                                  "encode() cuts"),
         "decoded strictly": Mistake("half a character is an error: decode with errors=\"replace\"", Strict,
-                                    "Bytes that are no UTF-8"),
+                                    "Bytes that are not UTF-8"),
         "from the right": Mistake("joined from the right: of “aaa” take the first two", FromTheRight,
                                   "Of three equal"),
         "code points": Mistake("a byte's id is 3 + byte, and the bytes are character.encode(), not ord()",

@@ -55,7 +55,7 @@ def shift_mistakes(ours):
 
 
 def more_shift_mistakes(ours):
-    """Others that the lesson doesn't show: what else stands in the input, or in the target."""
+    """Others that the lesson doesn't show: what else is in the input or in the target."""
 
     def padded(before: list[int], after: list[int]) -> Tensor:
         rows = [[*before, *answer, *after] for answer in ANSWERS]
@@ -76,7 +76,7 @@ def more_shift_mistakes(ours):
         "cut behind the padding": Mistake(
             "EOS is left in the input of shorter answers: [:, :-1] cuts off PAD there; put BOS y_1 … y_n "
             "together before padding", gives(whole[:, :-1], whole[:, 1:]), given),
-        "no BOS": Mistake("BOS is missing: the first token, too, has to be guessed from something", gives(
+        "no BOS": Mistake("BOS is missing: the first token also has to be guessed from something", gives(
             neither, neither), given),
         "EOS for BOS": Mistake("the input ends in EOS; it begins with BOS", gives(
             padded([], [EOS]), neither), given),
@@ -107,12 +107,12 @@ def loss_equals_pytorch(sequence_loss, ours):
 
 
 def smooths_labels(sequence_loss, ours):
-    """… also with label smoothing."""
+    """With label smoothing 0.1 it equals cross_entropy as well."""
     return agree(sequence_loss(LOGITS, TARGETS, 0.1), expected_loss(LOGITS, 0.1))
 
 
 def loss_gradients_equal_pytorch(sequence_loss, ours):
-    """… and so does its gradient, with and without."""
+    """Its gradient equals cross_entropy's, with and without label smoothing."""
     findings = []
     for smoothing in (0.0, 0.1):
         leaf = LOGITS.clone().requires_grad_()
@@ -154,7 +154,7 @@ def loss_mistakes(ours):
         return ours.sequence_loss(logits, targets, label_smoothing) / (targets != PAD).sum()
 
     return {
-        "padding counts": Mistake("padding counts: leave out what has target PAD", padding_counts,
+        "padding counts": Mistake("padding counts: leave out places whose target is PAD", padding_counts,
                                   "Logits where the target is PAD"),
         "mean": Mistake("this is the mean; the sum was asked for", mean, "It equals the sum"),
     }
@@ -188,6 +188,7 @@ def more_loss_mistakes(ours):
 
     everything = {"ignore_index": -100}
     mean, equals = "this is the mean over {}; the sum was asked for", "It equals the sum"
+    smoothed = "With label smoothing 0.1 it equals"
     return {
         "mean over places": Mistake(mean.format("all places, PAD included"), scaled(
             lambda logits, targets: 1 / targets.numel()), equals),
@@ -199,14 +200,14 @@ def more_loss_mistakes(ours):
         "wrong sign": Mistake("the sign is wrong: −log P is never negative", scaled(
             lambda logits, targets: -1), equals),
         "no smoothing": Mistake("label_smoothing is ignored", scaled(
-            lambda logits, targets: 1, label_smoothing=0.0), "… also with label"),
-        "smoothed padding": Mistake("with smoothing PAD counts: leave it out of the even share, too",
-                                    smoothed_padding, "… also with label"),
-        "others share": Mistake("ε is shared among all V tokens, the right one included: ε / V each",
-                                others_share, "… also with label"),
+            lambda logits, targets: 1, label_smoothing=0.0), smoothed),
+        "smoothed padding": Mistake("with smoothing PAD counts: leave it out of the even part as well",
+                                    smoothed_padding, smoothed),
+        "others share": Mistake("ε is spread over all V tokens, the right one included: ε / V each",
+                                others_share, smoothed),
         "softmax twice": Mistake("one softmax too many: cross_entropy and log_softmax take logits",
                                  softmax_twice, equals),
-        "no softmax": Mistake("these are logits: log_softmax makes log P of them", without_softmax, equals),
+        "no softmax": Mistake("these are logits: log_softmax turns them into log P", without_softmax, equals),
     }
 
 
@@ -242,12 +243,12 @@ def first_step(adam, ours):
 
 
 def fifty_steps(adam, ours):
-    """… and so does every number after 50 steps."""
+    """After 50 steps every number equals torch.optim.Adam's."""
     return adam_agrees(adam, 50)
 
 
 def honours_betas_and_eps(adam, ours):
-    """… and with betas (0.5, 0.8) and eps 0.1."""
+    """With betas (0.5, 0.8) and eps 0.1 it equals torch.optim.Adam after 50 steps."""
     return adam_agrees(adam, 50, betas=(0.5, 0.8), eps=0.1)
 
 
@@ -319,16 +320,16 @@ def more_adam_mistakes(ours):
         "a step late": Mistake("the steps are counted from 1: β¹ corrects the first", adam(step=1), first),
         "counted from 0": Mistake("the steps are counted from 1: 1 − β⁰ is 0, and a division by it is NaN",
                                   adam(step=-1), first),
-        "eps inside the root": Mistake("eps stands outside the root: √square + eps",
+        "eps inside the root": Mistake("eps belongs outside the root: √square + eps",
                                        adam(root=lambda square, eps: (square + eps).sqrt()), first),
         "no eps": Mistake("eps is missing: √square + eps", adam(root=lambda square, eps: square.sqrt()),
                           first),
         "no root": Mistake("divided by the mean of the squares: take its root",
                            adam(root=lambda square, eps: square + eps), first),
         "betas exchanged": Mistake("the betas are exchanged: β₁ is the mean's, β₂ the squares'",
-                                   BetasExchanged, "… and so does every number"),
+                                   BetasExchanged, "After 50 steps every number"),
         "betas and eps fixed": Mistake("betas and eps are written into the code: use the arguments", Fixed,
-                                       "… and with betas"),
+                                       "With betas"),
         "no decay": Mistake("weight_decay is ignored", adam(decay=lambda lr, weight_decay: 1), decayed),
         "decay without rate": Mistake("the decay is multiplied by the learning rate: 1 − lr · weight_decay",
                                       adam(decay=lambda lr, weight_decay: 1 - weight_decay), decayed),
@@ -345,7 +346,7 @@ adam_checks = Part([first_step, fifty_steps, honours_betas_and_eps, decays], ada
 
 
 def rises_and_falls(learning_rate, ours):
-    """linear: up to lr in the warm-up, down to lr / (steps − warmup) in the last step."""
+    """linear: the rate rises to lr in the warm-up and falls to lr / (steps − warmup) in the last step."""
     training = ours.TrainingConfig(steps=100, warmup=20, lr=0.5)
     found = torch.tensor([learning_rate(step, training, 64) for step in range(100)])
     up = [0.5 * (step + 1) / 20 for step in range(20)]
@@ -354,7 +355,7 @@ def rises_and_falls(learning_rate, ours):
 
 
 def follows_the_paper(learning_rate, ours):
-    """inverse_sqrt: d_model^−½ · min(n^−½, n · warmup^−3/2), n = 1, 2, …, for d_model 64 and 16."""
+    """inverse_sqrt: the rate is d_model^−½ · min(n^−½, n · warmup^−3/2), n = step + 1, d_model 64 and 16."""
     training = ours.TrainingConfig(steps=100, warmup=20, schedule="inverse_sqrt")
     found = torch.tensor([[learning_rate(step, training, width) for step in range(100)]
                           for width in (64, 16)])
@@ -383,7 +384,8 @@ def rate_mistakes(ours):
         warm = step < training.warmup and training.schedule == "linear"
         return training.lr * step / training.warmup if warm else ours.learning_rate(step, training, d_model)
 
-    return {"late": Mistake("the warm-up is one step late: step 0 has a rate, too", late, "linear: up to lr")}
+    return {"late": Mistake("the warm-up is one step late: step 0 also has a rate", late,
+                            "linear: the rate rises")}
 
 
 def more_rate_mistakes(ours):
@@ -419,15 +421,15 @@ def more_rate_mistakes(ours):
         return training.lr * min((step + 1) / max(1, training.warmup), left, 1.0)
 
     late, early = lambda step, training: step / training.warmup, lambda step, t: down(step + 1, t)
-    rises, follows = "linear: up to lr", "inverse_sqrt"
-    zero = "the fall is one step early: the last step has a rate, too, and only then it is 0"
+    rises, follows = "linear: the rate rises", "inverse_sqrt"
+    zero = "the fall is one step early: the last step also has a rate; only after it comes 0"
     return {
         "early": Mistake(zero, linear(up, early), rises),
         "late and early": Mistake("the warm-up is one step late, the fall one early: step 0 and the last "
-                                  "have a rate, too", linear(late, early), rises),
-        "all late": Mistake("all is one step late: step 0 has a rate, too",
+                                  "step also have a rate", linear(late, early), rises),
+        "all late": Mistake("everything is one step late: step 0 also has a rate",
                             linear(late, lambda step, t: min(1, down(step - 1, t))), rises),
-        "no fall": Mistake("after the warm-up it has to fall, to 0 at the end",
+        "no fall": Mistake("after the warm-up the rate has to fall, to 0 at the end",
                            linear(up, lambda *_: 1), rises),
         "from the start": Mistake("the fall begins after the warm-up, from lr: (steps − step) / "
                                   "(steps − warmup)", linear(up, lambda step, t: 1 - step / t.steps), rises),

@@ -54,6 +54,6 @@ def no_answer(found, answers: list[dict]) -> Finding | None:
                 what = ("it begins with BOS" if tokens[:1] == [BOS] and tuple(tokens[1:]) in answers[source]
                         else "tokens follow EOS" if EOS in tokens[:-1]
                         else "it neither ends in EOS nor has max_length tokens")
-                return Finding(False, f"{tokens} is no answer: {what}",
+                return Finding(False, f"{tokens} is not an answer: {what}",
                                f"tokens without BOS, up to and with EOS, which is {EOS}")
     return None

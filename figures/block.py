@@ -24,7 +24,7 @@ def draw_through_the_blocks(found: Mapping[tuple[str, float], Sequence[Sequence[
                 axes[1, column].semilogy(shares, **look)
         axes[0, column].set_title(f"first weights × {size:g}")
         axes[1, column].set(xlabel="at the input of block", ylim=(1e-18, 30))
-    axes[0, 0].set_ylabel("gradient / that at the output")
+    axes[0, 0].set_ylabel("gradient / gradient at the output")
     axes[1, 0].set_ylabel("apart")
     axes[0, 2].legend(loc="lower center")
     return figure

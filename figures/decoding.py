@@ -79,7 +79,7 @@ def draw_lengths(lengths: dict[str, list[int]]):
         panel.set(title=name, xlabel="tokens, with EOS")
         panel.set_xticks([1, 4, 8, 12, 16])
         panel.grid(axis="x", visible=False)
-    axes[0].set_ylabel("answers of 100")
+    axes[0].set_ylabel("answers (of 100)")
     return figure
 
 

@@ -18,7 +18,7 @@ def column(history: History, name: str) -> tuple[list[float], list[float]]:
 
 
 def draw_schedule(rates: dict[str, list[float]], steps: Sequence[int], papers: Sequence[float]):
-    """The learning rate of every step, a curve a schedule; beside it the paper's, at the given steps."""
+    """The learning rate of every step, one curve per schedule; next to it the paper's, at the given steps."""
     figure, axes = canvas(columns=2, width=9, height=3.2)
     for schedule, values in rates.items():
         axes[0].plot(range(1, len(values) + 1), values, label=schedule)
@@ -59,7 +59,7 @@ def draw_patterns(weights: dict[str, Tensor], source: Sequence[str], reads: Sequ
     """A column for each attention of the model, a row for each head; the first sequence of the batch.
 
     `weights` are recorded ones: encoder.blocks.0.self_attention and so on, (B, H, T, S) each. Every panel has
-    a scale of its own, from 0 to the weight above it.
+    its own scale, from 0 to the weight above it.
     """
     turns = [f"{read} → {write}" for read, write in zip(reads, writes, strict=True)]
     kinds = (("encoder", "encoder", "self_attention", source, source),

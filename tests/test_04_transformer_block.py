@@ -226,8 +226,8 @@ def test_norms_that_call_the_kernel_are_held_against_the_formula():
 
     wrong = [[check.statement for check in m.GRADED["LayerNorm"](kind, m) if not check.finding.holds]
              for kind in (WithoutEps, Detached)]
-    assert wrong[0] == ["… and with another eps, 0.5"]
-    assert wrong[1] == ["The gradients equal those of the formula written out"]
+    assert wrong[0] == ["With another eps, 0.5, it equals the formula as well"]
+    assert wrong[1] == ["Its gradients equal the gradients of the formula written out"]
 
 
 @pytest.mark.parametrize("norm", ["pre", "post"])

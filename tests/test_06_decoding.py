@@ -1,5 +1,6 @@
 import argparse
 import math
+import re
 from functools import partial
 from itertools import product
 from types import SimpleNamespace
@@ -683,6 +684,16 @@ def test_a_plain_attempt_at_beams_is_told_its_mistake(mistake):
         assert any("begins with BOS" in check.finding.figure for check in failed)
 
 
+def test_a_beam_search_with_other_scores_is_shown_those_of_one_source():
+    def halved(decoding, width, max_length, alpha=1.0):
+        found = m.beam_search(decoding, width, max_length, alpha)
+        return [[one._replace(score=one.score / 2 - 0.5) for one in beams] for beams in found]
+
+    first = m.beam_search_checks(halved, m)[0].finding
+    found, best = (re.findall(r"-\d\.\d\d", part) for part in first.diagnosis.split("should be"))
+    assert [float(score) / 2 - 0.5 for score in best] == pytest.approx([*map(float, found)], abs=0.011)
+
+
 def test_the_reference_for_greedy_stops_where_it_should():
     levels = random_tree(8, 5)
     stopped, endless = greedy_by_hand(levels), greedy_by_hand(levels, stop=False)
@@ -772,7 +783,7 @@ def test_the_language_is_one_and_its_chain_ends_nowhere():
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("seed", range(5))
 def test_drawing_is_nearest_to_the_truth_and_greedy_repeats_itself(experiment, seed):
-    tested = run_step(m.step_what_drawing_is_good_for, experiment, seed=seed).tested
+    tested = run_step(m.step_what_sampling_is_good_for, experiment, seed=seed).tested
     assert all(finding.holds for part in tested for _, finding in part.results)
 
 

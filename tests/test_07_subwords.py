@@ -227,7 +227,7 @@ def test_saved_and_loaded_it_is_the_same(tmp_path, monkeypatch):
 def test_a_foreign_file_is_one_line_and_left_alone(tmp_path, content):
     path = tmp_path / "vocabulary.json"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=re.escape(f"{path} is no vocabulary")) as caught:
+    with pytest.raises(ValueError, match=re.escape(f"{path} is not a vocabulary")) as caught:
         m.BytePairEncoding.load(path)
     assert "\n" not in str(caught.value)
     assert path.read_bytes() == content
@@ -275,7 +275,14 @@ def test_a_file_without_text_is_one_line(tmp_path, content, said):
 def test_options_that_need_others_are_one_line():
     process = run_lesson("07_subwords", "--vocab", "5")
     assert "--vocab 5 goes with --text FILE or --input TEXT" in one_line_error(process, 2)
-    assert "is no text" in one_line_error(run_lesson("07_subwords", "--input", ""), 2)
+    assert "is not a text" in one_line_error(run_lesson("07_subwords", "--input", ""), 2)
+
+
+def test_a_wider_model_spends_a_smaller_part_on_logits():
+    parts = [m.multiplications(150, 2000, width) for width in (64, 128, 512)]
+    logits = [part["logits"] / sum(part.values()) for part in parts]
+    assert logits == sorted(logits, reverse=True)
+    assert sum(parts[1].values()) == 2 * 2 * 150**2 * 128 + 12 * 2 * 150 * 128**2 + 150 * 128 * 2000
 
 
 def test_a_text_of_ones_own_is_learned_and_shown(tmp_path):
@@ -287,7 +294,7 @@ def test_a_text_of_ones_own_is_learned_and_shown(tmp_path):
     wanted = m.BytePairEncoding.learn([path.read_text(encoding="utf-8")], 12)
     pieces = len(wanted.encode("der Hund 東"))
     assert f"10 characters, {pieces} pieces: {m.cut('der Hund 東', wanted)}" in process.stdout
-    assert process.stdout.count("byte") == 3
+    assert sum(line.rstrip().endswith(" byte") for line in process.stdout.splitlines()) == 3
     assert "2 of 2 checks hold" in process.stdout
 
 

@@ -139,13 +139,13 @@ class NeverDropped(Feed):
         super().__init__(d_model, d_ff, 0.0, activation)
 
 
-@wrong("FeedForward", "the bias is dropped, too")
+@wrong("FeedForward", "the bias is dropped as well")
 class DroppedLast(Feed):
     def forward(self, x):
         return self.drop(self.contract(self.activation(self.expand(x))))
 
 
-@wrong("FeedForward", "in eval mode, too")
+@wrong("FeedForward", "also in eval mode")
 class DroppedAlways(Feed):
     def forward(self, x):
         return self.contract(F.dropout(self.activation(self.expand(x)), self.drop.p, True))
@@ -295,7 +295,7 @@ class WithShortNames(Encoding):
             self.self_attention = AttentionWithShortNames(d_model, n_heads, dropout)
 
 
-@wrong("EncoderBlock", "is it passed on to the attention?", never=("lies on the query axis",))
+@wrong("EncoderBlock", "is it passed on to the attention?", never=("is on the query axis",))
 class WithoutMask(Encoding):
     def attend(self, h, mask):
         return super().attend(h, None)
@@ -421,7 +421,7 @@ class OneBlock(DecoderStack):
         self.blocks = nn.ModuleList([*self.blocks] * n_layers)
 
 
-@wrong("Decoder", "hand x on")
+@wrong("Decoder", "pass x on")
 class NotHandedOn(DecoderStack):
     def forward(self, x, *rest):
         return self.end([block(x, *rest) for block in self.blocks][-1])
@@ -555,7 +555,7 @@ def rate_by(shift=0, fall=0):
 right("learning_rate")(rate_by())
 WRONG += [pytest.param("learning_rate", attempt, expected, (), id=f"learning_rate-{number}")
           for number, (attempt, expected) in enumerate((
-              (rate_by(shift=1), ("step 0 has a rate, too", "one step late: n = step + 1")),
+              (rate_by(shift=1), ("step 0 also has a rate", "one step late: n = step + 1")),
               (rate_by(fall=1), ("the fall is one step early",)),
               (rate_by(shift=-1), ("it differs",))))]
 
@@ -616,7 +616,7 @@ class InvertedInEncoder(Model):
         return self.encoder(self.vectors(src), ~self.padding(src))
 
 
-@wrong("Transformer", "start is ignored: the first token of tgt stands at position `start`")
+@wrong("Transformer", "start is ignored: the first token of tgt is at position `start`")
 class StartIgnored(Model):
     def vectors(self, ids, start=0):
         return super().vectors(ids)

@@ -88,6 +88,16 @@ def test_a_template_has_what_is_needed_and_steps_only_if_asked(tmp_path):
     assert study_of(number_of(name)).exercises["MultiHeadAttention"].guide["forward"]
 
 
+def test_a_template_says_where_to_begin_and_that_there_are_steps(tmp_path):
+    said = [words_of(run_lesson("04_transformer_block", "--template", str(tmp_path / name), *guided))
+            for name, guided in (("plain.py", []), ("guided.py", ["--guided"]))]
+    minutes = {part: exercise.minutes for part, exercise in study_of(4).exercises.items()}
+    first = min(minutes, key=minutes.get)
+    for text in said:
+        assert f"The shortest of the {len(minutes)} parts is {first}: about {minutes[first]} minutes." in text
+    assert ["With --guided the template has the steps" in text for text in said] == [True, False]
+
+
 @pytest.mark.parametrize(("option", "needed"), [("--hint", "--grade FILE"), ("--guided", "--template FILE")])
 def test_options_that_go_with_another_say_so(option, needed):
     assert f"{option} goes with {needed}" in one_line_error(run_lesson(ATTENTION, option), 2)

@@ -40,8 +40,8 @@ def write_template(file: Path, graded: dict[str, Part], narrator: Narrator, guid
     and functions that a part's `needs` names.
     """
     stem = Path(sys.argv[0]).stem
-    exercises = study_of(number_of(stem)).exercises if guided else {}
-    guides = {name: exercise.guide for name, exercise in exercises.items()}
+    exercises = study_of(number_of(stem)).exercises
+    guides = {name: exercise.guide for name, exercise in exercises.items()} if guided else {}
     lines = inspect.getsource(sys.modules["__main__"]).splitlines()
     nodes = ast.parse("\n".join(lines)).body
     definitions = [node for node in nodes if isinstance(node, ast.FunctionDef | ast.ClassDef)]
@@ -70,6 +70,12 @@ def write_template(file: Path, graded: dict[str, Part], narrator: Narrator, guid
     narrator.say(f"python {stem}.py --grade {shlex.quote(short_path(file))}", wrap=False, indent=4)
     if unguided := [node.name for node in wanted if not guides.get(node.name)] if guided else []:
         narrator.say(f"There are no guided steps for {', '.join(unguided)}.")
+    minutes = {name: exercises[name].minutes for name in graded if name in exercises}
+    if len(minutes) > 1:
+        first = min(minutes, key=minutes.__getitem__)
+        narrator.say(f"The shortest of the {len(graded)} parts is {first}: about {minutes[first]} minutes.")
+    if not guided and any(exercise.guide for exercise in exercises.values()):
+        narrator.say("With --guided the template has the steps of each part as comments.")
     return 0
 
 

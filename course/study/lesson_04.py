@@ -14,38 +14,38 @@ QUESTIONS = (
                "A path adds 1 to the derivative, so that something always gets past."),
         Answer("It grows block after block: it explodes.",
                "That happens with doubled weights.")), 1,
-             "without path and norm the gradient dies"),
-    Question("batch-or-layer", "layer-norm", "A sentence stands in a batch with another, and PADs are "
-             "added. Whose output for a real token changes: that of LayerNorm, or of BatchNorm in "
-             "training?", (
-        Answer("Both: each divides by a measured spread.",
+             "without path and norm the gradient vanishes"),
+    Question("batch-or-layer", "layer-norm", "LayerNorm normalises over the numbers of one token, BatchNorm "
+             "over all tokens of a batch. In training, a sentence gets another neighbour in its batch, or "
+             "other padding. Whose output for its real tokens changes?", (
+        Answer("Both change: each divides by a measured spread.",
                "LayerNorm measures it over the numbers of the token itself."),
-        Answer("That of LayerNorm.",
-               "It uses nothing but the token's own numbers."),
-        Answer("That of BatchNorm.",
+        Answer("LayerNorm's.",
+               "It uses only the token's own numbers."),
+        Answer("BatchNorm's.",
                "It takes mean and variance over all tokens of the batch, neighbours and padding "
                "included.")), 2,
              "BatchNorm: another neighbour and other padding both change"),
-    Question("thinking-apart", "feed-forward", "The feed-forward network is given all positions of a "
+    Question("thinking-apart", "feed-forward", "The feed-forward network gets all positions of a "
              "sentence at once, then one after the other. Are the outputs the same?", (
         Answer("No: at once it can compare the tokens.",
                "Nothing in it mixes positions; that is what attention is for."),
         Answer("Yes: it works on each token by itself.",
-               "It is one function, used at each position alone. Only attention moves information "
-               "between tokens."),
+               "It is one function, applied at each position separately. Only attention moves "
+               "information between tokens."),
         Answer("Only for sentences of one length.",
-               "The length never enters: each position is computed alone.")), 1,
+               "The length plays no part: each position is computed separately.")), 1,
              "the network gives the same for all positions at once"),
     Question("warm-up", "pre-or-post", "Two blocks are trained at a high rate, 0.02, without a warm-up. "
              "Which of the two learns: pre-norm or post-norm?", (
         Answer("Pre-norm.",
                "It leaves the path free, and learns with and without a warm-up. Post-norm needs smaller "
-               "first steps here. (Why, the next step can't settle.)"),
+               "first steps here. (The next step can't settle why.)"),
         Answer("Both: the norms keep everything in bounds.",
                "With post-norm the path itself passes through every norm, and at this rate that "
                "training fails."),
         Answer("Post-norm, the paper's.",
-               "It learns at low rates; at this one it needs a warm-up at least.")), 0,
+               "It learns at low rates; at this rate it needs at least a warm-up.")), 0,
              "at 0.02 pre-norm learns with and without"),
 )
 
@@ -58,7 +58,8 @@ TERMS = (
     Term("stack", "",
          "A block is two such layers, in the decoder three; a stack is several blocks", ("stacks",)),
     Term("residual path", "residual-paths",
-         "The derivative of x + layer(x) is 1 + that of the layer: a gradient gets past in any case.",
+         "The derivative of x + layer(x) is 1 + the derivative of layer(x): the 1 passes the gradient on "
+         "unchanged.",
          ("residual paths",)),
     Term("layer normalisation", "layer-norm",
          "Each token's vector gets mean 0 and variance 1, then a learned gain and bias.", ("LayerNorm",)),
@@ -84,11 +85,11 @@ BLOCK_HINTS = {
         "x + dropout(layer(norm(x))), dropout only in training",
         "x = x + F.dropout(y, ___, self.training)"),
     "has_right_gradients": (
-        "All parameters must be used, each once, and nothing between input and output may be cut off.",
+        "Every parameter must be used once, and gradients must flow from output to input.",
         "∂L/∂x = ∂L/∂y · (1 + ∂layer/∂x): the 1 is the path",
         "no .detach(), .data or in-place x += ___"),
     "rotates": (
-        "Rotary positions belong into the attention. Lesson 3 has an attention that takes the rotation.",
+        "Rotary positions belong in the attention. Lesson 3 has an attention that takes the rotation.",
         "self-attention: RotaryAttention if there is a rotation, otherwise MultiHeadAttention",
         "MultiHeadAttention(d_model, n_heads, dropout) if rotary is None else RotaryAttention(___, rotary)"),
 }
@@ -147,7 +148,7 @@ EXERCISES = {
                     "x times Φ(x)"]},
         hints={
             "gelu_equals_pytorch": (
-                "Each number is kept in proportion to how many normal numbers are smaller.",
+                "Multiply each number by the probability that a normal number is smaller.",
                 "x · Φ(x), Φ(x) = (1 + erf(x / √2)) / 2",
                 "x * 0.5 * (1 + torch.erf(x / ___))"),
             "gelu_has_right_gradient": (
@@ -169,11 +170,11 @@ EXERCISES = {
                 "max(0, x) where activation is \"relu\"",
                 "F.relu if self.activation == ___ else F.gelu"),
             "drops_activations": (
-                "What is dropped are numbers of the wide layer, before the second matrix.",
+                "Dropout acts on the numbers of the wide layer, before the second matrix.",
                 "W_2·dropout(activation(…)) + b_2: with dropout 1.0 only b_2 is left",
                 "self.contract(F.dropout(___, self.dropout, self.training))"),
             "works_by_position": (
-                "nn.Linear works on the last axis; the tokens stay apart by themselves.",
+                "nn.Linear works on the last axis, so tokens don't mix.",
                 "(…, L, D) → (…, L, d_ff) → (…, L, D)",
                 "no mean, softmax or transpose over ___"),
         }),
@@ -193,7 +194,7 @@ EXERCISES = {
                 "attention(h, h, h, mask), mask (B, 1, 1, S)",
                 "self.self_attention(h, h, h, ___)"),
             "encoder_post_norm": (
-                "In post-norm the sum is normalised, so the path passes through the norm.",
+                "With post-norm the sum is normalised, so the path passes through the norm.",
                 "x = norm_1(x + attention(x)); x = norm_2(x + feed_forward(x))",
                 "x = self.___(x + self.self_attention(x, x, x, mask))"),
             "encoder_post_norm_masked": (
@@ -203,7 +204,7 @@ EXERCISES = {
             "encoder_has_right_gradients": BLOCK_HINTS["has_right_gradients"],
             "encoder_hides_padding": (
                 "Keys of the padding get the weight 0 from every query.",
-                "mask (B, 1, 1, S): the last axis is that of the keys",
+                "mask (B, 1, 1, S): the last axis belongs to the keys",
                 "pass the mask on without transposing it: ___"),
             "encoder_drops_layers": BLOCK_HINTS["drops_layers"],
             "encoder_rotates": BLOCK_HINTS["rotates"],
@@ -229,19 +230,19 @@ EXERCISES = {
                 "self-attention(h, h, h, mask), mask (T, T)",
                 "self.self_attention(h, h, h, ___)"),
             "decoder_hides_source_padding": (
-                "The source has a padding mask of its own, for the cross-attention.",
+                "The source has its own padding mask, for the cross-attention.",
                 "cross-attention(h, memory, memory, memory_mask), memory_mask (B, 1, 1, S)",
                 "self.cross_attention(h, memory, memory, ___)"),
             "decoder_drops_layers": BLOCK_HINTS["drops_layers"],
             "decoder_rotates": BLOCK_HINTS["rotates"],
         }),
     "Encoder": Exercise(2, 20,
-        guide={"__init__": ["n_layers blocks in an nn.ModuleList called blocks, each made anew",
+        guide={"__init__": ["n_layers blocks in an nn.ModuleList called blocks, each made separately",
                             "norm: a LayerNorm with pre-norm, nn.Identity() with post-norm"],
                "forward": ["x through one block after the other, with the mask", "the norm"]},
         hints={
             "encoder_pre_norm": (
-                "Each block gets what the last one gave; with pre-norm nobody has normalised the sum yet.",
+                "Each block gets the output of the block before; with pre-norm the last sum is not yet normalised.",
                 "x = block(x, mask) for every block, then norm(x)",
                 "nn.ModuleList(EncoderBlock(___) for _ in range(n_layers))"),
             "encoder_post_norm": (
@@ -250,12 +251,12 @@ EXERCISES = {
                 "self.norm = LayerNorm(d_model) if norm == ___ else nn.Identity()"),
         }),
     "Decoder": Exercise(2, 20,
-        guide={"__init__": ["n_layers blocks in an nn.ModuleList called blocks, each made anew",
+        guide={"__init__": ["n_layers blocks in an nn.ModuleList called blocks, each made separately",
                             "norm: a LayerNorm with pre-norm, nn.Identity() with post-norm"],
                "forward": ["x through one block after the other, with memory and both masks", "the norm"]},
         hints={
             "decoder_pre_norm": (
-                "Every block looks at the same memory; only x is handed on.",
+                "Every block looks at the same memory; only x is passed on.",
                 "x = block(x, memory, mask, memory_mask) for every block, then norm(x)",
                 "x = block(x, ___, ___, ___)"),
             "decoder_post_norm": (

@@ -8,21 +8,21 @@ QUESTIONS = (
     Question("start-of-loss", "loss", "A model that has learned nothing chooses among V tokens. How "
              "large is its loss, −log of the probability of the right one?", (
         Answer("About ln V.",
-               "Spread evenly, each token has a probability of 1/V, and −log(1/V) = ln V. A first loss "
-               "far above says that something is wrong."),
+               "Spread evenly, each token has the probability 1/V, and −log(1/V) = ln V. If the first loss "
+               "is far above ln V, something is wrong."),
         Answer("About 1.",
-               "Then the right token would have a probability of e^−1 = 0.37, which isn't guessing."),
+               "Then the right token would have a probability of e^−1 = 0.37, and that isn't guessing."),
         Answer("Any number: it depends on the first weights.",
                "Ours are chosen so that the first guesses are nearly even.")), 0,
              "the untrained loss is near ln V"),
-    Question("count-of-wholes", "two-accuracies", "Of all tokens 99 % are right with teacher forcing, "
+    Question("count-of-wholes", "two-accuracies", "With teacher forcing 99 % of all tokens are right, "
              "each after a perfect beginning. The trained model then answers by itself. Where is a "
              "whole answer right?", (
         Answer("In more places: it can correct itself.",
                "It can't take anything back, and one wrong token makes the answer wrong."),
         Answer("Exactly where all of its tokens are right with teacher forcing.",
                "Up to the first wrong token it reads the same tokens in both. So a whole answer is "
-               "right for both or for none; 99 % of the tokens are far fewer answers."),
+               "right for both or for neither; and 99 % right tokens make far fewer right answers."),
         Answer("In fewer places: its mistakes add up.",
                "After the first mistake the answer is wrong already; later ones don't count.")), 1,
              "an answer is right exactly where"),
@@ -30,13 +30,13 @@ QUESTIONS = (
              "more right tokens than the right model. Is it better?", (
         Answer("Yes: it sees more and so learns more.",
                "It sees the very tokens that it has to guess."),
-        Answer("That can't be told before it is tested on new sequences.",
+        Answer("Only a test on new sequences can tell.",
                "New sequences don't help while they are measured with teacher forcing: the answer is "
                "still in the input."),
         Answer("No: with teacher forcing it copies what it should guess; when it answers by itself, there is "
                "nothing to copy.",
-               "In training the answer is in its input. When it has to answer, only what it wrote "
-               "itself is there.")), 2,
+               "In training the answer is in its input. When it has to answer, its input holds only "
+               "what it wrote itself.")), 2,
              ": better than right with teacher forcing"),
 )
 
@@ -51,14 +51,14 @@ TERMS = (
          "So its input is the answer shifted by one place, with BOS (beginning of sequence) in front, "
          "and the target ends in EOS (end of sequence)."),
     Term("label smoothing", "loss",
-         "Label smoothing asks for a little probability everywhere; then even a perfect model has a "
+         "Label smoothing asks for a little probability on every token; then even a perfect model has a "
          "loss, the entropy of its target."),
     Term("Adam", "adam",
-         "Adam divides, number by number, by the gradient's usual size: a step is about the learning "
+         "Adam divides each number of the gradient by its usual size: a step is about the learning "
          "rate at first, and smaller where the last gradients disagree"),
     Term("clipping", "the-loop",
-         "if the gradient of all parameters together is longer than 1, it is shortened to 1, its "
-         "direction stays (clipping)"),
+         "If the gradient of all parameters together is longer than 1, it is shortened to length 1 "
+         "(clipping)."),
     Term("exact match", "training",
          "“exact match” is the fraction of whole answers that are right."),
     Term("free-running", "training",
@@ -78,7 +78,7 @@ EXERCISES = {
         },
         hints={
             "pre_norm": (
-                "It is lesson 4's two stacks between one embedding and its transpose; only masks are new.",
+                "The model is lesson 4's two stacks between one embedding and its transpose; only the masks are new.",
                 "logits = decoder(embed(tgt), encoder(embed(src), src_mask), causal, src_mask) · Eᵀ",
                 "return self.embedding.logits(self.decoder(___, memory, ___, src_mask))"),
             "post_norm": (
@@ -86,7 +86,7 @@ EXERCISES = {
                 "norm goes to Encoder and Decoder as it is",
                 "Encoder(n_layers, width, n_heads, d_ff, dropout, ___, activation, rotary)"),
             "hides_the_future": (
-                "The logits at a place may depend on the tokens up to there, and on no later one.",
+                "The logits at a place may depend on the tokens up to that place, but not on later ones.",
                 "mask[i, j] = (j ≤ i), for the decoder's attention to itself",
                 "causal_mask(___, tgt.device)[start:]"),
             "obeys_positions": (
@@ -102,7 +102,7 @@ EXERCISES = {
                 "gain = d_model^−½ in the last LayerNorm: even guesses have the loss ln V",
                 "nn.init.constant_(___.gain, width ** ___)"),
             "drops_embeddings": (
-                "Section 5.4: dropout also goes on the sums of embedding and position, of both stacks.",
+                "Section 5.4: dropout is also applied to embedding + position, in both stacks.",
                 "x = dropout(embedding + position), only where self.training",
                 "F.dropout(x, self.config.dropout, ___)"),
         }),
@@ -115,20 +115,20 @@ EXERCISES = {
                 "input = BOS y_1 … y_n, then PAD",
                 "pad([[___, *answer] for answer in answers])"),
             "target_ends_in_eos": (
-                "At each place the target is the token after the one in the input, at last EOS.",
+                "At each place the target is the token after the input token; the last target is EOS.",
                 "target = y_1 … y_n EOS, then PAD",
                 "pad([[*answer, ___] for answer in answers])"),
         }),
     "sequence_loss": Exercise(2, 20,
-        guide={"": ["log-probabilities of all tokens, (B, T, V)", "that of the right token, (B, T)",
+        guide={"": ["log-probabilities of all tokens, (B, T, V)", "the right token's, (B, T)",
                     "with smoothing: a part of the mean over all tokens", "0 where the target is PAD; add up"]},
         hints={
             "loss_equals_pytorch": (
-                "Each real token costs −log of the probability of the right one; add them, without a mean.",
+                "Each real token costs −log of the right token's probability. Add these up; don't take the mean.",
                 "loss = −Σ log softmax(logits)[target], over all places whose target isn't PAD",
                 "log_probs.gather(-1, targets[..., ___])[..., 0], then masked_fill(targets == PAD, ___)"),
             "smooths_labels": (
-                "The target gives ε to all V tokens evenly, and 1 − ε more to the right one.",
+                "The target spreads ε evenly over all V tokens and gives 1 − ε more to the right one.",
                 "(1 − ε) · (−log P(right)) + ε · (mean over V of −log P)",
                 "loss - label_smoothing * log_probs.___(dim=-1)"),
             "loss_gradients_equal_pytorch": (
@@ -140,7 +140,7 @@ EXERCISES = {
                 "loss(batch) = Σ loss(sequence)",
                 "….sum(), and no division by ___"),
             "ignores_padding": (
-                "A place whose target is PAD counts nothing, so its logits have no gradient.",
+                "A place whose target is PAD does not count, so its logits have gradient 0.",
                 "factor 0 where target = PAD",
                 "loss.masked_fill(targets == ___, 0.0)"),
             "lowest_is_the_entropy": (
@@ -159,7 +159,7 @@ EXERCISES = {
                 "mean = (1 − β₁) · g; corrected: mean / (1 − β₁¹) = g; the step is lr · g / (|g| + ε)",
                 "mean / (1 - beta1 ** ___), with the steps counted from 1"),
             "fifty_steps": (
-                "The running means go on from step to step: keep them for each parameter.",
+                "The running means continue from step to step, so keep them for each parameter.",
                 "mean ← β₁ · mean + (1 − β₁) · g; square ← β₂ · square + (1 − β₂) · g²",
                 "self.state[parameter] holds steps, ___ and ___"),
             "honours_betas_and_eps": (
@@ -177,7 +177,7 @@ EXERCISES = {
                     "the smaller of both, and never a division by 0"]},
         hints={
             "rises_and_falls": (
-                "Two straight lines, and at each step the lower one counts.",
+                "The rate follows two straight lines; at each step the lower one counts.",
                 "lr · min((step + 1) / warmup, (steps − step) / (steps − warmup), 1)",
                 "training.lr * min(n / ___, ___ / (training.steps - training.warmup), 1.0)"),
             "follows_the_paper": (

@@ -9,14 +9,14 @@ QUESTIONS = (
              "first 19 be kept?", (
         Answer("Because they hardly change any more.",
                "They don't change at all."),
-        Answer("Because no later token can change them: the causal mask never let them see one.",
-               "Each token looks back only. So what was computed for it stays as it is, and a step runs "
+        Answer("Because no later token can change them: the causal mask hides it from them.",
+               "Each token only looks back. So what was computed for it stays as it is, and a step runs "
                "one token through the decoder."),
         Answer("Because only the last token counts.",
-               "It looks at all earlier ones; that is what their keys and values are kept for.")), 1,
+               "It looks at all earlier tokens; that is what their keys and values are kept for.")), 1,
              "n tokens take n positions"),
     Question("likeliest", "greedy-can-be-wrong", "At every place greedy takes the likeliest token. Is "
-             "the sentence that comes out the likeliest?", (
+             "the result the likeliest sentence?", (
         Answer("Yes: a product of the largest factors is the largest product.",
                "The later factors depend on the earlier choice; after the likeliest word they may all "
                "be small."),
@@ -24,10 +24,10 @@ QUESTIONS = (
                "“The” has probability ½, but five words may follow it. The likeliest sentence begins "
                "with a rarer word."),
         Answer("No, never.",
-               "If the model is sure at each place, it is.")), 1,
+               "If the model is sure at each place, greedy finds the likeliest sentence.")), 1,
              "greedy misses the likeliest sentence"),
-    Question("wider", "wider-beams", "An unsure model, no correction for the length. The beam gets "
-             "wider, 1, 4, 16. Are the answers right more often?", (
+    Question("wider", "wider-beams", "An unsure model answers, and nothing corrects for the length. The beam "
+             "gets wider: 1, 4, 16. Are more answers right?", (
         Answer("No: the wide beam finds the likeliest answer, and that is the empty one.",
                "An unsure model pays for every token of a long answer. The empty answer costs one log P. "
                "A narrow beam drops it."),
@@ -35,17 +35,17 @@ QUESTIONS = (
                "It does. But the likeliest answer of all is the empty one, and the wide beam finds it."),
         Answer("It makes no difference.",
                "At width 16 most answers are empty; at width 1 none is.")), 0,
-             "α = 0: none is empty at width 1"),
-    Question("top-k-or-p", "sampling", "One distribution is sure, another unsure. Which rule keeps many "
-             "tokens of the unsure one and few of the sure one?", (
+             "with α = 0 no answer is empty at width 1"),
+    Question("top-k-or-p", "sampling", "The model is sure of one token and unsure of another. Which rule "
+             "keeps few candidates for the first and many for the second?", (
         Answer("Top-k.",
-               "It keeps k tokens of each, however sure it is."),
+               "It keeps k tokens, however sure the model is."),
         Answer("Temperature.",
-               "It changes all probabilities, and keeps every token."),
+               "It changes all probabilities and cuts off no token."),
         Answer("Top-p.",
-               "It takes the likeliest until they reach p together: one of them is enough where the "
-               "model is sure.")), 2,
-             "top-k keeps three of both"),
+               "It takes the likeliest tokens until together they reach p. Where the model is sure, one "
+               "token is enough.")), 2,
+             "top-k keeps three tokens of each"),
 )
 
 TERMS = (
@@ -100,39 +100,39 @@ EXERCISES = {
                 "softmax(logits / temperature): temperature 0.5 squares the probabilities",
                 "logits = logits / ___"),
             "zero_is_greedy": (
-                "Dividing by 0 isn't possible, but the limit is clear: all mass on the largest logit.",
+                "You can't divide by 0, but the limit is clear: probability 1 for the largest logit.",
                 "logit 0 for the likeliest token, −∞ for all others",
                 "torch.full_like(logits, -math.inf).scatter(-1, ___, 0.0)"),
             "keeps_k": (
-                "Find the k-th largest logit, and cut what is smaller. What equals it stays.",
+                "Find the k-th largest logit and cut everything smaller. Equal logits stay.",
                 "logit = −∞ where logit < k-th largest",
                 "logits.masked_fill(logits < logits.topk(___).values[..., ___], -math.inf)"),
             "keeps_p": (
-                "Go from the likeliest token down, and stop when what you have reaches p.",
+                "Go down from the likeliest token, and stop when the probabilities so far reach p.",
                 "cut token i if Σ of the probabilities before it, in sorted order, ≥ p",
                 "ranked.cumsum(-1) - ___ >= top_p"),
             "keeps_the_fewest": (
                 "Sums in float32 are rounded: 0.35 + 0.25 + 0.15 + 0.10 may fall just short of 0.85.",
-                "compare with p less a small margin, 10⁻⁶",
+                "compare with p minus a small margin, 10⁻⁶",
                 "cut = likelier >= top_p - ___"),
             "temperature_comes_first": (
-                "top_p looks at the probabilities that will be drawn from: those after the temperature.",
+                "top_p needs the probabilities after the temperature, because tokens are drawn from those.",
                 "temperature, then top_k, then the softmax, then top_p",
                 "probabilities = logits.softmax(-1), where logits are already divided by ___"),
             "always_keeps_one": (
-                "With p = 0 nothing is needed to reach it, but something must be left to draw.",
+                "p = 0 is reached without any token, but one token must be left to draw.",
                 "the likeliest token is never cut",
                 "cut[..., ___] = False, in sorted order"),
             "can_change_nothing": (
                 "k ≥ V and p = 1 cut nothing; topk() fails if k is larger than V.",
-                "0 < k < V, and p < 1: only then is there something to do",
+                "cut only if 0 < k < V, and only if p < 1",
                 "if 0 < top_k < logits.shape[___]:"),
             "takes_any_shape": (
-                "All work is along the last axis; however many axes come before it, they stay.",
+                "Work along the last axis only; all axes before it stay as they are.",
                 "(V,), (N, V) and (B, N, V): each row by itself",
                 "dim=-1 in sort, cumsum, softmax and ___"),
             "refuses_nonsense": (
-                "Test the three numbers first. A comparison with NaN is False, so ask for what is right.",
+                "Check the three numbers first. Comparisons with NaN are False, so test for the valid range.",
                 "0 ≤ temperature < ∞, 0 ≤ k, 0 ≤ p ≤ 1",
                 'if not 0 <= top_p <= 1: raise ValueError(f"top_p is {___}")'),
         }),
@@ -145,15 +145,15 @@ EXERCISES = {
                 "at temperature 0 one token has probability 1",
                 "adjust_logits(logits, ___, top_k, top_p).softmax(-1)"),
             "draws_in_proportion": (
-                "Each token is drawn as often as its probability says, and that is all.",
+                "Each token is drawn as often as its probability says.",
                 "P(token) = softmax(adjusted logits)",
                 "torch.multinomial(___, 1, generator=generator)[:, 0]"),
             "cuts_the_tail": (
-                "A logit of −∞ has the probability 0, and is never drawn.",
+                "A token with the logit −∞ has the probability 0 and is never drawn.",
                 "softmax(−∞) = 0",
                 "adjust_logits(logits, temperature, ___, ___)"),
             "repeats": (
-                "Random numbers come from the generator that was given, and from nowhere else.",
+                "All random numbers must come from the generator that is passed in.",
                 "same state, same draws",
                 "torch.multinomial(probabilities, 1, generator=___)"),
             "pads_after_eos": (
@@ -163,20 +163,20 @@ EXERCISES = {
         }),
     "beam_search": Exercise(3, 60,
         guide={"": ["for each source: one hypothesis alive, without tokens, log P = 0; none finished",
-                    "step() gives a row of logits for each that is alive, over all sources; log_softmax",
-                    "for each source: add the sums so far, rank the 2 · width likeliest continuations",
+                    "step() gives a row of logits for each hypothesis alive, of all sources; log_softmax",
+                    "for each source: add the log P so far, rank the 2 · width likeliest continuations",
                     "those that end and are among the first `width` are finished; keep the best `width`",
                     "the best `width` of the rest are alive",
-                    "none stays alive if `width` are finished and it could overtake none of them",
-                    "reorder() with the rows that go on; their newest tokens are the next input",
-                    "at the end rank finished and alive by log P / length^α"]},
+                    "none stays alive if `width` are finished and nothing alive could still overtake one",
+                    "reorder() with the rows of those alive; their newest tokens are the next input",
+                    "at the end rank finished and alive together by log P / length^α"]},
         hints={
             "finds_the_best": (
-                "A hypothesis is worth the sum of its log-probabilities. Ended or cut off, it is compared.",
+                "A hypothesis is ranked by the sum of its log-probabilities, whether it ended or was cut off.",
                 "log P(y) = Σ log P(y_t | y_1 … y_{t−1}); the logits need a log_softmax first",
                 "sums[:, None] + logits.log_softmax(___), then sort over (W · V)"),
             "penalises_length": (
-                "A long answer has a small product of probabilities. Its score divides that out.",
+                "A long answer multiplies many probabilities. Its score makes up for the length.",
                 "score = log P / length^α, where EOS counts and BOS doesn't",
                 "log_prob / len(tokens) ** ___"),
             "width_one_is_greedy": (
@@ -188,15 +188,15 @@ EXERCISES = {
                 "rows = for each hypothesis alive, the row that it came from",
                 "decoding.reorder(torch.tensor(___)) before the next step()"),
             "keeps_the_beam_full": (
-                "Up to `width` of the best candidates may end. Then `width` others have to be at hand.",
+                "Up to `width` of the best candidates may end, and `width` others must be left to go on.",
                 "rank 2 · width; an end counts among the first `width`; the best `width` others go on",
                 "for rank, candidate in enumerate(ranked[: ___]): if it ends and rank < ___"),
             "stops_when_decided": (
-                "With α > 0 a longer answer may have a better score than all that are finished.",
+                "With α > 0 a longer answer may have a better score than all finished answers.",
                 "best reachable score = max over length + 1 and max_length of log P / length^α",
                 "max(log_prob / n**alpha for n in (___, max_length)) <= finished[-1].score"),
             "batches": (
-                "Each source has its own hypotheses alive and finished; only the step is shared.",
+                "Each source has its own hypotheses, alive and finished; only step() is shared.",
                 "rows of source b begin after those of the sources before it",
                 "start = the number alive in all sources before; rows += [start + ___]"),
         }),
@@ -215,11 +215,11 @@ EXERCISES = {
                 "logits_t = decode(y_t at position t, with the keys and values of y_1 … y_t)",
                 "self.model.decode(tokens[:, None], self.memory, self.src_mask, ___)"),
             "same_logits_learned": (
-                "The table of positions is asked at the position of the newest token, not at 0.",
+                "Look up the position of the newest token, not position 0.",
                 "start = the number of tokens that the answer has so far",
                 "self.length += ___ after each step"),
             "same_logits_rotary": (
-                "Rotary attention rotates keys in attend(): keep them as they come, before the rotation.",
+                "Rotary attention rotates the keys inside attend(), so cache them before the rotation.",
                 "KeyValueCache.attend gets projected keys (B, H, 1, K), and passes on (B, H, t, K)",
                 "torch.cat([self.keys, keys], dim=___)"),
             "runs_each_token_once": (
@@ -227,15 +227,15 @@ EXERCISES = {
                 "n tokens take n positions, not n·(n + 1) / 2",
                 "decode(tokens[:, ___], …)"),
             "follows_its_rows": (
-                "After reorder(rows) row i is what was row rows[i]: its keys, its values, its source.",
+                "After reorder(rows), row i holds what row rows[i] held: keys, values and source.",
                 "keys = keys[rows], values = values[rows], for self- and cross-attention",
                 "for cache in ___: cache.reorder(rows)"),
             "refuses_training_mode": (
-                "Dropout would make each answer different. Whose model it is decides about its mode.",
+                "Dropout would make each answer different. Whoever owns the model sets its mode.",
                 "model.training → ValueError",
                 'if model.training: raise ValueError("the model is in training ___")'),
             "keeps_no_gradients": (
-                "Nobody calls backward() on an answer, so nothing has to be kept for it.",
+                "Nobody calls backward() on an answer, so no gradients are needed.",
                 "logits.requires_grad is False",
                 "@torch.___() above step"),
         }),
