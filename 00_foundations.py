@@ -6,8 +6,9 @@ loss moves when the weight does. Training is one line, repeated:
 
     weight ← weight − rate · gradient
 
-This lesson builds what computes the gradients, trains a small network with it, learns vectors for words, and
-builds the networks that read sequences before the Transformer did. It needs Python and a little algebra.
+You need Python and a little algebra. You will build what computes gradients, train a small network with it,
+learn vectors for words, and build the networks that read sequences before the Transformer did. The lesson
+runs in seconds and takes an hour to read.
 """
 
 import course.console.startup  # noqa: F401 (before torch: it hears what fails in the imports below)
@@ -129,7 +130,7 @@ class Value:
         return type(self)(result, (self,), lambda grad: (grad * (1 - result**2),))
 
     def relu(self) -> "Value":
-        """Each number that is positive, else 0."""
+        """Each number that is positive, otherwise 0."""
         return type(self)(np.maximum(self.data, 0), (self,), lambda grad: (grad * (self.data > 0),))
 
     def sum(self, axis=None, keepdims: bool = False) -> "Value":
@@ -333,7 +334,7 @@ OURS = sys.modules[__name__]  # of whose parts the checks make the classic mista
 
 
 def product_by_loops(a, b) -> tuple[list, int]:
-    """a (n, k) times b (k, m), number by number, and how many multiplications that took."""
+    """a (n, k) times b (k, m), and how many multiplications that took."""
     n, k, m = len(a), len(b), len(b[0])
     product, count = [[0.0] * m for _ in range(n)], 0
     for i in range(n):
@@ -365,12 +366,12 @@ def step_matrix_product():
     check("loops, NumPy and PyTorch give the same product", max(gaps) < 1e-12, f"difference {max(gaps):.0e}")
     many, one = random_tensors((5, 3, 4), (4, 2))
     gap = largest_difference(many @ one, torch.stack([matrix @ one for matrix in many]))
-    check("a batch of five products: the same as one after the other", gap < 1e-12)
+    check("five products in one call equal five single products", gap < 1e-12)
     return table("n × k × m", "multiplications: n·k·m", "NumPy speed-up", "PyTorch speed-up", rows=rows)
 
 
 def slope_found(wanted: np.ndarray, x: np.ndarray) -> float:
-    """w of the fit wanted ≈ w·x, by gradient steps on the mean of (w·x − wanted)²."""
+    """w of the fit wanted ≈ w·x, by gradient descent."""
     w = 0.0
     for _ in range(200):
         w -= 0.1 * 2 * ((w * x - wanted) * x).mean()
@@ -381,12 +382,12 @@ def slope_found(wanted: np.ndarray, x: np.ndarray) -> float:
 def step_broadcasting():
     """Broadcasting, and its classic bug
 
-    Write the shapes one below the other, aligned right; where one is shorter, it counts as 1; a size of 1 is
-    stretched to the other. A row (4,) is added to each row of (3, 4), and a column (3, 1) to each column.
-    Other sizes must be the same, or it is an error.
+    Write the shapes one below the other, aligned right. Where a shape is shorter, its size counts as 1, and a
+    size of 1 is stretched to the other size. A row (4,) is added to each row of (3, 4), a column (3, 1) to
+    each column. Other sizes must be equal.
 
     The bug: predictions of shape (N,) minus wanted values of shape (N, 1) do not give N errors. They give
-    N × N: every prediction against every value. Below, a line y = 3·x with some noise, x of mean 0, is fitted
+    N × N: every prediction against every value. The table fits a line y = 3·x with some noise, x of mean 0,
     correctly and with the bug, which makes the slope 0.
     """
     check_part(broadcast_shapes, broadcast_checks, OURS)
@@ -399,7 +400,7 @@ def step_broadcasting():
         errors = 3 * x - wanted
         rows.append((name, str(errors.shape), (errors**2).mean(), round(slope_found(wanted, x), 9) + 0.0))
     check("with equal shapes the slope is found", abs(rows[0][3] - 3) < 0.1)
-    check("with (N,) − (N, 1) the slope is 0, and nothing is raised", abs(rows[1][3]) < 1e-9)
+    check("with (N,) − (N, 1) the slope is 0, and no error is raised", abs(rows[1][3]) < 1e-9)
     return table("", "shape of the errors", "loss at slope 3", "slope learned", rows=rows)
 
 
@@ -412,7 +413,7 @@ def linear_network(width: int, depth: int) -> nn.Sequential:
 def step_linear_layer():
     """A linear layer, and what it costs
 
-    A layer takes a row of numbers x to x·W + b: one matrix, one row b (the bias), broadcast over the batch.
+    A layer turns a row of numbers x into x·W + b: one matrix, one row b (the bias), broadcast over the batch.
     From n numbers to m it has n·m + m parameters, and multiplies n·m times per row of the batch. Twice as
     deep costs twice as much; twice as wide, four times as much, apart from the biases.
     """
@@ -442,17 +443,17 @@ def step_derivatives():
     digits, and what is left is rounding. The table shows the error for f(x) = tanh(x)³.
 
     A differentiation rule needs no h. The chain rule: for one function inside another, their derivatives
-    multiply. f is the cube of tanh, so f' = 3·tanh² · (1 − tanh²). PyTorch applies the rules by machine, and
-    so will we. By definition each weight would cost two runs of the network.
+    multiply. f is the cube of tanh, so f' = 3·tanh² · (1 − tanh²). PyTorch applies the rules by machine; so
+    will we. By definition each weight would cost two runs of the network.
     """
     f, x = (lambda x: np.tanh(x) ** 3), 0.7
     rule = 3 * np.tanh(x) ** 2 * (1 - np.tanh(x) ** 2)
     leaf = torch.tensor(x, dtype=torch.float64, requires_grad=True)
     (torch.tanh(leaf) ** 3).backward()
-    check("rule and machine agree", abs(leaf.grad.item() - rule) < 1e-15)
+    check("the rule and PyTorch give the same derivative", abs(leaf.grad.item() - rule) < 1e-15)
     steps = 1e-1, 1e-3, 1e-5, 1e-7, 1e-10, 1e-13
     errors = [abs(slope_by_definition(f, x, h) - rule) for h in steps]
-    check("by definition the error falls with h, and then grows again",
+    check("as h shrinks, the error of the definition falls, then grows again",
           min(errors[0], errors[-1]) > 1e4 * min(errors))
     return table("h", "error of the definition", rows=[
         (f"{h:.0e}", f"{error:.0e}") for h, error in zip(steps, errors)])
@@ -465,10 +466,10 @@ def step_chain_rule():
     A graph says what was computed from what. The picture shows the graph of loss = (tanh(w·x + b) − y)². Its
     values are black; its gradients are orange: by how much the loss moves for each unit that a value moves.
 
-    Each operation makes a Value that remembers what it was computed from, and how to pass a gradient
-    back. backward() lists the graph, each value after all that it was computed from, and walks it from the
-    loss back. Each value multiplies its gradient by the derivative of its own operation and hands it on. A
-    value that is used twice gets two gradients, and adds them, as error does in error · error.
+    Each operation makes a Value that remembers what it was computed from, and how to pass a gradient back.
+    backward() lists all values of the graph, each after those it was computed from, and walks the list
+    backwards. Each value multiplies its gradient by the derivative of its own operation and passes it on. A
+    value that is used twice gets two gradients and adds them, as error does in error · error.
     """
     graph = small_graph(Value)
     graph["loss"].backward()
@@ -477,8 +478,8 @@ def step_chain_rule():
         loss = lambda moved, name=name: small_graph(Value, **{name: moved})["loss"].data  # noqa: E731
         value = float(graph[name].data)
         rows.append((name, value, float(graph[name].grad), float(slope_by_definition(loss, value, 1e-6))))
-    check("the gradients are those by definition", all(abs(row[2] - row[3]) < 1e-8 for row in rows))
-    check("the gradient of error is 2 · error: both ways added",
+    check("the gradients equal those by definition", all(abs(row[2] - row[3]) < 1e-8 for row in rows))
+    check("the gradient of error is 2 · error, the sum over both uses",
           abs(graph["error"].grad - 2 * graph["error"].data) < 1e-15)
     figure = Picture("foundations_graph.png", draw_graph(
         {name: (float(value.data), float(value.grad)) for name, value in graph.items()}),
@@ -490,10 +491,10 @@ def step_chain_rule():
 def step_value():
     """Values that hold arrays
 
-    A Value for each weight would be slow, so a Value holds a whole array. Where
-    broadcasting stretched a shape, one number was used many times, and its gradients are summed. The
-    gradients of a matrix product C = A·B are products again. With dA for the gradient of A: dA = dC·Bᵀ and
-    dB = Aᵀ·dC. PyTorch's autograd works in this way.
+    A Value for each weight would be slow, so a Value holds a whole array. Where broadcasting stretched a
+    shape, one number was used many times, and its gradients are summed. The gradients of a matrix product
+    C = A·B are also products. With dA for the gradient of A: dA = dC·Bᵀ and dB = Aᵀ·dC. PyTorch's autograd
+    works the same way.
     """
     check_part(Value, value_checks, OURS)
 
@@ -536,20 +537,20 @@ def right_share(weights: Sequence[np.ndarray], seed: int) -> float:
 def step_two_layers():
     """A network of two layers, backward by hand
 
-    Two linear layers with a tanh between them (without it they would be one). The network gives two
-    numbers for each point, the logits. Softmax makes probabilities of them: e to each, divided by the sum.
-    The loss is −log of the probability of the right class, averaged over the batch. Backward goes line by
-    line in reverse order. Worth memorising: the gradient of one point's loss with respect to its logits is
+    The network has two linear layers with a tanh between them; without it they would be one. Its results for
+    each point are two numbers, the logits. Softmax turns these into probabilities: e to each, divided by the
+    sum. The loss is −log of the probability of the right class, averaged over the batch. Backward goes line
+    by line in reverse order. Worth memorising: the gradient of one point's loss with respect to its logits is
     their softmax, minus 1 at the right class.
     """
     check_part(two_layer_backward, two_layer_checks, OURS)
     rng = np.random.default_rng(torch.initial_seed())
     inputs = *spirals(rng), *first_weights(rng, HIDDEN)
     by_hand, *others = (way(*inputs)[1] for way in (two_layer_backward, by_value, by_pytorch))
-    check("by hand, by Value and by PyTorch: the same gradients on the spirals of the next step",
+    check("by hand, by Value and by PyTorch the gradients on the next step's spirals are equal",
           max(abs(a - b).max() for other in others for a, b in zip(by_hand, other)) < 1e-12)
     x, w1, w2 = random_tensors((6, 4), (4, 5), (5, 3))
-    check("without tanh two layers are one", largest_difference(x @ w1 @ w2, x @ (w1 @ w2)) < 1e-12)
+    check("without tanh two layers equal one", largest_difference(x @ w1 @ w2, x @ (w1 @ w2)) < 1e-12)
 
 
 @shows(by_value, descend)
@@ -557,28 +558,28 @@ def step_spirals():
     """Learning two spirals
 
     No straight line separates the two spirals. A network of two layers with 32 hidden numbers learns them
-    from 200 points: by hand, by Value and by PyTorch, from the same first weights.
-    The three loss curves are identical, up to rounding.
+    from 200 points: by hand, by Value and by PyTorch, from the same first weights. The three loss curves are
+    identical, up to rounding.
 
-    In the left panel the small rate leaves more than ten times the loss of the middle one. The
-    large rate first throws the loss far above log 2 = 0.69, the loss of guessing. On the right the colour is
-    the probability of class 1; on the line both are equally likely.
+    In the left panel the small rate leaves more than ten times the loss of rate 1. The large rate first
+    raises the loss far above log 2 = 0.69, the loss of guessing. In the right panel the colour is the
+    probability of class 1; on the line both classes are equally likely.
     """
     base = torch.initial_seed()
     by_rate = {f"rate {rate:g}": descend(two_layer_backward, base, rate) for rate in RATES}
     (small, _), (middle, weights), (large, _) = by_rate.values()
     others = [descend(way, base, RATES[1])[0] for way in (by_value, by_pytorch)]
     gap = max(abs(a - b) for other in others for a, b in zip(middle, other))
-    check("three ways, one loss curve", gap < 1e-9, f"difference {gap:.0e}")
+    check("the three loss curves are equal", gap < 1e-9, f"difference {gap:.0e}")
     shares = [right_share(descend(two_layer_backward, base + more, RATES[1])[1], base + more)
               for more in range(3)]
-    check("three seeds: at least 99 % of 200 new points are right", min(shares) >= 0.99)
-    check("the small rate leaves more than ten times the loss of the middle one", small[-1] > 10 * middle[-1])
-    check("the large rate throws the loss above 10", max(large) > 10)
+    check("for three seeds at least 99 % of 200 new points are right", min(shares) >= 0.99)
+    check("the small rate leaves more than ten times the loss of rate 1", small[-1] > 10 * middle[-1])
+    check("the large rate first raises the loss above 10", max(large) > 10)
     figure = Picture("foundations_spirals.png", draw_spirals(
         {name: losses for name, (losses, _) in by_rate.items()},
         lambda points: two_layer(points, *weights), *spirals(np.random.default_rng(base))),
-        "Two layers separate two spirals: small steps take long, large ones first throw the loss up")
+        "Two layers separate two spirals: a small rate is slow, a large rate first raises the loss")
     return table("", "highest loss", "last loss", "new points right", rows=[
         (name, max(losses), losses[-1], right_share(learned, base))
         for name, (losses, learned) in by_rate.items()]), figure
@@ -599,32 +600,33 @@ def learn_vectors(counts: Tensor, width: int = 8, steps: int = 300, rate: float 
 def step_embeddings():
     """From one-hot to embeddings
 
-    The number of a word says nothing: word 7 isn't more than word 6. One-hot, a row of zeros with a 1 in the
-    word's place, says no more: all words are equally far apart. Times a matrix, it picks the
-    matrix's row. These rows, a vector for each word, are learned below from 300 made-up sentences (“the big
-    horse runs to the garden”): guess the neighbours of a word from its vector. Words that are used in
-    the same way have similar neighbours, so similar vectors serve them.
+    The number of a word says nothing: word 7 isn't more than word 6. One-hot means zeros with a 1 at the
+    word's place: all words are equally far apart. A one-hot row times a matrix picks a row of the matrix.
+    These rows, one vector per word, are learned from 300 made-up sentences (“the big horse runs to the
+    garden”): guess the neighbours of a word from its vector. Words that are used in the same way have similar
+    neighbours, so they get similar vectors.
 
-    The table says how many of a word's three nearest words are of its class. The counts of neighbours, 48 per
-    word, already show the classes; learning puts them into 8 numbers. Shuffling words within sentences leaves
-    most of this. Shuffling all words takes the neighbours away, and the classes with them. In the picture,
-    red is where two vectors point the same way.
+    The table says how many of a word's three nearest words are of its class, such as animals. The counts of
+    neighbours, 48 per word, already show the classes; learning puts them into 8 numbers. Words shuffled
+    within sentences keep most of this. Shuffling all words removes the neighbours, and the classes with them.
+    In the picture, red means that two vectors point the same way.
     """
     ids, matrix = torch.randint(len(VOCABULARY), (10,)), torch.randn(len(VOCABULARY), 8)
-    check("a one-hot row times a matrix is the matrix's row, bit for bit",
+    check("a one-hot row times a matrix equals the matrix's row, bit for bit",
           torch.equal(F.one_hot(ids, len(VOCABULARY)).float() @ matrix, matrix[ids]))
     base, rows = torch.initial_seed(), []
     for seed in range(base, base + 3):
         counts = neighbour_counts(np.random.default_rng(seed))
         vectors = [torch.randn(48, 8), counts[0], *map(learn_vectors, counts)]
         rows.append((seed, *map(same_class, vectors)))
-    check("three seeds: more than 90 % are of the same class, counted and learned",
+    check("from counts and learned: over 90 % of the nearest words are of the same class",
           min(min(row[2:4]) for row in rows) > 0.9)
-    check("learned from words shuffled within sentences: more than 80 %", min(row[4] for row in rows) > 0.8)
-    check("learned from shuffled words: less than 35 %", max(row[5] for row in rows) < 0.35)
+    check("learned from words shuffled within sentences: over 80 % of the same class",
+          min(row[4] for row in rows) > 0.8)
+    check("learned from shuffled words: less than 35 % of the same class", max(row[5] for row in rows) < 0.35)
     figure = Picture("foundations_embeddings.png", draw_words(
         {"learned": vectors[2][: len(NAMED)], "from shuffled words": vectors[4][: len(NAMED)]}, CLASSES),
-        "Words that are used in the same way get similar vectors: the classes appear, and nobody named them")
+        "Words that are used in the same way get similar vectors: classes appear that nobody named")
     return table("seed", "random", "counts", "learned", "shuffled within", "shuffled", rows=[
         (seed, *(f"{share:.0%}" for share in shares)) for seed, *shares in rows]), figure
 
@@ -641,8 +643,8 @@ def step_cells():
         GRU   two gates and no separate memory: keep, and reset for the content
 
     A gate is a factor from 0 to 1 for each number of the memory, the σ of a sum: σ(x) = 1 / (1 + e⁻ˣ). Each
-    gate has its own weights, and so has the content, the new numbers to store: the blocks in the code. With
-    copied weights all equal PyTorch's networks.
+    gate has its own weights, and so does the content, the new numbers to store. With copied weights, all
+    three cells equal PyTorch's networks.
     """
     check_part(RNNCell, rnn_checks, OURS)
     check_part(LSTMCell, lstm_checks, OURS)
@@ -666,13 +668,13 @@ def step_convolution():
     """For comparison: a convolution
 
     A convolution looks at a few neighbours at once, here a token and the two before it, everywhere with the
-    same weights. One layer sees three tokens, and each further layer two more. If the places it looks at lie
-    1, 2, 4, 8 … apart (dilated), the stretch it sees roughly doubles with each layer. A recurrent layer
-    reaches everything, in as many steps as there are tokens.
+    same weights. One layer sees three tokens, and each further layer two more. If its places are 1, 2, 4,
+    8 … apart (dilated), the stretch it sees roughly doubles with each layer. A recurrent layer reaches every
+    token, in as many steps as there are tokens.
     """
     rows = [(n, layers_until_seen(n, lambda layer: 1), layers_until_seen(n, lambda layer: 2**layer), n)
             for n in (8, 32, 128, 512)]
-    check("(n − 1) / 2 layers, or log₂((n + 1) / 2) dilated, rounded up", all(
+    check("n tokens need (n − 1) / 2 layers, or log₂((n + 1) / 2) dilated, rounded up", all(
         (plain, dilated) == (math.ceil((n - 1) / 2), math.ceil(math.log2((n + 1) / 2)))
         for n, plain, dilated, _ in rows))
     return table("tokens", "layers", "layers, dilated", "steps of a recurrent layer", rows=rows)
@@ -699,10 +701,7 @@ OTHERS = {"LSTM, gate only": lambda: changed(LSTMCell(INPUTS, WIDTH), forget=OPE
 
 
 def gradient_back(layer: nn.Module, distance: int) -> float:
-    """Size of d(last output) / d(input `distance` steps back), all slopes together; in float64.
-
-    The layer is a cell, or takes x (1, L, INPUTS) to outputs (1, L, any).
-    """
+    """Size of d(last output) / d(input `distance` steps back); the layer is a cell, or x → outputs."""
     x = torch.randn(1, distance + 1, INPUTS).double().requires_grad_()
     outputs = unroll(layer.double(), x) if isinstance(layer, Cell) else layer.double()(x)
     each_number = torch.eye(outputs.shape[-1]).double()
@@ -711,7 +710,7 @@ def gradient_back(layer: nn.Module, distance: int) -> float:
 
 
 def way_back(layers: Mapping[str, Callable], distances: Sequence[int]) -> dict[str, list[float]]:
-    """gradient_back() at each distance, the mean of 5 new layers; layers: name → what makes one."""
+    """gradient_back() at each distance, the mean of 5 new layers; layers: name → factory."""
     def reach(make):
         return [sum(gradient_back(make(), n) for _ in range(5)) / 5 for n in distances]
 
@@ -724,26 +723,27 @@ def step_way_back():
     """The long way back
 
     The network learns from a token n steps back only through the gradient that reaches it. That gradient
-    passes through n steps, and each multiplies it. The table shows what arrives, in new cells.
+    passes through n steps, and each multiplies it. The table shows what arrives in untrained cells.
 
-    The LSTM begins with its forget gate half open: each step keeps about half of its memory. In “LSTM, open”
-    only the bias of that gate differs: it begins at σ(3) = 0.95. Far more arrives; it falls more slowly than
-    0.95ⁿ. The rest comes through the hidden state: with recurrent weights of 0 (“gate only”) less arrives.
+    The LSTM starts with its forget gate half open: each step keeps about half of its memory. In “LSTM, open”
+    only the bias of that gate differs: it starts at σ(3) = 0.95. Far more arrives, and it falls more slowly
+    than 0.95ⁿ. The rest comes through the hidden state: with recurrent weights of 0 (“gate only”) less
+    arrives.
 
-    The last row is the other end: with recurrent weights 8 times as large the gradient explodes. A remedy is
-    clipping: a gradient longer than some length is cut to it, and keeps its direction. It does
-    nothing against vanishing.
+    The last row is the opposite: with recurrent weights 8 times as large the gradient explodes. Clipping
+    helps: a gradient that is too long is shortened and keeps its direction. It does nothing against
+    vanishing.
     """
     reach = way_back(CELLS | OTHERS, BACK)
     rnn, lstm, opened, gru, gate, large = reach.values()
-    check("RNN, LSTM and GRU: after 64 steps less than a millionth of what arrives from 1",
+    check("RNN, LSTM, GRU: from 64 back arrives less than a millionth of that from 1 back",
           all(norms[3] < 1e-6 * norms[0] for norms in (rnn, lstm, gru)))
-    check("the open LSTM: more than a million times what these have after 64",
+    check("the open LSTM: from 64 back arrives over a million times as much as in these",
           opened[3] > 1e6 * max(rnn[3], lstm[3], gru[3]))
     kept = (gate[3] / gate[2]) ** (1 / 48)
-    check("gate only: one step keeps from 0.93 to 0.97", 0.93 < kept < 0.97, f"{kept:.3f}")
-    check("after 64 steps the open LSTM has three times what “gate only” has", opened[3] > 3 * gate[3])
-    check("weights 8 times as large: from 64 back more than 10 times what arrives from 1",
+    check("gate only: one step keeps 0.93 to 0.97 of the gradient", 0.93 < kept < 0.97, f"{kept:.3f}")
+    check("the open LSTM: from 64 back arrives over 3 times as much as gate only", opened[3] > 3 * gate[3])
+    check("weights 8 times as large: from 64 back arrives over 10 times as much as from 1",
           large[3] > 10 * large[0])
     return table("gradient from", *(f"{n} back" for n in BACK),
                  rows=[(name, *(f"{norm:.0e}" for norm in norms)) for name, norms in reach.items()])
@@ -753,21 +753,21 @@ def step_delayed_answer():
     """Who remembers?
 
     One of four symbols comes n steps before the end, among noise of four other symbols. Which one was it?
-    Guessing is right in 25 %. For each n five networks of each kind are trained, for 150 batches of 16 at the
+    Guessing is right 25 % of the time. For each n, five networks of each kind train on 150 batches of 16 at
     rate 0.03. Four kinds read with a cell. The fifth is one attention (lesson 1): the last token looks at all
     tokens at once, each with a learned vector for its place.
 
     At n = 16 the LSTM hardly does better than guessing. The open LSTM differs only in how its forget gate
     starts, and it learns. So what the first LSTM lacked was a gate that keeps. But a weak gradient doesn't
-    explain everything: it reaches the RNN and the GRU just as weakened, and yet they learn more. Attention
-    also learns what is far away, one step from any place. Some trainings get stuck.
+    explain everything: in the RNN and the GRU it is just as weak, and yet they learn more. Attention, one
+    step from every place, also learns what is far back. Some trainings get stuck.
     """
     right = accuracies(CELLS, unroll, WIDTH, DISTANCES)  # (distance, model) for each kind
     check("at n = 4 every network with a cell is right", min(right[name][0].min() for name in CELLS) > 0.95)
     rnn, lstm, opened, gru, attention = (found[2].mean() for found in right.values())
     check("at n = 16 the LSTM is right in less than 45 %, the open LSTM in more than 60 %",
           lstm < 0.45 and opened > 0.6)
-    check("at n = 16 RNN, GRU and attention are ahead of the LSTM by more than 20 %",
+    check("at n = 16 RNN, GRU and attention are ahead of the LSTM by more than 20 points",
           min(rnn, gru, attention) > lstm + 0.2)
     figure = Picture("foundations_memory.png", draw_memory(DISTANCES, right),
                      "With its forget gate open an LSTM learns what is far back")
@@ -779,14 +779,14 @@ def step_delayed_answer():
 def step_broken_on_purpose():
     """Broken on purpose
 
-    The first table trains the spirals of step 8 for 100 steps with each of four mistakes. Three of the four
-    learn the spirals nevertheless. Gradients that are never reset keep pushing in the old direction, which
-    here does no harm. A gradient that isn't summed over the batch turns the 32 numbers of b₁ into a table of
-    200 × 32; the clearest symptom comes with the first batch of another size: an error. The graph walked in
-    the wrong order happens to be right here.
+    The first table trains for 100 steps on the spirals of step 8, with each of four mistakes. Three of the
+    four networks still learn them. Gradients that are never reset keep pushing in the old direction, which
+    does no harm here. A gradient that isn't summed over the batch turns the 32 numbers of b₁ into a table of
+    200 × 32; the first batch of another size then raises an error. Walking the graph in the wrong order
+    happens to be right here.
 
     So a falling loss is no test of a gradient. Compare with numbers that are known to be right: the second
-    table says which check each mistake fails (the cells' 12 are left out).
+    table says which check each mistake fails (12 mistakes in cells are left out).
     """
     base, mistakes = torch.initial_seed(), value_checks.mistakes(OURS)
     names = "not summed over a broadcast axis", "walked in the wrong order", "overwritten"
@@ -794,9 +794,9 @@ def step_broken_on_purpose():
     ways |= {name: partial(by_value, kind=mistakes[name].implementation) for name in names}
     learned = {name: descend(way, base, RATES[1], 100) for name, way in ways.items()}
     shares = [right_share(weights, base) for _, weights in learned.values()]
-    check("three of four mistakes still get 95 % of new points right", min(shares[:4]) >= 0.95 > shares[4])
+    check("three of the mistakes still get 95 % of new points right", min(shares[:4]) >= 0.95 > shares[4])
     loud = refused(lambda: two_layer(np.zeros((50, 2)), *learned[names[0]][1]), "(50,32)", "(200,32)")
-    check("not summed: b₁ is a table of 200 × 32, and a batch of 50 is an error", loud.holds)
+    check("not summed: b₁ is a table of 200 × 32, and a batch of 50 raises an error", loud.holds)
     check_mistakes(OURS, rnn_checks, lstm_checks, gru_checks)
     return (table("mistake", "last loss", "new points right", "numbers in b₁", rows=[
         (name, losses[-1], f"{share:.1%}", weights[1].size)
@@ -807,17 +807,17 @@ def step_broken_on_purpose():
 def step_what_next():
     """What now?
 
-    Lesson 1's question: between a word and the answer there are n steps, and each can lose it. Could the last
-    step look at the first directly?
+    Lesson 1's question: between a word and the answer there are n steps, and each can lose the word. Could
+    the last step look at the first directly?
 
     Read: Value, then checks/differentiation.py.
 
-    Change: (1) in Value.relu, (self.data > 0) to 1.0: one check of step 6 fails and says which operation.
+    Change: (1) in Value.relu, (self.data > 0) to 1.0: one check of step 6 fails and names the operation.
     (2) HIDDEN to 2: two hidden numbers don't separate the spirals. Checks of step 8 fail, even for the
-    curves: rounding grows. (3) OPEN to 0.0: the gate is half open again, and checks of steps 12 and 13 fail.
+    curves, where rounding grows. (3) OPEN to 0.0: the gate is half open, and checks of steps 12 and 13 fail.
 
-    Write it yourself: python 00_foundations.py --template my_foundations.py, fill in the file, then the
-    same with --grade. Next: python 01_attention_mechanism.py.
+    Write it yourself: python 00_foundations.py --template my_foundations.py, fill in the file, then the same
+    with --grade. Next: python 01_attention_mechanism.py.
     """
 
 

@@ -1,14 +1,14 @@
 """Lesson 1. How does one token look at the others?
 
-A Transformer turns one sequence into another: a sentence into its translation, say. The text is cut into
-tokens, here words, and each token becomes a vector, a list of numbers. Two halves share the work:
+A Transformer turns one sequence into another, for example a sentence into its translation. The text is cut
+into tokens, here words, and each token becomes a vector, a list of numbers. Two halves share the work:
 
     the cat loves the mat                  <begin> le chat aime
               │                                      │
           [encoder] ───────── memory ──────────→ [decoder] ───→ le
 
-The encoder reads the source. In it every token's vector takes in what it needs from the others (which
-cat? who loves it?), and the result, one vector per token, is the memory. The decoder writes the target,
+The encoder reads the source. Every token's vector takes in what it needs from the others (which cat? who
+loves it?), and the result, one vector per token, is the memory. The decoder writes the target,
 one token after the other: it reads what is written so far, looks into the memory, and names the next.
 
 “Takes in” and “looks into” are the same thing, attention. A token asks with its query, every token answers
@@ -16,8 +16,10 @@ with its key; the better they match, the more of that token's value is taken in:
 
     Attention(Q, K, V) = softmax(Q·Kᵀ / √d_k) · V
 
-(“Attention Is All You Need”, Vaswani et al. 2017, section 3.2.1.) By the end of step 9 you will have built
-every part of this formula. Lesson 2 puts several attentions side by side, lesson 3 tells them about order.
+(“Attention Is All You Need”, Vaswani et al. 2017, section 3.2.1; below, “the paper”.)
+
+You need lesson 0, mainly its matrix products, softmax and gradients. By the end of step 9 you will have built
+every part of this formula. The lesson runs in seconds and takes an hour to read.
 """
 
 import course.console.startup  # noqa: F401 (before torch: it hears what fails in the imports below)
@@ -80,10 +82,10 @@ PAD = 0
 
 
 def softmax(scores: Tensor, dim: int = -1) -> Tensor:
-    """Scores → weights ≥ 0 that sum to 1 along `dim`; a row of −∞ throughout gets weights 0.
+    """Scores → weights ≥ 0 that sum to 1 along `dim`; a row of −∞ only gets weights 0.
 
-    Shifting by the largest score changes nothing in exact arithmetic and keeps exp() from overflowing. The
-    largest exponential is then e⁰ = 1, so the sum, in float32 at least, is at least 1, except in a row of −∞.
+    Subtracting the largest score keeps exp() from overflowing. The largest exponential is then e⁰ = 1, so the
+    sum, in float32 at least, is at least 1, except in a row of −∞.
     """
     if scores.numel() == 0:
         return scores  # no keys: no weights, and no largest score
@@ -114,8 +116,7 @@ def scaled_dot_product_attention(
     """softmax(Q·Kᵀ / √d_k) · V (section 3.2.1): every query gets a weighted mean of the values.
 
     query (…, T, K), key (…, S, K), value (…, S, any) → output (…, T, any); mask as in
-    attention_weights(). dropout is the share of weights set to 0; pass 0 outside training. (Not in the
-    paper, whose section 5.4 drops parts of a layer's output; PyTorch and most later code do it.)
+    attention_weights(). dropout is the fraction of weights set to 0; pass 0 outside training.
     """
     weights = F.dropout(attention_weights(query, key, mask), dropout)
     return weights @ value
@@ -124,7 +125,7 @@ def scaled_dot_product_attention(
 def fused_attention(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, dropout: float = 0.0
 ) -> Tensor:
-    """scaled_dot_product_attention() in one kernel of PyTorch's: the same to rounding, and faster."""
+    """scaled_dot_product_attention() as one PyTorch kernel: equal to rounding, and faster."""
     if mask is not None:
         mask = torch.atleast_2d(boolean(mask))  # the kernel would add numbers
     return F.scaled_dot_product_attention(query, key, value, mask, dropout)
@@ -176,12 +177,11 @@ def step_soft_dictionary():
     """A soft dictionary
 
     A dictionary returns the value whose key equals the query. Attention compares the query with all keys at
-    once. The dot product of query and key says how well they match (the score), softmax turns the scores
-    into weights that sum to 1, and the answer is the mean of all values with these weights.
+    once. The dot product of query and key says how well they match (the score). Softmax turns the scores into
+    weights that sum to 1. The answer is the mean of all values with these weights.
 
     Here are three keys, values 100, 200 and 300, and a query for the first. Multiply the query by 4, 16, 64:
-    in the picture the weights begin even and end on one key, and the answer goes from the mean of all values
-    to the first.
+    in the picture the weights start even and end on one key, and the answer goes from the mean to 100.
     """
     rows = []
     for factor in (0, 1, 4, 16, 64):
@@ -226,7 +226,7 @@ def step_by_hand():
     stages = by_hand(query, key, value)
     theirs = F.scaled_dot_product_attention(*map(torch.from_numpy, (query, key, value)))
     gap = abs(theirs.numpy() - stages[-1]).max()
-    check("PyTorch's own attention says the same", gap < 1e-12, f"difference {gap:.0e}")
+    check("PyTorch's own attention gives the same output", gap < 1e-12, f"difference {gap:.0e}")
     rows = [(name, *("  ".join(f"{x:.3g}" for x in row) for row in stage))
             for name, stage in zip(STAGES, stages)]
     return table("", "token 0", "token 1", "token 2", rows=rows)
@@ -262,7 +262,7 @@ def step_it_is_the_cat():
     nothing (query 0) looks at all words equally.
 
     Why three vectors and not one? Looking for something and being found are different roles: with one vector
-    for both, the score would be the same both ways. And what a word is found by isn't what it has to say. In
+    for both, the score would be the same both ways. And what a word is found by isn't what it hands over. In
     a real model all three matrices are learned.
     """
     query, key, value = three_maps(X)
@@ -277,9 +277,9 @@ def step_it_is_the_cat():
     check("“it” with another query finds the mat, and no other row changes",
           found[it].argmax() == mat and (found[others] == weights[others]).all())
     lost = by_hand(query, hidden, value)[3][it]
-    check("the cat without its key: “it” looks at all words equally", np.ptp(lost) < 1e-12)
+    check("if the cat has no key, “it” looks at all words equally", np.ptp(lost) < 1e-12)
     *_, same, output = by_hand(query, key, silent)
-    check("the cat with another value: no weight changes, what “it” gets does",
+    check("if the cat has another value, no weight changes, but the output of “it” does",
           (same == weights).all() and abs(output[it] - stages["output"][it]).max() > 8)
     figure = Picture("attention_data_flow.png", draw_flow(WORDS, query, key, value, stages, it),
                      "“it” asks, the key of “cat” matches, and the value of “cat” flows to “it”")
@@ -309,10 +309,10 @@ def step_in_pytorch():
     output = attention_in_five_lines(query, key, value)
     numpy = np.stack([by_hand(*inputs)[-1] for inputs in zip(query.numpy(), key.numpy(), value.numpy())])
     gap = abs(output.numpy() - numpy).max()
-    check("three random sequences: the same as NumPy, one after the other", gap < 1e-12, f"{gap:.0e}")
+    check("three random sequences in one batch get NumPy's outputs", gap < 1e-12, f"{gap:.0e}")
     many = random_tensors((2, 7, 16), (2, 9, 16), (2, 9, 16), seed=1)
     gap = largest_difference(attention_in_five_lines(*many), F.scaled_dot_product_attention(*many))
-    check("the same as PyTorch's own, also for d_k = 16", gap < 1e-12, f"{gap:.0e}")
+    check("the outputs equal those of PyTorch's own attention, also for d_k = 16", gap < 1e-12, f"{gap:.0e}")
 
 
 FRENCH = ["le", "chat", "aime", "le", "tapis"]  # the beginning of a translation
@@ -330,23 +330,23 @@ def meaning(words: list[str]) -> Tensor:
 def step_who_asks_whom():
     """Self-attention and cross-attention
 
-    In self-attention a sequence asks itself, as in step 3: T = S. So does the encoder. In cross-attention
+    In self-attention a sequence asks itself, as in step 3: T = S. The encoder does so. In cross-attention
     one sequence asks another: the decoder's tokens ask the memory. The output has a row for every query.
 
-    On the left of the picture is step 3 again. In the middle the first French words ask the English ones.
-    Their vectors, also made by hand, have a 1 in the place of the word's meaning, so words of one meaning
-    match. Both “le” look at both “the” equally: attention knows what a word is, not where it is. Lesson 3
-    changes that. On the right is what step 6 is about.
+    The left panel shows step 3 again. In the middle panel the first French words ask the English ones. Their
+    vectors, also made by hand, have a 1 at the place of the word's meaning, so words with one meaning match.
+    Both “le” look at both “the” equally: attention knows what a word is, not where it is. Lesson 3
+    changes that. The right panel belongs to step 6.
     """
     query, key, value = map(torch.from_numpy, three_maps(X))
     itself, output = attention_weights(query, key), attention_in_five_lines(query, key, value)
     french, english = 10 * meaning(FRENCH), meaning(WORDS)
     cross = attention_weights(french, english)
     taken = attention_in_five_lines(french, english, value)
-    check("every French word looks most at an English word of its meaning",
+    check("every French word looks most at an English word with its meaning",
           all(MEANING[WORDS[i]] == MEANING[word] for word, i in zip(FRENCH, cross.argmax(-1))))
     same = torch.equal(cross[0], cross[3]) and torch.equal(cross[:, 0], cross[:, 3])
-    check("both “le” have the same weights, and as much for either “the”", same)
+    check("both “le” have the same weights, equal for both “the”", same)
     rows = [("self", "English (T = 7)", "English (S = 7)", shape(itself), shape(output)),
             ("cross", "French (T = 5)", "English (S = 7)", shape(cross), shape(taken))]
     seen = causal_mask(7)
@@ -362,11 +362,11 @@ def step_masks():
 
     Two things must not be looked at. The decoder has to name the next token, so it must not see it: the
     causal mask hides what comes later. And the sequences of a batch are filled up to one length with PAD:
-    the padding mask hides the filling.
+    the padding mask hides this padding.
 
-    A mask is boolean, True means “may attend” (torch.nn.MultiheadAttention means the reverse), and two are
-    joined with &. Where it is False the score becomes −∞ before the softmax, and e^−∞ = 0. A mask's shape
-    only has to broadcast to that of the weights. (boolean() checks the type; softmax() follows in step 8.)
+    A mask is boolean. True means “may attend” (in torch.nn.MultiheadAttention the reverse). Masks are joined
+    with &. Where a mask is False the score becomes −∞ before the softmax, and e^−∞ = 0. Its shape only has to
+    broadcast to the weights' shape. (boolean() checks the type; softmax() follows in step 8.)
     """
     tokens = torch.tensor([[5, 6, 7, 8], [5, 6, PAD, PAD]])
     mask = causal_mask(4) & padding_mask(tokens)  # (B, 1, T, S)
@@ -383,24 +383,24 @@ def with_each(mask: Tensor, queries: Tensor, *contents: Tensor) -> list:
 
 @shows(with_each)
 def step_masks_hide():
-    """Hidden means hidden
+    """What is hidden changes nothing
 
-    Bit for bit: other words after position 2, or other filling behind the end of a
-    sentence, leave every allowed output as it was.
+    If the words after position 2 change, or the padding after a sentence, every output that may not see them
+    stays the same, bit for bit.
     """
     x, other = torch.randn(2, 6, 16)
     other[:3] = x[:3]
     before, after = with_each(causal_mask(6), x, x, other)
-    check("another future: outputs 0 to 2 are the same bits", torch.equal(before[:3], after[:3]))
-    check("another future: outputs 3 to 5 are not the same", (before[3:] != after[3:]).any(dim=-1).all())
+    check("with another future, outputs 0 to 2 are the same bits", torch.equal(before[:3], after[:3]))
+    check("with another future, outputs 3 to 5 are different", (before[3:] != after[3:]).any(dim=-1).all())
     mask = padding_mask(torch.tensor([[5, 6, 7, PAD, PAD, PAD]]))[0, 0]
     before, after = with_each(mask, x, x, other)
-    check("other padding: all outputs are the same bits", torch.equal(before, after))
+    check("with other padding, all outputs are the same bits", torch.equal(before, after))
 
 
 @shows(softmax)
 def step_stable_softmax():
-    """A softmax that survives
+    """A softmax that doesn't overflow
 
     exp(x) exceeds the largest float32 from x = 88.73 on, the largest float16 from x = 11.09, and ∞/∞ is
     undefined. Subtracting the row's largest score first divides numerator and denominator by the same
@@ -412,9 +412,9 @@ def step_stable_softmax():
         naive = torch.exp(scores) / torch.exp(scores).sum()
         failed.append(naive.isnan().any().item())
         rows.append((str(dtype), f"{top}, {top - 1}, 0", numbers(naive, 4), numbers(softmax(scores), 4)))
-    check("the naive formula fails on the last two, and only there", failed == [False, True, True])
+    check("the naive formula fails in the last two rows, and only there", failed == [False, True, True])
     edges = torch.tensor([88.72, 88.73]), torch.tensor([11.085, 11.094]).half()
-    check("exp() overflows where it is said to",
+    check("exp() overflows from 88.73 on in float32, from 11.09 on in float16",
           all(torch.exp(edge).isinf().tolist() == [False, True] for edge in edges))
     check_part(softmax, softmax_checks, OURS)
     return table("type", "scores", "naive", "shifted", rows=rows)
@@ -424,9 +424,9 @@ def step_stable_softmax():
 def step_finished():
     """The function, finished
 
-    Step 6 showed the weights, with the mask; this is the rest. Leading dimensions may be any: a batch, and
-    in lesson 2 heads, several attentions side by side. `--grade FILE` checks the same of your own
-    attempt; the last appendix lists it.
+    Step 6 showed the weights, with the mask; this is the rest. Dropout sets random weights to 0 in training;
+    lesson 2 explains it. Any leading dimensions will do: a batch, or lesson 2's heads, which are several
+    attentions side by side. `--grade FILE` checks your own code; the last appendix lists the checks.
     """
     check_part(attention_weights, weights_checks, OURS)
     check_part(scaled_dot_product_attention, attention_checks, OURS)
@@ -454,17 +454,17 @@ def step_why_the_root():
 
     A product of two independent numbers of mean 0 and variance 1 has variance 1, and q·k adds up d_k such
     products. If these are also independent, its variance is d_k. Undivided, the scores of a wide head lie so
-    far apart that the softmax puts nearly all weight on one key. The evenness is 1 for even
-    weights and 0 for one key that takes all.
+    far apart that the softmax puts nearly all weight on one key. The evenness is 1 for even weights
+    and 0 if one key gets all weight.
 
     There the softmax is flat: little gradient gets back to the scores, and for most queries hardly any.
     “At the scores”: the mean gradient without the division, divided by the mean gradient with it. “Starved”:
     how many queries get less than a tenth of the median gradient with the division. With more
     keys, starving starts at a larger d_k (right panel).
 
-    The query gets the scores' gradient times the keys, and with the division a factor 1/√d_k. So at the
-    query the mean is larger without the division (last column), yet at d_k = 1024 about half of the queries
-    get less than a tenth of the divided median. d_k is the width of one head, not d_model.
+    The query's gradient is the scores' gradient times the keys, and with the division times 1/√d_k. So at the
+    query the mean is larger without the division (last column). Yet at d_k = 1024 about half of the queries
+    get less than a tenth of the divided median. d_k is the width of one attention, in lesson 2 of one head.
     """
     widths = [4, 16, 64, 256, 1024]
     variances = [torch.randn(2, 10_000, d_k).prod(0).sum(-1).var().item() for d_k in widths]
@@ -483,15 +483,15 @@ def step_why_the_root():
     uneven, even = [row[2] for row in rows], [row[3] for row in rows]
     check("undivided, the evenness falls with every width, below 0.1; divided, it stays above 0.8",
           uneven == sorted(uneven, reverse=True) and uneven[-1] < 0.1 and min(even) > 0.8)
-    check("undivided, the gradient at the scores is less than half at d_k = 1024", rows[-1][4] < 0.5)
+    check("at the scores the mean gradient is less than half undivided, at d_k = 1024", rows[-1][4] < 0.5)
     check("undivided, more than half of the queries starve at d_k = 1024, for 16, 64 and 512 keys",
           all(fractions[-1][0] > 0.5 for fractions in starved.values()))
-    check("at the query the mean is larger undivided, at every width", all(row[-1] > 1 for row in rows))
-    check("at the query more than 40 % get less than a tenth at d_k = 1024", little_there > 0.4)
+    check("at the query the mean gradient is larger undivided, for all d_k", all(row[-1] > 1 for row in rows))
+    check("undivided, more than 40 % of queries starve at the query at d_k = 1024", little_there > 0.4)
     check("divided, at no width more than one query in 20 starves",
           max(fraction for fractions in starved.values() for _, fraction in fractions) < 0.05)
     figure = Picture("attention_scaling.png", draw_scaling(rows, starved, *torch.randn(2, 6, 64)),
-                     "Undivided scores grow with √d_k: in wide heads one key takes all, most queries starve")
+                     "Undivided scores grow with √d_k: in wide heads one key gets all, most queries starve")
     header = "d_k", "Var(q·k)", "evenness", "÷ √d_k", "at the scores", "starved", "÷ √d_k", "at the query"
     return table(*header, rows=rows, title="64 keys, undivided and divided"), figure
 
@@ -520,9 +520,9 @@ LAYERS = {name: CELLS[name] for name in ("RNN", "LSTM", "LSTM, open")} | {
 def step_why_attention():
     """Why attention? The way to the past
 
-    Before, recurrent networks (RNN) read sequences word by word. Between the word n steps back and the last
-    output there are n steps, and each multiplies the gradient that has to say “this word mattered”. Attention
-    gets there in one step (section 4, table 1), and it computes all words at once.
+    Before Transformers, recurrent networks (RNN) read sequences word by word. Between the word n steps back
+    and the last output there are n steps, and each multiplies the gradient that has to say “this word
+    mattered”. Attention gets there in one step (section 4, table 1), and it computes all words at once.
 
     Lesson 0 measures this gradient in its step 12; here are its cells and two attentions, all untrained. RNN
     and LSTM lose it. The LSTM with an open forget gate keeps far more. Even attention gives each of n words a
@@ -536,8 +536,8 @@ def step_why_attention():
           max(spread) < 4)
     check("RNN and LSTM: after 64 steps less than a billionth is left",
           max(norms[3] / norms[0] for norms in (rnn, lstm)) < 1e-9)
-    check("after 64 steps the open LSTM has a million times what the LSTM has", opened[3] > 1e6 * lstm[3])
-    check("after 64 steps sharp attention has three times what the open LSTM has", sharp[3] > 3 * opened[3])
+    check("after 64 steps the open LSTM keeps over a million times the LSTM's", opened[3] > 1e6 * lstm[3])
+    check("after 64 steps sharp attention keeps over 3 times the open LSTM's", sharp[3] > 3 * opened[3])
     rows = [(name, "1" if "attention" in name else "n", *(f"{norm:.0e}" for norm in norms))
             for name, norms in reach.items()]
     figure = Picture("attention_gradient_path.png", draw_reach(DISTANCES, reach),
@@ -617,7 +617,7 @@ def step_other_scores():
         hits[name] = (scored[name].argmax(-1) == order).float().mean().item()
         same = (score(*equal[:2]).argmax(-1) == equal[2]).float().mean().item()
         rows.append((name, formula, size, f"{hits[name]:.1%}", f"{same:.1%}"))
-        check(f"{name}: of keys of one length it finds more than 97 %", same > 0.97)
+        check(f"{name}: of equally long keys it finds more than 97 %", same > 0.97)
     wide_query, wide_key, wide_order = matching_task(500, width=64)
     wide = (scaled_dot(wide_query, wide_key).argmax(-1) == wide_order).float().mean().item()
     check("at width 64 the product finds more than 99 %", wide > 0.99)
@@ -641,7 +641,7 @@ def step_what_it_costs():
 
     PyTorch has the whole function as one kernel, one program for the processor. It goes through the table
     block by block, and computes it again in the backward pass (Dao et al. 2022): without a mask it keeps
-    only O(n). Given a mask, itself a table of n × n, it keeps one like it. Lesson 2 onwards uses it.
+    only O(n). Given a mask, which is a table of n × n, it keeps another. The lessons from 2 on use it.
 
     Both axes are logarithmic: n² is a line twice as steep as n. One head of width 64:
     """
@@ -651,15 +651,15 @@ def step_what_it_costs():
     memory = [bytes_kept(scaled_dot_product_attention, *qkv) for qkv in inputs]
     fused = [bytes_kept(fused_attention, *qkv) for qkv in inputs]
     masked = [bytes_kept(fused_attention, *qkv, causal_mask(n)) for n, qkv in zip(lengths, inputs)]
-    check("multiplications: 64 · n² for the scores, as many for the means",
+    check("the scores take 64 · n² multiplications, and so do the means",
           work == [2 * 64 * n * n for n in lengths])
     tables = [kept / (4 * n * n) for kept, n in zip(memory, lengths)]
-    check("bytes kept: two tables of n² numbers of 4 bytes, within 5 %",
+    check("our lines keep two tables of n² numbers of 4 bytes, within 5 %",
           all(abs(number / 2 - 1) < 0.05 for number in tables), numbers(tables))
     power = fitted_exponent(lengths, fused)
     check("without a mask the fused kernel's bytes grow like n", abs(power - 1) < 0.1, f"n^{power:.2f}")
     tables = [(kept - less) / (4 * n * n) for kept, less, n in zip(masked, fused, lengths)]
-    check("with a mask it keeps one table of n² numbers more, within 5 %",
+    check("with a mask the kernel keeps one more table of n² numbers, within 5 %",
           all(abs(number - 1) < 0.05 for number in tables))
     check_part(fused_attention, attention_checks, OURS)
     figure = Picture("attention_cost.png", draw_cost(lengths, work, memory, masked, fused),
@@ -675,9 +675,9 @@ def step_what_it_costs():
 def step_broken_on_purpose():
     """Broken on purpose
 
-    Mistakes that run without an error and return the right shapes. The first table shows what each does to
-    the weights of three tokens under a causal mask in which token 1 may see nothing. The second table names
-    the check of step 9 that each fails.
+    These mistakes raise no error and return the right shapes. The first table shows the weights of three
+    tokens under a causal mask in which token 1 may see nothing. The second table names the check of step 9
+    that each mistake fails.
     """
     query, key = random_tensors((3, 16), (3, 16), seed=3)
     mask = causal_mask(3).index_fill(0, torch.tensor(1), False)
@@ -691,9 +691,9 @@ def step_broken_on_purpose():
 def step_blind_row():
     """Appendix: nothing to look at
 
-    An empty source, or padding in front of a sentence under a causal
-    mask: a row of the mask without any True. Adding −10⁹ to the scores leaves weight on forbidden keys; −∞
-    gives 0/0. In this course such a query, a blind one, gets 0, and finite gradients. What others do:
+    An empty source, or padding before a sentence under a causal mask, gives a mask row without any True.
+    Adding −10⁹ to the scores leaves weight on hidden keys; −∞ gives 0/0. In this course such a query, a blind
+    one, gets 0 and finite gradients. The table compares:
     """
     x, nobody = torch.randn(1, 4, 8), torch.zeros(4, 4, dtype=torch.bool)
     scores = x @ x.transpose(1, 2)
@@ -701,7 +701,7 @@ def step_blind_row():
     weights = attention_weights(x, x, nobody)
     asked, not_asked = (theirs(x, x, x, attn_mask=~nobody, need_weights=yes)[0] for yes in (True, False))
     ours, fused = (attend(x, x, x, nobody) for attend in (scaled_dot_product_attention, fused_attention))
-    check("ours: weights and output are exactly 0", not ours.any() and not weights.any())
+    check("our weights and output are exactly 0", not ours.any() and not weights.any())
     return table("", "first row", rows=[(name, numbers(found[0, 0, :4])) for name, found in (
         ("softmax(scores − 10⁹): weights", softmax(scores - 1e9)),
         ("torch.softmax(scores − ∞): weights", torch.softmax(scores - math.inf, -1)),
@@ -764,11 +764,11 @@ def step_what_next():
 
     Change: (1) in step_by_hand, V to (1, 1), (2, 2), (3, 3): every answer lies between 1 and 3, because a
     weighted mean cannot leave the range of its values. (2) In causal_mask, tril() to tril(-1): no token sees
-    itself any more. A check of step 6 says so, and one of step 7: output 3 doesn't notice another token 3.
-    (3) The second row of KEYS to the first: nothing tells the two apart, and the answer of step 1 is 150.
+    itself any more. A check of step 6 fails, and one of step 7: output 3 doesn't notice another token 3.
+    (3) The second row of KEYS to the first: the two keys are equal, and the answer of step 1 is 150.
 
-    Write it yourself: python 01_attention_mechanism.py --template my_attention.py, fill in the file, then
-    the same with --grade. Next: python 02_multi_head_attention.py.
+    Write it yourself: --template my_attention.py, then --grade my_attention.py.
+    Next: python 02_multi_head_attention.py.
     """
 
 

@@ -6,10 +6,12 @@ queries, keys and values, and a last projection mixes their results:
     head_h = Attention(Q·W_h^Q, K·W_h^K, V·W_h^V)
     MultiHead(Q, K, V) = Concat(head_1, …, head_H)·W^O          section 3.2.2
 
-Each of these attentions is called a head. A projection is a linear map, x·W + b; the paper has no bias b,
-our projections have one, as in PyTorch. D (d_model) is the width of a token's vector, H the number of
-heads, and K (d_k) = D / H the width of one head. Lesson 1 built the attention inside; lesson 3 tells it
-about order.
+Each of these attentions is called a head. A projection is a linear map, x·W + b; the paper's projections
+have no bias b, ours have one, as in PyTorch. D (d_model) is the width of a token's vector, H the number of
+heads, and K (d_k) = D / H the width of one head.
+
+You need lesson 1, which built the attention inside. You will build MultiHeadAttention. The lesson runs in
+seconds and takes about half an hour to read.
 """
 
 import course.console.startup  # noqa: F401 (before torch: it hears what fails in the imports below)
@@ -203,35 +205,35 @@ def fetched(n_heads: int, seed: int) -> tuple[float, Tensor]:
 def step_one_average():
     """One softmax gives one average
 
-    A token has to fetch two things. A query names two of six items; the answer is the content of the first,
-    then of the second. The contents are random numbers of variance 1, independent of each other. One head
-    takes one weighted mean of the items, and both contents have to be read from that mean. Two heads can look
-    at one item each. Width and number of parameters are the same. The table shows the mean squared error on
-    new items, for three seeds.
+    A token has to fetch two things. A query names two of six items. The answer is the content of the first
+    item, followed by the content of the second. The contents are independent random numbers of variance 1.
+    One head takes one weighted mean of the items, and both contents have to be read from that mean. Two heads
+    can look at one item each. Width and number of parameters stay the same. The table shows the mean squared
+    error on new items, for three seeds.
 
-    The head is 32 numbers wide and each content only 8. Why can't it hold both? One weight multiplies the
-    whole value. So the head can't take some numbers from item a and others from item b; it can only add a
+    The head is 32 numbers wide and each content only 8. Why can't the head hold both? One weight multiplies
+    the whole value. So the head can't take some numbers from item a and others from item b; it can only add a
     fraction of all of a to a fraction of all of b.
 
-    How small can the error be? Let the weights w depend on the places only, and let a and b be wanted. The
-    best guess of a leaves the error 1 − w_a² / Σw², the best guess of b leaves 1 − w_b² / Σw². The sum of
-    both is at least 1, so their mean is at least 0.5, however the weight is divided. Weights that also depend
-    on the contents could do better, but training found none.
+    How small can the error be? Suppose that the weights w depend only on the places, and that items a and b
+    are wanted. The best guess of a is a multiple of the mean, with the error 1 − w_a² / Σw². For b the error
+    is 1 − w_b² / Σw². Together they are at least 1, so on average at least 0.5, however the weight is
+    divided. Weights that also depend on the contents could do better, but training found none.
 
-    In the picture each row is a pair of wanted items. On the left one head weighs both; how it divides the
-    weight makes no difference to the error. On the right each of the two heads takes one item.
+    In the picture each row is a pair of wanted items. On the left, one head looks at both items; how it
+    divides its weight between them makes no difference to the error. On the right, each head takes one item.
     """
     seeds = eight_seeds()[:3]
     jobs = [partial(fetched, n_heads, seed) for seed in seeds for n_heads in (1, 2)]
     errors, looks = zip(*side_by_side(jobs))
     rows = [(seed, *errors[2 * i : 2 * i + 2]) for i, seed in enumerate(seeds)]
     for seed, error_of_one, error_of_two in rows:
-        check(f"seed {seed}: one head stays near 0.5, two heads pass far below",
+        check(f"seed {seed}: the error of one head stays near 0.5, the error of two heads is far below",
               0.495 < error_of_one < 0.55 and error_of_two < 0.05)
     figure = Picture("multi_head_one_or_two.png", draw_fetching(*looks[-2:]),
-                     "One head has to weigh two wanted items against each other; two heads take one each")
-    counts = [parameters(MultiHeadAttention(WIDTH, n_heads)) for n_heads in (1, 2)]
-    check("both have the same number of parameters", counts[0] == counts[1], f"{counts[0]:,}")
+                     "One head divides its weight between two wanted items; two heads take one item each")
+    one, two = (parameters(MultiHeadAttention(WIDTH, n_heads)) for n_heads in (1, 2))
+    check("one head and two heads have the same number of parameters", one == two, f"{one:,}")
     return table("seed", "one head: error", "two heads: error", rows=rows), figure
 
 
@@ -239,14 +241,14 @@ def step_one_average():
 def step_split():
     """Splitting: view, then transpose
 
-    Each token's vector is cut into H parts: that is view(B, L, H, K), which only renames the places in
-    memory. Attention multiplies the last two axes, so the heads must come before the tokens:
-    transpose(1, 2). Below, 3 tokens with 2 heads of width 2; “t1h0” is a number of token 1 for head 0.
+    view(B, L, H, K) cuts each token's vector into H parts without moving a number in memory. Attention
+    multiplies matrices of the last two axes, so the heads must come before the tokens: transpose(1, 2). The
+    table shows 3 tokens with 2 heads of width 2; “t1h0” is a number of token 1 for head 0.
 
-    Broken on purpose: view(B, H, L, K) at once has the right shape, and gives head 0 the first half of
-    all numbers: all of token 0 and half of token 1. No error is raised; step 9 catches the mistake. In the
-    picture every colour is a token. In the middle each head has a part of all three tokens; on the right it
-    does not.
+    Broken on purpose: view(B, H, L, K) alone gives the right shape, but head 0 gets the first half of all
+    numbers: all of token 0 and half of token 1. No error is raised; step 9 catches the mistake. In the
+    picture every colour is a token. In the middle, each head has a part of all three tokens. On the right, no
+    head does.
     """
     names = [[f"t{t}h{h}" for h in (0, 0, 1, 1)] for t in range(3)]
     places = torch.arange(12).view(1, 3, 4)
@@ -255,12 +257,12 @@ def step_split():
     flat = [name for row in names for name in row]
     rows = [(f"head {head}, row {row}", *(" ".join(flat[i] for i in x[head, row]) for x in (right, wrong)))
             for head in range(2) for row in range(3)]
-    check("after view and transpose every head has its part of all tokens",
+    check("after view and transpose every head has its part of every token",
           all(flat[i].endswith(f"h{h}") for h in range(2) for i in right[h].flatten()))
-    check("after view alone head 0 holds numbers of head 1",
+    check("after view alone head 0 holds numbers that belong to head 1",
           any(flat[i].endswith("h1") for i in wrong[0].flatten()))
     figure = Picture("multi_head_split.png", draw_split(places[0], right, wrong),
-                     "With view alone the shape is right, and head 0 gets token 0 and half of token 1")
+                     "With view alone the shape is right, but head 0 gets token 0 and half of token 1")
     return table("", "view, transpose", "view alone", rows=rows), figure
 
 
@@ -283,15 +285,15 @@ def head_by_head(attention: MultiHeadAttention, x: Tensor) -> Tensor:
 
 @shows(MultiHeadAttention.forward, MultiHeadAttention.attend)
 def step_the_way_through():
-    """The way through
+    """The whole layer in five lines
 
-    Five lines: project and split queries, keys and values, let every head attend, join the heads and
-    project once more. Lesson 1's function takes any leading dimensions, so all heads run in one call.
+    Project and split the queries, keys and values, let every head attend, join the heads and project once
+    more. Lesson 1's function takes any leading dimensions, so all heads run in one call.
 
     The picture follows 4 tokens of width 8 with 2 heads through an untrained layer: the left half of the
     queries, keys and values belongs to head 0, the right half to head 1. Each head computes its own table
-    of weights, and with them its own means of its half of the values. Only the last projection mixes the
-    two heads.
+    of weights, and with this table its own means of its half of the values. Only the last projection mixes
+    the two heads.
     """
     attention, (x,) = MultiHeadAttention(8, 2).double(), random_tensors((1, 4, 8))
     gap = largest_difference(attention(x, x, x), head_by_head(attention, x))
@@ -305,7 +307,7 @@ def step_the_way_through():
               "output": attention(x, x, x)}
     drawing = draw_flow({name: stage[0].detach() for name, stage in stages.items()}, weights[0].detach())
     return Picture("multi_head_data_flow.png", drawing,
-                   "Every head weighs the tokens in its own way; the last projection mixes what they brought")
+                   "Every head weighs the tokens in its own way; the last projection mixes the results")
 
 
 @shows(one_big_and_small_ones)
@@ -313,29 +315,29 @@ def step_one_big_projection():
     """One big projection is H small ones
 
     The paper gives every head its own D × K matrices. One D × D matrix holds the matrices of all heads side
-    by side, so one large product replaces H small products, with the same result. (nn.Linear stores the
-    transpose: rows h·K to (h + 1)·K − 1 of its weight belong to head h.)
+    by side, so one large product replaces H small products, with the same result. nn.Linear stores the
+    transposed matrix: rows h·K to (h + 1)·K − 1 of its weight belong to head h.
     """
     (x,) = random_tensors((2, 5, 12))
     together, apart = one_big_and_small_ones(x, nn.Linear(12, 12).double(), 3)
     for head in range(3):
         gap = largest_difference(together[:, head], apart[:, head])
-        check(f"head {head} of the big projection is its own small one",
+        check(f"head {head} of the big projection equals its own small projection",
               gap < 1e-12, f"difference {gap:.0e}")
 
 
 def step_parameters_do_not_depend_on_heads():
     """More heads cost no parameters
 
-    More heads are narrower heads. There are four maps of D × D with a bias of D each, so 4·(D² + D)
-    parameters for any H.
+    With more heads, each head is narrower. There are four D × D maps, each with a bias of D numbers. That is
+    4·(D² + D) parameters for any H.
     """
     rows = []
     for n_heads in (1, 2, 4, 8, 16):
         counted = parameters(MultiHeadAttention(64, n_heads))
         rows.append((n_heads, 64 // n_heads, 4 * (64 * 64 + 64), counted))
     agreed = all(row[2] == row[3] for row in rows)
-    check("formula and count agree for every H", agreed)
+    check("the formula and the count agree for every H", agreed)
     return table("H", "d_k", "4·(D² + D)", "counted", rows=rows)
 
 
@@ -351,12 +353,12 @@ def dropped_weights(attention: MultiHeadAttention, x: Tensor) -> Tensor:
 def step_dropout():
     """Dropout on the weights
 
-    In training, each weight is set to 0 with probability p and the others are divided by 1 − p. (The
-    paper's section 5.4 drops parts of a layer's output; its authors' code also drops weights.) A row then
-    sums to 1 only on average, so plots are made in eval mode, which drops nothing.
+    In training, each weight is set to 0 with probability p and the others are divided by 1 − p. A row then
+    sums to 1 only on average, so plots are made in eval mode, which drops nothing. (The paper's section 5.4
+    drops numbers of a layer's output; its authors' code also drops weights.)
 
-    The kernel drops weights internally and returns only the means of the values. With one-hot values these
-    means are the weights:
+    The kernel drops weights internally and returns only the means of the values. If value i is a 1 at place i
+    and 0 elsewhere (one-hot), these means are the weights:
     """
     attention = MultiHeadAttention(32, 4, dropout=0.2)
     x = torch.randn(1, 6, 32)
@@ -364,20 +366,19 @@ def step_dropout():
     sums, weights = draws.sum(-1), attention.weights(x, x)
     gap = largest_difference(draws.mean(0), weights[0])
     low, high = sums.min().item(), sums.max().item()
-    check("in training, rows sum to less and more than 1", low < 0.9 and high > 1.1,
+    check("in training, some rows sum to less than 1 and some to more", low < 0.9 and high > 1.1,
           f"{low:.2f} to {high:.2f}")
-    check("the mean of 2,000 draws is the weight without dropout", gap < 0.02, f"off by {gap:.3f}")
+    check("the mean weight of 2,000 draws is the weight without dropout", gap < 0.02, f"off by {gap:.3f}")
     gap = largest_difference(weights.sum(-1), torch.ones(1, 4, 6))
-    check("in eval mode rows sum to 1", gap < 1e-6, f"off by {gap:.0e}")
+    check("in eval mode every row sums to 1", gap < 1e-6, f"off by {gap:.0e}")
 
 
 def step_equals_pytorch():
     """The same as nn.MultiheadAttention
 
-    With copied parameters, in float64, outputs, attention weights and gradients are the same as PyTorch's,
-    with and without masks. `--grade FILE` runs these checks on your own MultiHeadAttention. For pictures, a
-    separate method, weights(query, key, mask), computes the attention weights, because the kernel doesn't
-    return them.
+    With PyTorch's parameters copied, outputs, attention weights and gradients are PyTorch's, with and without
+    masks. `--grade FILE` runs these checks on your own MultiHeadAttention. The kernel doesn't return the
+    attention weights. For pictures, a separate method, weights(query, key, mask), computes them.
     """
     check_part(MultiHeadAttention, heads_checks, OURS)
 
@@ -428,7 +429,7 @@ def shares_of_heads(attention: MultiHeadAttention) -> tuple[Tensor, Tensor]:
 
 def learned_heads(seed: int) -> tuple[float, Tensor, Tensor]:
     """The last error of a training, and shares_of_heads() of what it learned."""
-    attention, error = train_relations(seed)
+    attention, error = train_relations(seed, 500)
     return error, *shares_of_heads(attention)
 
 
@@ -436,14 +437,15 @@ def learned_heads(seed: int) -> tuple[float, Tensor, Tensor]:
 def step_what_heads_learn():
     """What heads learn
 
-    For every word, four heads have to fetch four words: the previous, the next (around the end, as in a
-    circle), the first and the last. The words are random numbers, and carry their place as a one-hot
-    vector; lesson 3 has a better way. Nothing tells a head what to fetch. Does each take one relation?
+    For every word, four heads have to fetch four words: the previous, the next (the sentence is a circle),
+    the first and the last. A word consists of random numbers and of its place as a one-hot vector; lesson 3
+    has a better way. Nothing tells a head what to fetch. Does each head take one relation?
 
-    Eight trainings of 300 steps differ only in the seed. For each relation, the table shows the head that
-    gives this relation most: how much of its weight that is (“one each”: above 0.75 for all four). All eight
-    solve the task, but only some have one head for each relation. In the others a head divides its weight
-    between two. (Longer training makes such heads purer.) The picture shows one training of each kind.
+    Eight trainings of 500 steps differ only in the seed. The table shows, for each relation, the weight that
+    it gets from the head that looks at it most. “One each” means that all four numbers are above 0.75. Nearly
+    all trainings solve the task, but only some have one head for each relation. In the others a head
+    divides its weight between two relations. (Longer training makes such heads purer.) The picture shows one
+    training of each kind.
 
     A weight says where a head looked. It does not say why, or what effect that had.
     """
@@ -453,13 +455,14 @@ def step_what_heads_learn():
         devoted = mass.max(0).values
         facts.append((devoted.min().item(), seed, weights, mass, error))
         rows.append((seed, *devoted.tolist(), "yes" if devoted.min() > 0.75 else "no", f"{error:.0e}"))
-    check("all eight trainings solve the task", max(fact[-1] for fact in facts) < 5e-3)
+    solved = sum(fact[-1] < 5e-3 for fact in facts)
+    check("at least seven of the eight trainings solve the task", solved >= 7, f"{solved} do")
     clean = sum(fact[0] > 0.75 for fact in facts)
-    check("some of the trainings have a head for each relation, some don't",
+    check("some of the trainings have a head for each relation, others don't",
           0 < clean < 8, f"{clean} of 8 have")
     drawn = [fact[1:4] for fact in (max(facts)[:4], min(facts)[:4])]
     figure = Picture("multi_head_attention.png", draw_heads(drawn, RELATIONS),
-                     "Two trainings solve the same task: one has a head for each relation, the other has not")
+                     "Two trainings solve the same task: only one has a head for each relation")
     return table("seed", *RELATIONS, "one each", "error", rows=rows), figure
 
 
@@ -467,8 +470,8 @@ def step_broken_on_purpose():
     """Broken on purpose
 
     These mistakes raise no error and return the right shapes. All get the parameters of the same
-    nn.MultiheadAttention. The first table shows the first numbers of each output under a causal mask. The
-    second table shows the check that each mistake fails: test these first in your own code.
+    nn.MultiheadAttention. The first table shows a few numbers of each output under a causal mask. The second
+    table shows which check each mistake fails.
     """
     (x,) = random_tensors((1, 4, 12))
     theirs = nn.MultiheadAttention(12, 3, batch_first=True).double()
@@ -486,10 +489,10 @@ def step_what_next():
 
     Read: MultiHeadAttention from top to bottom, then checks/heads.py, which lists what must hold for it.
 
-    Change: (1) CONTENT to 12: two heads of 16 still fetch both contents in step 1. (2) In step_one_average
-    train_to_fetch(1, seed, 2000) for one head: ten times the steps, and it stays near 0.5. (3) In forward,
-    return self.merge(heads) without the last projection: two heads no longer solve step 1, and steps 3 and
-    7 say that forward isn't what it should be (✗).
+    Change: (1) CONTENT to 12: two heads of 16 still fetch both contents in step 1. (2) In fetched, the call
+    to train_to_fetch(n_heads, seed, 2000): after ten times as many steps, the error of one head is still near
+    0.5. (3) In forward, return self.merge(heads), without the last projection: two heads no longer solve step
+    1, and checks of steps 3 and 7 fail (✗).
 
     Write it yourself: --template my_heads.py, then --grade my_heads.py.
     Next: python 03_positional_encoding.py.

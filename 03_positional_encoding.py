@@ -1,15 +1,18 @@
 """Lesson 3. How does it know the order?
 
-Attention sees a set: shuffle the words and every answer stays the same. So each token's vector gets a
-vector for its position added, a pattern of waves from fast to slow:
+Attention sees a set: if you shuffle the words, every word's output stays the same. So we add to each
+token's vector a vector for its position, a pattern of waves from fast to slow:
 
     x_p = √d_model · embedding(token_p) + PE(p)
     PE(p, 2i)     = sin(p / 10000^(2i / d_model))
     PE(p, 2i + 1) = cos(p / 10000^(2i / d_model))
 
-(Sections 3.4 and 3.5; p is the position, i numbers the pairs of a sine and a cosine.) Or queries and keys
-are rotated by their position (rotary), so that only the offset counts. Lessons 1 and 2 built the attention
-used here; lesson 4 puts a block around it.
+(Sections 3.4 and 3.5; p is the position, i numbers the pairs of a sine and a cosine.) A second way is to
+rotate queries and keys by their position (rotary), so that only the offset counts.
+
+You need lessons 1 and 2, which built the attention, and steps 5 to 7 of lesson 0 for the trainings. You will
+build a tokenizer, an embedding and three encodings of positions. The lesson runs in seconds and takes about
+an hour to read.
 """
 
 import course.console.startup  # noqa: F401 (before torch: it hears what fails in the imports below)
@@ -76,7 +79,7 @@ class Tokenizer:
     """Text to ids and back. The tokens are the words (or characters) of the texts it is built on.
 
     Ids 0, 1 and 2 are PAD, BOS and EOS; the tokens follow from 3 on, in the order of their first
-    appearance. Words are what stands between single spaces, so decode(encode(text)) == text.
+    appearance. Text is split at each single space into words, so decode(encode(text)) == text.
     """
 
     def __init__(self, texts: Iterable[str], level: str = "word"):
@@ -109,7 +112,7 @@ class Tokenizer:
 
 
 class TokenEmbedding(nn.Module):
-    """One learned vector a token, times √d_model, and the tied output projection (section 3.4)."""
+    """One learned vector per token, times √d_model, and the tied output projection (section 3.4)."""
 
     def __init__(self, vocab_size: int, d_model: int):
         super().__init__()
@@ -172,7 +175,7 @@ class SinusoidalPositionalEncoding(nn.Module):
         self.register_buffer("table", sinusoids(max_len, d_model, base).float(), persistent=False)
 
     def forward(self, x: Tensor, start: int | Tensor = 0) -> Tensor:
-        """x (B, L, D) at positions start, start + 1, …, or at those of a tensor (B, L) → x + PE."""
+        """x (B, L, D) at positions start, start + 1, …, or at those in a tensor (B, L) → x + PE."""
         return x + self.table[table_rows(start, x.shape[1], len(self.table))]
 
 
@@ -187,7 +190,7 @@ class LearnedPositionalEncoding(nn.Module):
         self.table = nn.Parameter(torch.randn(max_len, d_model) * math.sqrt(0.5))
 
     def forward(self, x: Tensor, start: int | Tensor = 0) -> Tensor:
-        """x (B, L, D) at positions start, start + 1, …, or at those of a tensor (B, L) → x + PE."""
+        """x (B, L, D) at positions start, start + 1, …, or at those in a tensor (B, L) → x + PE."""
         return x + self.table[table_rows(start, x.shape[1], len(self.table))]
 
 
@@ -204,7 +207,7 @@ class RotaryPositionalEncoding(nn.Module):
         self.register_buffer("turns", turns.float(), persistent=False)
 
     def forward(self, x: Tensor, start: int | Tensor = 0) -> Tensor:
-        """x (B, H, L, K) at positions start, start + 1, …, or at those of a tensor (B, L) → x, rotated."""
+        """x (B, H, L, K) at positions start, start + 1, …, or at those in a tensor (B, L) → x, rotated."""
         rows = table_rows(start, x.shape[-2], self.turns.shape[1])
         cos, sin = self.turns[:, rows].unsqueeze(-3)  # (…, 1, L, K / 2)
         even, odd = x[..., 0::2], x[..., 1::2]
@@ -263,14 +266,15 @@ OURS = sys.modules[__name__]  # of whose parts the checks make the classic mista
 def step_text_to_vectors():
     """From text to vectors
 
-    A tokenizer cuts the text and numbers the pieces. A number alone says nothing (word 6 is not twice word
-    3), so each becomes a vector: as one-hot, V numbers, √2 apart from every other word; or as embedding,
-    D learned numbers, where words can be near or far (ours are still random). V is the number of different
-    tokens, the vocabulary. Multiplying a one-hot vector with a matrix picks a row, so the embedding is a
-    lookup, and never stores the zeros.
+    A tokenizer cuts the text into tokens and numbers them. PAD, BOS and EOS are the ids for padding and for
+    the beginning and the end of a sequence. A number itself says nothing: word 6 is not twice word 3. So each
+    number becomes a vector.
 
-    PAD, BOS and EOS are the filling, and the marks for the beginning and the end of a sequence. Step 6
-    explains the factor √d_model, step 4 the last row.
+    A one-hot vector has a 1 at the place of its token and V − 1 zeros. V is the number of different tokens,
+    the vocabulary. All one-hot vectors are √2 apart. An embedding has D learned numbers, so words can be near
+    or far from each other (ours are still random). Multiplying a one-hot vector by a matrix picks one row of
+    the matrix. So the embedding is a lookup, and the zeros are never stored. Step 6 explains the factor
+    √d_model, step 4 the last row of the table.
     """
     tokenizer = Tokenizer([SENTENCE])
     ids = torch.tensor([tokenizer.encode(SENTENCE)])  # (1, L)
@@ -279,9 +283,9 @@ def step_text_to_vectors():
     vectors = embedding(ids)  # (1, L, D)
     x = SinusoidalPositionalEncoding(16)(vectors)  # (1, L, D)
     looked_up = one_hot @ embedding.weight * math.sqrt(16)
-    check("lookup = one-hot · W · √d_model", torch.equal(looked_up, vectors))
+    check("the lookup equals one-hot · W · √d_model", torch.equal(looked_up, vectors))
     alike, unlike = (torch.pdist(x.double()) for x in (torch.eye(len(tokenizer)), embedding.weight))
-    check("one-hot: all words equally far apart, embedding: not",
+    check("one-hot vectors are all equally far apart, embeddings are not",
           alike.std() < 1e-12 and unlike.std() > 0.01,
           f"{alike.min():.2f}; {unlike.min():.2f} to {unlike.max():.2f}")
     check_part(Tokenizer, tokenizer_checks, OURS)
@@ -298,12 +302,12 @@ def step_text_to_vectors():
 def step_no_order():
     """Without positions there is no order
 
-    Shuffle the words, and self-attention gives every word exactly the output it had before: “dog bites man”
-    is “man bites dog”. A causal decoder is different. Its mask lets a word see only the words before it. One
-    layer sees which words came before, but not in which order. A second layer sees the outputs of the first,
-    which differ from place to place if the words do.
+    If you shuffle the words, self-attention gives every word the output that it had before: “dog bites man”
+    and “man bites dog” are the same. A causal decoder is different. Its mask lets a word see only itself and
+    the words before it. One layer sees which words came before, but not in which order. A second layer sees
+    the outputs of the first, which differ from place to place if the words do.
 
-    Among equal words every place looks the same, because the softmax divides by how many there are.
+    If all words are equal, all places look the same even then, because the softmax divides by their number.
     """
     (x,) = random_tensors((1, 6, 16))
     attention = MultiHeadAttention(16, 4).double()
@@ -312,7 +316,7 @@ def step_no_order():
     after = attention(*[x[:, shuffled]] * 3)
     gap = largest_difference(before, after)
     check(
-        "shuffled in, shuffled out",
+        "without a mask, shuffling the words only shuffles the outputs",
         gap < 1e-12,
         f"largest difference {gap:.0e}",
     )
@@ -320,13 +324,13 @@ def step_no_order():
     before = attention(x, x, x, mask)[:, shuffled]
     after = attention(*[x[:, shuffled]] * 3, mask)
     check(
-        "with a causal mask the order matters",
+        "with a causal mask the order of the words matters",
         largest_difference(before, after) > 1e-3,
     )
     swapped = x[:, [1, 0, 2, 3, 4, 5]]
     last, same = (attention(v, v, v, mask)[:, -1] for v in (x, swapped))
     check(
-        "with a causal mask and one layer the order of the words before doesn't",
+        "with a causal mask and one layer the order of the earlier words does not matter",
         largest_difference(last, same) < 1e-12,
     )
     first, second = (attention(v, v, v, mask) for v in (x, swapped))
@@ -334,13 +338,13 @@ def step_no_order():
         attention(v, v, v, mask)[:, -1] for v in (first, second)
     )
     gap = largest_difference(last, other)
-    check("with a causal mask and a second layer the order of the words before matters",
+    check("with a causal mask and two layers the order of the earlier words matters",
           gap > 1e-4, f"difference {gap:.0e}")
     equal = x[:, :1].expand_as(x)
     for _ in range(2):
         equal = attention(equal, equal, equal, mask)
     gap = largest_difference(equal, equal[:, :1].expand_as(equal))
-    check("six equal words: after two layers all places are still the same", gap < 1e-12, f"{gap:.0e}")
+    check("after two layers six equal words still have equal outputs", gap < 1e-12, f"{gap:.0e}")
 
 
 def position_by_hand(p):
@@ -353,9 +357,9 @@ def position_by_hand(p):
 def step_position_by_hand():
     """One position by hand
 
-    How do we turn a position into a vector? Take two clocks without numbers: the hand of the first turns by
-    1 (in radians: 57°) at each step, the hand of the second by 1/100. A sine and a cosine together say where
-    a hand points. So d_model = 4 needs two clocks, and no two of these positions have the same vector:
+    How do we turn a position into a vector? Take two clocks without numbers. The hand of the first turns by
+    1 radian (57°) per position, the hand of the second by 1/100 radian. A sine and a cosine together say
+    where a hand points. So d_model = 4 needs two clocks, and no two of these positions have the same vector:
     """
     rows = [(p, *(f"{x:.3f}" for x in position_by_hand(p))) for p in (0, 1, 2, 3, 6, 7, 50)]
     built = SinusoidalPositionalEncoding(4)(torch.zeros(1, 51, 4))[0]
@@ -369,15 +373,16 @@ def step_position_by_hand():
 def step_the_formula():
     """The formula: clocks at many speeds
 
-    Position p could be one number, but 500 would drown every other number. It could be binary digits: the
-    last digit flips at every step, the digit before it at every second step, … The waves are a smooth version
-    of these digits. Pair i turns with frequency 10000^(−2i/d_model): a geometric series of clocks like the
-    two of step 3. Fast hands repeat and slow hands hardly move, but together they tell all positions apart.
+    We could use the number p itself, but 500 would drown every other number. We could use binary digits: the
+    last digit flips at every step, the digit before it at every second step, and so on. The waves are a
+    smooth version of these digits. Pair i turns with frequency 10000^(−2i/d_model): a geometric series of
+    clocks like the two of step 3. Fast hands repeat and slow hands hardly move, but together they distinguish
+    all positions.
 
-    In the first picture a row is a position: on the left the colours change within a few rows, on the right
-    hardly at all in 50. In the second picture the dots are the positions, on the curves of four pairs; only
-    the values at the dots are ever used. `start` in the checks is the position of the first token, for
-    continuing a text.
+    In the first picture each row is a position. On the left the colours change within a few rows, on the
+    right hardly at all within 50. The second picture shows the waves of four pairs; only the values at the
+    dots, the positions, are ever used. In the checks, `start` is the position of the first token. It is
+    needed to continue a text.
     """
     table_of_waves = sinusoids(512, 64)
     frequencies = angles(2, 64)[1]
@@ -387,9 +392,9 @@ def step_the_formula():
     check("the first wavelength is 2π", abs(shortest - 2 * math.pi) < 1e-9)
     limit = 10000 * 2 * math.pi
     wider = [2 * math.pi / angles(2, width)[1, -1].item() / limit for width in (64, 256, 1024)]
-    check("the last wavelength nears 10000 · 2π as d_model grows: 64, 256, 1024",
+    check("the last wavelength approaches 10000 · 2π as d_model grows: 64, 256, 1024",
           wider == sorted(wider) and 0.97 < wider[-1] < 1, numbers(wider))
-    check("all 512 positions differ", apart > 0.5, f"closest pair {apart:.2f} apart")
+    check("all 512 positions have different vectors", apart > 0.5, f"closest pair {apart:.2f} apart")
     check_part(SinusoidalPositionalEncoding, sinusoidal_checks, OURS)
     return [
         Picture("positional_encoding_heatmap.png", draw_waves(table_of_waves[:50]),
@@ -400,7 +405,7 @@ def step_the_formula():
 
 
 def rotation(offset: int, d_model: int) -> Tensor:
-    """R_k (D, D): one 2 × 2 block a frequency, which turns (sin, cos) on by offset · frequency."""
+    """R_k (D, D): one 2 × 2 block per frequency, which turns (sin, cos) by offset · frequency."""
     blocks = []
     for angle in angles(offset + 1, d_model)[offset]:
         cos, sin = angle.cos(), angle.sin()
@@ -412,12 +417,12 @@ def rotation(offset: int, d_model: int) -> Tensor:
 
 @shows(rotation)
 def step_relative_position():
-    """k words further is a rotation
+    """Moving by k words is a rotation
 
-    sin(a + b) and cos(a + b) are mixtures of sin a and cos a, and the mixture depends only on b. So
-    PE(p + k) = R_k · PE(p), with one matrix for all p. The paper's authors hoped that this would let the
-    model attend by relative position. That such a matrix exists doesn't say that training finds it: step
-    10 tries.
+    sin(a + b) and cos(a + b) are sums of sin a and cos a, with factors that depend only on b. So PE(p + k) =
+    R_k · PE(p), with the same matrix R_k for all p. The paper's authors hoped that this would let the model
+    attend by relative position. The matrix exists, but that doesn't mean that training finds it: step 10
+    tries.
 
     It also follows that the dot product PE(p) · PE(p + k) depends only on k. In the picture the dot product
     is largest at k = 0, falls, with ripples, and is the same k places before and k places after.
@@ -432,9 +437,9 @@ def step_relative_position():
     around = products[100]  # k = −100 … 99
     check("PE(p) · PE(p + k) is largest at k = 0", around.argmax() == 100)
     gap = largest_difference(around[1:100], around[101:].flip(0))
-    check("PE(p) · PE(p + k) is the same to both sides", gap < 1e-12, f"{gap:.0e}")
+    check("PE(p) · PE(p + k) is the same for k and −k", gap < 1e-12, f"{gap:.0e}")
     return Picture("positional_encoding_distance.png", draw_distance(around),
-                   "PE(p) · PE(p + k) peaks at k = 0 and is the same to both sides")
+                   "PE(p) · PE(p + k) peaks at k = 0 and is the same for k and −k")
 
 
 INITIALISATIONS = {
@@ -445,21 +450,21 @@ INITIALISATIONS = {
 
 
 def step_how_big():
-    """How big? × √d_model
+    """How large are the vectors? × √d_model
 
-    The embedding's matrix is used twice. At the end of the model its rows are multiplied with x, and the
+    The embedding's matrix is used twice. At the end of the model its rows are multiplied by x, and the
     products (logits) say how well each token fits. There, numbers of size 1 are far too large: the logits
-    would spread by √d_model, and the first loss would be far above ln V, the loss of guessing. Rows of length
-    1 (std d_model^−0.5) start near ln V.
+    would have a spread of √d_model, and the first loss would be far above ln V, the loss of guessing. With
+    rows of length 1 (std d_model^−0.5) the first loss is near ln V.
 
-    At the input, though, such rows are much smaller than the waves. The factor √d_model gives both one size:
-    that is measured below, for V = 200 and d_model = 64.
+    At the input, though, such rows are much smaller than the waves. The factor √d_model gives both about the
+    same size. The table shows this for V = 200 and d_model = 64.
 
-    Why should they have one size? The paper gives no reason. The usual reason is that the positions would
-    otherwise drown the tokens. We found no experiment for it: with sinusoids step 10's layer even learns
-    faster without the factor, from each of three seeds. (That is no clean test: logits and embedding share
-    the matrix there, so the factor also makes the layer begin by repeating its input.) We keep the factor
-    because the paper has it (section 3.4).
+    Why should they have the same size? The paper gives no reason. The usual reason is that the positions
+    would otherwise drown the tokens. We found no experiment that shows this: with sinusoids, step 10's layer
+    even learns faster without the factor, for each of three seeds. (This is no clean test. Logits and
+    embedding share the matrix there, so with the factor the layer also starts by repeating its input.) We
+    keep the factor because the paper has it (section 3.4).
     """
     waves = sinusoids(16, 64).pow(2).mean().sqrt().item()
     rows, facts = [], {}
@@ -471,14 +476,14 @@ def step_how_big():
         rows.append((name, ratio, 8 * ratio, loss))
         facts[name] = ratio, loss
     (_, default), _, (ratio, loss) = facts.values()
-    check("ours: only × √D are token and position within a factor of 2",
+    check("ours: token and position are within a factor of 2 only with × √D",
           ratio < 0.5 < 8 * ratio < 2, f"{ratio:.2f} and {8 * ratio:.2f}")
-    check("the default starts far above ln V, ours within 1 of it",
+    check("the first loss is far above ln V with PyTorch's default, within 1 of ln V with ours",
           default > 2 * math.log(200) and abs(loss - math.log(200)) < 1, f"ln V = {math.log(200):.2f}")
     jobs = [partial(after_60_steps, factor, seed) for factor in (True, False) for seed in three_seeds()]
     shares = side_by_side(jobs)
     with_it, without = shares[:3], shares[3:]
-    check("after 60 steps step 10's layer is right more often without the factor, in every seed",
+    check("after 60 steps, step 10's layer is right more often without the factor, for every seed",
           all(b > a for a, b in zip(with_it, without)),
           f"without {numbers(without)}, with {numbers(with_it)}")
     return table("initialisation", "token / position", "× √D", "first loss", rows=rows)
@@ -488,9 +493,9 @@ def step_how_big():
 def step_learned_positions():
     """Learned positions, and where they end
 
-    BERT and GPT-2 have one trained vector per position instead of waves. The paper found both nearly equally
-    good. A table has an end, though: position 512 of a table of 512 doesn't exist, and an error that says so
-    is better than a wrong vector. Our table of waves raises the same error.
+    BERT and GPT-2 learn one vector per position instead of using waves. The paper found both nearly equally
+    good. A table has an end, though: a table of 512 rows has no position 512, and an error that says so is
+    better than a wrong vector. Our table of waves raises the same error.
     """
     check_part(LearnedPositionalEncoding, learned_checks, OURS)
     lines = []
@@ -521,8 +526,8 @@ def step_rotation_by_hand():
         query, key = turned((2, 1), 30 * p), turned((1, 1), 30 * s)
         rows.append((p, s, numbers(query), numbers(key), query[0] * key[0] + query[1] * key[1]))
     scores = [row[-1] for row in rows]
-    check("one place apart: the dot product is the same everywhere", np.ptp(scores[:3]) < 1e-12)
-    check("two places apart: the dot product is different, and again the same everywhere",
+    check("one place apart, the dot product is the same everywhere", np.ptp(scores[:3]) < 1e-12)
+    check("two places apart, the dot product is a different number, and again the same everywhere",
           np.ptp(scores[3:]) < 1e-12 and abs(scores[3] - scores[0]) > 0.5)
     return table("query at", "key at", "query turned", "key turned", "product", rows=rows)
 
@@ -531,11 +536,11 @@ def step_rotation_by_hand():
 def step_rotary():
     """Rotary positions: only the offset counts
 
-    Adding a position mixes it with the token before anyone asks. Rotary encoding leaves the tokens alone
-    and turns queries and keys instead: each pair of numbers as by hand, pair i by p times its frequency.
-    Turning both by the same angle changes no dot product, so for the same two vectors the score depends only
-    on p − s. It is the rotation of step 5 in the other direction, and inside the attention: lesson 2's
-    attend() gets the turned queries and keys. LLaMA and Gemma use it.
+    Rotary encoding leaves the tokens unchanged and turns queries and keys instead: each pair of numbers as in
+    step 8, pair i by p times its frequency. If query and key turn by the same angle, their dot product stays
+    the same. So the score of a query at p and a key at s depends on the two vectors and on p − s. This is the
+    rotation of step 5 in the other direction, inside the attention: lesson 2's attend() gets the turned
+    queries and keys. Llama and Gemma use it.
     """
     query, key = torch.randn(2, 1, 1, 1, 16)
     rotary, added = RotaryPositionalEncoding(16), SinusoidalPositionalEncoding(16)
@@ -545,7 +550,7 @@ def step_rotary():
         summed = (added(query[0], p) * added(key[0], s)).sum().item()
         rows.append((p, s, p - s, turned, summed))
     gap = max(abs(row[3] - rows[0][3]) for row in rows[:3])
-    check("rotary: offset 2 gives one score everywhere", gap < 1e-4, f"{gap:.0e}")
+    check("rotary: offset 2 gives the same score everywhere", gap < 1e-4, f"{gap:.0e}")
     check("added: offset 2 gives different scores at different positions",
           abs(rows[0][4] - rows[1][4]) > 0.01)
     check_part(RotaryPositionalEncoding, rotary_checks, OURS)
@@ -656,47 +661,47 @@ def span(shares: Sequence[float]) -> str:
 def step_longer_than_seen():
     """Longer than seen
 
-    One attention layer learns to name the token two places back, on sequences of 16. Then it reads 64. How
-    often is it right, at positions that it was trained on (grey in the picture) and at those beyond?
-    Guessing gives 10 %. The table and the bands of the picture span three seeds.
+    One attention layer learns to name the token two places back, on sequences of 16. Then it reads sequences
+    of 64. How often is it right at the trained positions (grey in the picture), and how often past them?
+    Guessing gives 10 %. The table and the bands in the picture show the range of three seeds.
 
-    Learned vectors past 16 were never trained. Waves exist there, but the layer has not met these sums: the
-    matrix of step 5 exists, but training hasn't found it. Rotary scores depend only on offsets, and are ahead
-    just past the trained length, at 17 to 32. From 33 on they fall to the level of the sinusoidal positions,
-    and which of the two is ahead depends on the seed. (Why sinusoidal positions recover around 35, in every
-    seed, we don't know.)
+    Learned vectors past 16 were never trained. Waves exist there, but the layer has never seen their sums
+    with tokens: the matrix of step 5 exists, but training hasn't found it. Rotary scores depend only on
+    offsets, and rotary positions are ahead just past the trained length, at 17 to 32. From 33 on they fall
+    towards the level of the sinusoidal positions, and which of the two is ahead depends on the seed. (We
+    don't know why sinusoidal positions recover around 35, for every seed.)
 
-    Why does rotary fall? Offsets past 15 were never trained either. The two fastest pairs (d_k = 16) turn
-    once every 6.28 and 19.87 places. At offsets 21 and 40 both pairs are almost back where they were at
-    offset 2. Of all offsets that the layer never saw, it looks at these two most. At 27 and 46 only the
-    fastest pair is back, even more exactly, and the layer looks there less.
+    Why do rotary positions fall? Offsets past 15 were never trained either. The two fastest pairs (d_k = 16)
+    turn once every 6.28 and 19.87 places. At offsets 21 and 40 both pairs are almost back where they were at
+    offset 2. Of all offsets that the layer never saw, it looks at these two most. At offsets 27 and 46 only
+    the fastest pair is back, even more exactly, and the layer looks there less.
 
-    What the field does: train on longer texts; penalise distance (ALiBi, Press et al. 2022); slow the
-    rotation down (position interpolation, Chen et al. 2023).
+    The usual remedies: train on longer texts; penalise distance (ALiBi, Press et al. 2022); slow the rotation
+    down (position interpolation, Chen et al. 2023).
     """
     trained = all_schemes(three_seeds())
     shares = {scheme: accuracies(scheme) for scheme in SCHEMES}
-    check("without positions it fails even where it was trained", max(shares["none"][TRAINED]) < 0.6)
-    check("with any of the three it is right at the trained positions",
+    check("without positions the layer fails at the trained positions", max(shares["none"][TRAINED]) < 0.6)
+    check("with each of the three schemes the layer is right at the trained positions",
           min(min(shares[scheme][TRAINED]) for scheme in SCHEMES[1:]) > 0.98)
     _, near, further, far = shares["none"]
-    check("at 17 to 32 rotary is best, in every seed",
+    check("at 17 to 32 rotary is best, for every seed",
           all(min(shares["rotary"][part]) > max(shares[other][part])
               for part in (near, further) for other in SCHEMES[:3]))
-    check("from 33 on neither rotary nor sinusoidal positions are right half of the time",
-          max(shares["rotary"][far] + shares["sinusoidal"][far]) < 0.5)
+    check("from 33 on rotary and sinusoidal positions are right less than 60 % of the time",
+          max(shares["rotary"][far] + shares["sinusoidal"][far]) < 0.6)
     looks = torch.stack([look for _, look in trained["rotary"]]).mean((0, 1))
     frequencies = angles(2, 16)[1]
     alike = sum(torch.cos((torch.arange(63) - 2) * frequency) for frequency in frequencies[:2])
     predicted, found = ({16 + i for i in values[16:].topk(2).indices.tolist()} for values in (alike, looks))
-    check("of offsets past 15 it looks most where both fastest pairs point as at offset 2",
+    check("of all offsets past 15, rotary heads look most where both fastest pairs point as at offset 2",
           predicted == found == {21, 40}, f"{sorted(found)}")
-    check("it looks less at 27 and 46, where only the fastest pair points as at offset 2",
+    check("rotary heads look less at 27 and 46, where only the fastest pair points as at offset 2",
           looks[[27, 46]].max() < looks[[21, 40]].min(),
           f"{numbers(looks[[27, 46]], 3)} and {numbers(looks[[21, 40]], 3)}")
     curves = {scheme: [accuracy for accuracy, _ in runs] for scheme, runs in trained.items()}
     figure = Picture("positional_encoding_longer.png", draw_longer(curves, TRAINED_LENGTH),
-                     "Past the trained length all get worse; rotary positions are ahead at first")
+                     "Past the trained length all schemes get worse; rotary positions are ahead at first")
     rows = [(scheme, *map(span, parts.values())) for scheme, parts in shares.items()]
     return table("positions", *shares["none"], rows=rows), figure
 
@@ -704,9 +709,10 @@ def step_longer_than_seen():
 def step_compared():
     """Absolute and relative, side by side
 
-    What follows from the construction: what each scheme acts on; whether the score of one pair, the same
-    query vector and the same key vector, depends on both positions or on their offset; how many numbers are
-    learned. And how often step 10's layer was right: where it was trained, a bit further, far out.
+    Three columns follow from the construction: what the scheme acts on; whether the score of the same query
+    vector and the same key vector depends on both positions or on their offset; how many numbers are learned.
+    The other columns show how often step 10's layer was right: at trained positions, just past them, and far
+    past them.
     """
     kinds = {"sinusoidal": SinusoidalPositionalEncoding, "learned": LearnedPositionalEncoding,
              "rotary": RotaryPositionalEncoding}
@@ -728,16 +734,16 @@ BROKEN = {name: mistake.implementation for name, mistake in sinusoidal_checks.mi
 def step_broken_on_purpose():
     """Broken on purpose
 
-    A cosine with its own exponent still draws pretty waves, but sine and cosine no longer turn together:
-    the vectors change their length from place to place, and no rotation does that. A decoder that forgets
-    where it is gives every new token position 0. In training, where all positions come at once, the vectors
-    are right; token by token they are wrong.
+    If the cosine has its own exponent, the picture still shows waves, but sine and cosine no longer turn
+    together. The vectors then have different lengths at different positions, and a rotation keeps the length.
+    A decoder that ignores `start` gives every new token position 0. In training, where all positions come at
+    once, the vectors are right; token by token they are wrong.
     """
     for name, kind in (("right", SinusoidalPositionalEncoding), ("broken", BROKEN["cosine's own exponent"])):
         lengths = kind(64, 200).table.norm(dim=1)
         spread = (lengths.max() - lengths.min()).item()
-        check(f"{name}: the vectors of 200 positions are {'equally' if name == 'right' else 'not equally'} "
-              "long", (spread < 1e-4) == (name == "right"), f"spread {spread:.1e}")
+        check(f"{name}: the vectors of 200 positions {'have' if name == 'right' else 'do not have'} "
+              "the same length", (spread < 1e-4) == (name == "right"), f"spread {spread:.1e}")
     x = torch.randn(1, 6, 16)
     rows = []
     for name, kind in (("right", SinusoidalPositionalEncoding), ("start ignored", BROKEN["start ignored"])):
@@ -758,11 +764,11 @@ def step_what_next():
     Read sinusoids and RotaryPositionalEncoding.forward side by side: both use the same angles, one to add
     waves, the other to turn vectors.
 
-    Change: (1) BASE to 1.0: all hands turn equally fast, and step 4 finds positions that nearly coincide (✗,
-    as do other checks that know the formula). (2) TRAINED_LENGTH to 32: learned positions now hold as far as
-    32, and are lost at 33; from 49 on sinusoidal positions are ahead of rotary ones. (Checks of step 10 that
-    name positions and offsets fail (✗): they were made for 16.) (3) In OneLayer drop the causal mask: step 10
-    becomes harder (✗), most of all for rotary positions.
+    Change: (1) BASE to 1.0: all hands turn equally fast, and in step 4 some positions nearly coincide (✗;
+    other checks of the formula also fail). (2) TRAINED_LENGTH to 32: learned positions now work up to 32 and
+    fail from 33 on; from 49 on sinusoidal positions are ahead of rotary ones. (Checks of step 10 that name
+    positions and offsets fail (✗), because they were made for 16.) (3) In OneLayer, drop the causal mask:
+    step 10 becomes harder (✗), most of all for rotary positions.
 
     Write it yourself: --template my_positions.py, then --grade my_positions.py.
     Next: python 04_transformer_block.py.

@@ -34,7 +34,6 @@ from course.console.measuring import cost_of, seconds_of_steps
 from course.console.options import check_range, digits
 from course.data import tables
 from course.training import answers as answering
-from course.training import prompts
 from course.training.adapters import add_bits
 from course.training.beams import check_search, vectorised_beam_search
 from course.training.command_line import add_device
@@ -53,7 +52,7 @@ BOS, EOS, PAD, Tokenizer = lesson("03_positional_encoding", "BOS", "EOS", "PAD",
     "TransformerConfig", "draw_sequences", "make_batch", "make_run", "pad", "sequence_loss",
     "teacher_forcing", "tokenizer")
 
-__all__ = ["CachedDecoding", "Decoding", "Hypothesis", "KeyValueCache", "PromptDecoding", "adjust_logits",
+__all__ = ["CachedDecoding", "Decoding", "Hypothesis", "KeyValueCache", "adjust_logits",
            "beam_search", "best_answers", "fast_beam_search", "first_tokens",
            "greedy_decode", "log_probability", "sample"]
 
@@ -150,12 +149,6 @@ class CachedDecoding:
         self.src_mask = None if self.src_mask is None else self.src_mask[rows]
         for cache in self.cross_caches:
             cache.reorder(rows)
-
-
-class PromptDecoding(prompts.PromptDecoding):
-    """Decoding for a model without an encoder, which continues prompts (B, P) of one length."""
-
-    self_cache = KeyValueCache
 
 
 # ------------------------------------------------------------------ the decoders
@@ -450,6 +443,7 @@ def step_cache(experiment: DecodingExperiment):
     The new token looks back at all earlier tokens. Their keys and values don't change, because the causal
     mask never lets them see the new token. So keys and values can be kept, and each step runs one token
     instead of the whole answer. Cross-attention's keys and values come from the source and are computed once.
+    A model without an encoder keeps its prompt in the same cache (lesson 10).
 
     The left panel shows the time of one step (the fastest of nine). With the cache it hardly grows at these
     lengths. The right panel adds up all steps.

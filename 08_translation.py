@@ -43,6 +43,7 @@ from common import (
 from course.console.chat import converse
 from course.console.options import option, sentence
 from course.console.records import EndHere
+from course.data import challenge
 from course.data.alignment import found_by_kind, partners, slips_in, word_weights
 from course.data.corpus import Corpus
 from course.data.lengths import similar_length, tens
@@ -51,12 +52,13 @@ from course.data.splits import by_source, known_sources
 from course.grading.own import NOTHING, Own
 from course.pages.translator import write_translator
 from course.training.base import Base
+from course.training.challenge import step_challenge
 from course.training.command_line import CommandLine, steps_asked_for
 from course.training.comparing import best, histories, summaries
 from course.training.engine import Run
 from course.training.experiment import fresh_run
 from course.training.on_texts import FilesOfPairs, TextsExperiment
-from course.training.processes import PROCESSES, all_processes
+from course.training.processes import all_processes
 from figures import translation as drawing
 from figures.training import draw_comparison
 from grammar.sentences import PHENOMENA, Pair, by_phenomenon, words_of
@@ -258,8 +260,7 @@ class TranslationTraining(SequenceTraining, FilesOfPairs):
     def __post_init__(self):
         super().__post_init__()
         self.refuse_files_without_pairs()
-        if self.batch_size < (parts := self.accumulate * PROCESSES):
-            raise ValueError(f"batch_size {self.batch_size} can't be cut into {parts} parts")
+        self.refuse_fewer_than_parts(self.batch_size)
 
 
 FROM_A_FILE = {"n_layers": 3, "dropout": 0.1}, {  # what --pairs changes: text of people is harder
@@ -321,6 +322,7 @@ class TranslationExperiment(TextsExperiment):
 
     history, default = "translation_history", "translation"
     texts_of, from_files = Texts, FROM_A_FILE
+    challenge, translate = challenge, staticmethod(translate)
 
     def run_on(self, config: TranslationModel, training: TranslationTraining, texts: Texts) -> Run:
         return make_run(config, training, self.device, texts, self.own, self.base)
@@ -655,9 +657,9 @@ def step_alignment(experiment: TranslationExperiment):
 def step_decoders(experiment: TranslationExperiment):
     """Greedy and beams
 
-    Lesson 6's greedy and beam search work unchanged, here on 60 test sentences. A wider
-    beam follows more beginnings, and takes longer. α is the length penalty: 0 compares sums of
-    log-probabilities, which favours short answers. Here all strategies give nearly the same answers.
+    Lesson 6's greedy and beam search work unchanged, here on 60 test sentences. α is the length penalty: 0
+    compares sums of log-probabilities, which favours short answers. Here all strategies give nearly the same
+    answers.
     """
     pairs = experiment.pairs(60)
     sources = [pair.source for pair in pairs]
@@ -689,8 +691,6 @@ def step_limits(experiment: TranslationExperiment):
 
     Simon replaces a trained name. All its pieces are known, and the model would only have to copy them. The X
     of Xavier isn't in the grammar, so it becomes a byte, which training never had.
-
-    How much data does the model need? --compare max_pairs=6000,30000,60000 trains it three times.
     """
     pairs = experiment.pairs(200)
     joined = [(f"{one.source} {two.source}", f"{one.target} {two.target}")
@@ -849,6 +849,7 @@ def main():
     COMMAND_LINE.add_options(parser)
     parser.add_argument("--input", type=sentence, metavar="SENTENCE", help="translate a sentence, and end")
     parser.add_argument("--chat", action="store_true", help="translate line after line, and end")
+    parser.add_argument("--challenge", action="store_true", help="ask 200 hand-written sentences, and end")
     experiment = COMMAND_LINE.parsed(parser)
     options = experiment.options
     steps = [
@@ -865,7 +866,7 @@ def main():
         step_broken_on_purpose,
         step_what_next,
     ]
-    further = {"input": [step_your_sentence], "compare": [step_compare],
+    further = {"challenge": [step_challenge], "input": [step_your_sentence], "compare": [step_compare],
                "pairs": [step_your_pairs, step_batches, step_training, step_your_score, step_ten_sentences,
                          step_decoders]}
     if options.chat:

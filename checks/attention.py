@@ -59,7 +59,7 @@ def expected_weights(query: Tensor, key: Tensor, mask: Tensor | bool = True) -> 
 
 
 def weights_follow_the_formula(weights, ours):
-    """The weights are softmax(Q·Kᵀ / √d_k), as NumPy computes it, for every width and as for heads."""
+    """The weights are softmax(Q·Kᵀ / √d_k), as NumPy computes it, for every width and with heads."""
     problems = (WEIGHTS, inputs()[:2]), (HEADS, for_heads()[:2]), ("query, key", [x[0] for x in inputs()[:2]])
     return together(*(at(f"query {tuple(query.shape)}",
                          agree(weights(query, key), expected_weights(query, key), 1e-12, axes=axes))
@@ -67,13 +67,13 @@ def weights_follow_the_formula(weights, ours):
 
 
 def hidden_keys_get_zero(weights, ours):
-    """Hidden keys get weight 0, the weights of the others sum to 1."""
+    """Hidden keys get weight 0, and the weights of the other keys sum to 1."""
     query, key, _ = inputs()
     return agree(weights(query, key, CAUSAL), expected_weights(query, key, CAUSAL), 1e-12, axes=WEIGHTS)
 
 
 def masks_of_every_shape(weights, ours):
-    """Masks for each head, for all heads, for all queries and for keys alone are honoured."""
+    """Masks work in every shape: per head, for all heads, for all queries, and for keys only."""
     query, key, _ = for_heads()
     return together(*(
         at(f"mask {tuple(mask.shape)}",
@@ -82,7 +82,7 @@ def masks_of_every_shape(weights, ours):
 
 
 def blind_query_has_no_weights(weights, ours):
-    """A query that may attend to nothing gets weights of exactly 0, the others theirs."""
+    """A query that may attend to nothing gets weights of exactly 0; other queries don't change."""
     query, key, _ = inputs()
     found = weights(query, key, BLIND)
     expected = expected_weights(query, key, CAUSAL)
@@ -129,7 +129,7 @@ def weight_mistakes(ours):
         return weights if mask is None else weights * mask
 
     return {
-        "not divided": Mistake("not divided by √d_k: the scores grow with it",
+        "not divided": Mistake("not divided by √d_k: the scores grow with d_k",
                                divided_by(lambda query, key: 1.0, ours.softmax), FORMULA),
         "divided by d_k": Mistake("divided by d_k: it should be its square root",
                                   divided_by(lambda query, key: query.shape[-1], ours.softmax), FORMULA),
@@ -212,7 +212,7 @@ def equals_numpy(attention, ours):
 
 
 def any_leading_dimensions(attention, ours):
-    """It equals PyTorch's function, with any leading dimensions, as for heads: (B, H, T, K)."""
+    """It equals PyTorch's function, with any leading dimensions, for example heads: (B, H, T, K)."""
     problems = (OUTPUT, inputs()), (OUTPUTS, for_heads()), ("query, number", [x[0] for x in inputs()])
     return together(*(agree(attention(*given), F.scaled_dot_product_attention(*given), 1e-12, axes=axes)
                       for axes, given in problems))
@@ -229,7 +229,7 @@ def masks_like_pytorch(attention, ours):
 
 
 def hidden_keys_do_not_matter(attention, ours):
-    """Other finite keys and values behind the mask change nothing, bit for bit."""
+    """Other finite keys and values that are hidden change nothing, bit for bit."""
     changed_key, changed_value = KEY.clone(), VALUE.clone()
     changed_key[:, 3], changed_value[:, 3] = 9.0, -9.0  # hidden from queries 0, 1 and 2
     before, after = attention(*inputs(), CAUSAL), attention(QUERY.clone(), changed_key, changed_value, CAUSAL)
@@ -239,7 +239,7 @@ def hidden_keys_do_not_matter(attention, ours):
 
 
 def blind_query_gets_zero(attention, ours):
-    """A query that may attend to nothing gets an output of exactly 0, the others theirs."""
+    """A query that may attend to nothing gets an output of exactly 0; other queries don't change."""
     found = attention(*inputs(), BLIND)
     return together(agree(found[:, 1], torch.zeros(2, 3), 0, axes="batch, number"),
                     agree(found[:, SEEING], EXPECTED[:, SEEING], 1e-12))
@@ -254,7 +254,7 @@ def gradients_equal_pytorch(attention, ours):
 
 
 def survives_half_precision(attention, ours):
-    """In float16 and bfloat16 a blind query gets 0, too, and all gradients are finite."""
+    """In float16 and bfloat16 a blind query also gets 0, and all gradients are finite."""
     findings = []
     for kind in HALVES:
         leaves = [tensor.to(kind).requires_grad_() for tensor in inputs()]
@@ -274,7 +274,7 @@ def survives_half_precision(attention, ours):
 
 
 def drops_weights(attention, ours):
-    """dropout=0.5 sets about half of the weights to 0 and doubles the others; 0.2 a fifth."""
+    """dropout=0.5 sets about half of the weights to 0 and doubles the others; dropout=0.2 a fifth."""
     zeros, eye = torch.zeros(2, 100, 8).double(), torch.eye(8).double().expand(2, 8, 8)
     shares = []
     for dropout in (0.5, 0.2):
@@ -292,7 +292,7 @@ def drops_weights(attention, ours):
 
 
 def leaves_inputs_alone(attention, ours):
-    """Query, key, value and mask are what they were afterwards."""
+    """Query, key, value and mask stay unchanged."""
     return unchanged(attention, [*inputs(), CAUSAL.clone()])
 
 
@@ -309,7 +309,7 @@ def averaging(mistakes, left_out=()):
 
 
 def attention_mistakes(ours):
-    both = Mistake("the weights came back, too: return the output alone",
+    both = Mistake("the weights came back as well: return only the output",
                    lambda query, key, value, mask=None, dropout=0.0: ours.attention_weights(query, key, mask),
                    "The output is")
     return {**averaging(weight_mistakes(ours)), "weights returned": both}

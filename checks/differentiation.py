@@ -37,12 +37,12 @@ def pairs_like_numpy(implementation, ours):
 
 
 def sizes_of_zero(implementation, ours):
-    """A size of 0 is a size like others: 1 is stretched to 0."""
+    """A size of 0 is treated like other sizes: 1 is stretched to 0."""
     return together(*(agree_with_numpy(implementation, pair) for pair in [((0,), (1,)), ((3, 1), (1, 0))]))
 
 
 def any_number_of_shapes(implementation, ours):
-    """Three shapes, one, or none: NumPy's answer, too."""
+    """Three shapes, one shape and no shape give NumPy's answer."""
     several = [((2, 1, 1), (3, 1), (4,)), ((2, 3),), ()]
     return together(*(agree_with_numpy(implementation, shapes) for shapes in several))
 
@@ -73,7 +73,7 @@ def broadcast_mistakes(ours):
                                 aligned_left, "Two shapes"),
         "the largest size": Mistake("the largest size is taken: sizes other than 1 must be the same, and 0 "
                                     "is one of them", largest, "A size of 0"),
-        "two shapes alone": Mistake("only two of the shapes are looked at", two_alone, "Three shapes"),
+        "only two shapes": Mistake("only two of the shapes are used", two_alone, "Three shapes"),
     }
 
 
@@ -114,13 +114,13 @@ def each(implementation, expressions: dict[str, Callable], *inputs: Tensor) -> F
 
 
 def sums_and_products(implementation, ours):
-    """Sums and products of equal shapes: values and gradients are PyTorch's."""
+    """Sums and products of equal shapes have PyTorch's values and gradients."""
     return each(implementation, {"(a + b).sum()": lambda a, b: (a + b).sum(),
                                  "(a * b).sum()": lambda a, b: (a * b).sum()}, A, B)
 
 
 def stretched_shapes(implementation, ours):
-    """Where broadcasting has stretched a shape, the gradient is summed back to it."""
+    """Where broadcasting stretched a shape, the gradient is summed back to that shape."""
     row = compare(implementation, lambda a, row: ((a + row) * row).sum(), A, ROW)
     column = compare(implementation, lambda a, column: (column * a + column).sum(), A, COLUMN)
     one = compare(implementation, lambda a, one: (a * one).sum(), A, torch.tensor(2.0).double())
@@ -128,13 +128,13 @@ def stretched_shapes(implementation, ours):
 
 
 def used_several_times(implementation, ours):
-    """A value that is used several times gets the sum of what comes back from each use."""
+    """A value that is used several times gets the sum of the gradients of all uses."""
     return each(implementation, {"(a * a).sum()": lambda a, b: (a * a + 0.0 * b).sum(),
                                  "(a + a * b).sum()": lambda a, b: (a + a * b).sum()}, A, B)
 
 
 def long_and_short_way(implementation, ours):
-    """An inner value that a short and a long way reach passes on only when both gradients have arrived."""
+    """An inner value with a short and a long path to the loss waits for both gradients."""
 
     def expression(a, b):
         inner = a * b
@@ -144,7 +144,7 @@ def long_and_short_way(implementation, ours):
 
 
 def every_operation(implementation, ours):
-    """@, **, exp, log, tanh, relu, sums along axes, entries: values and gradients are PyTorch's."""
+    """@, **, exp, log, tanh, relu, sums along axes and entries have PyTorch's values and gradients."""
     return each(implementation, {
         "@": lambda a, b: (a[:, :3] @ b).sum(),
         "**": lambda a, b: (a**3 + (b * b + 1.0) ** -0.5).sum(),
@@ -159,14 +159,14 @@ def every_operation(implementation, ours):
 
 
 def entries_taken_twice(implementation, ours):
-    """An entry that is taken several times gets the sum of what comes back."""
+    """An entry that is taken several times gets the sum of its gradients."""
     return each(implementation, {"a[[0, 0, 2]]": lambda a, b: (a[[0, 0, 2]] * b).sum(),
                                  "a[[1, 1], [3, 3]]": lambda a, b: (a[[1, 1], [3, 3]] * b[0, 1:3]).sum()},
                 A, B)
 
 
 def computes_in_float64(implementation, ours):
-    """Whole numbers and float32 are computed with as float64."""
+    """Whole numbers and float32 are converted to float64."""
     findings = []
     for name, kind in (("whole numbers", np.int64), ("float32", np.float32)):
         value = implementation(np.array([1, 2, 3], dtype=kind))
@@ -179,13 +179,13 @@ def computes_in_float64(implementation, ours):
 
 
 def many_products(implementation, ours):
-    """Matrix products of a batch with one matrix: the gradients are summed over the batch."""
+    """If a batch is multiplied by one matrix, the matrix gets the sum of the gradients."""
     batch, matrix = random_tensors((2, 5, 3), (3, 4), seed=1)
     return compare(implementation, lambda x, w: (x @ w).tanh().sum(), batch, matrix)
 
 
 def second_backward(implementation, ours):
-    """A second backward() adds the same again to the inputs, and starts anew inside."""
+    """A second backward() adds to the gradients of the inputs, and restarts those inside at 0."""
     return compare(implementation, lambda a, b: ((a * b).tanh() * a).sum(), A, B, backwards=2)
 
 
@@ -277,6 +277,8 @@ value_checks = Part(
     value_mistakes,
     needs="The checks use data, grad and backward(), and compute with Values and numbers.",
     helpers=("history",),
+    given=("lift", "__pow__", "exp", "log", "relu", "sum", "__getitem__", "__neg__", "__sub__", "__truediv__",
+           "__radd__", "__rmul__"),
 )
 
 
@@ -324,7 +326,7 @@ first_layer.__doc__ = "The gradients of the first layer, w1 and b1, equal PyTorc
 
 
 def large_logits(implementation, ours):
-    """Logits in the thousands overflow nothing."""
+    """Logits in the thousands do not overflow."""
     found = implementation(X.numpy(), LABELS.numpy(), W1.numpy(), B1.numpy(), 1e4 * W2.numpy(), B2.numpy())
     logits = torch.tanh(X @ W1 + B1) @ (1e4 * W2) + B2
     shares = torch.softmax(logits, -1) - F.one_hot(LABELS, 3)

@@ -85,13 +85,13 @@ def attends_to_itself(implementation, ours):
 
 
 def attends_to_another(implementation, ours):
-    """… and in cross-attention, with other values than keys, without and with a padding mask."""
+    """It equals nn.MultiheadAttention in cross-attention, values unlike keys, with and without a mask."""
     return together(compare(implementation, MEMORY, CONTENT, None),
                     compare(implementation, MEMORY, CONTENT, PADDING))
 
 
 def takes_both_masks(implementation, ours):
-    """… and with a causal and a padding mask together, with one for each head, and with one for all."""
+    """It equals nn.MultiheadAttention with causal and padding masks together, per head and for all heads."""
     causal, values = BOTH[0, 0], QUERY.flip(0)
     each_head = torch.stack([causal, causal.flip(0), torch.ones_like(causal)]).expand(2, 3, 5, 5)
     each_head = each_head | torch.eye(5, dtype=torch.bool)  # nobody is blind, for PyTorch's sake
@@ -100,7 +100,7 @@ def takes_both_masks(implementation, ours):
 
 
 def tells_its_weights(implementation, ours):
-    """The weights of every head equal PyTorch's, (B, H, T, S), with and without a mask."""
+    """weights() returns (B, H, T, S) and equals PyTorch's weights in every head, with and without a mask."""
     theirs = reference()
     attention = copy_attention(implementation(12, 3).double(), theirs)
     problems = (QUERY, BOTH), (MEMORY, PADDING), (MEMORY, None)
@@ -109,7 +109,7 @@ def tells_its_weights(implementation, ours):
 
 
 def fits_other_sizes(implementation, ours):
-    """Another width, another number of heads and another batch: the same."""
+    """It equals nn.MultiheadAttention for other widths, numbers of heads and batch sizes."""
     query, key, value = random_tensors((3, 4, 10), (3, 6, 10), (3, 6, 10), seed=1)
     findings = []
     for n_heads in (2, 1, 10):
@@ -158,7 +158,8 @@ def drops_weights_in_training(implementation, ours):
     dropped = shown_weights(attention.train()) == 0
     missing = (shown_weights(attention.eval()) == 0).double().mean().item()
     if not torch.equal(dropped, dropped[..., :1].expand_as(dropped)):
-        return Finding(False, "a value is 0 in part", "drop weights: a query then misses a key as a whole")
+        return Finding(False, "a value is 0 in part",
+                       "drop weights, not numbers of a value: a query then misses the whole value")
     shares = dropped.double().mean((1, 3))  # (B, H): for every key and head some queries miss it
     holds = shares.min() > 0.4 and shares.max() < 0.6 and missing == 0
     return Finding(bool(holds), f"{shares.mean():.0%} and {missing:.0%}",
@@ -228,13 +229,13 @@ def heads_mistakes(ours):
         "view() alone": Mistake("view() alone mixes tokens: view to (B, L, H, K), then transpose(1, 2)",
                                 ViewAlone, same),
         "merged without transpose": Mistake(
-            "merged without transpose: transpose(1, 2) back before joining", MergedAsTheyStand, same),
+            "merged without transpose: undo transpose(1, 2) before joining heads", MergedAsTheyStand, same),
         "divided by √d_model": Mistake("divided by √d_model: one head's width is d_k = d_model / n_heads",
                                        DividedByModelWidth, same),
-        "not divided": Mistake("not divided by √d_k: the scores grow with it", NotDivided, same),
+        "not divided": Mistake("not divided by √d_k: the scores grow with d_k", NotDivided, same),
         "no output projection": Mistake("the output projection is missing", OnlyJoined, same),
         "mask reversed": Mistake("the mask is reversed: True means may attend", MaskReversed,
-                                 "… and in cross-attention"),
+                                 "It equals nn.MultiheadAttention in cross-attention"),
     }
 
 
@@ -268,9 +269,9 @@ def more_heads_mistakes(ours):
         "interleaved heads": Mistake(interleaved, Interleaved, same),
         "interleaved and back": Mistake(interleaved, InterleavedAndBack, same),
         "mask ignored": Mistake("right without a mask: is it passed on to the attention?", MaskIgnored,
-                                "… and in cross-attention"),
+                                "It equals nn.MultiheadAttention in cross-attention"),
         "values from keys": Mistake("the values are projected from `key`: project_value(value)",
-                                    ValuesFromKeys, "… and in cross-attention"),
+                                    ValuesFromKeys, "It equals nn.MultiheadAttention in cross-attention"),
     }
 
 

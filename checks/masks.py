@@ -28,13 +28,13 @@ def boolean(mask, expected, axes):
 
 
 def looks_back_only(causal_mask, ours):
-    """Position i may attend to j exactly where j ≤ i, as a boolean mask, for every length."""
+    """The mask is boolean, and position i may attend to j exactly where j ≤ i, for every length."""
     squares = {n: torch.tensor([[j <= i for j in range(n)] for i in range(n)]) for n in (5, 1, 8)}
     return together(*(boolean(causal_mask(n), expected, SQUARE) for n, expected in squares.items()))
 
 
 def causal_mistakes(ours):
-    back = "Position i may attend"
+    back = "The mask is boolean, and position i may attend"
     return {
         "reversed": Mistake("it is reversed: True means may attend", lambda n: ~ours.causal_mask(n), back),
         "diagonal missing": Mistake("the diagonal is missing: a position may see itself",
@@ -55,20 +55,20 @@ causal_mask_checks = Part(
 
 
 def hides_padding(padding_mask, ours):
-    """It is boolean (B, 1, 1, S): True for real tokens, False for padding, which is 0 unless told."""
+    """The mask is boolean (B, 1, 1, S): True for real tokens, False for padding, by default id 0."""
     expected = torch.tensor([[1, 1, 1, 0], [1, 0, 0, 0]])[:, None, None]
     return together(boolean(padding_mask(TOKENS.clone(), 0), expected, FOR_HEADS),
                     boolean(padding_mask(TOKENS.clone()), expected, FOR_HEADS))
 
 
 def honours_pad_id(padding_mask, ours):
-    """Another pad_id is honoured, wherever it stands."""
+    """Another pad_id is also hidden, wherever it occurs."""
     return together(*(boolean(padding_mask(tokens.clone(), 7), (tokens != 7)[:, None, None], FOR_HEADS)
                       for tokens in (TOKENS, FILLED_BEFORE)))
 
 
 def padding_mistakes(ours):
-    mask, shape = ours.padding_mask, "It is boolean (B, 1, 1, S)"
+    mask, shape = ours.padding_mask, "The mask is boolean (B, 1, 1, S)"
 
     def by_length(tokens, pad_id=0):
         lengths = (tokens != pad_id).sum(1, keepdim=True)
@@ -81,11 +81,11 @@ def padding_mistakes(ours):
                                   lambda tokens, pad_id=0: mask(tokens, pad_id)[:, 0, 0], shape),
         "three dimensions": Mistake("(B, 1, S) has one dimension too few: one for heads, one for queries",
                                     lambda tokens, pad_id=0: mask(tokens, pad_id)[:, 0], shape),
-        "queries hidden": Mistake("the padding must be missing as a key (last axis), not as a query",
+        "queries hidden": Mistake("hide the padding as a key (last axis), not as a query",
                                   lambda tokens, pad_id=0: mask(tokens, pad_id).mT, shape),
         "pad_id ignored": Mistake("pad_id is ignored", lambda tokens, pad_id=0: mask(tokens, 0),
                                   "Another pad_id"),
-        "behind the last": Mistake("padding may stand anywhere: look at each token, not at lengths",
+        "behind the last": Mistake("padding may occur anywhere: look at each token, not at lengths",
                                    by_length, "Another pad_id"),
     }
 

@@ -47,7 +47,7 @@ def positions_from(start: int, length: int, d_model: int) -> Tensor:
 
 
 def follows_the_formula(encoding, ours):
-    """Every number is that of section 3.5, for every width."""
+    """Every number follows the formula of section 3.5, for every width."""
     return together(*(at(f"d_model {d_model}", agree(encoding(d_model, max_len)(zeros(length, d_model))[0],
                                                     positions_from(0, length, d_model), 1e-5, axes=PLACES))
                       for d_model, max_len, length in SIZES))
@@ -60,7 +60,7 @@ def waves_honour_start(encoding, ours):
 
 
 def is_added(encoding, ours):
-    """It is added to what comes in, which stays as it was."""
+    """The positions are added to the input, and the input itself stays unchanged."""
     built, (x,) = encoding(8, 40), random_tensors((2, 20, 8))
     x = x.float()
     given, nothing = x.clone(), zeros(20, 8)
@@ -71,7 +71,7 @@ def is_added(encoding, ours):
 
 
 def refuses_positions_past_the_end(encoding, ours):
-    """Past max_len it is a ValueError that names both numbers; up to it all is well."""
+    """A position past max_len raises a ValueError that names both numbers; earlier positions work."""
     built = encoding(8, 40)
     last = built(zeros(1, 8), 39), built(zeros(40, 8))
     fits = Finding([tuple(x.shape) for x in last] == [(2, 1, 8), (2, 40, 8)])
@@ -81,12 +81,12 @@ def refuses_positions_past_the_end(encoding, ours):
 
 
 def refuses_odd_widths(encoding, ours):
-    """An odd d_model is a ValueError that names it."""
+    """An odd d_model raises a ValueError that names it."""
     return together(refused(lambda: encoding(7, 40), 7), refused(lambda: encoding(11, 40), 11))
 
 
 def waves_are_not_learned(encoding, ours):
-    """It has no parameters."""
+    """The encoding has no parameters."""
     names = [name for name, _ in encoding(8, 40).named_parameters()]
     return Finding(not names, ", ".join(names), "keep the table in a buffer: register_buffer()")
 
@@ -164,7 +164,7 @@ def more_sinusoidal_mistakes(ours):
     return {
         "i for 2i": Mistake("the exponent is 2i/d_model, here it is i/d_model",
                             with_table(waves, i_for_two_i), every),
-        "cosine first": Mistake("sine and cosine are swapped: the sine stands first, at 2i",
+        "cosine first": Mistake("sine and cosine are swapped: the sine comes first, at 2i",
                                 with_table(waves, lambda s, c, _: side_by_side(c, s)), every),
         "angles negated": Mistake("the angles are negative: sin(p · f), not sin(−p · f)",
                                   with_table(waves, lambda s, c, _: side_by_side(-s, c)), every),
@@ -184,7 +184,7 @@ sinusoidal_checks = Part(
 
 
 def adds_one_vector_a_position(encoding, ours):
-    """What is added depends on the position alone, also from start on, for every width."""
+    """The added vector depends only on the position, also with `start`, for every width."""
     findings = []
     for (d_model, max_len, _), x in zip(SIZES, (FIRST, FIRST[:, :, :6])):
         built, before = encoding(d_model, max_len), x.clone()
@@ -206,7 +206,7 @@ def tells_positions_apart(encoding, ours):
 
 
 def is_a_parameter(encoding, ours):
-    """Every used position receives a gradient, and no other."""
+    """Every position in use receives a gradient, and no other position does."""
     built = encoding(8, 40)
     tables = list(built.parameters())
     if len(tables) != 1:
@@ -235,7 +235,7 @@ def learned_mistakes(ours):
             return super().forward(x, 0)
 
     return {
-        "start ignored": Mistake(START_IGNORED, StartIgnored, "What is added depends"),
+        "start ignored": Mistake(START_IGNORED, StartIgnored, "The added vector depends"),
         "all alike": Mistake("start from random numbers", AllAlike, "No two positions"),
     }
 
@@ -267,13 +267,13 @@ def turns_pairs(encoding, ours):
 
 
 def keeps_the_length(encoding, ours):
-    """Rotation changes no vector's length."""
+    """The rotation keeps the length of every vector."""
     return agree(encoding(8, 40)(QUERY.clone()).norm(dim=-1), QUERY.norm(dim=-1), 1e-5,
                  axes="batch, head, position")
 
 
 def sees_offsets_only(encoding, ours):
-    """The scores depend on the offset alone: 9 positions later they are the same."""
+    """The scores depend only on the offset: 9 positions later they are the same."""
     built = encoding(8, 40)
     now = built(QUERY.clone()) @ built(KEY.clone()).mT
     later = built(QUERY.clone(), 9) @ built(KEY.clone(), 9).mT
@@ -290,7 +290,7 @@ def rotation_honours_start(encoding, ours):
 
 
 def rotary_refuses_positions_past_the_end(encoding, ours):
-    """Past max_len it is a ValueError that names both numbers; up to it all is well."""
+    """A position past max_len raises a ValueError that names both numbers; earlier positions work."""
     built, one = encoding(8, 40), QUERY[:, :, :1]
     fits = Finding(built(one.clone(), 39).shape == one.shape)
     return together(fits, refused(lambda: built(one.clone(), 43), 43, 40),
@@ -299,7 +299,7 @@ def rotary_refuses_positions_past_the_end(encoding, ours):
 
 
 def refuses_odd_heads(encoding, ours):
-    """An odd d_k is a ValueError that names it."""
+    """An odd d_k raises a ValueError that names it."""
     return together(refused(lambda: encoding(7, 40), 7), refused(lambda: encoding(11, 40), 11))
 
 

@@ -107,7 +107,7 @@ def cell_claims(kind: type) -> list[Callable]:
         return agree(found, gradients(theirs(leaves[0], for_pytorch(first))[0].sin().sum(), leaves))
 
     one_step.__doc__ = f"One step from a given state equals nn.{name}'s."
-    from_zeros.__doc__ = "Without a state it begins with zeros."
+    from_zeros.__doc__ = "Without a state the cell starts from zeros."
     in_a_row.__doc__ = f"Five steps in a row equal nn.{name}'s."
     learns.__doc__ = "The gradients of all four parameters equal PyTorch's, through five steps."
     passes_on.__doc__ = "The gradients of the inputs and of the first state equal PyTorch's."

@@ -26,7 +26,7 @@ def sums_to_one(softmax, ours):
 
 
 def softmax_equals_pytorch(softmax, ours):
-    """It equals torch.softmax, along every dimension, and leaves the scores as they were."""
+    """It equals torch.softmax, along every dimension, and doesn't change the scores."""
     found = [agree(softmax(SCORES.clone()), torch.softmax(SCORES, -1), 1e-12, axes="batch, row, column")]
     found += [at(f"dim={dim}", agree(softmax(SCORES.clone(), dim=dim), torch.softmax(SCORES, dim), 1e-12,
                                      axes="batch, row, column")) for dim in (0, 1, -2)]
@@ -44,7 +44,7 @@ def survives_large_scores(softmax, ours):
 
 
 def survives_hidden_rows(softmax, ours):
-    """A row that is −∞ throughout gets weights 0; the other rows are as before."""
+    """A row of −∞ only gets weights 0; the other rows don't change."""
     hidden = SCORES.masked_fill(torch.arange(3)[:, None] == 1, -math.inf)
     hidden[:, 0, :2] = -math.inf  # in part
     expected = torch.softmax(hidden, -1).nan_to_num(0.0)
@@ -90,7 +90,7 @@ def softmax_mistakes(ours):
         "dim half ignored": Mistake("the maximum must run along dim, like the sum", another_maximum,
                                     "It equals torch.softmax"),
         "0/0": Mistake("0/0 in a hidden row: its weights are 0", undefined_where_hidden,
-                       "A row that is −∞"),
+                       "A row of −∞ only"),
     }
 
 

@@ -34,12 +34,12 @@ def round_trip(built, texts: list[str]) -> Finding:
 
 
 def round_trips_words(tokenizer, ours):
-    """Words: decode(encode(text)) is the text, double spaces included."""
+    """With words, decode(encode(text)) returns the text, double spaces included."""
     return round_trip(tokenizer(TEXTS), TEXTS)
 
 
 def round_trips_characters(tokenizer, ours):
-    """Characters: the same, and any order of known characters is a text."""
+    """With characters, decode(encode(text)) returns any text of known characters."""
     built = tokenizer(["abc", " "], "character")
     found = [*built.encode("cab a"), len(built)]
     ids = Finding(found == [5, 3, 4, 6, 3, 7], f"ids of “cab a” {found[:-1]}, {found[-1]} in all",
@@ -60,7 +60,7 @@ def ids_start_after_the_specials(tokenizer, ours):
 
 
 def refuses_unknown_tokens(tokenizer, ours):
-    """An unknown word is a ValueError that names it."""
+    """An unknown word raises a ValueError that names it."""
     return together(refused(lambda: tokenizer([SENTENCE]).encode("the dog"), "dog"),
                     refused(lambda: tokenizer(["abc"], "character").encode("ax"), "x"))
 
@@ -89,7 +89,7 @@ def with_weight(embedding, weight: Tensor = WEIGHT) -> nn.Module:
 
 
 def is_a_scaled_lookup(embedding, ours):
-    """It equals one-hot · weight · √d_model, for every size."""
+    """The embedding equals one-hot · weight · √d_model, for every size."""
     return together(*(at(f"d_model {weight.shape[1]}", agree(
         with_weight(embedding, weight)(TOKENS),
         F.one_hot(TOKENS, len(weight)).double() @ weight * weight.shape[1] ** 0.5, 1e-12, axes=VECTORS))
@@ -97,7 +97,7 @@ def is_a_scaled_lookup(embedding, ours):
 
 
 def has_tied_logits(embedding, ours):
-    """logits(x) is x · weightᵀ, from the same parameter."""
+    """logits(x) equals x · weightᵀ, with the same parameter."""
     x, narrow = random_tensors((2, 3, 16), (2, 9), seed=1)
     return together(agree(with_weight(embedding).logits(x), x @ WEIGHT.T, 1e-12, axes=VECTORS),
                     agree(with_weight(embedding, NARROW).logits(narrow), narrow @ NARROW.T, 1e-12))
@@ -113,7 +113,7 @@ def starts_at_the_right_size(embedding, ours):
 
 
 def embedding_learns(embedding, ours):
-    """The gradients of the weight, from lookup and logits, are those of PyTorch's functions."""
+    """The gradients of the weight, from lookup and logits, equal those of PyTorch's functions."""
     built, weight = with_weight(embedding), WEIGHT.clone().requires_grad_()
     (x,) = random_tensors((2, 3, 16), seed=1)
     expected = gradients((F.embedding(TOKENS, weight) * 4).sin().sum(), [weight])
@@ -128,7 +128,7 @@ def embedding_mistakes(ours):
             return F.embedding(tokens, self.weight)
 
     hint = "the vectors aren't multiplied by √d_model"
-    return {"not scaled": Mistake(hint, NotScaled, "It equals one-hot")}
+    return {"not scaled": Mistake(hint, NotScaled, "The embedding equals one-hot")}
 
 
 def more_embedding_mistakes(ours):
@@ -146,11 +146,11 @@ def more_embedding_mistakes(ours):
         def logits(self, x):
             return super().logits(x) * self.weight.shape[1] ** 0.5
 
-    lookup = "It equals one-hot"
+    lookup = "The embedding equals one-hot"
     return {
         "divided": Mistake("the vectors are divided by √d_model: multiply", Divided, lookup),
         "by √V": Mistake("multiplied by √vocab_size: it should be √d_model", ByVocabulary, lookup),
-        "logits scaled": Mistake("the logits are multiplied by √d_model, too: only the vectors are",
+        "logits scaled": Mistake("the logits are also multiplied by √d_model; multiply only the vectors",
                                  LogitsScaled, "logits(x)"),
     }
 

@@ -29,7 +29,7 @@ def draw_split(tokens: Tensor, right: Tensor, wrong: Tensor):
 
     figure, axes = canvas(columns=3, width=10, height=3.6)
     layouts = tokens, right.flatten(0, 1), wrong.flatten(0, 1)
-    titles = "x: one row a token", "view, transpose: each head sees all", "view alone: tokens mixed"
+    titles = "x: one row per token", "view, transpose: each head sees all", "view alone: tokens mixed"
     for panel, places, title in zip(axes, layouts, titles, strict=True):
         token, head = places // 4, places % 4 // 2
         text = [[f"t{t}h{h}" for t, h in zip(*row)] for row in zip(token.tolist(), head.tolist())]
@@ -75,7 +75,7 @@ def draw_flow(stages: dict[str, Tensor], weights: Tensor):
 
 
 def draw_heads(trainings: Sequence[tuple[int, Tensor, Tensor]], relations: Sequence[str]):
-    """A line of heads a training: its seed, weights (H, T, S), and how much lies on each relation (H, 4)."""
+    """One line of heads per training: its seed, weights (H, T, S), and the weight on each relation (H, 4)."""
     figure, axes = canvas(rows=2, columns=4, width=12, height=7.2)
     for line, (seed, weights, mass) in zip(axes, trainings, strict=True):
         for head, panel in enumerate(line):

@@ -548,8 +548,8 @@ def test_relu_that_passes_everything_fails_step_6(changed):
 def test_two_hidden_numbers_do_not_part_the_spirals(changed):
     new = changed("00_foundations", "HIDDEN, STEPS = 32", "HIDDEN, STEPS = 2")
     assert failures(new.step_two_layers) == []
-    assert {"three seeds: at least 99 % of 200 new points are right",
-            "three ways, one loss curve"} <= {*failures(new.step_spirals)}
+    assert {"for three seeds at least 99 % of 200 new points are right",
+            "the three loss curves are equal"} <= {*failures(new.step_spirals)}
 
 
 def test_a_gate_that_is_half_open_fades_as_the_others(changed):

@@ -173,8 +173,8 @@ def test_values_from_1_to_3_give_answers_from_1_to_3(changed):
 def test_a_token_that_does_not_see_itself_is_noticed(changed):
     new = changed("01_attention_mechanism", "device=device).tril()", "device=device).tril(-1)")
     (failed,) = failures(new.step_masks)
-    assert failed.startswith("Position i may attend to j exactly where j ≤ i")
-    assert failures(new.step_masks_hide) == ["another future: outputs 3 to 5 are not the same"]
+    assert failed.startswith("The mask is boolean, and position i may attend to j exactly where j ≤ i")
+    assert failures(new.step_masks_hide) == ["with another future, outputs 3 to 5 are different"]
 
 
 def test_two_equal_keys_cannot_be_told_apart(changed):

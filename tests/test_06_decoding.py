@@ -1,7 +1,6 @@
 import argparse
 import math
 import re
-from functools import partial
 from itertools import product
 from types import SimpleNamespace
 
@@ -39,8 +38,7 @@ from course.data.tables import (
 from figures.decoding import draw_cache, draw_lengths, draw_strategies
 
 m = lesson("06_decoding")
-one, three, four, five = map(lesson, (
-    "01_attention_mechanism", "03_positional_encoding", "04_transformer_block", "05_mini_transformer"))
+five = lesson("05_mini_transformer")
 SEEDS = st.integers(0, 10**6)
 
 
@@ -240,65 +238,6 @@ def test_another_cache_can_be_put_in_by_subclass():
     with torch.no_grad():
         assert torch.allclose(stepped, model(src, tokens), rtol=0, atol=1e-12)
     assert {cache.keys.shape[2] for cache in decoding.self_caches} == {3}
-
-
-# a model without an encoder
-
-
-class DecoderOnly(torch.nn.Module):
-    """Encoder blocks with a causal mask: tokens (B, L), the first at `start` → logits (B, L, V)."""
-
-    def __init__(self, vocabulary=7, width=16, positions="sinusoidal"):
-        super().__init__()
-        rotary = three.RotaryPositionalEncoding(width // 2) if positions == "rotary" else None
-        self.embedding = three.TokenEmbedding(vocabulary, width)
-        self.positions = three.SinusoidalPositionalEncoding(width) if rotary is None else lambda x, start: x
-        self.stack = four.Encoder(2, width, 2, 32, rotary=rotary)
-
-    def forward(self, tokens, start=0):
-        length = start + tokens.shape[1]
-        x = self.positions(self.embedding(tokens), start)
-        return self.embedding.logits(self.stack(x, one.causal_mask(length)[start:]))
-
-
-class WithoutCache:
-    """Runs the whole text again in each step."""
-
-    def __init__(self, model, prompts):
-        self.model, self.tokens, self.rows = model, prompts, len(prompts)
-        self.length, self.device = 0, prompts.device
-
-    @torch.inference_mode()
-    def step(self, tokens):
-        self.tokens, self.length = torch.cat([self.tokens, tokens[:, None]], dim=1), self.length + 1
-        return self.model(self.tokens)[:, -1]
-
-    def reorder(self, rows):
-        self.tokens, self.rows = self.tokens[rows], len(rows)
-
-
-@pytest.mark.parametrize("positions", ["sinusoidal", "rotary"])
-@pytest.mark.parametrize("prompt", [0, 1, 4])
-def test_a_model_without_an_encoder_decodes_through_its_cache(prompt, positions):
-    torch.manual_seed(prompt)
-    model = DecoderOnly(positions=positions).double().eval()
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.5)
-    prompts, generators = torch.randint(3, 7, (5, prompt)), [torch.Generator().manual_seed(1) for _ in "ab"]
-    cached, whole = (partial(kind, model, prompts) for kind in (m.PromptDecoding, WithoutCache))
-    assert torch.equal(m.greedy_decode(cached(), 9), m.greedy_decode(whole(), 9))
-    drawn = [m.sample(kind(), 9, generator=own) for kind, own in zip((cached, whole), generators)]
-    assert torch.equal(*drawn)
-    for search in (m.beam_search, m.fast_beam_search):
-        found, expected = search(cached(), 3, 9), search(whole(), 3, 9)
-        for ours, theirs in zip(found, expected, strict=True):
-            assert [h.tokens for h in ours] == [h.tokens for h in theirs]
-            assert [h.score for h in ours] == pytest.approx([h.score for h in theirs], abs=1e-9)
-    decoding = cached()
-    m.greedy_decode(decoding, 3)
-    assert decoding.self_caches[0].keys.shape[2] == prompt + decoding.length
-    with pytest.raises(ValueError, match="training mode"):
-        m.PromptDecoding(model.train(), prompts)
 
 
 # sampling

@@ -12,11 +12,13 @@ from conftest import one_line_error, run_as_documented, run_lesson
 from torch import nn
 
 from common import lesson
-from course.data import small_grammar
+from course.data import small_grammar, topics
 from course.data.counting import Counts, bits_of_lzma, yardsticks
 from course.data.pictures import handwritten_digits, shuffled
 from course.data.reading import Reading, begin_of_held_out
+from course.data.topics import TOPICS, Labelled, draw_labels, labelled, words_in
 from course.training import architectures as trials
+from course.training import few_labels
 from course.training.configs import StackConfig, TextTraining
 from course.training.parts import build, with_a_place
 from course.training.sizing import matched, parameters_of
@@ -50,6 +52,7 @@ def test_all_decoders_run_on_a_prompt_with_and_without_a_cache_alike(prompt, cha
     for search in (six.beam_search, six.fast_beam_search):
         for ours, theirs in zip(search(cached(), 3, 9), search(whole(), 3, 9), strict=True):
             assert [h.tokens for h in ours] == [h.tokens for h in theirs]
+            assert [h.score for h in ours] == pytest.approx([h.score for h in theirs], abs=1e-9)
     answer = six.greedy_decode(cached(), 5)
     text = torch.cat([torch.full((4, 1), m.BOS), prompts, answer], dim=1)
     with torch.no_grad():
@@ -57,6 +60,9 @@ def test_all_decoders_run_on_a_prompt_with_and_without_a_cache_alike(prompt, cha
     ended = (answer == m.EOS).cumsum(1) - (answer == m.EOS).long() > 0
     expected = log_probs.gather(2, answer[..., None])[..., 0].masked_fill(ended, 0).sum(1)
     assert torch.allclose(six.log_probability(cached(), answer).double(), expected, atol=1e-5)
+    decoding = cached()
+    six.greedy_decode(decoding, 3)
+    assert decoding.self_caches[0].keys.shape[2] == prompt + decoding.length
 
 
 @pytest.mark.parametrize("positions", ["learned", "sinusoidal", "rotary"])
@@ -358,6 +364,82 @@ def test_a_picture_stack_without_positions_sees_a_set():
         model = m.PictureStack(replace(trials.VISION, positions=positions), 2, 8).eval()
         gap = (model(pixels) - model(shuffled(pixels, 2))).abs().max()
         assert (gap < 1e-5) == same
+
+
+# few labels
+
+
+def test_topics_have_enough_sentences_and_the_test_has_other_words():
+    parts = labelled()
+    for topic in range(len(TOPICS)):
+        counts = [sum(one.topic == topic for one in some) for some in parts.values()]
+        assert counts == [24, 20]
+    words = [{word for one in some for word in words_in(one.sentence)} for some in parts.values()]
+    shared = {word for word in words[0] & words[1] if len(word) > 4}
+    assert shared <= {"again", "after", "forty", "house", "notes", "please", "their", "whole"}
+    sentences = [one.sentence for some in parts.values() for one in some]
+    assert len(set(sentences)) == len(sentences)
+
+
+def test_labels_are_drawn_from_the_training_sentences():
+    few, many, other = draw_labels(4, 0), draw_labels(16, 0), draw_labels(4, 1)
+    assert {*few.known} < {*many.known}
+    assert few.alike == many.alike
+    assert few.known != other.known
+    assert {*many.known}.isdisjoint(many.alike)
+    assert {*many.known, *many.alike} == {*labelled()["train"]}
+    assert [one.topic for one in few.known] == [0] * 4 + [1] * 4 + [2] * 4 + [3] * 4
+
+
+def test_vectors_that_tell_the_topic_are_read_and_others_guess():
+    topic_of = {one.sentence: one.topic for some in labelled().values() for one in some}
+
+    def telling(known):
+        return lambda sentences: torch.eye(4)[[topic_of[one] for one in sentences]]
+
+    assert few_labels.linear_map(m, telling, 4, 0) == (1, 1)
+    silent = few_labels.linear_map(m, lambda known: lambda sentences: torch.ones(len(sentences), 3), 4, 0)
+    assert silent == (0.25, 0.25)
+
+
+def test_a_bag_of_words_counts_known_words():
+    known = [Labelled("The rain, the wind", 0), Labelled("a song", 1)]  # a, rain, song, the, wind
+    rows = topics.bag_of_words(known)(["THE the rain", "nothing known"])
+    assert rows[0] == pytest.approx(torch.tensor([0, 1, 0, 2, 0]) / math.sqrt(5))
+    assert rows[1].tolist() == [0] * 5
+
+
+def test_a_stack_learns_from_its_labels_and_padding_does_not_count():
+    torch.manual_seed(0)
+    config = replace(TINY, causal=False)
+    reader = few_labels.MeanReader(m.OneStack(config), 5).eval()
+    short, padded = torch.tensor([[1, 5, 6]]), torch.tensor([[1, 5, 6, 0, 0]])
+    assert torch.allclose(reader(short), reader(padded), atol=1e-6)
+    assert few_labels.from_nothing(m, 16, 0).alike > 0.3  # 0.25 by chance
+
+
+def test_findings_hold_for_good_vectors_and_fail_for_bad_ones(monkeypatch):
+    monkeypatch.setattr(few_labels, "DRAWS", range(2))
+    monkeypatch.setattr(few_labels, "from_nothing", lambda ours, count, draw: few_labels.Right(0.4, 0.25))
+    topic_of = {one.sentence: one.topic for some in labelled().values() for one in some}
+    found = {}
+    for name, encode in (("none", None), ("bad", lambda sentences: torch.ones(len(sentences), 4)),
+                         ("good", lambda sentences: torch.eye(4)[[topic_of[one] for one in sentences]])):
+        findings, header, rows = few_labels.shown(m, encode)
+        assert all(len(row) == len(header) for row in rows)
+        found[name] = len(rows), [holds for _, holds in findings]
+    assert found == {"none": (4, [True] * 3), "bad": (6, [True] * 3 + [False]), "good": (6, [True] * 4)}
+    monkeypatch.setattr(few_labels, "from_nothing", lambda ours, count, draw: few_labels.Right(0.5, 0.5))
+    assert [holds for _, holds in few_labels.shown(m, None)[0]] == [False, False, True]
+
+
+def test_the_last_norm_gets_a_bias():
+    plain, biased = (trials.stack_named(m, {"x": replace(TINY, norm_kind="rms")}, f"x{end}")
+                     for end in ("", trials.LAST_BIAS))
+    assert parameters_of(biased) == parameters_of(plain) + TINY.d_model
+    nn.init.ones_(biased.stack.norm.bias)
+    x = torch.randn(1, 2, 16)
+    assert torch.allclose(biased.stack.norm(x), biased.stack.norm.norm(x) + 1)
 
 
 # the lesson

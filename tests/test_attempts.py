@@ -934,5 +934,5 @@ def test_our_own_part_that_fails_gives_no_hints():
     changed = SimpleNamespace(**{**vars(THREE), part: Base1})
     for ours in (THREE, changed):
         said = {c.statement: c.finding.diagnosis for c in THREE.GRADED[part](Base1, ours)}
-        assert "numbers 2 to 7" in said["Every number is that of section 3.5, for every width"]
+        assert "numbers 2 to 7" in said["Every number follows the formula of section 3.5, for every width"]
         assert "start is ignored" not in "".join(said.values())

@@ -153,7 +153,9 @@ def small(name: str, words: Command) -> Command:
     """The options, and those that leave a few updates of a training and one step of a walkthrough, if nothing
     else was asked for.
     """
-    fewer = () if "--steps" in words or not accepts(name, *words, "--steps", UPDATES) else ("--steps", UPDATES)
+    fewer = ("--steps", UPDATES)
+    if "--steps" in words or not accepts(name, *words, *fewer):
+        fewer = ()
     if {"--with", "--template", "--grade", "--step", "--list", "--quiz", "--help", "--chat", "--input",
             "--watch", "--hint", "--compare", "--broken", "--export"} & {*words}:
         return (*words, *fewer)

@@ -16,7 +16,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from course.console.files import load_checkpoint, unfinished
 from course.training.engine import Job, Run, Settings, finish, rows_here, save_run, summary, train
-from course.training.processes import add_over_processes
+from course.training.processes import sum_over_processes
 
 CPU = torch.device("cpu")
 SETTINGS = Settings(steps=12, validate_every=4)
@@ -113,9 +113,20 @@ def test_parts_of_a_batch_add_up_even_where_some_are_empty(accumulate):
 
 def test_rows_here_share_out_all_rows_once():
     rows = batch(0)
-    parts = list(rows_here(rows, 3))
+    parts = [part for number, part, counts in rows_here(rows, 3)]
     assert torch.equal(torch.cat([part.x for part in parts]).sort(0).values, rows.x.sort(0).values)
     assert [len(part.x) for part in parts] == [3, 2, 2]
+
+
+def test_processes_run_as_many_parts_each_and_share_out_all_rows_once():
+    """The parts are those of one process that cuts the batch into as many; one without rows counts 0."""
+    rows, found = batch(0), [list(rows_here(batch(0), 4, rank, 2)) for rank in (0, 1)]
+    assert [[number for number, _, _ in parts] for parts in found] == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    assert [[counts for _, _, counts in parts] for parts in found] == [[1, 1, 1, 1], [1, 1, 1, 0]]
+    together = [part for parts in found for _, part, counts in parts if counts]
+    alone = [part for _, part, _ in rows_here(rows, 8)]
+    assert len(alone) == len(together) == 7
+    assert all(torch.equal(one.x, other.x) for one, other in zip(alone, together))
 
 
 def test_recomputing_changes_nothing_and_leaves_the_blocks_as_they_were():
@@ -249,11 +260,7 @@ def test_settings_that_make_no_sense_are_named(changes):
 
 
 def test_alone_nothing_is_added():
-    parameter = nn.Parameter(torch.ones(2))
-    parameter.grad = torch.full((2,), 3.0)
-    total = add_over_processes(torch.tensor(2.0), [parameter])
-    assert total == 2
-    assert torch.equal(parameter.grad, torch.full((2,), 3.0))
+    assert sum_over_processes(torch.tensor(2.0)) == 2
 
 
 TWO = """

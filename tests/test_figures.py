@@ -24,6 +24,7 @@ from figures import (
     foundations,
     heads,
     interpretability,
+    parallelism,
     positions,
     subwords,
     training,
@@ -244,7 +245,7 @@ def test_draw_scaling():
         assert ticks(panel)[1] == ["4", "64", "1024"]
         assert (panel.get_xlabel(), panel.get_xscale()) == ("d_k", "log")
     assert [panel.get_title() for panel in (variance, evenness, share)] == [
-        "variance of q·k", "evenness of 64 weights", "share of starved queries"]
+        "variance of q·k", "evenness of 64 weights", "fraction of starved queries"]
 
 
 def test_draw_attention():
@@ -302,7 +303,7 @@ def test_draw_split():
     right = tokens.view(3, 2, 2).transpose(0, 1)
     wrong = tokens.view(2, 3, 2)
     panels = heads.draw_split(tokens, right, wrong).axes
-    titles = ["x: one row a token", "view, transpose: each head sees all", "view alone: tokens mixed"]
+    titles = ["x: one row per token", "view, transpose: each head sees all", "view alone: tokens mixed"]
     for panel, places, title in zip(panels, (tokens, right.reshape(6, 2), wrong.reshape(6, 2)), titles,
                                     strict=True):
         assert panel.get_title() == title
@@ -1080,6 +1081,47 @@ def test_draw_outlier():
         assert panel.get_title() == f"{name}:\n{share} right"
         assert sum(bar.get_height() for bar in panel.patches) == count
         assert panel.get_yscale() == "log"
+
+
+def test_draw_stalled():
+    found = {"in bfloat16": [0.0, 0.5, 0.9], "in float32": [0.0, 0.0, 0.1]}
+    (axes,) = parallelism.draw_stalled(found).axes
+    assert lines(axes) == {f"kept {name}": ([1, 2, 3], near(values)) for name, values in found.items()}
+    assert names(axes) == ("", "step", "weights that stand still")
+    assert legend(axes) == ["kept in bfloat16", "kept in float32"]
+
+
+def test_draw_slots():
+    """Forward one slot, backward two; the same work in a row is one bar, other work another."""
+    rows = [[("F", 0), ("F", 1), None, ("B", 0), ("B", 0)], [None, ("F", 0), ("B", 0), ("B", 0), None]]
+    one, two = parallelism.draw_slots({"GPipe": rows, "1F1B": rows[::-1]},
+                                      {"GPipe": [2, 1], "1F1B": [1, 2]}).axes
+    bars = [(bar.get_x(), bar.get_width(), round(bar.get_y() + bar.get_height() / 2)) for bar in one.patches]
+    assert bars == [(0, 1, 0), (1, 1, 0), (3, 2, 0), (1, 1, 1), (2, 2, 1)]
+    forward, backward = (bar.get_facecolor() for bar in (one.patches[0], one.patches[2]))
+    assert forward != backward
+    assert one.patches[3].get_facecolor() == forward
+    assert [text.get_text() for text in one.texts] == ["0", "1", "0", "keeps 2", "0", "0", "keeps 1"]
+    assert [text.get_text() for text in two.texts] == ["0", "0", "keeps 1", "0", "1", "0", "keeps 2"]
+    assert [panel.get_title() for panel in (one, two)] == ["GPipe", "1F1B"]
+    assert legend(one) == ["forward", "backward"]
+    top, bottom = one.get_ylim()
+    assert top > bottom  # stage 0 is on top
+    assert two.get_xlabel() == "slot (the number is the micro-batch)"
+
+
+def test_draw_bytes():
+    models = {"small": {"data": [1, 2, 3], "cut": [1, 1, 1.5]},
+              "large": {"data": [10, 20, 30], "cut": [5, 5, 5]}}
+    panels = parallelism.draw_bytes(models).axes
+    for panel, (name, ways) in zip(panels, models.items(), strict=True):
+        assert panel.get_title() == name
+        assert ticks(panel)[1] == [*ways]
+        for part, bars in enumerate(panel.containers):
+            assert [bar.get_height() for bar in bars] == [sizes[part] for sizes in ways.values()]
+            assert [bar.get_y() for bar in bars] == [sum(sizes[:part]) for sizes in ways.values()]
+        assert [text.get_text() for text in panel.texts] == [f"{sum(sizes):.3g}" for sizes in ways.values()]
+    assert legend(panels[0]) == ["weights", "gradients", "optimiser"]
 
 
 # every one of them

@@ -31,6 +31,12 @@ def grade(file, text, name=ATTENTION, *more, **options):
     return run_lesson(name, "--grade", str(file), *more, **options)
 
 
+def text_of_class(file, name):
+    """The text of a class in a file."""
+    text = file.read_text(encoding="utf-8")
+    return re.search(rf"^class {name}\b.*?(?=\n\n\n)", text, re.DOTALL | re.MULTILINE)[0]
+
+
 def words_of(process):
     return " ".join(process.stdout.split())
 
@@ -96,6 +102,19 @@ def test_a_template_says_where_to_begin_and_that_there_are_steps(tmp_path):
     for text in said:
         assert f"The shortest of the {len(minutes)} parts is {first}: about {minutes[first]} minutes." in text
     assert ["With --guided the template has the steps" in text for text in said] == [True, False]
+
+
+def test_a_template_writes_out_the_methods_that_are_given(tmp_path):
+    """With the six that it asks for, the rest of Value is right."""
+    file, ours = tmp_path / "mine.py", common.lesson("00_foundations")
+    assert run_lesson("00_foundations", "--template", str(file)).returncode == 0
+    module = {}
+    exec(compile(file.read_text(encoding="utf-8"), str(file), "exec"), module)
+    mine, asked = module["Value"], ["__init__", "__add__", "__mul__", "__matmul__", "tanh", "backward"]
+    assert re.findall(r'NotImplementedError\("(\w+)"\)', text_of_class(file, "Value")) == asked
+    for name in [*asked, "history", "receive"]:
+        setattr(mine, name, vars(ours.Value)[name])
+    assert [check.statement for check in ours.GRADED["Value"](mine, ours) if not check.finding.holds] == []
 
 
 @pytest.mark.parametrize(("option", "needed"), [("--hint", "--grade FILE"), ("--guided", "--template FILE")])

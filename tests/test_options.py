@@ -519,6 +519,22 @@ def test_05_resume(tmp_path):
     assert resumed(five, tmp_path, TINY) == ["fresh", "resumed"]
 
 
+def shared_by(module, monkeypatch, folder, tiny) -> list[str]:
+    """By which engine a training is shared, without and with --parallel; file names don't tell."""
+    monkeypatch.setenv("RANK", "0")
+    found, names = [], []
+    for options in [], ["--parallel", "fsdp"]:
+        experiment = called(module, "--outputs", folder, "--steps", "1", *options, defaults=tiny).experiment
+        names.append(experiment.name)
+        found.append(experiment.trained(experiment.make()).parallel)
+    assert names[0] == names[1]
+    return found
+
+
+def test_05_parallel(monkeypatch, tmp_path):
+    assert shared_by(five, monkeypatch, tmp_path, TINY) == ["data", "fsdp"]
+
+
 def begun(module, folder, tiny, *other):
     """The run of `module` that --from gives: first trained as `tiny` says, then as `other` does."""
     old = called(module, "--outputs", folder, "--steps", "1", defaults=tiny).experiment
@@ -852,6 +868,11 @@ def test_08_max_pairs(files):
     assert drawn == [7]
 
 
+def test_08_challenge(files):
+    assert called(eight, *SMALL, "--challenge").steps == ["challenge"]
+    assert called(eight, *SMALL, "--pairs", files.many, "--challenge").steps == ["challenge"]
+
+
 def test_08_input_and_chat():
     found, plain = called(eight, *SMALL, "--input", "the  cat sleeps."), called(eight, *SMALL)
     assert found.steps == ["your_sentence"]
@@ -870,6 +891,10 @@ def test_08_input_and_chat():
 
 def test_08_resume(tmp_path, tiny):
     assert resumed(eight, tmp_path, tiny) == ["fresh", "resumed"]
+
+
+def test_08_parallel(monkeypatch, tmp_path, tiny):
+    assert shared_by(eight, monkeypatch, tmp_path, tiny) == ["data", "fsdp"]
 
 
 def test_08_base(tmp_path, tiny):
@@ -1015,6 +1040,10 @@ def test_10_input_and_chat_and_temperature_and_top_p():
 
 def test_10_resume(tmp_path):
     assert resumed(ten, tmp_path, TINY_10) == ["fresh", "resumed"]
+
+
+def test_10_parallel(monkeypatch, tmp_path):
+    assert shared_by(ten, monkeypatch, tmp_path, TINY_10) == ["data", "fsdp"]
 
 
 def test_10_base(tmp_path):

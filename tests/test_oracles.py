@@ -317,7 +317,7 @@ def test_values_are_compared_and_not_their_gradients_alone():
 
 
 @pytest.mark.parametrize(("name", "part", "wrong", "statement"), [
-    ("03_positional_encoding", "Tokenizer", InAlphabeticalOrder, "Characters: the same, and any order"),
+    ("03_positional_encoding", "Tokenizer", InAlphabeticalOrder, "With characters, decode"),
     ("04_transformer_block", "FeedForward", MixingALittle, "A token's output doesn't change"),
     ("06_decoding", "greedy_decode", going_on, "It stops when every answer has ended"),
 ])
@@ -382,7 +382,7 @@ class BySourcesAlone(lesson("08_translation").BatchesByLength):
     ("00_foundations", "broadcast_shapes", raising_with(
         lambda *shapes: f"{shapes[0]} doesn't fit", lesson("00_foundations").broadcast_shapes), "refused"),
     ("00_foundations", "LSTMCell", MemoryOneMore, "One step from a given state"),
-    ("01_attention_mechanism", "scaled_dot_product_attention", writing_into_the_mask, "are what they were"),
+    ("01_attention_mechanism", "scaled_dot_product_attention", writing_into_the_mask, "stay unchanged"),
     ("02_multi_head_attention", "MultiHeadAttention", AlwaysTraining, "none in eval mode"),
     ("03_positional_encoding", "LearnedPositionalEncoding", InPairs, "No two positions start"),
     ("05_mini_transformer", "Transformer", SeesTheNext, "Other later tokens change no earlier logit"),

@@ -158,10 +158,10 @@ def test_steps_lessons_and_terms_are_linked_once():
 
 
 RIGHT = {  # how the right answer of each question begins, so that `right` can't slip
-    0: "It trains|Their sum|Nothing: two|No: their|That doesn't",
-    1: "No: a product|What “it” gets|They stay|Nearly all",
-    2: "No: it takes|As many|In some",
-    3: "The same both|On the distance|It is the same|Less often",
+    0: "It trains|Their sum|Nothing: two|No: only|Not necessarily",
+    1: "No: a product|The output of|They stay|Nearly all",
+    2: "No: it takes|It stays|Only in some",
+    3: "The same output both|Only on the distance|It stays|Less often",
     4: "It shrinks|That of BatchNorm|Yes: it works|Pre-norm",
     5: "About ln V|Exactly where|No: with teacher",
     6: "Because no later|Not always|No: the wide|Top-p",
@@ -612,7 +612,7 @@ def test_questions_come_before_their_step_with_pause(tmp_path):
     asked = next(question for question in study_of(1).questions if question.step == "masks-hide")
     said = " ".join(process.stdout.split())
     assert process.returncode == 0
-    assert said.index(asked.asked[:40]) < said.index("Hidden means hidden")
+    assert said.index(asked.asked[:40]) < said.index("What is hidden changes nothing")
 
 
 def test_a_folder_that_cannot_be_written_does_not_end_a_quiz(tmp_path, capsys):

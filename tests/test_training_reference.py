@@ -13,6 +13,7 @@ from common import lesson
 from course.console.files import unfinished
 from course.training import engine, processes
 from course.training.engine import Run, rows_here, save_run, seed_random, train
+from course.training.parallel import Alone
 
 m = lesson("05_mini_transformer")
 CPU = torch.device("cpu")
@@ -208,16 +209,14 @@ def test_dropout_stands_where_the_paper_has_it_and_nowhere_else(monkeypatch):
 
 
 def test_every_part_of_every_step_drops_its_own_share(monkeypatch):
-    """Random numbers begin anew with seed, step, process and part, each time others."""
+    """Random numbers begin anew with seed, step and part, each time others."""
     origins = []
     monkeypatch.setattr(engine, "seed_random", lambda device, *origin: origins.append(origin))
     for rank in (0, 1):
-        monkeypatch.setattr(engine, "RANK", rank)
-        monkeypatch.setattr(engine, "PROCESSES", 2)
-        run = run_of(accumulate=2, seed=3)
+        run = played(monkeypatch, run_of(accumulate=2, seed=3), rank, 2)
         for _ in range(2):
             run.update()
-    assert origins == [(3, step, rank, part) for rank in (0, 1) for step in (0, 1) for part in (0, 1)]
+    assert origins == [(3, step, 0, 2 * rank + part) for rank in (0, 1) for step in (0, 1) for part in (0, 1)]
 
 
 def test_random_numbers_follow_every_number_of_their_origin():
@@ -241,9 +240,17 @@ def test_random_numbers_follow_every_number_of_their_origin():
 
 
 def as_process(monkeypatch, rank: int, count: int) -> None:
-    for module in (engine, processes):
-        monkeypatch.setattr(module, "RANK", rank)
-        monkeypatch.setattr(module, "PROCESSES", count)
+    monkeypatch.setattr(processes, "RANK", rank)
+    monkeypatch.setattr(processes, "PROCESSES", count)
+
+
+def played(monkeypatch, run: Run, rank: int, count: int) -> Run:
+    """The run as one of several processes would train it that never hear of each other."""
+    monkeypatch.setattr(engine, "sum_over_processes", lambda total: total)
+    sharing = Alone(run)
+    sharing.rank, sharing.processes = rank, count
+    vars(run)["sharing"] = sharing
+    return run
 
 
 @pytest.mark.parametrize("count", [2, 3])
@@ -253,41 +260,20 @@ def test_processes_share_out_the_rows_and_their_shares_add_up(monkeypatch, count
     loss, _, wanted = reference.gradients(0)
     scale = torch.cat([gradient.flatten() for gradient in wanted]).norm()
     losses, sums, rows = [], [torch.zeros_like(gradient) for gradient in wanted], []
-    monkeypatch.setattr(engine, "add_over_processes", lambda total, parameters: total)
     for rank in range(count):
-        as_process(monkeypatch, rank, count)
-        run = run_of(label_smoothing=0.1, accumulate=accumulate)
+        run = played(monkeypatch, run_of(label_smoothing=0.1, accumulate=accumulate), rank, count)
         batch = run.job.batch(0)
-        rows += [row for part in rows_here(batch, accumulate) for row in part.src.tolist()]
+        rows += [row for _, part, counts in rows_here(batch, accumulate, rank, count) if counts
+                 for row in part.src.tolist()]
         run.optimizer.zero_grad()
         losses.append(run.backward(0))
         for total, parameter in zip(sums, run.model.parameters(), strict=True):
-            total += parameter.grad
+            total += parameter.grad / count  # the engines average
     assert sorted(rows) == sorted(batch.src.tolist())
     assert sum(losses) == pytest.approx(loss, rel=1e-5)
     found = torch.cat([total.flatten() for total in sums])
     clipped = torch.cat([gradient.flatten() for gradient in wanted])
     assert torch.allclose(found / found.norm() * scale, clipped, atol=1e-5 * scale.item())
-
-
-def test_sums_over_processes_take_every_gradient_once(monkeypatch):
-    """The other process has 10 for everything, and no gradient at all for the last parameter."""
-    as_process(monkeypatch, 0, 2)
-    ours = [torch.nn.Parameter(torch.zeros(size)) for size in ((2, 3), (4,), (1,), (2,))]
-    ours[0].grad, ours[1].grad = torch.ones(2, 3), torch.arange(4.0)
-    others = torch.tensor([10.0, 1, 1, 1, 0, *[10.0] * 11, 0, 0])
-
-    def all_reduce(flat):
-        assert flat.shape == others.shape
-        flat += others
-
-    monkeypatch.setattr(processes.distributed, "all_reduce", all_reduce)
-    total = processes.add_over_processes(torch.tensor(2.0), ours)
-    assert total.item() == 12
-    assert torch.equal(ours[0].grad, torch.full((2, 3), 11.0))
-    assert torch.equal(ours[1].grad, torch.arange(4.0) + 10)
-    assert torch.equal(ours[2].grad, torch.full((1,), 10.0))
-    assert ours[3].grad is None
 
 
 @pytest.mark.parametrize("mine", [False, True])
@@ -311,6 +297,8 @@ def test_only_the_first_process_speaks(monkeypatch):
 
 def test_only_the_first_process_writes(monkeypatch, tmp_path):
     run = run_of()
+    monkeypatch.setattr(processes.distributed, "broadcast_object_list", lambda message: None)
+    played(monkeypatch, run, 1, 2)
     as_process(monkeypatch, 1, 2)
     save_run(run, tmp_path / "run.pt")
     assert not list(tmp_path.iterdir())
@@ -319,11 +307,21 @@ def test_only_the_first_process_writes(monkeypatch, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["run.pt.unfinished"]
 
 
-def test_a_batch_that_processes_cannot_share_is_refused(monkeypatch):
-    monkeypatch.setattr("course.training.configs.PROCESSES", 3)
-    with pytest.raises(ValueError, match="batch_size 8 can't be cut into 9 parts"):
-        replace(SHORT, accumulate=3)
-    replace(SHORT, accumulate=2)
+def test_what_the_first_process_cannot_write_ends_all(monkeypatch):
+    """The first raises the error, in words; the others end silently with the same code."""
+
+    def write():
+        raise OSError(28, "No space left on device", "run.pt")
+
+    monkeypatch.setattr(processes.distributed, "broadcast_object_list",
+                        lambda message: message.__setitem__(0, True))
+    as_process(monkeypatch, 0, 2)
+    with pytest.raises(OSError, match="No space left"):
+        processes.done_by_the_first(write)
+    as_process(monkeypatch, 1, 2)
+    with pytest.raises(SystemExit) as ended:
+        processes.done_by_the_first(write)
+    assert ended.value.code == 1
 
 
 # the run around the updates

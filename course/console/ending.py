@@ -11,10 +11,15 @@ from typing import NoReturn
 from course.console.spelling import legible
 
 
-def stop(message: str, code: int = 1) -> NoReturn:
-    """End the script with one line on standard error: code 2 for wrong usage, else 1."""
-    if sys.stderr is not None:  # closed
-        sys.stderr.write(f"{Path(sys.argv[0]).name}: {legible(message, sys.stderr)}\n")
+def stop(message: str, code: int = 1, everywhere: bool = False) -> NoReturn:
+    """End the script with one line on standard error: code 2 for wrong usage, else 1.
+
+    Of several processes only the first one is heard; the others, too, if the line is said `everywhere`.
+    """
+    rank = os.environ.get("RANK", "0")
+    heard, process = (sys.__stderr__, f"process {rank}: ") if everywhere and rank != "0" else (sys.stderr, "")
+    if heard is not None:  # closed
+        heard.write(f"{Path(sys.argv[0]).name}: {process}{legible(message, heard)}\n")
     sys.exit(code)
 
 

@@ -50,13 +50,15 @@ class Part(NamedTuple):
 
     `mistakes` makes the mistakes from the course's own parts, never from an attempt; `more` makes those that
     a lesson doesn't show, but that explain a failure as well. `needs` says which
-    names the checks set or read, beyond calling the part. `helpers` are methods that a template leaves out.
+    names the checks set or read, beyond calling the part. `helpers` are methods that a template leaves out,
+    `given` are methods that it writes out in full.
     """
 
     claims: Sequence[Callable[[Any, Any], Finding]]
     mistakes: Callable[[Any], dict[str, Mistake]] = lambda ours: {}
     needs: str = ""
     helpers: Sequence[str] = ()
+    given: Sequence[str] = ()
     more: Callable[[Any], dict[str, Mistake]] = lambda ours: {}
 
     def __call__(self, implementation: Any, ours: Any) -> list["Check"]:

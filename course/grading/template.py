@@ -132,7 +132,8 @@ def emptied(node: ast.FunctionDef | ast.ClassDef, lines: list[str], part: Part, 
             inside: bool = False) -> str:
     """The definition without its code: signature and docstring, of a class also its methods'.
 
-    Of the methods it leaves out those without a docstring, and the part's helpers.
+    Of the methods it leaves out those without a docstring, and the part's helpers. At the end come the
+    methods that are given, with their code.
     """
     documented = ast.get_docstring(node) is not None
     end = node.body[0].end_lineno if documented else node.body[0].lineno - 1
@@ -140,10 +141,14 @@ def emptied(node: ast.FunctionDef | ast.ClassDef, lines: list[str], part: Part, 
     kept = narrowed(lines[first - 1 : node.body[0].lineno - 1])  # with @classmethod and the like
     kept += narrowed(lines[node.body[0].lineno - 1 : end], prose=True)
     if isinstance(node, ast.ClassDef):
-        wanted = [method for method in node.body if isinstance(method, ast.FunctionDef)
-                  and (method.name == "__init__" or ast.get_docstring(method) is not None)
-                  and method.name not in part.helpers]
-        return "\n\n".join(["\n".join(kept), *(emptied(m, lines, part, guide, True) for m in wanted)])
+        methods = [method for method in node.body if isinstance(method, ast.FunctionDef)]
+        wanted = [method for method in methods
+                  if (method.name == "__init__" or ast.get_docstring(method) is not None)
+                  and method.name not in (*part.helpers, *part.given)]
+        given = ["\n".join(narrowed(lines[method.lineno - 1 : method.end_lineno]))
+                 for method in methods if method.name in part.given]
+        return "\n\n".join(["\n".join(kept), *(emptied(m, lines, part, guide, True) for m in wanted),
+                            *(["    # The methods from here on are given.", *given] if given else [])])
     indent = " " * (node.col_offset + 4)
     steps = guide.get(node.name if inside else "", ())
     comments = [line for number, step in enumerate(steps, 1)

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from course.training.prompts import PromptDecoding
+from course.training.prompts import StackDecoding
 
 
 class Untied(nn.Module):
@@ -72,7 +72,7 @@ def picture_encoder(parts: Any, patch: int, pixels: int, channels: int, **config
 SYMBOLS = 3  # the course's ids 0, 1 and 2 are PAD, BOS and EOS
 
 
-class PublishedDecoding(PromptDecoding):
+class PublishedDecoding(StackDecoding):
     """How a published model goes on after prompts (B, P) of its own ids; lesson 6's decoders run on it.
 
     `cache` is lesson 6's KeyValueCache. The decoders have the course's ids: the model's id i is 3 + i, and
@@ -84,13 +84,13 @@ class PublishedDecoding(PromptDecoding):
         if not prompts.shape[1]:
             raise ValueError("the prompt is empty")
         self.self_cache = cache
-        super().__init__(model, prompts[:, :0])
-        self.prompts, self.end = prompts, end
+        super().__init__(model, prompts)
+        self.end = end
 
     @torch.inference_mode()
     def step(self, tokens: Tensor) -> Tensor:
         """The newest token of every row (N,), the first time BOS → logits of the next (N, 3 + V)."""
-        new = (tokens[:, None] - SYMBOLS).clamp(min=0) if self.length else self.prompts
+        new = (tokens[:, None] - SYMBOLS).clamp(min=0) if self.length else self.prompt
         self.length += 1
         logits = F.pad(self.run(new), (SYMBOLS, 0), value=-math.inf)
         if self.end is not None:

@@ -10,47 +10,47 @@ QUESTIONS = (
         Answer("An error: the shapes differ.",
                "Aligned right, (N,) counts as (1, N), and a size of 1 is stretched. No shape is wrong."),
         Answer("The same as with two shapes (N,).",
-               "That would be N differences. These are N × N."),
-        Answer("It trains without a word, and learns next to nothing of x.",
-               "Every prediction is compared with every value, so the best that each can do is the mean "
-               "of all values, whatever its x.")), 2,
-             "with (N,) − (N, 1) the slope is 0, and nothing is raised"),
+               "That would be N differences. Here there are N × N."),
+        Answer("It trains without an error, and learns almost nothing about x.",
+               "Every prediction is compared with every value. So for each x the best prediction is the "
+               "mean of all values.")), 2,
+             "with (N,) − (N, 1) the slope is 0, and no error is raised"),
     Question("used-twice", "chain-rule", "A value is used in two places of a computation. Two gradients "
-             "come back to it. Which one is its own?", (
-        Answer("The later one: it replaces the other.",
-               "Then half of what moves the loss would be forgotten."),
+             "come back to it. What is its gradient?", (
+        Answer("The later one: it replaces the earlier one.",
+               "Then one of its two effects on the loss would be lost."),
         Answer("Their sum.",
-               "If it moves, the loss moves by both ways at once, and for small moves these add up."),
+               "If the value moves, the loss moves through both uses, and for small moves the effects add up."),
         Answer("Their mean.",
-               "Two ways don't share one effect; each has its own.")), 1,
-             "both ways added"),
+               "Each use has its own effect, and both count in full.")), 1,
+             "the sum over both uses"),
     Question("two-without-tanh", "two-layers", "You stack two linear layers with nothing between them. "
              "What can they do that one can't?", (
         Answer("Nothing: two matrices in a row are one matrix.",
-               "(x·A)·B = x·(A·B). Only a function that bends the numbers between them makes more of two "
-               "layers than of one."),
+               "(x·A)·B = x·(A·B). Two layers can do more than one only if a function between them "
+               "bends the numbers."),
         Answer("Separate points that no straight line separates.",
-               "Straight after straight stays straight: a bend is missing."),
-        Answer("The same as with a tanh between them, only it takes longer to learn.",
-               "No training helps: whatever the two matrices are, their product is one.")), 0,
-             "without tanh two layers are one"),
+               "Two linear maps in a row are still linear; nothing bends the line."),
+        Answer("The same as with a tanh between them, but they learn more slowly.",
+               "Training doesn't help: whatever the two matrices are, their product is one matrix.")), 0,
+             "without tanh two layers equal one"),
     Question("neighbours-gone", "embeddings", "Vectors of words are learned by guessing each word's "
              "neighbours. You shuffle all words of the text. Do words of one class still get "
              "similar vectors?", (
         Answer("Yes: every word occurs in the text as often as before.",
-               "How often says little of the class; next to which words does."),
-        Answer("No: their neighbours were all that they had in common.",
+               "How often a word occurs says little about its class; its neighbours say more."),
+        Answer("No: only their neighbours were alike.",
                "In random order all words have the same neighbours, so nothing tells the classes apart."),
-        Answer("Yes, if it is trained for longer.",
-               "What isn't in the text any more, no training finds.")), 1,
+        Answer("Yes, if you train for longer.",
+               "Training can't find what is no longer in the text.")), 1,
              "learned from shuffled words: less than"),
     Question("it-learns", "broken-on-purpose", "A network trains. The loss falls, and new points get the "
              "right class. Is the gradient right?", (
         Answer("Yes: a wrong gradient wouldn't lead downhill.",
-               "One that points roughly downhill is enough for that."),
+               "A gradient that points roughly downhill is enough for that."),
         Answer("Yes, if the points are new.",
-               "New points say that the network is of use. They say nothing about how it was found."),
-        Answer("That doesn't follow: many wrong gradients learn as well.",
+               "New points show that the network is useful, not that its gradient was right."),
+        Answer("Not necessarily: a network can also learn from a wrong gradient.",
                "Most of the mistakes below still get nearly all points right. So compare gradients with "
                "numbers that are known to be right.")), 2,
              "mistakes still get 95 % of new points right"),
@@ -62,10 +62,10 @@ TERMS = (
     Term("gradient", "",
          "the gradient: for each weight, by how much the loss moves when the weight does.", ("gradients",)),
     Term("broadcasting", "broadcasting",
-         "Write the shapes one below the other, aligned right; where one is shorter, it counts as 1; a size "
-         "of 1 is stretched to the other."),
+         "Write the shapes one below the other, aligned right. Where a shape is shorter, its size counts as "
+         "1, and a size of 1 is stretched to the other size."),
     Term("bias", "linear-layer",
-         "A layer takes a row of numbers x to x·W + b: one matrix, one row b (the bias), broadcast over the "
+         "A layer turns a row of numbers x into x·W + b: one matrix, one row b (the bias), broadcast over the "
          "batch.", ("biases",)),
     Term("chain rule", "derivatives",
          "The chain rule: for one function inside another, their derivatives multiply."),
@@ -84,12 +84,15 @@ TERMS = (
 EXERCISES = {
     "broadcast_shapes": Exercise(1, 15,
         guide={"": ["put 1s in front of the shorter shapes", "column by column, the sizes other than 1",
-                    "none: 1; one: this; several: ValueError with the shapes"]}),
-    "Value": Exercise(3, 90,
-        guide={"backward": ["refuse more than one number", "sort: each value after all that it was computed from",
-                            "gradients inside start from 0, that of this number from 1",
-                            "from this value back: each hands its gradient on to what it was computed from, "
-                            "which adds it, summed over stretched axes"]}),
+                    "none left: 1; one left: that size; several: ValueError with the shapes"]}),
+    "Value": Exercise(3, 60,
+        guide={"__init__": ["data as a float64 array, grad as zeros of its shape", "keep the last two arguments"],
+               "__mul__": ["lift() makes a Value of a number or an array", "a new Value with both as its parents",
+                           "each parent's gradient: the incoming gradient times the other's data"],
+               "backward": ["refuse more than one number", "sort: each value after those it was computed from",
+                            "set the gradients inside to 0, that of this number to 1",
+                            "from this value back: each passes a gradient to each parent, which adds it, summed "
+                            "over stretched axes"]}),
     "two_layer_backward": Exercise(2, 30,
         guide={"": ["forward: hidden, logits, softmax (subtract each row's largest logit first), loss",
                     "d_logits: softmax − 1 at the label, divided by the number of rows",

@@ -6,36 +6,35 @@ FILE = "my_heads.py"  # a learner's own, of --template
 
 QUESTIONS = (
     Question("one-head", "one-average", "A token has to fetch the contents of two items. One head is 32 "
-             "numbers wide, each content 8. Can the one head do it?", (
+             "numbers wide, each content 8. Can one head do it?", (
         Answer("Yes: 16 of its 32 numbers are enough.",
-               "A weight multiplies the whole value, so it can't take these numbers of one item and "
-               "those of the other."),
-        Answer("No: it takes one mean of the items, and what is mixed can't be told apart.",
-               "The more it lets in of one, the less of the other: the error stays near 0.5, where two "
-               "heads pass far below."),
+               "A weight multiplies the whole value. So the head can't take some numbers from one item "
+               "and others from another."),
+        Answer("No: it takes one mean of the items, and a mean can't be separated again.",
+               "The more it takes from one item, the less it takes from the other. Its error stays near "
+               "0.5; the error of two heads is far below."),
         Answer("Yes, but it takes longer to learn.",
-               "What one mean can't hold, no training brings; the last step suggests to try ten times "
-               "as many.")), 1,
-             "one head stays near 0.5"),
+               "More training doesn't help: one mean can't hold both. The last step of the lesson lets "
+               "you try ten times as many steps.")), 1,
+             "the error of one head stays near 0.5"),
     Question("more-heads", "parameters-do-not-depend-on-heads", "d_model stays 64. You take 16 heads "
-             "instead of 4. What becomes of the number of parameters?", (
-        Answer("Four times as many: each head has matrices of its own.",
-               "It has, but they are a quarter as wide."),
-        Answer("As many as before.",
-               "More heads are narrower heads: together their matrices are D × D, for any H."),
-        Answer("Fewer, for narrow matrices are smaller.",
-               "Each is smaller, and there are as many times more of them.")), 1,
-             "formula and count agree for every H"),
+             "instead of 4. How does the number of parameters change?", (
+        Answer("It is four times as large: each head has its own matrices.",
+               "Each head has its own matrices, but they are a quarter as wide."),
+        Answer("It stays the same.",
+               "With more heads, each is narrower: together their matrices are D × D, for any H."),
+        Answer("It is smaller, because narrow matrices are smaller.",
+               "Each matrix is a quarter as large, but there are four times as many.")), 1,
+             "the formula and the count agree for every H"),
     Question("each-a-head", "what-heads-learn", "Four heads learn to fetch four words for every word. "
              "Does each head take one of the four?", (
-        Answer("Always: that is the simplest way.",
-               "In other trainings a head divides its weight between two relations, and the task is "
-               "solved all the same."),
+        Answer("Always: that is the simplest solution.",
+               "In some trainings a head divides its weight between two relations, and the task is "
+               "still solved."),
         Answer("Never: all heads do a bit of everything.",
                "In some trainings there is a head for each relation."),
-        Answer("In some trainings: that depends on the seed.",
-               "All of them solve the task. Nothing asks for a clean division of work, so it comes "
-               "about only sometimes.")), 2,
+        Answer("Only in some trainings: it depends on the seed.",
+               "Nearly all trainings solve the task, but nothing in the loss asks for one head per relation.")), 2,
              "some of the trainings have a head for each relation"),
 )
 
@@ -43,8 +42,8 @@ TERMS = (
     Term("head", "",
          "Each of these attentions is called a head.", ("heads",)),
     Term("projection", "",
-         "A projection is a linear map, x·W + b; the paper has no bias b, our projections have one, as in "
-         "PyTorch.", ("projections",)),
+         "A projection is a linear map, x·W + b; the paper's projections have no bias b, ours have one, as "
+         "in PyTorch.", ("projections",)),
     Term("d_model", "",
          "D (d_model) is the width of a token's vector, H the number of heads, and K (d_k) = D / H the "
          "width of one head."),
@@ -74,7 +73,7 @@ EXERCISES = {
                 "(T, S), (B, 1, T, S) and (B, H, T, S) all broadcast",
                 "scaled_dot_product_attention(queries, keys, values, ___)"),
             "tells_its_weights": (
-                "They are lesson 1's weights, of the projected and split queries and keys.",
+                "Compute lesson 1's weights from the projected and split queries and keys.",
                 "softmax(Q_h·K_hᵀ / √d_k) for every head h",
                 "attention_weights(self.split(___), self.split(___), ___)"),
             "fits_other_sizes": (
@@ -82,7 +81,7 @@ EXERCISES = {
                 "d_k = d_model / n_heads",
                 "batch, length, d_model = x.shape"),
             "learns_like_pytorch": (
-                "Whatever forward() computes has to stay in PyTorch, and to use every projection once.",
+                "forward() has to compute everything with PyTorch operations, and use every projection once.",
                 "the gradient flows through all four projections",
                 "no .detach(), .data or torch.no_grad() around ___"),
             "passes_gradients_on": (
@@ -90,8 +89,8 @@ EXERCISES = {
                 "∂L/∂x = through Q + through K + through V",
                 "nothing of query, key and value is detached: ___"),
             "drops_weights_in_training": (
-                "In training some weights are set to 0; afterwards all of them count.",
-                "dropout p while self.training, else 0",
+                "In training some weights are set to 0; in eval mode none are.",
+                "dropout p while self.training, otherwise 0",
                 "self.dropout if ___ else 0.0"),
             "refuses_uneven_heads": (
                 "12 numbers split into 3 heads of 4; 30 don't split into 4.",

@@ -6,61 +6,61 @@ FILE = "my_positions.py"  # a learner's own, of --template
 
 QUESTIONS = (
     Question("without-positions", "no-order", "One attention layer without positions and without a mask "
-             "reads “dog bites man”, then “man bites dog”. What does “bites” get?", (
-        Answer("The same both times.",
-               "Attention adds up what all words hand over, and a sum has no order."),
-        Answer("Something else: the words stand in other places.",
-               "Nothing in their vectors says where they stand."),
-        Answer("The same, but only if all words are equal.",
-               "Any words do: they are the same set, in whatever order.")), 0,
-             "shuffled in, shuffled out"),
-    Question("offset", "relative-position", "PE(p) · PE(p + k), the product of the vectors of two "
-             "positions: what does it depend on?", (
+             "reads “dog bites man”, then “man bites dog”. What is its output for “bites”?", (
+        Answer("The same output both times.",
+               "Attention adds up the values of all words, and a sum has no order."),
+        Answer("A different output: the words are in other places.",
+               "Nothing in their vectors says where they are."),
+        Answer("The same output, but only if all words are equal.",
+               "It is the same for any words: in either order they are the same set.")), 0,
+             "without a mask, shuffling the words only shuffles the outputs"),
+    Question("offset", "relative-position", "What does PE(p) · PE(p + k), the dot product of the "
+             "vectors of two positions, depend on?", (
         Answer("On both positions.",
-               "sin a · sin b + cos a · cos b = cos(a − b): each pair of waves knows only the "
+               "sin a · sin b + cos a · cos b = cos(a − b): each pair of waves depends only on the "
                "difference."),
-        Answer("On the distance k alone, to either side.",
-               "Each pair gives the cosine of its frequency times k. So the product is the same for k "
-               "words before and behind."),
-        Answer("On k, and it says whether the other word stands before or behind.",
+        Answer("Only on the distance k, in either direction.",
+               "Each pair gives the cosine of its frequency times k. So the product is the same k "
+               "words before and k words after."),
+        Answer("On k, and also on whether the other word comes before or after.",
                "A cosine is the same for k and −k.")), 1,
              "PE(p) · PE(p + k) depends only on k"),
     Question("rotated", "rotary", "Rotary positions turn query and key by angles that grow with their "
-             "positions. Two equal pairs of vectors stand elsewhere, as far apart. What becomes of the "
-             "score?", (
-        Answer("It is the same.",
-               "Turning both by the same angle changes no product. What counts is by how much one is "
-               "turned more: the offset."),
-        Answer("It changes, for both are turned further.",
-               "Both are turned further by the same angle, and a product doesn't notice that."),
-        Answer("It is the same only for neighbours.",
+             "positions. The same two vectors move to other positions, equally far apart. How does the "
+             "score change?", (
+        Answer("It stays the same.",
+               "Turning both by the same angle changes no dot product. What counts is how much further "
+               "one is turned: the offset."),
+        Answer("It changes, because both are turned further.",
+               "Both are turned further by the same angle, so their dot product stays the same."),
+        Answer("It stays the same only for neighbours.",
                "Any offset will do; neighbours are those with offset 1.")), 0,
-             "rotary: offset 2 gives one score everywhere"),
-    Question("beyond", "longer-than-seen", "A layer learned on sequences of 16. Sinusoidal positions "
+             "rotary: offset 2 gives the same score everywhere"),
+    Question("beyond", "longer-than-seen", "A layer was trained on sequences of 16. Sinusoidal positions "
              "are defined for every length. Does it find the token two places back at position 30?", (
-        Answer("Yes: the same rotation leads two places back everywhere.",
+        Answer("Yes: the same rotation leads two places back at every position.",
                "That matrix exists, but training hasn't found it."),
         Answer("Less often than with rotary positions, which show it only offsets.",
-               "The layer never met the sums of token and wave beyond 16. With rotary positions the "
-               "score knows the offset alone, and that one was trained."),
+               "The layer never saw the sums of token and wave past 16. With rotary positions the "
+               "score depends only on the offset, and offset 2 was trained."),
         Answer("As well as with rotary positions.",
-               "Rotary positions are ahead there, in every seed.")), 1,
+               "Rotary positions are ahead there, for every seed.")), 1,
              "at 17 to 32 rotary is best"),
 )
 
 TERMS = (
     Term("one-hot", "text-to-vectors",
-         "as one-hot, V numbers, √2 apart from every other word"),
+         "A one-hot vector has a 1 at the place of its token and V − 1 zeros."),
     Term("embedding", "text-to-vectors",
-         "as embedding, D learned numbers, where words can be near or far", ("embeddings",)),
+         "An embedding has D learned numbers, so words can be near or far from each other", ("embeddings",)),
     Term("vocabulary", "text-to-vectors",
          "V is the number of different tokens, the vocabulary."),
     Term("logits", "how-big",
-         "At the end of the model its rows are multiplied with x, and the products (logits) say how well"
+         "At the end of the model its rows are multiplied by x, and the products (logits) say how well"
          " each token fits.", ("logit",)),
     Term("rotary", "rotary",
-         "Rotary encoding leaves the tokens alone and turns queries and keys instead: each pair of "
-         "numbers as by hand, pair i by p times its frequency."),
+         "Rotary encoding leaves the tokens unchanged and turns queries and keys instead: each pair "
+         "of numbers as in step 8, pair i by p times its frequency."),
 )
 
 FORWARD_STEPS = ["ValueError if a position from start on is past max_len",
@@ -76,19 +76,19 @@ EXERCISES = {
                "decode": ["leave out 0, 1 and 2", "join the tokens as they were split"]},
         hints={
             "round_trips_words": (
-                "Two spaces in a row hold an empty word between them; it is a token like others.",
+                "Two spaces in a row have an empty word between them; treat it like any other token.",
                 "decode(encode(text)) = text",
                 'text.split("___") and "___".join(…), with the space named'),
             "round_trips_characters": (
-                "A token is then a single character, the space too, and nothing stands between two.",
+                "Each token is a single character, the space included; join them without a separator.",
                 'level = "character": list(text), "".join(tokens)',
                 "list(text) if level == ___ else …"),
             "ids_start_after_the_specials": (
-                "Three ids are taken: filling, begin and end of a sequence. Words are numbered as they appear.",
+                "Three ids are taken: padding, beginning and end of a sequence. Words are numbered as they appear.",
                 "id = 3 + the number of different tokens before it",
                 "for token in …: ids.setdefault(token, ___ + len(ids))"),
             "refuses_unknown_tokens": (
-                "A word that was never seen has no number; say which it is.",
+                "A word that was never seen has no id; the error should name it.",
                 "token not in the dictionary → ValueError",
                 'raise ValueError(f"unknown token {___!r}")'),
         }),
@@ -107,7 +107,7 @@ EXERCISES = {
                 "logits = x · weightᵀ, without √d_model",
                 "return x @ ___"),
             "starts_at_the_right_size": (
-                "Times √d_model the numbers should be about 1; so they have to start smaller.",
+                "After the factor √d_model the numbers should be about 1, so they have to start smaller.",
                 "std = 1 / √d_model",
                 "nn.Parameter(torch.randn(vocab_size, d_model) * ___)"),
             "embedding_learns": (
@@ -127,7 +127,7 @@ EXERCISES = {
                 "PE(p, 2i) = sin(p / 10000^(2i/d_model)), PE(p, 2i + 1) = cos(p / 10000^(2i/d_model))",
                 "frequencies = 10000.0 ** (-torch.arange(0, d_model, ___) / ___)"),
             "waves_honour_start": (
-                "While decoding, one new token comes at a time: start says how many stand before it.",
+                "While decoding, one new token comes at a time; start says how many came before it.",
                 "row p of the result is PE(start + p)",
                 "self.table[___ : ___ + x.shape[1]]"),
             "is_added": (
@@ -135,7 +135,7 @@ EXERCISES = {
                 "x_p + PE(p)",
                 "return x + ___"),
             "refuses_positions_past_the_end": (
-                "A table has an end. Slicing past it gives too few rows and no error: look first.",
+                "A table has an end. Slicing past it gives too few rows and no error, so check first.",
                 "the last position is start + length − 1; it must be below max_len",
                 'if start + ___ > ___: raise ValueError(f"position {___} is past max_len, {___}")'),
             "refuses_odd_widths": (
@@ -152,19 +152,19 @@ EXERCISES = {
                "forward": FORWARD_STEPS},
         hints={
             "adds_one_vector_a_position": (
-                "A table with a row for each position; what stands in x doesn't matter.",
+                "Use a table with one row per position; the numbers in x don't matter.",
                 "x_p + table[start + p]",
                 "return x + self.table[___ : ___ + x.shape[1]]"),
             "tells_positions_apart": (
-                "Rows that start alike are trained alike.",
+                "Rows that start equal get equal gradients and stay equal.",
                 "independent random numbers",
                 "nn.Parameter(torch.randn(___, ___) * …)"),
             "is_a_parameter": (
-                "What is learned has to be an nn.Parameter, or no optimiser sees it.",
+                "The table has to be an nn.Parameter, otherwise no optimiser trains it.",
                 "a table (max_len, d_model)",
                 "self.table = nn.Parameter(___)"),
             "refuses_positions_past_the_end": (
-                "A table has an end. Slicing past it gives too few rows and no error: look first.",
+                "A table has an end. Slicing past it gives too few rows and no error, so check first.",
                 "the last position is start + length − 1; it must be below max_len",
                 'if start + ___ > ___: raise ValueError(f"position {___} is past max_len, {___}")'),
         }),
@@ -185,15 +185,15 @@ EXERCISES = {
                 "cos² + sin² = 1: both numbers of a pair take the same angle",
                 "even * cos - odd * ___, even * ___ + odd * cos"),
             "sees_offsets_only": (
-                "Turn query and key by the same angle more: the angle between them stays.",
+                "If query and key turn by the same angle, the angle between them stays the same.",
                 "(R_p q)·(R_s k) = q·(R_(s − p) k)",
                 "the angle is position · frequency, and the position is start + ___"),
             "rotation_honours_start": (
-                "While decoding, one new token comes at a time: start says how many stand before it.",
+                "While decoding, one new token comes at a time; start says how many came before it.",
                 "the first row is turned by start · frequency",
                 "self.turns[:, ___ : ___ + length]"),
             "rotary_refuses_positions_past_the_end": (
-                "A table has an end. Slicing past it gives too few rows: look first.",
+                "A table has an end. Slicing past it gives too few rows, so check first.",
                 "the last position is start + length − 1; it must be below max_len",
                 'if start + ___ > ___: raise ValueError(f"position {___} is past max_len, {___}")'),
             "refuses_odd_heads": (

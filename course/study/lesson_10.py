@@ -94,8 +94,7 @@ EXERCISES = {
                 "gain = d_model^−½", "nn.init.constant_(self.stack.norm.gain, ___)"),
         }),
     "PromptDecoding": Exercise(2, 25,
-        guide={"__init__": ["the class it is derived from makes the caches", "keep the prompt"],
-               "step": ["in the first step the prompt follows BOS", "count the step",
+        guide={"step": ["in the first step the prompt follows BOS", "count the step",
                         "run the model over the new tokens"]},
         hints={
             "cached_equals_whole": (

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from statistics import mean
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -194,6 +195,16 @@ def recognise(ours: Any, name: str, seed: int) -> Recognised:
     return Recognised(held_out, right, mixed, seconds, said)
 
 
+def means_of_readers(ours: Any, by_name: Mapping[str, Sequence[Recognised]]) -> list[tuple]:
+    """Reader, parameters, and the means of accuracies and seconds over the seeds, as text."""
+    rows = []
+    for name, ones in by_name.items():
+        rights = [mean(getattr(one, place) for one in ones) for place in ("validation", "test", "shuffled")]
+        rows.append((name, parameters_of(READERS[name][0](ours)), *(f"{right:.1%}" for right in rights),
+                     f"{mean(one.seconds for one in ones):.1f}"))
+    return rows
+
+
 # ------------------------------------------------------------------ from GPT-2 to Llama
 
 
@@ -208,11 +219,33 @@ def with_changes(ours: Any, config: StackConfig, changes: Mapping[str, Mapping[s
     return configs
 
 
+LAST_BIAS = ", last norm with a bias"  # behind the name of a config
+
+
+class Biased(nn.Module):
+    """A norm, and a bias that is added to its output."""
+
+    def __init__(self, norm: nn.Module, width: int):
+        super().__init__()
+        self.norm, self.bias = norm, nn.Parameter(torch.zeros(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(x) + self.bias
+
+
+def stack_named(ours: Any, configs: Mapping[str, StackConfig], name: str) -> nn.Module:
+    """The stack of a config; with LAST_BIAS behind the name its last norm gets a bias."""
+    model = ours.OneStack(configs[name.removesuffix(LAST_BIAS)])
+    if name.endswith(LAST_BIAS):
+        model.stack.norm = Biased(model.stack.norm, model.config.d_model)
+    return model
+
+
 def read_with(texts: Any, configs: Mapping[str, StackConfig], ours: Any, name: str, seed: int,
               length: int = 60) -> tuple[float, int]:
     """(bits per character of held-out text after a training, bytes of the cache after `length` tokens)."""
     training = replace(texts.training, seed=seed)
-    model = trained(ours, partial(ours.OneStack, configs[name]), partial(ours.text_batch, texts, seed),
+    model = trained(ours, partial(stack_named, ours, configs, name), partial(ours.text_batch, texts, seed),
                     training)
     decoding = ours.PromptDecoding(model, torch.zeros(1, 0, dtype=torch.long))
     for _ in range(length):

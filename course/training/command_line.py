@@ -1,7 +1,8 @@
 """The command line of every lesson that trains: its options, and all that is checked before any training."""
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,14 +19,26 @@ from course.training.base import read_base
 from course.training.comparing import changed
 from course.training.experiment import Experiment
 from course.training.memory import refuse_beyond_memory
+from course.training.parallel import ENGINES, refuse_broken_engine, refuse_parallel
 from course.training.parts import build, found_in, with_a_place
-from course.training.processes import PROCESSES
+from course.training.processes import PROCESSES, ending_together, refuse_precision
 
 PARTS_UP_TO = 5  # a model is made of what the lessons before this one build
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default: auto)")
+
+
+@contextmanager
+def usage_errors(parser: argparse.ArgumentParser) -> Iterator[None]:
+    """Inside `with`, what is wrong with the options, or with a file that they name, ends the script."""
+    try:
+        yield
+    except (ValueError, RuntimeError) as error:  # RuntimeError: more memory than there is
+        parser.error(str(error).partition("\n")[0])
+    except OSError as error:
+        parser.error(f"{error.strerror}: {error.filename}")
 
 
 def defaults_stay(options: argparse.Namespace) -> dict[str, Any]:
@@ -62,6 +75,8 @@ class CommandLine:
         parser.add_argument("--from", dest="base", type=Path, metavar="CHECKPOINT",
                             help="begin with the weights of a trained model: more steps, or other data")
         add_adapter_options(parser)
+        parser.add_argument("--parallel", choices=ENGINES, help="under torchrun: how the processes share the "
+                            "training, by rows (data, the default), weights (fsdp) or heads (tensor)")
         parser.add_argument("--with", dest="own", type=Path, action="append", default=[], metavar="FILE",
                             help="train with the parts of lessons 1 to 4 in FILE, your own, graded first; "
                                  "may be repeated")
@@ -73,8 +88,17 @@ class CommandLine:
 
     def parsed(self, parser: argparse.ArgumentParser) -> Experiment:
         """The experiment that the command line asks for; whatever is wrong with it is a usage error now."""
+        with ending_together():
+            experiment = self.asked_for(parser)
+        with ending_together(), usage_errors(parser):
+            if PROCESSES > 1 and hasattr(experiment.options, "parallel"):
+                refuse_broken_engine(experiment.parallel, experiment.device)
+        return experiment
+
+    def asked_for(self, parser: argparse.ArgumentParser) -> Experiment:
+        """The experiment, in this process."""
         options = parser.parse_args()
-        try:
+        with usage_errors(parser):
             base = read_base(options.base) if getattr(options, "base", None) else None
             refuse_without_base(options)
             if base and (adapters := adapters_of(options)):
@@ -84,10 +108,6 @@ class CommandLine:
                 options = parser.parse_args()
             options.base = base
             return self.checked(options)
-        except (ValueError, RuntimeError) as error:  # RuntimeError: more memory than there is
-            parser.error(str(error).partition("\n")[0])
-        except OSError as error:
-            parser.error(f"{error.strerror}: {error.filename}")
 
     def checked(self, options: argparse.Namespace) -> Experiment:
         """The experiment, all of whose variants can be built and trained; ValueError says what can't."""
@@ -101,7 +121,9 @@ class CommandLine:
             if options.base:
                 options.base.refuse_others(variant_sizes, variant_settings)
             refuse_two_attentions(variant_sizes, variant_settings, own.parts)
-            refuse_beyond_memory(variant_sizes, variant_settings, experiment.device)
+            refuse_parallel(options, variant_sizes, variant_settings, own.parts)
+            refuse_precision(variant_settings.precision, experiment.device)
+            refuse_beyond_memory(variant_sizes, variant_settings, experiment.device, experiment.parallel)
         if not getattr(options, "weights", None):  # which bring a model of their own
             self.refuse_without_place(sizes, own)
         experiment.check()

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 from course.console.options import check_limits, option
 from course.training.engine import Settings
-from course.training.processes import PROCESSES
 
 
 @dataclass(frozen=True)
@@ -78,9 +77,8 @@ class SequenceTraining(Settings):
 
     def refuse_fewer_than_parts(self, batch_size: int) -> None:
         """ValueError if a batch has fewer sequences than parts into which it is cut."""
-        parts = self.accumulate * PROCESSES
-        if batch_size < parts:
-            raise ValueError(f"batch_size {batch_size} can't be cut into {parts} parts")
+        if batch_size < self.accumulate:
+            raise ValueError(f"batch_size {batch_size} can't be cut into {self.accumulate} parts")
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 from torch.utils.checkpoint import checkpoint
 
@@ -25,13 +24,14 @@ from course.console.files import Unusable, load_checkpoint, save_checkpoint, set
 from course.console.narrator import progress_bar
 from course.console.options import check_limits, option
 from course.training.memory import out_of_memory
+from course.training.parallel import Alone, clip_gradients, engine_for, one_kind_each, whole
 from course.training.processes import (
-    PROCESSES,
-    RANK,
-    add_over_processes,
     any_process,
+    done_by_the_first,
     interruptible,
+    noticing_lost_processes,
     said_by_the_first,
+    sum_over_processes,
 )
 
 Measures = dict[str, float]
@@ -44,7 +44,8 @@ class Settings:
     steps: int = option(500, "training steps", least=0, below=10**7)
     clip: float = option(1.0, "longest gradient, over all parameters", above=0)
     accumulate: int = option(1, "pieces into which a batch is cut to save memory", least=1)
-    precision: str = option("fp32", "fp32, or bf16 for matrix products in bfloat16", among=("fp32", "bf16"))
+    precision: str = option("fp32", "fp32, or bf16 or fp16 for matrix products in 16 bits",
+                            among=("fp32", "bf16", "fp16"))
     recompute: bool = option(False, "compute activations again in backward, to save memory")
     compile: bool = option(False, "let torch.compile translate the model (needs a C++ compiler)")
     validate_every: int = option(50, "steps from one validation to the next", least=1)
@@ -77,8 +78,11 @@ class Job:
 class Run:
     """A training in progress. `about` is what a checkpoint tells of it: plain values.
 
-    `left_out` names the weights that no checkpoint holds, because the model begins with them.
+    `left_out` names the weights that no checkpoint holds, because the model begins with them. `parallel` is
+    the name of the engine by which several processes share the training, from its first update on.
     """
+
+    parallel = "data"
 
     def __init__(self, model: nn.Module, job: Job, settings: Settings, device: torch.device,
                  about: dict[str, Any] | None = None, left_out: frozenset[str] = frozenset()):
@@ -86,11 +90,17 @@ class Run:
         self.about, self.left_out = about or {}, left_out
         self.trained = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = job.optimizer(self.trained)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")
         self.history: list[Measures] = []  # one record a step
         self.scores: Measures = {}  # of the latest validation
         self.scored_at = 0  # the steps done by then
         if settings.compile:
             self.model.compile(dynamic=True)
+
+    @cached_property
+    def sharing(self) -> Alone:
+        """The engine by which the processes share the training."""
+        return engine_for(self)
 
     @property
     def finished(self) -> bool:
@@ -107,42 +117,54 @@ class Run:
     def update(self) -> None:
         """One step, noted in the history; gradients stay where they are.
 
-        FloatingPointError, before any parameter has moved, if the loss or the gradient isn't finite.
+        FloatingPointError, before any parameter has moved, if the loss or the gradient isn't finite. In
+        float16 a gradient that isn't finite makes the next losses smaller (the scale is halved), and this
+        step moves nothing: its norm and rate are noted as 0.
         """
-        started, step = time.perf_counter(), len(self.history)
+        started, step, sharing = time.perf_counter(), len(self.history), self.sharing
+        if not sharing.rehearsed:
+            self.backward(step)
+            sharing.rehearsed = True
         self.optimizer.zero_grad()
-        loss = self.backward(step)
-        norm = clip_grad_norm_(self.trained, self.settings.clip).item()
-        if not math.isfinite(loss + norm):
+        loss, scale = self.backward(step), self.scaler.get_scale()
+        self.scaler.unscale_(self.optimizer)
+        norm = clip_gradients(self.trained, self.settings.clip)
+        overflow = not math.isfinite(norm) and scale > 1  # of the scaled gradients
+        if not math.isfinite(loss) or (not math.isfinite(norm) and not overflow):
             raise FloatingPointError(f"step {step + 1}: the loss is {loss}, the gradient's norm {norm}")
-        rate = self.job.rate(step)
+        norm, rate = (0.0, 0.0) if overflow else (norm, self.job.rate(step))
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group.get("scale", 1.0)
-        self.optimizer.step()
+        with one_kind_each(self.optimizer) if sharing.cut else nullcontext():
+            if not overflow:
+                self.optimizer.step()
+        self.scaler.update()
+        scaled = {"loss_scale": scale} if self.scaler.is_enabled() else {}
         self.history.append({"step": step + 1, "loss": loss, "gradient_norm": norm, "learning_rate": rate,
-                             "seconds": time.perf_counter() - started})
+                             "seconds": time.perf_counter() - started} | scaled)
 
     def backward(self, step: int) -> float:
         """Put the gradient of the batch's loss into the parameters, and return that loss.
 
         The batch may be cut into parts, and those lie in several processes; their shares add up.
         """
-        batch = self.job.batch(step)
+        batch, sharing, parts = self.job.batch(step), self.sharing, self.settings.accumulate
         whole = batch._make(tensor.to(self.device) for tensor in batch)
         total = torch.zeros((), device=self.device)
         with recomputed(self.job.blocks if self.settings.recompute else ()):
-            for number, part in enumerate(rows_here(whole, self.settings.accumulate)):
-                seed_random(self.device, self.settings.seed, step, RANK, number)
-                loss = self.job.loss(self.forward, part, whole)
-                loss.backward()
+            for number, part, counts in rows_here(whole, parts, sharing.rank, sharing.processes):
+                seed_random(self.device, self.settings.seed, step, 0, number)
+                with sharing.part(last=number % parts == parts - 1):
+                    loss = self.job.loss(self.forward, part, whole) * counts
+                    self.scaler.scale(loss * sharing.factor).backward()
                 total += loss.detach()
-        return add_over_processes(total, self.trained).item()
+        return (sum_over_processes(total) if sharing.processes > 1 else total).item()
 
     def forward(self, *inputs: Any) -> Any:
-        """The model's answer; matrix products run in bfloat16 if the settings ask for it."""
-        bf16 = self.settings.precision == "bf16"
-        with torch.autocast(self.device.type, torch.bfloat16) if bf16 else nullcontext():
-            return self.model(*inputs)
+        """The model's answer; matrix products run in 16 bits if the settings ask for it."""
+        kind = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.settings.precision)
+        with torch.autocast(self.device.type, kind) if kind else nullcontext():
+            return self.sharing.forward(*inputs)
 
     @property
     def validation_due(self) -> bool:
@@ -151,25 +173,37 @@ class Run:
         return done % self.settings.validate_every == 0 or done == self.settings.steps
 
     def validate(self) -> None:
-        """Note the scores of the model as it is, without dropout; the first process finds them."""
+        """Note the scores of the model as it is, without dropout.
+
+        The first process finds them. With fsdp all processes do, because each has only a part of the weights.
+        """
+
+        model = self.sharing.validated()
 
         def scores() -> Measures:
-            was_training = self.model.training
-            self.model.eval()
+            was_training = model.training
+            model.eval()
             try:
                 with torch.no_grad():
-                    return self.job.validate(self.model)
+                    return self.job.validate(model)
             finally:
-                self.model.train(was_training)
+                model.train(was_training)
 
-        self.scores = said_by_the_first(scores)
+        found = scores() if self.sharing.together else None
+        self.scores = said_by_the_first(lambda: found or scores())
         self.scored_at = len(self.history)
         self.history[-1] |= self.scores
 
     def state(self) -> dict[str, Any]:
-        """Plain values and tensors from which load() goes on as if never interrupted."""
-        return {"about": self.about, "model": self.weights(),
-                "optimizer": self.optimizer.state_dict(), "history": self.history}
+        """Plain values and tensors from which load() goes on as if never interrupted.
+
+        They are the same for any number of processes. Where weights are cut, all processes take part, and
+        only the first one has the tensors.
+        """
+        state = {"about": self.about, "model": self.weights(),
+                 "optimizer": self.optimizer.state_dict(), "history": self.history}
+        state |= {"scaler": self.scaler.state_dict()} if self.scaler.is_enabled() else {}
+        return whole(state) if self.sharing.cut else state
 
     def weights(self) -> dict[str, Tensor]:
         """Those that a checkpoint holds."""
@@ -183,6 +217,9 @@ class Run:
         self.model.load_state_dict(state["model"], strict=not self.left_out)
         self.optimizer.load_state_dict(state["optimizer"])
         self.history = [dict(record) for record in state["history"]]
+        if self.scaler.is_enabled():
+            check_scaler(state.get("scaler"), self.scaler.state_dict())
+            self.scaler.load_state_dict(state["scaler"])
 
 
 NOTED = "step", "loss", "gradient_norm", "learning_rate", "seconds"  # in the record of every step
@@ -230,6 +267,14 @@ def check_optimizer(saved: Any, ours: dict[str, Any], trained: list[nn.Parameter
                 raise Unusable(f"its optimiser's {name} of parameter {number} doesn't fit")
 
 
+def check_scaler(saved: Any, ours: dict[str, Any]) -> None:
+    """Unusable unless it holds the scale of the losses, and when the scale grows and shrinks, as ours."""
+    if (not isinstance(saved, dict) or saved.keys() != ours.keys()
+            or any(type(saved[name]) is not type(value) or not 0 <= saved[name] < math.inf
+                   for name, value in ours.items()) or not saved["scale"]):
+        raise Unusable("it lacks the scale of the losses")
+
+
 def fits(value: Any, ours: Tensor) -> bool:
     """Whether it is a tensor of the same shape and type, and finite where ours is."""
     return (isinstance(value, Tensor) and value.shape == ours.shape and value.dtype == ours.dtype
@@ -241,10 +286,12 @@ def train(run: Run, path: Path | None = None, after: Callable[[Run], None] | Non
 
     With a path the run is saved after each validation, beside it while unfinished. after(run) is called after
     each update. FloatingPointError, with the run saved as it was before that step, if a number bursts.
-    MemoryError if the memory doesn't suffice; what was saved before stays.
+    MemoryError if the memory doesn't suffice, ProcessLost if another process has ended; what was saved before
+    stays.
     """
     label = str(run.about.get("name", "training"))
-    with progress_bar(label, run.settings.steps) as report, interruptible() as interrupted:
+    with (progress_bar(label, run.settings.steps) as report, interruptible() as interrupted,
+          noticing_lost_processes()):
         while not run.finished and not any_process(interrupted(), run.device):
             try:
                 run.update()
@@ -292,13 +339,18 @@ def save_run(run: Run, path: Path | None) -> None:
     An unfinished run goes beside it, to …unfinished, and leaves a finished one at `path` alone. A finished
     run takes its place; one with other weights is kept under another name.
     """
-    if path is None or RANK:
+    if path is None:
         return
-    if run.finished and path.exists() and not holds_weights(path, run.weights()):
-        set_aside(path)
-    save_checkpoint(run.state(), path if run.finished else unfinished(path))
-    if run.finished:
-        unfinished(path).unlink(missing_ok=True)
+    state = run.state()
+
+    def write() -> None:
+        if run.finished and path.exists() and not holds_weights(path, state["model"]):
+            set_aside(path)
+        save_checkpoint(state, path if run.finished else unfinished(path))
+        if run.finished:
+            unfinished(path).unlink(missing_ok=True)
+
+    done_by_the_first(write)
 
 
 def holds_weights(path: Path, ours: dict[str, Tensor]) -> bool:
@@ -315,17 +367,23 @@ def holds_weights(path: Path, ours: dict[str, Tensor]) -> bool:
         return False
 
 
-def rows_here(batch: Any, accumulate: int) -> Iterator[Any]:
-    """This process's rows of the batch, cut into `accumulate` parts; parts without rows are left out."""
-    for number in range(accumulate):
-        rows = slice(RANK * accumulate + number, None, PROCESSES * accumulate)
-        part = batch._make(tensor[rows] for tensor in batch)
+def rows_here(batch: Any, accumulate: int, rank: int = 0, processes: int = 1
+              ) -> Iterator[tuple[int, Any, float]]:
+    """This process's rows of the batch, cut into `accumulate` parts: (number, part, 1).
+
+    The numbers are those of all parts in all processes. One process leaves parts without rows out. Several
+    have to run as many parts each: there a part without rows is a row that counts 0.
+    """
+    for number in range(rank * accumulate, (rank + 1) * accumulate):
+        part = batch._make(tensor[number :: processes * accumulate] for tensor in batch)
         if len(part[0]):
-            yield part
+            yield number, part, 1.0
+        elif processes > 1:
+            yield number, batch._make(tensor[:1] for tensor in batch), 0.0
 
 
 def seed_random(device: torch.device, *origin: int) -> None:
-    """Let random numbers begin anew, from seed, step, rank and part: nothing has to be saved of them."""
+    """Let random numbers begin anew, from seed, step and part: nothing has to be saved of them."""
     number = int(np.random.SeedSequence(origin).generate_state(1, np.uint64)[0] >> 1)
     torch.default_generator.manual_seed(number)  # torch.manual_seed() takes a hundred times as long
     if device.type == "cuda":

@@ -1,6 +1,7 @@
 """A run with its files: what the command line asked for, where it is kept, how it is trained to its end."""
 
 import argparse
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from functools import cached_property, partial
@@ -30,8 +31,9 @@ from course.training.base import Base
 from course.training.comparing import Compared, changed, compare
 from course.training.engine import Job, Run, train
 from course.training.memory import sizes_of
+from course.training.parallel import memory_report
 from course.training.parts import Prepare, build, found_in, with_a_place
-from course.training.processes import RANK, own_device
+from course.training.processes import PROCESSES, RANK, ProcessLost, own_device
 from course.training.threads import Watch, threads_for
 
 
@@ -56,6 +58,7 @@ class Experiment:
         self.checkpoint = options.outputs / f"checkpoint_{name}.pt"
         self.resumed: Run | None = None
         self.begun_at = 0  # the steps done before this script
+        self.parallel = getattr(options, "parallel", None) or "data"
 
     def check(self) -> None:
         """ValueError or OSError for what can be seen to be wrong before any training."""
@@ -175,7 +178,7 @@ class Experiment:
     def trained(self, run: Run) -> Run:
         """The run, trained; a number that bursts or too little memory ends the script in one line."""
         left, aside = unfinished(self.checkpoint), free_name(self.checkpoint)
-        self.begun_at = len(run.history)
+        self.begun_at, run.parallel = len(run.history), self.parallel
         if self.begun_at:
             self.say(f"The interrupted training goes on with step {self.begun_at + 1} of "
                      f"{run.settings.steps}.")
@@ -187,10 +190,29 @@ class Experiment:
                  f"The state before is in {short_path(left)}")
         except MemoryError as error:
             kept = f". The last validated state is in {short_path(left)}" if left.exists() else ""
-            stop(f"{error} for {self.sizes or self.name}; a smaller batch, or --accumulate, needs less{kept}")
+            stop(f"{error} for {self.sizes or self.name}; a smaller batch, or --accumulate, needs less{kept}",
+                 everywhere=True)
+        except ProcessLost as error:
+            kept = f". The last validated state is in {short_path(left)}" if left.exists() else ""
+            stop(f"{error}; this one ends after step {len(run.history)}{kept}", everywhere=True)
+        if PROCESSES > 1:
+            run = self.together(run)
         if aside.exists():
             self.say(f"The result differs from the earlier one, which is now {short_path(aside)}.")
         return run
+
+    def together(self, run: Run) -> Run:
+        """The run, as one process has it; where weights are cut, the first process gets the whole ones."""
+        count = sum(parameter.numel() for parameter in run.model.parameters())
+        self.say(memory_report(run, count))
+        if not run.sharing.cut:
+            return run
+        state = run.state()
+        if RANK:
+            return run
+        again = self.remake(run.about)
+        again.load(state)
+        return again
 
     @property
     def threads(self) -> int | None:
@@ -226,8 +248,13 @@ class Experiment:
         return "\n".join(facts)
 
     def train(self) -> EndHere | None:
-        """Train the run, keep it and its history; EndHere if it was interrupted."""
+        """Train the run, keep it and its history; EndHere if it was interrupted.
+
+        Of several processes only the first one returns.
+        """
         run = self.run = self.trained(self.go_on() if self.options.resume else self.fresh())
+        if RANK:
+            sys.exit(0 if run.finished else 130)  # the first process draws and checks
         if run.history:
             write_history(run.history, self.options.outputs / self.file(self.history, "csv"))
         if run.finished:

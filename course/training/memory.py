@@ -44,18 +44,25 @@ def gigabytes(size: int) -> str:
     return f"{size / 1e9:,.1f} GB" if size < 1e10 else f"{size // 10**9:,} GB"
 
 
-def needed_for(config: Any, training: Any) -> int:
-    """Bytes that training an encoder-decoder on batches of short sequences needs at least.
+def needed_for(config: Any, training: Any, parallel: str = "data") -> int:
+    """Bytes that training an encoder-decoder on batches of short sequences needs at least, in each process.
 
     Four numbers of four bytes for each weight (itself, its gradient, Adam's two means); the objects that
     blocks are; the batch; and for each token what the backward pass reads again, outputs of linear maps,
-    norms and activations.
+    norms and activations. Processes share out the rows; with fsdp all weights, which are whole at first; with
+    tensor the weights of the blocks, and what these keep; the first process then has another copy of them.
     """
     width, inner, blocks = config.d_model, config.d_ff, config.n_layers
-    weights = config.vocab_size * width + blocks * (12 * width**2 + 4 * width * inner)
+    embedding, inside = config.vocab_size * width, blocks * (12 * width**2 + 4 * width * inner)
     kept = 2 * width if training.recompute else 21 * width + 4 * inner  # in a block of each stack
-    rows = training.batch_size // (training.accumulate * PROCESSES)
-    size = 2 if training.precision == "bf16" else 4
+    weights, rows = embedding + inside, training.batch_size // training.accumulate
+    if parallel == "tensor":
+        weights, kept = embedding + inside // PROCESSES + weights // 4, kept // PROCESSES
+    else:
+        rows //= PROCESSES
+    if parallel == "fsdp":
+        weights = max(weights // PROCESSES, weights // 4)
+    size = 4 if training.precision == "fp32" else 2
     tokens = 10  # of source and of answer, at least, in nearly every batch
     return 16 * weights + 40_000 * blocks + 900 * training.batch_size + size * rows * tokens * blocks * kept
 
@@ -66,9 +73,9 @@ def sizes_of(config: Any, training: Any) -> str:
             f"batch_size {training.batch_size:,}")
 
 
-def refuse_beyond_memory(config: Any, training: Any, device: torch.device) -> None:
+def refuse_beyond_memory(config: Any, training: Any, device: torch.device, parallel: str = "data") -> None:
     """ValueError, naming the sizes, if a training needs more than the device has."""
-    needed, there = needed_for(config, training), memory_of(device)
+    needed, there = needed_for(config, training, parallel), memory_of(device)
     if there is not None and needed > there:
         raise ValueError(f"{sizes_of(config, training)}: training needs at least {gigabytes(needed)} of "
                          f"memory, and here are {gigabytes(there)}")

@@ -1,10 +1,12 @@
 """One process or several: ranks, sums over processes, one speaker, devices and interrupts."""
 
+import io
 import os
 import signal
+import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, redirect_stdout
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from typing import Any
 
 import torch
@@ -32,12 +34,68 @@ def pick_device(name: str = "auto") -> torch.device:
 
 
 def own_device(name: str) -> torch.device:
-    """pick_device(), and under torchrun with CUDA a GPU for every process."""
+    """pick_device(), and under torchrun with CUDA a GPU for every process. ValueError if there is none."""
     device = pick_device(name)
-    if PROCESSES > 1 and device.type == "cuda":
-        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+    if PROCESSES == 1:
+        return device
+    if device.type == "mps":
+        if name != "auto":
+            raise ValueError("several processes can't share a training on mps: use --device cpu")
+        return torch.device("cpu")
+    if device.type == "cuda":
+        number, there = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+        if number >= there:
+            raise ValueError(f"process {RANK} has no GPU of its own: this machine has {there}")
+        device = torch.device("cuda", number)
         torch.cuda.set_device(device)
     return device
+
+
+def refuse_precision(precision: str, device: torch.device) -> None:
+    """ValueError if PyTorch can't scale losses in float16 on this device."""
+    if precision != "fp16":
+        return
+    linear, scaler = torch.nn.Linear(2, 2).to(device), torch.amp.GradScaler(device.type)
+    try:
+        with torch.autocast(device.type, torch.float16):
+            loss = linear(torch.ones(1, 2, device=device)).float().sum()
+        scaler.scale(loss).backward()
+        scaler.unscale_(torch.optim.SGD(linear.parameters()))
+        scaler.update()
+    except (RuntimeError, TypeError, AssertionError) as error:
+        raise ValueError(f"--precision fp16 doesn't work on {device} with PyTorch {torch.__version__} "
+                         f"({str(error).partition(chr(10))[0][:80]}); use bf16") from error
+
+
+# ------------------------------------------------------------------ the group of processes
+
+
+class ProcessLost(RuntimeError):  # noqa: N818 - says what happened
+    """Another process of the group has ended before its time."""
+
+
+LOST = "connection closed", "connection reset", "connection refused", "broken pipe", "timed out", "nccl"
+
+
+@contextmanager
+def noticing_lost_processes() -> Iterator[None]:
+    """Inside `with`, an error of the network between the processes becomes ProcessLost."""
+    try:
+        yield
+    except RuntimeError as error:
+        if PROCESSES == 1 or not any(words in str(error).lower() for words in LOST):
+            raise
+        raise ProcessLost("another process has ended") from error
+
+
+def start_group() -> None:
+    """Let the processes that torchrun started find each other, once."""
+    if PROCESSES == 1 or distributed.is_initialized():
+        return
+    try:
+        distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+    except ValueError as error:
+        stop(f"WORLD_SIZE is {PROCESSES}, but torchrun has not started this: {str(error).rpartition(':')[2]}")
 
 
 @contextmanager
@@ -46,24 +104,53 @@ def all_processes(device: torch.device) -> Iterator[None]:
     if PROCESSES == 1:
         yield
         return
-    try:
-        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    except ValueError as error:
-        stop(f"WORLD_SIZE is {PROCESSES}, but torchrun has not started this: {str(error).rpartition(':')[2]}")
-    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere) if RANK else nullcontext():
+    start_group()
+    with ExitStack() as stack:
+        if RANK:
+            nowhere = stack.enter_context(open(os.devnull, "w"))
+            stack.enter_context(redirect_stdout(nowhere))
+            stack.enter_context(redirect_stderr(nowhere))
         try:
             yield
         finally:
             distributed.destroy_process_group()
 
 
+@contextmanager
+def ending_together() -> Iterator[None]:
+    """Inside `with`, what ends one process ends all, with the same code; the first says why, once."""
+    if PROCESSES == 1:
+        yield
+        return
+    start_group()
+    code, said = None, io.StringIO()
+    with redirect_stderr(said), redirect_stdout(io.StringIO() if RANK else sys.stdout):
+        try:
+            yield
+        except SystemExit as ended:
+            code = ended.code or 0
+    found: list[Any] = [None] * PROCESSES
+    distributed.all_gather_object(found, (code, said.getvalue()))
+    ended_with = next((code for code, _ in found if code is not None), None)
+    text = next((text for code, text in found if code is not None), found[0][1])
+    if text and not RANK and sys.stderr is not None:
+        sys.stderr.write(text)
+        sys.stderr.flush()
+    if ended_with is not None:
+        distributed.destroy_process_group()
+        sys.exit(ended_with)
+
+
 def any_process(flag: bool, device: torch.device) -> bool:
     """True if the flag is set in any process: they have to end together."""
-    if PROCESSES == 1:
-        return flag
-    total = torch.tensor(float(flag), device=device)
-    distributed.all_reduce(total)
-    return total.item() > 0
+    return bool(sum_over_processes(torch.tensor(float(flag), device=device)).item())
+
+
+def sum_over_processes(value: Tensor) -> Tensor:
+    """The value, added up over all processes."""
+    if PROCESSES > 1:
+        distributed.all_reduce(value)
+    return value
 
 
 def said_by_the_first(say: Callable[[], Any]) -> Any:
@@ -75,22 +162,19 @@ def said_by_the_first(say: Callable[[], Any]) -> Any:
     return message[0]
 
 
-def add_over_processes(loss: Tensor, parameters: Sequence[Tensor]) -> Tensor:
-    """The loss summed over all processes, and every gradient replaced by its sum.
+def done_by_the_first(do: Callable[[], None]) -> None:
+    """do() in the first process; if it can't write a file, all end, and the first raises its OSError."""
+    failed: list[OSError] = []
 
-    A process that has no gradient for a parameter adds 0; where none has one, none gets one.
-    """
-    if PROCESSES == 1:
-        return loss
-    has = torch.tensor([float(p.grad is not None) for p in parameters], device=loss.device)
-    parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-    flat = torch.cat([loss[None], has, *(part.flatten() for part in parts)])
-    distributed.all_reduce(flat)
-    loss, has, flat = flat[0], flat[1 : 1 + len(parts)], flat[1 + len(parts) :]
-    sums = flat.split([part.numel() for part in parts])
-    for parameter, total, someone in zip(parameters, sums, has.tolist(), strict=True):
-        parameter.grad = total.view_as(parameter).to(parameter.dtype) if someone else None
-    return loss
+    def attempt() -> bool:
+        try:
+            do()
+        except OSError as error:
+            failed.append(error)
+        return bool(failed)
+
+    if said_by_the_first(attempt):
+        raise failed[0] if failed else SystemExit(1)
 
 
 @contextmanager

@@ -25,22 +25,21 @@ def refuse_training_mode(model: nn.Module) -> None:
         raise ValueError("the model is in training mode, where dropout makes answers random: model.eval()")
 
 
-class PromptDecoding:
-    """How a model without an encoder goes on after prompts (B, P), all of one length, which may be 0.
+class StackDecoding:
+    """What lesson 6's decoders need of a model without an encoder, but for step(tokens).
 
-    model(tokens (N, T), start) gives the logits (N, T, V); the first token stands at position `start`, and
-    each of model.stack.blocks has its causal self_attention. ValueError for a model in training mode.
+    model(tokens (N, T), start) gives the logits (N, T, V); the first token is at position `start`, and each
+    of model.stack.blocks has its causal self_attention. The `prompt` (N, P) is kept for the first step.
+    ValueError for a model in training mode.
     """
 
     self_cache: Callable[[nn.Module], Any]  # made for each attention, such as lesson 6's KeyValueCache
 
-    def __init__(self, model: nn.Module, prompts: Tensor):
+    def __init__(self, model: nn.Module, prompt: Tensor):
         refuse_training_mode(model)
-        self.model, self.rows, self.device, self.length = model, len(prompts), prompts.device, 0
+        self.model, self.prompt, self.rows, self.device = model, prompt, len(prompt), prompt.device
         self.self_caches = [self.self_cache(block.self_attention) for block in model.stack.blocks]
-        self.position = 0
-        if prompts.shape[1]:
-            self.run(prompts)
+        self.length = self.position = 0
 
     @torch.inference_mode()
     def run(self, tokens: Tensor) -> Tensor:
@@ -49,10 +48,6 @@ class PromptDecoding:
             logits = self.model(tokens, self.position)
         self.position += tokens.shape[1]
         return logits[:, -1]
-
-    def step(self, tokens: Tensor) -> Tensor:
-        self.length += 1
-        return self.run(tokens[:, None])
 
     def reorder(self, rows: Tensor) -> None:
         self.rows = len(rows)

@@ -1,0 +1,108 @@
+"""Models whose pieces are on several ranks: rows, gradients and bytes of a rank, held against the whole."""
+
+from collections.abc import Callable, Iterable, Sequence
+from copy import deepcopy
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parameters_to_vector
+from torch.optim import Optimizer
+
+from course.grading.checking import largest_difference
+from course.training.ranks import Group
+
+
+def fresh(model: nn.Module) -> nn.Module:
+    """A copy of the model without gradients."""
+    copy = deepcopy(model)
+    copy.zero_grad()
+    return copy
+
+
+def after_backward(model: nn.Module, loss: Callable[[nn.Module], Tensor]) -> nn.Module:
+    """A copy of the model with the gradients of this loss. (A model that is sent to a process has none.)"""
+    copy = fresh(model)
+    loss(copy).backward()
+    return copy
+
+
+def rows_of(batch: Any, group: Group) -> Any:
+    """This rank's rows of a named tuple of tensors: every P-th."""
+    return batch._make(tensor[group.rank :: group.size] for tensor in batch)
+
+
+def gradients_in(parameters: Iterable[nn.Parameter]) -> list[Tensor]:
+    """Those that there are."""
+    return [parameter.grad for parameter in parameters if parameter.grad is not None]
+
+
+def gradient_of(model: nn.Module) -> Tensor:
+    """The gradients of all parameters, one after the other."""
+    return parameters_to_vector(gradients_in(model.parameters()))
+
+
+def gap_of_gradients(model: nn.Module, whole: nn.Module, group: Group | None = None) -> float:
+    """The largest difference of a gradient from that of the whole model's parameter of the same name.
+
+    A parameter of the model may be this rank's piece of the whole one, PyTorch's or our own.
+    """
+    wanted, gaps = dict(whole.named_parameters()), []
+    for name, parameter in model.named_parameters():
+        found, expected = gradients_in([parameter, wanted[name]])
+        if hasattr(found, "full_tensor"):
+            found = found.full_tensor()
+        cut = [dim for dim, (a, b) in enumerate(zip(expected.shape, found.shape)) if a != b]
+        if cut and group:
+            expected = expected.chunk(group.size, cut[0])[group.rank]
+        gaps.append(largest_difference(found, expected))
+    return max(gaps)
+
+
+def piece_of_blocks(blocks: nn.Module, group: Group) -> nn.Sequential:
+    """The blocks of this rank, if each rank has as many."""
+    every = [*blocks.children()]
+    count = len(every) // group.size
+    return nn.Sequential(*every[group.rank * count : (group.rank + 1) * count])
+
+
+class Held(NamedTuple):
+    """Bytes on a rank."""
+
+    weights: int
+    gradients: int
+    optimizer: int
+
+
+def held_by(weights: Sequence[nn.Parameter], optimizer: Optimizer) -> Held:
+    """The bytes of the weights, their gradients, and all that the optimiser keeps for them."""
+    kept = [value for state in optimizer.state.values() for value in state.values() if value.ndim]
+    return Held(bytes_in(weights), bytes_in(gradients_in(weights)), bytes_in(kept))
+
+
+def held_after(model: nn.Module, loss: Tensor) -> Held:
+    """The bytes after a step of AdamW that begins with this loss."""
+    optimizer, weights = torch.optim.AdamW(model.parameters(), 1e-3), [*model.parameters()]
+    model.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return held_by(weights, optimizer)
+
+
+def bytes_in(tensors: Sequence[Tensor]) -> int:
+    return sum(tensor.nbytes for tensor in tensors)
+
+
+def variance_of_gradient(layer: nn.Module, x: Tensor, ranks: int, same: bool, draws: int = 40) -> float:
+    """How much dropout makes the mean gradient of several ranks vary, if all of them have the rows x.
+
+    The ranks draw the same dropout, or each its own.
+    """
+    found = []
+    for draw in range(draws):
+        layer.zero_grad()
+        for rank in range(ranks):
+            torch.default_generator.manual_seed(1000 * draw + (0 if same else rank))
+            (layer(x).square().mean() / ranks).backward()
+        found.append(gradient_of(layer))
+    return torch.stack(found).var(0).mean().item()
