@@ -50,6 +50,7 @@ from course.data.lengths import similar_length, tens
 from course.data.slips import NAMES, la_for_l, renamed, uncapped, unmarked
 from course.data.splits import by_source, known_sources
 from course.grading.own import NOTHING, Own
+from course.pages.translator import write_translator
 from course.training.base import Base
 from course.training.challenge import step_challenge
 from course.training.command_line import CommandLine, steps_asked_for
@@ -124,7 +125,7 @@ def make_batch(sources: list[list[int]], targets: list[list[int]]) -> Batch:
 # ------------------------------------------------------------------ BLEU
 
 SIGNATURE = "nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp"  # as sacreBLEU writes it, without its version
-ORDERS = "p₁", "p₂", "p₃", "p₄"  # of BLEU
+ORDERS = "p₁", "p₂", "p₃", "p₄"
 RULES_13A = [(re.compile(rule), put) for rule, put in (
     (r"([\{-\~\[-\` -\&\(-\+\:-\@\/])", r" \1 "),  # ASCII marks, without ' , - .
     (r"([^0-9])([.,])", r"\1 \2 "),  # . and , stay only between digits
@@ -442,7 +443,7 @@ def step_training(experiment: TranslationExperiment):
     ended = experiment.train()
     run = experiment.run
     if not run.history:
-        return ended  # before the first step: nothing to draw
+        return ended  # nothing to draw
     bleu, exact = (run.noted(name)[-1] if run.noted(name) else math.nan for name in ("bleu", "exact_match"))
     picture = Picture(experiment.file("translation_progress"), drawing.draw_progress(run.history),
                       f"After {len(run.history):,} steps {exact:.0%} of the validation sentences are right")
@@ -456,7 +457,7 @@ def step_training(experiment: TranslationExperiment):
              ("steps", f"{len(run.history) - experiment.begun_at:,}"),
              ("seconds in the steps", f"{sum(run.noted('seconds')[experiment.begun_at :]):.0f}"),
              ("BLEU, validation", f"{bleu:.1f}"), ("exact match, validation", f"{exact:.1%}")]
-    return table("", "", rows=facts), picture
+    return table("", "", rows=facts), picture, write_translator(experiment, translate)
 
 
 @shows(ngrams, corpus_bleu)
