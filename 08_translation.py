@@ -18,8 +18,9 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property, partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -41,21 +42,26 @@ from common import (
     table,
 )
 from course.console.chat import converse
-from course.console.options import option, sentence
+from course.console.files import short_path
+from course.console.options import sentence
 from course.console.records import EndHere
 from course.data.alignment import found_by_kind, partners, slips_in, word_weights
+from course.data.bleu_words import tokens_13a, words_for
 from course.data.corpus import Corpus
 from course.data.lengths import similar_length, tens
 from course.data.slips import NAMES, la_for_l, renamed, uncapped, unmarked
 from course.data.splits import by_source, known_sources
 from course.grading.own import NOTHING, Own
+from course.published.exporting import export
 from course.training.base import Base
 from course.training.command_line import CommandLine, steps_asked_for
 from course.training.comparing import best, histories, summaries
 from course.training.engine import Run
 from course.training.experiment import fresh_run
-from course.training.on_texts import FilesOfPairs, TextsExperiment
-from course.training.processes import PROCESSES, all_processes
+from course.training.on_texts import TextsExperiment, certainties
+from course.training.processes import all_processes
+from course.training.replies import sentences_in
+from course.training.translating import REAL_PAIRS, TranslationModel, TranslationTraining
 from figures import translation as drawing
 from figures.training import draw_comparison
 from grammar.sentences import PHENOMENA, Pair, by_phenomenon, words_of
@@ -63,14 +69,13 @@ from grammar.sentences import PHENOMENA, Pair, by_phenomenon, words_of
 record_attention = lesson("02_multi_head_attention").record_attention
 PAD, BOS, EOS = lesson("03_positional_encoding", "PAD", "BOS", "EOS")
 (
-    BY_HAND, Batch, SequenceTraining, Transformer, TransformerConfig, evaluate, pad, sequence_job,
-    teacher_forcing,
+    BY_HAND, Batch, Transformer, evaluate, pad, sequence_job, teacher_forcing,
 ) = lesson(
-    "05_mini_transformer", "BY_HAND", "Batch", "SequenceTraining", "Transformer", "TransformerConfig",
-    "evaluate", "pad", "sequence_job", "teacher_forcing")
+    "05_mini_transformer", "BY_HAND", "Batch", "Transformer", "evaluate", "pad", "sequence_job",
+    "teacher_forcing")
 CachedDecoding, best_answers, fast_beam_search, greedy_decode = lesson(
     "06_decoding", "CachedDecoding", "best_answers", "fast_beam_search", "greedy_decode")
-BytePairEncoding, split_words = lesson("07_subwords", "BytePairEncoding", "split_words")
+WORD, BytePairEncoding, split_words = lesson("07_subwords", "WORD", "BytePairEncoding", "split_words")
 
 __all__ = ["SIGNATURE", "BatchesByLength", "Bleu", "Texts", "TranslationExperiment",
            "TranslationModel", "TranslationTraining", "corpus_bleu", "make_run", "ngrams",
@@ -123,23 +128,6 @@ def make_batch(sources: list[list[int]], targets: list[list[int]]) -> Batch:
 
 SIGNATURE = "nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp"  # as sacreBLEU writes it, without its version
 ORDERS = "p₁", "p₂", "p₃", "p₄"  # of BLEU
-RULES_13A = [(re.compile(rule), put) for rule, put in (
-    (r"([\{-\~\[-\` -\&\(-\+\:-\@\/])", r" \1 "),  # ASCII marks, without ' , - .
-    (r"([^0-9])([.,])", r"\1 \2 "),  # . and , stay only between digits
-    (r"([.,])([^0-9])", r" \1 \2"),
-    (r"([0-9])(-)", r"\1 \2 "),  # a dash behind a digit
-)]
-
-
-def tokens_13a(text: str) -> list[str]:
-    """The words that BLEU counts, cut as by the script mteval-v13a of the translation contests."""
-    for old, new in (("<skipped>", ""), ("-\n", ""), ("\n", " "), ("&quot;", '"'), ("&amp;", "&"),
-                     ("&lt;", "<"), ("&gt;", ">")):
-        text = text.replace(old, new)
-    text = f" {text} "
-    for rule, put in RULES_13A:
-        text = rule.sub(put, text)
-    return text.split()
 
 
 class Bleu(NamedTuple):
@@ -195,6 +183,23 @@ def smoothed(matches: list[int], totals: list[int], smooth: str) -> list[float]:
     return precisions
 
 
+def scored(pairs: Sequence[Pair], answers: Sequence[str]) -> tuple[float, Bleu]:
+    """(the fraction that is right letter by letter, BLEU) of the answers; BLEU of characters where a script
+    has no spaces between words.
+    """
+    references = [pair.target for pair in pairs]
+    right = sum(answer == reference for answer, reference in zip(answers, references))
+    return right / len(pairs), corpus_bleu(answers, references, tokenize=words_for(references)[1])
+
+
+def signature(pairs: Sequence[Pair]) -> str:
+    """That of scored(), and a word about characters."""
+    cut, _ = words_for(pair.target for pair in pairs)
+    said = "" if cut == "13a" else ("\nThese references have no spaces between words: BLEU counts runs of "
+                                    "characters here, and isn't comparable with a BLEU of words.")
+    return SIGNATURE.replace("13a", cut) + said
+
+
 # ------------------------------------------------------------------ translation
 
 
@@ -231,40 +236,6 @@ def translate(model: Transformer, encoding: BytePairEncoding, sentences: Sequenc
 # ------------------------------------------------------------------ texts and runs
 
 
-@dataclass(frozen=True)
-class TranslationModel(TransformerConfig):
-    """The sizes of the model; vocab_size follows from the texts."""
-
-    d_model: int = option(128, "width of a token's vector", least=1)
-    n_heads: int = option(8, "attention heads, into which d_model must split", least=1, names=["--heads"])
-    positions: str = option("rotary", "sinusoidal, learned, rotary or none",
-                            among=("sinusoidal", "learned", "rotary", "none"))
-    max_len: int = option(256, least=1)
-
-
-@dataclass(frozen=True)
-class TranslationTraining(SequenceTraining, FilesOfPairs):
-    """One training run on pairs of sentences. ValueError, with the value, for what makes no sense."""
-
-    vocab: int = option(1500, "merges to learn", least=0)
-    steps: int = option(3000, "training steps", least=0, below=10**7)
-    batch_size: int = option(32, "pairs per step", least=1)
-    beta2: float = option(0.98, "Adam's β₂, as in the paper", least=0, below=1)
-    weight_decay: float = option(0.1, "decoupled weight decay (AdamW)", least=0)
-    warmup: int = option(100, "steps of warm-up", least=0)
-    validate_every: int = option(250, "steps from one validation to the next", least=1)
-
-    def __post_init__(self):
-        super().__post_init__()
-        self.refuse_files_without_pairs()
-        if self.batch_size < (parts := self.accumulate * PROCESSES):
-            raise ValueError(f"batch_size {self.batch_size} can't be cut into {parts} parts")
-
-
-FROM_A_FILE = {"n_layers": 3, "dropout": 0.1}, {  # what --pairs changes: text of people is harder
-    "label_smoothing": 0.1, "lr": 2e-3, "steps": 2000, "vocab": 4000, "batch_size": 64}
-
-
 class Texts(Corpus):
     """The pairs of a training, and what a model takes of them."""
 
@@ -293,9 +264,18 @@ class Texts(Corpus):
         right = [answer == pair.target for answer, pair in zip(answers, pairs)]
         shares = {f"right: {name}": share for name, (_, share) in by_phenomenon(pairs, right).items()}
         loss = sum(loss * count for loss, count in losses) / sum(count for _, count in losses)
-        return {"validation_loss": loss, **shares,
-                "bleu": corpus_bleu(answers, [pair.target for pair in pairs]).score,
-                "exact_match": sum(right) / len(right)}
+        exact, bleu = scored(pairs, answers)
+        return {"validation_loss": loss, **shares, "bleu": bleu.score,
+                "unsure_below": limit_of(self.certainties(model, pairs, answers)), "exact_match": exact}
+
+    def certainties(self, model: Transformer, pairs: Sequence[Pair], answers: Sequence[str]) -> list[float]:
+        """How sure the model is of each answer, as replies have it."""
+        most, found = model.config.max_len - 1, []
+        for start in range(0, len(pairs), 100):
+            sources, _ = self.encode(pairs[start : start + 100])
+            ids = [self.encoding.encode(answer)[:most] for answer in answers[start : start + 100]]
+            found += certainties(model, make_batch(sources, ids))
+        return found
 
 
 def make_run(config: TranslationModel, training: TranslationTraining, device: torch.device, texts: Texts,
@@ -319,7 +299,7 @@ class TranslationExperiment(TextsExperiment):
     """What the command line asked for, and its run."""
 
     history, default = "translation_history", "translation"
-    texts_of, from_files = Texts, FROM_A_FILE
+    texts_of, from_files = Texts, REAL_PAIRS
 
     def run_on(self, config: TranslationModel, training: TranslationTraining, texts: Texts) -> Run:
         return make_run(config, training, self.device, texts, self.own, self.base)
@@ -437,6 +417,7 @@ def step_training(experiment: TranslationExperiment):
     translated greedily. “Exact match” is the fraction that is right letter by letter. BLEU says how near the
     answers are to the references, 100 at most.
     """
+    recipe = recipe_line(experiment.config, experiment.training)
     ended = experiment.train()
     run = experiment.run
     if not run.history:
@@ -445,7 +426,7 @@ def step_training(experiment: TranslationExperiment):
     picture = Picture(experiment.file("translation_progress"), drawing.draw_progress(run.history),
                       f"After {len(run.history):,} steps {exact:.0%} of the validation sentences are right")
     if ended:
-        return picture, ended
+        return recipe, picture, ended
     if experiment.is_default:
         first, last = run.noted("validation_loss")[0], run.noted("validation_loss")[-1]
         check("the last validation's loss is less than a tenth of the first one's", last < first / 10)
@@ -454,7 +435,7 @@ def step_training(experiment: TranslationExperiment):
              ("steps", f"{len(run.history) - experiment.begun_at:,}"),
              ("seconds in the steps", f"{sum(run.noted('seconds')[experiment.begun_at :]):.0f}"),
              ("BLEU, validation", f"{bleu:.1f}"), ("exact match, validation", f"{exact:.1%}")]
-    return table("", "", rows=facts), picture
+    return recipe, table("", "", rows=facts), picture
 
 
 @shows(ngrams, corpus_bleu)
@@ -498,17 +479,11 @@ def step_bleu(experiment: TranslationExperiment):
     return table("slip", "sentences", "BLEU", *ORDERS, "brevity", "mean", rows=rows), SIGNATURE
 
 
-def scored(pairs: Sequence[Pair], answers: Sequence[str]) -> tuple[float, Bleu]:
-    """(the fraction that is right letter by letter, BLEU) of the answers."""
-    right = sum(answer == pair.target for answer, pair in zip(answers, pairs))
-    return right / len(pairs), corpus_bleu(answers, [pair.target for pair in pairs])
-
-
-def scores_table(found: dict[str, tuple[float, Bleu]], counts: Iterable[int]):
-    """A row for each set of sentences."""
+def scores_table(found: dict[str, tuple[float, Bleu]], pairs: Sequence[Pair], counts: Iterable[int]):
+    """A row for each set of sentences; the signature of `pairs`."""
     rows = [(name, count, f"{exact:.1%}", bleu.score, *(f"{share:.1f}" for share in bleu.precisions),
              bleu.brevity) for (name, (exact, bleu)), count in zip(found.items(), counts)]
-    return table("", "sentences", "exact", "BLEU", *ORDERS, "brevity", rows=rows), SIGNATURE
+    return table("", "sentences", "exact", "BLEU", *ORDERS, "brevity", rows=rows), signature(pairs)
 
 
 def step_how_good(experiment: TranslationExperiment):
@@ -529,17 +504,23 @@ def step_how_good(experiment: TranslationExperiment):
               exact > 0.9 and bleu.score > 96, f"{exact:.1%}, {bleu.score:.1f}")
         check("with known combinations more than 95 % are right, and more than in the test",
               known_exact > max(0.95, exact))
-    return scores_table(found, (len(test), len(known)))
+    return scores_table(found, test, (len(test), len(known)))
 
 
 def step_your_score(experiment: TranslationExperiment):
     """How good is it?
 
-    Here are both measures on the test, answered greedily. Where a sentence has many good translations, the
-    reference is only one of them, and a good answer may be another.
+    Here are both measures on every sentence of each test, answered greedily and by a beam of 4 with length
+    penalty 1. Where a sentence has many good translations, the reference is only one of them, and a good
+    answer may be another.
     """
-    test = experiment.pairs()
-    return scores_table({"the test": scored(test, experiment.answers)}, [len(test)])
+    found, tests = {}, experiment.texts.tests
+    for name, pairs in tests.items():
+        sources = [pair.source for pair in pairs]
+        greedy = experiment.answers if pairs == experiment.pairs() else experiment.answers_to(sources)
+        found[f"{name}, greedy"] = scored(pairs, greedy)
+        found[f"{name}, beam 4"] = scored(pairs, experiment.answers_to(sources, width=4))
+    return scores_table(found, experiment.pairs(), [len(pairs) for pairs in tests.values() for _ in range(2)])
 
 
 ENOUGH = 30  # sentences on which a fraction may rest
@@ -676,7 +657,7 @@ def step_decoders(experiment: TranslationExperiment):
                      for answers in found.values())
         check("no strategy answers more than 5 % of the sentences differently from greedy",
               others <= len(pairs) / 20, f"{others} at most")
-    return table("", "BLEU", "exact match", "words", "sentences per second", rows=rows), SIGNATURE
+    return table("", "BLEU", "exact match", "words", "sentences per second", rows=rows), signature(pairs)
 
 
 def step_limits(experiment: TranslationExperiment):
@@ -724,6 +705,28 @@ def step_limits(experiment: TranslationExperiment):
         check("Xavier needs an id that training never had, and none with Xavier is right",
               bool({*encode("Xavier")} - met) and shares["with Xavier"] == 0)
     return table("", "count", "right", "the first answer", rows=rows)
+
+
+def step_unsure(experiment: TranslationExperiment):
+    """When is it unsure?
+
+    How sure the model is of an answer is the geometric mean of its pieces' probabilities. --input and --chat
+    mark an answer as unsure if a tenth of the answers to validation sentences were less certain. Does the mark
+    say anything? Here are the answers to the test, with and without it.
+    """
+    pairs, limit = experiment.pairs(), [0.0, *experiment.run.noted("unsure_below")][-1]
+    sure = experiment.texts.certainties(experiment.model, pairs, experiment.answers)
+    rows, exact = [], {}
+    for name, marked in (("unsure", True), ("not marked", False)):
+        some = [(pair, answer) for pair, answer, one in zip(pairs, experiment.answers, sure)
+                if (one < limit) == marked]
+        if some:
+            exact[name], bleu = scored(*zip(*some))
+            rows.append((name, len(some), f"{1 - exact[name]:.1%}", bleu.score))
+    if experiment.is_default:
+        check("unsure answers are wrong more than three times as often as the others",
+              1 - exact["unsure"] > 3 * (1 - exact["not marked"]))
+    return table(f"answers (limit {limit:.0%})", "count", "wrong", "BLEU", rows=rows)
 
 
 def step_broken_on_purpose(experiment: TranslationExperiment):
@@ -781,13 +784,15 @@ def unmasked(experiment: TranslationExperiment) -> dict[str, float]:
 def step_your_sentence(experiment: TranslationExperiment):
     """Your sentence
 
-    Here are its pieces, the answer, and what the beam found. The score is the mean log-probability per piece.
+    Several sentences are translated one by one. Below are the pieces of the first, and what the beam found.
+    The score is the mean log-probability per piece.
     """
-    text, model, encoding = experiment.options.input, experiment.model, experiment.encoding
+    model, encoding = experiment.model, experiment.encoding
     try:
-        answer = translate(model, encoding, [text])[0]
+        replies = [experiment.replies.of(text) for text in sentences_in(experiment.options.input)]
     except ValueError as error:  # too long, or no text
         return EndHere(str(error), 2)
+    text, answer, _ = replies[0]
     src = pad([encoding.encode(text)]).to(experiment.run.device)
     found = fast_beam_search(CachedDecoding(model, src), 4, answer_limit(model, src[0]))[0]
     rows = [("greedy", answer, "")]
@@ -798,8 +803,25 @@ def step_your_sentence(experiment: TranslationExperiment):
     picture = Picture(experiment.file("translation_your_sentence"), figure,
                       "The mean of all heads of the last cross-attention, for each piece written")
     pieces = "|".join(encoding.texts_of(src[0].tolist()))
-    notes = "\n".join(experiment.replies.notes(text, answer))
-    return f"{len(src[0])} pieces: {pieces}", table("", "answer", "score", rows=rows), notes, picture
+    said = "\n".join("\n".join([reply.read, f"  {reply.answer}", *(f"  ({note})" for note in reply.notes)])
+                     for reply in replies)
+    return said, f"{len(src[0])} pieces: {pieces}", table("", "answer", "score", rows=rows), picture
+
+
+def step_export(experiment: TranslationExperiment):
+    """Your translator in a folder
+
+    The weights, the pieces, and a script that needs nothing of this course but the packages torch,
+    safetensors and tokenizers.
+    """
+    folder = experiment.options.export
+    try:
+        files = export(folder, experiment.model, experiment.encoding, WORD.pattern)
+    except ValueError as error:
+        return EndHere(str(error), 2)
+    example = experiment.replies.answer("The cat sleeps.")
+    return (table("file", "bytes", rows=[(short_path(path), path.stat().st_size) for path in files]),
+            f'python {short_path(files[-1])} "The cat sleeps."\n{example}')
 
 
 def step_compare(experiment: TranslationExperiment):
@@ -840,7 +862,7 @@ COMMAND_LINE = CommandLine(
     TranslationModel, TranslationTraining, Transformer, TranslationExperiment,
     ("max_pairs", "vocab", "d_model", "n_heads", "n_layers", "positions", "norm", "lr", "warmup", "dropout",
      "label_smoothing", "weight_decay", "batch_size", "attention"),
-    lambda options: {**FROM_A_FILE[0], **FROM_A_FILE[1]} if options.pairs else {})
+    lambda options: {**REAL_PAIRS[0], **REAL_PAIRS[1]} if options.pairs else {})
 
 
 def main():
@@ -848,6 +870,8 @@ def main():
     COMMAND_LINE.add_options(parser)
     parser.add_argument("--input", type=sentence, metavar="SENTENCE", help="translate a sentence, and end")
     parser.add_argument("--chat", action="store_true", help="translate line after line, and end")
+    parser.add_argument("--export", type=Path, metavar="FOLDER",
+                        help="write weights, pieces and a script that needs nothing of this course, and end")
     experiment = COMMAND_LINE.parsed(parser)
     options = experiment.options
     steps = [
@@ -861,19 +885,21 @@ def main():
         step_alignment,
         step_decoders,
         step_limits,
+        step_unsure,
         step_broken_on_purpose,
         step_what_next,
     ]
-    further = {"input": [step_your_sentence], "compare": [step_compare],
-               "pairs": [step_your_pairs, step_batches, step_training, step_your_score, step_ten_sentences,
-                         step_decoders]}
+    of_pairs = [step_batches, step_training, step_your_score, step_ten_sentences, step_decoders,
+                step_unsure]
+    further = {"input": [step_your_sentence], "export": [step_export], "compare": [step_compare],
+               "pairs": [step_your_pairs, *of_pairs], "reverse": of_pairs}
     if options.chat:
         experiment.say("One or more sentences; an empty line ends.")
         torch.set_num_threads(options.threads or 1)
         converse(lambda line: experiment.replies.to(line), options.outputs)  # the folder is there by then
         return
     with all_processes(experiment.device):
-        narrate(options, ANY_PAIRS if options.pairs or options.input else __doc__,
+        narrate(options, ANY_PAIRS if options.pairs or options.input or options.reverse else __doc__,
                 steps_asked_for(options, steps, further, step_training), experiment)
 
 
