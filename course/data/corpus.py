@@ -129,7 +129,7 @@ class Corpus:
 
     @cached_property
     def met(self) -> dict[str, Any]:
-        """What the training sources have in common: their words, and which are rare; the pieces that none has;
+        """What the training sources have in common: words, and which are rare; the pieces that none has;
         how often a capital begins and a mark ends. What an earlier training had counts as well.
         """
         sources, before = [pair.source for pair in self.splits["train"]], self.met_before
@@ -172,8 +172,8 @@ def files_in(paths: str) -> list[str]:
 
 
 def reversed_pairs(splits: dict[str, list[Pair]]) -> dict[str, list[Pair]]:
-    """The grammar's pairs from French to English. “Son chat” is his cat and her cat: the first pair of a source
-    counts, and a source stays in one split.
+    """The grammar's pairs from French to English. “Son chat” is his cat and her cat: the first pair of a
+    source counts, and a source stays in one split.
     """
     seen: set[str] = set()
     found: dict[str, list[Pair]] = {}

@@ -1,8 +1,8 @@
 """A trained translator as a folder that needs nothing of the course: weights, pieces, and a script."""
 
 import json
+import re
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,13 @@ SUPPORTED = {"norm": ("pre",), "positions": ("rotary",), "attention": ("kernel",
 SPECIALS = "<pad>", "<bos>", "<eos>"  # in a text they stay text: no added tokens
 
 
-def export(folder: Path, model: nn.Module, encoding: Any, word: str) -> list[Path]:
+def export(folder: Path, model: nn.Module, config: Mapping[str, Any], encoding: Any, word: re.Pattern[str]
+           ) -> list[Path]:
     """Write model.safetensors, config.json, tokenizer.json and load.py → their paths.
 
-    `word` is the regular expression that cuts a text into words. ValueError, in one line, for a model that
-    load.py doesn't know, and where a file is that the export hasn't written.
+    `config` are the model's sizes, `word` is what cuts a text into words. ValueError, in one line, for a
+    model that load.py doesn't know, and where another load.py lies in the folder.
     """
-    config = asdict(model.config)
     for name, among in SUPPORTED.items():
         if config[name] not in among:
             raise ValueError(f"--export: load.py knows {name} {', '.join(among)}, not {config[name]}")
@@ -33,7 +33,7 @@ def export(folder: Path, model: nn.Module, encoding: Any, word: str) -> list[Pat
     prepare_folder(folder)
     write_tensors(files[0], {name: weight.detach() for name, weight in model.state_dict().items()})
     write_text(files[1], json.dumps(config, indent=1))
-    write_text(files[2], json.dumps(tokenizer(encoding, word), ensure_ascii=False))
+    write_text(files[2], json.dumps(tokenizer(encoding, word.pattern), ensure_ascii=False))
     write_text(files[3], script())
     return files
 

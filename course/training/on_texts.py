@@ -172,7 +172,7 @@ def run_name(default: str, config: Any, training: Any, texts: Any, from_files: S
 
 @torch.no_grad()
 def certainties(model: nn.Module, batch: Any, pad: int = 0) -> list[float]:
-    """How sure the model is of each answer of a batch: e to the mean log-probability of its tokens, 0 to 1."""
+    """How sure the model is of each answer: e to the mean log-probability of its tokens, 0 to 1."""
     batch = batch.to(next(model.parameters()).device)
     found = torch.log_softmax(model(batch.src, batch.tgt_in), -1).gather(-1, batch.tgt_out[..., None])[..., 0]
     real = batch.tgt_out != pad

@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 SHORT = "Mr", "Mrs", "Ms", "Dr", "St", "M", "Mme", "Mlle"  # a full stop behind these ends no sentence
 ENDS = ".?!…。？！"
 SENTENCE_END = re.compile(r"[.?!…]+[\"'”’»)\]]*\s+|[。？！]+[」』”’）]*\s*")
+ABBREVIATED = re.compile(rf"(?:^|[\s\"“«(])(?:{'|'.join(SHORT)})\.$", re.IGNORECASE)
 USUAL = 0.9  # of the sources
 MARKED = 0.1  # of the answers to validation sentences
 
@@ -34,7 +35,7 @@ def sentences_in(line: str) -> list[str]:
     found, begin = [], 0
     for match in SENTENCE_END.finditer(line := line.strip()):
         before = line[begin : match.end()].rstrip()
-        if not re.search(rf"(?:^|[\s\"“«(])(?:{'|'.join(SHORT)})\.$", before):
+        if not ABBREVIATED.search(before):
             found.append(before)
             begin = match.end()
     return [*found, line[begin:]] if line[begin:] else found
