@@ -45,6 +45,7 @@ ELSEWHERE = {  # what isn't run here, and why
     "tests/showing.py": "what it writes is the reference of the tests",
 }
 UPDATES = "20"
+SHOWS = {"10_architectures": "reading", "11_efficient_attention": "recall"}  # the step that an option changes
 Command = tuple[str, ...]
 
 
@@ -149,17 +150,18 @@ def with_company(name: str, words: Command) -> Command:
 
 
 def small(name: str, words: Command) -> Command:
-    """The options, and those that leave a few updates of a training, if nothing else was asked for."""
-    fewer = ("--steps", UPDATES)
-    if "--steps" in words or not accepts(name, *words, *fewer):
-        return words
-    if {"--with", "--template", "--grade", "--step", "--list", "--quiz", "--help", "--chat"} & {*words}:
+    """The options, and those that leave a few updates of a training and one step of a walkthrough, if nothing
+    else was asked for.
+    """
+    fewer = () if "--steps" in words or not accepts(name, *words, "--steps", UPDATES) else ("--steps", UPDATES)
+    if {"--with", "--template", "--grade", "--step", "--list", "--quiz", "--help", "--chat", "--input",
+            "--watch", "--hint", "--compare", "--broken", "--export"} & {*words}:
         return (*words, *fewer)
     try:
         steps = called(lesson(name), *words).steps
     except SystemExit:  # a task that the text adds to the file
         steps = [step.removeprefix("step_") for step in vars(lesson(name)) if step.startswith("step_")]
-    return (*words, *fewer, *(["--step", "training"] if "training" in steps[1:] else []))
+    return (*words, *fewer, "--step", "training" if "training" in steps[1:] else SHOWS.get(name, "1"))
 
 
 def prepare(folder: Path, script: str, words: Command) -> None:

@@ -60,7 +60,7 @@ def packages_in(*places):
     return found - ours - sys.stdlib_module_names - {"tomllib"}  # Python 3.10 has none
 
 
-TRAINS, TESTS = (block for block in blocks("README.md", "sh") if block.startswith("python3 -m venv"))
+SMALL, TRAINS, TESTS = (block for block in blocks("README.md", "sh") if block.startswith("python3 -m venv"))
 
 
 # ------------------------------------------------------------------ requirements
@@ -84,9 +84,14 @@ def test_what_the_tests_import_is_required_for_them():
 
 
 def test_each_command_of_the_readme_sets_up_all_that_it_runs():
-    begin, run = "python3 -m venv .venv && .venv/bin/python -m pip install -q -r ", " && .venv/bin/python "
+    begin, run = "python3 -m venv .venv && .venv/bin/python -m pip install -r ", " && .venv/bin/python "
     assert f"{begin}requirements.txt{run}05_mini_transformer.py" == TRAINS
     assert f"{begin}requirements-tests.txt{run}-m pytest" == TESTS
+
+
+def test_the_small_install_brings_a_pytorch_that_the_lessons_take():
+    bound = required("requirements.txt")["torch"].partition(",")[2]
+    assert f'pip install "torch{bound}" --index-url https://download.pytorch.org/whl/cpu' in SMALL
 
 
 def test_the_oldest_python_is_the_same_everywhere():
