@@ -696,7 +696,8 @@ def step_unsure(experiment: TranslationExperiment):
     mark an answer as unsure if a tenth of the answers to validation sentences were less certain. Here are
     the answers to the test with that mark and without it.
     """
-    pairs, limit = experiment.pairs(), [0.0, *experiment.run.noted("unsure_below")][-1]
+    pairs, noted = experiment.pairs(), experiment.run.noted("unsure_below")
+    limit = (noted or [experiment.texts.validate(experiment.model)["unsure_below"]])[-1]
     sure = experiment.texts.certainties(experiment.model, pairs, experiment.answers)
     rows, exact = [], {}
     for name, marked in (("unsure", True), ("not marked", False)):
