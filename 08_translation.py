@@ -414,7 +414,7 @@ def step_training(experiment: TranslationExperiment):
     greedily. “Exact match” is the fraction that is right letter by letter. BLEU says how near the answers are
     to the references, 100 at most.
     """
-    recipe = recipe_line(experiment.config, experiment.training)
+    experiment.say(recipe_line(experiment.config, experiment.training))
     ended = experiment.train()
     run = experiment.run
     if not run.history:
@@ -423,7 +423,7 @@ def step_training(experiment: TranslationExperiment):
     picture = Picture(experiment.file("translation_progress"), drawing.draw_progress(run.history),
                       f"After {len(run.history):,} steps {exact:.0%} of the validation sentences are right")
     if ended:
-        return recipe, picture, ended
+        return picture, ended
     if experiment.is_default:
         first, last = run.noted("validation_loss")[0], run.noted("validation_loss")[-1]
         check("the last validation's loss is less than a tenth of the first one's", last < first / 10)
@@ -432,7 +432,7 @@ def step_training(experiment: TranslationExperiment):
              ("steps", f"{len(run.history) - experiment.begun_at:,}"),
              ("seconds in the steps", f"{sum(run.noted('seconds')[experiment.begun_at :]):.0f}"),
              ("BLEU, validation", f"{bleu:.1f}"), ("exact match, validation", f"{exact:.1%}")]
-    return recipe, table("", "", rows=facts), picture
+    return table("", "", rows=facts), picture
 
 
 @shows(ngrams, corpus_bleu)

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -57,9 +58,11 @@ class Corpus:
     @property
     def labels(self) -> dict[str, str]:
         """Option → the name of its file and the beginning of its hash."""
-        return {name: "+".join(f"{Path(path).stem}.{self.hashes[split][:8]}"
-                               for split, path in self.files.items() if split.startswith(FILES[name]))
-                for name, paths in self.paths.items() if paths}
+        named = {name: [(path, self.hashes[split]) for split, path in self.files.items()
+                        if split.startswith(FILES[name])] for name in FILES}
+        return {name: f"{Path(found[0][0]).stem}.{found[0][1][:8]}" if len(found) == 1 else
+                f"{len(found)}_files.{sha256(''.join(hash for _, hash in found).encode()).hexdigest()[:8]}"
+                for name, found in named.items() if found}
 
     @property
     def tests(self) -> dict[str, list[Pair]]:
