@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from copy import deepcopy
 from dataclasses import asdict, replace
 
 import pytest
@@ -36,8 +37,13 @@ def exported(folder, trained):
     return export(folder, model, asdict(model.config), encoding, WORD)
 
 
-def test_the_exported_folder_answers_as_the_lesson_without_the_course(trained, tmp_path):
+@pytest.mark.parametrize("wild", [False, True])
+def test_the_exported_folder_answers_as_the_lesson_without_the_course(trained, tmp_path, wild):
+    """With larger weights each piece depends on all before it."""
     pytest.importorskip("safetensors")
+    trained = deepcopy(trained)
+    for parameter in trained[0].parameters() if wild else ():
+        parameter.data.mul_(3)
     script = exported(tmp_path / "mine", trained)[-1]
     asked = [source for source, _ in SENTENCES[::40]] + ["Ünknown 猫, twice: the  cat?", "the " * 30, "a"]
     found = subprocess.run([sys.executable, "-I", str(script), *asked], cwd=tmp_path, capture_output=True,

@@ -10,6 +10,7 @@ from common import lesson
 from course.data.corpus import RARE
 from course.training.on_texts import certainties
 from course.training.replies import Replies, limit_of, repaired, sentences_in
+from grammar.sentences import Pair
 
 MET = {"words": "cat sleeps the dog", "rare": "dog", "untrained": [7], "capital": 1.0, "mark": 1.0,
        "ends": ".?!"}
@@ -76,11 +77,17 @@ def test_what_sources_have_in_common_is_counted(training):
     assert {*texts.met["rare"].split()} == {word for word, count in often.items() if count <= RARE}
     assert {*texts.met["untrained"]} == {*range(len(texts.encoding))} - used
     assert (texts.met["capital"], texts.met["mark"]) == (1, 1)
+
+
+def test_what_an_earlier_training_had_counts_as_well(training):
+    texts = m.Texts(training)
     after = m.Texts(training, texts.encoding)
-    after.met_before = {"words": "wug the", "rare": "wug", "untrained": [*range(len(texts.encoding))][:-1]}
-    assert {"wug"} | {*often} == {*after.met["words"].split()}
-    assert "wug" in after.met["rare"].split()
-    assert len(texts.encoding) - 1 not in after.met["untrained"]
+    after.splits = {"train": [Pair("the cat", "", (), frozenset(), frozenset())]}
+    _, *others = {*range(len(texts.encoding))} - {*texts.encoding.encode("the cat")}
+    after.met_before = {"words": "wug the", "rare": "wug", "untrained": others}
+    assert after.met["words"].split() == ["cat", "the", "wug"]
+    assert after.met["rare"].split() == ["cat", "wug"], "“the” was frequent before"
+    assert after.met["untrained"] == others
 
 
 @pytest.mark.parametrize("seed", range(2))

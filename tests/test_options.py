@@ -841,6 +841,10 @@ def test_08_test_takes_several_files(files, tmp_path):
     given = [line.partition("\t")[0] for line in files.known.read_text(encoding="utf-8").splitlines()]
     assert tests == {Path(files.known).stem: given, "other": ["a wug"]}
     assert not {*given} & {pair.source for pair in texts.splits["train"] + texts.splits["validation"]}
+    valid = tmp_path / "valid.tsv"
+    valid.write_text("a wug\tun wug\nthe wug\tle wug\n", encoding="utf-8")
+    options = "--pairs", files.many, "--test", both, "--valid", str(valid)
+    assert splits_of(*options)["validation"] == ["the wug"]
 
 
 def test_08_reverse(files):
