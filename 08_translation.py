@@ -62,7 +62,13 @@ from course.training.experiment import fresh_run
 from course.training.on_texts import TextsExperiment, certainties
 from course.training.processes import all_processes
 from course.training.replies import limit_of, sentences_in
-from course.training.translating import REAL_PAIRS, TranslationModel, TranslationTraining, recipe_line
+from course.training.translating import (
+    REAL_PAIRS,
+    TranslationModel,
+    TranslationTraining,
+    defaults_for,
+    recipe_line,
+)
 from figures import translation as drawing
 from figures.training import draw_comparison
 from grammar.sentences import PHENOMENA, Pair, by_phenomenon, words_of
@@ -842,7 +848,7 @@ COMMAND_LINE = CommandLine(
     TranslationModel, TranslationTraining, Transformer, TranslationExperiment,
     ("max_pairs", "vocab", "d_model", "n_heads", "n_layers", "positions", "norm", "lr", "warmup", "dropout",
      "label_smoothing", "weight_decay", "batch_size", "attention"),
-    lambda options: {**REAL_PAIRS[0], **REAL_PAIRS[1]} if options.pairs else {})
+    defaults_for)
 
 
 def main():

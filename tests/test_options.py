@@ -795,6 +795,14 @@ def test_08_what_is_meant_for_a_file_holds_for_one_alone(files):
             assert getattr(given.experiment, of).__dict__[name] == before  # what is said counts
 
 
+def test_08_long_runs_on_a_file_have_dropout(files):
+    drops = lambda *options: called(eight, *SMALL, *options).experiment.config.dropout  # noqa: E731
+    of_file = "--pairs", files.many
+    assert drops(*of_file) == drops("--steps", "7000") == drops(*of_file, "--steps", "6000") == 0
+    assert drops(*of_file, "--steps", "7000") == 0.1
+    assert drops(*of_file, "--steps", "7000", "--dropout", "0.2") == 0.2
+
+
 def splits_of(*options) -> dict[str, list[str]]:
     """The sources of each split."""
     splits = called(eight, *SMALL, *options).experiment.texts.splits
