@@ -416,7 +416,7 @@ def step_training(experiment: TranslationExperiment):
     """Training
 
     The engine, the loss, Adam and the model are lesson 5's. The model is wider and has rotary positions, more
-    heads, and an embedding row for each piece. At times up to 300 validation sentences are translated
+    heads, and an embedding row for each piece. At times validation sentences, at most 300, are translated
     greedily. “Exact match” is the fraction that is right letter by letter. BLEU says how near the answers are
     to the references, 100 at most.
     """
