@@ -82,11 +82,11 @@ def test_what_sources_have_in_common_is_counted(training):
 def test_what_an_earlier_training_had_counts_as_well(training):
     texts = m.Texts(training)
     after = m.Texts(training, texts.encoding)
-    after.splits = {"train": [Pair("the cat", "", (), frozenset(), frozenset())]}
-    _, *others = {*range(len(texts.encoding))} - {*texts.encoding.encode("the cat")}
-    after.met_before = {"words": "wug the", "rare": "wug", "untrained": others}
-    assert after.met["words"].split() == ["cat", "the", "wug"]
-    assert after.met["rare"].split() == ["cat", "wug"], "“the” was frequent before"
+    after.splits = {"train": [Pair("the wug cat", "", (), frozenset(), frozenset())]}
+    _, *others = {*range(len(texts.encoding))} - {*texts.encoding.encode("the wug cat")}
+    after.met_before = {"words": "gnu wug the", "rare": "gnu wug", "untrained": others}
+    assert after.met["words"].split() == ["cat", "gnu", "the", "wug"]
+    assert after.met["rare"].split() == ["cat", "gnu", "wug"], "“the” was frequent before"
     assert after.met["untrained"] == others
 
 
