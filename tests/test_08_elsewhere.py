@@ -1,6 +1,7 @@
 """Lesson 8's translator outside the course: the exported folder; and scores of scripts without spaces."""
 
 import json
+import runpy
 import subprocess
 import sys
 from copy import deepcopy
@@ -53,6 +54,18 @@ def test_the_exported_folder_answers_as_the_lesson_without_the_course(trained, t
     assert (found.returncode, found.stderr) == (0, "")
     assert found.stdout == "".join(f"{answer}\n" for answer in m.translate(*trained, asked))
     assert "course" not in script.read_text(encoding="utf-8").replace("of the course", "")
+
+
+def test_its_numbers_are_those_of_the_model_at_every_place(trained, tmp_path):
+    pytest.importorskip("safetensors")
+    script = exported(tmp_path, trained)[-1]
+    loaded = runpy.run_path(str(script), run_name="load")
+    generator = torch.Generator().manual_seed(0)
+    src, tgt = (torch.randint(3, len(trained[1]), (1, length), generator=generator) for length in (9, 7))
+    with torch.no_grad():
+        memory = loaded["stack"]("encoder", src[0].tolist())
+        found = loaded["stack"]("decoder", tgt[0].tolist(), memory) @ trained[0].embedding.weight.T
+        torch.testing.assert_close(found, trained[0](src, tgt)[0], rtol=0, atol=1e-4)
 
 
 @given(st.one_of(st.text(), st.text(alphabet="aé ’'_<0x41>pdbos\n\t3²猫")))
