@@ -22,7 +22,7 @@ from course.training.replies import SHORT, USUAL, Replies, repaired, sentences_i
 
 five, six, seven, twelve = (lesson(name) for name in (
     "05_mini_transformer", "06_decoding", "07_subwords", "12_finetuning"))
-LIMIT = 0.5  # below it an answer is unsure
+LIMIT = 0.8  # below it an answer is unsure
 SIZES = m.TranslationModel(d_model=32, n_heads=4, n_layers=1)
 
 
