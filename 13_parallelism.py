@@ -551,8 +551,8 @@ def step_one_mean(seed: int):
     layer, x = FeedForward(16, 64, dropout=0.5), torch.rand(32, 16)
     check("4 ranks: the mean of each rank's own mean is more than 0.5 % off", off > 0.005, f"{off:.2%}")
     same, own = (variance_of_gradient(layer, x, 4, kind) for kind in (True, False))
-    check("4 ranks: with the same dropout on all ranks the gradient of rows that resemble each other has more "
-          "than 1.5 times the variance", same > 1.5 * own, f"{same / own:.1f} times")
+    check("4 ranks: with the same dropout on all ranks the gradient of rows that resemble each other has "
+          "more than 1.5 times the variance", same > 1.5 * own, f"{same / own:.1f} times")
     return table("ranks", "tokens per rank", "gap of the sum", "mean of means off by", "bytes sent",
                  rows=rows)
 
@@ -798,8 +798,9 @@ def step_engines(seed: int):
     """PyTorch's own engines
 
     DistributedDataParallel sends gradients while backward() still runs. FSDP2 also cuts the weights. Both
-    average the gradients of the ranks, where our program adds them up, so their loss is multiplied by P. parallelize_module cuts matrices by a plan, and
-    torch.distributed.pipelining runs stages, here with the blocks of our pipeline.
+    average the gradients of the ranks, where our program adds them up, so their loss is multiplied by P.
+    parallelize_module cuts matrices by a plan, and torch.distributed.pipelining runs stages, here with the
+    blocks of our pipeline.
 
     Each engine has to give the gradients of one process. Lessons 5, 8 and 10 train with them: --parallel
     data, fsdp or tensor, under torchrun.
