@@ -230,7 +230,7 @@ def small_models(parts: Any) -> tuple[list[tuple[str, bool, str]], list[tuple[Se
                     spoil(published.model)
                 moves[kind], gap = published.moves, largest_difference(output_of(published, inputs), expected)
                 rows.append((kind, mistake or "none", f"{gap:.0e}"))
-                findings.append((f"{kind}: the mistake “{mistake}” makes the output differ from the formula's",
+                findings.append((f"{kind}: the mistake “{mistake}” moves the output off the formula's",
                                  gap > 3e-4, rows[-1][2]) if mistake else
                                 (f"{kind}: the model's output equals the formula's", gap < 1e-5, rows[-1][2]))
     return findings, [(MOVED, moves_shown(moves["gpt2"])), (("model", "mistake", "largest difference"), rows)]
