@@ -1,55 +1,227 @@
 """Lesson 9. What has it learned, and where?
 
-A trained model answers, but its weights don't say how. So this lesson examines lesson 5's model. Which parts
-learn at all? Which attentions does an answer need? What happens if data is scarce? The lesson measures
-gradients and the optimiser's moves, replaces outputs by their mean, and puts first weights back:
+A trained model answers, but its weights don't say how. So five instruments examine it: they record what a
+part passes on; ablate it, which takes its content away; patch it from another run; read logits off every
+block; and fit a linear probe.
 
     trained model → one part replaced → how many answers are still right
 
-The model is the one that lesson 5 trained; without its checkpoint it is trained now, which takes half a
-minute. Lesson 5's options choose another model: --task copy, --layers 3.
+A weight says where a head looked, an ablation what it did, a patch where information is.
+
+The model is lesson 5's; without its checkpoint it is trained now. Two models with other seeds are trained for
+comparison.
 """
 
 import course.console.startup  # noqa: F401 (before torch: it hears what fails in the imports below)
-import math
 import statistics
 import sys
-from collections.abc import Callable
+from argparse import Namespace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
+from itertools import chain
+from types import SimpleNamespace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common import Picture, check, lesson, lesson_parser, narrate, shows, table
-from course.training.broken import without_paths
+import checks.interpretability as checks
+from checks.stack import transformer_checks
+from common import Picture, check, check_mistakes, check_part, lesson, lesson_parser, narrate, shows, table
+from course.training.broken import sick_runs, without_paths
+from course.training.clinic import Patient, treated
 from course.training.comparing import changed
 from course.training.engine import Run, finish
+from course.training.examining import (
+    in_any_order,
+    layers_of,
+    other_digit,
+    probe_labels,
+    real_tokens,
+    repeated,
+    short,
+    without_classes,
+)
+from course.training.noting import last_move, note_learning, parts_of, with_first_weights
 from course.training.processes import all_processes
 from course.training.side_by_side import side_by_side
 from figures import interpretability as drawing
+from grammar.sentences import corpus
 
-(
-    PART, RELATIONS, WORDS, MultiHeadAttention, eight_seeds, relation_patterns, relations_task,
-    shares_of_heads, train_relations,
-) = lesson(
-    "02_multi_head_attention", "PART", "RELATIONS", "WORDS", "MultiHeadAttention", "eight_seeds",
-    "relation_patterns", "relations_task", "shares_of_heads", "train_relations")
-PAD = lesson("03_positional_encoding").PAD
+MultiHeadAttention, record_attention = lesson(
+    "02_multi_head_attention", "MultiHeadAttention", "record_attention")
+EOS, PAD = lesson("03_positional_encoding", "EOS", "PAD")
 (
     COMMAND_LINE, Batch, DigitExperiment, TrainingConfig, Transformer, TransformerConfig, draw_batch,
-    draw_sequences, evaluate, fused_sequence_loss, make_batch, make_run, train_plainly, training_batch,
+    draw_sequences, evaluate, fused_sequence_loss, make_batch, make_run, pad, teacher_forcing, train_plainly,
+    training_batch,
 ) = lesson(
     "05_mini_transformer", "COMMAND_LINE", "Batch", "DigitExperiment", "TrainingConfig", "Transformer",
     "TransformerConfig", "draw_batch", "draw_sequences", "evaluate", "fused_sequence_loss", "make_batch",
-    "make_run", "train_plainly", "training_batch")
+    "make_run", "pad", "teacher_forcing", "train_plainly", "training_batch")
+TranslationExperiment, TranslationModel, TranslationTraining = lesson(
+    "08_translation", "TranslationExperiment", "TranslationModel", "TranslationTraining")
 
-__all__ = ["answers_of_heads", "errors_without", "last_move", "moved_by", "note_learning", "parts_of",
-           "repeats", "right_without", "with_first_weights"]
+__all__ = ["Probe", "ablated", "diagnosis", "logit_lens", "patch", "probe_and_controls", "record", "repeats",
+           "replace_head", "replace_part", "right"]
 
 
 # ------------------------------------------------------------------ the instruments
+
+
+@contextmanager
+def record(model: nn.Module, names: Iterable[str]) -> Iterator[dict[str, Tensor]]:
+    """Inside `with`, collect what parts of the model pass on: name → output.
+
+    The names are those of model.named_modules(). If a part is called several times, the last call counts.
+    """
+    recorded: dict[str, Tensor] = {}
+
+    def note(name: str, module: nn.Module, inputs: tuple, output: Tensor) -> None:
+        recorded[name] = output.detach()
+
+    hooks = [model.get_submodule(name).register_forward_hook(partial(note, name)) for name in names]
+    try:
+        yield recorded
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@contextmanager
+def replace_part(model: nn.Module, name: str, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Inside `with`, the part of this name passes on change(output) instead of its output."""
+    hook = model.get_submodule(name).register_forward_hook(lambda module, inputs, output: change(output))
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+@contextmanager
+def replace_head(attention: MultiHeadAttention, head: int, change: Callable[[Tensor], Tensor]
+                 ) -> Iterator[None]:
+    """Inside `with`, one head (B, T, K) of the attention is changed before project_output reads it."""
+    own = slice(head * attention.d_k, (head + 1) * attention.d_k)
+
+    def exchange(module: nn.Module, inputs: tuple[Tensor]) -> Tensor:
+        heads = inputs[0].clone()
+        heads[..., own] = change(heads[..., own])
+        return heads
+
+    hook = attention.project_output.register_forward_pre_hook(exchange)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def ablated(output: Tensor, how: str, real: Tensor | None = None) -> Tensor:
+    """The output (B, L, D) of a part without its content, of the same shape.
+
+    zero: 0. mean: one mean of all tokens. place: for each place the mean of all sequences. other: what it is
+    for the sequence before. `real` (B, L) is False for tokens that count in no mean.
+    """
+    if how == "zero":
+        return torch.zeros_like(output)
+    if how == "other":
+        return output.roll(1, 0)
+    counted = torch.ones_like(output[..., :1]) if real is None else real[..., None].to(output)
+    axes = (0, 1) if how == "mean" else (0,)
+    total = (output * counted).sum(axes, keepdim=True)
+    return (total / counted.sum(axes, keepdim=True).clamp(min=1)).expand_as(output)
+
+
+@torch.no_grad()
+def patch(model: nn.Module, name: str, inputs: Sequence[Tensor], donors: Sequence[Tensor], places: Tensor,
+          sources: Tensor | None = None) -> Tensor:
+    """model(*inputs), if a part passes on, at one place of each row, what it passes on for the donors.
+
+    places (B,): the place that is patched in each row; `sources` (B,): the donors' place, by default the
+    same.
+    """
+    with record(model, [name]) as recorded:
+        model(*donors)
+
+    def change(output: Tensor) -> Tensor:
+        output, rows = output.clone(), torch.arange(len(output))
+        output[rows, places] = recorded[name][rows, places if sources is None else sources]
+        return output
+
+    with replace_part(model, name, change):
+        return model(*inputs)
+
+
+@torch.no_grad()
+def logit_lens(model: nn.Module, stack: str, *inputs: Tensor) -> Tensor:
+    """(N, B, T, V): the logits if the model stopped after each of the N blocks of the stack of this name.
+
+    The stack's last norm and the embedding read what the block passes on.
+    """
+    blocks = [f"{stack}.blocks.{number}" for number in range(len(model.get_submodule(stack).blocks))]
+    with record(model, blocks) as recorded:
+        model(*inputs)
+    norm = model.get_submodule(stack).norm
+    return torch.stack([model.embedding.logits(norm(recorded[block])) for block in blocks])
+
+
+class Probe:
+    """A linear map from vectors to classes, fitted by ridge regression on one-hot labels.
+
+    x (N, D) and labels (N,) from 0 on. The squared weights, times `ridge` · N, are added to the squared
+    errors.
+    """
+
+    def __init__(self, x: Tensor, labels: Tensor, ridge: float = 1e-3):
+        wanted = F.one_hot(labels).to(x)
+        self.centre, self.usual = x.mean(0), wanted.mean(0)
+        x, wanted = x - self.centre, wanted - self.usual
+        square = x.T @ x + ridge * len(x) * torch.eye(x.shape[1]).to(x)
+        self.weight = torch.linalg.solve(square, x.T @ wanted)  # (D, C)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(N, D) → a score for every class, (N, C)."""
+        return (x - self.centre) @ self.weight + self.usual
+
+    def accuracy(self, x: Tensor, labels: Tensor) -> float:
+        return share(self(x).argmax(-1) == labels)
+
+
+def probe_and_controls(x: Tensor, untrained: Tensor, labels: Tensor) -> tuple[float, float, float]:
+    """Accuracies of three probes: for the labels, for shuffled labels, and for an untrained model's vectors.
+
+    x and untrained (N, D): each probe is fitted on the first half and tested on the second.
+    """
+    half = len(x) // 2
+    shuffled = labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))]
+    cases = (x, labels), (x, shuffled), (untrained, labels)
+    return tuple(Probe(vectors[:half], named[:half]).accuracy(vectors[half:], named[half:])
+                 for vectors, named in cases)
+
+
+@torch.no_grad()
+def right_each(model: nn.Module, batch: Batch) -> Tensor:
+    """(B,): whether every token of an answer is right with teacher forcing.
+
+    A model that isn't ablated gives just these answers when it writes by itself (lesson 5).
+    """
+    found = model(batch.src, batch.tgt_in).argmax(-1) == batch.tgt_out
+    return (found | (batch.tgt_out == PAD)).all(1)
+
+
+def share(found: Tensor) -> float:
+    """The fraction that is True."""
+    return found.float().mean().item()
+
+
+def right(model: nn.Module, batch: Batch) -> float:
+    return share(right_each(model, batch))
+
+
+# ------------------------------------------------------------------ further measurements
 
 
 def repeats(model: nn.Module, batch: Batch) -> tuple[float, float]:
@@ -61,136 +233,72 @@ def repeats(model: nn.Module, batch: Batch) -> tuple[float, float]:
     return loss.item(), again[real].mean().item()
 
 
-def parts_of(model: nn.Module) -> dict[str, nn.Module]:
-    """The embedding and every block of both stacks."""
-    stacks = ("encoder", model.encoder), ("decoder", model.decoder)
-    return {"embedding": model.embedding} | {
-        f"{name} {number}": block for name, stack in stacks for number, block in enumerate(stack.blocks)}
+GRADED = {
+    "record": checks.record_checks,
+    "ablated": checks.ablated_checks,
+    "patch": checks.patch_checks,
+    "logit_lens": checks.logit_lens_checks,
+    "Probe": checks.probe_checks,
+    "probe_and_controls": checks.probe_and_controls_checks,
+}
+OURS = sys.modules[__name__]  # of whose parts the checks make the classic mistakes
 
 
-def last_move(optimizer: torch.optim.Optimizer, part: nn.Module) -> float:
-    """By how much Adam's last step moved the weights of a part (RMS), in learning rates."""
-    (beta1, beta2), eps = (optimizer.param_groups[0][name] for name in ("betas", "eps"))
-    moves = []
-    for parameter in part.parameters():
-        steps, mean, square = optimizer.state[parameter].values()
-        moves.append((mean / (1 - beta1**steps) / ((square / (1 - beta2**steps)).sqrt() + eps)).flatten())
-    return torch.cat(moves).square().mean().sqrt().item()
+# ------------------------------------------------------------------ the models
 
 
-def note_learning(run: Run) -> None:
-    """Note, after an update, each part's gradient before clipping, and Adam's move of the part."""
-    clipped = max(1.0, run.history[-1]["gradient_norm"] / run.settings.clip)
-    for name, part in parts_of(run.model).items():
-        norm = torch.cat([parameter.grad.flatten() for parameter in part.parameters()]).norm().item()
-        run.history[-1] |= {f"gradient in {name}": clipped * norm,
-                            f"move of {name}": last_move(run.optimizer, part)}
+CPU = torch.device("cpu")
+STEPS_SHOWN = 20
+SEEDS, SHORTER = (1, 2), 350  # the seeds of the further models, and the steps of their training
 
 
-def with_first_weights(model: nn.Module, fresh: nn.Module, batch: Batch) -> dict[str, float]:
-    """Exact match of the trained model with one part as it was in the fresh one, for every part."""
-    found = {}
-    for name, part in parts_of(model).items():
-        trained = {key: value.clone() for key, value in part.state_dict().items()}
-        part.load_state_dict(parts_of(fresh)[name].state_dict())
-        found[name] = evaluate(model, batch).exact_match
-        part.load_state_dict(trained)
-    return found
+def learned(seed: int) -> dict[str, Tensor]:
+    """The weights of lesson 5's default model, trained with another seed and half as long."""
+    run = make_run(TransformerConfig(), TrainingConfig(seed=seed, steps=SHORTER), CPU)
+    return finish(run).model.state_dict()
 
 
-def right_without(attention: nn.Module, model: nn.Module, batch: Batch, axes: tuple[int, ...]) -> float:
-    """Exact match if the outputs (B, L, D) of this attention are replaced by their mean over these axes."""
-    hook = attention.register_forward_hook(
-        lambda module, inputs, output: output.mean(axes, keepdim=True).expand_as(output))
-    try:
-        return evaluate(model, batch).exact_match
-    finally:
-        hook.remove()
+class Examined(DigitExperiment):
+    """Lesson 5's run; beside the default one, other seeds."""
+
+    @cached_property
+    def models(self) -> dict[str, nn.Module]:
+        """Seed → model, the first is lesson 5's."""
+        found = {str(self.training.seed): self.run.model.eval()}
+        if self.name == self.default:
+            for seed, weights in zip(SEEDS, side_by_side([partial(learned, seed) for seed in SEEDS])):
+                found[str(seed)] = Transformer(TransformerConfig()).to(self.run.device).eval()
+                found[str(seed)].load_state_dict(weights)
+        return found
+
+    @property
+    def several(self) -> bool:
+        """Whether there are three seeds."""
+        return len(self.models) > 1
+
+    def batch(self, count: int, *lengths: int, seed: int = 3) -> Batch:
+        """So many test sequences of each length."""
+        drawn = [draw_sequences(count, "test", (seed, length), (length, length)) for length in lengths]
+        return make_batch(self.training.task, [*chain(*drawn)]).to(self.run.device)
 
 
-@torch.no_grad()
-def moved_by(attention: MultiHeadAttention, word: int) -> tuple[Tensor, Tensor]:
-    """By how much each answer moves (RMS) when a word is replaced: by each head, and by all of them.
-
-    (H, T, 4) and (T, 4): for every head, word that looks and relation that it answers.
-    """
-    before, _ = relations_task(100)
-    after = before.clone()
-    after[:, word, :PART] = torch.randn(100, PART)
-    moves = answers_of_heads(attention, after) - answers_of_heads(attention, before)  # (B, H, T, 4, 8)
-    return moves.pow(2).mean((0, -1)).sqrt(), moves.sum(1).pow(2).mean((0, -1)).sqrt()
-
-
-def answers_of_heads(attention: MultiHeadAttention, x: Tensor) -> Tensor:
-    """(B, H, T, 4, 8): what each head adds to the four answers of each word."""
-    heads = attention.weights(x, x) @ attention.split(attention.project_value(x))
-    shares = attention.project_output.weight.T.unflatten(0, (attention.n_heads, -1))  # (H, K, D)
-    return (heads @ shares)[..., : 4 * PART].unflatten(-1, (4, PART))
-
-
-@torch.no_grad()
-def errors_without(attention: MultiHeadAttention, head: int) -> tuple[Tensor, Tensor]:
-    """The errors (T, 4) of every answer (RMS): with all heads, and with this one replaced by its mean."""
-    x, wanted = relations_task(500)
-    answers = answers_of_heads(attention, x)
-    without = answers.clone()
-    without[:, head] = answers[:, head].mean(0)
-    bias = attention.project_output.bias[: 4 * PART].unflatten(0, (4, PART))
-    wanted = wanted.unflatten(-1, (4, PART))
-    return tuple((found.sum(1) + bias - wanted).pow(2).mean((0, -1)).sqrt() for found in (answers, without))
-
-
-def strangest_look(attention: MultiHeadAttention) -> tuple:
-    """Where one head lets most of a word into an answer that is neither its own nor about that word.
-
-    (head, looking word, relation, word, weight, moved by this head, moved by all heads).
-    """
-    weights, mass = shares_of_heads(attention)
-    asked = relation_patterns().permute(1, 0, 2)  # (T, 4, S)
-    found = []
-    for word in range(WORDS):
-        alone, together = moved_by(attention, word)
-        alone = alone.masked_fill(asked[..., word] == 1, 0.0)
-        alone[mass.argmax(0), :, range(4)] = 0.0  # the heads that give these answers
-        head, looking, relation = (int(i) for i in torch.unravel_index(alone.argmax(), alone.shape))
-        found.append((alone.max().item(), head, looking, relation, word, together[looking, relation].item()))
-    alone, head, looking, relation, word, together = max(found)
-    return head, looking, relation, word, weights[head, looking, word].item(), alone, together
-
-
-def look_of(seed: int) -> tuple[int, int, int, int, list[float]]:
-    """The strangest look of a trained layer: head, looking word, relation, word, and five numbers.
-
-    The weight, by how much the answer moves by this head and by all, its error with the head and without.
-    """
-    attention, _ = train_relations(seed)
-    head, looking, relation, word, *look = strangest_look(attention)
-    errors = (float(found[looking, relation]) for found in errors_without(attention, head))
-    return head, looking, relation, word, [*look, *errors]
-
-
-GRADED = {}  # no part of this lesson is graded yet
-OURS = sys.modules[__name__]
+def right_without(model: nn.Module, name: str, batch: Batch, how: str) -> float:
+    """right(), with the part of this name ablated."""
+    with replace_part(model, name, lambda output: ablated(output, how, real_tokens(name, batch))):
+        return right(model, batch)
 
 
 # ------------------------------------------------------------------ the steps
 
 
-CPU = torch.device("cpu")
-STEPS_SHOWN = 20
-
-
 @shows(repeats)
-def step_last_gain(experiment: DigitExperiment):
+def step_last_gain(experiment: Examined):
     """A small gain at the end
 
     Lesson 5's model starts its last LayerNorm with a gain of d_model^−½, where the paper has 1. The residual
-    paths carry the embedding of a token past all layers to the end. There the same matrix compares the result
-    with every token's vector, and the token itself fits best.
-
-    So with a gain of 1 an untrained model is sure that each token repeats, and first has to unlearn this.
-    With a gain of d_model^−½ the guesses are nearly even, and the first loss is near ln V. The difference
-    doesn't last: after 20 steps both losses are about equal.
+    paths carry a token's embedding to the end, where the same matrix compares the result with every token's
+    vector. The token itself fits best. So with a gain of 1 an untrained model is sure that each token
+    repeats, and first has to unlearn this. After 20 steps both losses are about equal.
     """
     task = experiment.training.task
     batch, training = draw_batch(task, 200, "validation", (1,)), TrainingConfig(task=task)
@@ -207,107 +315,29 @@ def step_last_gain(experiment: DigitExperiment):
     gains = {"d_model^−½": TransformerConfig().d_model ** -0.5, "1": 1.0}
     found = side_by_side([partial(begun_with, gain) for gain in gains.values()])
     if task == "reverse":
-        (ours, _, ours_later), (ones, repeated, later) = found
-        check("with a gain of 1 the untrained model gives the token just read a probability over 0.8, and "
-              "the loss is more than twice that with a gain of d_model^−½",
-              repeated > 0.8 and ones > 2 * ours, f"probability {repeated:.2f}")
+        (_, _, ours_later), (_, repeated, later) = found
+        check("with a gain of 1 the untrained model gives the token just read a probability over 0.8",
+              repeated > 0.8, f"{repeated:.2f}")
         check(f"after {STEPS_SHOWN} steps the losses of both gains differ by less than 0.1",
-              abs(later - ours_later) < 0.1,
-              f"{later:.2f} and {ours_later:.2f}")
+              abs(later - ours_later) < 0.1, f"{later:.2f} and {ours_later:.2f}")
     return table("first gain", "loss", "P(repeats)", f"loss after {STEPS_SHOWN} steps", rows=[
         (name, loss, f"{again:.0%}", after) for name, (loss, again, after) in zip(gains, found)])
 
 
-@shows(errors_without)
-def step_where_not_why(experiment: DigitExperiment):
-    """Where it looked, not why
-
-    A weight says where a head looked, not what effect this had. In some of lesson 2's layers a head divides
-    its weight between the previous word and the next. Its answer for “previous word” is right nevertheless,
-    because another head, which looks at the next word only, removes what the first head let in.
-
-    The table lists such cases. A head looks at a word that has nothing to do with the answer. If that word is
-    replaced, this head by itself would change the answer (“one head”), but all heads together hardly do (“all
-    heads”). So the word has no effect. But if the head is replaced by its mean over all sentences, the answer
-    becomes wrong (“error” and “without”). So the look has an effect: it corrects another head. The weight
-    shows neither.
-    """
-    seeds, rows, looks = eight_seeds(), [], []
-    found = side_by_side([partial(look_of, seed) for seed in seeds])
-    for seed, (head, looking, relation, word, look) in zip(seeds, found):
-        if look[1] > 0.2:
-            looks.append(look)
-            shown = (f"{value:.2g}" for value in look)
-            rows.append((seed, head, looking, RELATIONS[relation].split()[0], word, *shown))
-    check("some layers have such looks: replacing the word moves the answer by less than a tenth of what the "
-          "head by itself would", looks and all(together < alone / 10 for _, alone, together, *_ in looks))
-    check("without the head the error of that answer is more than five times as large as with it",
-          all(without > 5 * error for *_, error, without in looks))
-    return table("seed", "head", "word", "answer", "looks at", "weight", "one head", "all heads", "error",
-                 "without", rows=rows)
-
-
-@shows(right_without)
-def step_what_is_needed(experiment: DigitExperiment):
-    """Which attention does an answer need?
-
-    A weight says where an attention looked, not what for. So the table takes each attention away
-    (ablation) and counts the answers that are still right. First one mean replaces all its outputs. Then each
-    place gets its own mean, over all sequences: an answer that is right again needed only the place, not the
-    content.
-
-    If all sequences have 10 digits, only the last cross-attention needs its content: there the digits come
-    in. In the last column sequences of 8 and of 12 digits are mixed. Now the place of the last digit depends
-    on the length, so a mean per place is right for neither length. Without the first cross-attention hardly
-    any answer is right. Without the encoder's last attention, or any of the decoder's others, fewer answers
-    are right than with 10 digits.
-    """
-    task, run = experiment.training.task, experiment.run
-    batch = make_batch(task, draw_sequences(100, "test", (3,), (10, 10))).to(run.device)
-    mixed = make_batch(task, [digits for length in (8, 12) for digits in draw_sequences(
-        50, "test", (length,), (length, length))]).to(run.device)
-    attentions = {name: module for name, module in run.model.named_modules()
-                  if hasattr(module, "project_query")}
-    trials = (batch, (0, 1)), (batch, (0,)), (mixed, (0,))
-    needed = {name: [right_without(module, run.model, *trial) for trial in trials]
-              for name, module in attentions.items()}
-    if experiment.name == "reverse":
-        *others, last = (found for name, found in needed.items() if name.startswith("decoder"))
-        check("one mean for any one of the decoder's attentions: less than 80 % of the answers are right",
-              max(*(one for one, *_ in others), last[0]) < 0.8)
-        check("a mean per place, 10 digits: more than 80 % of the answers are right, but less than 10 % "
-              "without the last cross-attention",
-              min(place for _, place, _ in others) > 0.8 and last[1] < 0.1)
-        check("8 and 12 digits mixed: less than a fifth are right without the first cross-attention",
-              needed["decoder.blocks.0.cross_attention"][2] < 0.2)
-        less = [needed["encoder.blocks.1.self_attention"], *others]
-        check("8 and 12 digits mixed: without the encoder's last attention, or any of the decoder's first "
-              "three, fewer answers are right than with 10 digits",
-              all(length < place for _, place, length in less))
-    rows = [(name.replace(".blocks", ""), *(f"{right:.0%}" for right in found))
-            for name, found in needed.items()]
-    return table("right without", "one mean", "a mean per place", "8 and 12 digits",
-                 rows=rows), experiment.differs
-
-
-STEPS_NOTED = 150
-
-
 @shows(last_move)
-def step_what_learns(experiment: DigitExperiment):
+def step_what_learns(experiment: Examined):
     """Does every block learn?
 
-    The left panels show the gradient of each block, before clipping, in a training of 150 steps. The gradient
-    says how hard the loss pushes a block. But Adam divides the gradient by its usual size, so in the right
-    panels all blocks move about equally: by about one learning rate at first, and by a third of a learning
-    rate after 150 steps, because the gradients of different batches disagree.
+    The left panels show the gradient of each block, before clipping, in a training of 150 steps. Adam divides
+    the gradient by its usual size, so in the right panels all blocks move about equally: by about one
+    learning rate at first, and by a third of it at the end, because the gradients of different batches
+    disagree.
 
     The lower panels show a model whose layers have no residual path around them. So little gradient gets back
-    to the decoder's first block that even Adam, whose ε is 10⁻⁸, hardly moves this block at first. All other
-    blocks move as much as they should, and yet this model learns less. So such a curve shows which block
-    can't learn. It doesn't show that a block learns anything.
+    to the decoder's first block that even Adam, whose ε is 10⁻⁸, hardly moves this block at first. Such a
+    curve shows which block can't learn. It doesn't show that a block learns anything.
     """
-    training = TrainingConfig(task=experiment.training.task, steps=STEPS_NOTED)
+    training = TrainingConfig(task=experiment.training.task, steps=150)
 
     def trained(prepare: Callable | None) -> list[dict[str, float]]:
         run = make_run(TransformerConfig(), training, CPU, prepare=prepare)
@@ -320,8 +350,7 @@ def step_what_learns(experiment: DigitExperiment):
     histories = side_by_side([partial(trained, None), partial(trained, without_paths)])
     noted, apart = ([record for record in history if "move of embedding" in record] for history in histories)
     names = [*parts_of(Transformer(TransformerConfig()))]
-    blocks = [name for name in names if name != "embedding"]
-    moves = [[record[f"move of {name}"] for name in blocks] for record in noted]
+    moves = [[record[f"move of {name}"] for name in names[1:]] for record in noted]  # without the embedding
     if training.task == "reverse":
         ratio = max(max(record) / min(record) for record in moves)
         check("at every noted step the block that moves most moves less than 3 times as much as the one that "
@@ -332,51 +361,362 @@ def step_what_learns(experiment: DigitExperiment):
         cut = apart[0]["gradient in decoder 0"]
         check("without paths the decoder's first block begins with a gradient below 10⁻⁶ and hardly moves",
               cut < 1e-6 and apart[0]["move of decoder 0"] < 0.1, f"{cut:.0e}")
-        others = [statistics.median(record[f"move of {name}"] for record in records for name in blocks
-                                    if name != "decoder 0") for records in (noted, apart)]
-        check("without paths the other blocks move at least a third as much as with them",
-              others[1] > others[0] / 3, f"medians {others[1]:.2f} and {others[0]:.2f} rates")
-        ours, theirs = (statistics.mean(record["loss"] for record in history[60:80]) for history in histories)
-        check("without paths the loss of steps 61 to 80 is higher by more than 0.2", theirs > ours + 0.2,
-              f"{theirs:.2f} and {ours:.2f}; guessing a digit: {math.log(10):.2f}")
     figure = drawing.draw_learning({"with residual paths": noted, "without": apart}, names)
     return Picture(experiment.file("interpretability_gradient_flow"), figure,
                    "Adam moves all blocks about equally, unless hardly any gradient reaches one")
 
 
 @shows(with_first_weights)
-def step_first_weights(experiment: DigitExperiment):
+def step_first_weights(experiment: Examined):
     """What has a block learned?
 
     If one part gets its first weights back and all others stay trained, hardly any answer is still right. So
-    the others have come to rely on every block. A block is more than its attention: without the attention
-    alone (step 3) many answers may still be right.
+    the others have come to rely on every block.
     """
     run = experiment.run
     batch = draw_batch(experiment.training.task, 200, "test", (4,)).to(run.device)
-    found = with_first_weights(run.model, experiment.make().model, batch)
+    found = with_first_weights(run.model, experiment.make().model, partial(right, batch=batch))
     if experiment.name in ("reverse", "copy"):
         check("with the first weights of any one part less than a tenth of the answers are right",
               max(found.values()) < 0.1)
-    return table("with the first weights of", "exact match", rows=[
-        (name, f"{right:.0%}") for name, right in found.items()]), experiment.differs
+    return table("with the first weights of", "right", rows=[
+        (name, f"{kept:.0%}") for name, kept in found.items()]), experiment.differs
+
+
+WAYS = {"0": "zero", "one mean": "mean", "mean per place": "place", "another's": "other"}
+
+
+@shows(ablated, replace_part)
+def step_what_is_needed(experiment: Examined):
+    """Which attention does an answer need?
+
+    An ablation takes the content of a part's output away. What replaces it decides what the ablation means:
+    0, one mean of all tokens, each place's own mean, or the output for another sequence. An answer that
+    survives a mean per place needed only the place. A healthy output is never 0, so 0 may break what needs
+    only a constant: the encoder's first attention seems needed with 0, but one mean does as well.
+
+    Of 10 digits, only the last cross-attention needs its content: there the digits come in. In the last
+    column 8 and 12 digits are mixed: a mean over two populations. The place of the last digit depends on the
+    length, and without the first cross-attention no answer is right.
+
+    The table shows lesson 5's model. With other seeds the others matter more or less.
+    """
+    check_part(record, checks.record_checks, OURS)
+    check_part(ablated, checks.ablated_checks, OURS)
+    ten, mixed = experiment.batch(100, 10), experiment.batch(50, 8, 12)
+    found = [{name: [*(right_without(model, name, ten, how) for how in WAYS.values()),
+                     right_without(model, name, mixed, "place")]
+              for name, module in model.named_modules() if hasattr(module, "project_query")}
+             for model in experiment.models.values()]
+    if experiment.several:
+        first, last = (f"decoder.blocks.{number}.cross_attention" for number in (0, 1))
+        check("three seeds: with a mean per place for the last cross-attention less than 10 % are right",
+              all(one[last][2] < 0.1 for one in found))
+        check("three seeds: with a mean per place for the first over half are right with 10 digits, less "
+              "than a fifth with 8 and 12",
+              all(one[first][2] > 0.5 and one[first][4] < 0.2 for one in found))
+        zero, mean, *_ = zip(*(one["encoder.blocks.0.self_attention"] for one in found))
+        check("three seeds: one mean for the encoder's first attention leaves over 90 % right, 0 under half",
+              min(mean) > 0.9 and max(zero) < 0.5)
+        places = [one["decoder.blocks.0.self_attention"][2] for one in found]
+        check("the seeds differ: with a mean per place for the decoder's first attention, by more than 10 %",
+              max(places) > min(places) + 0.1, " ".join(f"{one:.0%}" for one in places))
+    rows = [(short(name), *(f"{one:.0%}" for one in row)) for name, row in found[0].items()]
+    return table("right without", *WAYS, "8 and 12 digits", rows=rows), experiment.differs
+
+
+def without_heads(model: nn.Module, heads: Iterable[tuple[str, int]], batch: Batch) -> Tensor:
+    """right_each(), with the mean over all tokens in place of each of these heads."""
+    with ExitStack() as stack:
+        for name, head in heads:
+            stack.enter_context(replace_head(model.get_submodule(name), head, partial(
+                ablated, how="mean", real=real_tokens(name, batch))))
+        return right_each(model, batch)
+
+
+def heads_of(model: nn.Module, batch: Batch) -> dict[tuple[str, int], tuple[float, float]]:
+    """For each head its usual largest weight, and the fraction that is right without it."""
+    with torch.no_grad(), record_attention(model) as weights:
+        model(batch.src, batch.tgt_in)
+    found = {}
+    for name, weight in weights.items():
+        asks = real_tokens(name, batch).clone()
+        asks[:, 0] = False  # the first token of an answer sees only itself
+        for head, largest in enumerate(weight.amax(-1).transpose(1, 2)[asks].mean(0).tolist()):
+            found[name, head] = largest, share(without_heads(model, [(name, head)], batch))
+    return found
+
+
+@shows(replace_head)
+def step_which_head_can_go(experiment: Examined):
+    """Which head can go?
+
+    One head at a time gets its mean, on sequences of 8 and 12 digits. The picture compares what a head does
+    with its usual largest weight. Of the heads with even weights some are needed, and some can go. A weight
+    says where a head looked, an ablation what that did.
+
+    In each model many heads can go, one at a time. If all of these go at once, hardly any answer is right:
+    what is harmless alone isn't useless. Which heads can go differs between seeds.
+    """
+    batch = experiment.batch(50, 8, 12)
+    found = {seed: heads_of(model, batch) for seed, model in experiment.models.items()}
+    rows, together = [], []
+    for seed, heads in found.items():
+        needless = [head for head, (_, right) in heads.items() if right >= 0.95]
+        together.append(share(without_heads(experiment.models[seed], needless, batch)))
+        name, head = min(heads, key=lambda one: heads[one][1])
+        rows.append((seed, len(needless), f"{together[-1]:.0%}", f"{short(name)}, {head}"))
+    if experiment.several:
+        check("three seeds: without any one of at least 5 heads 95 % of the answers are right",
+              all(count >= 5 for _, count, *_ in rows))
+        check("without all of these at once less than half of the answers are right", max(together) < 0.5)
+        even = [right for heads in found.values() for weight, right in heads.values() if weight < 0.35]
+        check("of the heads with a usual largest weight below 0.35 some can go; without others less than "
+              "half is right", min(even) < 0.5 and max(even) >= 0.95)
+    return table("seed", "can go alone", "right without all", "most needed head", rows=rows), Picture(
+        experiment.file("interpretability_heads"),
+        drawing.draw_weights_and_effects({seed: [*heads.values()] for seed, heads in found.items()}),
+        "Weights don't say which head is needed"), experiment.differs
+
+
+@shows(logit_lens)
+def step_where_decided(experiment: Examined):
+    """At which block is the answer decided?
+
+    The residual path carries a vector from block to block, and each layer adds to it. So the last norm and
+    the embedding can read logits off the path after any block, as if the model ended there: the logit lens.
+
+    After the decoder's first block it reads few digits, but already EOS: the end depends on place and length
+    only. The digits come with the second block, in all three models. The lens reads only what is written as
+    the last block writes it; a probe may find more (step 8).
+    """
+    check_part(logit_lens, checks.logit_lens_checks, OURS)
+    batch, found, rows = experiment.batch(100, 10), {}, []
+    for seed, model in experiment.models.items():
+        said = logit_lens(model, "decoder", batch.src, batch.tgt_in).argmax(-1) == batch.tgt_out
+        found[seed] = said.float().mean(1).cpu()  # (N, T)
+        rows.append((seed, *said[:, batch.tgt_out > EOS].float().mean(1).tolist()))
+    if experiment.several:
+        check("three seeds: after the first block the lens reads less than 30 % of the digits and over 90 % "
+              "of EOS, after the second over 99 % of the digits", all(
+                  first < 0.3 and last > 0.99 and found[seed][0, -1] > 0.9 for seed, first, last in rows))
+    blocks = (f"after block {number}" for number in range(experiment.config.n_layers))
+    return table("digits read, seed", *blocks, rows=[
+        (seed, *(f"{one:.0%}" for one in row)) for seed, *row in rows]), Picture(
+        experiment.file("interpretability_lens"), drawing.draw_lens(found),
+        "The last block writes the digits" if experiment.several else "What the lens reads off each block")
+
+
+CHANGED = 3  # the place in the source where the donors have another digit
+
+
+def one_digit_apart(experiment: Examined) -> tuple[Batch, Batch]:
+    """Sequences of 10 digits, and the same with another digit at one place."""
+    drawn = draw_sequences(12, "test", (4,), (10, 10))
+    both = make_batch(experiment.training.task, drawn + [other_digit(one, CHANGED) for one in drawn])
+    both = both.to(experiment.run.device)
+    return tuple(Batch(*(tensor[rows] for tensor in both)) for rows in (slice(12), slice(12, None)))
+
+
+def carries_the_digit(model: nn.Module, name: str, batch: Batch, donors: Batch) -> list[float]:
+    """For each place of a part, how often the other digit is said if this place is patched."""
+    count = (batch.src if name.startswith("encoder") else batch.tgt_in).shape[1]
+    rows, others = repeated(batch, count), repeated(donors, count)
+    places = torch.arange(count, device=batch.src.device).repeat(len(batch.src))
+    said = patch(model, name, (rows.src, rows.tgt_in), (others.src, rows.tgt_in), places).argmax(-1)
+    theirs = ((said == others.tgt_out) | (others.tgt_out == rows.tgt_out)).all(1)  # where both differ
+    return theirs.float().unflatten(0, (-1, count)).mean(0).tolist()
+
+
+def carries_the_place(model: nn.Module, name: str, batch: Batch) -> list[float]:
+    """For each place of a decoder's part, how often the next token is said if it is patched with the next."""
+    count = batch.tgt_in.shape[1] - 1
+    rows, inputs = repeated(batch, count), repeated(batch, count)[:2]
+    places = torch.arange(count, device=batch.src.device).repeat(len(batch.src))
+    said = patch(model, name, inputs, inputs, places, places + 1).argmax(-1)
+    right = said.gather(1, places[:, None]) == rows.tgt_out.gather(1, places[:, None] + 1)
+    return right.float().unflatten(0, (-1, count)).mean(0)[:, 0].tolist()
+
+
+def right_with_length(model: nn.Module, name: str, batch: Batch, donors: Tensor) -> float:
+    """right(), if a part passes on at all places what it does for other sources, which may be shorter."""
+    with torch.no_grad(), record(model, [name]) as recorded:
+        model(F.pad(donors, (0, batch.src.shape[1] - donors.shape[1])), batch.tgt_in)
+    with replace_part(model, name, lambda output: recorded[name]):
+        return right(model, batch)
+
+
+@shows(patch)
+def step_where_it_is(experiment: Examined):
+    """Which part carries the digit, the place, the length?
+
+    A patch shows where information is: one part passes on, at one place, what it passed on in another run. If
+    the answer becomes that of the other run, the information was there.
+
+    The digit: the other source differs in one digit, at place 3. The answer follows if the encoder's path is
+    patched there, or the last cross-attention where the digit is written. No layer of the encoder carries it:
+    it is in the residual path, where the embedding put it.
+
+    The place: parts of the decoder are patched with what they passed on one place later. The model says the
+    next token if the path after the first block is patched, but rarely for a single layer of that block.
+
+    The length: all places come from another source, as long or shorter (table). Three attentions depend on
+    the length: the encoder's last, the decoder's first cross-attention, its second self-attention.
+    """
+    check_part(patch, checks.patch_checks, OURS)
+    batch, donors = one_digit_apart(experiment)
+    twelve = experiment.batch(40, 12)
+    sources = [experiment.batch(40, count, seed=5).src for count in (12, 8)]
+    digit, place, length = [], [], []
+    for model in experiment.models.values():
+        names = layers_of(model)
+        digit.append({name: carries_the_digit(model, name, batch, donors) for name in names})
+        place.append({name: carries_the_place(model, name, batch) for name in names if "decoder" in name})
+        length.append({name: [right_with_length(model, name, twelve, source) for source in sources]
+                       for name in names if name.endswith("attention")})
+    if experiment.several:
+        check_where_it_is(digit, place, length)
+    pictures = {f"the digit at place {CHANGED}": digit[0], "the place": place[0]}
+    figure = drawing.draw_patches({question: {short(name): row for name, row in rows.items()}
+                                   for question, rows in pictures.items()})
+    finding = "The digit is in the encoder's path, then in the last cross-attention"
+    rows = [(short(name), *(" ".join(f"{one[name][which]:.0%}" for one in length) for which in (0, 1)))
+            for name in length[0]]
+    return Picture(experiment.file("interpretability_patching"), figure,
+                   finding if experiment.several else "What follows a patch"), table(
+        "right, all places patched", "from 12 digits", "from 8 digits", rows=rows), experiment.differs
+
+
+def check_where_it_is(digit: list[dict], place: list[dict], length: list[dict]) -> None:
+    """What is said about three seeds."""
+    encoder = [(name[-1].isdigit(), row) for rows in digit for name, row in rows.items() if "encoder" in name]
+    check("digit, three seeds: over 90 % follow the encoder's path at place 3, less than 10 % another place "
+          "or a single layer of the encoder", all(
+              (found > 0.9 if is_path and at == CHANGED else found < 0.1)
+              for is_path, row in encoder for at, found in enumerate(row)))
+    check("digit, three seeds: over 90 % follow the last cross-attention where it is written", all(
+        rows["decoder.blocks.1.cross_attention"][9 - CHANGED] > 0.9 for rows in digit))
+    check("place, three seeds: the path after the decoder's first block moves over 90 % of the tokens, no "
+          "layer in it more than half", all(
+              (statistics.mean(row) > 0.9 if name[-1].isdigit() else statistics.mean(row) < 0.5)
+              for rows in place for name, row in rows.items() if "blocks.0" in name))
+    check("length, three seeds: with any of these three from a source as long over 30 % are right, "
+          "from a shorter one less than 10 %", all(
+              rows[name][0] > 0.3 and rows[name][1] < 0.1 for rows in length
+              for name in ("encoder.blocks.1.self_attention", "decoder.blocks.0.cross_attention",
+                           "decoder.blocks.1.self_attention")))
+
+
+def digits_right(model: nn.Module, batch: Batch) -> float:
+    """The fraction of the digits that is right with teacher forcing."""
+    with torch.no_grad():
+        return share((model(batch.src, batch.tgt_in).argmax(-1) == batch.tgt_out)[batch.tgt_out > EOS])
+
+
+def probed(model: nn.Module, fresh: nn.Module, batch: Batch) -> dict[str, list[float]]:
+    """For each question the probe, its two controls, and the digits right without what it looks for."""
+    found = {}
+    for question, (name, labels) in probe_labels(batch).items():
+        vectors = []
+        for one in (model, fresh):
+            with torch.no_grad(), record(one, [name]) as recorded:
+                one(batch.src, batch.tgt_in)
+            vectors.append(recorded[name][labels >= 0])
+        with replace_part(model, name, partial(without_classes, labels=labels)):
+            found[question] = [*probe_and_controls(*vectors, labels[labels >= 0]), digits_right(model, batch)]
+    return found
+
+
+@shows(Probe.__init__, without_classes)
+def step_what_is_written(experiment: Examined):
+    """What is written there, and is it used?
+
+    A probe is a linear map, fitted to read something off a part's output, and tested on other sequences. It
+    needs two controls. With shuffled labels it should be at chance. On an untrained model it shows what
+    nobody learned: a residual path carries the embedding, so any probe finds the digit.
+
+    A probe says what can be read, not what the model reads. For the last column each label's mean is moved to
+    the mean of all, so that no linear probe finds the label, and the digits still right are counted.
+
+    In all three models the digit just read is written in full behind the decoder's first block, and without
+    it most digits are right. The encoder's digit is written as well, and needed. Whether the sum of the
+    digits is odd is an honest null: the probe is at chance.
+    """
+    check_part(Probe, checks.probe_checks, OURS)
+    check_part(probe_and_controls, checks.probe_and_controls_checks, OURS)
+    batch = in_any_order(experiment.batch(60, 8, 9, 10, 11, 12))
+    fresh = experiment.make().model.eval()
+    found = [probed(model, fresh, batch) for model in experiment.models.values()]
+    if experiment.several:
+        own, _, odd, write, read = ([one[question] for one in found] for question in found[0])
+        check("three seeds: both digits that were read are found in over 95 %, also on an untrained model, "
+              "and with shuffled labels in less than 20 %", all(
+                  min(trained, untrained) > 0.95 and shuffled < 0.2
+                  for trained, shuffled, untrained, _ in own + read))
+        check("three seeds: without the digit just read over 70 % of the digits are right, without the "
+              "encoder's less than 30 %", all(one[3] < 0.3 for one in own) and all(
+                  one[3] > 0.7 for one in read))
+        check("three seeds: the digit to write is found in over 5 % more than on the untrained model",
+              all(trained > untrained + 0.05 for trained, _, untrained, _ in write))
+        check("three seeds: the probe finds in 40 to 60 % whether the sum is odd",
+              all(abs(trained - 0.5) < 0.1 for trained, *_ in odd))
+    rows = [(question, *(" ".join(f"{100 * one[question][column]:.0f}" for one in found)
+                         for column in range(4))) for question in found[0]]
+    return table("probe, right in %", "trained", "shuffled labels", "untrained", "digits right without",
+                 rows=rows), experiment.differs
+
+
+RULES = {"agreement": ("adjective after is", "passé composé with être", "participle after its object"),
+         "order": ("adjective behind", "object pronoun", "lui, leur"), "elision": ("elision",)}
+
+
+def step_rules_of_french(experiment: Examined):
+    """Which head does a rule need?
+
+    If lesson 8's checkpoint is in the output folder, one head of its translator at a time gets its mean. The
+    table has the head that breaks most sentences with a group of rules, compared with sentences without
+    these. A head that breaks both equally is not the head of this rule. This is one model: another seed may
+    divide the work otherwise.
+    """
+    translator = TranslationExperiment(TranslationModel(), TranslationTraining(), Namespace(
+        **vars(experiment.options), input="answers only"))
+    if not translator.checkpoint.exists():
+        return (f"There is no {translator.checkpoint.name} in the output folder. This makes it, in minutes:\n"
+                "python 08_translation.py --step training")
+    pairs, encode, model = corpus({"test": 160}, 1)["test"], translator.encoding.encode, translator.model
+    batch = Batch(pad([encode(pair.source) for pair in pairs]), *teacher_forcing(
+        [encode(pair.target) for pair in pairs])).to(translator.run.device)
+    whole = right_each(model, batch).cpu()
+    broken = {(name, head): (whole & ~without_heads(model, [(name, head)], batch).cpu()).float()
+              for name, module in model.named_modules() if hasattr(module, "project_query")
+              for head in range(module.n_heads)}
+    rows, single = [], False
+    for rule, names in RULES.items():
+        told = torch.tensor([bool({*names} & pair.phenomena) for pair in pairs])
+        lost = {head: [found[part & whole].mean().item() for part in (told, ~told)]
+                for head, found in broken.items()}
+        name, head = max(lost, key=lambda one: lost[one][0] - lost[one][1])
+        mine, others = lost[name, head]
+        single = single or (mine > 0.5 and others < 0.1)
+        rows.append((rule, int(told.sum()), f"{short(name)}, {head}", f"{mine:.0%}", f"{others:.0%}"))
+    check("no head breaks over half of a rule's sentences and less than a tenth of the others", not single)
+    return table("rule", "sentences", "the head that it needs most", "broken with", "broken without the rule",
+                 rows=rows)
 
 
 SCARCE = {"as it is": {}, "weight decay 1": {"weight_decay": 1.0},
           "label smoothing 0.1": {"label_smoothing": 0.1}, "dropout 0.1": {"dropout": 0.1}}
 
 
-def step_scarce_data(experiment: DigitExperiment):
+def step_scarce_data(experiment: Examined):
     """When data is scarce
 
-    Lesson 5 drew new sequences in every step, so there was nothing to memorise. Now the model sees the same
-    200 sequences of 4 to 8 digits again and again, for 150 steps of 16 sequences. More of the known sequences
-    than of the new ones are answered right: the model overfits.
+    Lesson 5 drew new sequences in every step. Now the model sees the same 200 sequences of 4 to 8 digits
+    again and again, for 150 steps of 16 sequences. More of the known sequences than of the new ones are
+    answered right: the model overfits.
 
-    Three remedies are usual: dropout, label smoothing (both in section 5.4) and weight decay (AdamW). Here
-    strong weight decay gets the most new sequences right, and more of the known ones: in so short a run it
-    also speeds up training. Label smoothing changes little; with dropout the model learns fewer of the known
-    sequences. Which of these helps in your case has to be tried.
+    Of three remedies, strong weight decay (AdamW) gets the most new sequences right here: in so short a
+    run it also speeds up training. Label smoothing and dropout (section 5.4) bring less.
     """
     task = experiment.training.task
     known = draw_sequences(200, "train", (7,), (4, 8))
@@ -395,44 +735,128 @@ def step_scarce_data(experiment: DigitExperiment):
 
     found = side_by_side([partial(trained, changes) for changes in SCARCE.values()])
     if task == "reverse":
-        (seen, new), (_, decayed), _, (dropped, _) = found
+        (seen, new), (_, decayed), *_ = found
         check("as it is: more of the known sequences than of the new ones are answered right",
               seen > new + 0.1)
         check("weight decay gets more of the new sequences right", decayed > new + 0.05,
               f"{new:.0%} to {decayed:.0%}")
-        check("with dropout fewer of the known sequences are answered right", dropped < seen - 0.05)
     return table("", "known sequences", "new sequences", rows=[
         (name, *(f"{right:.0%}" for right in pair)) for name, pair in zip(SCARCE, found)])
 
 
-def step_what_next(experiment: DigitExperiment):
+SIGNS: dict[str, tuple[str, Callable[[float], bool]]] = {  # diagnosis → the reading, and when it is a sign
+    "no causal mask": ("leak", lambda value: value > 0.01),
+    "no shift": ("repeats", lambda value: value > 0.5),
+    "loss on PAD": ("P(PAD)", lambda value: value > 0.8),
+    "frozen part": ("least move", lambda value: value == 0),
+    "dead part": ("least spread", lambda value: value < 1e-5),
+    "rate too high": ("stride", lambda value: value > 0.03),
+    "labels shuffled": ("source", lambda value: value < 0.1),
+}
+
+
+def diagnosis(readings: dict[str, float]) -> str:
+    """The first sickness whose sign is there; “right” if there is none."""
+    return next((name for name, (reading, is_sign) in SIGNS.items() if is_sign(readings[reading])), "right")
+
+
+def patients(seed: int) -> dict[str, Callable[[], Patient]]:
+    """The trainings of the clinic."""
+
+    def batch(step: int, split: str = "train", count: int = 32, lengths: tuple[int, int] = (4, 8)) -> Batch:
+        return make_batch("reverse", draw_sequences(count, split, (seed, step), lengths))
+
+    def make(lr: float = 0.01, **options) -> Run:
+        training = TrainingConfig(steps=200, seed=seed, lr=lr, warmup=20)
+        config = TransformerConfig(d_model=32, n_heads=2, n_layers=1)
+        return make_run(config, training, CPU, held_out=batch(0, "test", 100), **options)
+
+    mistakes = transformer_checks.mistakes(SimpleNamespace(Transformer=Transformer))
+    return {name: partial(treated, run, batch(0, "test", 100, (6, 6)), record)
+            for name, run in sick_runs(make, batch, mistakes).items()}
+
+
+@shows(diagnosis)
+def step_clinic(experiment: Examined):
+    """A clinic
+
+    Seven trainings of a small model are sick, one is healthy; all learn to reverse 4 to 8 digits. The loss
+    says little: two sick ones reach a lower loss than the healthy one, and answer nothing right. So
+    instruments examine each model:
+
+    leak: another last token moves earlier logits. repeats: the probability of the token just read. P(PAD): at
+    the place after EOS. source: how far another source moves the logits. least spread: of a layer's outputs,
+    over all tokens. least move: of a layer's weights since the start. stride: the largest step, relative to
+    the weights, in the middle of the training.
+
+    Some sicknesses show several signs, so the signs are asked in a fixed order: without the shift the source
+    doesn't matter either.
+    """
+    trainings = patients(experiment.options.seed)
+    found = dict(zip(trainings, side_by_side([*trainings.values()])))
+    said = {name: diagnosis(patient.readings) for name, patient in found.items()}
+    wrong = ", ".join(f"{name}: {found}" for name, found in said.items() if name != found)
+    check("the instruments name each of the seven sicknesses, and find the healthy model right", not wrong,
+          wrong or f"{len(said)} of {len(said)}")
+    ends = {name: statistics.mean(patient.losses[-20:]) for name, patient in found.items()}
+    check("no causal mask and no shift: a lower loss than the healthy one's, less than 5 % of the answers "
+          "right", all(ends[name] < ends["right"] and found[name].exact_match < 0.05
+                       for name in ("no causal mask", "no shift")))
+    figure = drawing.draw_clinic({name: patient.losses for name, patient in found.items()}, {
+        name: patient.readings for name, patient in found.items()}, dict(SIGNS.values()))
+    return table("training", "last loss", "exact match", "diagnosis", rows=[
+        (name, ends[name], f"{patient.exact_match:.0%}", said[name]) for name, patient in found.items()]
+    ), Picture(experiment.file("interpretability_clinic"), figure,
+               "The losses hide what the instruments show")
+
+
+def step_broken_on_purpose(experiment: Examined):
+    """Broken on purpose
+
+    Two classic mistakes were in step 4: 0 in place of an output, and a mean over two lengths. Here are two
+    others. A probe tested on what it was fitted on finds even random labels, if there are few examples for
+    its dimensions. A patch at the wrong place moves nothing: this doesn't show that the part carries nothing.
+    """
+    x, labels = torch.randn(60, 64), torch.randint(10, (60,))
+    fitted = Probe(x[:30], labels[:30])
+    same, new = (fitted.accuracy(x[part], labels[part]) for part in (slice(30), slice(30, None)))
+    check("30 random labels in 64 dimensions: the probe finds more than 90 % of those it was fitted on, and "
+          "less than 40 % of others", same > 0.9 and new < 0.4)
+    name = f"decoder.blocks.{experiment.config.n_layers - 1}.cross_attention"
+    moved = carries_the_digit(experiment.run.model.eval(), name, *one_digit_apart(experiment))
+    rows = [("a probe of random labels, on those fitted", f"{same:.0%}"), ("on others", f"{new:.0%}")]
+    rows += [(f"{short(name)}, patched at place {place}: answers moved", f"{moved[place]:.0%}")
+             for place in range(len(moved))[5:7]]
+    if experiment.name == "reverse":
+        check("the patch where the digit is written moves more than 90 % of the answers, one place before it "
+              "none", moved[9 - CHANGED] > 0.9 and moved[8 - CHANGED] == 0)
+    return table("", "", rows=rows), check_mistakes(OURS, *GRADED.values())
+
+
+def step_what_next(experiment: Examined):
     """What now?
 
-    Read: right_without and with_first_weights. The first sets a hook, the second exchanges weights; then both
-    run lesson 5's evaluate.
+    Change: (1) --layers 1: which attentions are needed if there is only one block? (2) In step 7,
+    let the donors differ in their first digit: CHANGED = 0.
 
-    Change: (1) --layers 1: which attentions are needed if there is only one block? (2) --task copy: does the
-    first cross-attention still need its content with 8 and 12 digits mixed? (3) In SCARCE add "dropout 0.3",
-    and train longer: steps=600.
+    Write it yourself: --template my_interpretability.py, then --grade my_interpretability.py.
     """
 
 
 # ------------------------------------------------------------------ the command line
 
 
+EXAMINING = replace(COMMAND_LINE, experiment=Examined)
+
+
 def main():
     parser = lesson_parser(__doc__, GRADED)
-    COMMAND_LINE.add_options(parser, trains=False)
-    experiment = COMMAND_LINE.parsed(parser)
+    EXAMINING.add_options(parser, trains=False)
+    experiment = EXAMINING.parsed(parser)
     steps = [
-        step_last_gain,
-        step_where_not_why,
-        step_what_is_needed,
-        step_what_learns,
-        step_first_weights,
-        step_scarce_data,
-        step_what_next,
-    ]
+        step_last_gain, step_what_learns, step_first_weights, step_what_is_needed, step_which_head_can_go,
+        step_where_decided, step_where_it_is, step_what_is_written, step_rules_of_french, step_scarce_data,
+        step_clinic, step_broken_on_purpose, step_what_next]
     with all_processes(experiment.device):
         narrate(experiment.options, __doc__, steps, experiment)
 

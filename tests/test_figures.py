@@ -640,6 +640,43 @@ def test_draw_learning():
             assert len({line.get_linestyle() for line in panel.get_lines()}) == 3
 
 
+def test_draw_lens():
+    found = {"0": torch.tensor([[0.1, 0.2], [0.9, 1.0]]), "1": torch.tensor([[0.3, 0.4], [0.5, 0.6]])}
+    panels = interpretability.draw_lens(found).axes
+    assert [panel.get_title() for panel in panels] == ["seed 0", "seed 1"]
+    for panel, right in zip(panels, found.values()):
+        assert np.allclose(panel.images[0].get_array(), right)
+        assert [label.get_text() for label in panel.get_yticklabels()] == ["block 0", "block 1"]
+
+
+def test_draw_patches():
+    found = {"the digit": {"encoder 0": [0.0, 1.0], "decoder 0": [0.25, 0.5, 0.75]},
+             "the place": {"decoder 0": [1.0]}}
+    digit, place = interpretability.draw_patches(found).axes
+    cells = np.array(digit.images[0].get_array().filled(np.nan))
+    assert np.allclose(cells, [[0, 1, np.nan], [0.25, 0.5, 0.75]], equal_nan=True)
+    assert (digit.get_title(), place.get_title()) == ("the digit", "the place")
+    assert [label.get_text() for label in digit.get_yticklabels()] == ["encoder 0", "decoder 0"]
+
+
+def test_draw_weights_and_effects():
+    found = {"0": [(0.2, 1.0), (0.6, 0.1)], "1": [(0.5, 0.5)]}
+    (panel,) = interpretability.draw_weights_and_effects(found).axes
+    assert lines(panel) == {"seed 0": (near([0.2, 0.6]), near([1.0, 0.1])),
+                            "seed 1": (near([0.5]), near([0.5]))}
+    assert "weight" in panel.get_xlabel()
+
+
+def test_draw_clinic():
+    losses = {"right": [2.0, 1.0], "sick": [2.0, 4.0]}
+    readings = {"right": {"leak": 0.0, "source": 1.0}, "sick": {"leak": 8.25, "source": 0.5}}
+    signs = {"leak": lambda value: value > 1, "source": lambda value: value < 0.1}
+    curves, cells = interpretability.draw_clinic(losses, readings, signs).axes
+    assert lines(curves) == {"right": ([1, 2], near([2.0, 1.5])), "sick": ([1, 2], near([2.0, 3.0]))}
+    assert np.array_equal(cells.images[0].get_array() > 0, [[False, False], [True, False]])
+    assert [text.get_text() for text in cells.texts] == ["0", "1", "8.2", "0.5"]
+
+
 def test_draw_reading():
     history = [{"step": 1, "loss": 2.0}, {"step": 2, "bits": 3.5}, {"step": 4, "bits": 2.5}]
     (panel,) = architectures.draw_reading(history, {"counts": 3.0, "lzma": 2.0}).axes

@@ -28,7 +28,8 @@ SPECIAL = {"bos": six.BOS, "eos": six.EOS}
 def in_node(folder, driver, **values):
     """What the expression `driver` gives in JavaScript that knows model.js, decoding.js and the values."""
     (folder / "values.json").write_text(json.dumps(values | {"special": SPECIAL}))
-    scripts = [(live.PARTS / name).read_text(encoding="utf-8") for name in ("model.js", "decoding.js")]
+    scripts = [(live.PARTS / f"{name}.js").read_text(encoding="utf-8") for name in (
+        "weights", "model", "decoding")]
     names = ", ".join([*values, "special"])
     known = f"const {{ {names} }} = JSON.parse(require('fs').readFileSync('values.json'));"
     script = "\n".join([*scripts, known, f"console.log(JSON.stringify({driver}));"])
@@ -322,9 +323,8 @@ def test_every_control_has_a_label_and_headings_are_in_order(page):
 
 
 def test_the_scripts_name_only_what_the_page_has(page):
-    script = (live.PARTS / "page.js").read_text(encoding="utf-8")
     ids = {attributes.get("id") for attributes in dict(enumerate(a for _, a in Page(page).tags)).values()}
-    assert set(re.findall(r'get\("([\w-]+)"\)', script)) <= ids
+    assert set(re.findall(r'get\("([\w-]+)"\)', page)) <= ids
     assert len((live.PARTS / "model.js").read_text(encoding="utf-8").splitlines()) <= 250
 
 

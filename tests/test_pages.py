@@ -162,10 +162,10 @@ RIGHT = {  # how the right answer of each question begins, so that `right` can't
     1: "No: a product|The output of|They stay|Nearly all",
     2: "No: it takes|It stays|Only in some",
     3: "The same output both|Only on the distance|It stays|Less often",
-    4: "It shrinks|That of BatchNorm|Yes: it works|Pre-norm",
+    4: "It shrinks|BatchNorm's|Yes: it works|Pre-norm",
     5: "About ln V|Exactly where|No: with teacher",
     6: "Because no later|Not always|No: the wide|Top-p",
-    7: "More than one in 50|Those of the pairs|No: somewhere|Nothing|More than four",
+    7: "More than one in 50|The counts of the pairs|No: the sum|Nothing|More than four",
     8: "Known words|Less is computed|The second|More often",
     9: "The weight doesn't|The last|About as far|Weight decay",
 }
@@ -390,16 +390,18 @@ def test_a_console_without_roots_does_not_spoil_the_page(tmp_path):
     assert (table.header, table.texts, table.named) == (("√",), [["d_k → ∞"]], "½ · Σ")
 
 
-def test_lesson_5_and_the_index_lead_to_the_live_page_if_there_is_one(tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["05_mini_transformer.py"])
+@pytest.mark.parametrize("stem", ["05_mini_transformer", "08_translation"])
+def test_a_lesson_and_the_index_lead_to_its_live_page_if_there_is_one(stem, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", [f"{stem}.py"])
+    live = f"{stem[:2]}_live.html"
 
     def links():
         path = written(evil_walk(), tmp_path)
-        return [sum(link["href"] == "05_live.html" for link in assert_sound(page).all("a"))
+        return [sum(link["href"] == live for link in assert_sound(page).all("a"))
                 for page in (path, path.with_name("index.html"))]
 
     assert links() == [0, 0]
-    (tmp_path / "05_live.html").write_text("<!doctype html><title>live</title>", encoding="utf-8")
+    (tmp_path / live).write_text("<!doctype html><title>live</title>", encoding="utf-8")
     assert links() == [1, 1]
 
 

@@ -72,7 +72,10 @@ def test_the_cheap_steps_hold_and_show_what_they_have_shown(name, trained, tmp_p
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("task", [task for task in lesson(MAIN).TASKS if task != "reverse"])
 def test_all_checks_hold_on_every_task(task, tmp_path):
-    """The lessons on lesson 5's model, whole: the training is the task's own, and lessons 6 and 9 load it."""
-    for name in (MAIN, "06_decoding", "09_interpretability"):
+    """The lessons on lesson 5's model, whole: the training is the task's own, and the others load it.
+
+    Lesson 9 trains much by itself, whatever the task: one task besides reverse is enough.
+    """
+    for name in (MAIN, "06_decoding", *(["09_interpretability"] if task == "copy" else [])):
         process = run_lesson(name, "--task", task, "--no-page", "--outputs", str(tmp_path), timeout=1500)
         assert_all_hold(process)

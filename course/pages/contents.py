@@ -10,10 +10,16 @@ from course.pages.markup import address, filled, image, slug_of
 from course.study import progress
 from course.study.lessons import Lesson, all_terms, lessons
 
-LIVE = "05_live"  # the page on which the model answers
+LIVE = {5: "type digits, and the trained model answers",  # pages on which a model answers
+        8: "type a sentence, and the trained model translates it"}
 # As the comment on the sizes in lesson 1 says; a test holds that.
 LETTERS = ("B batch, T target (query) length, S source (key) length, L either, H heads, D d_model, "
            "K d_k = D / H, V vocabulary")
+
+
+def live_name(number: int) -> str:
+    """What the file name of a lesson's live page begins with."""
+    return f"{number:02}_live"
 
 
 def write_contents(folder: Path, noted: Mapping[str, dict]) -> None:
@@ -55,10 +61,10 @@ def lesson_item(lesson: Lesson, entry: dict, folder: Path) -> str:
     lines.append(f"Your own parts: {written} of {parts} hold. "
                  f"Questions: {answered} of {asked} answered, {right} right.")
     others = sorted(path.name for path in folder.glob(f"{lesson.stem[:2]}_*.html") if path.name != page)
-    live = f"{LIVE}.html"
+    live = f"{live_name(lesson.number)}.html"
     if live in others:
         others.remove(live)
-        lines.append(f'<a class="live" href="{live}">Live: type digits, and the trained model answers</a>')
+        lines.append(f'<a class="live" href="{live}">Live: {LIVE[lesson.number]}</a>')
     links = [f'<a href="{address(other)}">{escape(other)}</a>' for other in others]
     lines += [f"Also: {', '.join(links)}"] if links else []
     paragraphs = "".join(f"<p>{line}</p>" for line in lines)

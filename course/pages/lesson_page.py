@@ -57,7 +57,7 @@ class Walk(NamedTuple):
     @property
     def live(self) -> str:
         """The file name of the page on which this run's model answers."""
-        return self.named(contents.LIVE)
+        return self.named(contents.live_name(self.number or 0))
 
     def named(self, name: str) -> str:
         file = self.experiment.file(name, "html") if hasattr(self.experiment, "file") else f"{name}.html"
@@ -173,7 +173,7 @@ def lesson_page(walk: Walk, folder: Path) -> str:
 
 
 def has_live(walk: Walk, folder: Path) -> bool:
-    return walk.stem[:2] == contents.LIVE[:2] and (folder / walk.live).is_file()
+    return walk.number in contents.LIVE and (folder / walk.live).is_file()
 
 
 def failures(walk: Walk) -> str:

@@ -1,16 +1,16 @@
-"""A page on which the trained model answers while you type: one file, no network.
+"""Pages on which a trained model answers while you type: one file each, no network.
 
-The page contains weights, vocabulary, styles and scripts; live_parts/ holds what is the same for every model.
-The model runs in JavaScript there, with weights rounded to float16. So the page also gets a few logits that
-PyTorch computed with the same rounded weights, compares its own with them, and says so if they differ.
+A page contains weights, vocabulary, styles and scripts; live_parts/ holds what is the same for every model.
+The model runs in JavaScript there, with weights rounded to fewer bits. So the page also gets a few logits
+that PyTorch computed with the same rounded weights, compares its own with them, and says so if they differ.
 """
 
 import base64
 import html
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,14 +20,31 @@ from course.console.files import write_text
 from course.console.narrator import Narrator
 from course.console.records import Leads
 from course.grading.checking import COURSE
-from course.pages.contents import LIVE, page_of, write_contents
+from course.pages.contents import live_name, page_of, write_contents
 from course.study import progress
-from course.training.adapters import merged_copy
+from course.training.adapters import finetuning, merged_copy
 from course.training.processes import RANK
 
 PARTS = Path(__file__).parent / "live_parts"
-SCRIPTS = "model.js", "decoding.js", "page.js"
-LARGEST = 4_000_000  # weights; a page of about 11 MB
+SCRIPTS = {  # of each page, in this order
+    "digits": ("weights.js", "model.js", "decoding.js", "views.js", "digits.js"),
+    "translator": ("weights.js", "model.js", "decoding.js", "pieces.js", "sentences.js", "views.js",
+                   "translator.js"),
+}
+TITLES = {"digits": "Live: the model that learned “{task}”",
+          "translator": "Live: the model that translates"}
+LARGEST = 4_000_000  # weights of 16 bits; a page of about 11 MB
+
+
+# ------------------------------------------------------------------ weights
+
+
+class Packed(NamedTuple):
+    """Weights as a page gets them."""
+
+    bits: int
+    weights: dict[str, Tensor]  # with which the page computes
+    raw: bytes  # of all of them
 
 
 def rounded(model: nn.Module) -> dict[str, Tensor]:
@@ -39,23 +56,56 @@ def rounded(model: nn.Module) -> dict[str, Tensor]:
     return weights
 
 
+def in_16_bits(model: nn.Module) -> Packed:
+    """Every number as a float16."""
+    weights = rounded(model)
+    return Packed(16, weights, b"".join(map(halves, weights.values())))
+
+
+def halves(numbers: Tensor) -> bytes:
+    """Each number as a float16, the lower byte first."""
+    return numbers.numpy().astype("<f2").tobytes()
+
+
+def in_8_bits(model: nn.Module) -> Packed:
+    """Matrices by lesson 12's quantize(), one scale per row; the scales and all other numbers in float16."""
+    lesson, weights, parts = finetuning(), rounded(model), []
+    for name, weight in model.named_parameters():
+        if weight.dim() == 2:
+            codes, scale = lesson.quantize(weight.detach().float().cpu(), 8, weight.shape[1])
+            scale = scale.half()
+            weights[name] = lesson.dequantize(codes, scale.float(), weight.shape[1])
+            parts += [halves(scale), codes.numpy().tobytes()]
+        else:
+            parts.append(halves(weights[name]))
+    return Packed(8, weights, b"".join(parts))
+
+
 @torch.no_grad()
-def reference(model: nn.Module, weights: Mapping[str, Tensor], src: Tensor, tgt: Tensor,
-              pad: int) -> list[dict[str, list]]:
-    """What PyTorch computes with these weights, for each row: ids of source and input, and the logits."""
+def reference(model: nn.Module, weights: Mapping[str, Tensor], src: Tensor, tgt: Tensor, pad: int,
+              every: int = 1) -> list[dict[str, Any]]:
+    """What PyTorch computes with these weights, for each row: ids of source and input, and the logits.
+
+    Of the logits only those of each `every`-th id.
+    """
     device, training = next(model.parameters()).device, model.training
     weights = {name: weight.to(device) for name, weight in weights.items()}
     logits = functional_call(model.eval(), weights, (src.to(device), tgt.to(device))).float().cpu()
     model.train(training)
     if not logits.isfinite().all():
-        raise ValueError("with weights rounded to float16 its logits are not finite")
+        raise ValueError("with rounded weights its logits are not finite")
     return [{"source": source[source != pad].tolist(), "input": given[given != pad].tolist(),
-             "logits": [[float(f"{logit:.6g}") for logit in row] for row in found[given != pad].tolist()]}
-            for source, given, found in zip(src.cpu(), tgt.cpu(), logits, strict=True)]
+             "logits": [[float(f"{logit:.6g}") for logit in row] for row in found[given != pad].tolist()],
+             "every": every}
+            for source, given, found in zip(src.cpu(), tgt.cpu(), logits[:, :, ::every], strict=True)]
+
+
+# ------------------------------------------------------------------ the page
 
 
 def data_of(model: nn.Module, task: str, config: Mapping[str, Any], tokens: Mapping[int, str], src: Tensor,
-            tgt: Tensor, own: list[str]) -> dict[str, Any]:
+            tgt: Tensor, own: list[str], packed: Callable[[nn.Module], Packed] = in_16_bits,
+            every: int = 1) -> dict[str, Any]:
     """All that is of this model: `tokens` says id → token; src (B, S) and tgt (B, T) are compared on.
 
     A model that the page can't run leaves the reason, as "problem", and no weights.
@@ -68,37 +118,49 @@ def data_of(model: nn.Module, task: str, config: Mapping[str, Any], tokens: Mapp
     if data["parameters"] > LARGEST:
         return data | {"problem": f"it has {data['parameters']:,} weights; a page can carry {LARGEST:,}"}
     try:
-        weights = rounded(model)
-        pad = data["tokens"].index("PAD")
-        compared = reference(model, weights, src, tgt, pad)
+        bits, weights, raw = packed(model)
+        compared = reference(model, weights, src, tgt, data["tokens"].index("PAD"), every)
     except ValueError as error:
         return data | {"problem": str(error)}
-    raw = b"".join(weight.numpy().astype("<f2").tobytes() for weight in weights.values())
-    return data | {"shapes": {name: list(weight.shape) for name, weight in weights.items()},
+    return data | {"shapes": {name: list(weight.shape) for name, weight in weights.items()}, "bits": bits,
                    "weights": base64.b64encode(raw).decode(), "reference": compared}
 
 
-def live_page(data: Mapping[str, Any], lesson: str = "index.html") -> str:
-    """The page as HTML; no text of the data can become markup. `lesson` is the address of lesson 5."""
-    script = "\n".join((PARTS / name).read_text(encoding="utf-8") for name in SCRIPTS)
+def filled(part: str, values: Mapping[str, str]) -> str:
+    """A part of a page, with the values and parts that it names. A value is never searched again."""
+    pieces = (PARTS / f"{part}.html").read_text(encoding="utf-8").split("@@")  # text, name, text, name, …
+    for place in range(1, len(pieces), 2):
+        name = pieces[place]
+        pieces[place] = values[name] if name in values else filled(name, values)
+    return "".join(pieces)
+
+
+def live_page(data: Mapping[str, Any], lesson: str = "index.html", kind: str = "digits") -> str:
+    """The page as HTML; no text of the data can become markup. `lesson` is the address of its lesson."""
     plain = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    parts = {"TASK": html.escape(str(data["task"])), "LESSON": html.escape(lesson),
-             "STYLE": (PARTS / "style.css").read_text(encoding="utf-8"),
-             "SCRIPT": script,
-             "DATA": plain.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")}
-    page = (PARTS / "page.html").read_text(encoding="utf-8")
-    pieces = page.split("@@")  # text, name, text, name, … text: nothing put in is searched again
-    return "".join(parts[piece] if number % 2 else piece for number, piece in enumerate(pieces))
+    return filled("frame", {
+        "TITLE": TITLES[kind].format(task=html.escape(str(data["task"]))),
+        "BODY": filled(kind, {"LESSON": html.escape(lesson)}),
+        "STYLE": (PARTS / "style.css").read_text(encoding="utf-8"),
+        "SCRIPT": "\n".join((PARTS / name).read_text(encoding="utf-8") for name in SCRIPTS[kind]),
+        "DATA": plain.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")})
+
+
+def leave(experiment: Any, number: int, page: Callable[[str], str], good_for: str) -> Leads:
+    """Write the live page of lesson `number`, page(address of the lesson's own page), and the index."""
+    folder = experiment.options.outputs
+    file = experiment.file(live_name(number), "html")
+    own = page_of(folder, next(COURSE.glob(f"{number:02}_*.py")).stem)
+    write_text(folder / file, page(own))
+    write_contents(folder, progress.read(folder, Narrator(folder).say))
+    return Leads(file, good_for)
 
 
 def write_live(experiment: Any, tokens: Mapping[int, str], batch: Any) -> Leads | None:
-    """Write the page of an experiment's finished run, and the index that names it; None with --no-page."""
-    folder = experiment.options.outputs
+    """Write the page of lesson 5's finished run, and the index that names it; None with --no-page."""
     if RANK or not experiment.options.page:
         return None
     data = data_of(merged_copy(experiment.run.model), experiment.training.task, vars(experiment.config),
                    tokens, batch.src, batch.tgt_in, sorted(experiment.own.parts))
-    file = experiment.file(LIVE, "html")
-    write_text(folder / file, live_page(data, page_of(folder, next(COURSE.glob(f"{LIVE[:2]}_*.py")).stem)))
-    write_contents(folder, progress.read(folder, Narrator(folder).say))
-    return Leads(file, "type digits, and this model answers in the browser")
+    return leave(experiment, 5, lambda lesson: live_page(data, lesson),
+                 "type digits, and this model answers in the browser")

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch.nn.functional as F
@@ -49,6 +50,53 @@ def without_paths(model: nn.Module) -> nn.Module:
         if hasattr(module, "before") and hasattr(module, "after"):
             module.after = lambda x, y: y
     return model
+
+
+def dead_part(model: nn.Module) -> nn.Module:
+    """The last decoder block's feed-forward network is dead: all its hidden numbers are 0."""
+    nn.init.constant_(model.decoder.blocks[-1].feed_forward.expand.bias, -100.0)
+    return model
+
+
+def frozen_part(model: nn.Module) -> nn.Module:
+    """The first encoder block never moves."""
+    model.encoder.blocks[0].requires_grad_(False)
+    return model
+
+
+def labels_shuffled(run: Run) -> None:
+    """Each source gets the answer of another."""
+
+    def shuffled(batch):
+        return batch._replace(tgt_in=batch.tgt_in.roll(1, 0), tgt_out=batch.tgt_out.roll(1, 0))
+
+    run.job = replace(run.job, batch=lambda step, good=run.job.batch: shuffled(good(step)))
+
+
+def sick_runs(make: Callable[..., Run], batch: Callable[[int], Any], mistakes: Mapping[str, Any]
+              ) -> dict[str, Callable[[], Run]]:
+    """Name → what makes the run; “right” is the healthy one.
+
+    make(**options) is a run like lesson 5's; it gets the batches of batch(step).
+    """
+
+    def run(spoil: Callable[[Run], None] | None = None, **options) -> Run:
+        made = make(**options)
+        made.job = replace(made.job, batch=batch)
+        if spoil:
+            spoil(made)
+        return made
+
+    return {
+        "right": run,
+        "no causal mask": partial(run, transformer=mistakes["no causal mask"].implementation),
+        "no shift": partial(run, unshifted),
+        "loss on PAD": partial(run, padding_counted),
+        "rate too high": partial(run, lr=0.3),
+        "dead part": partial(run, prepare=dead_part),
+        "frozen part": partial(run, prepare=frozen_part),
+        "labels shuffled": partial(run, labels_shuffled),
+    }
 
 
 def broken_runs(make_run: Callable[..., Run], config, training, mistakes: Mapping[str, Any], held_out

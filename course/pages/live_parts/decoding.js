@@ -32,6 +32,12 @@ function generate(model, source, maxLength, { bos, eos }, pick) {
 
 const greedy = (model, source, maxLength, special) => generate(model, source, maxLength, special, likeliest);
 
+/** The model with a given answer: each of its tokens is fed in turn → { tokens, logits, state }. */
+function follow(model, source, tokens, { bos }) {
+  const state = model.encode(source);
+  return { tokens, logits: model.decode([bos, ...tokens.slice(0, -1)], state), state };
+}
+
 /** The same without a cache: each step runs the decoder over the whole answer so far. */
 function greedyWithoutCache(model, source, maxLength, { bos, eos }) {
   const encoded = model.encode(source);
@@ -77,18 +83,27 @@ function draw(probabilities, chance) {
   return index;
 }
 
-/** Logits of the model, and those that PyTorch computed with the same weights → { compared, gap, holds }. */
+/**
+ * Logits of the model, and those that PyTorch computed with the same weights → { compared, gap, holds }.
+ *
+ * PyTorch's are there for each `every`-th id.
+ */
 function agreementWith(reference, model) {
   let [compared, gap, largest] = [0, 0, 1];
-  for (const { source, input, logits } of reference) {
-    model.decode(input, model.encode(source)).forEach((row, t) => row.forEach((logit, i) => {
-      const apart = Math.abs(logit - logits[t][i]);
+  for (const { source, input, logits, every } of reference) {
+    model.decode(input, model.encode(source)).forEach((row, t) => logits[t].forEach((wanted, i) => {
+      const apart = Math.abs(row[i * every] - wanted);
       if (!(apart <= gap)) gap = apart; // NaN, too, is a difference
-      largest = Math.max(largest, Math.abs(logits[t][i]));
+      largest = Math.max(largest, Math.abs(wanted));
       compared += 1;
     }));
   }
   return { compared, gap, holds: compared > 0 && gap <= 1e-4 * largest };
+}
+
+/** The places of the `count` largest numbers, the largest first; of equal ones the first. */
+function firstOf(numbers, count) {
+  return Array.from(numbers, (_, i) => i).sort((a, b) => numbers[b] - numbers[a] || a - b).slice(0, count);
 }
 
 /**
@@ -103,8 +118,9 @@ function beamSearch(model, source, maxLength, { bos, eos }, width, penalty) {
   for (let length = 1; length <= maxLength && alive.length; length++) {
     const candidates = alive.flatMap(({ tokens, logProb, state }) => {
       const [logits] = model.decode([tokens.length ? tokens[tokens.length - 1] : bos], state);
-      return logSoftmax(logits).map((more, token) => ({ tokens: [...tokens, token], state,
-        logProb: logProb + more, score: (logProb + more) / length ** penalty }));
+      const more = logSoftmax(logits);
+      return firstOf(more, 2 * width).map((token) => ({ tokens: [...tokens, token], state,
+        logProb: logProb + more[token], score: (logProb + more[token]) / length ** penalty }));
     }).sort((a, b) => b.logProb - a.logProb).slice(0, 2 * width);
     const ended = (candidate) => candidate.tokens[length - 1] === eos;
     finished = [...finished, ...candidates.filter((one, rank) => ended(one) && rank < width)]

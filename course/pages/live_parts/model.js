@@ -5,32 +5,6 @@
 // A sequence is an array of vectors, one for each token. T is the number of tokens that look, S that of the
 // tokens that are looked at. A matrix is { rows, columns, numbers }, row after row, as in PyTorch.
 
-// ------------------------------------------------------------------ the weights
-
-/** name → matrix, from float16 numbers in base64; shapes: name → [rows, columns] or [columns]. */
-function readWeights(base64, shapes) {
-  const text = atob(base64);
-  const weights = {};
-  let place = 0;
-  for (const [name, shape] of Object.entries(shapes)) {
-    const columns = shape[shape.length - 1] ?? 1;
-    const numbers = new Float32Array(shape.reduce((product, size) => product * size, 1));
-    for (let i = 0; i < numbers.length; i++, place += 2) {
-      numbers[i] = fromHalf(text.charCodeAt(place) | (text.charCodeAt(place + 1) << 8));
-    }
-    weights[name] = { rows: numbers.length / columns, columns, numbers };
-  }
-  return weights;
-}
-
-/** 16 bits as a number: 1 for the sign, 5 for the exponent, 10 behind the point. */
-function fromHalf(bits) {
-  const [sign, exponent, fraction] = [bits >> 15 ? -1 : 1, (bits >> 10) & 31, (bits & 1023) / 1024];
-  return sign * (exponent ? POWERS[exponent] * (1 + fraction) : POWERS[1] * fraction);
-}
-
-const POWERS = Array.from({ length: 31 }, (_, exponent) => 2 ** (exponent - 15));
-
 // ------------------------------------------------------------------ vectors
 
 /** The product of two vectors, of their numbers `from` to before `end`. */
