@@ -222,7 +222,7 @@ def tiled_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | Ru
     """scaled_dot_product_attention() that holds tile × tile scores at a time.
 
     query (…, T, K), key (…, S, K), value (…, S, any) → output (…, T, any). mask: lesson 1's, or a rule, for
-    which the queries are the last positions; hidden tiles are skipped. Halves are computed in float32. With
+    which the queries are the last positions; hidden tiles are skipped. Half precision runs in float32. With
     dropout, lesson 1's lines run. ValueError for a tile below 1 and a mask that doesn't fit.
     """
     check_range("tile", tile, 1)
@@ -280,7 +280,7 @@ def linear_attention(query: Tensor, key: Tensor, value: Tensor, causal: bool = T
     """Σ (φ(q)·φ(k)) v / Σ φ(q)·φ(k), with positive features φ (Katharopoulos et al. 2020, section 3.2).
 
     query (…, T, K), key (…, S, K), value (…, S, any) → output (…, T, any). causal: the queries are the last
-    positions; inside a chunk a table is used. A query without keys gets 0. Halves are computed in float32.
+    positions; inside a chunk a table is used. A query without keys gets 0. Half precision runs in float32.
     ValueError for a chunk below 1.
     """
     check_range("chunk", chunk, 1)
@@ -311,8 +311,8 @@ def directions(count: int, width: int, orthogonal: bool = True, generator: torch
 def positive_features(x: Tensor, w: Tensor) -> Tensor:
     """e^(w·x′ − |x′|²/2) / √m with x′ = x / d_k^¼ (Choromanski et al. 2021, lemma 1).
 
-    x (…, L, K) and directions w (m, K) → (…, L, m). The mean of φ(q)·φ(k) over w is e^(q·k/√d_k). Halves come
-    back as float32, whose range they need.
+    x (…, L, K) and directions w (m, K) → (…, L, m). The mean of φ(q)·φ(k) over w is e^(q·k/√d_k). float16
+    comes back as float32, whose range it needs.
     """
     x = x.to(torch.promote_types(x.dtype, torch.float32)) / x.shape[-1] ** 0.25
     return torch.exp(x @ w.to(x.dtype).mT - x.square().sum(-1, keepdim=True) / 2) / math.sqrt(len(w))
@@ -766,7 +766,7 @@ def step_recompute(experiment: LongExperiment):
     check("recomputing gives the same gradients, bit for bit",
           all(torch.equal(run.gradients, kept.gradients) for run in runs.values()))
     other = measuring.in_segments(blocks, x, 1, keep_random_state=False).gradients - kept.gradients
-    check("without the random state, gradients are off by over 5 %",
+    check("without the random state, recomputed gradients are off by over 5 %",
           other.norm() > 0.05 * kept.gradients.norm())
     return table("blocks per segment", "peak, in inputs", "formula", rows=[
         (size or "all kept", run.peak, predicted.get(size, "")) for size, run in runs.items()]), Picture(
@@ -788,9 +788,9 @@ def step_smaller_caches(experiment: LongExperiment):
     bits = {n: answers(*[partial(QuantisedCache, bits=n)] * 2) for n in (8, 4, 3, 2)}
     sinks = {(n, late): answers(partial(WindowCache, width=late, sinks=n), KeyValueCache)
              for n, late in ((0, 8), (1, 7), (4, 4), (0, 4), (1, 3))}
-    check("8 bits lose no answers, in under 30 % of the bytes",
+    check("8-bit caches lose no answers, in under 30 % of the bytes",
           bits[8][0] >= whole and bits[8][1] < 0.3 * size)
-    check("2 bits lose over half of the answers", bits[2][0] < 0.5 * whole)
+    check("2-bit caches lose over half of the answers", bits[2][0] < 0.5 * whole)
     none, one, four, no, some = (right for right, _ in sinks.values())
     check("with 8 keys and with 4, sinks save over 10 percentage points",
           min(one, four) > none + 0.1 and some > no + 0.1)

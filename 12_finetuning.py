@@ -503,8 +503,8 @@ def step_low_rank(experiment: TuningExperiment):
     is nearest to the update, and this matrix replaces the update. Everything else stays as trained.
 
     With the updates cut to rank 2, most answers to mirror are wrong. But adapters *trained* with rank 2 solve
-    the task. So the update of all weights is not close enough to rank 2. Another update of rank 2 works, and
-    training with this rank finds it.
+    the task. So the update from training all weights is not close enough to rank 2. Another update of rank 2
+    works, and training with this rank finds it.
     """
     whole = {task: experiment.tuned(task, "all weights")["all weights"] for task in ("mirror", "copy")}
     jobs = [(task, run) for task, runs in whole.items() for run in runs]

@@ -107,7 +107,7 @@ def halves_are_computed_in_float32(linear, ours):
                 return Finding(False, f"{kind} came back as {found.dtype}", "convert the output back")
             exact = by_table(*(x.double() for x in given), causal)
             findings.append(at(str(kind), agree(found[300:], exact[300:], tolerance / 4,
-                                                "convert to float32 first: sums of many halves round")))
+                                                "convert to float32 first: long 16-bit sums are rounded")))
     return together(*findings)._replace(gap=None)
 
 

@@ -140,7 +140,7 @@ def keeps_no_table(tiled, ours):
 
 
 def halves_are_accumulated_in_float32(tiled, ours):
-    """float16 and bfloat16 come back as they came, accumulated in float32."""
+    """float16 and bfloat16 inputs give outputs of their type, accumulated in float32."""
     findings = []
     for kind, tolerance in ((torch.float16, 1e-3), (torch.bfloat16, 8e-3)):
         query, key, value = (x.to(kind) for x in random_tensors((4, 8), (512, 8), (512, 8)))
@@ -149,7 +149,7 @@ def halves_are_accumulated_in_float32(tiled, ours):
             return Finding(False, f"{kind} came back as {found.dtype}", "convert the output back")
         exact = expected([x.double() for x in (query, key, value)])
         findings.append(at(str(kind), agree(found, exact, tolerance * exact.abs().max().item() / 2,
-                                            "convert to float32 first: sums of many halves round")))
+                                            "convert to float32 first: long 16-bit sums are rounded")))
     return together(*findings)._replace(gap=None)
 
 

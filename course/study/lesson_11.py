@@ -161,7 +161,7 @@ EXERCISES = {
                 'if width < 1: raise ValueError(f"width is {___}")'),
         }),
     "linear_attention": Exercise(3, 60,
-        guide={"": ["ValueError for a chunk below 1; convert halves to float32",
+        guide={"": ["ValueError for a chunk below 1; convert float16 to float32",
                     "features of queries and keys; append a 1 to each value, so that a weighted sum also has "
                     "the sum of the weights",
                     "not causal: φ(Q) (φ(K)ᵀ V), then divide",
@@ -207,7 +207,7 @@ EXERCISES = {
                 'if chunk < 1: raise ValueError(f"chunk is {___}")'),
         }),
     "positive_features": Exercise(2, 15,
-        guide={"": ["convert halves to float32", "divide x by d_k^¼", "e^(w·x − |x|²/2), divided by √m"]},
+        guide={"": ["convert float16 to float32", "divide x by d_k^¼", "e^(w·x − |x|²/2), divided by √m"]},
         hints={
             "follow_the_formula": (
                 "Divide x first; the squared length is that of the divided x.",
