@@ -686,7 +686,8 @@ def step_scarce_data(experiment: Examined):
     batches = make_batch(task, known), make_batch(task, draw_sequences(300, "validation", (1,), (4, 8)))
 
     def trained(changes: dict[str, Any]) -> list[float]:
-        config, training = TransformerConfig(), TrainingConfig(task=task, steps=150, weight_decay=0.0)
+        config = TransformerConfig()
+        training = TrainingConfig(task=task, steps=150, weight_decay=0.0, seed=experiment.options.seed)
         for field, value in changes.items():
             config, training = changed((config, training), field, value)
         run = make_run(config, training, CPU)
