@@ -38,7 +38,7 @@ from figures import subwords as drawing
 
 BOS, EOS, PAD = lesson("03_positional_encoding", "BOS", "EOS", "PAD")
 
-__all__ = ["BytePairEncoding", "PairCounts", "learn_by_counting", "merged", "split_words"]
+__all__ = ["WORD", "BytePairEncoding", "PairCounts", "learn_by_counting", "merged", "split_words"]
 
 SPECIALS = 3  # PAD, BOS, EOS have the first ids, then come the 256 bytes
 WORD = re.compile(r" ?[^\W\d_]+['’]?| ?\d+| ?[^\w\s]+| ?_+|\s+?(?=\s\S)|\s+|.", re.DOTALL)

@@ -7,8 +7,8 @@ pieces, which are learned from the pairs:
 
 The pairs come from a grammar that was written for this course, in grammar/: English and French. Nothing has
 to be downloaded. The grammar isn't a language: it has some 350 everyday words, and one translation for each
-sentence. So this lesson shows whether a small model can put learned rules together in sentences that it never
-saw. It doesn't show how well the model would translate a newspaper. --pairs trains on your own pairs.
+sentence. So this lesson shows whether a small model can combine learned rules in sentences that it never saw,
+not how well it would translate a newspaper. --pairs trains on your own pairs.
 """
 
 import course.console.startup  # noqa: F401 (before torch: it hears what fails in the imports below)
@@ -18,8 +18,9 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, replace
 from functools import cached_property, partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -41,24 +42,36 @@ from common import (
     table,
 )
 from course.console.chat import converse
-from course.console.options import option, sentence
+from course.console.files import short_path
+from course.console.options import sentence
 from course.console.records import EndHere
 from course.data import challenge
 from course.data.alignment import found_by_kind, partners, slips_in, word_weights
+from course.data.bleu_words import tokens_13a, words_for
 from course.data.corpus import Corpus
 from course.data.lengths import similar_length, tens
-from course.data.slips import NAMES, la_for_l, renamed, uncapped, unmarked
+from course.data.phenomena import never_trained, over_time
+from course.data.slips import harder, la_for_l, renamed, uncapped, unmarked
 from course.data.splits import by_source, known_sources
 from course.grading.own import NOTHING, Own
 from course.pages.translator import write_translator
+from course.published.exporting import export
 from course.training.base import Base
 from course.training.challenge import step_challenge
 from course.training.command_line import CommandLine, steps_asked_for
 from course.training.comparing import best, histories, summaries
 from course.training.engine import Run
 from course.training.experiment import fresh_run
-from course.training.on_texts import FilesOfPairs, TextsExperiment
+from course.training.on_texts import TextsExperiment, certainties
 from course.training.processes import all_processes
+from course.training.replies import limit_of, sentences_in
+from course.training.translating import (
+    REAL_PAIRS,
+    TranslationModel,
+    TranslationTraining,
+    defaults_for,
+    recipe_line,
+)
 from figures import translation as drawing
 from figures.training import draw_comparison
 from grammar.sentences import PHENOMENA, Pair, by_phenomenon, words_of
@@ -66,14 +79,13 @@ from grammar.sentences import PHENOMENA, Pair, by_phenomenon, words_of
 record_attention = lesson("02_multi_head_attention").record_attention
 PAD, BOS, EOS = lesson("03_positional_encoding", "PAD", "BOS", "EOS")
 (
-    BY_HAND, Batch, SequenceTraining, Transformer, TransformerConfig, evaluate, pad, sequence_job,
-    teacher_forcing,
+    BY_HAND, Batch, Transformer, evaluate, pad, sequence_job, teacher_forcing,
 ) = lesson(
-    "05_mini_transformer", "BY_HAND", "Batch", "SequenceTraining", "Transformer", "TransformerConfig",
-    "evaluate", "pad", "sequence_job", "teacher_forcing")
+    "05_mini_transformer", "BY_HAND", "Batch", "Transformer", "evaluate", "pad", "sequence_job",
+    "teacher_forcing")
 CachedDecoding, best_answers, fast_beam_search, greedy_decode = lesson(
     "06_decoding", "CachedDecoding", "best_answers", "fast_beam_search", "greedy_decode")
-BytePairEncoding, split_words = lesson("07_subwords", "BytePairEncoding", "split_words")
+WORD, BytePairEncoding, split_words = lesson("07_subwords", "WORD", "BytePairEncoding", "split_words")
 
 __all__ = ["SIGNATURE", "BatchesByLength", "Bleu", "Texts", "TranslationExperiment",
            "TranslationModel", "TranslationTraining", "corpus_bleu", "make_run", "ngrams",
@@ -85,8 +97,8 @@ __all__ = ["SIGNATURE", "BatchesByLength", "Bleu", "Texts", "TranslationExperime
 class BatchesByLength:
     """Batch number `step` of sources and targets (lists of ids): rows of about the same length.
 
-    Each epoch has every pair once. Pairs are shuffled, sorted by length and cut into batches, and the batches
-    are shuffled. All this follows from seed and epoch, so a resumed run sees the same batches.
+    Each epoch has every pair once. The order follows from seed and epoch, so a resumed run sees the same
+    batches.
     """
 
     def __init__(self, sources: Sequence[list[int]], targets: Sequence[list[int]], size: int, seed: int):
@@ -125,24 +137,7 @@ def make_batch(sources: list[list[int]], targets: list[list[int]]) -> Batch:
 # ------------------------------------------------------------------ BLEU
 
 SIGNATURE = "nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp"  # as sacreBLEU writes it, without its version
-ORDERS = "p₁", "p₂", "p₃", "p₄"
-RULES_13A = [(re.compile(rule), put) for rule, put in (
-    (r"([\{-\~\[-\` -\&\(-\+\:-\@\/])", r" \1 "),  # ASCII marks, without ' , - .
-    (r"([^0-9])([.,])", r"\1 \2 "),  # . and , stay only between digits
-    (r"([.,])([^0-9])", r" \1 \2"),
-    (r"([0-9])(-)", r"\1 \2 "),  # a dash behind a digit
-)]
-
-
-def tokens_13a(text: str) -> list[str]:
-    """The words that BLEU counts, cut as by the script mteval-v13a of the translation contests."""
-    for old, new in (("<skipped>", ""), ("-\n", ""), ("\n", " "), ("&quot;", '"'), ("&amp;", "&"),
-                     ("&lt;", "<"), ("&gt;", ">")):
-        text = text.replace(old, new)
-    text = f" {text} "
-    for rule, put in RULES_13A:
-        text = rule.sub(put, text)
-    return text.split()
+ORDERS = "p₁", "p₂", "p₃", "p₄"  # of BLEU
 
 
 class Bleu(NamedTuple):
@@ -198,6 +193,23 @@ def smoothed(matches: list[int], totals: list[int], smooth: str) -> list[float]:
     return precisions
 
 
+def scored(pairs: Sequence[Pair], answers: Sequence[str]) -> tuple[float, Bleu]:
+    """(the fraction that is right letter by letter, BLEU) of the answers; BLEU of characters where a script
+    has no spaces between words.
+    """
+    references = [pair.target for pair in pairs]
+    right = sum(answer == reference for answer, reference in zip(answers, references))
+    return right / len(pairs), corpus_bleu(answers, references, tokenize=words_for(references)[1])
+
+
+def signature(pairs: Sequence[Pair]) -> str:
+    """That of scored(), and a word about characters."""
+    cut, _ = words_for(pair.target for pair in pairs)
+    said = "" if cut == "13a" else ("\nThese references have no spaces between words: BLEU counts runs of "
+                                    "characters here, and isn't comparable with a BLEU of words.")
+    return SIGNATURE.replace("13a", cut) + said
+
+
 # ------------------------------------------------------------------ translation
 
 
@@ -234,39 +246,6 @@ def translate(model: Transformer, encoding: BytePairEncoding, sentences: Sequenc
 # ------------------------------------------------------------------ texts and runs
 
 
-@dataclass(frozen=True)
-class TranslationModel(TransformerConfig):
-    """The sizes of the model; vocab_size follows from the texts."""
-
-    d_model: int = option(128, "width of a token's vector", least=1)
-    n_heads: int = option(8, "attention heads, into which d_model must split", least=1, names=["--heads"])
-    positions: str = option("rotary", "sinusoidal, learned, rotary or none",
-                            among=("sinusoidal", "learned", "rotary", "none"))
-    max_len: int = option(256, least=1)
-
-
-@dataclass(frozen=True)
-class TranslationTraining(SequenceTraining, FilesOfPairs):
-    """One training run on pairs of sentences. ValueError, with the value, for what makes no sense."""
-
-    vocab: int = option(1500, "merges to learn", least=0)
-    steps: int = option(3000, "training steps", least=0, below=10**7)
-    batch_size: int = option(32, "pairs per step", least=1)
-    beta2: float = option(0.98, "Adam's β₂, as in the paper", least=0, below=1)
-    weight_decay: float = option(0.1, "decoupled weight decay (AdamW)", least=0)
-    warmup: int = option(100, "steps of warm-up", least=0)
-    validate_every: int = option(250, "steps from one validation to the next", least=1)
-
-    def __post_init__(self):
-        super().__post_init__()
-        self.refuse_files_without_pairs()
-        self.refuse_fewer_than_parts(self.batch_size)
-
-
-FROM_A_FILE = {"n_layers": 3, "dropout": 0.1}, {  # what --pairs changes: text of people is harder
-    "label_smoothing": 0.1, "lr": 2e-3, "steps": 2000, "vocab": 4000, "batch_size": 64}
-
-
 class Texts(Corpus):
     """The pairs of a training, and what a model takes of them."""
 
@@ -295,9 +274,18 @@ class Texts(Corpus):
         right = [answer == pair.target for answer, pair in zip(answers, pairs)]
         shares = {f"right: {name}": share for name, (_, share) in by_phenomenon(pairs, right).items()}
         loss = sum(loss * count for loss, count in losses) / sum(count for _, count in losses)
-        return {"validation_loss": loss, **shares,
-                "bleu": corpus_bleu(answers, [pair.target for pair in pairs]).score,
-                "exact_match": sum(right) / len(right)}
+        exact, bleu = scored(pairs, answers)
+        return {"validation_loss": loss, **shares, "bleu": bleu.score,
+                "unsure_below": limit_of(self.certainties(model, pairs, answers)), "exact_match": exact}
+
+    def certainties(self, model: Transformer, pairs: Sequence[Pair], answers: Sequence[str]) -> list[float]:
+        """How sure the model is of each answer, as replies have it."""
+        most, found = model.config.max_len - 1, []
+        for start in range(0, len(pairs), 100):
+            sources, _ = self.encode(pairs[start : start + 100])
+            ids = [self.encoding.encode(answer)[:most] for answer in answers[start : start + 100]]
+            found += certainties(model, make_batch(sources, ids))
+        return found
 
 
 def make_run(config: TranslationModel, training: TranslationTraining, device: torch.device, texts: Texts,
@@ -321,7 +309,7 @@ class TranslationExperiment(TextsExperiment):
     """What the command line asked for, and its run."""
 
     history, default = "translation_history", "translation"
-    texts_of, from_files = Texts, FROM_A_FILE
+    texts_of, from_files = Texts, REAL_PAIRS
     challenge, translate = challenge, staticmethod(translate)
 
     def run_on(self, config: TranslationModel, training: TranslationTraining, texts: Texts) -> Run:
@@ -353,10 +341,9 @@ def step_the_corpus(experiment: TranslationExperiment):
     """The corpus
 
     English has one “the”, French has le, la, l' and les. Most adjectives move behind their noun and take its
-    gender and number; “not” becomes two words around the verb; an object that is a pronoun goes before the
-    verb. The grammar in grammar/ draws such sentences in both languages at once. Where English is ambiguous,
-    the grammar decides: “you” is tu, or vous where “sir” or “madam” follows; “it” occurs only with its noun;
-    “his” and “her” are both son, sa, ses.
+    gender and number; “not” becomes two words around the verb; a pronoun as object goes before the verb. The
+    grammar draws such sentences in both languages at once. Where English is ambiguous, it decides: “you” is
+    tu, or vous where “sir” or “madam” follows; “it” occurs only with its noun.
 
     Combinations are held out, not lines: an adjective with a noun, a subject or an object with a verb. Every
     test sentence has a combination that no training sentence has, so the model can't have memorised it. But
@@ -365,16 +352,14 @@ def step_the_corpus(experiment: TranslationExperiment):
     splits = experiment.texts.splits
     known = {name for pair in splits["train"] for name in pair.combinations}
     sources = {split: {pair.source for pair in pairs} for split, pairs in splits.items()}
-    words = {word.lower() for pair in splits["train"] for text in pair[:2] for word in words_of(text)}
-    asked = [word for pair in splits["test"] for text in pair[:2] for word in words_of(text.lower())]
-    new = [word for word in asked if word not in words]
+    new, asked = never_trained(splits["test"], splits["train"])
     check("no source is in two splits",
           sum(map(len, sources.values())) == len(set().union(*sources.values())))
     check("each test sentence has a combination that no training sentence has",
           all(pair.combinations - known for pair in splits["test"]))
     if experiment.is_default:
         check("fewer than 2 in 1,000 words of the test have a form that never occurs in training",
-              len(new) < len(asked) / 500, f"{len(new)} of {len(asked):,}")
+              len(new) < asked / 500, f"{len(new)} of {asked:,}")
     shown = [f"{pair.source}\n  {pair.target}" for pair in splits["test"][:4]]
     last = table("rules of the last one", "", rows=[(name, PHENOMENA[name])
                                                     for name in sorted(splits["test"][3].phenomena)])
@@ -387,8 +372,8 @@ def step_your_pairs(experiment: TranslationExperiment):
     """Your pairs
 
     A checksum of the source says whether a pair is for training, validation or test, so all translations of
-    one source stay together; case and marks don't count. If --valid and --test name files, all of their pairs
-    are taken, and their sources are left out of the training.
+    one source stay together; case and marks don't count. All pairs of --valid and --test are taken, and their
+    sources are left out of the training.
 
     Are these really a sentence and its translation? If not, choose with --columns.
     """
@@ -411,10 +396,9 @@ def padding(batches: Iterable[Batch]) -> float:
 def step_batches(experiment: TranslationExperiment):
     """Batches of similar length
 
-    A batch is as wide as its longest sentence. The others are filled up with PAD, on which computation is
-    wasted. So sentences of similar length go together: the pairs are shuffled, sorted by length, cut into
-    batches, and the batches shuffled. Pairs of equal length stay in shuffled order, so each epoch has other
-    batches.
+    A batch is as wide as its longest sentence. The others are filled up with PAD, which wastes computation.
+    So sentences of similar length go together: the pairs are shuffled, sorted by length, cut into batches,
+    and the batches shuffled. Pairs of equal length stay in shuffled order, so each epoch has other batches.
     """
     check_part(BatchesByLength, batches_by_length_checks, OURS)
     batches = experiment.texts.batches
@@ -436,10 +420,11 @@ def step_training(experiment: TranslationExperiment):
     """Training
 
     The engine, the loss, Adam and the model are lesson 5's. The model is wider and has rotary positions, more
-    heads, and an embedding row for each piece. From time to time validation sentences, at most 300, are
-    translated greedily. “Exact match” is the fraction that is right letter by letter. BLEU says how near the
-    answers are to the references, 100 at most.
+    heads, and an embedding row for each piece. At times validation sentences, at most 300, are translated
+    greedily. “Exact match” is the fraction that is right letter by letter. BLEU says how near the answers are
+    to the references, 100 at most.
     """
+    experiment.say(recipe_line(experiment.config, experiment.training))
     ended = experiment.train()
     run = experiment.run
     if not run.history:
@@ -465,9 +450,8 @@ def step_bleu(experiment: TranslationExperiment):
     """BLEU: how near is an answer to its reference?
 
     Exact match is strict: one wrong letter and the sentence counts as wrong. BLEU counts how many runs of 1,
-    2, 3 and 4 words from the answer also occur in the reference. A run counts at most as often as the
-    reference has it; otherwise every word of “le le le le” would count as right. With the fractions p₁ … p₄
-    over the whole corpus
+    2, 3 and 4 words from the answer also occur in the reference, each at most as often as there; otherwise
+    every word of “le le le le” would count as right. With the fractions p₁ … p₄ over the whole corpus
 
         BLEU = 100 · brevity · (p₁ · p₂ · p₃ · p₄)^¼        brevity = min(1, exp(1 − r / c))
 
@@ -475,12 +459,11 @@ def step_bleu(experiment: TranslationExperiment):
     lowers the score. The mean of the sentences' BLEU is a different number (last column).
 
     BLEU can't see which words matter. Here are references with one kind of slip each, on the sentences that
-    the slip changes. With another name, the sentence is about somebody else. A reader still understands la in
-    place of l', but la costs more BLEU. Much of the cost is the additional word: 13a doesn't cut at the
-    apostrophe, and la' (no space) costs less.
+    the slip changes. A reader still understands la in place of l', but la costs more BLEU than another name.
+    Much of the cost is the additional word: 13a doesn't cut at the apostrophe, and la' (no space) costs less.
 
     So read some sentences as well (step 7), and give the signature (last line) with the score: one reference,
-    capitals count, words cut as by the script 13a, half a match if no n words match (exp).
+    capitals count, words cut as by 13a, half a match if no n words match (exp).
     """
     check_part(corpus_bleu, corpus_bleu_checks, OURS)
     references = [pair.target for pair in experiment.pairs()]
@@ -501,17 +484,11 @@ def step_bleu(experiment: TranslationExperiment):
     return table("slip", "sentences", "BLEU", *ORDERS, "brevity", "mean", rows=rows), SIGNATURE
 
 
-def scored(pairs: Sequence[Pair], answers: Sequence[str]) -> tuple[float, Bleu]:
-    """(the fraction that is right letter by letter, BLEU) of the answers."""
-    right = sum(answer == pair.target for answer, pair in zip(answers, pairs))
-    return right / len(pairs), corpus_bleu(answers, [pair.target for pair in pairs])
-
-
-def scores_table(found: dict[str, tuple[float, Bleu]], counts: Iterable[int]):
-    """A row for each set of sentences."""
+def scores_table(found: dict[str, tuple[float, Bleu]], pairs: Sequence[Pair], counts: Iterable[int]):
+    """A row for each set of sentences; the signature of `pairs`."""
     rows = [(name, count, f"{exact:.1%}", bleu.score, *(f"{share:.1f}" for share in bleu.precisions),
              bleu.brevity) for (name, (exact, bleu)), count in zip(found.items(), counts)]
-    return table("", "sentences", "exact", "BLEU", *ORDERS, "brevity", rows=rows), SIGNATURE
+    return table("", "sentences", "exact", "BLEU", *ORDERS, "brevity", rows=rows), signature(pairs)
 
 
 def step_how_good(experiment: TranslationExperiment):
@@ -532,17 +509,22 @@ def step_how_good(experiment: TranslationExperiment):
               exact > 0.9 and bleu.score > 96, f"{exact:.1%}, {bleu.score:.1f}")
         check("with known combinations more than 95 % are right, and more than in the test",
               known_exact > max(0.95, exact))
-    return scores_table(found, (len(test), len(known)))
+    return scores_table(found, test, (len(test), len(known)))
 
 
 def step_your_score(experiment: TranslationExperiment):
     """How good is it?
 
-    Here are both measures on the test, answered greedily. Where a sentence has many good translations, the
-    reference is only one of them, and a good answer may be another.
+    Here are both measures on every sentence of each test, answered greedily and by a beam of 4 with length
+    penalty 1. The reference is only one of many good translations, so a good answer may be counted as wrong.
     """
-    test = experiment.pairs()
-    return scores_table({"the test": scored(test, experiment.answers)}, [len(test)])
+    found, tests = {}, experiment.texts.tests
+    for name, pairs in tests.items():
+        sources = [pair.source for pair in pairs]
+        greedy = experiment.answers if pairs == experiment.pairs() else experiment.answers_to(sources)
+        found[f"{name}, greedy"] = scored(pairs, greedy)
+        found[f"{name}, beam 4"] = scored(pairs, experiment.answers_to(sources, width=4))
+    return scores_table(found, experiment.pairs(), [len(pairs) for pairs in tests.values() for _ in range(2)])
 
 
 ENOUGH = 30  # sentences on which a fraction may rest
@@ -556,14 +538,11 @@ def step_phenomena(experiment: TranslationExperiment):
     steps. The rules are sorted by their mean over all steps. The number after a rule counts its sentences.
 
     A sentence needs several rules, and it is wrong whichever of them failed. So a row also reflects the rules
-    that often occur with its own. The table has the ten lowest rules of the test that at least 30 sentences
-    need, and how frequent they are in training.
+    that often occur with its own. The table has the ten lowest rules of the test.
     """
     history = [record for record in experiment.run.history if "exact_match" in record]
-    asked = Counter(name for pair in experiment.texts.splits["validation"] for name in pair.phenomena)
-    names = sorted((name for name in PHENOMENA if asked[name] >= ENOUGH),
-                   key=lambda name: -sum(record[f"right: {name}"] for record in history))
-    shares = {f"{name} ({asked[name]})": [record[f"right: {name}"] for record in history] for name in names}
+    shares = over_time(history, experiment.texts.splits["validation"], ENOUGH)
+    names = [name.rpartition(" (")[0] for name in shares]
     figure = drawing.draw_phenomena([record["step"] for record in history], shares)
     trained = experiment.texts.splits["train"]
     common = Counter(name for pair in trained for name in pair.phenomena)
@@ -657,9 +636,8 @@ def step_alignment(experiment: TranslationExperiment):
 def step_decoders(experiment: TranslationExperiment):
     """Greedy and beams
 
-    Lesson 6's greedy and beam search work unchanged, here on 60 test sentences. α is the length penalty: 0
-    compares sums of log-probabilities, which favours short answers. Here all strategies give nearly the same
-    answers.
+    Lesson 6's greedy and beam search work unchanged, here on 60 test sentences. A wider beam takes longer. α
+    is the length penalty: 0 compares sums of log-probabilities, which favours short answers.
     """
     pairs = experiment.pairs(60)
     sources = [pair.source for pair in pairs]
@@ -679,7 +657,7 @@ def step_decoders(experiment: TranslationExperiment):
                      for answers in found.values())
         check("no strategy answers more than 5 % of the sentences differently from greedy",
               others <= len(pairs) / 20, f"{others} at most")
-    return table("", "BLEU", "exact match", "words", "sentences per second", rows=rows), SIGNATURE
+    return table("", "BLEU", "exact match", "words", "sentences per second", rows=rows), signature(pairs)
 
 
 def step_limits(experiment: TranslationExperiment):
@@ -690,17 +668,11 @@ def step_limits(experiment: TranslationExperiment):
     right, without the capital few (what was left out isn't compared).
 
     Simon replaces a trained name. All its pieces are known, and the model would only have to copy them. The X
-    of Xavier isn't in the grammar, so it becomes a byte, which training never had.
+    of Xavier isn't in the grammar, so it becomes a byte, which training never had. --input repairs a missing
+    capital and mark, and names such words.
     """
     pairs = experiment.pairs(200)
-    joined = [(f"{one.source} {two.source}", f"{one.target} {two.target}")
-              for one, two in zip(pairs[::2], pairs[1::2])]
-    named = [pair[:2] for pair in experiment.pairs() if re.search(NAMES, pair.source)]
-    cases = {"one sentence": [pair[:2] for pair in pairs], "two in a row": joined,
-             "no mark": [(unmarked(pair.source), pair.target) for pair in pairs],
-             "no capital": [(uncapped(pair.source), pair.target) for pair in pairs], "with a name": named}
-    cases |= {f"with {name}": [tuple(renamed(text, name) for text in pair) for pair in named]
-              for name in ("Simon", "Xavier")}
+    cases = harder(pairs, experiment.pairs())
     compared = {"no mark": unmarked, "no capital": uncapped}
     shares, rows, answers = {}, [], {}
     for name, texts in cases.items():
@@ -715,8 +687,8 @@ def step_limits(experiment: TranslationExperiment):
         ends = sum(len(re.findall(r"[.?]", answer)) == 1 for answer in answers["two in a row"])
         first = sum(answer == one.target for answer, one in zip(answers["two in a row"], pairs[::2]))
         check("more than nine in ten answers to two sentences have one full stop or question mark only",
-              ends > 0.9 * len(joined), f"{ends} of {len(joined)}")
-        check("fewer than a quarter of the answers to two translate the first", first < len(joined) / 4,
+              ends > 0.9 * len(pairs) / 2, f"{ends} of {len(pairs) // 2}")
+        check("fewer than a quarter of the answers to two translate the first", first < len(pairs) / 8,
               f"{first}")
         check("without a mark more than half are right, without a capital fewer than a quarter",
               shares["no mark"] > 0.5 and shares["no capital"] < 0.25)
@@ -727,13 +699,36 @@ def step_limits(experiment: TranslationExperiment):
     return table("", "count", "right", "the first answer", rows=rows)
 
 
+def step_unsure(experiment: TranslationExperiment):
+    """When is it unsure?
+
+    How sure the model is of an answer is the geometric mean of its pieces' probabilities. --input and --chat
+    mark an answer as unsure if a tenth of the answers to validation sentences were less certain. Here are
+    the answers to the test with that mark and without it.
+    """
+    pairs, noted = experiment.pairs(), experiment.run.noted("unsure_below")
+    limit = (noted or [experiment.texts.validate(experiment.model)["unsure_below"]])[-1]
+    sure = experiment.texts.certainties(experiment.model, pairs, experiment.answers)
+    rows, exact = [], {}
+    for name, marked in (("unsure", True), ("not marked", False)):
+        some = [(pair, answer) for pair, answer, one in zip(pairs, experiment.answers, sure)
+                if (one < limit) == marked]
+        if some:
+            exact[name], bleu = scored(*zip(*some))
+            rows.append((name, len(some), f"{1 - exact[name]:.1%}", bleu.score))
+    if experiment.is_default:
+        check("unsure answers are wrong more than ten times as often as the others",
+              1 - exact["unsure"] > 10 * (1 - exact["not marked"]))
+    return table(f"answers (limit {limit:.0%})", "count", "wrong", "BLEU", rows=rows)
+
+
 def step_broken_on_purpose(experiment: TranslationExperiment):
     """Broken on purpose
 
     Files of pairs often have several translations of one source. Here each source of the test gets a second
-    line. Split these lines at random, and most of the held-out sources have been in training: their score
-    says nothing about new sentences. Lower-casing both texts raises BLEU, and cutting off l' as a word raises
-    it again. Without a mask on the padding, answers depend on the rest of the batch.
+    line. Split these lines at random, and most of the held-out sources have been in training. Lower-casing
+    both texts raises BLEU, and cutting off l' as a word raises it again. Without a mask on the padding,
+    answers depend on the rest of the batch.
     """
     pairs = experiment.pairs()
     lines = [(pair.source, f"{pair.target}{mark}") for pair in pairs for mark in ("", " !")]
@@ -782,13 +777,15 @@ def unmasked(experiment: TranslationExperiment) -> dict[str, float]:
 def step_your_sentence(experiment: TranslationExperiment):
     """Your sentence
 
-    Here are its pieces, the answer, and what the beam found. The score is the mean log-probability per piece.
+    Several sentences are translated one by one. Below are the pieces of the first, and what the beam found.
+    The score is the mean log-probability per piece.
     """
-    text, model, encoding = experiment.options.input, experiment.model, experiment.encoding
+    model, encoding, asked = experiment.model, experiment.encoding, sentences_in(experiment.options.input)
     try:
-        answer = translate(model, encoding, [text])[0]
+        replies = [experiment.replies.of(text) for text in asked]
     except ValueError as error:  # too long, or no text
         return EndHere(str(error), 2)
+    text, answer, _ = replies[0]
     src = pad([encoding.encode(text)]).to(experiment.run.device)
     found = fast_beam_search(CachedDecoding(model, src), 4, answer_limit(model, src[0]))[0]
     rows = [("greedy", answer, "")]
@@ -799,15 +796,29 @@ def step_your_sentence(experiment: TranslationExperiment):
     picture = Picture(experiment.file("translation_your_sentence"), figure,
                       "The mean of all heads of the last cross-attention, for each piece written")
     pieces = "|".join(encoding.texts_of(src[0].tolist()))
-    notes = "\n".join(experiment.replies.notes(text, answer))
-    return f"{len(src[0])} pieces: {pieces}", table("", "answer", "score", rows=rows), notes, picture
+    said = "\n".join("\n".join([text, f"  {reply.answer}", *(f"  ({note})" for note in reply.notes)])
+                     for text, reply in zip(asked, replies))
+    return said, f"{len(src[0])} pieces: {pieces}", table("", "answer", "score", rows=rows), picture
+
+
+def step_export(experiment: TranslationExperiment):
+    """Your translator in a folder
+
+    load.py needs nothing of this course, only the packages torch, safetensors and tokenizers.
+    """
+    folder = experiment.options.export
+    try:
+        files = export(folder, experiment.model, asdict(experiment.model.config), experiment.encoding, WORD)
+    except ValueError as error:
+        return EndHere(str(error), 2)
+    return (table("file", "bytes", rows=[(short_path(path), path.stat().st_size) for path in files]),
+            f'python {short_path(files[-1])} "The cat sleeps."')
 
 
 def step_compare(experiment: TranslationExperiment):
     """Compared
 
-    Everything else is the same. With --seeds each value has several seeds. BLEU is that of 300 validation
-    sentences.
+    Everything else is the same. BLEU is that of 300 validation sentences.
     """
     name, _ = experiment.options.compare
     found = experiment.compared(lambda run: run.noted("exact_match")[-1])
@@ -826,11 +837,11 @@ def step_what_next(experiment: TranslationExperiment):
     Read: corpus_bleu, then translate, then make_run.
 
     Change: (1) --positions none: what is left? (2) --vocab 100: pieces of one to three letters. (3) Add a
-    line to grammar/nouns.tsv, train again, and ask for your noun with --input. Also: --input "The old cat
-    sleeps." and --chat.
+    line to grammar/nouns.tsv, train again, and ask for your noun with --input. (4) --reverse: to English.
+    (5) --compare max_pairs=6000,30000,60000: how much data does it need?
 
     Write it yourself: --template my_translation.py, then --grade my_translation.py. Real pairs, such as
-    Tatoeba's: --pairs FILE.tsv. Train further: --from CHECKPOINT.
+    Tatoeba's: --pairs FILE.tsv. Train further: --from CHECKPOINT. Take it elsewhere: --export FOLDER.
     """
 
 
@@ -841,7 +852,7 @@ COMMAND_LINE = CommandLine(
     TranslationModel, TranslationTraining, Transformer, TranslationExperiment,
     ("max_pairs", "vocab", "d_model", "n_heads", "n_layers", "positions", "norm", "lr", "warmup", "dropout",
      "label_smoothing", "weight_decay", "batch_size", "attention"),
-    lambda options: {**FROM_A_FILE[0], **FROM_A_FILE[1]} if options.pairs else {})
+    defaults_for)
 
 
 def main():
@@ -850,6 +861,8 @@ def main():
     parser.add_argument("--input", type=sentence, metavar="SENTENCE", help="translate a sentence, and end")
     parser.add_argument("--chat", action="store_true", help="translate line after line, and end")
     parser.add_argument("--challenge", action="store_true", help="ask 200 hand-written sentences, and end")
+    parser.add_argument("--export", type=Path, metavar="FOLDER",
+                        help="write weights, pieces and a script that needs nothing of this course, and end")
     experiment = COMMAND_LINE.parsed(parser)
     options = experiment.options
     steps = [
@@ -863,19 +876,21 @@ def main():
         step_alignment,
         step_decoders,
         step_limits,
+        step_unsure,
         step_broken_on_purpose,
         step_what_next,
     ]
-    further = {"challenge": [step_challenge], "input": [step_your_sentence], "compare": [step_compare],
-               "pairs": [step_your_pairs, step_batches, step_training, step_your_score, step_ten_sentences,
-                         step_decoders]}
+    of_pairs = [step_batches, step_training, step_your_score, step_ten_sentences, step_decoders,
+                step_unsure]
+    further = {"challenge": [step_challenge], "input": [step_your_sentence], "export": [step_export],
+               "compare": [step_compare], "pairs": [step_your_pairs, *of_pairs], "reverse": of_pairs}
     if options.chat:
         experiment.say("One or more sentences; an empty line ends.")
         torch.set_num_threads(options.threads or 1)
         converse(lambda line: experiment.replies.to(line), options.outputs)  # the folder is there by then
         return
     with all_processes(experiment.device):
-        narrate(options, ANY_PAIRS if options.pairs or options.input else __doc__,
+        narrate(options, ANY_PAIRS if options.pairs or options.input or options.reverse else __doc__,
                 steps_asked_for(options, steps, further, step_training), experiment)
 
 

@@ -470,4 +470,5 @@ def test_the_loss_of_a_validation_is_the_mean_over_all_tokens(training, monkeypa
     told = iter([SimpleNamespace(loss=7.0), SimpleNamespace(loss=0.0)])
     monkeypatch.setattr(m, "evaluate", lambda *_: next(told))
     monkeypatch.setattr(m, "translate", lambda model, encoding, sources: [""] * len(sources))
+    texts.certainties = lambda model, pairs, answers: [1.0]
     assert texts.validate(nn.Linear(1, 1))["validation_loss"] == 7.0 * 2 / (2 + 5)  # EOS counts, too

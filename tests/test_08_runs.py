@@ -28,15 +28,14 @@ from small_pairs import (
     written,
 )
 
-from common import lesson
-from course.console.chat import Replies, converse, sentences_in
+from course.console.chat import converse
 from course.console.files import unfinished
 from course.data import corpus
 from course.grading.own import Own
 from course.training import threads
 from course.training.engine import finish, save_run
 from course.training.experiment import load_run
-from course.training.on_texts import certainty, run_name
+from course.training.on_texts import run_name
 
 # the script, in this process
 
@@ -92,10 +91,10 @@ def saved(file, tmp_path_factory):
 def saved_experiment(file, saved):
     """saved_experiment(option=…) is what main() makes of the saved model."""
     def make(**options):
-        training = m.TranslationTraining(pairs=str(file), steps=20, vocab=60, batch_size=8, validate_every=10,
-                                         warmup=5, label_smoothing=0.1, lr=2e-3)
+        training = m.TranslationTraining(**m.REAL_PAIRS[1] | {
+            "pairs": str(file), "steps": 20, "vocab": 60, "batch_size": 8, "validate_every": 10, "warmup": 5})
         given = SimpleNamespace(device="cpu", outputs=saved, resume=False, threads=1, seed=0, **options)
-        return m.TranslationExperiment(SMALL, training, given)
+        return m.TranslationExperiment(replace(SMALL, dropout=0.0), training, given)
 
     return make
 
@@ -135,7 +134,8 @@ def test_a_sentence_without_answer_is_one_line(monkeypatch, capsys, file, saved,
 
 def test_the_sentence_shown_is_the_decoders_answer(saved_experiment):
     experiment = saved_experiment(input="The cat sleeps here.")
-    pieces, shown, _, _ = m.step_your_sentence(experiment)
+    said, pieces, shown, _ = m.step_your_sentence(experiment)
+    assert said.splitlines()[:2] == ["The cat sleeps here.", f"  {shown.texts[0][1]}"]
     assert shown.texts[0][1] == experiment.answers_to(["The cat sleeps here."])[0]
     answers = [row[1] for row in shown.texts[1:]]
     assert answers[0] == experiment.answers_to(["The cat sleeps here."], width=4)[0]
@@ -307,15 +307,15 @@ def test_nothing_to_resume_is_one_line(monkeypatch, capsys, file, tmp_path):
     ({}, {}, "translation"), ({"d_ff": 512}, {}, "translation"),
     ({"d_model": 16}, {}, "translation-d_model=16"),
     ({}, {"seed": 2}, "translation-seed=2"),
-    (m.FROM_A_FILE[0], m.FROM_A_FILE[1] | {"pairs": "a/mine.tsv"}, "translation-pairs=mine.abcdef12"),
-    ({}, {"pairs": "mine.tsv", **m.FROM_A_FILE[1]}, "translation-pairs=mine.abcdef12-dropout=0.0-n_layers=2"),
+    (m.REAL_PAIRS[0], m.REAL_PAIRS[1] | {"pairs": "a/mine.tsv"}, "translation-pairs=mine.abcdef12"),
+    ({}, {"pairs": "mine.tsv", **m.REAL_PAIRS[1]}, "translation-pairs=mine.abcdef12-n_layers=2"),
     ({}, {"lr": 0.003}, "translation"), ({}, {"lr": 0.003001}, "translation-lr=0.003001"),
     ({}, {"lr": 0.0030000001}, "translation-lr=0.0030000001"),
 ])
 def test_names_say_what_is_not_the_default(sizes, changes, name):
     texts = m.Texts(m.TranslationTraining(**changes))
     texts.hashes = {"train": "abcdef1234"}
-    found = run_name("translation", m.TranslationModel(**sizes), texts.training, texts, m.FROM_A_FILE)
+    found = run_name("translation", m.TranslationModel(**sizes), texts.training, texts, m.REAL_PAIRS)
     assert sorted(found.split("-")) == sorted(name.split("-"))
 
 
@@ -446,42 +446,6 @@ def test_nothing_is_begun_with_what_is_no_run_on_texts(monkeypatch, capsys, file
         assert said in error
 
 
-MET = {"words": "cat sleeps the", "capital": 1.0, "mark": 1.0, "ends": ".?!"}
-
-
-@pytest.mark.parametrize(("line", "wanted"), [
-    ("The cat sleeps.", ["THE CAT SLEEPS."]),
-    ("The cat sleeps. The cat.", ["THE CAT SLEEPS.", "THE CAT."]),
-    ("the cat", ["THE CAT", "  (training has whole sentences; “The cat.” becomes: THE CAT.)"]),
-    ("The wug sleeps.", ["THE WUG SLEEPS.", "  (never met in training: “wug”)"]),
-    ("The cat!", ["THE CAT!", "  (unsure: 20% per piece on average)"]),
-])
-def test_a_reply_says_what_makes_it_doubtful(line, wanted):
-    replies = Replies(str.upper, lambda source, answer: 0.2 if "!" in source else 0.9,
-                      lesson("07_subwords").split_words, MET)
-    assert replies.to(line).split("\n") == wanted
-    assert Replies(str.upper, lambda source, answer: 0.9, str.split, {}).to("wug") == "WUG"
-
-
-@pytest.mark.parametrize(("line", "wanted"), [
-    ("One. Two? Three", ["One.", "Two?", "Three"]), ("Mr. Smith sleeps. He", ["Mr. Smith sleeps.", "He"]),
-    ("It is 3.5 high.", ["It is 3.5 high."]), ("One", ["One"]), ("I see Dr. No. ", ["I see Dr. No."]),
-])
-def test_sentences_are_split_where_they_end(line, wanted):
-    assert sentences_in(line) == wanted
-
-
-@pytest.mark.parametrize("seed", range(2))
-def test_certainty_is_the_mean_probability_per_piece(training, seed):
-    run = run_of(replace(training, seed=seed))
-    model, encoding = run.model.eval(), m.Texts(training).encoding
-    batch = m.make_batch([encoding.encode("The cat.")], [encoding.encode("Le chat.")])
-    with torch.no_grad():
-        loss = torch.nn.functional.cross_entropy(model(batch.src, batch.tgt_in)[0], batch.tgt_out[0])
-    found = certainty(model, batch)
-    assert found == pytest.approx((-loss).exp().item(), abs=1e-6)
-
-
 def state_of(folder):
     (path,) = folder.glob("*.pt")
     return torch.load(path, weights_only=True)
@@ -589,6 +553,22 @@ def test_a_trial_of_threads_leaves_the_run_as_it_was(training, started, monkeypa
     monkeypatch.undo()
     finish(started)
     assert torch.equal(weights(started), weights(finish(run_of(training))))
+
+
+def test_several_threads_are_given_up_after_one_gradient_that_is_far_too_slow(started, monkeypatch):
+    clock, used, plain = [0.0], [], started.backward
+
+    def backward(step):
+        used.append(torch.get_num_threads())
+        clock[0] += 100 if torch.get_num_threads() > 1 else 1
+        return plain(step)
+
+    monkeypatch.setattr(started, "backward", backward)
+    monkeypatch.setattr(threads.time, "perf_counter", lambda: clock[0])
+    was = torch.get_num_threads()
+    assert threads.tried(started, 2) == 1
+    torch.set_num_threads(was)
+    assert used.count(2) == 1
 
 
 def test_threads_that_were_asked_for_are_taken_and_put_back_whatever_happens(started, monkeypatch):

@@ -802,13 +802,21 @@ def test_08_what_is_meant_for_a_file_holds_for_one_alone(files):
     plain, own = called(eight, *SMALL), called(eight, *SMALL, "--pairs", files.many)
     changed = lambda of, name: [getattr(found.experiment, of).__dict__[name] for found in (plain, own)]  # noqa: E731
     assert changed("training", "beta2") == [0.98, 0.98]
-    for of, part in zip(("config", "training"), eight.FROM_A_FILE, strict=True):
+    for of, part in zip(("config", "training"), eight.REAL_PAIRS, strict=True):
         for name, value in part.items():
             before, after = changed(of, name)
             assert after == value != before
             option = "--layers" if name == "n_layers" else f"--{name.replace('_', '-')}"
             given = called(eight, *SMALL, "--pairs", files.many, option, before)
             assert getattr(given.experiment, of).__dict__[name] == before  # what is said counts
+
+
+def test_08_long_runs_on_a_file_have_dropout(files):
+    drops = lambda *options: called(eight, *SMALL, *options).experiment.config.dropout  # noqa: E731
+    of_file = "--pairs", files.many
+    assert drops(*of_file) == drops("--steps", "7000") == drops(*of_file, "--steps", "6000") == 0
+    assert drops(*of_file, "--steps", "7000") == 0.1
+    assert drops(*of_file, "--steps", "7000", "--dropout", "0.2") == 0.2
 
 
 def splits_of(*options) -> dict[str, list[str]]:
@@ -846,6 +854,40 @@ def test_08_valid_and_test(files):
         with pytest.raises(SystemExit) as ended:
             called(eight, *SMALL, f"--{split}", files.known)
         assert ended.value.code == 2
+
+
+def test_08_test_takes_several_files(files, tmp_path):
+    other = tmp_path / "other.tsv"
+    other.write_text("a wug\tun wug\n", encoding="utf-8")
+    both = f"{files.known}, {other}"
+    texts = called(eight, *SMALL, "--pairs", files.many, "--test", both).experiment.texts
+    tests = {name: [pair.source for pair in pairs] for name, pairs in texts.tests.items()}
+    given = [line.partition("\t")[0] for line in files.known.read_text(encoding="utf-8").splitlines()]
+    assert tests == {Path(files.known).stem: given, "other": ["a wug"]}
+    assert not {*given} & {pair.source for pair in texts.splits["train"] + texts.splits["validation"]}
+    valid = tmp_path / "valid.tsv"
+    valid.write_text("a wug\tun wug\nthe wug\tle wug\n", encoding="utf-8")
+    options = "--pairs", files.many, "--test", both, "--valid", str(valid)
+    assert splits_of(*options)["validation"] == ["the wug"]
+
+
+def test_08_reverse(files):
+    plain, there = splits_of("--pairs", files.many), splits_of("--pairs", files.many, "--reverse")
+    assert not {*chain(*plain.values())} & {*chain(*there.values())}
+    assert all(source.startswith("le ") for source in chain(*there.values()))
+    found = called(eight, *SMALL, "--reverse", "--max-pairs", "50").experiment
+    assert "reverse" in found.name
+    splits = found.texts.splits
+    sources = [pair.source for pairs in splits.values() for pair in pairs]
+    assert len(sources) == len({*sources}) > 50
+    plain = called(eight, *SMALL, "--max-pairs", "50").experiment.texts.splits
+    assert {pair.target for pair in splits["test"]} <= {pair.source for pair in plain["test"]}
+
+
+def test_08_export(tiny, tmp_path):
+    found = called(eight, "--export", str(tmp_path), defaults=tiny)
+    assert found.steps == ["export"]
+    assert found.options.export == tmp_path
 
 
 def test_08_columns(files):

@@ -14,14 +14,15 @@ from small_pairs import CPU, SENTENCES, m, run_of, training_on, written
 from test_live import HOSTILE, Page, opened, until, write
 
 from common import lesson
-from course.console.chat import SHORT, UNSURE, Replies, sentences_in
 from course.data.alignment import word_weights
 from course.pages import live, translator
 from course.training.engine import finish
-from course.training.on_texts import certainty
+from course.training.on_texts import certainties
+from course.training.replies import SHORT, USUAL, Replies, repaired, sentences_in
 
 five, six, seven, twelve = (lesson(name) for name in (
     "05_mini_transformer", "06_decoding", "07_subwords", "12_finetuning"))
+LIMIT = 0.8  # below it an answer is unsure
 SIZES = m.TranslationModel(d_model=32, n_heads=4, n_layers=1)
 
 
@@ -35,6 +36,8 @@ def experiment_of(run, texts, outputs=None):
     return SimpleNamespace(
         run=run, model=model, encoding=texts.encoding, texts=texts, own=five.NOTHING, pairs=pairs,
         answers=m.translate(model, texts.encoding, [pair.source for pair in pairs()]),
+        training=texts.training,
+        replies=Replies(str, lambda *_: 1.0, seven.split_words, texts.encoding.encode, texts.met, LIMIT),
         options=SimpleNamespace(outputs=outputs, page=True), file=lambda stem, ending: f"{stem}.{ending}")
 
 
@@ -111,12 +114,7 @@ def test_matrices_are_lesson_twelves_with_a_scale_per_row(positions):
     assert not torch.equal(model.embedding.weight, copy.embedding.weight)  # the model stays as it was
 
 
-def test_counts_and_what_differs():
-    encoding = seven.BytePairEncoding("ab", [(259, 260)])
-    counts = translator.piece_counts(encoding, ["ab", "aab", "é"])
-    assert len(counts) == len(encoding)
-    assert (counts[259], counts[260], counts[261]) == (1, 0, 2)
-    assert sum(counts) == 5  # and the two bytes of é
+def test_what_differs_is_counted():
     assert translator.compared(["a", "b", "c"], ["a", "x", "y"], ["a", "b", "y"]) == {
         "sentences": 3, "differ": 2, "exact": [2 / 3, 2 / 3]}
 
@@ -290,21 +288,46 @@ def test_weights_are_read_as_they_were_written(script, experiment):
         assert torch.equal(torch.tensor(found[name]), weight.flatten()), name
 
 
-MET = {"words": "cat sleeps the", "capital": 1.0, "mark": 1.0, "ends": ".?!…"}
+MET = {"words": "cat sleeps the", "rare": "sleeps", "untrained": [5], "capital": 1.0, "mark": 1.0,
+       "ends": ".?!…"}
 
 
 def test_sentences_are_cut_and_repaired_as_on_the_console(script):
     random = Random(1)
-    parts = "Mr.", "Dr.", "St", "the cat", "The cat", "sleeps", ".", "?", "! ", "…", " ", "3.5", "élan", "M."
+    parts = ("Mr.", "Dr.", "St", "the cat", "The cat", "sleeps", ".", "?", "! ", "…", " ", "3.5", "élan",
+             "M.", "st.", "。", "！」", '."', "“mr.", "(The cat.)", "  ", "”")
     lines = [" ".join(random.choice(parts) for _ in range(random.randrange(1, 9))) for _ in range(800)]
+    lines += ["".join(random.choice(parts) for _ in range(random.randrange(1, 9))) for _ in range(800)]
     found = script("return arguments[0].map((line) => sentencesIn(line, arguments[1]))", lines, SHORT)
-    assert found == [[*filter(None, sentences_in(line))] for line in lines]
+    assert found == [sentences_in(line) for line in lines]
     sentences = [sentence for row in found for sentence in row]
     for met in (MET, MET | {"capital": 0.5}, MET | {"mark": 0.2, "capital": 0.95}):
-        replies = Replies(str.upper, lambda *_: 1.0, seven.split_words, met)
-        found = script("return arguments[0].map((text) => repaired(text, arguments[1]))", sentences, met)
-        assert found == [replies.repaired(sentence) for sentence in sentences]
-    assert script("return sentencesIn('One\\n\\nTwo. Three', [])") == ["One", "Two.", "Three"]
+        found = script("return arguments[0].map((text) => repaired(text, arguments[1], arguments[2]))",
+                       sentences, met, USUAL)
+        assert found == [repaired(sentence, met) for sentence in sentences]
+    assert script("return sentencesIn('One\\n\\nTwo. Three', ['Mr'])") == ["One", "Two.", "Three"]
+
+
+def test_doubtful_words_are_those_of_the_console(script, experiment):
+    encoding, random = experiment.encoding, Random(2)
+    met = experiment.run.about["met"] | {"rare": "sleeps cat", "untrained": [*range(3, 120, 2)]}
+    replies = Replies(str, lambda *_: 1.0, seven.split_words, encoding.encode, met, LIMIT)
+    texts = [" ".join(random.choice(("The", "cat", "sleeps", "wug", "3", "?", "é", "dog", "Zut"))
+                      for _ in range(6)) for _ in range(40)]
+    found = script("""const of = (words) => new Set(words.split(" ").filter(Boolean)), met = arguments[1];
+        const trained = { known: of(met.words), rare: of(met.rare), untrained: new Set(met.untrained) };
+        return arguments[0].map((text) => { const ids = pieces.encode(text);
+            return pieces.words(ids).map((word) => [doubtOf(word, ids, trained), word.text.trim()]); });""",
+                   texts, met)
+    for text, words in zip(texts, found, strict=True):
+        kinds = {}
+        for kind, word in words:
+            if kind and word not in kinds.setdefault(kind, []):
+                kinds[kind].append(word)
+        assert replies.about_words(text) == [
+            f"{kind}: " + ", ".join(f"“{word}”" for word in named) for kind, named in kinds.items()]
+    assert {kind for words in found for kind, _ in words} == {
+        "", "rare in training", "never met in training", "with pieces that no training sentence has"}
 
 
 def test_case_counts_as_little_as_on_the_console(script):
@@ -384,7 +407,7 @@ def test_it_fits_and_every_check_holds(width, browser, page, experiment, small):
     ask(browser, get, "The dog falls now. the king waits")
     wanted = m.translate(small, experiment.encoding, ["The dog falls now.", "The king waits."])
     assert text_of(get, "answer") == " ".join(wanted)
-    assert "the capital and the full stop added" in get("sentences").text
+    assert "read as “The king waits.”" in get("sentences").text
 
 
 def test_it_is_written_piece_by_piece(browser, file):
@@ -481,13 +504,12 @@ def test_what_is_doubtful_is_named(browser, page, experiment, small):
     get = page()
     ask(browser, get, "The wug sleeps here. Zut")
     notes = [note.text for note in browser.all(".notes li")]
-    assert any(note.startswith("“wug”: never met in training") for note in notes)
-    assert any(note.startswith("“Zut”: never met in training; rare pieces in training: “Z” never")
-               for note in notes)
-    assert any(note.startswith("the full stop added") for note in notes)
+    assert "“wug”: with pieces that no training sentence has" in notes
+    assert "“Zut”: with pieces that no training sentence has" in notes
+    assert "read as “Zut.”" in notes
     ids = [experiment.encoding.encode(text) for text in ("Zut.", text_of(get, "answer").partition(". ")[2])]
-    sure = certainty(small, m.make_batch(*[[row] for row in ids]))
-    assert sure < UNSURE
+    [sure] = certainties(small, m.make_batch(*[[row] for row in ids]))
+    assert sure < LIMIT
     assert f"unsure: {100 * sure:.0f} % per piece on average" in notes
     assert not any("“sleeps”" in note or "“The”" in note for note in notes)
     assert [word.text for word in browser.all(".word.doubted")] == ["wug", "Zut"]

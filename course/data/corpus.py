@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -13,6 +14,7 @@ from grammar.sentences import Pair, corpus, draw_pair, words_of
 
 LONGEST = 100  # words of a sentence in a file
 ENDS = ".?!…。？！"  # of a sentence
+RARE = 3  # times, at most, that a rare word occurs
 LARGE = 2_000_000  # bytes of a file whose reading takes seconds
 MOST_CHARACTERS = 500  # that are pieces, or half of --vocab
 FILES = {"pairs": "train", "valid": "validation", "test": "test"}  # option → its split
@@ -33,7 +35,8 @@ class Corpus:
     def __init__(self, training: Any, encoding: Any = None, met: dict[str, Any] | None = None):
         self.training, self.columns = training, two_columns(training.columns)
         self.paths = {name: getattr(training, name) for name in FILES}
-        self.files = {FILES[name]: path for name, path in self.paths.items() if path}
+        self.files = {FILES[name] + (f" {number}" if number > 1 else ""): path
+                      for name, paths in self.paths.items() for number, path in enumerate(files_in(paths), 1)}
         self.accounts: list[str] = []  # what was read, and what was left out
         self.met_before: dict[str, Any] = {}  # by the model that the training begins with
         self.listener: Callable[[str], None] = lambda text: None  # hears what takes seconds
@@ -55,8 +58,19 @@ class Corpus:
     @property
     def labels(self) -> dict[str, str]:
         """Option → the name of its file and the beginning of its hash."""
-        return {name: f"{Path(path).stem}.{self.hashes[FILES[name]][:8]}"
-                for name, path in self.paths.items() if path}
+        named = {name: [(path, self.hashes[split]) for split, path in self.files.items()
+                        if split.startswith(FILES[name])] for name in FILES}
+        return {name: f"{Path(found[0][0]).stem}.{found[0][1][:8]}" if len(found) == 1 else
+                f"{len(found)}_files.{sha256(''.join(hash for _, hash in found).encode()).hexdigest()[:8]}"
+                for name, found in named.items() if found}
+
+    @property
+    def tests(self) -> dict[str, list[Pair]]:
+        """The pairs of each test: of the test, or of each file that --test names."""
+        files = files_in(self.paths["test"])
+        names = [Path(file).stem for file in files]
+        names = ["the test"] if len(files) < 2 else names if len({*names}) == len(names) else files
+        return dict(zip(names, (pairs for split, pairs in self.splits.items() if split.startswith("test"))))
 
     @property
     def about(self) -> dict[str, Any]:
@@ -69,9 +83,11 @@ class Corpus:
         """All that the grammar or the files have for train, validation and test."""
         if not self.files:
             sizes = {"train": self.training.max_pairs or 60_000, "validation": 300, "test": HELD_OUT}
-            return corpus(sizes, self.training.seed)
+            drawn = corpus(sizes, self.training.seed)
+            return reversed_pairs(drawn) if self.training.reverse else drawn
         self.say(f"Reading {', '.join(self.files.values())} …")
-        found, self.accounts = split_files(self.files, LONGEST, self.columns, self.training.max_pairs)
+        found, self.accounts = split_files(self.files, LONGEST, self.columns, self.training.max_pairs,
+                                           self.training.reverse)
         return {split: [Pair(*pair, (), frozenset(), frozenset()) for pair in pairs]
                 for split, pairs in found.items()}
 
@@ -116,14 +132,20 @@ class Corpus:
 
     @cached_property
     def met(self) -> dict[str, Any]:
-        """What the training sources have in common: their words, how often a capital begins, a mark ends."""
-        sources = [pair.source for pair in self.splits["train"]]
-        count = max(1, len(sources))
-        words = {word.strip().casefold() for source in sources for word in self.words_of(source)}
-        words |= {*self.met_before.get("words", "").split()}
-        return {"words": " ".join(sorted(words)), "ends": ENDS,
-                "capital": sum(source[:1].isupper() for source in sources) / count,
-                "mark": sum(source[-1:] in ENDS for source in sources) / count}
+        """What the training sources have in common: words, and which are rare; the pieces that none has;
+        how often a capital begins and a mark ends. What an earlier training had counts as well.
+        """
+        sources, before = [pair.source for pair in self.splits["train"]], self.met_before
+        counts = Counter(word.strip().casefold() for source in sources for word in self.words_of(source))
+        known, rare = ({*before.get(name, "").split()} for name in ("words", "rare"))
+        ids = {*range(len(self.encoding))}
+        without = ids - {id for source in sources for id in self.encoding.encode(source)}
+        scarce = {word for word, often in counts.items() if often <= RARE} - (known - rare)
+        return {"words": " ".join(sorted({*counts} | known)),
+                "rare": " ".join(sorted(scarce | rare - {*counts})),
+                "untrained": sorted(without & {*before["untrained"]} if "untrained" in before else without),
+                "ends": ENDS, "capital": share(source[:1].isupper() for source in sources),
+                "mark": share(source[-1:] in ENDS for source in sources)}
 
     def fresh_like(self, pairs: Iterable[Pair]) -> list[Pair]:
         """For each pair a new sentence of the grammar that is as long and has as many combinations, all of
@@ -143,6 +165,36 @@ class Corpus:
             if not missing.total():
                 break
         return found
+
+
+def files_in(paths: str) -> list[str]:
+    """The files that an option names: one, or several with commas between them."""
+    if not paths or Path(paths).exists():
+        return [paths] if paths else []
+    return [path.strip() for path in paths.split(",")]
+
+
+def reversed_pairs(splits: dict[str, list[Pair]]) -> dict[str, list[Pair]]:
+    """The grammar's pairs from French to English. “Son chat” is his cat and her cat: the first pair of a
+    source counts, and a source stays in one split.
+    """
+    seen: set[str] = set()
+    found: dict[str, list[Pair]] = {}
+    for split in ("test", "validation", "train"):
+        found[split] = []
+        for pair in splits[split]:
+            if pair.target not in seen:
+                seen.add(pair.target)
+                found[split].append(pair._replace(
+                    source=pair.target, target=pair.source,
+                    alignment=tuple(sorted((there, here) for here, there in pair.alignment))))
+    return {split: found[split] for split in splits}
+
+
+def share(found: Iterable[bool]) -> float:
+    """The fraction that is true; 0 of none."""
+    found = list(found)
+    return sum(found) / max(1, len(found))
 
 
 def likeness(pair: Pair) -> tuple[int, int]:

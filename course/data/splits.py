@@ -61,13 +61,14 @@ def apart_from(pairs: Iterable[tuple[str, str]], others: Iterable[tuple[str, str
     return [pair for pair in pairs if key(pair[0]) not in known]
 
 
-def split_files(files: dict[str, str], longest: int, columns: Sequence[int] = (), most: int = 0
-                ) -> tuple[dict[str, list[tuple[str, str]]], list[str]]:
+def split_files(files: dict[str, str], longest: int, columns: Sequence[int] = (), most: int = 0,
+                reverse: bool = False) -> tuple[dict[str, list[tuple[str, str]]], list[str]]:
     """(train, validation and test of these files; a line of account for each file and for what is left out).
 
     `files` has train, and validation or test where they have their own file: all of its pairs are taken, and
-    their sources left out of the training. Otherwise they are split off, at most HELD_OUT pairs. `most`
-    limits the training pairs. ValueError, in one line, for a file without a pair, or for the same file twice.
+    their sources left out of the training. Otherwise they are split off, at most HELD_OUT pairs. Further
+    names are further tests. `most` limits the training pairs; `reverse` makes the second column the source.
+    ValueError, in one line, for a file without a pair, or for the same file twice.
     """
     same = {split: fingerprint(file) for split, file in files.items()}
     for split in files:
@@ -75,6 +76,9 @@ def split_files(files: dict[str, str], longest: int, columns: Sequence[int] = ()
             raise ValueError(f"{files[split]}, for {split}, says the same as {files['train']}, for training: "
                              "a model isn't tested on what it was trained on")
     read = {split: read_pairs(Path(file), longest, columns=columns) for split, file in files.items()}
+    if reverse:
+        read = {split: lines._replace(pairs=[(two, one) for one, two in lines.pairs])
+                for split, lines in read.items()}
     accounts = [f"{files[split]}: {lines.account()}" for split, lines in read.items()]
     found = by_source(read["train"].pairs)
     again = len(read["train"].pairs) - sum(map(len, found.values()))
@@ -82,13 +86,14 @@ def split_files(files: dict[str, str], longest: int, columns: Sequence[int] = ()
     given = {split: lines.pairs for split, lines in read.items() if split != "train"}
     if given:
         known = [pair for pairs in given.values() for pair in pairs]
-        found["train"] += [pair for split in given for pair in found[split]]
+        found["train"] += [pair for split in given for pair in found.get(split, [])]
         before = sum(len(found[split]) for split in found if split not in given)
-        found = {split: given.get(split) or apart_from(pairs, known) for split, pairs in found.items()}
+        found = {split: apart_from(pairs, known) for split, pairs in found.items()} | given
         left_out["pairs whose source is in the files of validation or test"] = before - sum(
             len(found[split]) for split in found if split not in given)
         before = len(found["validation"])
-        found["validation"] = apart_from(found["validation"], found["test"])
+        tests = [pair for split, pairs in found.items() if split.startswith("test") for pair in pairs]
+        found["validation"] = apart_from(found["validation"], tests)
         left_out["validation pairs whose source is in the test"] = before - len(found["validation"])
     for split in ("validation", "test"):
         if split not in given:

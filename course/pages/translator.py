@@ -1,6 +1,5 @@
 """Lesson 8's live page: the trained model translates what is typed, with weights in 8 bits."""
 
-from collections import Counter
 from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
@@ -8,19 +7,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from course.console.chat import SHORT, UNSURE
 from course.console.records import Leads
 from course.pages.live import data_of, in_8_bits, leave, live_page
 from course.training.adapters import merged_copy
 from course.training.processes import RANK
+from course.training.replies import SHORT, USUAL
 
 MOST_BYTES = 4_000_000  # of the page
 EXAMPLES, COMPARED = 30, 4  # test sentences in the page; those on whose logits it compares itself
 ASKED = 1000  # test sentences that are answered with weights in 8 bits and in 32
-RARE = 20  # a piece that training sources have less often is named
 LANGUAGES = [{"name": "English", "code": "en"}, {"name": "French", "code": "fr"}]
 OTHERS = [{"name": "Source", "code": ""}, {"name": "target", "code": ""}]  # of somebody's own pairs
-NOTHING_MET = {"words": "", "capital": 0, "mark": 0, "ends": ""}
+NOTHING_MET = {"words": "", "rare": "", "untrained": [], "capital": 0, "mark": 0, "ends": ""}
 
 Translate = Callable[[nn.Module, Any, list[str]], list[str]]  # (model, encoding, sentences) → answers
 
@@ -32,12 +30,6 @@ def with_weights(model: nn.Module, weights: dict[str, Tensor]) -> nn.Module:
     for name, weight in copy.named_parameters():
         weight.copy_(weights[name])
     return copy
-
-
-def piece_counts(encoding: Any, sources: list[str]) -> list[int]:
-    """How often each id occurs in the sources."""
-    times = Counter(id for source in sources for id in encoding.encode(source))
-    return [times[id] for id in range(len(encoding))]
 
 
 def compared(answers: list[str], others: list[str], references: list[str]) -> dict[str, Any]:
@@ -59,9 +51,10 @@ def translator_data(experiment: Any, translate: Translate) -> dict[str, Any]:
     batch = texts.batch(sorted(pairs[:EXAMPLES], key=lambda pair: len(pair.source))[-COMPARED:])
     data = data_of(model, "translation", vars(model.config), tokens, batch.src, batch.tgt_in,
                    sorted(experiment.own.parts), in_8_bits, every=max(1, len(tokens) // 100))
-    data |= {"languages": OTHERS if texts.files else LANGUAGES, "encoding": encoding.state(),
-             "met": NOTHING_MET | experiment.run.about.get("met", {}),
-             "titles": SHORT, "unsure": UNSURE, "rare": RARE}
+    languages = OTHERS if texts.files else LANGUAGES[::-1] if experiment.training.reverse else LANGUAGES
+    replies = experiment.replies
+    data |= {"languages": languages, "encoding": encoding.state(), "met": NOTHING_MET | replies.met,
+             "titles": SHORT, "usual": USUAL, "unsure": replies.limit}
     if "problem" in data:
         return data
     sources = [pair.source for pair in pairs]
@@ -69,7 +62,6 @@ def translator_data(experiment: Any, translate: Translate) -> dict[str, Any]:
     examples = [{"source": pair.source, "target": pair.target, "answer": answer}
                 for pair, answer in zip(pairs[:EXAMPLES], small)]
     return data | {"examples": examples,
-                   "counts": piece_counts(encoding, [pair.source for pair in texts.splits["train"]]),
                    "compared": compared(small, experiment.answers[:ASKED], [pair.target for pair in pairs])}
 
 

@@ -108,7 +108,7 @@ class Experiment:
         if self.answers_only and left.is_file():
             run = self.load(left, finished=False)
             self.say(f"This model is unfinished: {len(run.history):,} of {run.settings.steps:,} steps are "
-                     "done. Without --input or --chat, --resume goes on with its training.")
+                     "done. Without --input, --chat or --export, --resume goes on with its training.")
             return run
         run = self.trained(self.go_on() if left.exists() else self.fresh())
         if not run.finished:
@@ -117,8 +117,8 @@ class Experiment:
 
     @property
     def answers_only(self) -> bool:
-        """Whether an input is to be answered and nothing measured."""
-        return bool(getattr(self.options, "input", None) or getattr(self.options, "chat", False))
+        """Whether an input is to be answered, or the model exported, and nothing measured."""
+        return any(getattr(self.options, name, None) for name in ("input", "chat", "export"))
 
     def load(self, path: Path, finished: bool) -> Run:
         """The run of this experiment saved there; ends the script in one line if it is none."""

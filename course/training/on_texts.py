@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from course.console.chat import Replies
 from course.console.options import changed_options, option
 from course.console.records import EndHere
 from course.grading.own import NOTHING, Own
@@ -18,6 +17,7 @@ from course.training.base import Base
 from course.training.engine import Run
 from course.training.experiment import ModelExperiment
 from course.training.processes import RANK
+from course.training.replies import Replies
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,9 @@ class FilesOfPairs:
 
     pairs: str = option("", "a file of your own pairs: source, tab, target, UTF-8 (default: the grammar's)")
     valid: str = option("", "with --pairs: validation pairs (default: some of those in --pairs)")
-    test: str = option("", "with --pairs: test pairs (default: some of those in --pairs)")
+    test: str = option("", "with --pairs: test pairs, in one file, or in several with commas between "
+                       "them (default: some of those in --pairs)")
+    reverse: bool = option(False, "from French to English; with --pairs from the second column to the first")
     columns: str = option("", "with --pairs: the two columns to take, such as 2,4 (default: the first two "
                           "that hold sentences)")
     max_pairs: int = option(0, "at most so many training pairs; 0: all, or 60,000 of the grammar's", least=0)
@@ -152,8 +154,9 @@ class TextsExperiment(ModelExperiment):
     def replies(self) -> Replies:
         """What --chat and --input say besides the answer."""
         return Replies(lambda text: self.answers_to([text])[0],
-                       lambda text, answer: certainty(self.model, self.batch_of(text, answer)),
-                       self.texts.words_of, self.run.about.get("met", {}))
+                       lambda text, answer: certainties(self.model, self.batch_of(text, answer))[0],
+                       self.texts.words_of, self.encoding.encode, self.run.about.get("met", {}),
+                       [0.0, *self.run.noted("unsure_below")][-1])
 
 
 def run_name(default: str, config: Any, training: Any, texts: Any, from_files: Sequence[Mapping[str, Any]]
@@ -168,8 +171,9 @@ def run_name(default: str, config: Any, training: Any, texts: Any, from_files: S
 
 
 @torch.no_grad()
-def certainty(model: nn.Module, batch: Any) -> float:
-    """How sure the model is of the answer in a batch of one: the mean probability per piece, 0 to 1."""
+def certainties(model: nn.Module, batch: Any, pad: int = 0) -> list[float]:
+    """How sure the model is of each answer: e to the mean log-probability of its tokens, 0 to 1."""
     batch = batch.to(next(model.parameters()).device)
-    chosen = torch.log_softmax(model(batch.src, batch.tgt_in), -1).gather(-1, batch.tgt_out[..., None])
-    return chosen.mean().exp().item()
+    found = torch.log_softmax(model(batch.src, batch.tgt_in), -1).gather(-1, batch.tgt_out[..., None])[..., 0]
+    real = batch.tgt_out != pad
+    return ((found * real).sum(1) / real.sum(1)).exp().tolist()

@@ -12,6 +12,7 @@ from course.training.engine import Run
 from course.training.processes import PROCESSES
 
 MOST = torch.get_num_threads()  # of PyTorch's own choosing: the cores, or OMP_NUM_THREADS
+HOPELESS = 2.0  # times as long as one thread: the trial of several ends
 
 
 @contextmanager
@@ -32,16 +33,18 @@ def tried(run: Run, most: int, times: int = 4) -> int:
     """1 or `most`, whichever computes a few gradients in less time; the run stays as it is."""
     if most == 1 or PROCESSES > 1 or run.device.type != "cpu" or run.finished:
         return 1
-    seconds = {}
-    for threads in (1, most):
+    one: list[float] = []
+    several: list[float] = []
+    for threads, seconds in ((1, one), (most, several)):
         torch.set_num_threads(threads)
-        run.backward(0)  # the first one warms up
-        started = time.perf_counter()
-        for step in range(times):
+        for step in (0, *range(times)):  # the first one warms up
+            started = time.perf_counter()
             run.backward(step)
-        seconds[threads] = time.perf_counter() - started
+            seconds.append(time.perf_counter() - started)
+            if sum(several) > HOPELESS * sum(one):  # beside busy programs the others could take minutes
+                break
     run.optimizer.zero_grad()
-    return most if seconds[most] < 0.9 * seconds[1] else 1
+    return most if len(several) == len(one) and sum(several[1:]) < 0.9 * sum(one[1:]) else 1
 
 
 class Watch:

@@ -18,7 +18,8 @@
   if (!running) return;
   const { model, agreement } = running;
   const pieces = new Pieces(data.encoding);
-  const known = new Set(data.met.words.split(" ").filter(Boolean));
+  const setOf = (words) => new Set(words.split(" ").filter(Boolean));
+  const trained = { known: setOf(data.met.words), rare: setOf(data.met.rare), untrained: new Set(data.met.untrained) };
   const limit = (ids) => answerLimit(ids.length, data.config.max_len);
   const spelled = (tokens) => pieces.decode(tokens).trim()
     + (tokens[tokens.length - 1] === special.eos ? " EOS" : "");
@@ -54,14 +55,13 @@
 
   /** What is shown of a sentence: its words, what is doubtful, and room for its translation. */
   function rowOf(typed, number, key) {
-    const text = repaired(typed, data.met);
+    const text = repaired(typed, data.met, data.usual);
     const ids = pieces.encode(text);
     const words = pieces.words(ids);
-    const repair = repairs(typed, text);
     const notes = make("ul", { class: "notes" });
-    if (repair) notes.append(make("li", {}, `${repair}: “${text}”`));
+    if (text !== typed) notes.append(make("li", {}, `read as “${text}”`));
     const chips = words.map((word) => {
-      const doubt = doubtOf(word, ids, known, data.counts, data.rare, nameOf);
+      const doubt = doubtOf(word, ids, trained);
       if (doubt) notes.append(make("li", {}, `“${word.text.trim()}”: ${doubt}`));
       const parts = word.pieces.map((place) => pieces.decode([ids[place]]).trim()).filter(Boolean)
         .map((part) => make("span", { class: "piece" }, part));

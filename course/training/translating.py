@@ -1,0 +1,62 @@
+"""The sizes and settings of a translator: options of lesson 8, and which differ where pairs are people's."""
+
+import argparse
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from course.console.options import option
+from course.training.configs import SequenceTraining, TransformerConfig
+from course.training.on_texts import FilesOfPairs
+
+
+@dataclass(frozen=True)
+class TranslationModel(TransformerConfig):
+    """The sizes of the model; vocab_size follows from the texts."""
+
+    d_model: int = option(128, "width of a token's vector", least=1)
+    n_heads: int = option(8, "attention heads, into which d_model must split", least=1, names=["--heads"])
+    positions: str = option("rotary", "sinusoidal, learned, rotary or none",
+                            among=("sinusoidal", "learned", "rotary", "none"))
+    max_len: int = option(256, least=1)
+
+
+@dataclass(frozen=True)
+class TranslationTraining(SequenceTraining, FilesOfPairs):
+    """One training run on pairs of sentences. ValueError, with the value, for what makes no sense."""
+
+    vocab: int = option(1500, "merges to learn", least=0)
+    steps: int = option(3000, "training steps", least=0, below=10**7)
+    batch_size: int = option(32, "pairs per step", least=1)
+    beta2: float = option(0.98, "Adam's β₂, as in the paper", least=0, below=1)
+    weight_decay: float = option(0.1, "decoupled weight decay (AdamW)", least=0)
+    warmup: int = option(100, "steps of warm-up", least=0)
+    validate_every: int = option(250, "steps from one validation to the next", least=1)
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.refuse_files_without_pairs()
+        self.refuse_fewer_than_parts(self.batch_size)
+
+
+# Other defaults for pairs from files, of sizes and settings: these sentences are harder than the grammar's.
+REAL_PAIRS: tuple[Mapping[str, Any], Mapping[str, Any]] = {"n_layers": 3}, {
+    "label_smoothing": 0.1, "warmup": 250, "steps": 4400, "vocab": 4000, "validate_every": 1000}
+LONG = 6000  # steps; in longer runs each pair is seen so often that dropout helps, in shorter ones it delays
+
+
+def defaults_for(options: argparse.Namespace) -> dict[str, Any]:
+    """The defaults that differ for these options: none for the grammar's pairs."""
+    if not options.pairs:
+        return {}
+    return {**REAL_PAIRS[0], **REAL_PAIRS[1], **({"dropout": 0.1} if options.steps > LONG else {})}
+
+
+TOLD = "n_layers", "d_model", "dropout", "vocab", "label_smoothing", "lr", "warmup", "steps", "batch_size"
+
+
+def recipe_line(config: TranslationModel, training: TranslationTraining) -> str:
+    """One line: whose defaults hold, and what the main options are."""
+    chosen = "pairs from files" if training.pairs else "the grammar's pairs"
+    values = {**vars(config), **vars(training)}
+    return f"Recipe for {chosen}: " + ", ".join(f"{name} {values[name]:g}" for name in TOLD)
