@@ -150,9 +150,8 @@ def one_mean(ablated, ours):
 def mean_of_each_place(ablated, ours):
     """place gives each place its own mean, over the sequences whose token there counts."""
     wanted = torch.stack([OUTPUT[REAL[:, place], place].mean(0) for place in range(3)])
-    found = ablated(OUTPUT, "place", REAL)
-    return together(at("all count", agree(ablated(OUTPUT, "place"), OUTPUT.mean(0).expand(3, 4, 2),
-                                          axes=PLACES)),
+    every, found = ablated(OUTPUT, "place"), ablated(OUTPUT, "place", REAL)
+    return together(at("all count", agree(every, OUTPUT.mean(0).expand(3, 4, 2), axes=PLACES)),
                     agree(found[:, :3], wanted.expand(3, 3, 2), axes=PLACES))
 
 
@@ -170,25 +169,26 @@ def takes_the_other(ablated, ours):
 def ablated_mistakes(ours):
     """The classic mistakes."""
 
-    def padding_counted(output, how, real=None):
-        return ours.ablated(output, how)
-
     def of_each_sequence(output, how, real=None):
         if how not in ("mean", "place"):
             return ours.ablated(output, how, real)
         return output.mean(1, keepdim=True).expand_as(output)
 
-    def itself(output, how, real=None):
-        return output if how == "other" else ours.ablated(output, how, real)
+    def divided_by_none(output, how, real=None):
+        found = ours.ablated(output, how, real)
+        return found / real.any(0)[:, None] if how == "place" and real is not None else found
 
     return {
         "padding counted": Mistake("padding is in the mean: only tokens with real = True count",
-                                   padding_counted, "mean gives every token"),
-        "mean of each sequence": Mistake("each sequence has its own mean, which still tells its content: "
-                                         "average over the sequences, too", of_each_sequence,
-                                         "place gives each place"),
-        "itself": Mistake("each sequence keeps its own output: roll the batch by one", itself,
-                          "other gives each"),
+                                   lambda output, how, real=None: ours.ablated(output, how),
+                                   "mean gives every token"),
+        "mean of each sequence": Mistake("each sequence has its own mean: average over the sequences, too",
+                                         of_each_sequence, "place gives each place"),
+        "divided by none": Mistake("a sum of no tokens is divided by 0: divide by at least 1",
+                                   divided_by_none, "A place where no token counts"),
+        "itself": Mistake("each sequence keeps its own output: roll the batch by one",
+                          lambda output, how, real=None: output if how == "other" else ours.ablated(
+                              output, how, real), "other gives each"),
     }
 
 
