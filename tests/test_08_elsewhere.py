@@ -82,11 +82,13 @@ def test_what_load_does_not_know_and_what_is_somebody_elses_is_refused(trained, 
     with pytest.raises(ValueError, match="knows norm pre, not post"):
         export(tmp_path / "new", model, asdict(replace(model.config, norm="post")), encoding, WORD)
     assert not (tmp_path / "new").exists()
-    (tmp_path / "load.py").write_text("mine", encoding="utf-8")
-    with pytest.raises(ValueError, match="no file of an earlier export"):
-        exported(tmp_path, trained)
-    assert [path.name for path in tmp_path.iterdir()] == ["load.py"]
-    (tmp_path / "load.py").unlink()
+    for name in ("load.py", "model.safetensors", "config.json", "tokenizer.json"):
+        (tmp_path / name).write_bytes(b"\xffmine")  # UTF-8 or not
+        with pytest.raises(ValueError, match=f"{name} is no file of an earlier export"):
+            exported(tmp_path, trained)
+        assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"\xffmine"]
+        (tmp_path / name).unlink()
+    (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")  # doesn't matter
     assert exported(tmp_path, trained) == exported(tmp_path, trained)
 
 

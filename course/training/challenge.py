@@ -18,8 +18,8 @@ def step_challenge(experiment: Any):
     words of the answer don't count. An answer is exact if it is one of the good translations in the file;
     case and full stops don't count.
 
-    Sentences with a word that the training never had are counted apart. Sentences that occur in the training
-    are left out. Translators of other trainings in the same folder answer as well.
+    Sentences with a word that never occurs in training are counted separately. Sentences that occur in
+    training are left out. Other trained translators in the same folder answer as well.
     """
     if getattr(experiment.training, "reverse", False):
         return EndHere("--challenge asks in English, and a model of --reverse reads French", 2)
