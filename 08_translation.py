@@ -7,7 +7,7 @@ lesson 7's pieces, learned from the pairs:
 
 The pairs come from a grammar of English and French that was written for this course (grammar/). It has some
 350 everyday words, and one translation for each sentence. So this lesson shows whether a small model can
-combine learned rules in sentences that it never saw, not how well it would translate a newspaper.
+combine learned rules in new sentences, not how well it would translate a newspaper.
 
 You need the parts of lessons 5 to 7. You will build batches by length and BLEU, and train a translator. The
 lesson runs in three to four minutes and takes an hour and a half to read. --pairs trains on your own pairs.
@@ -201,7 +201,7 @@ def scored(pairs: Sequence[Pair], answers: Sequence[str]) -> tuple[float, Bleu]:
 
 
 def signature(pairs: Sequence[Pair]) -> str:
-    """That of scored(), and a word about characters."""
+    """That of scored(); what characters mean."""
     cut, _ = words_for(pair.target for pair in pairs)
     said = "" if cut == "13a" else ("\nThese references have no spaces between words: BLEU counts runs of "
                                     "characters here, and isn't comparable with a BLEU of words.")
@@ -404,7 +404,7 @@ def step_batches(experiment: TranslationExperiment):
     anyhow = np.split(rows, range(batches.size, len(rows), batches.size))[:100]
     shares = [padding(map(batches.batch, anyhow)), padding(batches(step) for step in range(len(anyhow)))]
     if not experiment.texts.files:
-        check("batches by length have less than 10 % padding, a third of random batches' at most",
+        check("batches by length have less than 10 % padding, random batches more than three times as much",
               shares[1] < min(0.1, shares[0] / 3))
     (pair,), encoding = experiment.pairs(1), experiment.texts.encoding
     rows = [(side, "|".join(encoding.texts_of(encoding.encode(text))))
@@ -448,8 +448,8 @@ def step_bleu(experiment: TranslationExperiment):
     """BLEU: how close is an answer to its reference?
 
     Exact match is strict: one wrong letter and the sentence counts as wrong. BLEU counts how many runs of 1,
-    2, 3 and 4 words from the answer also occur in the reference, each at most as often as there; otherwise
-    every word of “le le le le” would count as right. With the fractions p₁ … p₄ over the whole corpus
+    2, 3 and 4 words from the answer also occur in the reference. Each counts at most as often as there;
+    otherwise every word of “le le le le” would be right. With the fractions p₁ … p₄ over the whole corpus
 
         BLEU = 100 · brevity · (p₁ · p₂ · p₃ · p₄)^¼        brevity = min(1, exp(1 − r / c))
 
@@ -462,7 +462,7 @@ def step_bleu(experiment: TranslationExperiment):
     space) costs less.
 
     So read some sentences as well (step 7), and publish the signature (last line) with the score: one
-    reference, capitals count, 13a cuts the words, and an order without a match gets half a match (exp).
+    reference, capitals count, 13a cuts words, and an order without a match gets half a match (exp).
     """
     check_part(corpus_bleu, corpus_bleu_checks, OURS)
     references = [pair.target for pair in experiment.pairs()]
@@ -484,7 +484,7 @@ def step_bleu(experiment: TranslationExperiment):
 
 
 def scores_table(found: dict[str, tuple[float, Bleu]], pairs: Sequence[Pair], counts: Iterable[int]):
-    """A row for each set of sentences; the signature of `pairs`."""
+    """A row for each set of sentences; the signature."""
     rows = [(name, count, f"{exact:.1%}", *(f"{share:.1f}" for share in (bleu.score, *bleu.precisions)),
              f"{bleu.brevity:.3f}") for (name, (exact, bleu)), count in zip(found.items(), counts)]
     return table("", "sentences", "exact", "BLEU", *ORDERS, "brevity", rows=rows), signature(pairs)
@@ -560,7 +560,7 @@ def step_phenomena(experiment: TranslationExperiment):
 def step_ten_sentences(experiment: TranslationExperiment):
     """Ten sentences
 
-    Here are the first five sentences of the test, and the next five with wrong answers. Below a wrong answer
+    Here are the first five test sentences, and the next five with wrong answers. Below a wrong answer
     is the reference, then the words of the answer → those of the reference.
     """
     every = list(zip(experiment.pairs(), experiment.answers, experiment.right))
@@ -613,9 +613,9 @@ def step_alignment(experiment: TranslationExperiment):
     surest = {name: kind.heads[block, head].item() for name, kind in found.items()}
     if experiment.is_default:
         content, function, _ = [*surest.values()][1:]
-        check("this head finds a partner for far more content words than the rule of the same place",
+        check("the best head finds a partner for far more content words than the rule of the same place",
               content > found["content words"].same + 0.2, f"{content:.0%}")
-        check("the head in the table finds a smaller fraction of function words than of content words",
+        check("the best head finds a smaller fraction of function words than of content words",
               function < content - 0.1, f"{function:.0%}")
     moved = next((pair for pair, right in zip(pairs, experiment.right) if right and len(pair.source) < 50
                   and "adjective behind" in pair.phenomena), pairs[0])
@@ -753,7 +753,7 @@ def step_broken_on_purpose(experiment: TranslationExperiment):
 
 
 def unmasked(experiment: TranslationExperiment) -> dict[str, float]:
-    """Exact match on 200 test sentences, all in one batch, with the source's padding masked and not."""
+    """Exact match on 200 test sentences in one batch, the source's padding masked and not."""
     model, pairs = experiment.model, experiment.pairs(200)
     batch = experiment.texts.batch(pairs).to(experiment.run.device)
     found = {}
@@ -801,7 +801,8 @@ def step_your_sentence(experiment: TranslationExperiment):
 def step_export(experiment: TranslationExperiment):
     """Your translator in a folder
 
-    load.py needs nothing of this course, only the packages torch, safetensors and tokenizers.
+    load.py needs nothing of this course, only the packages torch, safetensors and tokenizers. It translates
+    each text as it is, without the repairs of --input.
     """
     folder = experiment.options.export
     try:
@@ -815,7 +816,7 @@ def step_export(experiment: TranslationExperiment):
 def step_compare(experiment: TranslationExperiment):
     """Compared
 
-    The runs differ in one option only. BLEU is measured on at most 300 validation sentences.
+    The runs differ in one option only. BLEU is that of at most 300 validation sentences.
     """
     name, _ = experiment.options.compare
     found = experiment.compared(lambda run: run.noted("exact_match")[-1])

@@ -53,6 +53,9 @@ def test_the_exported_folder_answers_as_the_lesson_without_the_course(trained, t
                            encoding="utf-8", env=SETTINGS | {"PYTHONUTF8": "1"}, timeout=120)
     assert (found.returncode, found.stderr) == (0, "")
     assert found.stdout == "".join(f"{answer}\n" for answer in m.translate(*trained, asked))
+    found = subprocess.run([sys.executable, "-I", str(script)], capture_output=True, encoding="utf-8",
+                           env=SETTINGS | {"PYTHONUTF8": "1"}, timeout=120)
+    assert (found.returncode, found.stdout, found.stderr[:21]) == (1, "", "Translate: python loa")
     assert "course" not in script.read_text(encoding="utf-8").replace("of the course", "")
 
 

@@ -166,7 +166,7 @@ RIGHT = {  # how the right answer of each question begins, so that `right` can't
     5: "About ln V|Exactly where|No: with teacher",
     6: "Because no later|Not always|No: the wide|Top-p",
     7: "More than one in 50|Those of the pairs|No: somewhere|Nothing|More than four",
-    8: "Known words|Less is computed|The second|More often",
+    8: "Known words|Less computation|The second|At the English",
     9: "The weight doesn't|The last|About as far|Weight decay",
 }
 
