@@ -46,8 +46,7 @@ from figures.heads import draw_fetching, draw_flow, draw_heads, draw_split
 attention_weights, fused_attention, causal_mask = lesson(
     "01_attention_mechanism", "attention_weights", "fused_attention", "causal_mask")
 
-__all__ = ["PART", "RELATIONS", "WORDS", "MultiHeadAttention", "eight_seeds", "record_attention",
-           "relation_patterns", "relations_task", "shares_of_heads", "train_relations"]
+__all__ = ["MultiHeadAttention", "record_attention"]
 
 
 # ------------------------------------------------------------------ the parts
@@ -394,7 +393,7 @@ def relations_task(batch: int) -> tuple[Tensor, Tensor]:
     return sentences, torch.cat([content.roll(1, 1), content.roll(-1, 1), *ends], -1)
 
 
-def train_relations(seed: int, steps: int = 300) -> tuple[MultiHeadAttention, float]:
+def train_relations(seed: int) -> tuple[MultiHeadAttention, float]:
     """Four heads trained to bring every word the four contents, and the last error."""
     torch.manual_seed(seed)
     attention = MultiHeadAttention(64, 4)
@@ -404,7 +403,7 @@ def train_relations(seed: int, steps: int = 300) -> tuple[MultiHeadAttention, fl
         sentences, wanted = relations_task(32)
         return F.mse_loss(attention(sentences, sentences, sentences)[..., : 4 * PART], wanted)
 
-    return attention, minimise(loss, optimizer, steps, decay=True)
+    return attention, minimise(loss, optimizer, 500, decay=True)
 
 
 def relation_patterns() -> Tensor:
@@ -429,7 +428,7 @@ def shares_of_heads(attention: MultiHeadAttention) -> tuple[Tensor, Tensor]:
 
 def learned_heads(seed: int) -> tuple[float, Tensor, Tensor]:
     """The last error of a training, and shares_of_heads() of what it learned."""
-    attention, error = train_relations(seed, 500)
+    attention, error = train_relations(seed)
     return error, *shares_of_heads(attention)
 
 

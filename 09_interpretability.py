@@ -1,15 +1,15 @@
 """Lesson 9. What has it learned, and where?
 
-A trained model answers, but its weights don't say how. So five instruments examine it: they record what a
-part passes on; ablate it, which takes its content away; patch it from another run; read logits off every
-block; and fit a linear probe.
+A trained model answers, but its weights don't say how. Five instruments examine its parts: its attentions,
+feed-forward networks and blocks. They record what a part passes on; ablate a part, which takes its content
+away; patch a part from another run; read logits off every block; and fit a linear probe.
 
     trained model → one part replaced → how many answers are still right
 
-A weight says where a head looked, an ablation what it did, a patch where information is.
+A weight says where a head looked, an ablation says what the head did, a patch says where information is.
 
-The model is lesson 5's; without its checkpoint it is trained now. Two models with other seeds are trained for
-comparison.
+You need lesson 5's model; if outputs/ has none, it is trained first. You will build the five instruments. The
+lesson runs in about a minute, and takes an hour to read.
 """
 
 import course.console.startup  # noqa: F401 (before torch: it hears what fails in the imports below)
@@ -36,12 +36,19 @@ from course.training.clinic import Patient, treated
 from course.training.comparing import changed
 from course.training.engine import Run, finish
 from course.training.examining import (
+    carries_the_digit,
+    carries_the_place,
+    digits_right,
     in_any_order,
     layers_of,
+    most_broken,
     other_digit,
     probe_labels,
     real_tokens,
-    repeated,
+    repeats,
+    right,
+    right_each,
+    share,
     short,
     without_classes,
 )
@@ -56,17 +63,17 @@ MultiHeadAttention, record_attention = lesson(
 EOS, PAD = lesson("03_positional_encoding", "EOS", "PAD")
 (
     COMMAND_LINE, Batch, DigitExperiment, TrainingConfig, Transformer, TransformerConfig, draw_batch,
-    draw_sequences, evaluate, fused_sequence_loss, make_batch, make_run, pad, teacher_forcing, train_plainly,
+    draw_sequences, evaluate, make_batch, make_run, pad, teacher_forcing, train_plainly,
     training_batch,
 ) = lesson(
     "05_mini_transformer", "COMMAND_LINE", "Batch", "DigitExperiment", "TrainingConfig", "Transformer",
-    "TransformerConfig", "draw_batch", "draw_sequences", "evaluate", "fused_sequence_loss", "make_batch",
+    "TransformerConfig", "draw_batch", "draw_sequences", "evaluate", "make_batch",
     "make_run", "pad", "teacher_forcing", "train_plainly", "training_batch")
 TranslationExperiment, TranslationModel, TranslationTraining = lesson(
     "08_translation", "TranslationExperiment", "TranslationModel", "TranslationTraining")
 
-__all__ = ["Probe", "ablated", "diagnosis", "logit_lens", "patch", "probe_and_controls", "record", "repeats",
-           "replace_head", "replace_part", "right"]
+__all__ = ["Probe", "ablated", "diagnosis", "logit_lens", "patch", "probe_and_controls", "record",
+           "replace_head", "replace_part"]
 
 
 # ------------------------------------------------------------------ the instruments
@@ -202,37 +209,6 @@ def probe_and_controls(x: Tensor, untrained: Tensor, labels: Tensor) -> tuple[fl
                  for vectors, named in cases)
 
 
-@torch.no_grad()
-def right_each(model: nn.Module, batch: Batch) -> Tensor:
-    """(B,): whether every token of an answer is right with teacher forcing.
-
-    A model that isn't ablated gives just these answers when it writes by itself (lesson 5).
-    """
-    found = model(batch.src, batch.tgt_in).argmax(-1) == batch.tgt_out
-    return (found | (batch.tgt_out == PAD)).all(1)
-
-
-def share(found: Tensor) -> float:
-    """The fraction that is True."""
-    return found.float().mean().item()
-
-
-def right(model: nn.Module, batch: Batch) -> float:
-    return share(right_each(model, batch))
-
-
-# ------------------------------------------------------------------ further measurements
-
-
-def repeats(model: nn.Module, batch: Batch) -> tuple[float, float]:
-    """The loss, and the mean probability that the model gives to the token just read."""
-    with torch.no_grad():
-        logits, real = model(batch.src, batch.tgt_in), batch.tgt_in != PAD
-    loss = fused_sequence_loss(logits, batch.tgt_out) / (batch.tgt_out != PAD).sum()
-    again = logits.softmax(-1).gather(-1, batch.tgt_in[..., None])[..., 0]
-    return loss.item(), again[real].mean().item()
-
-
 GRADED = {
     "record": checks.record_checks,
     "ablated": checks.ablated_checks,
@@ -293,18 +269,19 @@ def right_without(model: nn.Module, name: str, batch: Batch, how: str) -> float:
 
 @shows(repeats)
 def step_last_gain(experiment: Examined):
-    """A small gain at the end
+    """Why the last gain starts small
 
     Lesson 5's model starts its last LayerNorm with a gain of d_model^−½, where the paper has 1. The residual
     paths carry a token's embedding to the end, where the same matrix compares the result with every token's
-    vector. The token itself fits best. So with a gain of 1 an untrained model is sure that each token
-    repeats, and first has to unlearn this. After 20 steps both losses are about equal.
+    vector. The token itself fits best. So with a gain of 1 an untrained model is almost sure that each token
+    repeats; without residual paths it isn't. Training soon unlearns this: after 20 steps both gains have
+    about the same loss.
     """
     task = experiment.training.task
     batch, training = draw_batch(task, 200, "validation", (1,)), TrainingConfig(task=task)
 
-    def begun_with(gain: float) -> tuple[float, float, float]:
-        model = Transformer(TransformerConfig())
+    def begun_with(gain: float, prepare: Callable = nn.Module.train) -> tuple[float, float, float]:
+        model = prepare(Transformer(TransformerConfig()))
         nn.init.constant_(model.decoder.norm.gain, gain)
         before = repeats(model, batch)
         optimizer = torch.optim.AdamW(model.parameters(), weight_decay=training.weight_decay, fused=True)
@@ -312,16 +289,17 @@ def step_last_gain(experiment: Examined):
         train_plainly(model, optimizer, batches, training)
         return *before, repeats(model, batch)[0]
 
-    gains = {"d_model^−½": TransformerConfig().d_model ** -0.5, "1": 1.0}
-    found = side_by_side([partial(begun_with, gain) for gain in gains.values()])
+    starts = {"d_model^−½": (TransformerConfig().d_model ** -0.5,), "1": (1.0,),
+              "1, no residual paths": (1.0, without_paths)}
+    found = side_by_side([partial(begun_with, *start) for start in starts.values()])
     if task == "reverse":
-        (_, _, ours_later), (_, repeated, later) = found
-        check("with a gain of 1 the untrained model gives the token just read a probability over 0.8",
-              repeated > 0.8, f"{repeated:.2f}")
+        (_, _, ours_later), (_, repeated, later), (_, cut, _) = found
+        check("with a gain of 1 the untrained model repeats with a probability over 0.8, without paths under "
+              "0.2", repeated > 0.8 and cut < 0.2, f"{repeated:.2f} and {cut:.2f}")
         check(f"after {STEPS_SHOWN} steps the losses of both gains differ by less than 0.1",
               abs(later - ours_later) < 0.1, f"{later:.2f} and {ours_later:.2f}")
     return table("first gain", "loss", "P(repeats)", f"loss after {STEPS_SHOWN} steps", rows=[
-        (name, loss, f"{again:.0%}", after) for name, (loss, again, after) in zip(gains, found)])
+        (name, loss, f"{again:.0%}", after) for name, (loss, again, after) in zip(starts, found)])
 
 
 @shows(last_move)
@@ -330,12 +308,11 @@ def step_what_learns(experiment: Examined):
 
     The left panels show the gradient of each block, before clipping, in a training of 150 steps. Adam divides
     the gradient by its usual size, so in the right panels all blocks move about equally: by about one
-    learning rate at first, and by a third of it at the end, because the gradients of different batches
-    disagree.
+    learning rate at first, and by less than half of it at the end.
 
-    The lower panels show a model whose layers have no residual path around them. So little gradient gets back
-    to the decoder's first block that even Adam, whose ε is 10⁻⁸, hardly moves this block at first. Such a
-    curve shows which block can't learn. It doesn't show that a block learns anything.
+    The lower panels show a model whose layers have no residual path around them. The gradient that reaches
+    the decoder's first block is smaller than Adam's ε, 10⁻⁸, so even Adam hardly moves this block at first.
+    But a moving block needn't learn anything useful.
     """
     training = TrainingConfig(task=experiment.training.task, steps=150)
 
@@ -359,19 +336,19 @@ def step_what_learns(experiment: Examined):
         check("the first move is about one learning rate, the last less than half of that",
               abs(first - 1) < 0.1 and last < first / 2, f"{first:.2f} and {last:.2f}")
         cut = apart[0]["gradient in decoder 0"]
-        check("without paths the decoder's first block begins with a gradient below 10⁻⁶ and hardly moves",
-              cut < 1e-6 and apart[0]["move of decoder 0"] < 0.1, f"{cut:.0e}")
-    figure = drawing.draw_learning({"with residual paths": noted, "without": apart}, names)
+        check("without paths the first gradient of the decoder's first block is below 10⁻⁶, its move below a "
+              "tenth of the rate", cut < 1e-6 and apart[0]["move of decoder 0"] < 0.1, f"{cut:.0e}")
+    figure = drawing.draw_learning({"with residual paths": noted, "without residual paths": apart}, names)
     return Picture(experiment.file("interpretability_gradient_flow"), figure,
                    "Adam moves all blocks about equally, unless hardly any gradient reaches one")
 
 
 @shows(with_first_weights)
 def step_first_weights(experiment: Examined):
-    """What has a block learned?
+    """What if one part forgets?
 
-    If one part gets its first weights back and all others stay trained, hardly any answer is still right. So
-    the others have come to rely on every block.
+    If one part gets its first weights back and all others stay trained, hardly any answer is still right. But
+    with random weights a part also passes on what the others never saw. The next steps replace less.
     """
     run = experiment.run
     batch = draw_batch(experiment.training.task, 200, "test", (4,)).to(run.device)
@@ -390,16 +367,18 @@ WAYS = {"0": "zero", "one mean": "mean", "mean per place": "place", "another's":
 def step_what_is_needed(experiment: Examined):
     """Which attention does an answer need?
 
-    An ablation takes the content of a part's output away. What replaces it decides what the ablation means:
-    0, one mean of all tokens, each place's own mean, or the output for another sequence. An answer that
-    survives a mean per place needed only the place. A healthy output is never 0, so 0 may break what needs
-    only a constant: the encoder's first attention seems needed with 0, but one mean does as well.
+    An ablation takes the content of a part's output away. A hook does this: a function that PyTorch calls
+    with the part's output, and whose result goes on instead. The result may be 0, one mean of all tokens,
+    each place's own mean, or the output for another sequence. An answer that survives a mean per place needed
+    only the place. An output is usually not 0, so 0 may break what needs only a constant: with 0 the
+    encoder's first attention seems needed, but one mean is enough.
 
-    Of 10 digits, only the last cross-attention needs its content: there the digits come in. In the last
-    column 8 and 12 digits are mixed: a mean over two populations. The place of the last digit depends on the
-    length, and without the first cross-attention no answer is right.
+    With 10 digits and a mean per place for the last cross-attention, hardly any answer is right: there the
+    digits come in. In the last column the mean per place is over sequences of 8 and 12 digits. The place of
+    the last digit depends on the length, and this mean for the first cross-attention hides the length: hardly
+    any answer is right.
 
-    The table shows lesson 5's model. With other seeds the others matter more or less.
+    The table shows lesson 5's model. With other seeds the other attentions matter more or less.
     """
     check_part(record, checks.record_checks, OURS)
     check_part(ablated, checks.ablated_checks, OURS)
@@ -410,16 +389,17 @@ def step_what_is_needed(experiment: Examined):
              for model in experiment.models.values()]
     if experiment.several:
         first, last = (f"decoder.blocks.{number}.cross_attention" for number in (0, 1))
-        check("three seeds: with a mean per place for the last cross-attention less than 10 % are right",
+        check("three seeds: with a mean per place for the last cross-attention less than 10 % of the answers "
+              "are right",
               all(one[last][2] < 0.1 for one in found))
-        check("three seeds: with a mean per place for the first over half are right with 10 digits, less "
-              "than a fifth with 8 and 12",
+        check("three seeds: with a mean per place for the first cross-attention over half of the answers are "
+              "right with 10 digits, less than a fifth with 8 and 12",
               all(one[first][2] > 0.5 and one[first][4] < 0.2 for one in found))
         zero, mean, *_ = zip(*(one["encoder.blocks.0.self_attention"] for one in found))
         check("three seeds: one mean for the encoder's first attention leaves over 90 % right, 0 under half",
               min(mean) > 0.9 and max(zero) < 0.5)
         places = [one["decoder.blocks.0.self_attention"][2] for one in found]
-        check("the seeds differ: with a mean per place for the decoder's first attention, by more than 10 %",
+        check("with a mean per place for the decoder's first attention, seeds differ by more than 10 %",
               max(places) > min(places) + 0.1, " ".join(f"{one:.0%}" for one in places))
     rows = [(short(name), *(f"{one:.0%}" for one in row)) for name, row in found[0].items()]
     return table("right without", *WAYS, "8 and 12 digits", rows=rows), experiment.differs
@@ -451,12 +431,12 @@ def heads_of(model: nn.Module, batch: Batch) -> dict[tuple[str, int], tuple[floa
 def step_which_head_can_go(experiment: Examined):
     """Which head can go?
 
-    One head at a time gets its mean, on sequences of 8 and 12 digits. The picture compares what a head does
-    with its usual largest weight. Of the heads with even weights some are needed, and some can go. A weight
-    says where a head looked, an ablation what that did.
+    One head at a time is replaced by its mean, on sequences of 8 and 12 digits. The picture shows how many
+    answers stay right, over the largest weight that the head gives to a token, averaged over the queries. Of
+    the heads whose largest weight is below a quarter, some are needed and some can go.
 
-    In each model many heads can go, one at a time. If all of these go at once, hardly any answer is right:
-    what is harmless alone isn't useless. Which heads can go differs between seeds.
+    In each model many heads can go, one at a time. If all of these go at once, few answers are right. So a
+    head that can go may still be useful.
     """
     batch = experiment.batch(50, 8, 12)
     found = {seed: heads_of(model, batch) for seed, model in experiment.models.items()}
@@ -467,16 +447,18 @@ def step_which_head_can_go(experiment: Examined):
         name, head = min(heads, key=lambda one: heads[one][1])
         rows.append((seed, len(needless), f"{together[-1]:.0%}", f"{short(name)}, {head}"))
     if experiment.several:
-        check("three seeds: without any one of at least 5 heads 95 % of the answers are right",
+        check("three seeds: at least 5 heads can go, one at a time: 95 % of the answers stay right",
               all(count >= 5 for _, count, *_ in rows))
-        check("without all of these at once less than half of the answers are right", max(together) < 0.5)
-        even = [right for heads in found.values() for weight, right in heads.values() if weight < 0.35]
-        check("of the heads with a usual largest weight below 0.35 some can go; without others less than "
-              "half is right", min(even) < 0.5 and max(even) >= 0.95)
+        check("three seeds: without all of these at once less than half of the answers are right",
+              max(together) < 0.5)
+        even = [[right for weight, right in heads.values() if weight < 0.25] for heads in found.values()]
+        check("three seeds: of the heads with a largest weight below 0.25 some can go, without others under "
+              "half of the answers are right", all(min(one) < 0.5 and max(one) >= 0.95 for one in even))
     return table("seed", "can go alone", "right without all", "most needed head", rows=rows), Picture(
         experiment.file("interpretability_heads"),
         drawing.draw_weights_and_effects({seed: [*heads.values()] for seed, heads in found.items()}),
-        "Weights don't say which head is needed"), experiment.differs
+        "Weights don't say which head is needed" if experiment.several else "Weights and effects of heads"
+        ), experiment.differs
 
 
 @shows(logit_lens)
@@ -486,25 +468,29 @@ def step_where_decided(experiment: Examined):
     The residual path carries a vector from block to block, and each layer adds to it. So the last norm and
     the embedding can read logits off the path after any block, as if the model ended there: the logit lens.
 
-    After the decoder's first block it reads few digits, but already EOS: the end depends on place and length
-    only. The digits come with the second block, in all three models. The lens reads only what is written as
-    the last block writes it; a probe may find more (step 8).
+    After the decoder's first block the lens reads few digits. It reads EOS at the end, but also at some
+    places before the end. The digits come with the second block, in all three models. The lens reads only
+    what a block writes in the form that the last block uses; a probe may find more (step 8).
     """
     check_part(logit_lens, checks.logit_lens_checks, OURS)
-    batch, found, rows = experiment.batch(100, 10), {}, []
+    batch, found, rows, early = experiment.batch(100, 10), {}, [], []
     for seed, model in experiment.models.items():
-        said = logit_lens(model, "decoder", batch.src, batch.tgt_in).argmax(-1) == batch.tgt_out
-        found[seed] = said.float().mean(1).cpu()  # (N, T)
-        rows.append((seed, *said[:, batch.tgt_out > EOS].float().mean(1).tolist()))
+        said, digits = logit_lens(model, "decoder", batch.src, batch.tgt_in).argmax(-1), batch.tgt_out > EOS
+        found[seed] = (said == batch.tgt_out).float().mean(1).cpu()  # (N, T)
+        early.append(share(said[0, digits] == EOS))
+        rows.append((seed, *(said == batch.tgt_out)[:, digits].float().mean(1).tolist()))
     if experiment.several:
-        check("three seeds: after the first block the lens reads less than 30 % of the digits and over 90 % "
-              "of EOS, after the second over 99 % of the digits", all(
-                  first < 0.3 and last > 0.99 and found[seed][0, -1] > 0.9 for seed, first, last in rows))
+        check("three seeds: after the first block the lens reads under 30 % of the digits, after the second "
+              "over 99 %", all(first < 0.3 and last > 0.99 for _, first, last in rows))
+        check("three seeds: after the first block the lens reads EOS at over 90 % of the ends, and for over "
+              "10 % of the digits", min(early) > 0.1 and all(one[0, -1] > 0.9 for one in found.values()),
+              " ".join(f"{one:.0%}" for one in early))
     blocks = (f"after block {number}" for number in range(experiment.config.n_layers))
     return table("digits read, seed", *blocks, rows=[
         (seed, *(f"{one:.0%}" for one in row)) for seed, *row in rows]), Picture(
         experiment.file("interpretability_lens"), drawing.draw_lens(found),
-        "The last block writes the digits" if experiment.several else "What the lens reads off each block")
+        "The lens reads the digits only after the last block" if experiment.several
+        else "What the lens reads off each block")
 
 
 CHANGED = 3  # the place in the source where the donors have another digit
@@ -518,31 +504,11 @@ def one_digit_apart(experiment: Examined) -> tuple[Batch, Batch]:
     return tuple(Batch(*(tensor[rows] for tensor in both)) for rows in (slice(12), slice(12, None)))
 
 
-def carries_the_digit(model: nn.Module, name: str, batch: Batch, donors: Batch) -> list[float]:
-    """For each place of a part, how often the other digit is said if this place is patched."""
-    count = (batch.src if name.startswith("encoder") else batch.tgt_in).shape[1]
-    rows, others = repeated(batch, count), repeated(donors, count)
-    places = torch.arange(count, device=batch.src.device).repeat(len(batch.src))
-    said = patch(model, name, (rows.src, rows.tgt_in), (others.src, rows.tgt_in), places).argmax(-1)
-    theirs = ((said == others.tgt_out) | (others.tgt_out == rows.tgt_out)).all(1)  # where both differ
-    return theirs.float().unflatten(0, (-1, count)).mean(0).tolist()
-
-
-def carries_the_place(model: nn.Module, name: str, batch: Batch) -> list[float]:
-    """For each place of a decoder's part, how often the next token is said if it is patched with the next."""
-    count = batch.tgt_in.shape[1] - 1
-    rows, inputs = repeated(batch, count), repeated(batch, count)[:2]
-    places = torch.arange(count, device=batch.src.device).repeat(len(batch.src))
-    said = patch(model, name, inputs, inputs, places, places + 1).argmax(-1)
-    right = said.gather(1, places[:, None]) == rows.tgt_out.gather(1, places[:, None] + 1)
-    return right.float().unflatten(0, (-1, count)).mean(0)[:, 0].tolist()
-
-
 def right_with_length(model: nn.Module, name: str, batch: Batch, donors: Tensor) -> float:
-    """right(), if a part passes on at all places what it does for other sources, which may be shorter."""
+    """right(), if a part passes on what it does for other sources, which may be longer."""
     with torch.no_grad(), record(model, [name]) as recorded:
-        model(F.pad(donors, (0, batch.src.shape[1] - donors.shape[1])), batch.tgt_in)
-    with replace_part(model, name, lambda output: recorded[name]):
+        model(donors, batch.tgt_in)
+    with replace_part(model, name, lambda output: recorded[name][:, : output.shape[1]]):
         return right(model, batch)
 
 
@@ -554,29 +520,34 @@ def step_where_it_is(experiment: Examined):
     the answer becomes that of the other run, the information was there.
 
     The digit: the other source differs in one digit, at place 3. The answer follows if the encoder's path is
-    patched there, or the last cross-attention where the digit is written. No layer of the encoder carries it:
-    it is in the residual path, where the embedding put it.
+    patched there, or the last cross-attention where the digit is written. No single layer of the encoder
+    moves the answer: the digit is in the residual path, where the embedding put it.
 
-    The place: parts of the decoder are patched with what they passed on one place later. The model says the
-    next token if the path after the first block is patched, but rarely for a single layer of that block.
+    The place: each part of the decoder is patched with what it passed on one place later. If the path after
+    the first block is patched, the model says the next token. If one layer of that block is patched, it
+    rarely does.
 
-    The length: all places come from another source, as long or shorter (table). Three attentions depend on
-    the length: the encoder's last, the decoder's first cross-attention, its second self-attention.
+    The length: a part passes on, at all places, what it does for another source, of 8 or of 12 digits, while
+    the answer has 8 (one number per seed). Three attentions carry the length: the encoder's last, the
+    decoder's first cross-attention, its second self-attention. The last cross-attention carries the digits,
+    so any other source breaks it.
     """
     check_part(patch, checks.patch_checks, OURS)
     batch, donors = one_digit_apart(experiment)
-    twelve = experiment.batch(40, 12)
-    sources = [experiment.batch(40, count, seed=5).src for count in (12, 8)]
+    eight = experiment.batch(40, 8)
+    sources = [experiment.batch(40, count, seed=5).src for count in (8, 12)]
     digit, place, length = [], [], []
     for model in experiment.models.values():
         names = layers_of(model)
-        digit.append({name: carries_the_digit(model, name, batch, donors) for name in names})
-        place.append({name: carries_the_place(model, name, batch) for name in names if "decoder" in name})
-        length.append({name: [right_with_length(model, name, twelve, source) for source in sources]
+        digit.append({name: carries_the_digit(patch, model, name, batch, donors) for name in names})
+        place.append({name: carries_the_place(patch, model, name, batch)
+                      for name in names if "decoder" in name})
+        length.append({name: [right_with_length(model, name, eight, source) for source in sources]
                        for name in names if name.endswith("attention")})
     if experiment.several:
         check_where_it_is(digit, place, length)
-    pictures = {f"the digit at place {CHANGED}": digit[0], "the place": place[0]}
+    pictures = {f"another digit at place {CHANGED}: answers that follow": digit[0],
+                "one place later: tokens that follow": place[0]}
     figure = drawing.draw_patches({question: {short(name): row for name, row in rows.items()}
                                    for question, rows in pictures.items()})
     finding = "The digit is in the encoder's path, then in the last cross-attention"
@@ -584,33 +555,28 @@ def step_where_it_is(experiment: Examined):
             for name in length[0]]
     return Picture(experiment.file("interpretability_patching"), figure,
                    finding if experiment.several else "What follows a patch"), table(
-        "right, all places patched", "from 12 digits", "from 8 digits", rows=rows), experiment.differs
+        "right, all places patched", "from 8 digits", "from 12 digits", rows=rows), experiment.differs
 
 
 def check_where_it_is(digit: list[dict], place: list[dict], length: list[dict]) -> None:
-    """What is said about three seeds."""
+    """What step_where_it_is says about three seeds."""
     encoder = [(name[-1].isdigit(), row) for rows in digit for name, row in rows.items() if "encoder" in name]
-    check("digit, three seeds: over 90 % follow the encoder's path at place 3, less than 10 % another place "
-          "or a single layer of the encoder", all(
+    check("digit, three seeds: over 90 % of the answers follow a patch of the encoder's path at place 3, and "
+          "under 10 % one at another place or of a single layer", all(
               (found > 0.9 if is_path and at == CHANGED else found < 0.1)
               for is_path, row in encoder for at, found in enumerate(row)))
-    check("digit, three seeds: over 90 % follow the last cross-attention where it is written", all(
+    check("digit, three seeds: over 90 % of the answers follow a patch of the last cross-attention where the "
+          "digit is written", all(
         rows["decoder.blocks.1.cross_attention"][9 - CHANGED] > 0.9 for rows in digit))
-    check("place, three seeds: the path after the decoder's first block moves over 90 % of the tokens, no "
-          "layer in it more than half", all(
+    check("place, three seeds: over 90 % of the tokens follow a patch of the path after the decoder's first "
+          "block, under half a patch of one of its layers", all(
               (statistics.mean(row) > 0.9 if name[-1].isdigit() else statistics.mean(row) < 0.5)
               for rows in place for name, row in rows.items() if "blocks.0" in name))
-    check("length, three seeds: with any of these three from a source as long over 30 % are right, "
-          "from a shorter one less than 10 %", all(
+    check("length, three seeds: with one of three attentions patched from a source as long over 30 % of the "
+          "answers are right, from a longer one under 10 %", all(
               rows[name][0] > 0.3 and rows[name][1] < 0.1 for rows in length
               for name in ("encoder.blocks.1.self_attention", "decoder.blocks.0.cross_attention",
                            "decoder.blocks.1.self_attention")))
-
-
-def digits_right(model: nn.Module, batch: Batch) -> float:
-    """The fraction of the digits that is right with teacher forcing."""
-    with torch.no_grad():
-        return share((model(batch.src, batch.tgt_in).argmax(-1) == batch.tgt_out)[batch.tgt_out > EOS])
 
 
 def probed(model: nn.Module, fresh: nn.Module, batch: Batch) -> dict[str, list[float]]:
@@ -632,15 +598,16 @@ def step_what_is_written(experiment: Examined):
     """What is written there, and is it used?
 
     A probe is a linear map, fitted to read something off a part's output, and tested on other sequences. It
-    needs two controls. With shuffled labels it should be at chance. On an untrained model it shows what
-    nobody learned: a residual path carries the embedding, so any probe finds the digit.
+    needs two controls. With shuffled labels it should be at chance. On an untrained model it shows what is
+    there without training: the residual path carries the embedding, so the probe finds the digit.
 
     A probe says what can be read, not what the model reads. For the last column each label's mean is moved to
     the mean of all, so that no linear probe finds the label, and the digits still right are counted.
 
-    In all three models the digit just read is written in full behind the decoder's first block, and without
-    it most digits are right. The encoder's digit is written as well, and needed. Whether the sum of the
-    digits is odd is an honest null: the probe is at chance.
+    In all three models the probe finds the encoder's digit, and the model needs it. It also needs the
+    distance to the end. The probe finds the digit that the decoder has just read, too, but without it most
+    digits are right. The digit to write is found more often than on the untrained model, and isn't used
+    there. For whether the sum is odd the probe is at chance: a null result.
     """
     check_part(Probe, checks.probe_checks, OURS)
     check_part(probe_and_controls, checks.probe_and_controls_checks, OURS)
@@ -648,16 +615,18 @@ def step_what_is_written(experiment: Examined):
     fresh = experiment.make().model.eval()
     found = [probed(model, fresh, batch) for model in experiment.models.values()]
     if experiment.several:
-        own, _, odd, write, read = ([one[question] for one in found] for question in found[0])
-        check("three seeds: both digits that were read are found in over 95 %, also on an untrained model, "
-              "and with shuffled labels in less than 20 %", all(
+        own, ends, odd, write, read = ([one[question] for one in found] for question in found[0])
+        check("three seeds: the probe finds the encoder's digit and the digit just read in over 95 %, also "
+              "untrained, and with shuffled labels in under 20 %", all(
                   min(trained, untrained) > 0.95 and shuffled < 0.2
                   for trained, shuffled, untrained, _ in own + read))
         check("three seeds: without the digit just read over 70 % of the digits are right, without the "
               "encoder's less than 30 %", all(one[3] < 0.3 for one in own) and all(
                   one[3] > 0.7 for one in read))
-        check("three seeds: the digit to write is found in over 5 % more than on the untrained model",
-              all(trained > untrained + 0.05 for trained, _, untrained, _ in write))
+        check("three seeds: the distance to the end and the digit to write are found in over 5 % more than "
+              "untrained", all(trained > untrained + 0.05 for trained, _, untrained, _ in ends + write))
+        check("three seeds: without that distance under 40 % of the digits are right, without the digit to "
+              "write over 95 %", all(one[3] < 0.4 for one in ends) and all(one[3] > 0.95 for one in write))
         check("three seeds: the probe finds in 40 to 60 % whether the sum is odd",
               all(abs(trained - 0.5) < 0.1 for trained, *_ in odd))
     rows = [(question, *(" ".join(f"{100 * one[question][column]:.0f}" for one in found)
@@ -673,10 +642,10 @@ RULES = {"agreement": ("adjective after is", "passé composé with être", "part
 def step_rules_of_french(experiment: Examined):
     """Which head does a rule need?
 
-    If lesson 8's checkpoint is in the output folder, one head of its translator at a time gets its mean. The
-    table has the head that breaks most sentences with a group of rules, compared with sentences without
-    these. A head that breaks both equally is not the head of this rule. This is one model: another seed may
-    divide the work otherwise.
+    If lesson 8's checkpoint is in the output folder, each head of its translator in turn is replaced by its
+    mean. For each group of rules the table names the head without which most sentences with these rules
+    break, compared with other sentences. A head that breaks both equally is not the head of this rule. Other
+    seeds may divide the work differently.
     """
     translator = TranslationExperiment(TranslationModel(), TranslationTraining(), Namespace(
         **vars(experiment.options), input="answers only"))
@@ -690,18 +659,12 @@ def step_rules_of_french(experiment: Examined):
     broken = {(name, head): (whole & ~without_heads(model, [(name, head)], batch).cpu()).float()
               for name, module in model.named_modules() if hasattr(module, "project_query")
               for head in range(module.n_heads)}
-    rows, single = [], False
-    for rule, names in RULES.items():
-        told = torch.tensor([bool({*names} & pair.phenomena) for pair in pairs])
-        lost = {head: [found[part & whole].mean().item() for part in (told, ~told)]
-                for head, found in broken.items()}
-        name, head = max(lost, key=lambda one: lost[one][0] - lost[one][1])
-        mine, others = lost[name, head]
-        single = single or (mine > 0.5 and others < 0.1)
-        rows.append((rule, int(told.sum()), f"{short(name)}, {head}", f"{mine:.0%}", f"{others:.0%}"))
-    check("no head breaks over half of a rule's sentences and less than a tenth of the others", not single)
+    found = most_broken(RULES, [pair.phenomena for pair in pairs], whole, broken)
+    check("no head breaks over half of a rule's sentences and less than a tenth of the others",
+          not any(mine > 0.5 and others < 0.1 for *_, mine, others in found))
     return table("rule", "sentences", "the head that it needs most", "broken with", "broken without the rule",
-                 rows=rows)
+                 rows=[(rule, count, f"{short(name)}, {head}", f"{mine:.0%}", f"{others:.0%}")
+                       for rule, count, (name, head), mine, others in found])
 
 
 SCARCE = {"as it is": {}, "weight decay 1": {"weight_decay": 1.0},
@@ -715,15 +678,16 @@ def step_scarce_data(experiment: Examined):
     again and again, for 150 steps of 16 sequences. More of the known sequences than of the new ones are
     answered right: the model overfits.
 
-    Of three remedies, strong weight decay (AdamW) gets the most new sequences right here: in so short a
-    run it also speeds up training. Label smoothing and dropout (section 5.4) bring less.
+    Of three remedies, strong weight decay (AdamW) gets the most new sequences right here. In so short a
+    run it also gets more of the known ones right. Label smoothing and dropout (section 5.4) help less.
     """
     task = experiment.training.task
     known = draw_sequences(200, "train", (7,), (4, 8))
     batches = make_batch(task, known), make_batch(task, draw_sequences(300, "validation", (1,), (4, 8)))
 
     def trained(changes: dict[str, Any]) -> list[float]:
-        config, training = TransformerConfig(), TrainingConfig(task=task, steps=150, weight_decay=0.0)
+        config = TransformerConfig()
+        training = TrainingConfig(task=task, steps=150, weight_decay=0.0, seed=experiment.options.seed)
         for field, value in changes.items():
             config, training = changed((config, training), field, value)
         run = make_run(config, training, CPU)
@@ -735,11 +699,11 @@ def step_scarce_data(experiment: Examined):
 
     found = side_by_side([partial(trained, changes) for changes in SCARCE.values()])
     if task == "reverse":
-        (seen, new), (_, decayed), *_ = found
-        check("as it is: more of the known sequences than of the new ones are answered right",
+        (seen, new), (_, decayed), *others = found
+        check("without a remedy more of the known sequences than of the new ones are answered right",
               seen > new + 0.1)
-        check("weight decay gets more of the new sequences right", decayed > new + 0.05,
-              f"{new:.0%} to {decayed:.0%}")
+        check("weight decay gets more of the new sequences right, and more than the other remedies",
+              decayed > max(new, *(other for _, other in others)) + 0.05, f"{new:.0%} to {decayed:.0%}")
     return table("", "known sequences", "new sequences", rows=[
         (name, *(f"{right:.0%}" for right in pair)) for name, pair in zip(SCARCE, found)])
 
@@ -781,16 +745,17 @@ def step_clinic(experiment: Examined):
     """A clinic
 
     Seven trainings of a small model are sick, one is healthy; all learn to reverse 4 to 8 digits. The loss
-    says little: two sick ones reach a lower loss than the healthy one, and answer nothing right. So
+    says little: two sick models reach a lower loss than the healthy one, and get hardly any answer right. So
     instruments examine each model:
 
-    leak: another last token moves earlier logits. repeats: the probability of the token just read. P(PAD): at
-    the place after EOS. source: how far another source moves the logits. least spread: of a layer's outputs,
-    over all tokens. least move: of a layer's weights since the start. stride: the largest step, relative to
-    the weights, in the middle of the training.
+    leak: how far another last token moves earlier logits. repeats: the probability of the token just read.
+    P(PAD): the probability of PAD after EOS. source: how far another source moves the logits. least spread:
+    how much a layer's output varies over all tokens, in the layer where it varies least. least move: how far
+    the weights of a layer moved, at least. stride: the largest step, relative to the weights, halfway
+    through.
 
-    Some sicknesses show several signs, so the signs are asked in a fixed order: without the shift the source
-    doesn't matter either.
+    Some sicknesses show several signs, so `diagnosis` looks for them in a fixed order. For example, without
+    the shift the source doesn't matter either.
     """
     trainings = patients(experiment.options.seed)
     found = dict(zip(trainings, side_by_side([*trainings.values()])))
@@ -799,23 +764,23 @@ def step_clinic(experiment: Examined):
     check("the instruments name each of the seven sicknesses, and find the healthy model right", not wrong,
           wrong or f"{len(said)} of {len(said)}")
     ends = {name: statistics.mean(patient.losses[-20:]) for name, patient in found.items()}
-    check("no causal mask and no shift: a lower loss than the healthy one's, less than 5 % of the answers "
-          "right", all(ends[name] < ends["right"] and found[name].exact_match < 0.05
-                       for name in ("no causal mask", "no shift")))
+    check("without the causal mask or the shift the loss is lower than the healthy one's, and under 5 % of "
+          "the answers are right", all(ends[name] < ends["right"] and found[name].exact_match < 0.05
+                                   for name in ("no causal mask", "no shift")))
     figure = drawing.draw_clinic({name: patient.losses for name, patient in found.items()}, {
         name: patient.readings for name, patient in found.items()}, dict(SIGNS.values()))
     return table("training", "last loss", "exact match", "diagnosis", rows=[
         (name, ends[name], f"{patient.exact_match:.0%}", said[name]) for name, patient in found.items()]
     ), Picture(experiment.file("interpretability_clinic"), figure,
-               "The losses hide what the instruments show")
+               "The instruments name the sickness that a loss doesn't show")
 
 
 def step_broken_on_purpose(experiment: Examined):
     """Broken on purpose
 
-    Two classic mistakes were in step 4: 0 in place of an output, and a mean over two lengths. Here are two
-    others. A probe tested on what it was fitted on finds even random labels, if there are few examples for
-    its dimensions. A patch at the wrong place moves nothing: this doesn't show that the part carries nothing.
+    Step 4 showed two classic mistakes: 0 in place of an output, and a mean over two lengths. Here are two
+    more. A probe that is tested on what it was fitted on finds even random labels, if it has fewer examples
+    than dimensions. And a patch at the wrong place moves nothing, although the part carries something.
     """
     x, labels = torch.randn(60, 64), torch.randint(10, (60,))
     fitted = Probe(x[:30], labels[:30])
@@ -823,7 +788,7 @@ def step_broken_on_purpose(experiment: Examined):
     check("30 random labels in 64 dimensions: the probe finds more than 90 % of those it was fitted on, and "
           "less than 40 % of others", same > 0.9 and new < 0.4)
     name = f"decoder.blocks.{experiment.config.n_layers - 1}.cross_attention"
-    moved = carries_the_digit(experiment.run.model.eval(), name, *one_digit_apart(experiment))
+    moved = carries_the_digit(patch, experiment.run.model.eval(), name, *one_digit_apart(experiment))
     rows = [("a probe of random labels, on those fitted", f"{same:.0%}"), ("on others", f"{new:.0%}")]
     rows += [(f"{short(name)}, patched at place {place}: answers moved", f"{moved[place]:.0%}")
              for place in range(len(moved))[5:7]]

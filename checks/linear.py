@@ -23,7 +23,7 @@ CHUNKS = 1, 5, 64
 
 
 def squares(x: Tensor) -> Tensor:
-    """Features that nobody has by default: 1 + x² and its double, side by side."""
+    """Features that no default has: 1 + x² and its double, side by side."""
     return torch.cat([1 + x.square(), 2 + 2 * x.square()], -1)
 
 
@@ -50,7 +50,7 @@ def problem(n_queries: int = 12, n_keys: int = 12) -> list[Tensor]:
 
 
 def equals_the_table(linear, ours):
-    """Without a causal order it is the mean with weights φ(q)·φ(k), with any leading dimensions."""
+    """Without a causal order it is the mean with weights φ(q)·φ(k), for any leading dimensions."""
     given, flat = problem(7, 12), [x[0, 0] for x in problem()]
     return together(*(at(f"query {tuple(x[0].shape)}", agree(
         linear(*x, causal=False), by_table(*x, causal=False), 1e-12)) for x in (given, flat)))
@@ -63,7 +63,7 @@ def causal_equals_the_table(linear, ours):
 
 
 def fewer_queries_are_the_last(linear, ours):
-    """In causal order fewer queries than keys are the last of the sequence."""
+    """In causal order, T queries with S keys are at the last T positions."""
     return agree(linear(*problem(3), causal=True, chunk=2), by_table(*problem(3)), 1e-12)
 
 
@@ -97,7 +97,7 @@ def grows_with_n(linear, ours):
 
 
 def halves_are_computed_in_float32(linear, ours):
-    """float16 and bfloat16 come back as they came, computed in float32."""
+    """float16 and bfloat16 inputs give outputs of their type, computed in float32."""
     findings = []
     for kind, tolerance in ((torch.float16, 1e-3), (torch.bfloat16, 8e-3)):
         given = [x.to(kind) for x in random_tensors((600, 8), (600, 8), (600, 8))]
@@ -107,7 +107,7 @@ def halves_are_computed_in_float32(linear, ours):
                 return Finding(False, f"{kind} came back as {found.dtype}", "convert the output back")
             exact = by_table(*(x.double() for x in given), causal)
             findings.append(at(str(kind), agree(found[300:], exact[300:], tolerance / 4,
-                                                "convert to float32 first: sums of many halves round")))
+                                                "convert to float32 first: long 16-bit sums are rounded")))
     return together(*findings)._replace(gap=None)
 
 

@@ -53,7 +53,7 @@ def norm_equals_pytorch(implementation, ours):
 
 
 def norm_honours_eps(implementation, ours):
-    """It equals F.rms_norm also with numbers as small as eps and with an eps of 0.5."""
+    """It also equals F.rms_norm for numbers as small as eps, and with an eps of 0.5."""
     small, other = randomised(implementation(D_MODEL)), randomised(implementation(D_MODEL, 0.5))
     return together(agree(small(3e-3 * X), formula(small, 3e-3 * X), 1e-12),
                     agree(other(X), formula(other, X, 0.5), 1e-12))
@@ -91,7 +91,7 @@ def rms_mistakes(ours):
     return {
         "mean subtracted": Mistake("the mean is subtracted: that is LayerNorm, RMSNorm only divides",
                                   MeanSubtracted, equals),
-        "eps outside": Mistake("eps belongs inside the root", EpsOutside, "It equals F.rms_norm also"),
+        "eps outside": Mistake("eps belongs inside the root", EpsOutside, "It also equals F.rms_norm"),
         "sum of squares": Mistake("divide by the root of the mean of the squares, not of their sum",
                                   SumOfSquares, equals),
         "no root": Mistake("divided by the mean square: take its root", NoRoot, equals),
@@ -187,7 +187,7 @@ def grouped(implementation, groups: int = GROUPS, **options) -> nn.Module:
 
 
 def groups_equal_pytorch(implementation, ours):
-    """With the same weights it equals PyTorch's attention with enable_gqa, for 2 groups, 1 and 3."""
+    """With the same weights it equals PyTorch's attention with enable_gqa, for 1, 2 and 3 groups."""
     findings = []
     for groups in (2, 1, 3):
         attention = grouped(implementation, groups)
@@ -234,7 +234,7 @@ def keeps_groups_in_the_cache(implementation, ours):
     attention.attend = attend
     attention(X, X, X)
     found = torch.tensor([part.shape[1] for part in kept])
-    return agree(found, torch.full((2,), GROUPS), 0, "repeat the groups inside attend(), behind the cache")
+    return agree(found, torch.full((2,), GROUPS), 0, "repeat the groups inside attend(), after the cache")
 
 
 def refuses_uneven_groups(implementation, ours):

@@ -42,7 +42,7 @@ def read(cache, *more: Tensor) -> Tensor:
 
 
 def rounds_each_vector(cache_of, ours):
-    """Each number is kept to half a step, where a vector's largest number is 127 steps."""
+    """Each number is kept to within half a step, where a vector's largest number is 127 steps."""
     given = torch.stack(vectors())
     found = read(cache_of(Telling()), *vectors())
     if found.shape != given.shape:
@@ -53,7 +53,7 @@ def rounds_each_vector(cache_of, ours):
 
 
 def counts_its_bytes(cache_of, ours):
-    """A vector of 16 numbers takes 16 bytes and 2 for its scale; bytes() tells."""
+    """A vector of 16 numbers takes 16 bytes and 2 for its scale, and bytes() counts both."""
     cache = cache_of(Telling())
     read(cache, *vectors())
     return agree(torch.tensor(cache.bytes()), torch.tensor(2 * 2 * 3 * 5 * (16 + 2)), 0)._replace(
@@ -86,7 +86,7 @@ def follows_its_rows(cache_of, ours):
 
 
 def serves_heads(cache_of, ours):
-    """Lesson 2's heads give with it nearly what they give with an exact cache."""
+    """Lesson 2's heads give nearly the same output with this cache as with an exact one."""
     torch.manual_seed(0)
     attention, outputs = MultiHeadAttention(32, 2).double().eval(), []
     (x,) = random_tensors((2, 9, 32))
@@ -110,7 +110,7 @@ def knows_fewer_bits(cache_of, ours):
 
 
 def refuses_other_bits(cache_of, ours):
-    """Less than 2 and more than 8 bits are refused with a ValueError that names them."""
+    """Fewer than 2 and more than 8 bits are refused with a ValueError that names them."""
     return together(refused(lambda: cache_of(Telling(), bits=1), 1),
                     refused(lambda: cache_of(Telling(), bits=9), 9))
 
@@ -141,7 +141,7 @@ def cache_mistakes(ours):
             self.parts = [self.parts[0], before[1][stay], self.parts[2], before[3][stay]]
 
     return {
-        "one scale for all": Mistake("each vector needs a scale of its own: the largest number along K",
+        "one scale for all": Mistake("each vector needs its own scale: the largest number along K",
                                      OneScale, "Each number is kept"),
         "cut off": Mistake("round to the nearest integer; cutting off moves every number towards 0", CutOff,
                            "Each number is kept"),
@@ -171,7 +171,7 @@ quantised_cache_checks = Part(
     cache_mistakes,
     "Lesson 6's KeyValueCache is the pattern: QuantisedCache(attention).attend(queries, keys, values, mask) "
     "adds keys and values (B, H, S, K), then calls type(attention).attend(attention, queries, keys, values, "
-    "mask) with all that were kept; reorder(rows) and bytes() are there as well.",
+    "mask) with all keys and values kept; it also has reorder(rows) and bytes().",
     helpers=("quantised",), more=more_cache_mistakes)
 
 
@@ -197,7 +197,7 @@ def filled(sequences: list[list[int]]) -> Tensor:
 
 
 def holds_each_sequence_once(pack, ours):
-    """Every sequence is in one row, whole and once; ids 1, 2, … tell them apart, 0 is padding."""
+    """Every sequence is in one row, whole and once; it has an id from 1 on, and 0 is padding."""
     tokens, ids, _ = packed(pack)
     numbered = [own[own > 0].unique().tolist() == [*range(1, own.max() + 1)] for own in ids]
     finding = agree(filled(unpacked(tokens, ids)), filled(sorted(SEQUENCES)), 0,
@@ -229,7 +229,7 @@ def fills_rows(pack, ours):
 
 
 def takes_few_sequences(pack, ours):
-    """One sequence is one row; no sequence is no row."""
+    """One sequence gives one row; no sequences give no rows."""
     one, none = packed(pack, [[5, 6]], 3), packed(pack, [], 3)
     return together(agree(one[0], torch.tensor([[5, 6, 0]]), 0),
                     agree(torch.tensor(none[0].shape), torch.tensor([0, 3]), 0))
@@ -264,7 +264,7 @@ def pack_mistakes(ours):
     return {
         "positions go on": Mistake("positions begin at 0 again with each sequence", with_rows(going_on),
                                    "The positions of each"),
-        "one id for a row": Mistake("each sequence of a row needs an id of its own, or they see each other",
+        "one id for a row": Mistake("each sequence of a row needs its own id, otherwise they see each other",
                                     with_rows(one_id), "Every sequence is in one row"),
         "one sequence per row": Mistake("put a sequence into the first row that still has room",
                                         with_rows(row_each), "18 tokens go into"),

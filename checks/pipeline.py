@@ -91,7 +91,7 @@ def most_kept(order: Sequence[Work]) -> int:
 
 
 def takes_no_longer(implementation, ours):
-    """All stages together need (M + P − 1) · (forward + backward) slots, as long as with GPipe."""
+    """All stages together need (M + P − 1) · (forward + backward) slots, as many as with GPipe."""
     findings = []
     for stages, micro in SIZES:
         for forward, backward in ((1, 1), (1, 2)):
@@ -156,7 +156,7 @@ def waits_for_what_it_needs(implementation, ours):
 
 
 def takes_several_slots(implementation, ours):
-    """A forward takes `forward` slots, a backward `backward` slots."""
+    """A forward pass takes `forward` slots, and a backward pass `backward` slots."""
     return together(*(at(f"{forward} and {backward} slots", agree(
         coded(implementation(late_warm_up, 3, 4, forward, backward)),
         expected_slots(late_warm_up, 3, 4, forward, backward), axes="stage, slot"))
@@ -186,7 +186,7 @@ def timeline_mistakes(ours):
         "never waits": Mistake("no stage waits: forward needs the forward of the stage before, backward the "
                                "backward of the stage after", never_waits, "Two stages and two"),
         "one slot each": Mistake("forward and backward take `forward` and `backward` slots", one_slot_each,
-                                 "A forward takes"),
+                                 "A forward pass takes"),
         "gradients run forward": Mistake("gradients come from the last stage back to the first",
                                          backward_first_stage_first, "Two stages and two"),
     }

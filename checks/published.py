@@ -189,7 +189,7 @@ LEFT_OUT: dict[str, dict[str, Callable[[nn.Module], None]]] = {
     "gpt2": {"linear maps not transposed": untransposed, "the exact GELU": exact_gelu,
              "× √d kept": embedding_multiplied},
     "llama": {"rotary order of the file": halves_kept, "× √d kept": embedding_multiplied},
-    "bert": {"no norm behind the embeddings": no_first_norm},
+    "bert": {"no norm after the embeddings": no_first_norm},
     "vit": {"channels last in a patch": channels_last},
 }
 
@@ -230,7 +230,7 @@ def small_models(parts: Any) -> tuple[list[tuple[str, bool, str]], list[tuple[Se
                     spoil(published.model)
                 moves[kind], gap = published.moves, largest_difference(output_of(published, inputs), expected)
                 rows.append((kind, mistake or "none", f"{gap:.0e}"))
-                findings.append((f"{kind} with the mistake “{mistake}”: the output differs", gap > 3e-4,
-                                 rows[-1][2]) if mistake else
-                                (f"{kind}: the output is that of the formula", gap < 1e-5, rows[-1][2]))
+                findings.append((f"{kind}: the mistake “{mistake}” moves the output off the formula's",
+                                 gap > 3e-4, rows[-1][2]) if mistake else
+                                (f"{kind}: the model's output equals the formula's", gap < 1e-5, rows[-1][2]))
     return findings, [(MOVED, moves_shown(moves["gpt2"])), (("model", "mistake", "largest difference"), rows)]

@@ -37,7 +37,7 @@ def expected_codes(weight: Tensor, bits: int, group: int) -> tuple[Tensor, Tenso
 
 
 def codes_are_right(implementation, ours):
-    """With one scale for the matrix the codes are round(W / scale), the largest is ±(2^(bits − 1) − 1)."""
+    """With one scale for the matrix the codes are round(W / scale), up to ±(2^(bits − 1) − 1)."""
     findings = []
     for bits in (8, 4, 3, 2):
         codes, scale = implementation(WEIGHT, bits, 0)
@@ -48,7 +48,7 @@ def codes_are_right(implementation, ours):
 
 
 def groups_have_their_scales(implementation, ours):
-    """Every row, or every group of neighbours in a row, has a scale of its own; the rest of a row also."""
+    """Every row, or every group of neighbours in a row, has its own scale; so does the rest of a row."""
     findings = []
     for group, words in GROUPS.items():
         codes, scale = implementation(WEIGHT, 4, group)
@@ -66,7 +66,7 @@ def errs_by_half_a_step(implementation, ours):
 
 
 def zeros_stay(implementation, ours):
-    """A row of zeros has codes 0, and no scale is NaN."""
+    """A row of zeros has only codes 0, and no scale is NaN."""
     codes, scale = implementation(torch.zeros(2, 4, dtype=torch.double), 4, 4)
     return together(agree(codes.double(), torch.zeros(2, 4)), agree(scale.isfinite().double(),
                                                                     torch.ones(2, 1)))
@@ -87,7 +87,7 @@ def quantize_mistakes(ours):
         return codes, scale.expand_as(ours.quantize(weight, bits, group)[1])
 
     def cut_off(weight, bits, group=0):
-        """Digits behind the point are cut off instead of rounded."""
+        """Digits after the point are cut off instead of rounded."""
         _, scale = ours.quantize(weight, bits, group)
         groups = ours.in_groups(weight, group) / scale[..., None]
         return ours.out_of_groups(groups.trunc(), weight).to(torch.int8), scale
@@ -99,7 +99,7 @@ def quantize_mistakes(ours):
 
     return {
         "one scale for the tensor": Mistake(
-            "one scale for the whole matrix: each group needs a scale of its own, its largest value / top",
+            "one scale for the whole matrix: each group needs its own scale, its largest value / top",
             one_scale, "Every row, or every group"),
         "cut off, not rounded": Mistake("the codes are cut off: use round()", cut_off,
                                         "With one scale for the matrix"),
@@ -189,7 +189,7 @@ def levels_mistakes(ours):
         return (levels / levels.max()).float()
 
     def evenly_spaced(bits=4):
-        """As whole numbers would be."""
+        """As integers would be."""
         half = 2 ** (bits - 1)
         return torch.cat([torch.linspace(-1, 0, half), torch.linspace(0, 1, half + 1)[1:]])
 
@@ -201,7 +201,7 @@ def levels_mistakes(ours):
 
     same = "For 4 bits the levels are"
     return {
-        "without 0": Mistake("no level is 0: take the quantiles of both halves apart, and 0 between them",
+        "without 0": Mistake("no level is 0: take the quantiles of each half separately, with 0 between",
                              without_zero, same),
         "evenly spaced": Mistake("evenly spaced: take quantiles of the normal distribution", evenly_spaced,
                                  same),

@@ -63,7 +63,7 @@ def sends_little(implementation, ours):
 
 
 def leaves_the_inputs(implementation, ours):
-    """The tensors given stay as they were."""
+    """The ring leaves the tensors that it is given as they were."""
     xs = inputs_of(4, (8,))
     _, _, left = on_each(implementation, xs)
     return agree(torch.stack(left), xs, tolerance=0.0, axes="rank, number")
@@ -112,7 +112,7 @@ def ring_mistakes(ours):
                                             "one, nothing is added", ring_by(add_again=True),
                                             "Every rank gets"),
         "writes into views": Mistake("chunk() and slices are views: += writes into the tensor given; clone "
-                                     "the pieces", ring_by(views=True), "The tensors given"),
+                                     "the pieces", ring_by(views=True), "The ring leaves"),
     }
 
 

@@ -63,7 +63,7 @@ def equals_pytorch_in_tiles(tiled, ours):
 
 
 def last_tile_may_be_shorter(tiled, ours):
-    """12 keys in tiles of 5: the last tile is shorter, and counts."""
+    """12 keys in tiles of 5 are all used: the last tile is shorter."""
     return agree(tiled(*problem(), tile=5), expected(problem()), 1e-12, axes=OUTPUT)
 
 
@@ -87,7 +87,7 @@ def takes_rules(tiled, ours):
 
 
 def fewer_queries_are_the_last(tiled, ours):
-    """Under a rule, fewer queries than keys are the last of the sequence."""
+    """Under a rule, T queries with S keys are at the last T positions."""
     return agree(tiled(*problem(3), causal_rule, tile=4), expected(problem(3), mask_of(causal_rule, 3, 12)),
                  1e-12, axes=OUTPUT)
 
@@ -110,7 +110,7 @@ def survives_large_scores(tiled, ours):
 
 
 def gradients_equal_pytorch(tiled, ours):
-    """The gradients of query, key and value equal PyTorch's, also with a blind query and a short tile."""
+    """The gradients of query, key and value equal PyTorch's, even with a blind query and a short tile."""
     findings = []
     for rule, queries, tile in ((blind_rule, 12, 4), (near_rule, 12, 5), (causal_rule, 3, 5)):
         leaves = [x.requires_grad_() for x in problem(queries)]
@@ -132,7 +132,7 @@ def skips_hidden_tiles(tiled, ours):
 
 
 def keeps_no_table(tiled, ours):
-    """For the backward pass it keeps a few numbers for each token, not n² scores."""
+    """For the backward pass it keeps a few numbers per token, not n² scores."""
     inputs = [x.requires_grad_() for x in random_tensors((256, 8), (256, 8), (256, 8))]
     kept = bytes_kept(lambda *x: tiled(*x, tile=32), *inputs) / 8
     hint = "compute the scores of a tile again in backward: a torch.autograd.Function of your own"
@@ -140,7 +140,7 @@ def keeps_no_table(tiled, ours):
 
 
 def halves_are_accumulated_in_float32(tiled, ours):
-    """float16 and bfloat16 come back as they came, accumulated in float32."""
+    """float16 and bfloat16 inputs give outputs of their type, accumulated in float32."""
     findings = []
     for kind, tolerance in ((torch.float16, 1e-3), (torch.bfloat16, 8e-3)):
         query, key, value = (x.to(kind) for x in random_tensors((4, 8), (512, 8), (512, 8)))
@@ -149,7 +149,7 @@ def halves_are_accumulated_in_float32(tiled, ours):
             return Finding(False, f"{kind} came back as {found.dtype}", "convert the output back")
         exact = expected([x.double() for x in (query, key, value)])
         findings.append(at(str(kind), agree(found, exact, tolerance * exact.abs().max().item() / 2,
-                                            "convert to float32 first: sums of many halves round")))
+                                            "convert to float32 first: long 16-bit sums are rounded")))
     return together(*findings)._replace(gap=None)
 
 
@@ -167,7 +167,7 @@ def short_sequences(tiled, ours):
 
 
 def drops_weights_as_lesson_1(tiled, ours):
-    """dropout=0.5 sets about half of the weights to 0 and doubles the others; 0.2 a fifth."""
+    """dropout=0.5 sets about half of the weights to 0 and doubles the others; dropout=0.2 sets a fifth."""
     return drops_weights(tiled, ours)
 
 
@@ -254,8 +254,8 @@ def tile_mistakes(ours):
             "hidden scores are −∞: −1e9 gives all keys equal weight where nothing is seen",
             loop(hidden=-1e9), "A query that sees nothing"),
         "queries counted from 0": Mistake(
-            "fewer queries than keys are the last: the first query is at position S − T",
-            loop(first_query=0), "Under a rule, fewer queries"),
+            "with fewer queries than keys the first query is at position S − T",
+            loop(first_query=0), "Under a rule, T queries"),
         "log of the sum forgotten": Mistake(
             "keep the largest score plus the logarithm of the sum: e^(score − that) is the weight",
             log_sum_forgotten, "The gradients of query"),
@@ -318,7 +318,7 @@ def sees_the_latest(window, ours):
 
 
 def knows_positions(window, ours):
-    """It goes by the positions that it is given, not by their places in the table."""
+    """It uses the positions that it is given, not their places in the table."""
     i, j = torch.tensor([[5], [7]]), torch.tensor([[3, 4, 5, 6, 7, 8]])
     wanted = torch.tensor([[0, 1, 1, 0, 0, 0], [0, 0, 0, 1, 1, 0]])
     return agree(window(2)(i, j).int(), wanted, 0, axes="query, key")
@@ -338,7 +338,7 @@ def window_mistakes(ours):
 
     return {"window + 1": Mistake("one key too many: w keys are at distances 0 to w − 1", one_more,
                                   "A window of w holds"),
-            "the future seen": Mistake("keys in the query's future are seen: j ≤ i", both_sides,
+            "the future is visible": Mistake("keys in the query's future are seen: j ≤ i", both_sides,
                                        "A window of w holds")}
 
 
@@ -352,13 +352,13 @@ def more_window_mistakes(ours):
     return {"own key hidden": Mistake("the query's own key belongs to the window", without_itself,
                                       "A window of w holds"),
             "by place": Mistake("use the positions i and j, not their places in the table", by_place,
-                                "It goes by the positions")}
+                                "It uses the positions")}
 
 
 window_checks = Part(
     [sees_the_latest, knows_positions, refuses_empty_windows], window_mistakes,
     "window(width) returns a rule: a function of the positions of queries (T, 1) and of keys (1, S), which "
-    "says who may attend to whom, boolean (T, S). Example: window(2)(torch.tensor([[5]]), "
+    "says which query may attend to which key, boolean (T, S). Example: window(2)(torch.tensor([[5]]), "
     "torch.tensor([[4, 5]])).",
     more=more_window_mistakes,
 )

@@ -9,7 +9,7 @@ from figures.training import History, column
 
 
 def draw_reading(history: History, yardsticks: Mapping[str, float]):
-    """Bits per character of held-out text during the training, with those of the yardsticks."""
+    """Bits per character of held-out text during training, with the yardsticks as lines."""
     figure, axes = canvas(width=8, height=3.8)
     axes.plot(*column(history, "bits"), marker="o", markersize=4, color="C0", label="the model")
     for number, (name, bits) in enumerate(yardsticks.items(), start=1):

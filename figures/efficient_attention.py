@@ -9,7 +9,7 @@ MARKS = "o", "s", "^", "D"
 
 
 def draw_traffic(moved: Mapping[int, float], predicted: Mapping[int, float], lines: float):
-    """MiB moved for each size of tile, beside the formula; `lines` is what lesson 1's lines move."""
+    """MiB moved for each size of tile, and the formula; `lines` is what lesson 1's lines move."""
     figure, axes = canvas(width=6.5, height=3.6)
     axes.plot([*moved], [*moved.values()], marker="o", label="moved, simulated")
     axes.plot([*predicted], [*predicted.values()], marker="s", linestyle="--", label="formula")
@@ -67,7 +67,7 @@ def draw_recall(found: Mapping[str, Sequence[float]], chance: float):
 
 
 def draw_recompute(runs: Mapping[int, Any], predicted: Mapping[int, float]):
-    """The peak for each number of blocks per segment, beside the formula, and of keeping all."""
+    """The peak for each number of blocks per segment, the formula, and the peak of keeping all."""
     figure, axes = canvas(width=6.5, height=3.6)
     axes.plot([*predicted], [runs[size].peak for size in predicted], "o", label="measured")
     axes.plot([*predicted], [*predicted.values()], "--", label="N/s + c·s + 4")

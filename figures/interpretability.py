@@ -11,7 +11,7 @@ from figures.training import History, column
 
 
 def draw_learning(runs: dict[str, History], parts: Sequence[str]):
-    """The norm of the gradient in every part, and Adam's move of it, in the same steps: a row a run."""
+    """The norm of the gradient in every part, and Adam's move of it, in the same steps: one row per run."""
     figure, axes = canvas(rows=len(runs), columns=2, width=10, height=3.1 * len(runs), sharex="row")
     styles = {"embedding": ":", "encoder": "-", "decoder": "--"}
     for line, (name, noted) in zip(axes, runs.items(), strict=True):
@@ -33,7 +33,7 @@ def draw_lens(found: dict[str, Tensor]):
     for panel, (name, right) in zip(axes[0], found.items()):
         heatmap(panel, right, [f"block {number}" for number in range(len(right))], range(right.shape[1]),
                 f"seed {name}", numbers=right.shape[1] < 6)
-        panel.set_xlabel("place of the answer")
+        panel.set_xlabel("place of the answer (dark: right)")
     return figure
 
 
@@ -45,7 +45,7 @@ def draw_patches(found: dict[str, dict[str, Sequence[float]]]):
         cells = torch.tensor([[*row, *[math.nan] * (places - len(row))] for row in rows.values()])
         heatmap(panel, cells, list(rows), range(places), question)
         panel.set_aspect("auto")
-        panel.set_xlabel("patched place")
+        panel.set_xlabel("patched place (dark: all follow)")
     return figure
 
 

@@ -44,7 +44,7 @@ def stretches(row: Sequence[tuple[str, int] | None]) -> list[tuple[str, int, int
     """(kind, micro-batch, first slot, slot after the last) for each piece of work of a stage."""
     found: list[tuple[str, int, int, int]] = []
     for slot, work in enumerate(row):
-        if work and found and found[-1][:2] == work and found[-1][3] == slot:
+        if work and found and found[-1][:2] == work:
             found[-1] = *work, found[-1][2], slot + 1
         elif work:
             found.append((*work, slot, slot + 1))

@@ -69,7 +69,7 @@ PHENOMENA = {
     "que": "that as an object: le livre que je lis",
     "verb with à, de, avec": "parler à, avoir besoin de, jouer avec",
     "to somebody": "give something to somebody: donner un livre à Marie",
-    "number": "deux, trois: no article",
+    "number": "a number takes the place of the article: deux chats",
     "place": "dans le jardin, près de l'école",
     "it by its noun": "it is il, elle, le or la by its noun: la maison est vieille et elle est belle",
     "there is": "il y a, one form for one and for many",

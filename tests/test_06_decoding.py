@@ -497,7 +497,7 @@ def test_a_sampler_that_writes_one_token_behind_eos_is_told(token):
         return tokens.masked_fill(behind, token)
 
     assert [check.statement for check in m.GRADED["sample"](m.sample, m) if not check.finding.holds] == []
-    assert "Nothing but PAD follows EOS" in [
+    assert "Only PAD follows EOS" in [
         check.statement for check in m.GRADED["sample"](sample, m) if not check.finding.holds]
 
 

@@ -156,7 +156,7 @@ def test_a_model_that_reads_french_is_not_asked(runs):
 def test_a_run_of_files_and_one_of_the_grammar_answer_together(tmp_path):
     """Each run leaves out the sentences of its own training."""
     known = [(one.source, one.references[0]) for one in challenges()[:7]]
-    file = written(tmp_path / "mine.tsv", [*SENTENCES, *known])
+    file = written(tmp_path / "mine.tsv", [*known, *SENTENCES])
     small = ["--d-model", "16", "--heads", "2", "--layers", "1", "--vocab", "50", "--steps", "2",
              "--max-pairs", "300", "--outputs", str(tmp_path)]
     of_files = ["--pairs", str(file), "--columns", "1,2"]

@@ -190,13 +190,13 @@ def test_patching_finds_where_the_digit_goes():
         carried = {"encoder.blocks.0": m.CHANGED, "encoder.blocks.1": m.CHANGED,
                    CIRCUIT: LENGTH - 1 - m.CHANGED, "decoder.blocks.1": LENGTH - 1 - m.CHANGED}.get(name)
         wanted = [float(place == carried) for place in range(LENGTH)]
-        assert m.carries_the_digit(model, name, batch, donors) == wanted, name
+        assert m.carries_the_digit(m.patch, model, name, batch, donors) == wanted, name
 
 
 def test_patching_finds_where_the_place_is():
     model, batch = Known(), known_batch(200)
-    assert m.carries_the_place(model, "decoder.blocks.0", batch) == [1.0] * (LENGTH - 1)
-    idle = m.carries_the_place(model, "decoder.blocks.0.cross_attention", batch)
+    assert m.carries_the_place(m.patch, model, "decoder.blocks.0", batch) == [1.0] * (LENGTH - 1)
+    idle = m.carries_the_place(m.patch, model, "decoder.blocks.0.cross_attention", batch)
     assert max(idle) < 0.25  # where two digits are equal by chance
 
 

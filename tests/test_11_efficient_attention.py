@@ -425,7 +425,7 @@ def test_steps_that_draw_hold_with_other_seeds(tmp_path, step, seed):
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1])
 def test_trained_heads_and_caches_hold_for_other_models(seed):
     model = finish(five.make_run(five.TransformerConfig(), five.TrainingConfig(seed=seed),
                                  torch.device("cpu"))).model.eval()

@@ -309,10 +309,9 @@ def test_a_quantised_model_answers_in_lesson_6(tmp_path):
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize("seed", [1, 2])
-def test_the_walkthrough_holds_with_other_seeds(tmp_path, seed):
+def test_the_walkthrough_holds_with_another_seed(tmp_path):
     """Another base, other data and other first adapters."""
-    process = run_lesson("12_finetuning", "--seed", str(seed), "--outputs", str(tmp_path), timeout=1800)
+    process = run_lesson("12_finetuning", "--seed", "1", "--outputs", str(tmp_path), timeout=1800)
     assert process.returncode == 0, process.stdout + process.stderr
 
 

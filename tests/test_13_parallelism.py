@@ -182,6 +182,10 @@ def killed(group):
     group.receive(1, torch.ones(1))
 
 
+def mistaken(group):
+    raise RuntimeError("sizes differ")
+
+
 def test_a_lost_process_ends_the_others():
     with pytest.raises(RuntimeError, match="the process of rank 1 was ended"):
         in_processes(killed, 2)
@@ -200,9 +204,28 @@ def test_processes_without_an_answer_are_ended_in_time():
 
 
 @PROCESSES_JOIN
+@pytest.mark.parametrize(("program", "error"), [(killed, "the process of rank 1 was ended"),
+                                                (mistaken, "sizes differ")])
+def test_a_program_that_fails_is_no_machine_without_processes(program, error):
+    with pytest.raises(RuntimeError, match=error):
+        or_why_not(program, 2)
+
+
+@PROCESSES_JOIN
 def test_why_no_processes_work_together_is_a_sentence(monkeypatch):
-    assert or_why_not(killed, 2) == ("The processes could not work together on this machine: the process of "
-                                     "rank 1 was ended.")
+    def no_network(*_, **__):
+        raise RuntimeError("unable to resolve the host\nat line 5")
+
+    def no_memory(process):
+        raise BlockingIOError("no more processes")
+
+    with monkeypatch.context() as patched:
+        if not ranks.processes_are_dear():  # forks inherit what is replaced here
+            patched.setattr(ranks.distributed, "init_process_group", no_network)
+            assert or_why_not(around, 2) == ("No processes can work together on this machine: unable to "
+                                             "resolve the host.")
+        patched.setattr(ranks.multiprocessing.process.BaseProcess, "start", no_memory)
+        assert or_why_not(around, 2) == "No processes can work together on this machine: no more processes."
     monkeypatch.setattr(ranks.distributed, "is_gloo_available", lambda: False)
     assert or_why_not(around, 2) == ("No processes were started: this PyTorch has no gloo, its backend for "
                                      "CPUs.")
@@ -327,10 +350,9 @@ def test_two_machines_are_tried_on_one(tmp_path):
 # ------------------------------------------------------------------ the lesson
 
 
-@pytest.mark.exhaustive
-@pytest.mark.parametrize("step", [m.step_vanishing, m.step_loss_scaling, m.step_one_mean,
-                                  m.step_columns_then_rows, m.step_sharded_states, m.step_pipeline])
-def test_the_steps_hold_with_another_seed(step):
+@pytest.mark.parametrize("step", [m.step_one_mean, m.step_columns_then_rows])
+def test_the_steps_hold_with_another_seed(step, monkeypatch):
+    monkeypatch.setattr(m, "check_part", lambda *_: None)  # has a test of its own
     torch.manual_seed(3)
     assert failures(step, 3) == []
 

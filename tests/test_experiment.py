@@ -237,7 +237,8 @@ def test_other_defaults_follow_from_the_options(monkeypatch):
     parser = OneLineParser()
     parser.add_argument("--outputs", default="x")
     line = replace(five.COMMAND_LINE, other_defaults=lambda options: {"lr": 0.5} if options.by_hand else {},
-                   experiment=lambda *asked: SimpleNamespace(asked=asked, device=CPU, check=lambda: None))
+                   experiment=lambda *asked: SimpleNamespace(asked=asked, device=CPU, parallel=None,
+                                                            check=lambda: None))
     line.add_options(parser)
     for arguments, rate in ([], 3e-3), (["--by-hand"], 0.5), (["--by-hand", "--lr", "0.1"], 0.1):
         monkeypatch.setattr("sys.argv", ["script", *arguments])

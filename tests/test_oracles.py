@@ -274,7 +274,7 @@ def test_hidden_rows_count_along_another_dimension_too():
 
     part = ours.GRADED["softmax"]
     failed = [check.statement for check in part(half_right, ours) if not check.finding.holds]
-    assert [statement[:17] for statement in failed] == ["A row that is −∞ "]
+    assert [statement[:17] for statement in failed] == ["A row of −∞ only "]
 
 
 # one claim alone

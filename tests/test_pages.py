@@ -162,12 +162,14 @@ RIGHT = {  # how the right answer of each question begins, so that `right` can't
     1: "No: a product|The output of|They stay|Nearly all",
     2: "No: it takes|It stays|Only in some",
     3: "The same output both|Only on the distance|It stays|Less often",
-    4: "It shrinks|That of BatchNorm|Yes: it works|Pre-norm",
+    4: "It shrinks|BatchNorm's|Yes: it works|Pre-norm",
     5: "About ln V|Exactly where|No: with teacher",
     6: "Because no later|Not always|No: the wide|Top-p",
-    7: "More than one in 50|Those of the pairs|No: somewhere|Nothing|More than four",
+    7: "More than one in 50|The counts of the pairs|No: the sum|Nothing|More than four",
     8: "Known words|Less computation|The second|At the English",
-    9: "The weight doesn't|The last|About as far|Weight decay",
+    9: "About as far|The last|Not yet|Most answers|The probe doesn't|The causal mask|The layer is dead|"
+       "Weight decay",
+    13: "0.5: from|It leaves out|They stand|7,000: 14|No: tokens|Memory",
 }
 
 

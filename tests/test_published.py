@@ -626,7 +626,8 @@ def first(tensor, *others):
 ])
 def test_the_step_sees_a_loader_without_a_detail(monkeypatch, kind, place, name, broken):
     monkeypatch.setattr(place, name, broken)
-    assert f"{kind}: the output is that of the formula" in failures(m.step_published_weights, experiment())
+    failed = failures(m.step_published_weights, experiment())
+    assert f"{kind}: the model's output equals the formula's" in failed
 
 
 def test_the_steps_hold(monkeypatch):

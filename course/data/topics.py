@@ -13,7 +13,7 @@ from torch import Tensor
 
 FILE = Path(__file__).with_suffix(".tsv")
 TOPICS = "weather", "food", "money", "music"
-MOST = 16  # labels of a topic
+MOST = 16  # labels per topic
 
 
 class Labelled(NamedTuple):
@@ -40,7 +40,7 @@ class Drawn(NamedTuple):
 
 
 def draw_labels(count: int, seed: int) -> Drawn:
-    """`count` known sentences of each topic, by chance; the tests are the same for each count."""
+    """`count` random known sentences of each topic; the tests are the same for each count."""
     random, known, alike = Random(seed), [], []
     for topic in range(len(TOPICS)):
         some = [one for one in labelled()["train"] if one.topic == topic]
@@ -51,7 +51,7 @@ def draw_labels(count: int, seed: int) -> Drawn:
 
 
 def words_in(sentence: str) -> list[str]:
-    """The words, in small letters, without marks."""
+    """The words, in lower case, without punctuation."""
     return re.findall(r"[\w'-]+", sentence.lower())
 
 
@@ -67,7 +67,7 @@ def topics_of(some: Sequence[Labelled]) -> Tensor:
 
 
 def bag_of_words(known: Sequence[Labelled]) -> Callable[[Sequence[str]], Tensor]:
-    """Sentences → how often they have each word of the known ones, scaled to length 1."""
+    """Sentences → how often each known word occurs in them, scaled to length 1."""
     numbers = vocabulary(known)
 
     def vectors(sentences: Sequence[str]) -> Tensor:

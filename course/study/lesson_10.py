@@ -8,8 +8,8 @@ QUESTIONS = (
     Question("no-source", "one-stack", "A model has no source to look at. Which of lesson 4's blocks does it "
              "need?", (
         Answer("A new one: a decoder block without cross-attention doesn't exist yet.",
-               "It does: without cross-attention, what is left of a decoder block are the layers of an encoder "
-               "block. Only the mask differs."),
+               "It does: without cross-attention, a decoder block has the layers of an encoder block. Only the "
+               "mask differs."),
         Answer("The encoder block, with a causal mask.",
                "Without cross-attention a decoder block has the layers of an encoder block. The causal mask is "
                "an argument."),
@@ -23,16 +23,17 @@ QUESTIONS = (
                "That is the mean of −log P with the true P. No model gets below it, and a trained one comes "
                "close."),
         Answer("ln V, for V words.", "That is the loss of a model that knows nothing.")), 1,
-             "the loss is less than 5 % above the floor"),
+             "loss is at most 5 % above the floor"),
     Question("loss-on-digits", "task-as-prompt", "Random digits are the prompt, and the same digits reversed "
              "are the answer. Should the loss also count the digits of the prompt?", (
         Answer("Yes: more places to learn from.",
-               "Nobody can guess random digits. These places teach nothing about the answer."),
-        Answer("No: they can't be guessed, and learning the answer gets slower.",
-               "With loss on the prompt fewer answers are right after 200 steps, on average over the seeds."),
+               "Nobody can guess random digits. These positions teach nothing about the answer."),
+        Answer("No: nobody can guess them, and the model learns the answer more slowly.",
+               "If the loss also counts the prompt, fewer answers are right after 200 steps, on average over the "
+               "seeds."),
         Answer("It makes no difference.", "It does here, on average over the seeds.")), 1,
-             "with loss on the prompt as well"),
-    Question("shuffled-patches", "pictures", "All pictures get their patches shuffled in the same way. The model "
+             "after 200 steps, loss on the prompt as well"),
+    Question("shuffled-patches", "pictures", "The patches of all pictures are shuffled in the same way. The model "
              "was trained without positions. How many of its answers change?", (
         Answer("Nearly all.", "That holds with positions."),
         Answer("About half.", "Attention without positions sees a set: its order doesn't matter."),
@@ -66,15 +67,15 @@ TERMS = (
 
 EXERCISES = {
     "OneStack": Exercise(3, 45,
-        guide={"__init__": ["positions as config.positions says: added ones, or a rotation for the stack",
+        guide={"__init__": ["positions as config.positions says: added to the embedding, or a rotation in the stack",
                             "lesson 3's TokenEmbedding, lesson 4's Encoder",
                             "the gain of the last norm starts at d_model^−½"],
-               "forward": ["what hidden() gives, then the logits of the embedding"],
+               "forward": ["run hidden(), then multiply by the embedding"],
                "hidden": ["embed the tokens", "add positions from `start` on, unless they are rotary or none",
                           "dropout, only while training", "the stack, with its mask"]},
         hints={
             "causal_equals_pytorch": (
-                "Embed, add positions, run the stack with a causal mask, compare with the embedding.",
+                "Embed, add positions, run the stack with a causal mask, multiply by the embedding.",
                 "logits = stack(√d · E[tokens] + positions, mask)·Eᵀ",
                 "self.embedding.logits(self.stack(___, ___))"),
             "whole_equals_pytorch": (
@@ -90,7 +91,7 @@ EXERCISES = {
                 "While decoding, a call gets only the newest token: its position is `start`.",
                 "x_p = √d · E[token] + table[start]", "self.positions(x, ___)"),
             "starts_small": (
-                "With a last gain of 1 the untrained model is sure of something wrong.",
+                "With a last gain of 1 the untrained model is confident, and wrong.",
                 "gain = d_model^−½", "nn.init.constant_(self.stack.norm.gain, ___)"),
         }),
     "PromptDecoding": Exercise(2, 25,
@@ -112,21 +113,21 @@ EXERCISES = {
                 "super().__init__(model, ___)"),
         }),
     "mask_tokens": Exercise(2, 25,
-        guide={"": ["draw which symbols are asked; never PAD, BOS or EOS", "draw what becomes of each: 80, 10, 10",
-                    "put mask_id or another symbol there", "the targets: the tokens at asked places, else PAD"]},
+        guide={"": ["select symbols at random; never PAD, BOS or EOS", "draw what becomes of each: 80, 10, 10",
+                    "put mask_id or another symbol there", "the targets: the selected tokens, otherwise PAD"]},
         hints={
-            "asks_a_fraction": ("Each symbol is asked by itself, with this probability.", "u < fraction",
+            "asks_a_fraction": ("Each symbol is selected independently, with this probability.", "u < fraction",
                                 "torch.rand(tokens.shape, generator=___) < ___"),
             "targets_what_was_there": ("The target is the token before it was changed.",
-                                       "target = token if asked, PAD otherwise",
-                                       "torch.where(asked, ___, PAD)"),
-            "hides_most": ("Draw again, for asked places, what becomes of them.", "u < 0.8: MASK",
+                                       "target = token if selected, PAD otherwise",
+                                       "torch.where(selected, ___, PAD)"),
+            "hides_most": ("For the selected symbols, draw again: what do they become?", "u < 0.8: MASK",
                            "torch.where(fate < ___, mask_id, ___)"),
             "changes_some": ("From 0.8 to 0.9: a random symbol.", "3 ≤ symbol < mask_id",
                              "torch.randint(___, ___, tokens.shape, generator=generator)"),
-            "leaves_specials": ("Symbols begin with id 3.", "asked and tokens ≥ 3", "asked & (tokens >= ___)"),
+            "leaves_specials": ("Symbols begin with id 3.", "selected and tokens ≥ 3", "selected & (tokens >= ___)"),
             "leaves_its_input": ("torch.where makes a new tensor.", "no [...] = on tokens",
-                                 "return torch.where(asked, ___, tokens), ___"),
+                                 "return torch.where(selected, ___, tokens), ___"),
         }),
     "Patches": Exercise(2, 25,
         guide={"__init__": ["one nn.Linear from channels · size² numbers to d_model"],
@@ -137,9 +138,9 @@ EXERCISES = {
                 "Cut both axes: rows into rows of patches, columns into columns of patches.",
                 "(B, C, h, p, w, p) → (B, h, w, C, p, p)", "x.permute(0, ___, ___, 1, ___, ___)"),
             "patches_learn_like_one": (
-                "Stay in PyTorch.", "the gradient flows through project", "no .detach() around ___"),
+                "Use PyTorch operations only, so that gradients pass.", "the gradient flows through project", "no .detach() around ___"),
             "refuses_uneven_pictures": (
-                "Both sides have to be multiples of the patch.", "height mod size = width mod size = 0",
+                "Height and width have to be multiples of the patch size.", "height mod size = width mod size = 0",
                 'raise ValueError(f"a picture of {___} × {___} does not split into patches of {___}")'),
         }),
     "RMSNorm": Exercise(1, 10,
@@ -161,9 +162,9 @@ EXERCISES = {
                                           "contract(silu(gate(x)) ∘ expand(x))",
                                           "F.silu(self.___(x)) * self.___(x)"),
             "swiglu_has_no_biases": ("No map has a bias.", "3 · d_model · d_ff", "nn.Linear(___, ___, bias=False)"),
-            "swiglu_learns_like_the_formula": ("Stay in PyTorch.", "all three maps have gradients",
+            "swiglu_learns_like_the_formula": ("Use PyTorch operations only, so that gradients pass.", "all three maps have gradients",
                                                "no .detach() around ___"),
-            "swiglu_drops_in_training": ("Dropout comes before contract.", "p while self.training, else 0",
+            "swiglu_drops_in_training": ("Dropout comes before contract.", "p while self.training, otherwise 0",
                                          "F.dropout(___, self.dropout, self.training)"),
         }),
     "GroupedQueryAttention": Exercise(2, 30,

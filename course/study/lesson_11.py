@@ -10,12 +10,12 @@ QUESTIONS = (
         Answer("Twice as much.", "Queries, keys and values need twice as much. But each query also has twice as "
                "many scores."),
         Answer("Four times as much.", "There are n × n scores, and several such tables are alive at once."),
-        Answer("As much as before.", "That is the case for the state of linear attention only.")), 1,
-             "the peak grows with n²"),
+        Answer("As much as before.", "Only the state of linear attention stays the same.")), 1,
+             "the peak memory grows with n²"),
     Question("products-of-tiles", "one-number-per-row", "Attention in tiles keeps no weights for the backward "
              "pass. What does it do instead?", (
         Answer("It computes the scores again, and the weights from one number per query.",
-               "One product more, seven instead of six, and no table of n × n."),
+               "One more product, seven instead of six, and no table of n × n."),
         Answer("It keeps the weights in 8 bits.", "They would still be n × n numbers."),
         Answer("It runs the whole forward pass again, so the products double.",
                "Only the scores are computed again: 7/6 of the products.")), 0,
@@ -29,7 +29,7 @@ QUESTIONS = (
                "Its scores and exponentials leave the fast memory and come back.")), 2,
              "tiles of 128 move more than twice"),
     Question("which-head-survives", "trained-heads", "The attention of trained heads is replaced by a feature "
-             "map, without any training. Which heads still do their work?", (
+             "map, without any training. Which heads still work?", (
         Answer("Heads whose scores have a small spread.",
                "Their weights are nearly even: even weights on all keys do as well."),
         Answer("Heads whose scores have a large spread.",
@@ -38,12 +38,12 @@ QUESTIONS = (
                "The encoder's heads keep nearly all answers.")), 0,
              "encoder: over 95 %"),
     Question("segments", "recompute", "A stack of 16 blocks computes its activations again. How many blocks "
-             "should a segment have, to need the least memory?", (
+             "per segment need the least memory?", (
         Answer("4, the square root of 16.",
                "That would be best if a block kept as much as its input. It keeps far more."),
         Answer("1.", "What a segment keeps while it is computed again is most of the memory."),
         Answer("16.", "Then everything is alive at once again.")), 1,
-             "each peak is the formula's"),
+             "each peak equals the formula's"),
     Question("packed-rows", "packing", "Three sequences are packed into one row. What do they need, so that "
              "the loss is that of three rows?", (
         Answer("A mask that lets each sequence see only itself.",
@@ -51,7 +51,7 @@ QUESTIONS = (
         Answer("Positions that begin at 0 in each sequence.",
                "If the sequences see each other, the loss is far larger."),
         Answer("Both.", "If one of the two is missing, the loss is over 10 times as large.")), 2,
-             "without a separation the loss is over 10 times as large"),
+             "without separate positions or masks the loss"),
 )
 
 TERMS = (
@@ -69,7 +69,7 @@ TERMS = (
          "Keep only what enters each segment of s blocks, and compute a segment again when backward reaches it",
          only_there=True),
     Term("sinks", "smaller-caches",
-         "It can hold the latest keys, better with the first ones, called sinks (Xiao et al. 2024).",
+         "It can hold only the latest keys; adding the first ones, called sinks, helps (Xiao et al. 2024).",
          ("sink",), only_there=True),
 )
 
@@ -102,7 +102,7 @@ EXERCISES = {
                 "visible = rule(i[rows], j[columns]), i a column, j a row",
                 "visible = mask(i[rows], j[:, ___]) if callable(mask) else ___"),
             "fewer_queries_are_the_last": (
-                "T queries of S keys are the last T of the sequence.",
+                "T queries with S keys are at the last T positions.",
                 "positions S − T … S − 1",
                 "i = torch.arange(___, S)[:, None]"),
             "blind_query_gets_zero": (
@@ -135,12 +135,12 @@ EXERCISES = {
                 "range(0, 0, tile) is empty",
                 "for start in range(0, key.shape[-2], tile): ___"),
             "drops_weights_as_lesson_1": (
-                "With dropout lesson 1's function does it; tiles would have to draw the same numbers again in "
+                "With dropout, call lesson 1's function; tiles would have to draw the same numbers again in "
                 "backward.",
                 "dropout > 0 → scaled_dot_product_attention(…, mask, dropout)",
                 "if dropout: return scaled_dot_product_attention(query, key, value, ___, ___)"),
             "refuses_empty_tiles": (
-                "A tile of 0 tokens would never end.",
+                "A loop over tiles of 0 tokens would never end.",
                 "tile ≥ 1; the mask broadcasts to (…, T, S)",
                 'if tile < 1: raise ValueError(f"tile is {___}")'),
         }),
@@ -161,13 +161,13 @@ EXERCISES = {
                 'if width < 1: raise ValueError(f"width is {___}")'),
         }),
     "linear_attention": Exercise(3, 60,
-        guide={"": ["ValueError for a chunk below 1; convert halves to float32",
+        guide={"": ["ValueError for a chunk below 1; convert float16 to float32",
                     "features of queries and keys; append a 1 to each value, so that a weighted sum also has "
                     "the sum of the weights",
                     "not causal: φ(Q) (φ(K)ᵀ V), then divide",
                     "causal: for each chunk, what the state knows plus the table of the chunk (tril), then add "
                     "the chunk's φ(K)ᵀ V to the state",
-                    "fewer queries than keys are the last of the sequence"]},
+                    "T queries with S keys are at the last T positions"]},
         hints={
             "equals_the_table": (
                 "Multiply keys and values first: that table doesn't grow with the length.",
@@ -202,12 +202,12 @@ EXERCISES = {
                 "0 / max(0, tiny) = 0",
                 "weighted / total.clamp(min=___)"),
             "refuses_empty_chunks": (
-                "A chunk of 0 tokens would never end.",
+                "A loop over chunks of 0 tokens would never end.",
                 "chunk ≥ 1",
                 'if chunk < 1: raise ValueError(f"chunk is {___}")'),
         }),
     "positive_features": Exercise(2, 15,
-        guide={"": ["convert halves to float32", "divide x by d_k^¼", "e^(w·x − |x|²/2), divided by √m"]},
+        guide={"": ["convert float16 to float32", "divide x by d_k^¼", "e^(w·x − |x|²/2), divided by √m"]},
         hints={
             "follow_the_formula": (
                 "Divide x first; the squared length is that of the divided x.",
@@ -249,7 +249,7 @@ EXERCISES = {
                 "K + 2 bytes per vector",
                 "(x / scale).round().to(torch.___)"),
             "later_vectors_change_nothing": (
-                "What was kept stays; new vectors come behind it with their own scales.",
+                "What was kept stays; append new vectors with their own scales.",
                 "[old, new] along the third axis",
                 "torch.cat([old, new], dim=___)"),
             "keeps_zeros": (
@@ -279,7 +279,7 @@ EXERCISES = {
                     "lay each row out: tokens, ids 1, 2, …, positions from 0; the rest is 0"]},
         hints={
             "holds_each_sequence_once": (
-                "Every sequence is whole, and has a number of its own in its row.",
+                "Every sequence is whole, and has its own number in its row.",
                 "ids 1, 2, … in each row; 0 is padding",
                 "for number, sequence in enumerate(row, ___)"),
             "rows_have_the_width": (

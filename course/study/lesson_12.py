@@ -13,18 +13,18 @@ QUESTIONS = (
                "B·A is 0 for every A, so exactly 0 is added."),
         Answer("They are useless until the adapter has learned.",
                "The frozen matrix still does all of the work.")), 1,
-             "with fresh adapters at all its linear maps the model gives the same logits"),
+             "with fresh adapters at all its linear maps the model gives the base's logits"),
     Question("how-few", "new-task", "A model that reverses digits has to learn to write 9 − d for each of "
-             "them. How many of its numbers have to learn, if 90 % of the answers should be right?", (
-        Answer("All of them.", "A training of all weights works, but it isn't needed."),
+             "them. How many of its parameters have to be trained to get 90 % of the answers right?", (
+        Answer("All of them.", "Training all weights works, but it isn't needed."),
         Answer("About half of them.", "Far fewer are enough."),
         Answer("Less than 5 %, in adapters of rank 2.",
                "The base already reverses the order; only the digits that it writes are new.")), 2,
-             "adapters of rank 2, with less than 5 % of the numbers"),
+             "adapters of rank 2, with less than 5 % of the parameters"),
     Question("low-rank", "low-rank", "All weights were trained on the new task. Now the update of each "
-             "matrix is cut to rank 2. Adapters trained with rank 2 solve the task. Does the cut update?", (
-        Answer("Yes: both are updates of rank 2.",
-               "The cut one is what is left of an update that wasn't of low rank."),
+             "matrix is cut to rank 2. Adapters trained with rank 2 solve the task. Does the cut update solve it as well?", (
+        Answer("Yes: both updates have rank 2.",
+               "The cut update is what is left of an update that didn't have low rank."),
         Answer("No: less than half of the answers are right.",
                "Training with rank 2 finds another update, one that works with this rank.")), 1,
              "mirror: adapters trained with rank 2 get more than 90 % right"),
@@ -51,7 +51,7 @@ QUESTIONS = (
         Answer("The gradient of the rounded weight is given to the exact weight behind it.",
                "The exact weight moves, and from time to time its rounded value changes."),
         Answer("By trying codes at random.", "There are far too many of them.")), 1,
-             "after 60 steps through the rounding, 2 bits"),
+             "after 60 steps through rounding, 2 bits"),
 )
 
 TERMS = (
@@ -63,9 +63,9 @@ TERMS = (
          "for bit.", ("adapters",)),
     Term("rank", "narrow-path",
          "The product B·A has as many entries as W, but its rank is at most r, and only r · (I + O) numbers "
-         "learn.", (), True),
+         "are trained.", (), True),
     Term("quantisation", "eight-bits",
-         "Quantised to 8 bits, a weight is a whole number from −127 to 127 (its code), and all weights of a "
+         "Quantised to 8 bits, a weight is an integer from −127 to 127 (its code), and all weights of a "
          "matrix share one scale: the largest absolute value divided by 127.", ("quantised", "quantising")),
     Term("NF4", "normal-levels",
          "NormalFloat (NF4) has 16 levels that are closer together near 0.", ("NormalFloat",)),
@@ -109,11 +109,11 @@ EXERCISES = {
                 "W + α/r · B·A, and the same b",
                 "linear = nn.Linear(___, ___, bias=self.bias is not None)"),
             "trains_only_the_path": (
-                "Weight and bias of the linear map must not ask for a gradient.",
+                "Weight and bias of the linear map must not require gradients.",
                 "trained: r · I + O · r numbers",
                 "for parameter in linear.parameters(): parameter.requires_grad_(___)"),
             "refuses_ranks": (
-                "A product of rank above the smaller side can't exist.",
+                "The rank of a product can't be larger than the matrix's smaller side.",
                 "1 ≤ r ≤ min(I, O)",
                 'if not 1 <= rank <= min(___, ___): raise ValueError(f"rank {rank} …")'),
         }),
@@ -127,15 +127,15 @@ EXERCISES = {
                 "adapter(x) = linear(x) at the start",
                 "setattr(parent, child, LoRALinear(___, rank, alpha))"),
             "adapts_every_map": (
-                "Freeze the whole model first; the adapters that come afterwards learn.",
+                "Freeze the whole model first; the adapters that you add afterwards are trained.",
                 "Σ r · (I + O) over all linear maps",
                 "model.requires_grad_(___)"),
             "adapts_named_maps": (
-                "A name counts wherever it is in the path: “inner” is both maps in it.",
+                "A name counts wherever it is in the path: “inner” chooses both maps inside it.",
                 "inner.expand has the parts inner and expand",
                 '{*matrices} & {*name.split("___")}'),
             "refuses_other_names": (
-                "Say which names there are.",
+                "List the existing names in the message.",
                 "names = all parts of all paths",
                 'raise ValueError(f"no matrix is called {___}; there are {___}")'),
         }),

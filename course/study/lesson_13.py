@@ -23,7 +23,7 @@ QUESTIONS = (
     Question("still", "stalled-weights", "Weights are kept in bfloat16, and the learning rate falls to 0. What "
              "do most weights do in the last steps?", (
         Answer("They stand still.",
-               "The updates are smaller than half the distance to the next number of the format."),
+               "Their updates are smaller than half the distance to the next number of the format."),
         Answer("They move a little less than in float32.",
                "A number of 8 bits can't move a little: it moves to a neighbour, or not."),
         Answer("They become infinite.", "bfloat16 has the range of float32.")), 0,
@@ -46,11 +46,11 @@ QUESTIONS = (
         Answer("Waiting.", "Both wait for (P − 1) / (M + P − 1) of the slots."),
         Answer("Memory: a stage keeps fewer activations.", "At most P − s instead of M."),
         Answer("Bytes sent.", "Each micro-batch goes through all stages either way.")), 1,
-             "in this run GPipe's stages kept M activations"),
+             "in this run each stage kept the activations of M micro-batches"),
 )
 
 TERMS = (
-    Term("rank", "", "Each rank is a device with its own memory.", ("ranks",), True),
+    Term("ranks", "", "Each rank is a device with its own memory.", (), True),
     Term("bfloat16", "formats",
          "bfloat16 has the range of float32, but only 8 significant bits: the next number after 1 is "
          "1.0078."),

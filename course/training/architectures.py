@@ -72,7 +72,7 @@ def causal_on_grammar(ours: Any, seed: int) -> tuple[float, float]:
 
 
 def filled_on_grammar(ours: Any, seed: int) -> tuple[float, float]:
-    """As causal_on_grammar(), of a stack that sees both sides; its loss is that at asked places."""
+    """As causal_on_grammar(), of a stack that sees both sides; its loss is at selected places."""
     grammar = ours.small_grammar
     mask_id = 3 + len(grammar.VOCABULARY)
 

@@ -1,11 +1,39 @@
 """What the questions about a trained encoder-decoder model need besides the instruments that answer them."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 PAD, SYMBOLS = 0, 3  # the first ids: PAD, BOS, EOS; then the digits
+
+
+def share(found: Tensor) -> float:
+    """The fraction that is True."""
+    return found.float().mean().item()
+
+
+@torch.no_grad()
+def right_each(model: nn.Module, batch: Any) -> Tensor:
+    """(B,): whether every token of an answer is right with teacher forcing.
+
+    A model that isn't ablated gives just these answers when it writes by itself (lesson 5).
+    """
+    found = model(batch.src, batch.tgt_in).argmax(-1) == batch.tgt_out
+    return (found | (batch.tgt_out == PAD)).all(1)
+
+
+def right(model: nn.Module, batch: Any) -> float:
+    """The fraction of the answers that is right with teacher forcing."""
+    return share(right_each(model, batch))
+
+
+@torch.no_grad()
+def digits_right(model: nn.Module, batch: Any) -> float:
+    """The fraction of the digits that is right with teacher forcing."""
+    return share((model(batch.src, batch.tgt_in).argmax(-1) == batch.tgt_out)[batch.tgt_out >= SYMBOLS])
 
 
 def layers_of(model: Any) -> list[str]:
@@ -31,6 +59,35 @@ def real_tokens(name: str, batch: Any) -> Tensor:
 def repeated(batch: Any, count: int) -> Any:
     """Every row `count` times, one after the other."""
     return batch._make(tensor.repeat_interleave(count, 0) for tensor in batch)
+
+
+@torch.no_grad()
+def repeats(model: nn.Module, batch: Any) -> tuple[float, float]:
+    """The loss, and the mean probability that the model gives to the token just read."""
+    logits, real = model(batch.src, batch.tgt_in), batch.tgt_in != PAD
+    loss = F.cross_entropy(logits.flatten(0, 1), batch.tgt_out.flatten(), ignore_index=PAD)
+    again = logits.softmax(-1).gather(-1, batch.tgt_in[..., None])[..., 0]
+    return loss.item(), again[real].mean().item()
+
+
+def carries_the_digit(patch: Callable, model: nn.Module, name: str, batch: Any, donors: Any) -> list[float]:
+    """For each place of a part, how often the donors' answer is said if this place is patched."""
+    count = (batch.src if name.startswith("encoder") else batch.tgt_in).shape[1]
+    rows, others = repeated(batch, count), repeated(donors, count)
+    places = torch.arange(count, device=batch.src.device).repeat(len(batch.src))
+    said = patch(model, name, (rows.src, rows.tgt_in), (others.src, rows.tgt_in), places).argmax(-1)
+    theirs = ((said == others.tgt_out) | (others.tgt_out == rows.tgt_out)).all(1)  # where both differ
+    return theirs.float().unflatten(0, (-1, count)).mean(0).tolist()
+
+
+def carries_the_place(patch: Callable, model: nn.Module, name: str, batch: Any) -> list[float]:
+    """For each place of a decoder's part, how often the next token is said if it is patched with the next."""
+    count = batch.tgt_in.shape[1] - 1
+    rows, inputs = repeated(batch, count), repeated(batch, count)[:2]
+    places = torch.arange(count, device=batch.src.device).repeat(len(batch.src))
+    said = patch(model, name, inputs, inputs, places, places + 1).argmax(-1)
+    right = said.gather(1, places[:, None]) == rows.tgt_out.gather(1, places[:, None] + 1)
+    return right.float().unflatten(0, (-1, count)).mean(0)[:, 0].tolist()
 
 
 def other_digit(digits: list[int], place: int) -> list[int]:
@@ -68,3 +125,20 @@ def probe_labels(batch: Any) -> dict[str, tuple[str, Tensor]]:
         "decoder: digit to write": ("decoder.blocks.0", torch.where(read >= 0, write, -1).clamp(min=-1)),
         "decoder: digit just read": ("decoder.blocks.0", torch.where(write >= 0, read, -1).clamp(min=-1)),
     }
+
+
+def most_broken(rules: dict[str, tuple[str, ...]], phenomena: list, whole: Tensor, broken: dict[Any, Tensor]
+                ) -> list[tuple[str, int, Any, float, float]]:
+    """Rule, its sentences, the head that it needs most, and how many sentences with and without it break.
+
+    Of the sentences right with all heads (`whole`), each head breaks some (`broken`). The head is the one
+    with the largest difference between the sentences that show the rule and those that don't.
+    """
+    rows = []
+    for rule, names in rules.items():
+        told = torch.tensor([bool({*names} & shown) for shown in phenomena])
+        lost = {head: [found[part & whole].mean().item() for part in (told, ~told)]
+                for head, found in broken.items()}
+        head = max(lost, key=lambda one: lost[one][0] - lost[one][1])
+        rows.append((rule, int(told.sum()), head, *lost[head]))
+    return rows

@@ -15,7 +15,7 @@ from course.training.configs import SequenceTraining, StackConfig
 from course.training.side_by_side import side_by_side
 from course.training.small import minimise
 
-COUNTS = 4, 8, 16  # labels of each topic
+COUNTS = 4, 8, 16  # labels per topic
 DRAWS = range(4)  # of the labelled sentences
 ANSWERS = 3  # the first topic's symbol, behind PAD, BOS and EOS
 FROM_NOTHING = SequenceTraining(steps=40, warmup=5, lr=3e-3)
@@ -26,21 +26,21 @@ NAMES = {"alike": "words in common", "new": "new words"}  # of the tests
 
 
 class Right(NamedTuple):
-    """The fractions of both tests that are right."""
+    """The fraction of each test that is right."""
 
     alike: float
     new: float
 
 
 def tested(ours: Any, drawn: Any, logits_of: Callable[[list[str]], Tensor]) -> Right:
-    """How many topics have the largest of their sentence's logits (N, topics)."""
+    """How often the right topic has the largest of a sentence's logits (N, topics)."""
     rights = [logits_of([one.sentence for one in test]).argmax(-1) == ours.topics.topics_of(test)
               for test in (drawn.alike, drawn.new)]
     return Right(*(right.float().mean().item() for right in rights))
 
 
 def linear_map(ours: Any, vectors: Callable[[Any], Vectors], count: int, draw: int) -> Right:
-    """Logistic regression on vectors of sentences; vectors(known) says how they come about."""
+    """Logistic regression on vectors of sentences, which vectors(known) makes."""
     drawn = ours.topics.draw_labels(count, draw)
     topics = ours.topics.topics_of(drawn.known)
     vectors_of = vectors(drawn.known)
@@ -68,7 +68,7 @@ class MeanReader(nn.Module):
 
 
 def from_nothing(ours: Any, count: int, draw: int) -> Right:
-    """A stack that has only the labels to learn from. Words that no known sentence has are left out."""
+    """A stack that has only the labels to learn from. Words that occur in no known sentence are left out."""
     drawn, words_in = ours.topics.draw_labels(count, draw), ours.topics.words_in
     numbers = ours.topics.vocabulary(drawn.known)
     config = StackConfig(d_model=64, n_heads=4, causal=False, max_len=32, vocab_size=ANSWERS + len(numbers))
@@ -86,7 +86,7 @@ def from_nothing(ours: Any, count: int, draw: int) -> Right:
 
 
 def fractions_right(ours: Any, encode: Vectors | None) -> dict[str, dict[int, list[Right]]]:
-    """Reader → labels of each topic → what is right, for each draw. `encode` is the published encoder."""
+    """Reader → labels per topic → what is right, for each draw. `encode` is the published encoder."""
     readers: dict[str, Callable[[int, int], Right]] = {
         "stack": partial(from_nothing, ours),
         "bag of words": partial(linear_map, ours, ours.topics.bag_of_words)}
@@ -112,14 +112,14 @@ def shown(ours: Any, encode: Vectors | None) -> tuple[list[tuple[str, bool]], li
             shares = (f"{mean(some):.0%} ({min(some):.0%} to {max(some):.0%})" for some in rights)
             rows.append((f"{NAMES[test]}: {reader}", *shares))
     *others, published = [*found] if encode else [*found, ""]
-    findings.append(("with new words the stack and the bag of words have fewer than 45 % right in each draw",
+    findings.append(("with new words the stack and the bag of words get fewer than 45 % right in each draw",
                      max(one.new for name in others for ones in found[name].values() for one in ones) < 0.45))
     for name in others:
         gained = mean(one.alike - one.new for one in found[name][COUNTS[-1]])
-        findings.append((f"{name}: with 16 labels and words in common, more are right than with new words, "
-                         "by 8 % of all", gained > 0.08))
+        findings.append((f"with 16 labels the {name} gets at least 8 percentage points more right with words "
+                         "in common than with new words", gained > 0.08))
     if published:
         worst = min(min(one) for ones in found[published].values() for one in ones)
-        findings.append(("with the encoder's vectors more than 80 % are right in each draw of both tests",
-                         worst > 0.8))
+        findings.append(("with the encoder's vectors over 80 % are right in each draw, with words in common "
+                         "and with new words", worst > 0.8))
     return findings, ["", *(f"{count} labels" for count in COUNTS)], rows

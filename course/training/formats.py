@@ -104,17 +104,18 @@ def scaled_steps(model: nn.Module, loss_of: Callable[[int], Tensor], scaler: Any
     return found
 
 
-def still_standing(run: Run, master: bool) -> list[float]:
+def still_standing(run: Run, dtype: torch.dtype, steps: int) -> list[float]:
     """Train with all products in bfloat16 → for each step the fraction of weights that it leaves unchanged.
 
-    The weights are kept in bfloat16, or with `master` in float32.
+    The weights are kept in `dtype`: float32 is that of master weights.
     """
     compute_in(run.model, torch.bfloat16)
     found = []
-    while not run.finished:
+    for step in range(steps + 1):  # number 0 only rounds the first weights
         before = parameters_to_vector(run.trained)
-        run.update()
-        if not master:
-            vector_to_parameters(in_format(parameters_to_vector(run.trained), torch.bfloat16), run.trained)
-        found.append((parameters_to_vector(run.trained) == before).float().mean().item())
-    return found
+        if step:
+            run.update()
+        after = in_format(parameters_to_vector(run.trained), dtype)
+        vector_to_parameters(after, run.trained)
+        found.append((after == before).float().mean().item())
+    return found[1:]

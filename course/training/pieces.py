@@ -94,15 +94,16 @@ def bytes_in(tensors: Sequence[Tensor]) -> int:
 
 
 def variance_of_gradient(layer: nn.Module, x: Tensor, ranks: int, same: bool, draws: int = 40) -> float:
-    """How much dropout makes the mean gradient of several ranks vary, if all of them have the rows x.
+    """How much dropout makes the mean gradient of several ranks vary; each rank has its own rows of x.
 
     The ranks draw the same dropout, or each its own.
     """
     found = []
-    for draw in range(draws):
-        layer.zero_grad()
-        for rank in range(ranks):
-            torch.default_generator.manual_seed(1000 * draw + (0 if same else rank))
-            (layer(x).square().mean() / ranks).backward()
-        found.append(gradient_of(layer))
+    with torch.random.fork_rng(devices=[]):
+        for draw in range(draws):
+            layer.zero_grad()
+            for rank in range(ranks):
+                torch.default_generator.manual_seed(1000 * draw + (0 if same else rank))
+                (layer(x[rank::ranks]).square().mean() / ranks).backward()
+            found.append(gradient_of(layer))
     return torch.stack(found).var(0).mean().item()

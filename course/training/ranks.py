@@ -18,7 +18,8 @@ import threading
 import time
 import warnings
 from collections import defaultdict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -186,8 +187,8 @@ def in_processes(program: Callable[[Group], Result], size: int, seconds: float =
     """What program(group) returns on each rank; ranks are processes on this machine, joined by gloo.
 
     Under torchrun they are its processes, however many there are. Otherwise `size` are started; results have
-    to be plain values and tensors. The first error ends all, and so does a rank that is lost. TimeoutError
-    after so many seconds.
+    to be plain values and tensors. The first error ends all, and so does a rank that is lost. Apart if the
+    processes can't meet; TimeoutError after so many seconds.
     """
     if PROCESSES > 1:
         results: list[Any] = [None] * PROCESSES
@@ -202,7 +203,8 @@ def in_processes(program: Callable[[Group], Result], size: int, seconds: float =
                 meeting = (Path(folder) / "meeting").as_uri()
                 process = context.Process(target=one_of, args=(program, rank, size, meeting, theirs, seconds),
                                           daemon=True)
-                process.start()
+                with meeting_or_apart():
+                    process.start()
                 theirs.close()
                 pipes.append(ours)
                 processes.append(process)
@@ -214,14 +216,26 @@ def in_processes(program: Callable[[Group], Result], size: int, seconds: float =
 
 
 def or_why_not(program: Callable[[Group], Result], size: int) -> list[Result] | str:
-    """in_processes(), or a sentence that says why no processes work together on this machine."""
+    """in_processes(), or a sentence that says why no processes meet. What the program raises is raised."""
     if reason := why_not():
         return f"No processes were started: {reason}."
     try:
         return in_processes(program, size)
-    except (OSError, RuntimeError) as error:  # no loopback, no memory for a process, no answer in time
+    except Apart as error:
+        return f"No processes can work together on this machine: {error}."
+
+
+class Apart(RuntimeError):  # noqa: N818 - what the ranks are
+    """The processes could not be started, or could not meet: no memory for them, no network between them."""
+
+
+@contextmanager
+def meeting_or_apart() -> Iterator[None]:
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
         said = str(error).strip() or type(error).__name__
-        return f"The processes could not work together on this machine: {said.splitlines()[0]}."
+        raise Apart(said.splitlines()[0]) from error
 
 
 class Lost(RuntimeError):  # noqa: N818 - what a rank is
@@ -262,8 +276,9 @@ def one_of(program: Callable[[Group], Any], rank: int, size: int, meeting: str, 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=size,
-                                           timeout=timedelta(seconds=seconds))
+            with meeting_or_apart():
+                distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=size,
+                                               timeout=timedelta(seconds=seconds))
             message = pickle.dumps(("result", run_here(program)))
     except BaseException as error:
         message = packed(error)
