@@ -1,14 +1,16 @@
 """Lesson 8. From digits to language
 
-The model stays, the tokens change. A sentence goes in and its translation comes out, both cut into lesson 7's
-pieces, which are learned from the pairs:
+The model stays the same, the tokens change. A sentence goes in and its translation comes out, both cut into
+lesson 7's pieces, learned from the pairs:
 
     text → pieces → ids → lesson 5's Transformer → lesson 6's decoders → ids → text
 
-The pairs come from a grammar that was written for this course, in grammar/: English and French. Nothing has
-to be downloaded. The grammar isn't a language: it has some 350 everyday words, and one translation for each
-sentence. So this lesson shows whether a small model can combine learned rules in sentences that it never saw,
-not how well it would translate a newspaper. --pairs trains on your own pairs.
+The pairs come from a grammar of English and French that was written for this course (grammar/). It has some
+350 everyday words, and one translation for each sentence. So this lesson shows whether a small model can
+combine learned rules in new sentences, not how well it would translate a newspaper.
+
+You need the parts of lessons 5 to 7. You will build batches by length and BLEU, and train a translator. The
+lesson runs in three to four minutes and takes an hour and a half to read. --pairs trains on your own pairs.
 """
 
 import course.console.startup  # noqa: F401 (before torch: it hears what fails in the imports below)
@@ -97,8 +99,7 @@ __all__ = ["SIGNATURE", "BatchesByLength", "Bleu", "Texts", "TranslationExperime
 class BatchesByLength:
     """Batch number `step` of sources and targets (lists of ids): rows of about the same length.
 
-    Each epoch has every pair once. The order follows from seed and epoch, so a resumed run sees the same
-    batches.
+    Each epoch has every pair once. The order follows from seed and epoch, also in a resumed run.
     """
 
     def __init__(self, sources: Sequence[list[int]], targets: Sequence[list[int]], size: int, seed: int):
@@ -121,7 +122,7 @@ class BatchesByLength:
         """The rows of every batch of an epoch."""
         random = np.random.default_rng((self.seed, epoch))
         rows = random.permutation(len(self.sources))
-        by_length = rows[np.lexsort([lengths[rows] for lengths in self.lengths])]  # the target's first
+        by_length = rows[np.lexsort([lengths[rows] for lengths in self.lengths])]
         batches = np.split(by_length, range(self.size, len(rows), self.size))
         return [batches[place] for place in random.permutation(len(batches))]
 
@@ -159,11 +160,10 @@ def corpus_bleu(answers: Sequence[str], references: Sequence[str], smooth: str =
                 tokenize: Callable[[str], list[str]] = tokens_13a) -> Bleu:
     """BLEU of a whole corpus, one reference for each answer (Papineni et al. 2002, section 2.3).
 
-    For n = 1 … 4, p_n is the fraction of the answers' n-grams that occur in the reference; each counts at
-    most as often as the reference has it (clipped). BLEU is the geometric mean of the four, times exp(1 − r /
-    c) if the c words of the answers are fewer than the r of the references. For an order without a match,
-    smooth="exp" takes half of one match, then a quarter and so on; "none" takes 0. ValueError for lists of
-    different length.
+    For n = 1 … 4, p_n is the fraction of the answers' n-grams that occur in the reference, each at most as
+    often as the reference has it (clipped). BLEU is the geometric mean of the four, times the brevity
+    penalty. For an order without a match, smooth="exp" takes half of one match, then a quarter and so on;
+    "none" takes 0. ValueError for lists of different length.
     """
     if smooth not in ("exp", "none") or len(answers) != len(references):
         raise ValueError(f"{len(answers)} answers, {len(references)} references, smooth {smooth!r}: "
@@ -194,16 +194,14 @@ def smoothed(matches: list[int], totals: list[int], smooth: str) -> list[float]:
 
 
 def scored(pairs: Sequence[Pair], answers: Sequence[str]) -> tuple[float, Bleu]:
-    """(the fraction that is right letter by letter, BLEU) of the answers; BLEU of characters where a script
-    has no spaces between words.
-    """
+    """(the fraction right letter by letter, BLEU); BLEU of characters if a script has no spaces."""
     references = [pair.target for pair in pairs]
     right = sum(answer == reference for answer, reference in zip(answers, references))
     return right / len(pairs), corpus_bleu(answers, references, tokenize=words_for(references)[1])
 
 
 def signature(pairs: Sequence[Pair]) -> str:
-    """That of scored(), and a word about characters."""
+    """That of scored(); what characters mean."""
     cut, _ = words_for(pair.target for pair in pairs)
     said = "" if cut == "13a" else ("\nThese references have no spaces between words: BLEU counts runs of "
                                     "characters here, and isn't comparable with a BLEU of words.")
@@ -222,8 +220,8 @@ def translate(model: Transformer, encoding: BytePairEncoding, sentences: Sequenc
               length_penalty: float = 1.0, rows: int = 100) -> list[str]:
     """The model's answers, greedy or by a beam of `width`, `rows` sentences of similar length at once.
 
-    Only sentences with the same answer_limit() are translated together, so no answer depends on the others.
-    An empty sentence has an empty answer. ValueError, with both numbers, for more pieces than max_len.
+    Only sentences with the same answer_limit() are translated together, so no answer depends on others. An
+    empty sentence has an empty answer. ValueError for more pieces than max_len.
     """
     device = next(model.parameters()).device
     sources = [encoding.encode(sentence) for sentence in sentences]
@@ -257,7 +255,7 @@ class Texts(Corpus):
 
     @cached_property
     def held_out(self) -> list[Batch]:
-        """Up to 300 validation pairs, 100 of similar length at once."""
+        """Up to 300 validation pairs, in batches of 100."""
         pairs = sorted(self.splits["validation"][:300], key=lambda pair: len(pair.source))
         return [self.batch(pairs[start : start + 100]) for start in range(0, len(pairs), 100)]
 
@@ -265,10 +263,10 @@ class Texts(Corpus):
         return make_batch(*self.encode(pairs))
 
     def validate(self, model: Transformer) -> dict[str, float]:
-        """Loss, shares of right answers for each phenomenon, BLEU and exact match."""
+        """Loss, fractions right for each phenomenon, BLEU and exact match."""
         pairs = self.splits["validation"][:300]
         device = next(model.parameters()).device
-        losses = [(evaluate(model, batch.to(device), lambda model, src, length: src[:, :0]).loss,  # no answer
+        losses = [(evaluate(model, batch.to(device), lambda model, src, length: src[:, :0]).loss,
                    (batch.tgt_out != PAD).sum().item()) for batch in self.held_out]
         answers = translate(model, self.encoding, [pair.source for pair in pairs])
         right = [answer == pair.target for answer, pair in zip(answers, pairs)]
@@ -342,8 +340,8 @@ def step_the_corpus(experiment: TranslationExperiment):
 
     English has one “the”, French has le, la, l' and les. Most adjectives move behind their noun and take its
     gender and number; “not” becomes two words around the verb; a pronoun as object goes before the verb. The
-    grammar draws such sentences in both languages at once. Where English is ambiguous, it decides: “you” is
-    tu, or vous where “sir” or “madam” follows; “it” occurs only with its noun.
+    grammar draws such sentences in both languages at once. Where English is ambiguous, the grammar
+    decides: “you” is tu, or vous if “sir” or “madam” follows.
 
     Combinations are held out, not lines: an adjective with a noun, a subject or an object with a verb. Every
     test sentence has a combination that no training sentence has, so the model can't have memorised it. But
@@ -353,7 +351,7 @@ def step_the_corpus(experiment: TranslationExperiment):
     known = {name for pair in splits["train"] for name in pair.combinations}
     sources = {split: {pair.source for pair in pairs} for split, pairs in splits.items()}
     new, asked = never_trained(splits["test"], splits["train"])
-    check("no source is in two splits",
+    check("no source sentence is in two splits",
           sum(map(len, sources.values())) == len(set().union(*sources.values())))
     check("each test sentence has a combination that no training sentence has",
           all(pair.combinations - known for pair in splits["test"]))
@@ -379,8 +377,8 @@ def step_your_pairs(experiment: TranslationExperiment):
     """
     splits = experiment.texts.splits
     sources = {split: {pair.source for pair in pairs} for split, pairs in splits.items()}
-    check("no source is both in training and held out",
-          not sources["train"] & (sources["validation"] | sources["test"]))
+    check("no source is both in training and held out", not sources["train"] & set().union(
+        *(found for split, found in sources.items() if split != "train")))
     rows = [(split, len(pairs), len(sources[split])) for split, pairs in splits.items()]
     two = "\n".join(f"{pair.source}\n  {pair.target}" for pair in splits["train"][:2])
     return two, table("", "pairs", "sources", rows=rows), "\n".join(experiment.texts.accounts)
@@ -397,8 +395,8 @@ def step_batches(experiment: TranslationExperiment):
     """Batches of similar length
 
     A batch is as wide as its longest sentence. The others are filled up with PAD, which wastes computation.
-    So sentences of similar length go together: the pairs are shuffled, sorted by length, cut into batches,
-    and the batches shuffled. Pairs of equal length stay in shuffled order, so each epoch has other batches.
+    So pairs are shuffled, sorted by length and cut into batches, and the batches are shuffled. Pairs of equal
+    length keep their shuffled order, so each epoch has different batches.
     """
     check_part(BatchesByLength, batches_by_length_checks, OURS)
     batches = experiment.texts.batches
@@ -406,7 +404,7 @@ def step_batches(experiment: TranslationExperiment):
     anyhow = np.split(rows, range(batches.size, len(rows), batches.size))[:100]
     shares = [padding(map(batches.batch, anyhow)), padding(batches(step) for step in range(len(anyhow)))]
     if not experiment.texts.files:
-        check("batches by length have less than 10 % padding, under a third of random batches'",
+        check("batches by length have less than 10 % padding, random batches more than three times as much",
               shares[1] < min(0.1, shares[0] / 3))
     (pair,), encoding = experiment.pairs(1), experiment.texts.encoding
     rows = [(side, "|".join(encoding.texts_of(encoding.encode(text))))
@@ -420,9 +418,9 @@ def step_training(experiment: TranslationExperiment):
     """Training
 
     The engine, the loss, Adam and the model are lesson 5's. The model is wider and has rotary positions, more
-    heads, and an embedding row for each piece. At times validation sentences, at most 300, are translated
-    greedily. “Exact match” is the fraction that is right letter by letter. BLEU says how near the answers are
-    to the references, 100 at most.
+    heads, and an embedding row for each piece. Each validation translates at most 300 sentences greedily.
+    “Exact match” is the fraction that is right letter by letter. BLEU measures how close the answers are to
+    the references; its maximum is 100.
     """
     experiment.say(recipe_line(experiment.config, experiment.training))
     ended = experiment.train()
@@ -436,7 +434,7 @@ def step_training(experiment: TranslationExperiment):
         return picture, ended
     if experiment.is_default:
         first, last = run.noted("validation_loss")[0], run.noted("validation_loss")[-1]
-        check("the last validation's loss is less than a tenth of the first one's", last < first / 10)
+        check("the loss at the last validation is less than a tenth of that at the first", last < first / 10)
     facts = [("parameters", f"{parameters(run.model):,}"),
              ("of these in the embedding", f"{parameters(run.model.embedding):,}"),
              ("steps", f"{len(run.history) - experiment.begun_at:,}"),
@@ -447,23 +445,24 @@ def step_training(experiment: TranslationExperiment):
 
 @shows(ngrams, corpus_bleu)
 def step_bleu(experiment: TranslationExperiment):
-    """BLEU: how near is an answer to its reference?
+    """BLEU: how close is an answer to its reference?
 
     Exact match is strict: one wrong letter and the sentence counts as wrong. BLEU counts how many runs of 1,
-    2, 3 and 4 words from the answer also occur in the reference, each at most as often as there; otherwise
-    every word of “le le le le” would count as right. With the fractions p₁ … p₄ over the whole corpus
+    2, 3 and 4 words from the answer also occur in the reference. Each counts at most as often as there;
+    otherwise every word of “le le le le” would be right. With the fractions p₁ … p₄ over the whole corpus
 
         BLEU = 100 · brevity · (p₁ · p₂ · p₃ · p₄)^¼        brevity = min(1, exp(1 − r / c))
 
     where c is the number of words in the answers and r in the references, so leaving out the hard parts
     lowers the score. The mean of the sentences' BLEU is a different number (last column).
 
-    BLEU can't see which words matter. Here are references with one kind of slip each, on the sentences that
-    the slip changes. A reader still understands la in place of l', but la costs more BLEU than another name.
-    Much of the cost is the additional word: 13a doesn't cut at the apostrophe, and la' (no space) costs less.
+    BLEU can't see which words matter. Each row of the table has one kind of slip, in the references that it
+    changes. A reader still understands la in place of l', but la costs more BLEU than a wrong name. Much of
+    the cost is the additional word: BLEU's usual tokeniser, 13a, doesn't cut at the apostrophe, so la' (no
+    space) costs less.
 
-    So read some sentences as well (step 7), and give the signature (last line) with the score: one reference,
-    capitals count, words cut as by 13a, half a match if no n words match (exp).
+    So read some sentences as well (step 7), and publish the signature (last line) with the score: one
+    reference, capitals count, 13a cuts words, and an order without a match gets half a match (exp).
     """
     check_part(corpus_bleu, corpus_bleu_checks, OURS)
     references = [pair.target for pair in experiment.pairs()]
@@ -479,25 +478,24 @@ def step_bleu(experiment: TranslationExperiment):
                      bleu.brevity, sum(singles) / len(singles)))
     check("naming somebody else costs less BLEU than writing la for l'",
           scores["another name"] > scores["la for l'"] + 5)
-    check("la' costs less than 85 % of the BLEU that la as a separate word costs",
+    check("writing la' costs less than 85 % of the BLEU that la as a separate word costs",
           100 - scores["la' for l'"] < 0.85 * (100 - scores["la for l'"]))
     return table("slip", "sentences", "BLEU", *ORDERS, "brevity", "mean", rows=rows), SIGNATURE
 
 
 def scores_table(found: dict[str, tuple[float, Bleu]], pairs: Sequence[Pair], counts: Iterable[int]):
-    """A row for each set of sentences; the signature of `pairs`."""
-    rows = [(name, count, f"{exact:.1%}", bleu.score, *(f"{share:.1f}" for share in bleu.precisions),
-             bleu.brevity) for (name, (exact, bleu)), count in zip(found.items(), counts)]
+    """A row for each set of sentences; the signature."""
+    rows = [(name, count, f"{exact:.1%}", *(f"{share:.1f}" for share in (bleu.score, *bleu.precisions)),
+             f"{bleu.brevity:.3f}") for (name, (exact, bleu)), count in zip(found.items(), counts)]
     return table("", "sentences", "exact", "BLEU", *ORDERS, "brevity", rows=rows), signature(pairs)
 
 
 def step_how_good(experiment: TranslationExperiment):
     """How good is it?
 
-    Here are both measures on the test, answered greedily. The second row has other new sentences: for each
-    sentence of the test one with as many words and combinations, but all of these combinations occur in
-    training. Some rules also differ in frequency, so the combinations may not be the only cause of the
-    difference.
+    The first row is the test, answered greedily. The second row has other new sentences: for each test
+    sentence one with as many words and combinations, but all of these combinations occur in training. Some
+    rules also differ in frequency, so the combinations may not be the only cause of the difference.
     """
     test, known = experiment.pairs(), experiment.texts.fresh_like(experiment.pairs())
     found = {"the test": scored(test, experiment.answers)}
@@ -507,7 +505,7 @@ def step_how_good(experiment: TranslationExperiment):
         (exact, bleu), (known_exact, _) = found.values()
         check("more than 90 % of the test sentences are entirely right, and BLEU is above 96",
               exact > 0.9 and bleu.score > 96, f"{exact:.1%}, {bleu.score:.1f}")
-        check("with known combinations more than 95 % are right, and more than in the test",
+        check("with known combinations more than 95 % of the sentences are right, and more than in the test",
               known_exact > max(0.95, exact))
     return scores_table(found, test, (len(test), len(known)))
 
@@ -515,8 +513,8 @@ def step_how_good(experiment: TranslationExperiment):
 def step_your_score(experiment: TranslationExperiment):
     """How good is it?
 
-    Here are both measures on every sentence of each test, answered greedily and by a beam of 4 with length
-    penalty 1. The reference is only one of many good translations, so a good answer may be counted as wrong.
+    Every sentence of each test is answered greedily and by a beam of 4 with length penalty 1. The reference
+    is only one of many good translations, so a good answer may be counted as wrong.
     """
     found, tests = {}, experiment.texts.tests
     for name, pairs in tests.items():
@@ -534,11 +532,11 @@ def step_phenomena(experiment: TranslationExperiment):
     """Which rules are learned, and when
 
     The grammar knows which rules a sentence needs. The picture has a row for each rule that at least 30 of
-    the 300 validation sentences need: the fraction of these sentences that is wholly right, after every 250
-    steps. The rules are sorted by their mean over all steps. The number after a rule counts its sentences.
+    the 300 validation sentences need: the fraction of these sentences that is entirely right, at each
+    validation. Rules are sorted by their mean over all steps. The number counts the sentences.
 
-    A sentence needs several rules, and it is wrong whichever of them failed. So a row also reflects the rules
-    that often occur with its own. The table has the ten lowest rules of the test.
+    If one of its rules fails, a sentence is wrong. So a row also reflects the rules that often occur together
+    with its own. The table has the ten rules with the lowest fractions in the test.
     """
     history = [record for record in experiment.run.history if "exact_match" in record]
     shares = over_time(history, experiment.texts.splits["validation"], ENOUGH)
@@ -552,7 +550,7 @@ def step_phenomena(experiment: TranslationExperiment):
     rows = [(name, PHENOMENA[name].rpartition(": ")[2], f"{common[name] / len(trained):.1%}", found[name][0],
              f"{found[name][1]:.0%}") for name in hardest]
     if experiment.is_default:
-        check("for each rule that at least 30 test sentences need, more than 60 % of these are right",
+        check("for each rule that at least 30 test sentences need, more than 60 % of them are right",
               found[hardest[0]][1] > 0.6, f"{hardest[0]}: {found[hardest[0]][1]:.0%}")
     return (table("rule", "example", "training", "test", "right", rows=rows),
             Picture(experiment.file("translation_phenomena"), figure,
@@ -562,8 +560,8 @@ def step_phenomena(experiment: TranslationExperiment):
 def step_ten_sentences(experiment: TranslationExperiment):
     """Ten sentences
 
-    Here are the first five of the test, and the next five that are wrong. Below a wrong answer is the
-    reference, then the words of the answer → those of the reference.
+    Here are the first five test sentences, and the next five with wrong answers. Below a wrong answer
+    is the reference, then the words of the answer → those of the reference.
     """
     every = list(zip(experiment.pairs(), experiment.answers, experiment.right))
     wrong = [one for one in every if not one[2]]
@@ -615,11 +613,10 @@ def step_alignment(experiment: TranslationExperiment):
     surest = {name: kind.heads[block, head].item() for name, kind in found.items()}
     if experiment.is_default:
         content, function, _ = [*surest.values()][1:]
-        check("the head finds a partner for far more content words than the rule of the same place",
+        check("the best head finds a partner for far more content words than the rule of the same place",
               content > found["content words"].same + 0.2, f"{content:.0%}")
-        check("the head finds fewer of the function words than of the content words",
-              function < content - 0.1,
-              f"{function:.0%}")
+        check("the best head finds a smaller fraction of function words than of content words",
+              function < content - 0.1, f"{function:.0%}")
     moved = next((pair for pair, right in zip(pairs, experiment.right) if right and len(pair.source) < 50
                   and "adjective behind" in pair.phenomena), pairs[0])
     figure = drawing.draw_alignment(cross_weights(experiment, moved)[block, head], words_of(moved.source),
@@ -637,7 +634,7 @@ def step_decoders(experiment: TranslationExperiment):
     """Greedy and beams
 
     Lesson 6's greedy and beam search work unchanged, here on 60 test sentences. A wider beam takes longer. α
-    is the length penalty: 0 compares sums of log-probabilities, which favours short answers.
+    is the length penalty: α = 0 compares sums of log-probabilities, which favours short answers.
     """
     pairs = experiment.pairs(60)
     sources = [pair.source for pair in pairs]
@@ -665,11 +662,11 @@ def step_limits(experiment: TranslationExperiment):
 
     The model was trained on single, complete sentences. The answer to two sentences is nearly always one
     sentence, and seldom the translation of the first. Without the mark at the end most answers are still
-    right, without the capital few (what was left out isn't compared).
+    right; without the capital few are. (What was left out isn't compared.)
 
     Simon replaces a trained name. All its pieces are known, and the model would only have to copy them. The X
-    of Xavier isn't in the grammar, so it becomes a byte, which training never had. --input repairs a missing
-    capital and mark, and names such words.
+    of Xavier isn't in the grammar, so it becomes a byte that never occurs in training. --input adds a missing
+    capital or mark, and lists such words.
     """
     pairs = experiment.pairs(200)
     cases = harder(pairs, experiment.pairs())
@@ -686,24 +683,24 @@ def step_limits(experiment: TranslationExperiment):
     if experiment.is_default:
         ends = sum(len(re.findall(r"[.?]", answer)) == 1 for answer in answers["two in a row"])
         first = sum(answer == one.target for answer, one in zip(answers["two in a row"], pairs[::2]))
-        check("more than nine in ten answers to two sentences have one full stop or question mark only",
+        check("more than nine in ten answers to two sentences have only one full stop or question mark",
               ends > 0.9 * len(pairs) / 2, f"{ends} of {len(pairs) // 2}")
-        check("fewer than a quarter of the answers to two translate the first", first < len(pairs) / 8,
-              f"{first}")
-        check("without a mark more than half are right, without a capital fewer than a quarter",
+        check("fewer than a quarter of the answers to two sentences translate the first one",
+              first < len(pairs) / 8, f"{first}")
+        check("without a mark more than half of the answers are right, without a capital under a quarter",
               shares["no mark"] > 0.5 and shares["no capital"] < 0.25)
-        check("Simon's pieces occur in training, but fewer than a tenth with Simon are right",
+        check("Simon's pieces occur in training, but under a tenth of the sentences with Simon are right",
               {*encode("Simon"), *encode(" Simon")} <= met and shares["with Simon"] < 0.1)
-        check("Xavier needs an id that training never had, and none with Xavier is right",
+        check("Xavier needs an id that never occurs in training, and no sentence with Xavier is right",
               bool({*encode("Xavier")} - met) and shares["with Xavier"] == 0)
     return table("", "count", "right", "the first answer", rows=rows)
 
 
 def step_unsure(experiment: TranslationExperiment):
-    """When is it unsure?
+    """When is the model unsure?
 
-    How sure the model is of an answer is the geometric mean of its pieces' probabilities. --input and --chat
-    mark an answer as unsure if a tenth of the answers to validation sentences were less certain. Here are
+    The certainty of an answer is the geometric mean of the probabilities of its pieces. --input and --chat
+    mark an answer as unsure if nine in ten answers to validation sentences were more certain. The table has
     the answers to the test with that mark and without it.
     """
     pairs, noted = experiment.pairs(), experiment.run.noted("unsure_below")
@@ -726,9 +723,9 @@ def step_broken_on_purpose(experiment: TranslationExperiment):
     """Broken on purpose
 
     Files of pairs often have several translations of one source. Here each source of the test gets a second
-    line. Split these lines at random, and most of the held-out sources have been in training. Lower-casing
-    both texts raises BLEU, and cutting off l' as a word raises it again. Without a mask on the padding,
-    answers depend on the rest of the batch.
+    line. If these lines are split at random, most held-out sources also occur in training. Lower-casing both
+    texts raises BLEU, and cutting off l' as a word raises it again. Without a mask on the padding, answers
+    depend on the rest of the batch.
     """
     pairs = experiment.pairs()
     lines = [(pair.source, f"{pair.target}{mark}") for pair in pairs for mark in ("", " !")]
@@ -743,11 +740,11 @@ def step_broken_on_purpose(experiment: TranslationExperiment):
             "the same, both texts lower-cased": corpus_bleu(slipped, lowered),
             "the same, and l' cut off as a word": corpus_bleu(slipped, lowered, tokenize=words_of)}
     plain, both, finer = (one.score for one in bleu.values())
-    check("lower-casing both texts raises BLEU by more than 5, cutting off l' by more than 1",
+    check("lower-casing both texts raises BLEU by more than 5, and cutting off l' by more than 1 again",
           both > plain + 5 and finer > both + 1)
-    check("split at random, more than half of the held-out sources are known",
+    check("if lines are split at random, more than half of the held-out sources are in training",
           leaked > 0.5, f"{leaked:.0%}")
-    check("split by source, no source of the test is in training", kept == 0)
+    check("if lines are split by source, no source of the test is in training", kept == 0)
     rows = [("lines split at random: test sources known", f"{leaked:.0%}"),
             ("split by source", f"{kept:.0%}")]
     rows += [(name, f"{score.score:.1f}") for name, score in bleu.items()]
@@ -756,7 +753,7 @@ def step_broken_on_purpose(experiment: TranslationExperiment):
 
 
 def unmasked(experiment: TranslationExperiment) -> dict[str, float]:
-    """Exact match on 200 test sentences, all in one batch, with the source's padding masked and not."""
+    """Exact match on 200 test sentences in one batch, the source's padding masked and not."""
     model, pairs = experiment.model, experiment.pairs(200)
     batch = experiment.texts.batch(pairs).to(experiment.run.device)
     found = {}
@@ -777,8 +774,8 @@ def unmasked(experiment: TranslationExperiment) -> dict[str, float]:
 def step_your_sentence(experiment: TranslationExperiment):
     """Your sentence
 
-    Several sentences are translated one by one. Below are the pieces of the first, and what the beam found.
-    The score is the mean log-probability per piece.
+    Each sentence is translated by itself. Below are the pieces of the first, and what the beam found. The
+    score is the mean log-probability per piece.
     """
     model, encoding, asked = experiment.model, experiment.encoding, sentences_in(experiment.options.input)
     try:
@@ -804,7 +801,8 @@ def step_your_sentence(experiment: TranslationExperiment):
 def step_export(experiment: TranslationExperiment):
     """Your translator in a folder
 
-    load.py needs nothing of this course, only the packages torch, safetensors and tokenizers.
+    load.py needs nothing of this course, only the packages torch, safetensors and tokenizers. It translates
+    each text as it is, without the repairs of --input.
     """
     folder = experiment.options.export
     try:
@@ -818,7 +816,7 @@ def step_export(experiment: TranslationExperiment):
 def step_compare(experiment: TranslationExperiment):
     """Compared
 
-    Everything else is the same. BLEU is that of 300 validation sentences.
+    The runs differ in one option only. BLEU is that of at most 300 validation sentences.
     """
     name, _ = experiment.options.compare
     found = experiment.compared(lambda run: run.noted("exact_match")[-1])
@@ -836,12 +834,12 @@ def step_what_next(experiment: TranslationExperiment):
 
     Read: corpus_bleu, then translate, then make_run.
 
-    Change: (1) --positions none: what is left? (2) --vocab 100: pieces of one to three letters. (3) Add a
-    line to grammar/nouns.tsv, train again, and ask for your noun with --input. (4) --reverse: to English.
-    (5) --compare max_pairs=6000,30000,60000: how much data does it need?
+    Change: (1) --positions none: what is left? (2) --vocab 100: short pieces. (3) Add a
+    line to grammar/nouns.tsv, train again, and try it with --input. (4) --reverse: to English.
+    (5) --compare max_pairs=6000,30000,60000: how much data is needed?
 
     Write it yourself: --template my_translation.py, then --grade my_translation.py. Real pairs, such as
-    Tatoeba's: --pairs FILE.tsv. Train further: --from CHECKPOINT. Take it elsewhere: --export FOLDER.
+    Tatoeba's: --pairs FILE. Train further: --from CHECKPOINT. Without the course: --export FOLDER.
     """
 
 

@@ -82,7 +82,7 @@ def keeps_the_last_batch(implementation, ours):
 
 
 def keeps_pairs_together(implementation, ours):
-    """Each source stands beside its own target, as input with BOS in front and as target with EOS behind."""
+    """Each source has its own target, as decoder input after BOS and as expected output before EOS."""
     for batch in epoch_of(built(implementation)):
         rows = rows_of([batch])
         wrong = agree(batch.tgt_in[:, 1] - 3, rows, 0.0, "order sources and targets alike")
@@ -100,7 +100,7 @@ def keeps_pairs_together(implementation, ours):
 
 
 def depends_on_step_and_seed_alone(implementation, ours):
-    """A batch depends on step and seed alone, whatever was asked for before."""
+    """A batch depends on step and seed only, whatever was asked for before."""
     steps = [0, 30, 5, 17, 5, 29, 12, 13, 0]
     asked = built(implementation)
     found = [asked(step) for step in steps]
@@ -142,7 +142,7 @@ def mixes_the_lengths(implementation, ours):
 
 
 def mixes_the_pairs(implementation, ours):
-    """Pairs meet other pairs in each epoch: batches are cut anew, not only put in another order."""
+    """Pairs meet other pairs in each epoch: batches are cut again, not only put in another order."""
     sources, targets = [[3 + row, 3, 3] for row in range(96)], [[3 + row] for row in range(96)]
     batches = implementation(sources, targets, SIZE, 0)
     first, second = ({frozenset(rows_of([batch]).tolist()) for batch in epoch_of(batches, epoch)}
@@ -198,7 +198,7 @@ def batches_mistakes(ours):
                                 "The last, smaller"),
         "same in each epoch": Mistake("every epoch has the same order: draw it from seed and epoch",
                                       SameEachEpoch, "Another epoch"),
-        "targets apart": Mistake("sources and targets are ordered apart: a source gets another's target",
+        "targets apart": Mistake("sources and targets are ordered separately: a source gets another's target",
                                  TargetsApart, "Each source"),
     }
 
@@ -234,9 +234,9 @@ def more_batches_mistakes(ours):
             return [first[place] for place in places.tolist()]
 
     return {
-        "seed ignored": Mistake("every seed has the same order: draw it from the seed, too", SeedIgnored,
+        "seed ignored": Mistake("every seed has the same order: draw it from seed and epoch", SeedIgnored,
                                 "Another epoch"),
-        "goes on": Mistake("the order is drawn from a generator that goes on: a resumed run sees another",
+        "goes on": Mistake("one generator is used for all epochs: a resumed run gets another order",
                            GoesOn, "A batch depends"),
         "only batches shuffled": Mistake(
             "the same pairs share a batch in every epoch: shuffle before sorting", OnlyBatchesShuffled,

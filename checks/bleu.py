@@ -116,7 +116,7 @@ def smooths_orders_without_a_match(implementation, ours):
 
 
 def is_0_without_any_match(implementation, ours):
-    """It is 0 where no word is right, and for empty answers."""
+    """The score is 0 if no word is right, and for empty answers."""
     return together(*(score_is(implementation(*texts), 0.0, "no match at all gives 0") for texts in (
         (["x y z x y"], [CAT]), (["", ""], [CAT, OTHER]), (["x y z x y"], [""]))))
 
@@ -133,7 +133,7 @@ def minds_the_case(implementation, ours):
 
 
 def cuts_at_marks(implementation, ours):
-    """Words are cut as 13a does: punctuation stands alone, but not . and , between digits."""
+    """Words are cut as 13a does: each mark is a word, except . and , between digits."""
     cut = "Non , merci ! ( Il a 1,000.5 euros ; ou 3 - 4 . ) l'eau"
     written = "Non, merci! (Il a 1,000.5 euros; ou 3-4.) l'eau"
     hint = "cut both texts with tokenize()"
@@ -213,9 +213,9 @@ def bleu_mistakes(ours):
         "brevity by sentence": Mistake(
             "a brevity penalty for each sentence, averaged: compare the sums of words", brevity_by_sentence,
             brevity),
-        "lowercased": Mistake("the texts are lowercased: BLEU then is too high, and no other's is like it",
+        "lowercased": Mistake("the texts are lower-cased: BLEU is then too high, and not comparable",
                               lowercased, "Capitals"),
-        "split at spaces": Mistake("cut at spaces alone: “merci.” then is another word than “merci”",
+        "split at spaces": Mistake("cut at spaces only: “merci.” is then a different word from “merci”",
                                    split_at_spaces, "Words are cut"),
         "arithmetic mean": Mistake("the arithmetic mean of the precisions: it should be the geometric one",
                                    arithmetic_mean, "Score, precisions"),
@@ -249,15 +249,17 @@ def more_bleu_mistakes(ours):
 
     smoothing = "An order without"
     return {
-        "never smoothed": Mistake("nothing is smoothed: with smooth=\"exp\" half a match, a quarter, …",
+        "never smoothed": Mistake("nothing is smoothed: with smooth=\"exp\" half a match, then a quarter",
                                   never_smoothed, smoothing),
-        "always smoothed": Mistake("smoothed although smooth is \"none\"", always_smoothed, smoothing),
+        "always smoothed": Mistake("the precisions are smoothed although smooth is \"none\"",
+                                   always_smoothed, smoothing),
         "exchanged": Mistake("answers and references are exchanged: divide by the answers' n-grams",
                              exchanged, "Score, precisions"),
-        "share of one": Mistake("BLEU goes from 0 to 100: times 100", share_of_one, "Answers that equal"),
+        "share of one": Mistake("BLEU goes from 0 to 100: multiply by 100", share_of_one,
+                                "Answers that equal"),
         "three orders": Mistake("up to three words in a row: it should be four", three_orders,
                                 "Score, precisions"),
-        "tokenizer ignored": Mistake("`tokenize` is ignored: cut with it", tokenizer_ignored,
+        "tokenizer ignored": Mistake("`tokenize` is ignored: cut the texts with it", tokenizer_ignored,
                                      "With tokenize"),
     }
 

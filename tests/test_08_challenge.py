@@ -1,5 +1,6 @@
 """Lesson 8's --challenge: the set itself, how answers are judged, and what is shown of several runs."""
 
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -108,10 +109,10 @@ class Runs:
 
     def load(self, path, remake):
         if path.name not in self.runs:
-            raise ValueError("it is no checkpoint")
+            raise ValueError(f"{path.name} is not a checkpoint")
         return self.runs[path.name]
 
-    def remade(self, about):
+    def another(self, about):
         raise NotImplementedError
 
     def translate(self, model, encoding, sources):
@@ -134,15 +135,15 @@ def test_runs_are_shown_side_by_side(runs):
     assert grammar.texts[0] == ["adjective agreement", "", "", "9 of 9", "9 of 9"]  # one was in training
     assert grammar.texts[-1][3:] == ["199 of 199"] * 2
     assert mine.texts[-1][3:] == ["0 of 199"] * 2
-    assert "checkpoint_translation-broken.pt is left out: it is no checkpoint" in notes
-    assert "grammar: 1 left out, which occur in the training" in notes
+    assert "Left out: checkpoint_translation-broken.pt is not a checkpoint" in notes
+    assert "grammar: 1 left out that occur in training" in notes
 
 
 def test_files_that_are_gone_are_said(runs):
     runs.texts_of = lambda training: SimpleNamespace(files={"train": "gone.tsv"}, found=None)
     grammar, *_, notes = running.step_challenge(runs)
     assert grammar.texts[-1][3:] == ["200 of 200"] * 2
-    assert "gone.tsv isn't there, so no sentence of the training is left out" in notes
+    assert "gone.tsv isn't there, so sentences of the training can't be left out" in notes
 
 
 def test_a_model_that_reads_french_is_not_asked(runs):
@@ -153,12 +154,17 @@ def test_a_model_that_reads_french_is_not_asked(runs):
 
 @pytest.mark.exhaustive
 def test_a_run_of_files_and_one_of_the_grammar_answer_together(tmp_path):
-    file = written(tmp_path / "mine.tsv", SENTENCES)
+    """Each run leaves out the sentences of its own training."""
+    known = [(one.source, one.references[0]) for one in challenges()[:7]]
+    file = written(tmp_path / "mine.tsv", [*known, *SENTENCES])
     small = ["--d-model", "16", "--heads", "2", "--layers", "1", "--vocab", "50", "--steps", "2",
              "--max-pairs", "300", "--outputs", str(tmp_path)]
-    for options in ([], ["--pairs", str(file)]):
+    of_files = ["--pairs", str(file), "--columns", "1,2"]
+    for options in (of_files, [], of_files):
         process = run_lesson("08_translation", *small, *options, "--challenge", "--no-page")
-        assert process.returncode == 0, process.stdout + process.stderr
-    said = process.stdout
-    assert "comparison" in said
+        said = process.stdout
+        assert process.returncode == 0, said + process.stderr
+        assert "comparison" in said
+        assert "Left out:" not in said
+        assert re.search(r"pairs=mine\S+: [1-7] left out that occur in training", said.replace("\n", ""))
     assert "Sentences that have the key" in said

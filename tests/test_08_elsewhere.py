@@ -53,6 +53,9 @@ def test_the_exported_folder_answers_as_the_lesson_without_the_course(trained, t
                            encoding="utf-8", env=SETTINGS | {"PYTHONUTF8": "1"}, timeout=120)
     assert (found.returncode, found.stderr) == (0, "")
     assert found.stdout == "".join(f"{answer}\n" for answer in m.translate(*trained, asked))
+    found = subprocess.run([sys.executable, "-I", str(script)], capture_output=True, encoding="utf-8",
+                           env=SETTINGS | {"PYTHONUTF8": "1"}, timeout=120)
+    assert (found.returncode, found.stdout, found.stderr[:21]) == (1, "", "Translate: python loa")
     assert "course" not in script.read_text(encoding="utf-8").replace("of the course", "")
 
 
@@ -82,11 +85,13 @@ def test_what_load_does_not_know_and_what_is_somebody_elses_is_refused(trained, 
     with pytest.raises(ValueError, match="knows norm pre, not post"):
         export(tmp_path / "new", model, asdict(replace(model.config, norm="post")), encoding, WORD)
     assert not (tmp_path / "new").exists()
-    (tmp_path / "load.py").write_text("mine", encoding="utf-8")
-    with pytest.raises(ValueError, match="no file of an earlier export"):
-        exported(tmp_path, trained)
-    assert [path.name for path in tmp_path.iterdir()] == ["load.py"]
-    (tmp_path / "load.py").unlink()
+    for name in ("load.py", "model.safetensors", "config.json", "tokenizer.json"):
+        (tmp_path / name).write_bytes(b"\xffmine")  # UTF-8 or not
+        with pytest.raises(ValueError, match=f"{name} is no file of an earlier export"):
+            exported(tmp_path, trained)
+        assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"\xffmine"]
+        (tmp_path / name).unlink()
+    (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")  # doesn't matter
     assert exported(tmp_path, trained) == exported(tmp_path, trained)
 
 

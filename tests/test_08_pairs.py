@@ -21,7 +21,7 @@ from course.data.alignment import (
     places,
     word_weights,
 )
-from course.data.corpus import likeness
+from course.data.corpus import files_in, likeness, short_names
 from course.data.pairs import LONGEST, read_pairs
 from course.data.splits import HELD_OUT, apart_from, by_source, key
 from grammar.sentences import PHENOMENA, Pair, by_phenomenon, corpus
@@ -127,6 +127,29 @@ def test_files_as_people_have_them_are_read_and_said(tmp_path, text, said):
 def test_a_comma_inside_quotes_cuts_nothing(tmp_path):
     lines = pairs_of(tmp_path, '"Yes, a ""cat"".","Oui, un « chat »."\nA dog.,Un chien.\n')
     assert lines.pairs == [('Yes, a "cat".', "Oui, un « chat »."), ("A dog.", "Un chien.")]
+
+
+@pytest.mark.parametrize(("text", "pairs"), [
+    ('"She said ""yes""."\tElle dit oui.\nA dog.\t"Un, deux."\n',  # Excel: for quotes and commas
+     [('She said "yes".', "Elle dit oui."), ("A dog.", "Un, deux.")]),
+    ('"A, b."\tC.\nD.\t"E, f."\n"G, h."\tI.\n', [("A, b.", "C."), ("D.", "E, f."), ("G, h.", "I.")]),
+    ('"Yes."\t"Oui."\nA, b.\tC.\nD.\tE.\n', [('"Yes."', '"Oui."'), ("A, b.", "C."), ("D.", "E.")]),
+    ('"A" is not "B"\tC.\nD.\t"E ""f""."\n', [('"A" is not "B"', "C."), ("D.", '"E ""f""."')]),
+])
+def test_quotes_of_excel_are_taken_off_and_those_of_the_text_stay(tmp_path, text, pairs):
+    lines = pairs_of(tmp_path, text.replace("\n", "\r\n"))
+    assert lines.pairs == pairs
+    assert ("quotes taken off" in lines.account()) == (text.count('"') != str(pairs).count('"'))
+
+
+@pytest.mark.parametrize(("files", "names"), [
+    ("a/one.tsv,b/two.tsv", ["one", "two"]), ("a/T.tsv,b/T.tsv", ["a/T.tsv", "b/T.tsv"]),
+    ("/x/a/T.tsv, /x/a/T.csv,", ["T.tsv", "T.csv"]), ("T.tsv,a/T.tsv", ["T.tsv", "a/T.tsv"]),
+    ("T.tsv,T.tsv", ["T", "T"]),
+])
+def test_tests_of_one_name_are_told_apart_and_a_comma_too_many_is_no_file(files, names):
+    assert short_names(files_in(files)) == names
+    assert files_in(",") == [","]
 
 
 def test_columns_are_those_that_were_asked_for(tmp_path):

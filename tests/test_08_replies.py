@@ -36,7 +36,8 @@ def replies_with(met, limit=0.5):
     ("The dog, the Xug and the wug.", ["THE DOG, THE XUG AND THE WUG.", "  (rare in training: “dog”)",
                                        "  (with pieces that no training sentence has: “Xug”)",
                                        "  (never met in training: “and”, “wug”)"]),
-    ("The cat!", ["THE CAT!", "  (unsure: 20% per piece; nine in ten answers have more than 50%)"]),
+    ("The cat!", ["THE CAT!",
+                  "  (unsure: 20% per piece on average; nine in ten validation answers have more than 50%)"]),
 ])
 def test_a_reply_says_what_makes_it_doubtful(line, wanted):
     assert replies_with(MET).to(line).split("\n") == wanted

@@ -166,7 +166,7 @@ RIGHT = {  # how the right answer of each question begins, so that `right` can't
     5: "About ln V|Exactly where|No: with teacher",
     6: "Because no later|Not always|No: the wide|Top-p",
     7: "More than one in 50|The counts of the pairs|No: the sum|Nothing|More than four",
-    8: "Known words|Less is computed|The second|More often",
+    8: "Known words|Less computation|The second|At the English",
     9: "About as far|The last|Not yet|Most answers|The probe doesn't|The causal mask|The layer is dead|"
        "Weight decay",
     13: "0.5: from|It leaves out|They stand|7,000: 14|No: tokens|Memory",

@@ -1,7 +1,7 @@
 """The pairs of a training: drawn by the grammar, or read from files of somebody's own; and their pieces."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -68,8 +68,7 @@ class Corpus:
     def tests(self) -> dict[str, list[Pair]]:
         """The pairs of each test: of the test, or of each file that --test names."""
         files = files_in(self.paths["test"])
-        names = [Path(file).stem for file in files]
-        names = ["the test"] if len(files) < 2 else names if len({*names}) == len(names) else files
+        names = short_names(files) if len(files) > 1 else ["the test"]
         return dict(zip(names, (pairs for split, pairs in self.splits.items() if split.startswith("test"))))
 
     @property
@@ -171,7 +170,16 @@ def files_in(paths: str) -> list[str]:
     """The files that an option names: one, or several with commas between them."""
     if not paths or Path(paths).exists():
         return [paths] if paths else []
-    return [path.strip() for path in paths.split(",")]
+    return [path.strip() for path in paths.split(",") if path.strip()] or [paths]
+
+
+def short_names(files: Sequence[str]) -> list[str]:
+    """The names of files without what follows the last dot; with it, and with folders, where they agree."""
+    names, depth = [Path(file).stem for file in files], 0
+    while len({*names}) < len({*files}) and depth < max(len(Path(file).parts) for file in files):
+        depth += 1
+        names = ["/".join(Path(file).parts[-depth:]) for file in files]
+    return names
 
 
 def reversed_pairs(splits: dict[str, list[Pair]]) -> dict[str, list[Pair]]:

@@ -30,7 +30,7 @@ class Lines(NamedTuple):
         """One line: how many pairs, how the file was read, and what was left out and why."""
         reasons = [f"left out {len(numbers):,} {reason} (first: line {numbers[0]:,})"
                    for reason, numbers in self.left_out.items()]
-        return "; ".join([f"{len(self.pairs):,} pairs", *self.notes, *reasons])
+        return "; ".join([f"{len(self.pairs):,} pair{'s' * (len(self.pairs) != 1)}", *self.notes, *reasons])
 
 
 def read_pairs(path: Path, longest: int, most: int = 0, columns: Sequence[int] = ()) -> Lines:
@@ -118,8 +118,7 @@ def rows_of(text: str) -> tuple[list[Row], list[str]]:
         return [(number, cells_of_json(line)) for number, line in lines], ["JSON lines"]
     if sum("\t" in line for line in some) >= len(some) / 2:
         rows = [(number, [cell.strip() for cell in line.split("\t")]) for number, line in lines]
-        cells = [cell for _, row in rows[:LOOKED_AT] for cell in row]
-        if cells and sum(is_quoted(cell) for cell in cells) > 0.9 * len(cells):
+        if has_csv_quotes([cell for _, row in rows for cell in row]):
             return [(number, [unquoted(cell) for cell in row]) for number, row in rows], ["quotes taken off"]
         return rows, []
     for mark, name in ((",", "commas"), (";", "semicolons")):
@@ -155,6 +154,19 @@ def cells_of_json(line: str) -> list[str]:
 
 def is_quoted(cell: str) -> bool:
     return len(cell) > 1 and cell[0] == cell[-1] == '"'
+
+
+def has_csv_quotes(cells: Sequence[str]) -> bool:
+    """Whether quotes around cells are the file's, not the text's: around nearly all cells; or, as Excel has
+    them in text files, around all with a quote inside, each of these doubled, or around all with a comma.
+    """
+    if sum(map(is_quoted, cells)) > 0.9 * len(cells):
+        return True
+    inside = [cell[1:-1] for cell in cells if is_quoted(cell)]
+    if any('"' in text.replace('""', "") for text in inside):
+        return False
+    commas = [cell for cell in cells if "," in cell]
+    return any('""' in text for text in inside) or (len(commas) >= 3 and all(map(is_quoted, commas)))
 
 
 def unquoted(cell: str) -> str:

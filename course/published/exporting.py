@@ -21,14 +21,13 @@ def export(folder: Path, model: nn.Module, config: Mapping[str, Any], encoding: 
     """Write model.safetensors, config.json, tokenizer.json and load.py → their paths.
 
     `config` are the model's sizes, `word` is what cuts a text into words. ValueError, in one line, for a
-    model that load.py doesn't know, and where another load.py lies in the folder.
+    model that load.py doesn't know, and for a folder with files of these names from somewhere else.
     """
     for name, among in SUPPORTED.items():
         if config[name] not in among:
             raise ValueError(f"--export: load.py knows {name} {', '.join(among)}, not {config[name]}")
     files = [folder / name for name in (WEIGHTS, "config.json", "tokenizer.json", "load.py")]
-    others = [path for path in files[3:] if path.exists() and path.read_text("utf-8") != script()]
-    if others:
+    if not is_export(files[3]) and (others := [path for path in files if path.exists()]):
         raise ValueError(f"{others[0]} is no file of an earlier export: choose another folder for --export")
     prepare_folder(folder)
     write_tensors(files[0], {name: weight.detach() for name, weight in model.state_dict().items()})
@@ -36,6 +35,11 @@ def export(folder: Path, model: nn.Module, config: Mapping[str, Any], encoding: 
     write_text(files[2], json.dumps(tokenizer(encoding, word.pattern), ensure_ascii=False))
     write_text(files[3], script())
     return files
+
+
+def is_export(path: Path) -> bool:
+    """Whether this is the script as export() writes it, so that the files next to it are also an export's."""
+    return path.is_file() and path.read_bytes().replace(b"\r\n", b"\n") == script().encode()
 
 
 def script() -> str:

@@ -16,7 +16,7 @@ QUESTIONS = (
              "has a combination that no training sentence has"),
     Question("alike-in-length", "batches", "The sentences of a batch are chosen so that they have about "
              "the same length. What is gained?", (
-        Answer("Less is computed for nothing: a batch is as wide as its longest sentence.",
+        Answer("Less computation is wasted: a batch is as wide as its longest sentence.",
                "The rest of each row is PAD. If the lengths are similar, there is less PAD."),
         Answer("Padding needs no mask any more.",
                "A little padding stays, and the mask has to hide it as before."),
@@ -24,24 +24,24 @@ QUESTIONS = (
                "The order of the batches is random; only within a batch the lengths are similar.")), 0,
              "batches by length have less than 10"),
     Question("which-word-counts", "bleu", "One translator writes la for every l’. Another always "
-             "says Julie, whoever it was. BLEU counts runs of words that agree with the reference. Who "
-             "gets the higher score, on the sentences that he spoils?", (
-        Answer("The first: each of his sentences is understood.",
-               "BLEU doesn't know what is understood. His slip also breaks the runs of words apart."),
+             "says Julie, whoever it was. BLEU counts runs of words that agree with the reference. Which "
+             "one gets the higher score on the sentences that the slip changes?", (
+        Answer("The first: a reader still understands each sentence.",
+               "BLEU doesn't measure understanding. This slip also breaks the runs of words apart."),
         Answer("The second.",
                "One wrong word in place of one right one: all others still agree. What it means isn't "
                "counted."),
-        Answer("Both the same: a slip is a slip.",
+        Answer("Both get the same score: a slip is a slip.",
                "It depends on how many runs of words a slip breaks apart.")), 1,
              "naming somebody else costs less BLEU than writing la for l"),
     Question("place-or-partner", "alignment", "In French the adjective comes after its noun. While "
              "the model writes it, where does its surest head look?", (
-        Answer("At the source word in the same place: both sentences are read from left to right.",
+        Answer("At the source word in the same place: both sentences run from left to right.",
                "That rule is right for many words, but not for the adjective, and the head does better."),
         Answer("At the first word, which stands for the whole sentence.",
-               "That rule finds few partners."),
-        Answer("More often at the English word that it comes from.",
-               "Nobody tells it which word that is. To write the right word it has to find it.")), 2,
+               "The rule of the first word finds few partners."),
+        Answer("At the English adjective, more often than at the word in the same place.",
+               "Nobody tells the head which word that is, but without that word the model can't write the right one.")), 2,
              "finds a partner for far more content words than the rule of the same place"),
 )
 
@@ -55,11 +55,11 @@ TERMS = (
 
 EXERCISES = {
     "BatchesByLength": Exercise(2, 25,
-        guide={"__init__": ["keep what it is called with"],
-               "__len__": ["how many batches an epoch has, the smaller one included"],
-               "__call__": ["which epoch and which of its batches: divmod(step, len(self))",
+        guide={"__init__": ["store the arguments"],
+               "__len__": ["the number of batches per epoch, the smaller last one included"],
+               "__call__": ["the epoch and the number of the batch in it: divmod(step, len(self))",
                             "a generator from seed and epoch", "shuffle the pairs, sort them by length, cut them",
-                            "shuffle the batches, take the one, make_batch() of its sources and targets"]},
+                            "shuffle the batches, choose one, make_batch() of its sources and targets"]},
         hints={
             "has_every_pair_once": (
                 "An epoch is an order of all pairs, cut into batches.",
@@ -121,7 +121,7 @@ EXERCISES = {
                 "p_n = Σ matches / Σ n-grams",
                 "for answer, reference in zip(answers, references): matches[n] += ___; totals[n] += ___"),
             "smooths_orders_without_a_match": (
-                "Without four words in a row the mean would be 0: one such order is given half a match instead.",
+                "If no four words in a row match, the mean would be 0: such an order gets half a match instead.",
                 "exp: ½ match, then ¼, …; none: 0",
                 "halved /= 2, for each order without a match"),
             "is_0_without_any_match": (
@@ -129,7 +129,7 @@ EXERCISES = {
                 "no match at all: 0",
                 "if not any(___)"),
             "takes_empty_answers": (
-                "A sentence shorter than four words has no four in a row, and an empty one has no words: both add nothing.",
+                "A sentence of three words has no four in a row and adds nothing to p₄. An empty one adds nothing at all.",
                 "Σ over the other sentences; its words are missing in c",
                 "range(len(answer) - n + 1) may be empty"),
             "minds_the_case": (

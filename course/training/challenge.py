@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from course.console.files import short_path
 from course.console.records import EndHere, Grid
 from course.training.engine import Run
 from course.training.experiment import load_run
@@ -18,8 +17,8 @@ def step_challenge(experiment: Any):
     words of the answer don't count. An answer is exact if it is one of the good translations in the file;
     case and full stops don't count.
 
-    Sentences with a word that the training never had are counted apart. Sentences that occur in the training
-    are left out. Translators of other trainings in the same folder answer as well.
+    Sentences with a word that never occurs in training are counted separately. Sentences that occur in
+    training are left out. Other trained translators in the same folder answer as well.
     """
     if getattr(experiment.training, "reverse", False):
         return EndHere("--challenge asks in English, and a model of --reverse reads French", 2)
@@ -44,9 +43,9 @@ def runs_of(experiment: Any, notes: list[str]) -> Iterator[tuple[str, Run]]:
         if path.resolve() == experiment.checkpoint.resolve():
             continue
         try:
-            run = load_run(path, experiment.remade)
+            run = load_run(path, experiment.another)
         except ValueError as error:
-            notes.append(f"{short_path(path)} is left out: {error}")
+            notes.append(f"Left out: {error}")
             continue
         if run.finished and not run.about["training"].get("reverse"):
             yield named(path, begin), run
@@ -66,9 +65,9 @@ def verdicts_on(experiment: Any, run: Run) -> tuple[list[Any], str]:
     texts = texts_of(type(experiment.training)(**run.about["training"]))
     missing = [path for path in texts.files.values() if not Path(path).is_file()]
     if missing:
-        return verdicts, f"{missing[0]} isn't there, so no sentence of the training is left out."
+        return verdicts, f"{missing[0]} isn't there, so sentences of the training can't be left out."
     trained = challenge.in_training(pair.source for pair in texts.found["train"])
-    note = f"{sum(trained)} left out, which occur in the training." if any(trained) else ""
+    note = f"{sum(trained)} left out that occur in training." if any(trained) else ""
     return [None if seen else verdict for verdict, seen in zip(verdicts, trained)], note
 
 

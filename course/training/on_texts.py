@@ -79,13 +79,20 @@ class TextsExperiment(ModelExperiment):
         return self.run_on(config, training,
                            self.texts if training == self.training else self.fresh_texts(training))
 
-    def remade(self, about: dict[str, Any]) -> Run:
+    def remade(self, about: dict[str, Any], paths: Mapping[str, str] | None = None) -> Run:
         """The run that a checkpoint tells of, fresh; its files may lie elsewhere now."""
         self.refuse_other_parts(about)
-        training = type(self.training)(**about["training"] | self.texts.paths)
+        training = type(self.training)(**about["training"] | (self.texts.paths if paths is None else paths))
         encoding = self.texts.pieces.restored(about["encoding"])
         texts = self.texts_of(training, encoding, about.get("met", {}))
         return self.run_on(type(self.config)(**about["config"]), training, texts)
+
+    def another(self, about: dict[str, Any]) -> Run:
+        """The run that another checkpoint tells of, fresh; it keeps what it says of its files, unread."""
+        unread = dict.fromkeys((*self.texts.paths, "columns"), "")
+        run = self.remade(about | {"training": about["training"] | unread}, {})
+        run.about = about
+        return run
 
     def check(self) -> None:
         """ValueError or OSError for files that can't be used, unless only answers are wanted."""

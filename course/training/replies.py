@@ -1,6 +1,6 @@
-"""Halfway to what a learner types: which sentences a line has, how each is repaired, and what is doubtful.
+"""What --input and --chat do with a line: cut it into sentences, repair each, and name what is doubtful.
 
-The rules are few, so that a page can have the same ones in JavaScript. `met` is what the training sources
+The rules are few, so that the page has the same ones in JavaScript. `met` is what the training sources
 have in common (course/data/corpus.py), plain values from a checkpoint:
 
     words       every word, case-folded, separated by spaces; `rare`: those that occur up to three times
@@ -14,8 +14,8 @@ have in common (course/data/corpus.py), plain values from a checkpoint:
 3. Of each word of the repaired sentence, one note at most: it has pieces that no source had; or it is made of
    known pieces, but is no word of the sources; or it is rare in them.
 4. How sure the model is of an answer: e to the mean logarithm of the probabilities that it gave the pieces of
-   the answer, the end included. An answer is marked as unsure if this is below `limit`. That is what a tenth
-   of the answers to validation sentences had less of, noted at the last validation.
+   the answer, the end included. An answer is marked as unsure if this is below `limit`, the border of the
+   least certain tenth of the answers to validation sentences, noted at the last validation.
 """
 
 import re
@@ -82,7 +82,8 @@ class Replies(NamedTuple):
         notes = [f"read as “{read}”"] if read != sentence else []
         notes += self.about_words(read)
         if (sure := self.certainty(read, answer)) < self.limit:
-            notes.append(f"unsure: {sure:.0%} per piece; nine in ten answers have more than {self.limit:.0%}")
+            notes.append(f"unsure: {sure:.0%} per piece on average; nine in ten validation answers have more "
+                         f"than {self.limit:.0%}")
         return Reply(read, answer, notes)
 
     def about_words(self, sentence: str) -> list[str]:
