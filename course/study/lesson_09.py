@@ -81,7 +81,7 @@ TERMS = (
          "ended there: the logit lens."),
     Term("patch", "where-it-is",
          "A patch shows where information is: one part passes on, at one place, what it passed on in another "
-         "run.", ("patched", "patching")),
+         "run.", ("patched", "patching"), only_there=True),
     Term("probe", "what-is-written",
          "A probe is a linear map, fitted to read something off a part's output, and tested on other sequences.",
          ("probes",)),
