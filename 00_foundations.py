@@ -387,8 +387,8 @@ def step_broadcasting():
     each column. Other sizes must be equal.
 
     The bug: predictions of shape (N,) minus wanted values of shape (N, 1) do not give N errors. They give
-    N × N: every prediction against every value. The table fits a line y = 3·x with some noise, x of mean 0,
-    correctly and with the bug, which makes the slope 0.
+    N × N: every prediction against every value. The table shows lines fitted to y = 3·x plus noise (x has
+    mean 0). The bug makes the slope 0.
     """
     check_part(broadcast_shapes, broadcast_checks, OURS)
     rng = np.random.default_rng(torch.initial_seed())
@@ -414,8 +414,8 @@ def step_linear_layer():
     """A linear layer, and what it costs
 
     A layer turns a row of numbers x into x·W + b: one matrix, one row b (the bias), broadcast over the batch.
-    From n numbers to m it has n·m + m parameters, and multiplies n·m times per row of the batch. Twice as
-    deep costs twice as much; twice as wide, four times as much, apart from the biases.
+    From n numbers to m it has n·m + m parameters, and multiplies n·m times per row of the batch. Doubling
+    the depth doubles the cost; doubling the width quadruples it, apart from the biases.
     """
     x, layer = torch.randn(5, 3).double(), nn.Linear(3, 4).double()
     gap = largest_difference(layer(x), x @ layer.weight.T + layer.bias)
@@ -443,8 +443,8 @@ def step_derivatives():
     digits, and what is left is rounding. The table shows the error for f(x) = tanh(x)³.
 
     A differentiation rule needs no h. The chain rule: for one function inside another, their derivatives
-    multiply. f is the cube of tanh, so f' = 3·tanh² · (1 − tanh²). PyTorch applies the rules by machine; so
-    will we. By definition each weight would cost two runs of the network.
+    multiply. f is the cube of tanh, so f' = 3·tanh² · (1 − tanh²). PyTorch applies the rules automatically;
+    so will we. The definition would need two runs of the network per weight.
     """
     f, x = (lambda x: np.tanh(x) ** 3), 0.7
     rule = 3 * np.tanh(x) ** 2 * (1 - np.tanh(x) ** 2)
@@ -537,11 +537,11 @@ def right_share(weights: Sequence[np.ndarray], seed: int) -> float:
 def step_two_layers():
     """A network of two layers, backward by hand
 
-    The network has two linear layers with a tanh between them; without it they would be one. Its results for
-    each point are two numbers, the logits. Softmax turns these into probabilities: e to each, divided by the
-    sum. The loss is −log of the probability of the right class, averaged over the batch. Backward goes line
-    by line in reverse order. Worth memorising: the gradient of one point's loss with respect to its logits is
-    their softmax, minus 1 at the right class.
+    The network has two linear layers with a tanh between them; without tanh they equal one. For each input it
+    returns two numbers, the logits. Softmax turns these into probabilities: e to each, divided by the sum.
+    The loss is −log of the probability of the right class, averaged over the batch. The backward pass goes
+    line by line in reverse order. Worth memorising: the gradient of one input's loss with respect to its
+    logits is their softmax, minus 1 at the right class.
     """
     check_part(two_layer_backward, two_layer_checks, OURS)
     rng = np.random.default_rng(torch.initial_seed())
@@ -602,14 +602,14 @@ def step_embeddings():
 
     The number of a word says nothing: word 7 isn't more than word 6. One-hot means zeros with a 1 at the
     word's place: all words are equally far apart. A one-hot row times a matrix picks a row of the matrix.
-    These rows, one vector per word, are learned from 300 made-up sentences (“the big horse runs to the
-    garden”): guess the neighbours of a word from its vector. Words that are used in the same way have similar
-    neighbours, so they get similar vectors.
+    These rows, one vector (embedding) per word, are learned from 300 made-up sentences (“the big horse runs
+    to the garden”) by guessing a word's neighbours from its vector. Words that are used in the same way have
+    similar neighbours, so they get similar vectors.
 
-    The table says how many of a word's three nearest words are of its class, such as animals. The counts of
-    neighbours, 48 per word, already show the classes; learning puts them into 8 numbers. Words shuffled
-    within sentences keep most of this. Shuffling all words removes the neighbours, and the classes with them.
-    In the picture, red means that two vectors point the same way.
+    The table says how many of a word's three nearest words share its class (animals, for example). The 48
+    neighbour counts per word already show the classes; learning compresses them into 8 numbers. Shuffling
+    words within sentences keeps most of this. Shuffling all words removes the neighbours, and the classes
+    with them. In the picture, red means that two vectors point the same way.
     """
     ids, matrix = torch.randint(len(VOCABULARY), (10,)), torch.randn(len(VOCABULARY), 8)
     check("a one-hot row times a matrix equals the matrix's row, bit for bit",
@@ -619,11 +619,11 @@ def step_embeddings():
         counts = neighbour_counts(np.random.default_rng(seed))
         vectors = [torch.randn(48, 8), counts[0], *map(learn_vectors, counts)]
         rows.append((seed, *map(same_class, vectors)))
-    check("from counts and learned: over 90 % of the nearest words are of the same class",
+    check("counts and learned vectors: over 90 % of nearest words share the class",
           min(min(row[2:4]) for row in rows) > 0.9)
-    check("learned from words shuffled within sentences: over 80 % of the same class",
+    check("words shuffled within sentences: over 80 % of nearest words share the class",
           min(row[4] for row in rows) > 0.8)
-    check("learned from shuffled words: less than 35 % of the same class", max(row[5] for row in rows) < 0.35)
+    check("shuffled words: less than 35 % of nearest words share a class", max(row[5] for row in rows) < 0.35)
     figure = Picture("foundations_embeddings.png", draw_words(
         {"learned": vectors[2][: len(NAMED)], "from shuffled words": vectors[4][: len(NAMED)]}, CLASSES),
         "Words that are used in the same way get similar vectors: classes appear that nobody named")
@@ -643,8 +643,8 @@ def step_cells():
         GRU   two gates and no separate memory: keep, and reset for the content
 
     A gate is a factor from 0 to 1 for each number of the memory, the σ of a sum: σ(x) = 1 / (1 + e⁻ˣ). Each
-    gate has its own weights, and so does the content, the new numbers to store. With copied weights, all
-    three cells equal PyTorch's networks.
+    gate has its own weights, and so does the content, the new numbers to store. With the same weights,
+    all three match PyTorch's results.
     """
     check_part(RNNCell, rnn_checks, OURS)
     check_part(LSTMCell, lstm_checks, OURS)
@@ -726,9 +726,9 @@ def step_way_back():
     passes through n steps, and each multiplies it. The table shows what arrives in untrained cells.
 
     The LSTM starts with its forget gate half open: each step keeps about half of its memory. In “LSTM, open”
-    only the bias of that gate differs: it starts at σ(3) = 0.95. Far more arrives, and it falls more slowly
-    than 0.95ⁿ. The rest comes through the hidden state: with recurrent weights of 0 (“gate only”) less
-    arrives.
+    only that gate's bias differs: the gate starts at σ(3) = 0.95. Far more gradient arrives, and it fades
+    more slowly than 0.95ⁿ. The excess comes through the hidden state: with recurrent weights of 0 (“gate
+    only”) less arrives.
 
     The last row is the opposite: with recurrent weights 8 times as large the gradient explodes. Clipping
     helps: a gradient that is too long is shortened and keeps its direction. It does nothing against
@@ -736,14 +736,14 @@ def step_way_back():
     """
     reach = way_back(CELLS | OTHERS, BACK)
     rnn, lstm, opened, gru, gate, large = reach.values()
-    check("RNN, LSTM, GRU: from 64 back arrives less than a millionth of that from 1 back",
+    check("RNN, LSTM, GRU: the gradient from 64 back is under a millionth of that from 1",
           all(norms[3] < 1e-6 * norms[0] for norms in (rnn, lstm, gru)))
-    check("the open LSTM: from 64 back arrives over a million times as much as in these",
+    check("open LSTM: from 64 back, over a million times the gradient of RNN, LSTM and GRU",
           opened[3] > 1e6 * max(rnn[3], lstm[3], gru[3]))
     kept = (gate[3] / gate[2]) ** (1 / 48)
     check("gate only: one step keeps 0.93 to 0.97 of the gradient", 0.93 < kept < 0.97, f"{kept:.3f}")
-    check("the open LSTM: from 64 back arrives over 3 times as much as gate only", opened[3] > 3 * gate[3])
-    check("weights 8 times as large: from 64 back arrives over 10 times as much as from 1",
+    check("open LSTM: the gradient from 64 back is over 3 times that of gate only", opened[3] > 3 * gate[3])
+    check("weights 8 times as large: the gradient from 64 back is over 10 times that from 1",
           large[3] > 10 * large[0])
     return table("gradient from", *(f"{n} back" for n in BACK),
                  rows=[(name, *(f"{norm:.0e}" for norm in norms)) for name, norms in reach.items()])
@@ -760,7 +760,7 @@ def step_delayed_answer():
     At n = 16 the LSTM hardly does better than guessing. The open LSTM differs only in how its forget gate
     starts, and it learns. So what the first LSTM lacked was a gate that keeps. But a weak gradient doesn't
     explain everything: in the RNN and the GRU it is just as weak, and yet they learn more. Attention, one
-    step from every place, also learns what is far back. Some trainings get stuck.
+    step from every place, also learns what is far back. Some runs get stuck.
     """
     right = accuracies(CELLS, unroll, WIDTH, DISTANCES)  # (distance, model) for each kind
     check("at n = 4 every network with a cell is right", min(right[name][0].min() for name in CELLS) > 0.95)
@@ -779,11 +779,11 @@ def step_delayed_answer():
 def step_broken_on_purpose():
     """Broken on purpose
 
-    The first table trains for 100 steps on the spirals of step 8, with each of four mistakes. Three of the
-    four networks still learn them. Gradients that are never reset keep pushing in the old direction, which
-    does no harm here. A gradient that isn't summed over the batch turns the 32 numbers of b₁ into a table of
-    200 × 32; the first batch of another size then raises an error. Walking the graph in the wrong order
-    happens to be right here.
+    The first table shows 100 training steps on the spirals of step 8, with each of four mistakes. Three of
+    the four networks still learn them. Gradients that are never reset keep pushing in the old direction,
+    which does no harm here. A gradient that isn't summed over the batch turns the 32 numbers of b₁ into a
+    table of 200 × 32; the first batch of another size then raises an error. Walking the graph in the wrong
+    order happens to be right here.
 
     So a falling loss is no test of a gradient. Compare with numbers that are known to be right: the second
     table says which check each mistake fails (12 mistakes in cells are left out).

@@ -192,7 +192,7 @@ def step_soft_dictionary():
     sharpness = np.linspace(0, 8, 81)
     curves = np.array([look_up(factor * KEYS[0], KEYS, ENTRIES)[0] for factor in sharpness])
     figure = Picture("attention_soft_dictionary.png", draw_lookup(sharpness, curves, curves @ ENTRIES),
-                     "The sharper the query, the more of the weight lies on the key that matches")
+                     "The larger the query, the more of the weight lies on the key that matches")
     return table("query ×", "weights", "answer", rows=rows), figure
 
 
@@ -213,8 +213,8 @@ STAGES = "scores", "scaled", "exponentials", "weights", "output"
 def step_by_hand():
     """Three tokens by hand
 
-    Take a pocket calculator. Three tokens ask, and the same three answer: vectors of two numbers, the keys
-    equal to the queries, one row per token:
+    Take a pocket calculator. Three tokens ask, and the same three answer. Each is a row of two numbers; the
+    keys equal the queries:
 
         Q = K = (1, 0), (0, 1), (1, 1)        V = (10, 0), (0, 10), (5, 5)
 
@@ -385,7 +385,7 @@ def with_each(mask: Tensor, queries: Tensor, *contents: Tensor) -> list:
 def step_masks_hide():
     """What is hidden changes nothing
 
-    If the words after position 2 change, or the padding after a sentence, every output that may not see them
+    If the words after position 2 or the padding after a sentence change, every output that may not see them
     stays the same, bit for bit.
     """
     x, other = torch.randn(2, 6, 16)
@@ -457,14 +457,14 @@ def step_why_the_root():
     far apart that the softmax puts nearly all weight on one key. The evenness is 1 for even weights
     and 0 if one key gets all weight.
 
-    There the softmax is flat: little gradient gets back to the scores, and for most queries hardly any.
+    Such a softmax is flat: little gradient gets back to the scores, and for most queries hardly any.
     “At the scores”: the mean gradient without the division, divided by the mean gradient with it. “Starved”:
-    how many queries get less than a tenth of the median gradient with the division. With more
+    the queries whose gradient is below a tenth of the median with the division. With more
     keys, starving starts at a larger d_k (right panel).
 
-    The query's gradient is the scores' gradient times the keys, and with the division times 1/√d_k. So at the
-    query the mean is larger without the division (last column). Yet at d_k = 1024 about half of the queries
-    get less than a tenth of the divided median. d_k is the width of one attention, in lesson 2 of one head.
+    The query's gradient is the scores' gradient times the keys; with division, times 1/√d_k. So the query's
+    mean gradient is larger without the division (last column). Yet at d_k = 1024 about half the queries get
+    less than a tenth of the median with division. d_k is the width of one attention, in lesson 2 of one head.
     """
     widths = [4, 16, 64, 256, 1024]
     variances = [torch.randn(2, 10_000, d_k).prod(0).sum(-1).var().item() for d_k in widths]
@@ -483,12 +483,12 @@ def step_why_the_root():
     uneven, even = [row[2] for row in rows], [row[3] for row in rows]
     check("undivided, the evenness falls with every width, below 0.1; divided, it stays above 0.8",
           uneven == sorted(uneven, reverse=True) and uneven[-1] < 0.1 and min(even) > 0.8)
-    check("at the scores the mean gradient is less than half undivided, at d_k = 1024", rows[-1][4] < 0.5)
+    check("at d_k = 1024 the division more than doubles the scores' mean gradient", rows[-1][4] < 0.5)
     check("undivided, more than half of the queries starve at d_k = 1024, for 16, 64 and 512 keys",
           all(fractions[-1][0] > 0.5 for fractions in starved.values()))
-    check("at the query the mean gradient is larger undivided, for all d_k", all(row[-1] > 1 for row in rows))
-    check("undivided, more than 40 % of queries starve at the query at d_k = 1024", little_there > 0.4)
-    check("divided, at no width more than one query in 20 starves",
+    check("for all d_k the division lowers the query's mean gradient", all(row[-1] > 1 for row in rows))
+    check("undivided, more than 40 % of query gradients are starved at d_k = 1024", little_there > 0.4)
+    check("divided, at every width fewer than one query in 20 starves",
           max(fraction for fractions in starved.values() for _, fraction in fractions) < 0.05)
     figure = Picture("attention_scaling.png", draw_scaling(rows, starved, *torch.randn(2, 6, 64)),
                      "Undivided scores grow with √d_k: in wide heads one key gets all, most queries starve")
@@ -524,10 +524,10 @@ def step_why_attention():
     and the last output there are n steps, and each multiplies the gradient that has to say “this word
     mattered”. Attention gets there in one step (section 4, table 1), and it computes all words at once.
 
-    Lesson 0 measures this gradient in its step 12; here are its cells and two attentions, all untrained. RNN
-    and LSTM lose it. The LSTM with an open forget gate keeps far more. Even attention gives each of n words a
-    weight of about 1/n, so its gradient falls like 1/n. Attention whose query matches the word (set by hand)
-    gets the gradient undiminished from any distance.
+    Lesson 0's step 12 measures this gradient; here are its cells and two attentions, all untrained. RNN and
+    LSTM lose the gradient. The LSTM with an open forget gate keeps far more. “Even attention” gives each of n
+    words a weight of about 1/n, so its gradient falls like 1/n. “Sharp attention”, set by hand to match the
+    word, gets the gradient undiminished from any distance.
     """
     reach = way_back(LAYERS, DISTANCES)
     rnn, lstm, opened, even, sharp = reach.values()
@@ -541,7 +541,7 @@ def step_why_attention():
     rows = [(name, "1" if "attention" in name else "n", *(f"{norm:.0e}" for norm in norms))
             for name, norms in reach.items()]
     figure = Picture("attention_gradient_path.png", draw_reach(DISTANCES, reach),
-                     "Recurrence multiplies n times; attention gets there at once, undiminished if sharp")
+                     "Recurrence multiplies the gradient n times; sharp attention passes it on undiminished")
     return table("", "steps", *(f"n = {n}" for n in DISTANCES), rows=rows), figure
 
 
@@ -594,9 +594,9 @@ def step_other_scores():
     """Other ways to score a match
 
     The first attention (Bahdanau) ran query and key through a small network. Luong compared that with a
-    matrix between the two, and with the plain product. The Transformer takes the product, divided: all scores
-    are one matrix product. Here each score has to find, among 6 keys, the key that the query copies, with
-    noise. The first two are trained for it.
+    matrix between the two, and with the plain product. The Transformer takes the scaled product: all scores
+    are one matrix product. Here the query is a noisy copy of one of 6 keys; each score must find it. The
+    first two are trained for this.
 
     The network finds more than the product, and a matrix doesn't help: the product favours long keys.
     Subtract half the key's squared length from the undivided product, and it finds as many as the network
@@ -627,13 +627,13 @@ def step_other_scores():
     case = (scored["scaled dot product"].argmax(-1) != order).any(-1).nonzero()[0, 0]
     shown = {name: softmax(scores[case]) for name, scores in scored.items()}
     figure = Picture("attention_scores.png", draw_scores(shown, order[case]),
-                     "The product favours long keys; less their length, it finds what the network finds")
+                     "The product favours long keys; corrected for length, it finds what the network finds")
     return table("score", "formula", "parameters", "found", "one length", rows=rows), figure
 
 
 @shows(fused_attention)
 def step_what_it_costs():
-    """What it costs
+    """What attention costs
 
     n tokens have n² pairs. So the work grows with the square of the length, and so does the memory: our
     lines keep two tables of n × n numbers for the backward pass, the exponentials and the weights. That is
@@ -748,7 +748,7 @@ def step_backward_by_hand():
 
 
 def step_all_checks():
-    """Appendix: what the checks hold
+    """Appendix: what the checks require
 
     Every statement about the parts of this lesson, as --grade reports it.
     """

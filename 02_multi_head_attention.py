@@ -10,7 +10,7 @@ Each of these attentions is called a head. A projection is a linear map, x·W + 
 have no bias b, ours have one, as in PyTorch. D (d_model) is the width of a token's vector, H the number of
 heads, and K (d_k) = D / H the width of one head.
 
-You need lesson 1, which built the attention inside. You will build MultiHeadAttention. The lesson runs in
+You need lesson 1, which built the attention function. You will build MultiHeadAttention. The lesson runs in
 seconds and takes about half an hour to read.
 """
 
@@ -291,7 +291,7 @@ def step_the_way_through():
 
     The picture follows 4 tokens of width 8 with 2 heads through an untrained layer: the left half of the
     queries, keys and values belongs to head 0, the right half to head 1. Each head computes its own table
-    of weights, and with this table its own means of its half of the values. Only the last projection mixes
+    of weights and uses it to average its half of the values. Only the last projection mixes
     the two heads.
     """
     attention, (x,) = MultiHeadAttention(8, 2).double(), random_tensors((1, 4, 8))
@@ -336,7 +336,7 @@ def step_parameters_do_not_depend_on_heads():
         counted = parameters(MultiHeadAttention(64, n_heads))
         rows.append((n_heads, 64 // n_heads, 4 * (64 * 64 + 64), counted))
     agreed = all(row[2] == row[3] for row in rows)
-    check("the formula and the count agree for every H", agreed)
+    check("for every H there are 4·(D² + D) parameters", agreed)
     return table("H", "d_k", "4·(D² + D)", "counted", rows=rows)
 
 
@@ -375,9 +375,9 @@ def step_dropout():
 def step_equals_pytorch():
     """The same as nn.MultiheadAttention
 
-    With PyTorch's parameters copied, outputs, attention weights and gradients are PyTorch's, with and without
-    masks. `--grade FILE` runs these checks on your own MultiHeadAttention. The kernel doesn't return the
-    attention weights. For pictures, a separate method, weights(query, key, mask), computes them.
+    With PyTorch's parameters copied, outputs, attention weights and gradients equal PyTorch's, with and
+    without masks. `--grade FILE` runs these checks on your own MultiHeadAttention. The kernel doesn't return
+    the attention weights. For pictures, a separate method, weights(query, key, mask), computes them.
     """
     check_part(MultiHeadAttention, heads_checks, OURS)
 
@@ -436,15 +436,15 @@ def learned_heads(seed: int) -> tuple[float, Tensor, Tensor]:
 def step_what_heads_learn():
     """What heads learn
 
-    For every word, four heads have to fetch four words: the previous, the next (the sentence is a circle),
-    the first and the last. A word consists of random numbers and of its place as a one-hot vector; lesson 3
-    has a better way. Nothing tells a head what to fetch. Does each head take one relation?
+    For every word, four heads have to fetch four related words: the previous, the next (the sentence is a
+    circle), the first and the last. A word is random numbers plus its place as a one-hot vector; lesson 3
+    encodes places better. Nothing tells a head what to fetch. Does each head take one relation?
 
-    Eight trainings of 500 steps differ only in the seed. The table shows, for each relation, the weight that
-    it gets from the head that looks at it most. “One each” means that all four numbers are above 0.75. Nearly
-    all trainings solve the task, but only some have one head for each relation. In the others a head
-    divides its weight between two relations. (Longer training makes such heads purer.) The picture shows one
-    training of each kind.
+    Eight runs of 500 steps differ only in the seed. The table shows, for each relation, the weight that it
+    gets from the head that looks at it most. “One each” means that all four numbers are above 0.75. Nearly
+    all runs solve the task, but only some have one head for each relation. In the others a head divides its
+    weight between two relations. (Longer training reduces this division.) The picture shows one run of
+    each kind.
 
     A weight says where a head looked. It does not say why, or what effect that had.
     """
@@ -455,13 +455,13 @@ def step_what_heads_learn():
         facts.append((devoted.min().item(), seed, weights, mass, error))
         rows.append((seed, *devoted.tolist(), "yes" if devoted.min() > 0.75 else "no", f"{error:.0e}"))
     solved = sum(fact[-1] < 5e-3 for fact in facts)
-    check("at least seven of the eight trainings solve the task", solved >= 7, f"{solved} do")
+    check("at least seven of the eight runs solve the task", solved >= 7, f"{solved} do")
     clean = sum(fact[0] > 0.75 for fact in facts)
-    check("some of the trainings have a head for each relation, others don't",
+    check("some of the runs have a head for each relation, others don't",
           0 < clean < 8, f"{clean} of 8 have")
     drawn = [fact[1:4] for fact in (max(facts)[:4], min(facts)[:4])]
     figure = Picture("multi_head_attention.png", draw_heads(drawn, RELATIONS),
-                     "Two trainings solve the same task: only one has a head for each relation")
+                     "Two runs solve the same task: only one has a head for each relation")
     return table("seed", *RELATIONS, "one each", "error", rows=rows), figure
 
 
@@ -488,8 +488,8 @@ def step_what_next():
 
     Read: MultiHeadAttention from top to bottom, then checks/heads.py, which lists what must hold for it.
 
-    Change: (1) CONTENT to 12: two heads of 16 still fetch both contents in step 1. (2) In fetched, the call
-    to train_to_fetch(n_heads, seed, 2000): after ten times as many steps, the error of one head is still near
+    Change: (1) CONTENT to 12: two heads of 16 still fetch both contents in step 1. (2) In fetched, call
+    train_to_fetch(n_heads, seed, 2000): after ten times as many steps, the error of one head is still near
     0.5. (3) In forward, return self.merge(heads), without the last projection: two heads no longer solve step
     1, and checks of steps 3 and 7 fail (✗).
 

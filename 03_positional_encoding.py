@@ -10,7 +10,7 @@ token's vector a vector for its position, a pattern of waves from fast to slow:
 (Sections 3.4 and 3.5; p is the position, i numbers the pairs of a sine and a cosine.) A second way is to
 rotate queries and keys by their position (rotary), so that only the offset counts.
 
-You need lessons 1 and 2, which built the attention, and steps 5 to 7 of lesson 0 for the trainings. You will
+You need lessons 1 and 2, which built the attention, and steps 5 to 7 of lesson 0 for the training. You will
 build a tokenizer, an embedding and three encodings of positions. The lesson runs in seconds and takes about
 an hour to read.
 """
@@ -272,8 +272,8 @@ def step_text_to_vectors():
 
     A one-hot vector has a 1 at the place of its token and V − 1 zeros. V is the number of different tokens,
     the vocabulary. All one-hot vectors are √2 apart. An embedding has D learned numbers, so words can be near
-    or far from each other (ours are still random). Multiplying a one-hot vector by a matrix picks one row of
-    the matrix. So the embedding is a lookup, and the zeros are never stored. Step 6 explains the factor
+    or far from each other (ours are still random). A one-hot vector times a matrix is one of its rows.
+    So the embedding is a lookup, and the zeros are never stored. Step 6 explains the factor
     √d_model, step 4 the last row of the table.
     """
     tokenizer = Tokenizer([SENTENCE])
@@ -307,7 +307,7 @@ def step_no_order():
     the words before it. One layer sees which words came before, but not in which order. A second layer sees
     the outputs of the first, which differ from place to place if the words do.
 
-    If all words are equal, all places look the same even then, because the softmax divides by their number.
+    If all words are equal, all places still look the same: a mean of equal values hides their number.
     """
     (x,) = random_tensors((1, 6, 16))
     attention = MultiHeadAttention(16, 4).double()
@@ -375,7 +375,7 @@ def step_the_formula():
 
     We could use the number p itself, but 500 would drown every other number. We could use binary digits: the
     last digit flips at every step, the digit before it at every second step, and so on. The waves are a
-    smooth version of these digits. Pair i turns with frequency 10000^(−2i/d_model): a geometric series of
+    smooth version of these digits. Pair i turns with frequency 10000^(−2i/d_model): a geometric sequence of
     clocks like the two of step 3. Fast hands repeat and slow hands hardly move, but together they distinguish
     all positions.
 
@@ -462,8 +462,8 @@ def step_how_big():
 
     Why should they have the same size? The paper gives no reason. The usual reason is that the positions
     would otherwise drown the tokens. We found no experiment that shows this: with sinusoids, step 10's layer
-    even learns faster without the factor, for each of three seeds. (This is no clean test. Logits and
-    embedding share the matrix there, so with the factor the layer also starts by repeating its input.) We
+    even learns faster without the factor, for each of three seeds. But this test isn't clean: logits and
+    embedding share the matrix there, so with the factor the layer also starts by repeating its input. We
     keep the factor because the paper has it (section 3.4).
     """
     waves = sinusoids(16, 64).pow(2).mean().sqrt().item()
@@ -538,9 +538,9 @@ def step_rotary():
 
     Rotary encoding leaves the tokens unchanged and turns queries and keys instead: each pair of numbers as in
     step 8, pair i by p times its frequency. If query and key turn by the same angle, their dot product stays
-    the same. So the score of a query at p and a key at s depends on the two vectors and on p − s. This is the
-    rotation of step 5 in the other direction, inside the attention: lesson 2's attend() gets the turned
-    queries and keys. Llama and Gemma use it.
+    the same. So the score of a query at p and a key at s depends on the two vectors and on p − s. This is
+    step 5's rotation, reversed and inside the attention: lesson 2's attend() gets the turned queries and
+    keys. Llama and Gemma use it.
     """
     query, key = torch.randn(2, 1, 1, 1, 16)
     rotary, added = RotaryPositionalEncoding(16), SinusoidalPositionalEncoding(16)
@@ -551,7 +551,7 @@ def step_rotary():
         rows.append((p, s, p - s, turned, summed))
     gap = max(abs(row[3] - rows[0][3]) for row in rows[:3])
     check("rotary: offset 2 gives the same score everywhere", gap < 1e-4, f"{gap:.0e}")
-    check("added: offset 2 gives different scores at different positions",
+    check("sinusoidal: offset 2 gives different scores at different positions",
           abs(rows[0][4] - rows[1][4]) > 0.01)
     check_part(RotaryPositionalEncoding, rotary_checks, OURS)
     return table("query at", "key at", "offset", "rotary score", "added: score", rows=rows)
@@ -671,7 +671,7 @@ def step_longer_than_seen():
     towards the level of the sinusoidal positions, and which of the two is ahead depends on the seed. (We
     don't know why sinusoidal positions recover around 35, for every seed.)
 
-    Why do rotary positions fall? Offsets past 15 were never trained either. The two fastest pairs (d_k = 16)
+    Why does rotary accuracy fall? Offsets past 15 were never trained either. The two fastest pairs (d_k = 16)
     turn once every 6.28 and 19.87 places. At offsets 21 and 40 both pairs are almost back where they were at
     offset 2. Of all offsets that the layer never saw, it looks at these two most. At offsets 27 and 46 only
     the fastest pair is back, even more exactly, and the layer looks there less.
@@ -696,7 +696,7 @@ def step_longer_than_seen():
     predicted, found = ({16 + i for i in values[16:].topk(2).indices.tolist()} for values in (alike, looks))
     check("of all offsets past 15, rotary heads look most where both fastest pairs point as at offset 2",
           predicted == found == {21, 40}, f"{sorted(found)}")
-    check("rotary heads look less at 27 and 46, where only the fastest pair points as at offset 2",
+    check("rotary heads look less at offsets 27 and 46 than at offsets 21 and 40",
           looks[[27, 46]].max() < looks[[21, 40]].min(),
           f"{numbers(looks[[27, 46]], 3)} and {numbers(looks[[21, 40]], 3)}")
     curves = {scheme: [accuracy for accuracy, _ in runs] for scheme, runs in trained.items()}
@@ -709,8 +709,8 @@ def step_longer_than_seen():
 def step_compared():
     """Absolute and relative, side by side
 
-    Three columns follow from the construction: what the scheme acts on; whether the score of the same query
-    vector and the same key vector depends on both positions or on their offset; how many numbers are learned.
+    Three columns follow from the construction: what the scheme acts on; whether the score of one pair of
+    query and key depends on both positions or only on their offset; how many numbers are learned.
     The other columns show how often step 10's layer was right: at trained positions, just past them, and far
     past them.
     """
@@ -735,7 +735,7 @@ def step_broken_on_purpose():
     """Broken on purpose
 
     If the cosine has its own exponent, the picture still shows waves, but sine and cosine no longer turn
-    together. The vectors then have different lengths at different positions, and a rotation keeps the length.
+    together. The vectors then have different lengths at different positions, so no rotation connects them.
     A decoder that ignores `start` gives every new token position 0. In training, where all positions come at
     once, the vectors are right; token by token they are wrong.
     """
@@ -766,8 +766,8 @@ def step_what_next():
 
     Change: (1) BASE to 1.0: all hands turn equally fast, and in step 4 some positions nearly coincide (✗;
     other checks of the formula also fail). (2) TRAINED_LENGTH to 32: learned positions now work up to 32 and
-    fail from 33 on; from 49 on sinusoidal positions are ahead of rotary ones. (Checks of step 10 that name
-    positions and offsets fail (✗), because they were made for 16.) (3) In OneLayer, drop the causal mask:
+    fail from 33 on; from 49 on sinusoidal positions are ahead of rotary ones. Checks of step 10 that name
+    positions and offsets fail (✗), because they were made for 16. (3) In OneLayer, drop the causal mask:
     step 10 becomes harder (✗), most of all for rotary positions.
 
     Write it yourself: --template my_positions.py, then --grade my_positions.py.

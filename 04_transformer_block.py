@@ -8,8 +8,8 @@ normalisation. A block is two such layers, in the decoder three; a stack is seve
     x = x + FeedForward(LayerNorm(x))
     x = LayerNorm(x + Attention(x)), …       post-norm, the paper's text
 
-(Section 3.1.) The authors' code moved to pre-norm soon after the paper; steps 9 and 10 compare the two, and
-can wait. With pre-norm each stack ends in one more LayerNorm.
+(Section 3.1.) The authors' code moved to pre-norm soon after the paper; steps 9 and 10, which compare the
+two, can wait. With pre-norm each stack ends in one more LayerNorm.
 
 You need the attention of lessons 1 and 2 and the positions of lesson 3. You will build LayerNorm, the
 feed-forward network, both blocks and both stacks; lesson 5 joins and trains them. The lesson runs in seconds
@@ -320,8 +320,8 @@ def step_residual_paths():
     The derivative of x + layer(x) is 1 + the derivative of layer(x): the 1 passes the gradient on unchanged.
     What is that worth? Untrained blocks are run with and without the path, and with and without a
     normalisation (step 2), which comes before the layer (pre-norm) or after it (post-norm), as in the
-    formulas above. Their first weights are halved, left as they are, or doubled. Each pair of numbers belongs
-    to two random starts.
+    formulas above. Their first weights are halved, left as they are, or doubled. A cell's two numbers come
+    from two random starts.
 
     The first table shows the gradient's size at the input of block 0, divided by its size at the output. The
     second shows how different the tokens still are: subtract the mean of all tokens from each token's vector.
@@ -329,9 +329,9 @@ def step_residual_paths():
     vector. Attention averages tokens, and without a path nothing brings back what averaging removes (Dong,
     Cordonnier and Loukas 2021, for attention without a feed-forward network).
 
-    Upper row of the picture: on its way back, from right to left, the gradient of bare layers (blue) shrinks
-    block after block, by a factor of over a million at the usual weights. It explodes if the weights are
-    doubled. At these sizes and this depth a norm keeps the gradient within a factor of 1000 (orange).
+    Upper row of the picture: going backwards, from right to left, the gradient without path and norm (blue)
+    shrinks block after block, by a factor of over a million at the usual weights. It explodes if the weights
+    are doubled. With a norm (orange) it stays within a factor of 1000 at these sizes and this depth.
 
     The lower row shows what a norm can't prevent: without a path all tokens become one vector. With a path
     they stay apart, at all three sizes if the norm comes before the layer (red). If it comes after the layer
@@ -351,7 +351,7 @@ def step_residual_paths():
           max(share for size in SIZES for name in (bare, normed) for share in differ[name, size]) < 1e-6)
     check("with path and pre-norm “apart” stays above 0.5 at every size of the weights",
           min(share for size in SIZES for share in differ[pre, size]) > 0.5)
-    check("with path and post-norm it stays above 0.5 with weights × ½ and × 1, and is below 0.25 with × 2",
+    check("with path and post-norm “apart” stays above 0.5 with weights × ½ and × 1, below 0.25 with × 2",
           min(differ[post, 0.5] + differ[post, 1.0]) > 0.5 and max(differ[post, 2.0]) < 0.25)
     figure = Picture("transformer_block_residual.png", draw_through_the_blocks(found, tuple(STACKS), SIZES),
                      "Bare layers let the gradient vanish or explode; without the path all tokens become one")
@@ -401,10 +401,10 @@ def step_feed_forward():
     """The feed-forward network: thinking, token by token
 
     Attention mixes tokens: once its weights are chosen, each output is a plain weighted sum. The feed-forward
-    network computes with one token at a time: a matrix makes its vector four times as wide, an activation
-    bends each number, a second matrix makes it narrow again. Without the activation the two matrices would be
-    one matrix. The same function works at every position. With four times the width it holds two thirds of an
-    encoder block's parameters.
+    network computes with one token at a time: a matrix makes its vector four times as wide, a nonlinear
+    activation changes each number, a second matrix narrows it again. Without the activation the two matrices
+    would be one matrix. The same function works at every position. Four times as wide, the network holds two
+    thirds of an encoder block's parameters.
 
     The paper's activation is ReLU, which turns negative numbers into 0. GELU is its smooth relative: x times
     the probability that a standard normal number is smaller than x. gelu() by hand is compared with PyTorch's
@@ -421,7 +421,7 @@ def step_feed_forward():
           largest_difference(second(first(tokens)), one) < 1e-5)
     block = EncoderBlock(64, 4, 256)
     share = parameters(block.feed_forward) / parameters(block)
-    check("with four times the width it holds about two thirds of an encoder block's parameters",
+    check("the network, four times as wide, holds about two thirds of an encoder block's parameters",
           0.6 < share < 0.7,
           f"{share:.1%}")
     check_part(gelu, gelu_checks, OURS)
@@ -474,8 +474,8 @@ def step_stacking():
     LayerNorm equal PyTorch's. An encoder block has one attention, a decoder block two, with 4·(D² + D)
     parameters each. A feed-forward network of width d_ff has 2·D·d_ff + d_ff + D parameters, a LayerNorm 2·D.
 
-    The table compares this formula with a count, for N encoder and N decoder blocks with d_ff = 4·D. The
-    percentages are of the total with an embedding of 37,000 tokens, as in the paper, counted once.
+    The table compares these formulas with a count, for N encoder and N decoder blocks with d_ff = 4·D. Its
+    percentages are of the total including one embedding of 37,000 tokens, as in the paper.
     """
     rows = []
     for d_model, n_layers in (64, 1), (64, 2), (256, 6), (512, 6), (1024, 6), (1024, 12):
@@ -620,8 +620,8 @@ def step_pre_or_post():
     how wrong they are; guessing gives ln 10 = 2.30.
 
     Left panel: each cross is a start without a warm-up, each circle a start with one; lines are their means.
-    At the lowest rate all learn. At 0.02 pre-norm learns, and post-norm fails from one start or both. With a
-    warm-up post-norm ends lower, though not always low. At 0.04 post-norm fails even with a warm-up, and
+    At the lowest rate all learn. At 0.02 pre-norm learns, and post-norm fails from one start or both. A
+    warm-up lowers its loss, though not always enough. At 0.04 post-norm fails even with a warm-up, and
     pre-norm without a warm-up fails from some starts. Close to the highest rate that works, the random start
     decides, and two starts are few: try --seed 1, 2, …
 
@@ -713,12 +713,12 @@ def step_two_explanations():
     ratio = (post.mean(1) / pre.mean(1)).tolist()
     check("from 4 blocks on post-norm's output changes more than pre-norm's, from each start",
           (post[2:] > pre[2:]).all())
-    check("post-norm's change over pre-norm's grows with the depth: below 1.25 at 2 blocks, above 1.5 at 16",
+    check("post-norm's change divided by pre-norm's grows with depth: below 1.25 at 2 blocks, over 1.5 at 16",
           ratio == sorted(ratio) and ratio[1] < 1.25 and ratio[-1] > 1.5, numbers(ratio))
     check("with a doubled path the output of two post-norm blocks changes less than pre-norm's",
           (doubled < pre)[1].all())
     gap = largest_difference(adam_steps(0.01), adam_steps(1.0))
-    check("Adam leads to the same place in five steps with gradients a hundred times smaller, to 1 %",
+    check("with gradients a hundred times smaller, five steps of Adam end within 1 % of the same place",
           gap < 0.01, f"{gap:.0e}")
     plan = FAST, 0
     starts = range(seeds[0], seeds[0] + 4)

@@ -589,7 +589,7 @@ def step_schedule(experiment: DigitExperiment):
           f"{max(papers):.5f}")
     check_part(learning_rate, checks.learning_rate_checks, OURS)
     return Picture(experiment.file("training_schedule"), drawing.draw_schedule(rates, steps, papers),
-                   "The learning rate rises, then falls: here over hundreds of steps, in the paper thousands")
+                   "The rate rises, then falls: over hundreds of steps here, over thousands in the paper")
 
 
 def step_overfit(experiment: DigitExperiment):
@@ -602,7 +602,7 @@ def step_overfit(experiment: DigitExperiment):
     model = Transformer(TransformerConfig())
     losses = train_plainly(model, Adam(model.parameters(), lr=3e-3), [batch] * 150)
     exact = evaluate(model, batch).exact_match
-    check("after 150 steps the model answers all eight right", exact == 1, f"exact match {exact:.0%}")
+    check("after 150 steps all eight sequences are answered right", exact == 1, f"exact match {exact:.0%}")
     return table("step", "loss", rows=[(step, losses[step - 1]) for step in (1, 10, 50, 100, 150)])
 
 
@@ -618,7 +618,7 @@ def step_the_loop(experiment: DigitExperiment):
     together is longer than 1, it is shortened to length 1 (clipping). Then the rate is set, and the optimiser
     moves the weights. The training below runs in the engine, course/training/engine.py. The engine does the
     same, and also keeps a history, validates, saves, resumes, and works in several processes. Loop and engine
-    run 20 steps here, with a warm-up of 5 and clipping at 0.1, so that both have an effect:
+    run 20 steps here, with a warm-up of 5 and clipping at 0.1, so that both settings matter:
     """
     training = TrainingConfig(task=experiment.training.task, steps=STEPS_SHOWN, warmup=5, clip=0.1)
     torch.manual_seed(training.seed)
@@ -639,7 +639,7 @@ def step_by_hand_or_kernel(experiment: DigitExperiment):
 
     Attention (lesson 1), LayerNorm and GELU (lesson 4), the loss and Adam were built by hand, line by line
     from their formulas, and checked against PyTorch's kernels, gradients included. Training uses the kernels;
-    --by-hand uses our parts. The first losses agree to rounding; over hundreds of steps they drift apart.
+    --by-hand uses our parts. Early losses agree up to rounding; over hundreds of steps they drift apart.
     """
     training = TrainingConfig(task=experiment.training.task, steps=STEPS_SHOWN)
     runs = {name: finish(make_run(TransformerConfig(), replace(training, by_hand=by_hand), CPU))
@@ -658,8 +658,8 @@ def step_training(experiment: DigitExperiment):
     Every 50 steps the model answers 100 validation sequences, free-running: the model reads what it wrote
     itself. “exact match” is the fraction of whole answers that are right. A CSV file keeps all numbers.
 
-    We depart from the paper: pre-norm, GELU, biases in all projections, small first weights and last gain, a
-    rate that falls linearly, AdamW, clipping; dropout and label smoothing only if asked for.
+    We depart from the paper: pre-norm, GELU, biases in all projections, small first weights, small last gain,
+    a rate that falls linearly, AdamW, clipping; dropout and label smoothing only if asked for.
     """
     ended, run = experiment.train(), experiment.run
     if not run.history:
@@ -676,8 +676,8 @@ def step_training(experiment: DigitExperiment):
         first, *_, last = run.noted("loss")
         check("the loss fell", last < first, f"{first:.2f} to {last:.4f}")
     if experiment.name in ("reverse", "copy"):
-        check("more than 90 % of the tokens are right at an earlier validation than more than 90 % of the "
-              "answers", tokens < answers)
+        check("the token accuracy exceeds 90 % at an earlier validation than the exact match does",
+              tokens < answers)
     page = write_live(experiment, tokenizer.token_of, draw_batch(experiment.training.task, 4, "test", (0,)))
     return experiment.facts(), picture, page
 
@@ -733,14 +733,14 @@ def mass_on_partner(weights: Tensor, task: str) -> Tensor:
 def step_attention_patterns(experiment: DigitExperiment):
     """Where the model looks
 
-    To write the next digit of a reversed sequence, the decoder has to find it from the end of the source:
+    To write a reversed sequence, the decoder has to read the source from its end to its beginning:
     in cross-attention this gives an anti-diagonal (for copy: a diagonal). Training decides which heads do
-    this, in which block. For these two tasks the table gives the mean weight on exactly that digit, over test
+    this, in which block. For these two tasks the table gives the mean weight on the digit to write, over test
     sequences of 10 digits; a head that looks at all digits equally would put 0.10 there. Lesson 9 asks which
     attentions the model needs.
 
     In the picture rows are queries and columns are keys; a decoder's row names the token read and the token
-    written. Every panel has its own scale, from 0 to the number above it, without the decoder's first row.
+    written. Each panel's scale runs from 0 to its largest weight (above), ignoring the decoder's first row.
     """
     run, task = experiment.run, experiment.training.task
     batch = make_batch(task, draw_sequences(100, "test", (3,), (10, 10))).to(run.device)
@@ -775,7 +775,7 @@ def step_broken_on_purpose(experiment: DigitExperiment):
     Two mistakes look like success. Without the shift the decoder reads the very token that it should say;
     without the causal mask it finds that token one place ahead. Both models learn to copy their input. With
     teacher forcing they beat the right model in loss and accuracy. When they have to answer by themselves,
-    there is nothing to copy. All three models learned reverse for 150 steps (whatever --task says):
+    there is nothing to copy. All three trained on reverse for 150 steps (whatever --task says):
     """
     training = TrainingConfig(task="reverse", steps=150)
     variants = broken_variants(TransformerConfig(), training, experiment.device)
@@ -785,7 +785,7 @@ def step_broken_on_purpose(experiment: DigitExperiment):
     for name, score in zip(names[1:], broken):
         better = (score["validation_loss"] < right["validation_loss"]
                   and score["token_accuracy"] > right["token_accuracy"])
-        check(f"{name}: better than right with teacher forcing, yet less than 5 % of its own answers right",
+        check(f"{name}: beats the right model with teacher forcing; under 5 % of its own answers are right",
               better and score["exact_match"] < 0.05 < right["exact_match"])
     return table(*ACCURACIES, rows=accuracies(scores)), check_mistakes(OURS, checks.transformer_checks)
 
@@ -856,7 +856,7 @@ def step_with_your_parts(experiment: DigitExperiment):
 def step_compare(experiment: DigitExperiment):
     """Compared
 
-    Each value is trained on the same data in the same order; --seeds trains with several seeds.
+    Each value's model sees the same data in the same order; --seeds trains with several seeds.
     """
     name, _ = experiment.options.compare
     batch = draw_batch(experiment.training.task, 1000, "test", (0,)).to(experiment.device)

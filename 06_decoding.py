@@ -8,7 +8,7 @@ sharpened or cut. An answer's probability is the product of its tokens' probabil
 
 A cache keeps the keys and values of all earlier tokens, so that they are computed only once.
 
-You need lesson 5's model for this --task; if outputs/ has none, it is trained first. You will build greedy
+You need lesson 5's model for your --task; if outputs/ has none, it is trained first. You will build greedy
 decoding, a cache, beam search and sampling. The lesson runs in seconds and takes an hour to read. (Another
 machine may differ in one answer of a hundred.)
 """
@@ -469,7 +469,7 @@ def step_cache(experiment: DecodingExperiment):
           now[1][-1] > 2 * now[0][-1], f"{now[1][-1] / now[0][-1]:.1f} times")
     rows = [*zip(lengths, *work, *([f"{ms:.1f}" for ms in kind] for kind in now), strict=True)]
     picture = Picture("decoding_cache.png", drawing.draw_cache(lengths, now, times),
-                      "With the cache all tokens take about as long; without it, longer and longer")
+                      "With the cache each token takes about the same time; without it, ever longer")
     return table("length", "positions: cache", "without", "ms per step: cache", "without", rows=rows), picture
 
 
@@ -556,9 +556,9 @@ def step_beam_search(experiment: DecodingExperiment):
     these could overtake the `width` finished answers. At the end, finished answers compete with those that
     max_length cut off.
 
-    Every token lowers the sum of log-probabilities, so short answers have an advantage. Dividing by length^α
-    reduces this advantage; α = 0 corrects nothing. Width 1 is greedy only with α = 0: otherwise the search
-    may go on to a longer answer with a better mean. Later steps use `fast_beam_search`, the same in tensors.
+    Every token lowers the sum of log-probabilities, which favours short answers. To reduce this, the score
+    divides by length^α; α = 0 corrects nothing. Width 1 is greedy only with α = 0: otherwise the search
+    may go on to a longer answer with a better score. Later steps use `fast_beam_search`, the same in tensors.
 
     Table and picture show all candidates with a probability of at least 0.02. “the” is the likeliest first
     word, but only one of its continuations is kept. “a” is ahead from the second word on, and wins.
@@ -567,7 +567,7 @@ def step_beam_search(experiment: DecodingExperiment):
     src = experiment.batch(8, "reverse").src
     agreed = [search(CachedDecoding(experiment.model, src), width, 20, α)
               for width, α in ((1, 0.0), (4, 1.0)) for search in (beam_search, fast_beam_search)]
-    check("both searches find the same answers and scores for 8 sources, with widths 1 and 4",
+    check("beam_search and fast_beam_search give equal answers and scores for 8 sources, widths 1 and 4",
           agreed[0] == agreed[1] and agreed[2] == agreed[3])
     trace: list[tuple[Hypothesis, str]] = []
     found = beam_search(speak(experiment.speaker), 3, 5, 0.0, trace)[0]
@@ -587,15 +587,15 @@ def step_wider_beams(experiment: DecodingExperiment):
     A wider beam finds answers with a higher probability. This helps only as far as the model is right. Here
     the model is unsure: it reverses 12 to 16 digits after only 175 steps of training (whatever --task and
     --seed). With α = 0, width 4 is right a little more often than greedy, and width 16 far less often: most
-    of its answers are empty. An empty answer has a single log P; in a long answer every unsure token adds
-    one.
+    of its answers are empty. An empty answer's sum has one negative term; in a long answer every unsure token
+    adds one.
 
     The search isn't to blame: where the wide beam answers nothing, the model gives the empty answer a higher
     probability than the right answer. A narrow beam drops the empty answer; a wide beam keeps it.
 
     With α = 1 the sum is divided by the length, and no answer is empty. The picture counts lengths: the hill
-    around 15 holds the real answers, the bar at 1 the empty ones: only EOS. (56 to 88 of 100 with three other
-    seeds.)
+    around 15 holds the real answers, the bar at 1 the empty ones (only EOS): 56 to 88 of 100 with three other
+    seeds.
 
     Koehn and Knowles 2017 saw translations get worse with wide beams; Stahlberg and Byrne 2019 found that
     for more than half of their sentences the translator's likeliest answer was empty.
@@ -613,7 +613,7 @@ def step_wider_beams(experiment: DecodingExperiment):
     check("with α = 0 the answers' mean log P rises with the width",
           log_probs[1, 0] <= log_probs[4, 0] <= log_probs[16, 0])
     check("with α = 0 width 4 is right more often than width 1", hits[4, 0] > hits[1, 0])
-    check("with α = 0 no answer is empty at width 1; at width 16 most are, with less than half as many right",
+    check("with α = 0 no answer is empty at width 1; at width 16 most are, and right answers more than halve",
           empty[1, 0] == 0 and empty[16, 0] > 50 and hits[16, 0] < hits[1, 0] / 2, f"{empty[16, 0]} empty")
     chose_nothing = torch.tensor(lengths[16, 0], device=experiment.device) == 1
     check("where width 16 answers nothing, the empty answer has a higher probability than the right answer",
@@ -659,7 +659,7 @@ def step_sampling(experiment: DecodingExperiment):
             draws = sample(tables.TreeDecoding([logits.expand(tables.DRAWS, 1, -1)]), 1, **options,
                            generator=torch.Generator().manual_seed(0))[:, 0]
             fits.append(tables.fit(draws, wanted))
-    check("20,000 draws from each fit its probabilities (chi-square); no token that was cut off is drawn",
+    check("20,000 draws from each distribution fit its probabilities (chi-square); no cut token is drawn",
           min(fits) > 1e-5, f"smallest p = {min(fits):.2g}")
     kept = [int((adjusted[kind, cut] > 0).sum())
             for cut in ("top-k 3", "top-p 0.8") for kind in ("unsure", "sure")]
@@ -691,8 +691,8 @@ def strategies(generator: torch.Generator) -> dict[str, Callable[[Decoding, int]
 def step_what_sampling_is_good_for(experiment: DecodingExperiment):
     """What sampling is good for
 
-    Where many answers are possible, the likeliest represents them poorly. First step 3's nine sentences: how
-    far is what each strategy says from the true probabilities? The distance is ½ Σ |said − true|, the
+    Where many answers are possible, the likeliest represents them poorly. Take step 3's nine sentences: how
+    far are each strategy's answers from the true probabilities? The distance is ½ Σ |said − true|, the
     fraction of sentences that would have to change. Sampling comes nearest. Strong sharpening moves away
     from the true distribution, and greedy always says the same sentence.
 
@@ -728,8 +728,8 @@ def step_all_strategies(experiment: DecodingExperiment):
 
     Each of 100 test sequences has one right answer. Where the model is sure of it, greedy finds it; beam
     search does more than twice the work for the same answers. Sampling (three answers each) only
-    does harm here. Greedy's mean log P of about −0.125 (for reversing) is a probability of e^−0.125 = 0.88.
-    Greedy is still right every time; sampling is wrong about one time in eight.
+    does harm here. Greedy's mean log P of about −0.125 (for reversing) means a probability of e^−0.125
+    = 0.88. Greedy is still right every time; sampling is wrong about one time in eight.
 
     In the picture, a high temperature gives wrong, unlikely and varied answers; cutting the tail
     undoes some of this. The last panel counts tokens run through the decoder per answer, PAD included.
@@ -750,9 +750,9 @@ def step_all_strategies(experiment: DecodingExperiment):
     check("beam search found the likeliest answers of all strategies, with over twice greedy's work",
           max(log_probs.values()) <= log_probs["beam, width 4"] + 1e-4
           and work["beam, width 4"] > 2 * work["greedy"])
-    check("sampling is right as often as the model's probability of the right answers, within 6 %",
+    check("how often sampling is right matches the model's probability of the right answers, within 6 %",
           abs(exact["sampling"] - chance) < 0.06, f"{exact['sampling']:.1%} and {chance:.1%}")
-    check("at temperature 2 the answers differ, and cutting the tail (top-p) undoes some of the errors",
+    check("at temperature 2 cutting the tail (top-p) makes the answers less varied and undoes some errors",
           different["temperature 2"] > different["temperature 2, top-p 0.9"]
           and exact["temperature 2, top-p 0.9"] > exact["temperature 2"])
     rows = [(name, *values) for name, values in found.items()]

@@ -1,7 +1,7 @@
 """Lesson 7. What is a token?
 
-A Transformer reads numbers: each token is a row of its embedding. Up to here the tokens were digits, and a
-list of them was given. Text has no such list. This lesson learns one from the text itself:
+A Transformer reads numbers: each token is the number of an embedding row. So far the tokens were digits, and
+a list of them was given. Text has no such list. This lesson learns one from the text itself:
 
     text → words → pieces → ids → … → ids → pieces → text
 
@@ -338,7 +338,7 @@ def cut(text: str, encoding: BytePairEncoding) -> str:
 
 
 def step_why_pieces():
-    """Why not words, why not characters?
+    """Why not words or characters?
 
     A model needs a finite list of tokens, and text has no such list. So make the list from the text of
     lessons 1 to 5 of this course, and then read lesson 6 with it. If tokens are words, some words of lesson 6
@@ -346,8 +346,8 @@ def step_why_pieces():
     long, and the cost of attention grows with the square of the length.
 
     Pieces lie between: frequent words are one piece, rare words are several, and a character that was never
-    seen becomes its bytes, which all have an id. The row “pieces” has 2,000 merges, learned from lessons 1 to
-    5 as the next step shows.
+    seen becomes its bytes, which all have an id. The row “pieces” shows a list learned from lessons 1 to 5 by
+    2,000 merges (next step).
     """
     before, after = prose()
     rows, lengths, missing = [], {}, {}
@@ -361,7 +361,7 @@ def step_why_pieces():
     rows.insert(1, ("pieces", len(learned()), lengths["pieces"], "0.0%"))
     check("more than one in 50 of lesson 6's words has no id", missing["words"] > 0.02,
           f"{missing['words']:.1%}")
-    check("lesson 6 has more than three times as many characters as words, and twice as many as pieces",
+    check("lesson 6 has over three times as many characters as words, and over twice as many as pieces",
           lengths["characters"] > max(3 * lengths["words"], 2 * lengths["pieces"]))
     check("cut into pieces and joined again, lesson 6 is unchanged, so every piece has an id",
           [learned().decode(ids) for ids in pieces] == after)
@@ -381,7 +381,7 @@ def step_by_hand():
     two words. So decoding is joining: the pieces already contain the spaces.
 
     To encode a new text, replay the merges in the order in which they were learned. A character without an
-    id becomes its bytes in UTF-8. Lesson 8 learns one list for both languages: only then can the embedding
+    id becomes its bytes in UTF-8. Lesson 8 learns one list for two languages: only then can the embedding
     also serve as the output layer, as in lesson 5.
     """
     check_part(BytePairEncoding, byte_pair_encoding_checks, OURS)
@@ -407,8 +407,8 @@ def step_learning_fast():
     most frequent pair on top. Each place also knows its neighbours, so joining two of them moves nothing
     else, however long the word is.
 
-    Both ways learn the same merges. The table compares the work for 300 merges of the first 60 texts: how
-    many pairs are counted, and the seconds as a ratio.
+    Both ways learn the same merges. The table compares the work for 300 merges of the first 60 docstrings:
+    how many pairs are counted, and the seconds as a ratio.
     """
     texts, merges = prose()[0][:60], 300
     seconds, found = {}, {}
@@ -418,9 +418,9 @@ def step_learning_fast():
         seconds[name] = time.perf_counter() - started
     plain, kept = pairs_counted(texts, found["kept"])
     long = ["".join("abc"[place % 7 % 3] for place in range(20_000))]
-    check("both learn the same merges in the same order",
+    check("both methods learn the same list of merges",
           found["kept"].merges == found["counted again"].merges)
-    check("keeping the counts looks at less than a tenth of the pairs", kept < plain / 10)
+    check("keeping counts means counting less than a tenth of the pairs", kept < plain / 10)
     check("keeping the counts is at least three times as fast",
           seconds["counted again"] > 3 * seconds["kept"])
     check("pieces of a word of 20,000 letters are learned, and it comes back unchanged",
@@ -569,7 +569,7 @@ def step_texts_as_they_are():
     Every text comes back unchanged, however odd. An emoji may be several characters of three or four bytes
     each. The é of a keyboard is one character; from some programs it arrives as an e followed by a mark. Both
     look the same but have different ids, so for a model they are two different words. This encoding leaves
-    texts as they are; lesson 8 normalises your pairs before it learns from them.
+    texts as they are; lesson 8 normalises your sentence pairs before learning from them.
 
     “<eos>” in a text is five characters. The ids 0, 1 and 2 never come from a text; only the program inserts
     them. Bytes that are not UTF-8 are refused before anything is learned from them.
@@ -583,11 +583,11 @@ def step_texts_as_they_are():
         refused = str(error)
     check("each of these texts comes back unchanged",
           all(encoding.decode(ids[name]) == text for name, text in texts.items()))
-    check("both forms of é are the same text after normalising, and have different ids",
+    check("the two forms of é have different ids, but normalising makes them equal",
           one != two and unicodedata.normalize("NFC", texts["é, letter and mark (NFD)"]) == "l'été")
     check("no text has the id of a special token",
           not {PAD, BOS, EOS} & {id for some in ids.values() for id in some})
-    check("Latin-1 is refused in one line", "not UTF-8" in refused and "\n" not in refused)
+    check("Latin-1 gives a one-line error", "not UTF-8" in refused and "\n" not in refused)
     rows = [(name, text if len(text) < 20 and text.isprintable() else "", len(text), len(ids[name]))
             for name, text in texts.items()]
     return table("text", "", "characters", "pieces", rows=rows), refused
@@ -625,7 +625,7 @@ def step_broken_on_purpose():
 def step_your_text(options: argparse.Namespace):
     """Your text
 
-    The pieces are learned from your text; the table says how many of them the text then has. The last pieces
+    The pieces are learned from your text; the table says how many pieces it then has. The last pieces
     of the list are rare.
     """
     text, encoding = options.text, own_encoding(options)

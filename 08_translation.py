@@ -448,13 +448,13 @@ def step_bleu(experiment: TranslationExperiment):
     """BLEU: how close is an answer to its reference?
 
     Exact match is strict: one wrong letter and the sentence counts as wrong. BLEU counts how many runs of 1,
-    2, 3 and 4 words from the answer also occur in the reference. Each counts at most as often as there;
-    otherwise every word of “le le le le” would be right. With the fractions p₁ … p₄ over the whole corpus
+    2, 3 and 4 words from the answer also occur in the reference. Each counts at most as often as the
+    reference has it; otherwise all of “le le le le” would count. With the fractions p₁ … p₄ over the corpus
 
         BLEU = 100 · brevity · (p₁ · p₂ · p₃ · p₄)^¼        brevity = min(1, exp(1 − r / c))
 
-    where c is the number of words in the answers and r in the references, so leaving out the hard parts
-    lowers the score. The mean of the sentences' BLEU is a different number (last column).
+    where c is the number of words in the answers and r in the references. The brevity penalty punishes
+    leaving out the hard parts. The mean of the sentences' BLEU is a different number (last column).
 
     BLEU can't see which words matter. Each row of the table has one kind of slip, in the references that it
     changes. A reader still understands la in place of l', but la costs more BLEU than a wrong name. Much of
@@ -462,7 +462,7 @@ def step_bleu(experiment: TranslationExperiment):
     space) costs less.
 
     So read some sentences as well (step 7), and publish the signature (last line) with the score: one
-    reference, capitals count, 13a cuts words, and an order without a match gets half a match (exp).
+    reference, capitals count, 13a cuts words, and a run length without matches gets half a match (exp).
     """
     check_part(corpus_bleu, corpus_bleu_checks, OURS)
     references = [pair.target for pair in experiment.pairs()]
@@ -493,8 +493,8 @@ def scores_table(found: dict[str, tuple[float, Bleu]], pairs: Sequence[Pair], co
 def step_how_good(experiment: TranslationExperiment):
     """How good is it?
 
-    The first row is the test, answered greedily. The second row has other new sentences: for each test
-    sentence one with as many words and combinations, but all of these combinations occur in training. Some
+    The first row is the test, answered greedily. The second row has other new sentences: each has as
+    many words and combinations as a test sentence, but all its combinations occur in training. Some
     rules also differ in frequency, so the combinations may not be the only cause of the difference.
     """
     test, known = experiment.pairs(), experiment.texts.fresh_like(experiment.pairs())
@@ -532,8 +532,8 @@ def step_phenomena(experiment: TranslationExperiment):
     """Which rules are learned, and when
 
     The grammar knows which rules a sentence needs. The picture has a row for each rule that at least 30 of
-    the 300 validation sentences need: the fraction of these sentences that is entirely right, at each
-    validation. Rules are sorted by their mean over all steps. The number counts the sentences.
+    the 300 validation sentences need, with their number. It shows, at each validation, the fraction of these
+    sentences that is entirely right. Rules are sorted by their mean over all steps.
 
     If one of its rules fails, a sentence is wrong. So a row also reflects the rules that often occur together
     with its own. The table has the ten rules with the lowest fractions in the test.
@@ -550,18 +550,18 @@ def step_phenomena(experiment: TranslationExperiment):
     rows = [(name, PHENOMENA[name].rpartition(": ")[2], f"{common[name] / len(trained):.1%}", found[name][0],
              f"{found[name][1]:.0%}") for name in hardest]
     if experiment.is_default:
-        check("for each rule that at least 30 test sentences need, more than 60 % of them are right",
+        check("if at least 30 test sentences need a rule, more than 60 % of these sentences are right",
               found[hardest[0]][1] > 0.6, f"{hardest[0]}: {found[hardest[0]][1]:.0%}")
     return (table("rule", "example", "training", "test", "right", rows=rows),
             Picture(experiment.file("translation_phenomena"), figure,
-                    f"Largest mean fraction right: “{names[0]}”; smallest: “{names[-1]}”"))
+                    f"Most often right: “{names[0]}”; least often: “{names[-1]}”"))
 
 
 def step_ten_sentences(experiment: TranslationExperiment):
     """Ten sentences
 
     Here are the first five test sentences, and the next five with wrong answers. Below a wrong answer
-    is the reference, then the words of the answer → those of the reference.
+    are the reference and the words that differ, as answer → reference.
     """
     every = list(zip(experiment.pairs(), experiment.answers, experiment.right))
     wrong = [one for one in every if not one[2]]
@@ -596,11 +596,11 @@ def cross_weights(experiment: TranslationExperiment, pair: Pair) -> Tensor:
 def step_alignment(experiment: TranslationExperiment):
     """Where it looks while it writes
 
-    The grammar knows which English word each French word comes from. Does cross-attention look there? A word
-    counts as found if a head's largest weight is on a true partner, in 200 test sentences; pieces are joined
-    to words first. The table compares the head that finds most words with two rules: the word at the same
-    place, and the first word. Nouns, verbs, adjectives and names are content words. The head finds fewer of
-    the others (function words).
+    The grammar knows which English word each French word comes from (its partner). Does cross-attention look
+    there, in 200 test sentences? Pieces are joined to words. A word counts as found if a head's largest
+    weight is on a partner. The table compares the head that finds most words with two rules: the word at the
+    same place, and the first word. Nouns, verbs, adjectives and names are content words. The head finds fewer
+    of the others (function words).
 
     The picture shows that head on a sentence in which the adjective moves. A weight says where a head looked,
     not whether the answer depends on it.
@@ -662,7 +662,7 @@ def step_limits(experiment: TranslationExperiment):
 
     The model was trained on single, complete sentences. The answer to two sentences is nearly always one
     sentence, and seldom the translation of the first. Without the mark at the end most answers are still
-    right; without the capital few are. (What was left out isn't compared.)
+    right; without the capital few are. The comparison ignores this omission.
 
     Simon replaces a trained name. All its pieces are known, and the model would only have to copy them. The X
     of Xavier isn't in the grammar, so it becomes a byte that never occurs in training. --input adds a missing
@@ -700,8 +700,8 @@ def step_unsure(experiment: TranslationExperiment):
     """When is the model unsure?
 
     The certainty of an answer is the geometric mean of the probabilities of its pieces. --input and --chat
-    mark an answer as unsure if nine in ten answers to validation sentences were more certain. The table has
-    the answers to the test with that mark and without it.
+    mark an answer as unsure if nine in ten answers to validation sentences were more certain. The table
+    compares marked and unmarked answers to the test.
     """
     pairs, noted = experiment.pairs(), experiment.run.noted("unsure_below")
     limit = (noted or [experiment.texts.validate(experiment.model)["unsure_below"]])[-1]

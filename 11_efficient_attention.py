@@ -503,7 +503,7 @@ def step_two_halves(experiment: LongExperiment):
 
     A softmax needs the largest score of its row and the sum of the exponentials. Both can be found piece by
     piece: if a later piece has a larger score, multiply the sums so far by e^(old largest − new largest)
-    (Milakov and Gimelshein 2018). So no row has to exist as a whole. Below, scores 2, 1, 5 and 3 weigh the
+    (Milakov and Gimelshein 2018). So no row has to exist as a whole. Below, scores 2, 1, 5 and 3 weight the
     values 10, 20, 30 and 40.
     """
     scores, values = torch.tensor([[2.0, 1, 5, 3]]), torch.tensor([[10.0], [20], [30], [40]])
@@ -559,8 +559,8 @@ def step_bytes_moved(experiment: LongExperiment):
     """Tiles move fewer bytes
 
     A large memory delivers numbers more slowly than a processor multiplies them. Tiles compute more, but move
-    fewer bytes into a fast memory (simulated here: 256 KiB). Larger tiles move fewer bytes, until one no
-    longer fits: at 128 tokens queries, keys, values and means take 32 KiB each, scores and exponentials 64.
+    fewer bytes into a fast memory (simulated here: 256 KiB). Larger tiles move fewer bytes while they fit.
+    Tiles of 128 don't: queries, keys, values and means take 32 KiB each, scores and exponentials 64 each.
     """
     inputs, sizes, cache = one_head(512), (16, 32, 64, 128), 256 * 1024
     moved = {tile: traffic(partial(tiled_attention, tile=tile), cache, *inputs) / MIB for tile in sizes}
@@ -580,7 +580,7 @@ def step_bytes_moved(experiment: LongExperiment):
 
 
 def step_the_kernel(experiment: LongExperiment):
-    """The kernel uses the same idea
+    """PyTorch's kernel also uses tiles
 
     PyTorch's attention (the kernel) runs such tiles in one compiled function. What it allocates inside isn't
     counted. The rest grows with n, unless a causal mask is passed as a table. The last column compares
@@ -629,19 +629,20 @@ def step_rules(experiment: LongExperiment):
 
 @shows(LinformerAttention.attend)
 def step_low_rank(experiment: LongExperiment):
-    """Low rank isn't causal
+    """Low-rank attention isn't causal
 
     Linformer mixes n keys and values into r with a learned map, so the table is n × r. Each mixed key holds a
     part of every token, even future ones, and no mask can hide that. Scores with a small spread (standard
     deviation) give blunt weights on many keys; a large spread gives sharp weights on few. The table shows the
-    error of the best weights of rank 16, for 256 tokens, in three draws. Sharp weights don't have low rank.
+    error of the best rank-16 approximation, for 256 tokens, in three draws. Sharp weights don't have low
+    rank.
     """
     attention, (x,) = LinformerAttention(32, 2, length=16, rank=4).double(), random_tensors((1, 16, 32))
     other = torch.cat([x[:, :-1], x[:, -1:] + 1], 1)
     moved = largest_difference(*(attention(v, v, v)[:, 0] for v in (x, other)))
-    check("changing the last token changes the first output", moved > 1e-4, f"by {moved:.0e}")
+    check("Linformer: the last token changes the first output", moved > 1e-4, f"by {moved:.0e}")
     blunt, sharp = (measuring.rank_errors(size, 16) for size in (0.5, 4.0))
-    check("rank 16 errs more than twice as much on sharp weights as on blunt ones",
+    check("with rank 16 sharp weights have over twice the error of blunt ones",
           min(sharp) > 2 * max(blunt))
     return table("spread 0.5, blunt", "spread 4, sharp", rows=zip(blunt, sharp))
 
@@ -668,7 +669,7 @@ def step_linear_is_an_rnn(experiment: LongExperiment):
 def step_random_features(experiment: LongExperiment):
     """Random features
 
-    Performer's features (Choromanski et al. 2021) have products whose mean over random directions is
+    Averaged over random directions, dot products of Performer's features (Choromanski et al. 2021) are
     e^(q·k/√d_k). With m independent directions the relative variance is (e^|x + y|² − 1) / m, where x and y
     are q and k divided by d_k^¼. It grows exponentially with |x + y|², so sharp heads need far more features.
     Directions at right angles give less variance, here for short q and k.
@@ -749,7 +750,7 @@ def step_recompute(experiment: LongExperiment):
 
     Backward needs every block's activations, c times the size of its input. Keep only what enters each
     segment of s blocks, and compute a segment again when backward reaches it (Chen et al. 2016; --recompute
-    in lesson 5). At the peak of N blocks N/s + c·s + 4 inputs are alive. If c were 1, √N blocks would be
+    in lesson 5). At the peak, N blocks hold N/s + c·s + 4 inputs' worth. If c were 1, √N blocks would be
     best, but a block keeps far more. The price is one more forward pass: 4/3 of the products. Dropout must
     drop the same numbers again, so the random state is kept.
     """
@@ -778,9 +779,10 @@ def step_recompute(experiment: LongExperiment):
 def step_smaller_caches(experiment: LongExperiment):
     """Smaller caches
 
-    Lesson 6's cache can hold integers of 8 bits, with one scale per vector; fewer bits also take a byte here.
-    It can hold only the latest keys; adding the first ones, called sinks, helps (Xiao et al. 2024). In lesson
-    5's model 8 bits lose no answers, 2 bits lose most, and a few sinks help more than as many recent keys.
+    Lesson 6's cache can hold 8-bit integers, with one scale per vector; integers with fewer bits also take a
+    byte here. Another cache holds only the latest keys; adding the first ones, called sinks, helps (Xiao et
+    al. 2024). In lesson 5's model 8 bits lose no answers, 2 bits lose most, and a few sinks help more than as
+    many recent keys.
     """
     answers = partial(measuring.answers_with, CachedDecoding, greedy_decode, exactly_right, experiment.model,
                       experiment.batch(300))
@@ -810,13 +812,14 @@ def step_packing(experiment: LongExperiment):
     A batch is as wide as its longest sequence. Batches by length (lesson 8) waste less than random ones;
     several sequences packed into one row waste least. Each needs its own positions and must see only itself.
     Then lesson 5's model has the same loss and gradients on packed rows, and training takes the same steps.
-    If one is missing, there is no error, only a larger loss.
+    If either condition is missing, no error appears, only a larger loss.
     """
     lengths = [min(120, 4 + int(x)) for x in torch.empty(256).exponential_(1 / 20)]
     waste = {"random batches": padding(lengths, 32), "batches by length": padding(sorted(lengths), 32),
              "rows of 128": 1 - sum(lengths) / 128 / len(first_fit(lengths, 128))}
     random, by_length, rows = waste.values()
-    check("rows of 128 waste least, under 10 %; random batches waste most", 0.1 > rows < by_length < random)
+    check("packed rows need least padding, under 10 %; random batches need most",
+          0.1 > rows < by_length < random)
     sizes, padded = TransformerConfig(), experiment.batch(64)
     packed, weights = pack_batch(padded, 64), experiment.model.state_dict()
     loss, slopes = measuring.loss_of(Transformer(sizes), weights, fused_sequence_loss, padded)

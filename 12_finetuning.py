@@ -424,9 +424,9 @@ def step_narrow_path(experiment: TuningExperiment):
 def step_new_task(experiment: TuningExperiment):
     """A new task with 5 % of the parameters
 
-    The base was trained to reverse digits. The new task, mirror, asks for the digits reversed, but with 9 − d
-    for each digit d: 3 1 4 becomes 5 8 6. Each method trains for 150 steps of 32 sequences, with three seeds
-    for the data and for A. The learning rate is 0.003 for all weights and 0.01 for adapters.
+    Our trained model (the base) reverses digits. The new task, mirror, asks for the digits reversed, but with
+    9 − d for each digit d: 3 1 4 becomes 5 8 6. Each method trains for 150 steps of 32 sequences, with three
+    seeds for the data and for A. The learning rate is 0.003 for all weights and 0.01 for adapters.
 
     Training adapters of rank 2 at all linear maps works as well as training all weights. Adam keeps two
     numbers for each trained parameter, so its memory shrinks in the same proportion. Adapters save memory,
@@ -446,11 +446,11 @@ def step_new_task(experiment: TuningExperiment):
 
 @shows(linear_maps)
 def step_which_matrices(experiment: TuningExperiment):
-    """Which matrices?
+    """Which matrices need adapters?
 
-    Hu et al. (2021) adapt only the attention's projections. With adapters of rank 2 there, but none in the
+    Hu et al. (2021) adapt only the attention's projections. With rank 2 there, but no adapters in the
     feed-forward networks, fewer answers to mirror are right than with adapters at all maps. How many fewer
-    depends on the base model and the seed. So you have to try which matrices need adapters.
+    depends on the base model and the seed. So you have to try this out.
     """
     trained = experiment.tuned("mirror", "rank 2", "rank 2, attention only")
     everywhere, attention = (sum(run.new for run in trained[name]) / SEEDS
@@ -498,7 +498,7 @@ def cut(experiment: TuningExperiment, task: str, run: Tuned) -> dict[int, float]
 def step_low_rank(experiment: TuningExperiment):
     """Does the update have low rank?
 
-    Hu et al. suppose that the update of fine-tuning has a low rank anyway. This step takes the updates after
+    Hu et al. suppose that training all weights gives updates of low rank. This step takes the updates after
     training all weights. For each linear map the singular value decomposition gives the matrix of rank r that
     is nearest to the update, and this matrix replaces the update. Everything else stays as trained.
 
@@ -514,8 +514,8 @@ def step_low_rank(experiment: TuningExperiment):
     trained = {task: {rank: [run.new for run in experiment.tuned(task, f"rank {rank}")[f"rank {rank}"]]
                       for rank in ranks} for task, ranks in (("mirror", (2,)), ("copy", (4,)))}
     worst, best = min(trained["mirror"][2]), max(by_rank["mirror"][2])
-    check("mirror: adapters trained with rank 2 get more than 90 % right, the update of all weights cut to "
-          "rank 2 less than half, with each seed", worst > 0.9 and best < 0.5, f"{worst:.1%}, {best:.1%}")
+    check("mirror: adapters trained with rank 2 get more than 90 % right, and updates cut to rank 2 get less "
+          "than half right, with each seed", worst > 0.9 and best < 0.5, f"{worst:.1%}, {best:.1%}")
     figure = drawing.draw_low_rank(by_rank, trained)
     rows = [(f"cut to rank {rank}", *(seeds_shown(by_rank[task][rank]) for task in whole)) for rank in RANKS]
     rows += [(f"trained with rank {rank}", *(seeds_shown(trained[task].get(rank, [])) for task in whole))
@@ -527,11 +527,11 @@ def step_low_rank(experiment: TuningExperiment):
 
 @shows(LoRALinear.merged, merge_adapters)
 def step_merge(experiment: TuningExperiment):
-    """Merged or removed
+    """Adapters: merged or removed
 
-    A trained adapter can be merged into its matrix: W + α/r · B·A. After that the model computes no more than
-    before. Or the adapters can be removed: W never changed, so the old model is back, bit for bit. While they
-    are on, the old task is lost: for the same digits the model now gives the answer to mirror.
+    A trained adapter can be merged into its matrix: W + α/r · B·A. Then the adapter costs no computation. Or
+    the adapters can be removed: W never changed, so the old model is back, bit for bit. While adapters are
+    on, the old task is lost: for the same digits the model now gives the answer to mirror.
 
     A checkpoint of adapters holds only A, B and a hash of the base's weights. It is useless without the base.
     """
@@ -612,10 +612,10 @@ OUTLIER = 130.0
 def step_one_channel(experiment: TuningExperiment):
     """One channel spoils a matrix
 
-    A channel is one of the numbers of every token's vector. In large models a few channels have far larger
-    activations than all others (Dettmers et al. 2022). This step puts a large channel into our weights,
-    without changing the function: it divides channel 0 of every norm by 130, and multiplies the weights that
-    read this channel by 130.
+    A channel is one entry of every token's vector. In large models a few channels have far larger activations
+    than all others (Dettmers et al. 2022). This step puts a large channel into our weights, without changing
+    what the model computes: it divides channel 0 of every norm by 130, and multiplies the weights that read
+    this channel by 130.
 
     Now one column sets the scale of the whole matrix. With 8 bits and one scale per matrix nearly all other
     weights get the codes −1, 0 and 1, and most answers are wrong. One scale per row is enough here.
@@ -630,8 +630,8 @@ def step_one_channel(experiment: TuningExperiment):
     codes = {f"one scale per {name}": quantize(weight, 8, group)[0][:, 1:].flatten().tolist()
              for name, group in SCALES.items()}
     small = [sum(abs(code) <= 1 for code in found) / len(found) for found in codes.values()]
-    check("one scale per matrix gives more than 95 % of a matrix's other weights the codes −1, 0 and 1, and "
-          "groups of 32 under half", small[0] > 0.95 and small[2] < 0.5, f"{small[0]:.1%}, {small[2]:.1%}")
+    check("with one scale per matrix, over 95 % of its other weights get codes −1, 0 and 1; with groups of "
+          "32, under half do", small[0] > 0.95 and small[2] < 0.5, f"{small[0]:.1%}, {small[2]:.1%}")
     figure = drawing.draw_outlier(weight, codes, {f"one scale per {name}": shares[name] for name in SCALES})
     return table("scale", "exact match, 8 bits", rows=[
         (name, f"{share:.1%}") for name, share in shares.items()]), Picture(
@@ -684,25 +684,25 @@ def error(weight: Tensor, bits: int, group: int, levels: Tensor | None = None) -
 
 @shows(normal_levels)
 def step_normal_levels(experiment: TuningExperiment):
-    """Levels where the weights are
+    """More levels near 0
 
-    Integers are evenly spaced, but most weights are near 0. NormalFloat (NF4) has 16 levels that are
-    closer together near 0. They are quantiles of the normal distribution: each level is the nearest one for
-    about equally many normal weights.
+    Integers are evenly spaced, but most weights are near 0. NormalFloat (NF4) rounds to 16 numbers (levels),
+    closer together near 0. They are quantiles of the normal distribution: about equally many normally
+    distributed weights round to each level.
 
-    For weights drawn from a normal distribution, NF4 has a smaller error than 4-bit integers; for evenly
+    For weights drawn from a normal distribution, NF4 has a smaller error than 4-bit integers; for uniformly
     distributed weights it has a larger error.
     """
     check_part(normal_levels, normal_levels_checks, OURS)
     levels, rows, better = normal_levels(4), [], {}
-    for name, draw in (("normal", torch.randn), ("evenly distributed from −1 to 1",
+    for name, draw in (("normal", torch.randn), ("uniformly distributed from −1 to 1",
                                                  lambda *shape: 2 * torch.rand(*shape) - 1)):
         pairs = [(error(weight, 4, 32), error(weight, 4, 32, levels))
                  for weight in (draw(256, 256) for _ in range(SEEDS))]
         better[name] = [normal < whole for whole, normal in pairs]
         rows.append((name, *(sum(errors) / SEEDS for errors in zip(*pairs))))
     check("for normal weights NF4 has the smaller error, in each of three draws", all(better["normal"]))
-    check("for evenly distributed weights integers have the smaller error, in each of three draws",
+    check("for uniformly distributed weights integers have the smaller error, in each of three draws",
           not any(better[rows[1][0]]))
     return table("weights, groups of 32", "error of 4-bit integers", "error of NF4", rows=rows)
 
@@ -738,7 +738,7 @@ def step_through_rounding(experiment: TuningExperiment):
 def step_quantised_base(experiment: TuningExperiment):
     """Adapters on a 4-bit base
 
-    QLoRA (Dettmers et al. 2023) combines both: the frozen base is kept in NF4, and adapters in 32 bits learn
+    QLoRA (Dettmers et al. 2023) quantises the frozen base to NF4, and trains adapters in 32 bits
     next to it. The codes need an eighth of the base's bytes, and the scales come on top.
 
     On this base, adapters of rank 2 learn mirror as well as on the exact base. Merged weights are no longer

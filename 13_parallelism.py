@@ -356,7 +356,7 @@ def step_vanishing(seed: int):
     """Gradients that vanish
 
     Lesson 5's model trains here in float32. In two of its steps we look at the gradients of the outputs of
-    all linear maps, and count how many float16 would round to 0.
+    all linear maps, and count how many would be 0 in float16.
 
     Most of these gradients come back if the loss is multiplied by 2¹⁶ before backward(). By the chain rule
     every gradient is then 2¹⁶ times as large.
@@ -391,7 +391,7 @@ def trained_in_float16(seed: int, scaler: LossScaler) -> list[tuple[float, float
 def step_loss_scaling(seed: int):
     """Loss scaling
 
-    Too large a factor (the scale) makes gradients infinite. The scaler finds out by trying: a step with an
+    Too large a factor (the scale) makes gradients infinite. The scaler tries out scales: a step with an
     infinite gradient is left out, and the scale is halved. After `interval` good steps the scale is doubled.
     PyTorch's GradScaler does the same.
 
@@ -482,10 +482,10 @@ def ring_bytes(numbers: int, size: int) -> int:
 
 @shows(reduce_scatter, all_gather)
 def step_ring(seed: int):
-    """The ring
+    """All-reduce in a ring
 
-    P ranks have a tensor of n numbers each, and every rank needs their sum (all-reduce). If each rank
-    sends its whole tensor to all others, it sends (P − 1) · n numbers. In a ring each rank sends only to its
+    P ranks have a tensor of n numbers each, and all need their sum (all-reduce). If each rank
+    sends its tensor to all others, it sends (P − 1) · n numbers. In a ring each rank sends only to its
     right neighbour, one piece of n / P numbers at a time.
 
     In the first P − 1 steps (reduce-scatter) the pieces are added up on their way, until each rank has one
@@ -549,10 +549,11 @@ def step_one_mean(seed: int):
         rows.append((size, ", ".join(str(int(tokens_in(rows_of(batch, group)))) for group in ranks),
                      f"{gap:.0e}", f"{off:.2%}", found.sent))
     layer, x = FeedForward(16, 64, dropout=0.5), torch.rand(32, 16)
-    check("4 ranks: the mean of each rank's own mean is more than 0.5 % off", off > 0.005, f"{off:.2%}")
+    check("4 ranks: averaging the ranks' own means gives a gradient over 0.5 % off",
+          off > 0.005, f"{off:.2%}")
     same, own = (variance_of_gradient(layer, x, 4, kind) for kind in (True, False))
-    check("4 ranks: with the same dropout on all ranks the gradient of rows that resemble each other has "
-          "more than 1.5 times the variance", same > 1.5 * own, f"{same / own:.1f} times")
+    check("4 ranks, similar rows: with the same dropout on all ranks the gradient has over 1.5 times the "
+          "variance of separate dropout", same > 1.5 * own, f"{same / own:.1f} times")
     return table("ranks", "tokens per rank", "gap of the sum", "mean of means off by", "bytes sent",
                  rows=rows)
 
@@ -600,7 +601,8 @@ def step_columns_then_rows(seed: int):
                           for tokens in (batch.src, batch.tgt_in))  # for a sum in each block
         check(f"{size} ranks: the logits are within 10⁻⁵ of the whole model's, and the gradients within 10⁻⁶",
               found.logits < 1e-5 and found.gradients < 1e-6, f"{found.logits:.0e}, {found.gradients:.0e}")
-        check(f"{size} ranks: the bytes are those of 5 sums per pair of blocks forward, and of 11 backward",
+        check(f"{size} ranks: the bytes are those of 5 sums forward and 11 backward, per encoder "
+              "and decoder block",
               (found.sent, found.sent_back) == (2 * source + 3 * target, 6 * source + 5 * target))
         rows.append((size, f"{found.logits:.0e}", f"{found.gradients:.0e}", found.sent, found.sent_back,
                      found.kept))
@@ -680,7 +682,7 @@ def waiting(rows: list[list[Work | None]]) -> float:
 
 @shows(run_stage, one_f_one_b)
 def step_pipeline(seed: int):
-    """The pipeline
+    """Pipeline parallelism
 
     Each rank, called a stage, has some of the blocks, and passes on activations. If only one batch were on
     its way, all stages but one would wait. So the batch is cut into M micro-batches. We count time in slots:
@@ -703,7 +705,7 @@ def step_pipeline(seed: int):
               "within 10⁻⁶", gap < 1e-6, f"{gap:.0e}")
         rows.append((name, f"{waiting(slots[name]):.1%}", *keeps[name]))
     sizes = [(stages, micro) for stages in (2, 4, 8) for micro in (1, 2, 4, 8, 16)]
-    check("for 15 pairs of P and M, both orders wait for (P − 1) / (M + P − 1) of the slots", all(
+    check("for 15 pairs of P and M, both orders wait in (P − 1) / (M + P − 1) of the slots", all(
         abs(waiting(timeline(schedule, *pair)) - (pair[0] - 1) / (sum(pair) - 1)) < 1e-9
         for pair in sizes for schedule in SCHEDULES.values()))
     check("in this run each stage kept the activations of M micro-batches with GPipe, and stage s those of "
@@ -728,7 +730,7 @@ BILLIONS, MANY = 7e9, 8
 
 @shows(bytes_per_rank)
 def step_memory(seed: int):
-    """Memory, this model and one of 7 billion
+    """Memory for this model and 7 billion parameters
 
     What a rank keeps can be computed before anything runs. Lesson 5's model needs 4 bytes per weight, 4 per
     gradient and 8 for Adam. A large model is usually trained with weights and gradients in bfloat16, 2 bytes
@@ -750,7 +752,7 @@ def step_memory(seed: int):
         "this model on 2 ranks, MB": {way: [part / 1e6 for part in parts] for way, parts in formula.items()},
         "7 billion on 8 ranks, GB": {way: [part / 1e9 for part in parts] for way, parts in large.items()}})
     return table("way", "this model, 2 ranks: formula", "counted", "7 billion, 8 ranks", rows=rows), Picture(
-        "parallelism_bytes.png", figure, "Only what is cut over the ranks needs less memory per rank")
+        "parallelism_bytes.png", figure, "Only what is split across ranks needs less memory per rank")
 
 
 # ------------------------------------------------------------------ in processes
@@ -786,7 +788,8 @@ def step_same_program(seed: int):
         return found
     threads = in_threads(partial(by_hand, model, batch), len(found))
     gap = max(gap for one in found for gap, _ in one.values())
-    check(f"{len(found)} processes give gradients and logits of one within 10⁻⁵", gap < 1e-5, f"{gap:.0e}")
+    check(f"{len(found)} processes give one process's gradients and logits within 10⁻⁵",
+          gap < 1e-5, f"{gap:.0e}")
     sent = [[[sent for _, sent in one.values()] for one in kind] for kind in (found, threads)]
     check("each process sends exactly the bytes that a thread sends", sent[0] == sent[1])
     return table("way", "largest gap to one process", "bytes sent per rank", rows=[

@@ -216,7 +216,7 @@ class Swapped(Encoding):
         super().__init__(d_model, n_heads, d_ff, dropout, {"pre": "post", "post": "pre"}[norm])
 
 
-@wrong("EncoderBlock", "no path around the attention", "x doesn't pass the layers",
+@wrong("EncoderBlock", "no path around the attention", "x doesn't bypass the layers",
        never=(DROPOUT, "feed-forward network is"))
 class NoPathAroundAttention(Encoding):
     attention_path = False
@@ -232,13 +232,13 @@ class NoPaths(Encoding):
     attention_path = feed_path = False
 
 
-@wrong("EncoderBlock", "its LayerNorm by itself is not PyTorch's")
+@wrong("EncoderBlock", "its LayerNorm by itself differs from PyTorch's")
 class OnBiasedNorm(Encoding):
     def new_norm(self, d_model):
         return type("LayerNorm", (Annotated,), {})(d_model)
 
 
-@wrong("EncoderBlock", "its feed_forward by itself is not PyTorch's")
+@wrong("EncoderBlock", "its feed_forward by itself differs from PyTorch's")
 class OnLinearFeed(Encoding):
     def __init__(self, d_model, n_heads, d_ff, *others):
         super().__init__(d_model, n_heads, d_ff, *others)
@@ -246,7 +246,7 @@ class OnLinearFeed(Encoding):
 
 
 @wrong("EncoderBlock", "its feed_forward is the lesson's FeedForward, but made with other arguments",
-       never=("by itself is not PyTorch's",))
+       never=("by itself differs from PyTorch's",))
 class OnReluFeed(Encoding):
     def __init__(self, d_model, n_heads, d_ff, *others, **options):
         super().__init__(d_model, n_heads, d_ff, *others, **options)
@@ -371,7 +371,7 @@ class DecodingNoPaths(Decoding):
     paths = False, False, False
 
 
-@wrong("DecoderBlock", "its LayerNorm by itself is not PyTorch's")
+@wrong("DecoderBlock", "its LayerNorm by itself differs from PyTorch's")
 class DecodingOnBiasedNorm(Decoding):
     new_norm = OnBiasedNorm.new_norm
 
@@ -433,7 +433,7 @@ class CausalMaskLost(DecoderStack):
         return super().forward(x, memory, None, memory_mask)
 
 
-@wrong("Encoder", "block 0 by itself is not PyTorch's")
+@wrong("Encoder", "block 0 by itself differs from PyTorch's")
 class OnBiasedBlocks(Stack):
     block = OnBiasedNorm
 

@@ -39,6 +39,8 @@ STANDS_FOR = {"NAME": "1", "N": "2", "DIR": "folder", "FOLDER": "folder", "FILE"
 ELSEWHERE = {  # what isn't run here, and why
     "--columns": "needs a file with such columns: test_08_pairs.py",
     "--from": "needs a trained model: test_base.py",
+    "--valid": "needs files of pairs: test_08_pairs.py",
+    "--test": "needs files of pairs: test_08_elsewhere.py",
     "--watch": "ends with Ctrl-C only: test_watching.py",
     "--resume": "needs a training that was interrupted: test_walkthroughs.py",
     "--d-model 512": "minutes for each update without a GPU: it is only parsed",

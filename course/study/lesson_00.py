@@ -43,7 +43,7 @@ QUESTIONS = (
                "In random order all words have the same neighbours, so nothing tells the classes apart."),
         Answer("Yes, if you train for longer.",
                "Training can't find what is no longer in the text.")), 1,
-             "learned from shuffled words: less than"),
+             "shuffled words: less than"),
     Question("it-learns", "broken-on-purpose", "A network trains. The loss falls, and new points get the "
              "right class. Is the gradient right?", (
         Answer("Yes: a wrong gradient wouldn't lead downhill.",

@@ -25,17 +25,17 @@ QUESTIONS = (
                "With more heads, each is narrower: together their matrices are D × D, for any H."),
         Answer("It is smaller, because narrow matrices are smaller.",
                "Each matrix is a quarter as large, but there are four times as many.")), 1,
-             "the formula and the count agree for every H"),
+             "for every H there are 4·(D² + D) parameters"),
     Question("each-a-head", "what-heads-learn", "Four heads learn to fetch four words for every word. "
              "Does each head take one of the four?", (
         Answer("Always: that is the simplest solution.",
-               "In some trainings a head divides its weight between two relations, and the task is "
+               "In some runs a head divides its weight between two relations, and the task is "
                "still solved."),
         Answer("Never: all heads do a bit of everything.",
-               "In some trainings there is a head for each relation."),
-        Answer("Only in some trainings: it depends on the seed.",
-               "Nearly all trainings solve the task, but nothing in the loss asks for one head per relation.")), 2,
-             "some of the trainings have a head for each relation"),
+               "In some runs there is a head for each relation."),
+        Answer("Only in some runs: it depends on the seed.",
+               "Nearly all runs solve the task, but nothing in the loss asks for one head per relation.")), 2,
+             "some of the runs have a head for each relation"),
 )
 
 TERMS = (

@@ -17,7 +17,7 @@ QUESTIONS = (
              "without path and norm the gradient vanishes"),
     Question("batch-or-layer", "layer-norm", "LayerNorm normalises over the numbers of one token, BatchNorm "
              "over all tokens of a batch. In training, a sentence gets another neighbour in its batch, or "
-             "other padding. Whose output for its real tokens changes?", (
+             "other padding. Which norm's output at real tokens changes?", (
         Answer("Both change: each divides by a measured spread.",
                "LayerNorm measures it over the numbers of the token itself."),
         Answer("LayerNorm's.",
@@ -33,7 +33,7 @@ QUESTIONS = (
         Answer("Yes: it works on each token by itself.",
                "It is one function, applied at each position separately. Only attention moves "
                "information between tokens."),
-        Answer("Only for sentences of one length.",
+        Answer("Only for sentences of equal length.",
                "The length plays no part: each position is computed separately.")), 1,
              "the network gives the same for all positions at once"),
     Question("warm-up", "pre-or-post", "Two blocks are trained at a high rate, 0.02, without a warm-up. "
@@ -65,7 +65,7 @@ TERMS = (
          "Each token's vector gets mean 0 and variance 1, then a learned gain and bias.", ("LayerNorm",)),
     Term("feed-forward network", "feed-forward",
          "The feed-forward network computes with one token at a time: a matrix makes its vector four "
-         "times as wide, an activation bends each number, a second matrix makes it narrow again.",
+         "times as wide, a nonlinear activation changes each number, a second matrix narrows it again.",
          ("feed-forward",)),
     Term("GELU", "feed-forward",
          "GELU is its smooth relative: x times the probability that a standard normal number is smaller "

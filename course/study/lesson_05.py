@@ -15,15 +15,15 @@ QUESTIONS = (
         Answer("Any number: it depends on the first weights.",
                "Ours are chosen so that the first guesses are nearly even.")), 0,
              "the untrained loss is near ln V"),
-    Question("count-of-wholes", "two-accuracies", "With teacher forcing 99 % of all tokens are right, "
-             "each after a perfect beginning. The trained model then answers by itself. Where is a "
-             "whole answer right?", (
-        Answer("In more places: it can correct itself.",
+    Question("count-of-wholes", "two-accuracies", "With teacher forcing 99 % of all tokens are right. "
+             "Now the trained model answers by itself. Compared with teacher forcing, which whole "
+             "answers are right?", (
+        Answer("More of them: it can correct itself.",
                "It can't take anything back, and one wrong token makes the answer wrong."),
-        Answer("Exactly where all of its tokens are right with teacher forcing.",
+        Answer("Exactly those whose tokens are all right with teacher forcing.",
                "Up to the first wrong token it reads the same tokens in both. So a whole answer is "
                "right for both or for neither; and 99 % right tokens make far fewer right answers."),
-        Answer("In fewer places: its mistakes add up.",
+        Answer("Fewer of them: its mistakes add up.",
                "After the first mistake the answer is wrong already; later ones don't count.")), 1,
              "an answer is right exactly where"),
     Question("cheating", "broken-on-purpose", "A model without the causal mask has a better loss and "
@@ -37,7 +37,7 @@ QUESTIONS = (
                "nothing to copy.",
                "In training the answer is in its input. When it has to answer, its input holds only "
                "what it wrote itself.")), 2,
-             ": better than right with teacher forcing"),
+             ": beats the right model"),
 )
 
 TERMS = (

@@ -21,7 +21,7 @@ QUESTIONS = (
                "A pair in a word without the merged pair occurs as often as before."),
         Answer("Only the count of the merged pair.",
                "Its neighbours now have a new piece next to them: their pairs have changed as well.")), 0,
-             "both learn the same merges in the same order"),
+             "both methods learn the same list of merges"),
     Question("how-many-pieces", "vocabulary-size", "More merges make every text shorter. Is a list with as many "
              "pieces as possible the cheapest?", (
         Answer("Yes: the fewer tokens, the less there is to compute.",

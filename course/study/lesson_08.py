@@ -41,7 +41,8 @@ QUESTIONS = (
         Answer("At the first word, which stands for the whole sentence.",
                "The rule of the first word finds few partners."),
         Answer("At the English adjective, more often than at the word in the same place.",
-               "Nobody tells the head which word that is, but without that word the model can't write the right one.")), 2,
+               "Nobody tells the head which word that is, but the model needs it to choose the French "
+               "adjective.")), 2,
              "finds a partner for far more content words than the rule of the same place"),
 )
 
@@ -49,8 +50,7 @@ TERMS = (
     Term("BLEU", "bleu",
          "BLEU counts how many runs of 1, 2, 3 and 4 words from the answer also occur in the reference."),
     Term("brevity penalty", "bleu",
-         "where c is the number of words in the answers and r in the references, so leaving out the hard "
-         "parts lowers the score.", ("brevity",)),
+         "The brevity penalty punishes leaving out the hard parts.", ("brevity",)),
 )
 
 EXERCISES = {

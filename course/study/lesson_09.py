@@ -39,10 +39,10 @@ QUESTIONS = (
         Answer("Most answers become wrong.",
                "Each can be spared as long as the others are there; all of them can't."),
         Answer("The answers become better.", "Nothing was learned after the heads were taken away.")), 1,
-             "without all of these at once less than half"),
+             "without all removable heads at once less than half"),
     Question("read-and-unused", "what-is-written", "A probe finds in a part, in 100 of 100 cases, which digit "
              "the decoder has just read. Does the rest of the model use it there?", (
-        Answer("Yes: what is there in full is used.",
+        Answer("Yes: what a probe can read is used.",
                "The probe finds it on an untrained model, too: the residual path carries the embedding."),
         Answer("The probe doesn't say: take it away, and count the right answers.",
                "Here most digits are right without it."),

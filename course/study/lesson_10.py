@@ -32,7 +32,7 @@ QUESTIONS = (
                "If the loss also counts the prompt, fewer answers are right after 200 steps, on average over the "
                "seeds."),
         Answer("It makes no difference.", "It does here, on average over the seeds.")), 1,
-             "after 200 steps, loss on the prompt as well"),
+             "after 200 steps, a loss that also counts the prompt"),
     Question("shuffled-patches", "pictures", "The patches of all pictures are shuffled in the same way. The model "
              "was trained without positions. How many of its answers change?", (
         Answer("Nearly all.", "That holds with positions."),
@@ -95,7 +95,8 @@ EXERCISES = {
                 "gain = d_model^−½", "nn.init.constant_(self.stack.norm.gain, ___)"),
         }),
     "PromptDecoding": Exercise(2, 25,
-        guide={"step": ["in the first step the prompt follows BOS", "count the step",
+        guide={"__init__": ["self_cache is lesson 6's KeyValueCache", "the base class makes the caches with it"],
+               "step": ["in the first step the prompt follows BOS", "count the step",
                         "run the model over the new tokens"]},
         hints={
             "cached_equals_whole": (

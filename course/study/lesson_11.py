@@ -63,13 +63,15 @@ TERMS = (
     Term("linear attention", "linear-is-an-rnn",
          "Replace e^(q·k) by φ(q)·φ(k), with positive features φ, here elu(x) + 1."),
     Term("random features", "random-features",
-         "Performer's features (Choromanski et al. 2021) have products whose mean over random directions is "
+         "Averaged over random directions, dot products of Performer's features (Choromanski et al. 2021) "
+         "are "
          "e^(q·k/√d_k).", only_there=True),
     Term("recomputing", "recompute",
          "Keep only what enters each segment of s blocks, and compute a segment again when backward reaches it",
          only_there=True),
     Term("sinks", "smaller-caches",
-         "It can hold only the latest keys; adding the first ones, called sinks, helps (Xiao et al. 2024).",
+         "Another cache holds only the latest keys; adding the first ones, called sinks, helps (Xiao et "
+         "al. 2024).",
          ("sink",), only_there=True),
 )
 

@@ -44,8 +44,8 @@ QUESTIONS = (
                "The large column sets the scale, and the others are at most a few steps from 0."),
         Answer("Nothing: 8 bits are enough for everything.", "They are enough if one scale fits all.")), 1,
              "8 bits: one scale per matrix gets less than half right"),
-    Question("through-rounding", "through-rounding", "Rounding has a derivative of 0. How can weights be "
-             "trained that are rounded in the forward pass?", (
+    Question("through-rounding", "through-rounding", "Rounding has a derivative of 0. How can weights "
+             "that are rounded in the forward pass be trained?", (
         Answer("They can't: no gradient comes through.",
                "The straight-through estimator lets it through."),
         Answer("The gradient of the rounded weight is given to the exact weight behind it.",
@@ -68,13 +68,13 @@ TERMS = (
          "Quantised to 8 bits, a weight is an integer from −127 to 127 (its code), and all weights of a "
          "matrix share one scale: the largest absolute value divided by 127.", ("quantised", "quantising")),
     Term("NF4", "normal-levels",
-         "NormalFloat (NF4) has 16 levels that are closer together near 0.", ("NormalFloat",)),
+         "NormalFloat (NF4) rounds to 16 numbers (levels), closer together near 0.", ("NormalFloat",)),
     Term("straight-through estimator", "through-rounding",
          "The straight-through estimator rounds in the forward pass, and in the backward pass acts as if it "
          "had not: the gradient of the rounded weight goes to the exact weight, which the optimiser changes."),
     Term("QLoRA", "quantised-base",
-         "QLoRA (Dettmers et al. 2023) combines both: the frozen base is kept in NF4, and adapters in 32 bits "
-         "learn next to it."),
+         "QLoRA (Dettmers et al. 2023) quantises the frozen base to NF4, and trains adapters in 32 bits "
+         "next to it."),
 )
 
 EXERCISES = {

@@ -25,7 +25,7 @@ QUESTIONS = (
         Answer("They stand still.",
                "Their updates are smaller than half the distance to the next number of the format."),
         Answer("They move a little less than in float32.",
-               "A number of 8 bits can't move a little: it moves to a neighbour, or not."),
+               "A bfloat16 number can't move a little: it moves to a neighbour, or not at all."),
         Answer("They become infinite.", "bfloat16 has the range of float32.")), 0,
              "in the last 10 steps more than half of the bfloat16 weights stand still"),
     Question("ring-bytes", "ring", "8 ranks add up a tensor of 4,000 bytes in a ring. About how many bytes does "
@@ -40,10 +40,10 @@ QUESTIONS = (
         Answer("No: tokens of a rank with few tokens count too much.",
                "Divide by the number of tokens of all ranks, and add up."),
         Answer("Yes, but only without Adam.", "The gradient is computed before Adam sees it.")), 1,
-             "4 ranks: the mean of each rank's own mean"),
+             "4 ranks: averaging the ranks' own means"),
     Question("bubble", "pipeline", "What does 1F1B save, compared with GPipe, for the same number of stages and "
              "micro-batches?", (
-        Answer("Waiting.", "Both wait for (P − 1) / (M + P − 1) of the slots."),
+        Answer("Waiting.", "Both wait in (P − 1) / (M + P − 1) of the slots."),
         Answer("Memory: a stage keeps fewer activations.", "At most P − s instead of M."),
         Answer("Bytes sent.", "Each micro-batch goes through all stages either way.")), 1,
              "in this run each stage kept the activations of M micro-batches"),
@@ -55,7 +55,7 @@ TERMS = (
          "bfloat16 has the range of float32, but only 8 significant bits: the next number after 1 is "
          "1.0078."),
     Term("loss scaling", "loss-scaling",
-         "The scaler finds out by trying: a step with an infinite gradient is left out, and the scale is "
+         "The scaler tries out scales: a step with an infinite gradient is left out, and the scale is "
          "halved."),
     Term("master weights", "stalled-weights",
          "The remedy is to keep the weights in float32 (master weights), and to round a copy for the products."),

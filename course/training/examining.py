@@ -112,16 +112,17 @@ def without_classes(output: Tensor, labels: Tensor) -> Tensor:
     return moved
 
 
-def probe_labels(batch: Any) -> dict[str, tuple[str, Tensor]]:
-    """Question → the part that is probed, and labels (B, L): −1 at tokens that aren't asked."""
+def probe_labels(batch: Any, blocks: int) -> dict[str, tuple[str, Tensor]]:
+    """Question → the part of a model with so many blocks that is probed, and labels (B, L): −1 for none."""
+    last = f"encoder.blocks.{blocks - 1}"
     src, read, write = (tensor - SYMBOLS for tensor in batch)  # PAD, BOS and EOS become negative
     ends = (src >= 0).sum(1, keepdim=True)
     places = torch.arange(src.shape[1], device=src.device).expand_as(src)
     odd = src.clamp(min=0).sum(1, keepdim=True) % 2
     return {
         "encoder: its digit": ("encoder.blocks.0", src.clamp(min=-1)),
-        "encoder: places to the end": ("encoder.blocks.1", torch.where(src >= 0, ends - places, -1)),
-        "encoder: sum odd?": ("encoder.blocks.1", torch.where(src >= 0, odd, -1)),
+        "encoder: places to the end": (last, torch.where(src >= 0, ends - places, -1)),
+        "encoder: sum odd?": (last, torch.where(src >= 0, odd, -1)),
         "decoder: digit to write": ("decoder.blocks.0", torch.where(read >= 0, write, -1).clamp(min=-1)),
         "decoder: digit just read": ("decoder.blocks.0", torch.where(write >= 0, read, -1).clamp(min=-1)),
     }
