@@ -554,7 +554,7 @@ def step_phenomena(experiment: TranslationExperiment):
               found[hardest[0]][1] > 0.6, f"{hardest[0]}: {found[hardest[0]][1]:.0%}")
     return (table("rule", "example", "training", "test", "right", rows=rows),
             Picture(experiment.file("translation_phenomena"), figure,
-                    f"Most often right: “{names[0]}”; least often: “{names[-1]}”"))
+                    f"Largest mean fraction right: “{names[0]}”; smallest: “{names[-1]}”"))
 
 
 def step_ten_sentences(experiment: TranslationExperiment):
