@@ -554,7 +554,7 @@ def test_two_hidden_numbers_do_not_part_the_spirals(changed):
 
 def test_a_gate_that_is_half_open_fades_as_the_others(changed):
     new = changed("00_foundations", "OPEN = 3.0", "OPEN = 0.0")
-    assert [text for text in failures(new.step_way_back) if text.startswith("the open LSTM")]
+    assert [text for text in failures(new.step_way_back) if text.startswith("open LSTM")]
 
 
 def test_walkthrough(course):
