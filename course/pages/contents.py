@@ -23,7 +23,7 @@ def live_name(number: int) -> str:
 
 
 def write_contents(folder: Path, noted: Mapping[str, dict]) -> None:
-    """Write index and glossary anew."""
+    """Rewrite index and glossary."""
     write_text(folder / "glossary.html", glossary_page(folder))
     write_text(folder / "index.html", index_page(folder, noted))
 

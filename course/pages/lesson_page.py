@@ -85,7 +85,7 @@ def leave(walk: Walk, options: argparse.Namespace, narrator: Narrator) -> None:
 
 
 def write_pages(walk: Walk, folder: Path, narrator: Narrator) -> Path:
-    """Write the page of the walk, note the run, and write index and glossary anew; the page's path."""
+    """Write the page of the walk, note the run, and rewrite index and glossary; the page's path."""
     path, findings = folder / walk.file, walk.findings()
     write_text(path, lesson_page(walk, folder))
     if walk.is_default and walk.number is not None:

@@ -383,7 +383,7 @@ def rows_here(batch: Any, accumulate: int, rank: int = 0, processes: int = 1
 
 
 def seed_random(device: torch.device, *origin: int) -> None:
-    """Let random numbers begin anew, from seed, step and part: nothing has to be saved of them."""
+    """Restart the random numbers from seed, step and part, so no random state has to be saved."""
     number = int(np.random.SeedSequence(origin).generate_state(1, np.uint64)[0] >> 1)
     torch.default_generator.manual_seed(number)  # torch.manual_seed() takes a hundred times as long
     if device.type == "cuda":

@@ -66,7 +66,7 @@ class Alone:
 class Data(Alone):
     """The gradients of all processes are averaged in the backward pass.
 
-    After the first backward pass the engine orders the gradients anew, and three or more processes add them
+    After the first backward pass the engine reorders the gradients, and three or more processes add them
     up in another order. So the first pass is a rehearsal: without it, resumed runs would round differently.
     """
 
