@@ -758,7 +758,7 @@ def step_all_strategies(experiment: DecodingExperiment):
     rows = [(name, *values) for name, values in found.items()]
     shown = [[*map(format, row, ("", ".1%", ".3f", ".2f", ".1f", ".2f"))] for row in rows]
     picture = Picture(experiment.file("decoding_strategies"), drawing.draw_strategies(rows),
-                      "One right answer: greedy is enough; temperature 2 errs, cutting the tail helps")
+                      "With one right answer greedy is enough; at temperature 2 cutting the tail helps")
     return table("strategy", "right", "log P", "distinct of 3", "tokens run", "ms", rows=shown), picture
 
 
