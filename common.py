@@ -93,7 +93,8 @@ def check_mistakes(ours: Any, *parts: Part) -> Table:
         for name, _, caught in claims_of(part, ours):
             rows.append((name, caught.statement))
             missed += [name] if caught.holds() else []
-    check("each mistake fails the check named", not missed, ", ".join(missed) or f"{len(rows)} mistakes")
+    count = f"{len(rows)} mistake{'s' if len(rows) > 1 else ''}"
+    check("each mistake fails the check named", not missed, ", ".join(missed) or count)
     return table("mistake", "the check that it fails", rows=rows)
 
 

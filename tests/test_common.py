@@ -155,6 +155,15 @@ def test_mistakes_are_recorded_as_caught_or_named(factor, found):
     assert record.shown.row_count == 2
 
 
+def test_one_mistake_is_counted_as_one():
+    def step_mistakes():
+        """Mistakes."""
+        return common.check_mistakes(None, multiplied("tripled", 3))
+
+    [[_, [(_, found)]]] = common.run_step(step_mistakes).tested
+    assert found == Finding(True, "1 mistake")
+
+
 # steps
 
 
