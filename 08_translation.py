@@ -633,8 +633,8 @@ def step_alignment(experiment: TranslationExperiment):
 def step_decoders(experiment: TranslationExperiment):
     """Greedy and beams
 
-    Lesson 6's greedy and beam search work unchanged, here on 60 test sentences. A wider beam takes longer. α
-    is the length penalty: α = 0 compares sums of log-probabilities, which favours short answers.
+    Lesson 6's greedy and beam search work unchanged, here on 60 test sentences. α is the length
+    penalty: α = 0 compares sums of log-probabilities, which favours short answers.
     """
     pairs = experiment.pairs(60)
     sources = [pair.source for pair in pairs]
@@ -662,7 +662,7 @@ def step_limits(experiment: TranslationExperiment):
 
     The model was trained on single, complete sentences. The answer to two sentences is nearly always one
     sentence, and seldom the translation of the first. Without the mark at the end most answers are still
-    right; without the capital few are. The comparison ignores this omission.
+    right; without the capital few are. The comparison doesn't count the missing mark or capital itself.
 
     Simon replaces a trained name. All its pieces are known, and the model would only have to copy them. The X
     of Xavier isn't in the grammar, so it becomes a byte that never occurs in training. --input adds a missing
