@@ -700,9 +700,9 @@ def step_to_llama(experiment: TextExperiment):
     positions are lesson 3's. With grouped queries several heads share keys and values, so the cache keeps
     fewer of them.
 
-    Each row adds a change to the row above; the last row also drops the biases of attention. The width d_ff
-    is chosen so that all models have the same number of parameters, within 1 %. The table shows bits per
-    character after 100 steps, for three seeds, and the size of the cache after 60 tokens.
+    Each row keeps the changes above, except the last norm's bias; the last row also drops attention's biases.
+    With its d_ff each model has the same number of parameters, within 1 %. The table shows bits per character
+    after 100 steps, for three seeds, and the size of the cache after 60 tokens.
 
     RMSNorm needs more bits with every seed, because the last norm has lost its bias: with a bias there, the
     bits are as low as LayerNorm's. SwiGLU changes little. Rotary positions lower the bits with every seed.

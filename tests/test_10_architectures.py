@@ -143,7 +143,7 @@ def test_a_compressor_knows_what_it_was_given():
 
 def test_a_long_text_has_no_counts(monkeypatch):
     assert [*yardsticks("abc" * 20, "abc")] == [
-        "counts of 1 characters", "counts of 3 characters", "counts of 5 characters",
+        "counts of 1 character", "counts of 3 characters", "counts of 5 characters",
         "lzma, given the same text"]
     monkeypatch.setattr("course.data.counting.LONG", 10)
     assert [*yardsticks("abc" * 20, "abc")] == ["lzma, given the same text"]

@@ -59,5 +59,6 @@ def bits_of_lzma(known: str, text: str) -> float:
 def yardsticks(known: str, text: str) -> dict[str, float]:
     """Bits per character of `text`, which follows `known`, for each yardstick; no counts of a long text."""
     orders = (1, 3, 5) if len(known) < LONG else ()
-    bits = {f"counts of {order} characters": Counts(known, order).bits(text, known) for order in orders}
+    bits = {f"counts of {order} character" + "s" * (order > 1): Counts(known, order).bits(text, known)
+            for order in orders}
     return {**bits, "lzma, given the same text": bits_of_lzma(known, text)}
