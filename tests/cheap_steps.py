@@ -11,6 +11,8 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import torch
+
 COURSE = Path(__file__).parents[1]
 ENDED = "left out: it takes too long for this walkthrough"
 
@@ -35,6 +37,7 @@ def cheaply(run_step: Callable, seconds: float, step: Callable, *arguments, **op
         signal.setitimer(signal.ITIMER_PROF, seconds)
         return run_step(step, *arguments, **options)
     except OverBudget:
+        torch.set_grad_enabled(True)  # the signal may have come while no_grad() was being left
         return options["begun"]._replace(shown=ENDED)
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
