@@ -678,6 +678,7 @@ def test_two_runs_at_once_over_the_same_folder_leave_whole_files(tmp_path, unint
     assert not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.exhaustive
 def test_two_processes_train_like_one(tmp_path):
     options = [*TINY, "--steps", "5"]
     one = run_lesson("05_mini_transformer", *options, "--outputs", str(tmp_path / "one"))

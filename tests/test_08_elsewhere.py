@@ -40,7 +40,7 @@ def exported(folder, trained):
     return export(folder, model, asdict(model.config), encoding, WORD)
 
 
-@pytest.mark.parametrize("wild", [False, True])
+@pytest.mark.parametrize("wild", [pytest.param(False, marks=pytest.mark.exhaustive), True])
 def test_the_exported_folder_answers_as_the_lesson_without_the_course(trained, tmp_path, wild):
     """With larger weights each piece depends on all before it."""
     pytest.importorskip("safetensors")

@@ -251,6 +251,7 @@ def scaled_dot_product_attention(query, key, value, mask=None, dropout=0.0):
 """
 
 
+@pytest.mark.exhaustive
 def test_what_a_learner_wrote_is_graded_and_in_the_model(monkeypatch, capsys, tmp_path, file):
     mine = tmp_path / "mine.py"
     mine.write_text(OWN)

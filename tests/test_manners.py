@@ -183,6 +183,7 @@ def causal_mask(length, device=None):
 """
 
 
+@pytest.mark.exhaustive
 def test_a_part_in_a_cell_is_graded_in_the_words_of_a_file(notebook, tmp_path):
     (tmp_path / "mine.py").write_text(MINE, encoding="utf-8")
     said = run_lesson(ATTENTION, "--grade", str(tmp_path / "mine.py"), "--outputs", str(tmp_path)).stdout

@@ -17,7 +17,7 @@ from showing import assert_shown_before
 from common import lesson
 
 MAIN = "05_mini_transformer"
-SECONDS = "1.0"  # of the processor, for a step
+SECONDS = "0.7"  # of the processor, for a step
 
 
 def assert_all_hold(process) -> int:
