@@ -1,17 +1,19 @@
 """Lesson 0. What is underneath?
 
-Everything in this course is built of four things: products of matrices, a function that bends their result,
+Everything in this course is built from four things: products of matrices, a function that bends their result,
 a number that says how wrong the answer was (the loss), and the gradient: for each weight, by how much the
-loss moves when the weight does. Training is one line, repeated:
+loss moves when the weight does. Training is one line, repeated (gradient descent):
 
     weight ← weight − rate · gradient
 
-You need Python and a little algebra. You will build what computes gradients, train a small network with it,
-learn vectors for words, and build the networks that read sequences before the Transformer did. The lesson
+The weights are learned; the rate sets the length of a step.
+
+You need Python and a little algebra. You will write what computes gradients, train a small network with it,
+learn vectors for words, and build the networks that read sequences before Transformers did. The lesson
 runs in seconds and takes an hour to read.
 """
 
-import course.console.startup  # noqa: F401 (before torch: it hears what fails in the imports below)
+import course.console.startup  # noqa: F401 (before torch: it reports what fails in the imports below)
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -50,9 +52,9 @@ __all__ = ["CELLS", "INPUTS", "WIDTH", "GRUCell", "LSTMCell", "RNNCell", "Value"
 
 
 def broadcast_shapes(*shapes: Sequence[int]) -> tuple[int, ...]:
-    """The shape that arrays of these shapes have together, as in a + b: (3, 1) and (4,) → (3, 4).
+    """The shape that arrays of these shapes broadcast to, as in a + b: (3, 1) and (4,) → (3, 4).
 
-    Aligned right; where a shape is shorter, it counts as 1. In each column all sizes but 1 must be the same.
+    Shapes are aligned right, and missing sizes count as 1. In each column all sizes but 1 must be equal.
     Raises ValueError, with all shapes, if they aren't.
     """
     rank = max(map(len, shapes), default=0)
@@ -68,7 +70,7 @@ def broadcast_shapes(*shapes: Sequence[int]) -> tuple[int, ...]:
 
 
 def summed_to(shape: tuple[int, ...], gradient: np.ndarray) -> np.ndarray:
-    """The gradient summed over the axes that the shape lacks, in front, and those where its size is 1."""
+    """The gradient summed over the leading axes that the shape lacks, and over those where its size is 1."""
     gradient = gradient.sum(axis=tuple(range(gradient.ndim - len(shape))))
     stretched = tuple(axis for axis, size in enumerate(shape) if size == 1)
     return gradient.sum(axis=stretched, keepdims=True)
@@ -77,7 +79,7 @@ def summed_to(shape: tuple[int, ...], gradient: np.ndarray) -> np.ndarray:
 class Value:
     """A NumPy array that remembers what it was computed from, so that gradients can flow back.
 
-    `data` is the array, as float64, and `grad`, of the same shape, the gradient that has arrived, at first 0.
+    `data` is the array as float64. `grad` has its shape and is the gradient received so far, at first 0.
     """
 
     __array_ufunc__ = None  # array + Value is ours to compute, not NumPy's
@@ -116,12 +118,10 @@ class Value:
         return type(self)(self.data**power, (self,), lambda grad: (grad * power * self.data ** (power - 1),))
 
     def exp(self) -> "Value":
-        """e to each number."""
         result = np.exp(self.data)
         return type(self)(result, (self,), lambda grad: (grad * result,))
 
     def log(self) -> "Value":
-        """The natural logarithm of each number."""
         return type(self)(np.log(self.data), (self,), lambda grad: (grad / self.data,))
 
     def tanh(self) -> "Value":
@@ -130,11 +130,11 @@ class Value:
         return type(self)(result, (self,), lambda grad: (grad * (1 - result**2),))
 
     def relu(self) -> "Value":
-        """Each number that is positive, otherwise 0."""
+        """Each number if it is positive, otherwise 0."""
         return type(self)(np.maximum(self.data, 0), (self,), lambda grad: (grad * (self.data > 0),))
 
     def sum(self, axis=None, keepdims: bool = False) -> "Value":
-        """The sum along one axis or several, or of all numbers."""
+        """The sum along one or more axes, or of all numbers."""
 
         def pass_back(grad):
             kept = grad if axis is None or keepdims else np.expand_dims(grad, axis)
@@ -143,7 +143,7 @@ class Value:
         return type(self)(self.data.sum(axis=axis, keepdims=keepdims), (self,), pass_back)
 
     def __getitem__(self, index) -> "Value":
-        """The entries that NumPy's indexing gives; one may be taken several times."""
+        """The entries that NumPy's indexing returns; an entry may be taken twice."""
 
         def pass_back(grad):
             whole = np.zeros_like(self.data)
@@ -153,27 +153,22 @@ class Value:
         return type(self)(self.data[index], (self,), pass_back)
 
     def __neg__(self) -> "Value":
-        """−self."""
         return self * -1.0
 
     def __sub__(self, other) -> "Value":
-        """self − other."""
         return self + -self.lift(other)
 
     def __truediv__(self, other) -> "Value":
-        """self / other."""
         return self * self.lift(other) ** -1.0
 
     def __radd__(self, other) -> "Value":
-        """other + self."""
         return self + other
 
     def __rmul__(self, other) -> "Value":
-        """other · self."""
         return self * other
 
     def history(self) -> list["Value"]:
-        """Everything that this was computed from, each value once and after its parents; itself last."""
+        """All values that this one was computed from, each once and after its parents; this one last."""
         order, seen, waiting = [], set(), [(self, False)]
         while waiting:
             value, parents_done = waiting.pop()
@@ -188,12 +183,12 @@ class Value:
         self.grad = self.grad + summed_to(self.data.shape, gradient)
 
     def backward(self) -> None:
-        """Add the gradient of this number to `grad` of all that it was computed from.
+        """Add the gradient of this number to `grad` of all values that it was computed from.
 
-        What isn't an input starts from 0 again. Raises ValueError, with the shape, for more than one number.
+        All except the inputs start from 0 again. Raises ValueError, with the shape, for more than one number.
         """
         if self.data.size != 1:
-            raise ValueError(f"backward() of one number, not of shape {self.data.shape}")
+            raise ValueError(f"backward() needs one number, not an array of shape {self.data.shape}")
         history = self.history()
         for value in history:
             if value.parents:
@@ -235,7 +230,7 @@ def two_layer_backward(
 
 
 class Cell(nn.Module):
-    """The weights of a cell, named, shaped and begun as PyTorch's: a block of rows for each gate."""
+    """The weights of a cell, named, shaped and initialised as in PyTorch: one block of rows per gate."""
 
     def __init__(self, n_inputs: int, n_hidden: int, blocks: int):
         super().__init__()
@@ -256,7 +251,7 @@ class Cell(nn.Module):
         return x @ self.weight_ih.mT + self.bias_ih
 
     def from_hidden(self, hidden: Tensor) -> Tensor:
-        """W_hh·h + b_hh, all blocks side by side."""
+        """W_hh·h + b_hh, likewise."""
         return hidden @ self.weight_hh.mT + self.bias_hh
 
 
@@ -273,7 +268,7 @@ class RNNCell(Cell):
 
 
 class LSTMCell(Cell):
-    """One step with a memory that gates multiply (Hochreiter and Schmidhuber 1997; Gers et al. 2000).
+    """One step with a memory controlled by gates (Hochreiter and Schmidhuber 1997; Gers et al. 2000).
 
     The rows of the weights are four blocks: input gate, forget gate, content, output gate.
     """
@@ -292,7 +287,7 @@ class LSTMCell(Cell):
 
 
 class GRUCell(Cell):
-    """One step with two gates and no separate memory (Cho et al. 2014), as PyTorch has it.
+    """One step with two gates and no separate memory (Cho et al. 2014), as in PyTorch.
 
     The rows of the weights are three blocks: reset gate, update gate, content.
     """
@@ -311,7 +306,7 @@ class GRUCell(Cell):
 
 
 def unroll(cell: nn.Module, x: Tensor) -> Tensor:
-    """x (B, L, inputs) → the hidden states (B, L, hidden), one step after the other."""
+    """x (B, L, inputs) → the hidden states (B, L, hidden), step by step."""
     state, states = None, []
     for step in x.unbind(-2):
         state = cell(step, state)
@@ -327,7 +322,7 @@ GRADED = {
     "LSTMCell": lstm_checks,
     "GRUCell": gru_checks,
 }
-OURS = sys.modules[__name__]  # of whose parts the checks make the classic mistakes
+OURS = sys.modules[__name__]  # the checks make the classic mistakes from its parts
 
 
 # ------------------------------------------------------------------ the steps
@@ -349,10 +344,10 @@ def product_by_loops(a, b) -> tuple[list, int]:
 def step_matrix_product():
     """A matrix product, three ways
 
-    Nearly everything that a Transformer computes is a matrix product. Each number of the result is a row of
-    the first matrix times a column of the second, number by number, added up. NumPy and PyTorch write it
-    a @ b; the last columns say how many times faster they were in this run. With more axes in front, @
-    multiplies matrix by matrix: a batch of products in one call.
+    Nearly everything a Transformer computes is a matrix product. Each number of the result comes from a row
+    of the first matrix and a column of the second, multiplied number by number and added up. NumPy and
+    PyTorch write it a @ b; the last columns say how many times faster than the loops they were. With more
+    axes in front, @ multiplies many matrices in one call.
     """
     rows, gaps = [], []
     for size in (8, 16, 32):
@@ -371,7 +366,7 @@ def step_matrix_product():
 
 
 def slope_found(wanted: np.ndarray, x: np.ndarray) -> float:
-    """w of the fit wanted ≈ w·x, by gradient descent."""
+    """The slope w of wanted ≈ w·x, by gradient descent."""
     w = 0.0
     for _ in range(200):
         w -= 0.1 * 2 * ((w * x - wanted) * x).mean()
@@ -382,13 +377,12 @@ def slope_found(wanted: np.ndarray, x: np.ndarray) -> float:
 def step_broadcasting():
     """Broadcasting, and its classic bug
 
-    Write the shapes one below the other, aligned right. Where a shape is shorter, its size counts as 1, and a
-    size of 1 is stretched to the other size. A row (4,) is added to each row of (3, 4), a column (3, 1) to
-    each column. Other sizes must be equal.
+    Broadcasting combines arrays of different shapes. Write the shapes one below the other, aligned right.
+    Where a shape is shorter, its size counts as 1, and a size of 1 is stretched to the other size. All other
+    sizes must be equal. A row (4,) is added to each row of (3, 4), a column (3, 1) to each column.
 
-    The bug: predictions of shape (N,) minus wanted values of shape (N, 1) do not give N errors. They give
-    N × N: every prediction against every value. The table shows lines fitted to y = 3·x plus noise (x has
-    mean 0). The bug makes the slope 0.
+    The bug: predictions of shape (N,) minus targets of shape (N, 1) do not give N errors. They give N × N:
+    every prediction against every target. The table shows lines fitted to y = 3·x plus noise (x has mean 0).
     """
     check_part(broadcast_shapes, broadcast_checks, OURS)
     rng = np.random.default_rng(torch.initial_seed())
@@ -399,7 +393,7 @@ def step_broadcasting():
     for name, wanted in (("(N,) − (N,)", y), ("(N,) − (N, 1)", y[:, None])):
         errors = 3 * x - wanted
         rows.append((name, str(errors.shape), (errors**2).mean(), round(slope_found(wanted, x), 9) + 0.0))
-    check("with equal shapes the slope is found", abs(rows[0][3] - 3) < 0.1)
+    check("with equal shapes the fit finds slope 3", abs(rows[0][3] - 3) < 0.1)
     check("with (N,) − (N, 1) the slope is 0, and no error is raised", abs(rows[1][3]) < 1e-9)
     return table("", "shape of the errors", "loss at slope 3", "slope learned", rows=rows)
 
@@ -413,8 +407,8 @@ def linear_network(width: int, depth: int) -> nn.Sequential:
 def step_linear_layer():
     """A linear layer, and what it costs
 
-    A layer turns a row of numbers x into x·W + b: one matrix, one row b (the bias), broadcast over the batch.
-    From n numbers to m it has n·m + m parameters, and multiplies n·m times per row of the batch. Doubling
+    A layer turns a row of numbers x into x·W + b: one matrix, one row b (the bias), broadcast over a batch of
+    rows. A layer from n numbers to m has n·m + m parameters and does n·m multiplications per row. Doubling
     the depth doubles the cost; doubling the width quadruples it, apart from the biases.
     """
     x, layer = torch.randn(5, 3).double(), nn.Linear(3, 4).double()
@@ -425,7 +419,7 @@ def step_linear_layer():
         network = linear_network(width, depth)
         work = sum(product_by_loops([[1.0] * width], layer.weight.T.tolist())[1] for layer in network)
         rows.append((width, depth, parameters(network), work))
-    check("depth · (width² + width) parameters, depth · width² multiplications per row",
+    check("there are depth · (width² + width) parameters, depth · width² multiplications per row",
           all(row[2:] == (row[1] * (row[0] ** 2 + row[0]), row[1] * row[0] ** 2) for row in rows))
     return table("width", "depth", "parameters", "multiplications per row", rows=rows)
 
@@ -436,13 +430,13 @@ def slope_by_definition(f: Callable, x: float, h: float) -> float:
 
 @shows(slope_by_definition)
 def step_derivatives():
-    """A derivative by definition, by rule, by machine
+    """A derivative by definition, by rule, automatically
 
-    The derivative of f at x says by how much f moves when x moves a little: (f(x + h) − f(x − h)) / 2h for
-    a small h. With a large h the curve bends in between. With a tiny h the two values agree in nearly all
-    digits, and what is left is rounding. The table shows the error for f(x) = tanh(x)³.
+    The derivative of f at x says how fast f changes with x: (f(x + h) − f(x − h)) / 2h for a small h. If h is
+    large, the curve bends between the two points. If h is tiny, the two values agree in nearly all digits,
+    and what is left is mostly rounding error. The table shows the error for f(x) = tanh(x)³.
 
-    A differentiation rule needs no h. The chain rule: for one function inside another, their derivatives
+    A differentiation rule needs no h. The chain rule: if one function is inside another, their derivatives
     multiply. f is the cube of tanh, so f' = 3·tanh² · (1 − tanh²). PyTorch applies the rules automatically;
     so will we. The definition would need two runs of the network per weight.
     """
@@ -463,8 +457,8 @@ def step_derivatives():
 def step_chain_rule():
     """The chain rule on a graph: automatic differentiation
 
-    A graph says what was computed from what. The picture shows the graph of loss = (tanh(w·x + b) − y)². Its
-    values are black; its gradients are orange: by how much the loss moves for each unit that a value moves.
+    A graph says what was computed from what. The picture shows the graph of loss = (tanh(w·x + b) − y)².
+    Values are black. Gradients, in orange, say how much the loss moves for each unit that a value moves.
 
     Each operation makes a Value that remembers what it was computed from, and how to pass a gradient back.
     backward() lists all values of the graph, each after those it was computed from, and walks the list
@@ -478,7 +472,7 @@ def step_chain_rule():
         loss = lambda moved, name=name: small_graph(Value, **{name: moved})["loss"].data  # noqa: E731
         value = float(graph[name].data)
         rows.append((name, value, float(graph[name].grad), float(slope_by_definition(loss, value, 1e-6))))
-    check("the gradients equal those by definition", all(abs(row[2] - row[3]) < 1e-8 for row in rows))
+    check("the gradients equal the slopes by definition", all(abs(row[2] - row[3]) < 1e-8 for row in rows))
     check("the gradient of error is 2 · error, the sum over both uses",
           abs(graph["error"].grad - 2 * graph["error"].data) < 1e-15)
     figure = Picture("foundations_graph.png", draw_graph(
@@ -491,10 +485,9 @@ def step_chain_rule():
 def step_value():
     """Values that hold arrays
 
-    A Value for each weight would be slow, so a Value holds a whole array. Where broadcasting stretched a
-    shape, one number was used many times, and its gradients are summed. The gradients of a matrix product
-    C = A·B are also products. With dA for the gradient of A: dA = dC·Bᵀ and dB = Aᵀ·dC. PyTorch's autograd
-    works the same way.
+    One Value per weight would be slow, so a Value holds a whole array. Where broadcasting stretched a shape,
+    one number was used many times, and its gradients are summed. The gradients of a matrix product C = A·B
+    are also matrix products. If dA is the gradient of A, then dA = dC·Bᵀ and dB = Aᵀ·dC.
     """
     check_part(Value, value_checks, OURS)
 
@@ -504,7 +497,7 @@ HIDDEN, STEPS = 32, 600
 
 
 def by_value(x, labels, *weights, kind: type[Value] = Value):
-    """The same by Value: only the way forward is written."""
+    """The same with Values: only the forward pass is written."""
     leaves = [kind(weight) for weight in weights]
     logits = two_layer(kind(x), *leaves)
     largest = logits.data.max(axis=1, keepdims=True)
@@ -528,7 +521,7 @@ def descend(gradients: Callable, seed: int, rate: float, steps=STEPS):
 
 
 def right_share(weights: Sequence[np.ndarray], seed: int) -> float:
-    """How many of 200 new points get the right class."""
+    """The fraction of 200 new points that get the right class."""
     x, labels = spirals(np.random.default_rng(seed + 10**6))
     return float((two_layer(x, *weights).argmax(axis=1) == labels).mean())
 
@@ -538,16 +531,16 @@ def step_two_layers():
     """A network of two layers, backward by hand
 
     The network has two linear layers with a tanh between them; without tanh they equal one. For each input it
-    returns two numbers, the logits. Softmax turns these into probabilities: e to each, divided by the sum.
-    The loss is −log of the probability of the right class, averaged over the batch. The backward pass goes
-    line by line in reverse order. Worth memorising: the gradient of one input's loss with respect to its
-    logits is their softmax, minus 1 at the right class.
+    returns two numbers, the logits. Softmax turns these into probabilities: e to each, divided by the sum of
+    both. The loss is −log of the probability of the right class, averaged over the batch. The backward pass
+    computes the gradients, line by line in reverse order. Worth memorising: the gradient of one input's loss
+    with respect to its logits is their softmax, minus 1 at the right class.
     """
     check_part(two_layer_backward, two_layer_checks, OURS)
     rng = np.random.default_rng(torch.initial_seed())
     inputs = *spirals(rng), *first_weights(rng, HIDDEN)
     by_hand, *others = (way(*inputs)[1] for way in (two_layer_backward, by_value, by_pytorch))
-    check("by hand, by Value and by PyTorch the gradients on the next step's spirals are equal",
+    check("on the next step's spirals, gradients by hand, Value and PyTorch are equal",
           max(abs(a - b).max() for other in others for a, b in zip(by_hand, other)) < 1e-12)
     x, w1, w2 = random_tensors((6, 4), (4, 5), (5, 3))
     check("without tanh two layers equal one", largest_difference(x @ w1 @ w2, x @ (w1 @ w2)) < 1e-12)
@@ -557,13 +550,13 @@ def step_two_layers():
 def step_spirals():
     """Learning two spirals
 
-    No straight line separates the two spirals. A network of two layers with 32 hidden numbers learns them
-    from 200 points: by hand, by Value and by PyTorch, from the same first weights. The three loss curves are
-    identical, up to rounding.
+    No straight line separates the two spirals. A network of two layers with 32 hidden units, the numbers
+    between its layers, learns them from 200 points. Gradients by hand, by Value and by PyTorch, from the same
+    initial weights, give equal loss curves, up to rounding.
 
-    In the left panel the small rate leaves more than ten times the loss of rate 1. The large rate first
-    raises the loss far above log 2 = 0.69, the loss of guessing. In the right panel the colour is the
-    probability of class 1; on the line both classes are equally likely.
+    In the left panel the small rate ends with more than ten times the loss of rate 1. The large rate first
+    raises the loss far above log 2 = 0.69, the loss of guessing. On the line in the right panel both classes
+    are equally likely.
     """
     base = torch.initial_seed()
     by_rate = {f"rate {rate:g}": descend(two_layer_backward, base, rate) for rate in RATES}
@@ -573,8 +566,9 @@ def step_spirals():
     check("the three loss curves are equal", gap < 1e-9, f"difference {gap:.0e}")
     shares = [right_share(descend(two_layer_backward, base + more, RATES[1])[1], base + more)
               for more in range(3)]
-    check("for three seeds at least 99 % of 200 new points are right", min(shares) >= 0.99)
-    check("the small rate leaves more than ten times the loss of rate 1", small[-1] > 10 * middle[-1])
+    check("for three seeds at least 99 % of 200 new points get the right class",
+          min(shares) >= 0.99)
+    check("the small rate ends with more than ten times the loss of rate 1", small[-1] > 10 * middle[-1])
     check("the large rate first raises the loss above 10", max(large) > 10)
     figure = Picture("foundations_spirals.png", draw_spirals(
         {name: losses for name, (losses, _) in by_rate.items()},
@@ -600,16 +594,16 @@ def learn_vectors(counts: Tensor, width: int = 8, steps: int = 300, rate: float 
 def step_embeddings():
     """From one-hot to embeddings
 
-    The number of a word says nothing: word 7 isn't more than word 6. One-hot means zeros with a 1 at the
-    word's place: all words are equally far apart. A one-hot row times a matrix picks a row of the matrix.
-    These rows, one vector (embedding) per word, are learned from 300 made-up sentences (“the big horse runs
-    to the garden”) by guessing a word's neighbours from its vector. Words that are used in the same way have
-    similar neighbours, so they get similar vectors.
+    Words are numbered, but a number says nothing: word 7 isn't more than word 6. A one-hot vector is zeros
+    with a 1 at the word's place: all words are equally far apart. A one-hot row times a matrix picks a row of
+    the matrix. These rows, one vector (embedding) per word, are learned from 300 made-up sentences (“the big
+    horse runs to the garden”) by guessing a word's neighbours from its vector. Words that are used in the
+    same way have similar neighbours, so they get similar vectors.
 
     The table says how many of a word's three nearest words share its class (animals, for example). The 48
     neighbour counts per word already show the classes; learning compresses them into 8 numbers. Shuffling
-    words within sentences keeps most of this. Shuffling all words removes the neighbours, and the classes
-    with them. In the picture, red means that two vectors point the same way.
+    words within sentences mostly keeps the classes. Shuffling all words removes the neighbours, and the
+    classes with them.
     """
     ids, matrix = torch.randint(len(VOCABULARY), (10,)), torch.randn(len(VOCABULARY), 8)
     check("a one-hot row times a matrix equals the matrix's row, bit for bit",
@@ -635,16 +629,16 @@ def step_embeddings():
 def step_cells():
     """Reading a sequence: three cells
 
-    A recurrent network reads one token after the other, and carries all that it knows in one vector, the
-    hidden state. The same cell, with the same weights, runs at every step.
+    A recurrent network reads one token, such as a word, after another, and carries all that it knows in one
+    vector, the hidden state. The same cell, with the same weights, runs at every step.
 
-        RNN   the new state is a tanh of input and old state
-        LSTM  adds a memory and three gates: let in, keep (the forget gate), show
-        GRU   two gates and no separate memory: keep, and reset for the content
+        RNN   its new state is a tanh of input and old state
+        LSTM  adds a memory and three gates: input (let in), forget (keep), output (show)
+        GRU   has two gates and no separate memory: update (keep) and reset (for the content)
 
     A gate is a factor from 0 to 1 for each number of the memory, the σ of a sum: σ(x) = 1 / (1 + e⁻ˣ). Each
-    gate has its own weights, and so does the content, the new numbers to store. With the same weights,
-    all three match PyTorch's results.
+    gate has its own weights, and so does the content, the new numbers to store. With PyTorch's weights, all
+    three match PyTorch.
     """
     check_part(RNNCell, rnn_checks, OURS)
     check_part(LSTMCell, lstm_checks, OURS)
@@ -652,7 +646,7 @@ def step_cells():
 
 
 def layers_until_seen(length: int, spacing: Callable[[int], int]) -> int:
-    """How many convolutions of 3 places until the first token reaches the last output."""
+    """How many convolutions of 3 places take the first token to the last output."""
     x = torch.zeros(1, 1, length)
     x[..., 0] = 1
     layers = 0
@@ -667,14 +661,14 @@ def layers_until_seen(length: int, spacing: Callable[[int], int]) -> int:
 def step_convolution():
     """For comparison: a convolution
 
-    A convolution looks at a few neighbours at once, here a token and the two before it, everywhere with the
-    same weights. One layer sees three tokens, and each further layer two more. If its places are 1, 2, 4,
-    8 … apart (dilated), the stretch it sees roughly doubles with each layer. A recurrent layer reaches every
-    token, in as many steps as there are tokens.
+    A convolution looks at a few neighbours at once, here a token and the two before it, with the same weights
+    everywhere. One layer sees three tokens, and each further layer two more. If the places are 1 apart in the
+    first layer, then 2, 4, 8 … (dilated), the stretch seen roughly doubles with each layer. A recurrent layer
+    reaches every token, in as many steps as there are tokens.
     """
     rows = [(n, layers_until_seen(n, lambda layer: 1), layers_until_seen(n, lambda layer: 2**layer), n)
             for n in (8, 32, 128, 512)]
-    check("n tokens need (n − 1) / 2 layers, or log₂((n + 1) / 2) dilated, rounded up", all(
+    check("n tokens need (n − 1) / 2 layers, or log₂((n + 1) / 2) dilated ones, rounded up", all(
         (plain, dilated) == (math.ceil((n - 1) / 2), math.ceil(math.log2((n + 1) / 2)))
         for n, plain, dilated, _ in rows))
     return table("tokens", "layers", "layers, dilated", "steps of a recurrent layer", rows=rows)
@@ -720,10 +714,11 @@ def way_back(layers: Mapping[str, Callable], distances: Sequence[int]) -> dict[s
 
 @shows(gradient_back)
 def step_way_back():
-    """The long way back
+    """The gradient's long way back
 
-    The network learns from a token n steps back only through the gradient that reaches it. That gradient
-    passes through n steps, and each multiplies it. The table shows what arrives in untrained cells.
+    A recurrent network learns from a token n steps back only through the gradient that reaches that token.
+    This gradient passes through n steps, and each step multiplies it. The table shows what arrives in
+    untrained cells.
 
     The LSTM starts with its forget gate half open: each step keeps about half of its memory. In “LSTM, open”
     only that gate's bias differs: the gate starts at σ(3) = 0.95. Far more gradient arrives, and it fades
@@ -731,26 +726,26 @@ def step_way_back():
     only”) less arrives.
 
     The last row is the opposite: with recurrent weights 8 times as large the gradient explodes. Clipping
-    helps: a gradient that is too long is shortened and keeps its direction. It does nothing against
-    vanishing.
+    helps: a gradient that is too long is shortened but keeps its direction. If the gradient vanishes,
+    clipping does nothing.
     """
     reach = way_back(CELLS | OTHERS, BACK)
     rnn, lstm, opened, gru, gate, large = reach.values()
-    check("RNN, LSTM, GRU: the gradient from 64 back is under a millionth of that from 1",
+    check("RNN, LSTM, GRU: 64 steps back the gradient is under a millionth of that 1 step back",
           all(norms[3] < 1e-6 * norms[0] for norms in (rnn, lstm, gru)))
-    check("open LSTM: from 64 back, over a million times the gradient of RNN, LSTM and GRU",
+    check("open LSTM: 64 steps back the gradient is over a million times that of RNN, LSTM and GRU",
           opened[3] > 1e6 * max(rnn[3], lstm[3], gru[3]))
     kept = (gate[3] / gate[2]) ** (1 / 48)
     check("gate only: one step keeps 0.93 to 0.97 of the gradient", 0.93 < kept < 0.97, f"{kept:.3f}")
-    check("open LSTM: the gradient from 64 back is over 3 times that of gate only", opened[3] > 3 * gate[3])
-    check("weights 8 times as large: the gradient from 64 back is over 10 times that from 1",
+    check("open LSTM: 64 steps back the gradient is over 3 times that of gate only", opened[3] > 3 * gate[3])
+    check("weights 8 times as large: 64 steps back the gradient is over 10 times that 1 step back",
           large[3] > 10 * large[0])
     return table("gradient from", *(f"{n} back" for n in BACK),
                  rows=[(name, *(f"{norm:.0e}" for norm in norms)) for name, norms in reach.items()])
 
 
 def step_delayed_answer():
-    """Who remembers?
+    """Which networks remember?
 
     One of four symbols comes n steps before the end, among noise of four other symbols. Which one was it?
     Guessing is right 25 % of the time. For each n, five networks of each kind train on 150 batches of 16 at
@@ -758,14 +753,15 @@ def step_delayed_answer():
     tokens at once, each with a learned vector for its place.
 
     At n = 16 the LSTM hardly does better than guessing. The open LSTM differs only in how its forget gate
-    starts, and it learns. So what the first LSTM lacked was a gate that keeps. But a weak gradient doesn't
-    explain everything: in the RNN and the GRU it is just as weak, and yet they learn more. Attention, one
-    step from every place, also learns what is far back. Some runs get stuck.
+    starts, and it learns. So the first LSTM lacked a gate that keeps. But a weak gradient doesn't explain
+    everything: in the RNN and the GRU it is just as weak, yet they learn more. Attention reaches every place
+    in one step, and also learns what is far back. Some runs get stuck.
     """
     right = accuracies(CELLS, unroll, WIDTH, DISTANCES)  # (distance, model) for each kind
-    check("at n = 4 every network with a cell is right", min(right[name][0].min() for name in CELLS) > 0.95)
+    check("at n = 4 all networks with a cell are over 95 % accurate",
+          min(right[name][0].min() for name in CELLS) > 0.95)
     rnn, lstm, opened, gru, attention = (found[2].mean() for found in right.values())
-    check("at n = 16 the LSTM is right in less than 45 %, the open LSTM in more than 60 %",
+    check("at n = 16 the LSTM's accuracy is below 45 %, the open LSTM's is above 60 %",
           lstm < 0.45 and opened > 0.6)
     check("at n = 16 RNN, GRU and attention are ahead of the LSTM by more than 20 points",
           min(rnn, gru, attention) > lstm + 0.2)
@@ -780,10 +776,10 @@ def step_broken_on_purpose():
     """Broken on purpose
 
     The first table shows 100 training steps on the spirals of step 8, with each of four mistakes. Three of
-    the four networks still learn them. Gradients that are never reset keep pushing in the old direction,
-    which does no harm here. A gradient that isn't summed over the batch turns the 32 numbers of b₁ into a
-    table of 200 × 32; the first batch of another size then raises an error. Walking the graph in the wrong
-    order happens to be right here.
+    the four networks still learn the spirals. Gradients that are never reset keep pushing in the old
+    direction, which does no harm here. A gradient that isn't summed over the batch turns the 32 numbers of b₁
+    into a table of 200 × 32; the first batch of another size then raises an error. Walking the graph in the
+    wrong order happens to be harmless here.
 
     So a falling loss is no test of a gradient. Compare with numbers that are known to be right: the second
     table says which check each mistake fails (12 mistakes in cells are left out).
@@ -794,9 +790,10 @@ def step_broken_on_purpose():
     ways |= {name: partial(by_value, kind=mistakes[name].implementation) for name in names}
     learned = {name: descend(way, base, RATES[1], 100) for name, way in ways.items()}
     shares = [right_share(weights, base) for _, weights in learned.values()]
-    check("three of the mistakes still get 95 % of new points right", min(shares[:4]) >= 0.95 > shares[4])
+    check("with three of the mistakes 95 % of new points still get the right class",
+          min(shares[:4]) >= 0.95 > shares[4])
     loud = refused(lambda: two_layer(np.zeros((50, 2)), *learned[names[0]][1]), "(50,32)", "(200,32)")
-    check("not summed: b₁ is a table of 200 × 32, and a batch of 50 raises an error", loud.holds)
+    check("not summed, b₁ becomes a table of 200 × 32, and a batch of 50 raises an error", loud.holds)
     check_mistakes(OURS, rnn_checks, lstm_checks, gru_checks)
     return (table("mistake", "last loss", "new points right", "numbers in b₁", rows=[
         (name, losses[-1], f"{share:.1%}", weights[1].size)
@@ -812,12 +809,13 @@ def step_what_next():
 
     Read: Value, then checks/differentiation.py.
 
-    Change: (1) in Value.relu, (self.data > 0) to 1.0: one check of step 6 fails and names the operation.
-    (2) HIDDEN to 2: two hidden numbers don't separate the spirals. Checks of step 8 fail, even for the
-    curves, where rounding grows. (3) OPEN to 0.0: the gate is half open, and checks of steps 12 and 13 fail.
+    Change: (1) in Value.relu, (self.data > 0) to 1.0: one check of step 6 fails and names the operation. (2)
+    HIDDEN to 2: two hidden units don't separate the spirals. Checks of step 8 fail, even the one on the
+    curves, because rounding errors grow. (3) OPEN to 0.0: the gate is half open, and checks of steps 12 and
+    13 fail.
 
     Write it yourself: python 00_foundations.py --template my_foundations.py, fill in the file, then the same
-    with --grade. Next: python 01_attention_mechanism.py.
+    command with --grade. Next: python 01_attention_mechanism.py.
     """
 
 

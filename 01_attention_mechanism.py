@@ -1,18 +1,19 @@
 """Lesson 1. How does one token look at the others?
 
-A Transformer turns one sequence into another, for example a sentence into its translation. The text is cut
-into tokens, here words, and each token becomes a vector, a list of numbers. Two halves share the work:
+A Transformer turns one sequence (the source) into another (the target), for example a sentence into its
+translation. The text is cut into tokens, here words, and each token becomes a vector, a list of numbers. Two
+halves share the work:
 
     the cat loves the mat                  <begin> le chat aime
               │                                      │
           [encoder] ───────── memory ──────────→ [decoder] ───→ le
 
 The encoder reads the source. Every token's vector takes in what it needs from the others (which cat? who
-loves it?), and the result, one vector per token, is the memory. The decoder writes the target,
-one token after the other: it reads what is written so far, looks into the memory, and names the next.
+loves it?), and the result, one vector per token, is the memory. The decoder writes the target, one token
+after another: it reads what it has written so far, looks into the memory, and names the next token.
 
-“Takes in” and “looks into” are the same thing, attention. A token asks with its query, every token answers
-with its key; the better they match, the more of that token's value is taken in:
+“Takes in” and “looks into” both mean attention. A token asks with its query, and every token answers with its
+key. The better they match, the more of that token's value is taken in:
 
     Attention(Q, K, V) = softmax(Q·Kᵀ / √d_k) · V
 
@@ -22,7 +23,7 @@ You need lesson 0, mainly its matrix products, softmax and gradients. By the end
 every part of this formula. The lesson runs in seconds and takes an hour to read.
 """
 
-import course.console.startup  # noqa: F401 (before torch: it hears what fails in the imports below)
+import course.console.startup  # noqa: F401 (before torch: it reports what fails in the imports below)
 import math
 import sys
 
@@ -82,14 +83,14 @@ PAD = 0
 
 
 def softmax(scores: Tensor, dim: int = -1) -> Tensor:
-    """Scores → weights ≥ 0 that sum to 1 along `dim`; a row of −∞ only gets weights 0.
+    """Scores → weights ≥ 0 that sum to 1 along `dim`; a row that is all −∞ gets weights 0.
 
     Subtracting the largest score keeps exp() from overflowing. The largest exponential is then e⁰ = 1, so the
-    sum, in float32 at least, is at least 1, except in a row of −∞.
+    sum, in float32 or wider, is at least 1, except in a row of −∞.
     """
     if scores.numel() == 0:
         return scores  # no keys: no weights, and no largest score
-    lowest = torch.finfo(scores.dtype).min  # for −∞ − (−∞) is undefined
+    lowest = torch.finfo(scores.dtype).min  # because −∞ − (−∞) is undefined
     largest = scores.detach().amax(dim, keepdim=True).clamp(min=lowest)
     exponentials = torch.exp(scores - largest)
     total = exponentials.sum(dim, keepdim=True, dtype=torch.promote_types(scores.dtype, torch.float32))
@@ -125,9 +126,9 @@ def scaled_dot_product_attention(
 def fused_attention(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, dropout: float = 0.0
 ) -> Tensor:
-    """scaled_dot_product_attention() as one PyTorch kernel: equal to rounding, and faster."""
+    """scaled_dot_product_attention() as one PyTorch kernel: equal up to rounding, and faster."""
     if mask is not None:
-        mask = torch.atleast_2d(boolean(mask))  # the kernel would add numbers
+        mask = torch.atleast_2d(boolean(mask))  # the kernel would add a mask of numbers
     return F.scaled_dot_product_attention(query, key, value, mask, dropout)
 
 
@@ -148,14 +149,14 @@ def padding_mask(tokens: Tensor, pad_id: int = 0) -> Tensor:
     return (tokens != pad_id)[:, None, None, :]
 
 
-GRADED = {  # the parts that --grade looks for, and what has to hold of each
+GRADED = {  # the parts that --grade looks for, and the checks of each
     "softmax": softmax_checks,
     "attention_weights": weights_checks,
     "scaled_dot_product_attention": attention_checks,
     "causal_mask": causal_mask_checks,
     "padding_mask": padding_mask_checks,
 }
-OURS = sys.modules[__name__]  # of whose parts the checks make the classic mistakes
+OURS = sys.modules[__name__]  # the checks make the classic mistakes from its parts
 
 
 # ------------------------------------------------------------------ the steps
@@ -180,15 +181,16 @@ def step_soft_dictionary():
     once. The dot product of query and key says how well they match (the score). Softmax turns the scores into
     weights that sum to 1. The answer is the mean of all values with these weights.
 
-    Here are three keys, values 100, 200 and 300, and a query for the first. Multiply the query by 4, 16, 64:
-    in the picture the weights start even and end on one key, and the answer goes from the mean to 100.
+    Here are three keys, values 100, 200 and 300, and a query for the first key, multiplied by larger and
+    larger numbers. In the picture the weights start even and end on one key, and the answer goes from the
+    mean to 100.
     """
     rows = []
     for factor in (0, 1, 4, 16, 64):
         weights, answer = look_up(factor * KEYS[0], KEYS, ENTRIES)
         rows.append((factor, numbers(weights, 4), f"{answer:.9f}"))
     gap = abs(answer - 100)
-    check("with the query × 64 the answer is the value of its key", gap < 1e-9, f"off by {gap:.0e}")
+    check("with the query × 64 the answer is the value of the first key", gap < 1e-9, f"off by {gap:.0e}")
     sharpness = np.linspace(0, 8, 81)
     curves = np.array([look_up(factor * KEYS[0], KEYS, ENTRIES)[0] for factor in sharpness])
     figure = Picture("attention_soft_dictionary.png", draw_lookup(sharpness, curves, curves @ ENTRIES),
@@ -218,8 +220,9 @@ def step_by_hand():
 
         Q = K = (1, 0), (0, 1), (1, 1)        V = (10, 0), (0, 10), (5, 5)
 
-    Take the dot product of every query with every key. Divide by √d_k, where d_k counts a key's numbers:
-    √2 = 1.414 (step 10 says why). Raise e to the result, divide by the sum of the row, average the values.
+    Take the dot product of every query with every key. Divide by √d_k, where a key has d_k numbers: √2 =
+    1.414 (step 10 says why). Raise e to the result, divide by the sum of the row, and average the values with
+    these weights.
     """
     query = key = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
     value = np.array([[10.0, 0.0], [0.0, 10.0], [5.0, 5.0]])
@@ -250,16 +253,16 @@ def three_maps(x):
 def step_it_is_the_cat():
     """What does “it” refer to? Queries, keys and values
 
-    “The cat loves the mat it found”: who found it? The vectors here are made by hand. A word's vector says
-    what it is (living, thing, pronoun, verb), and three matrices turn it into
+    “The cat loves the mat it found”: who found the mat? The vectors here are made by hand. A word's vector
+    says what the word is (living, thing, pronoun, verb), and three matrices turn this vector into
 
         the query   what the word looks for: “it” looks for something living, a verb looks for a thing
         the key     what the word is found as: the cat as living, the mat as a thing
         the value   what the word hands over: the cat purrs, the mat is flat
 
-    Then the lines of step 2 run. Follow the framed row of “it” through the picture: its query matches the key
-    of “cat”; that key gets the weight, and what comes out is nearly the cat's value. A word that looks for
-    nothing (query 0) looks at all words equally.
+    Then the code of step 2 runs. Follow the framed row of “it” through the picture: its query matches the key
+    of “cat”; that key gets most of the weight, and what comes out is nearly the cat's value. A word that
+    looks for nothing (query 0) looks at all words equally.
 
     Why three vectors and not one? Looking for something and being found are different roles: with one vector
     for both, the score would be the same both ways. And what a word is found by isn't what it hands over. In
@@ -299,17 +302,17 @@ def attention_in_five_lines(query, key, value):
 
 @shows(attention_in_five_lines)
 def step_in_pytorch():
-    """The same in five lines of PyTorch
+    """Attention in five lines of PyTorch
 
-    PyTorch runs many sequences at once, a batch. The comments on the right give shapes, with the same
-    letters in all lessons: B sequences in the batch, T queries (target), S keys and values (source), K
-    numbers in each, which is d_k. transpose(-2, -1) swaps the last two axes.
+    PyTorch runs many sequences at once, a batch. The comments on the right give shapes, with the same letters
+    in all lessons: B sequences in the batch, T queries (target), S keys and values (source), K = d_k numbers
+    in each. transpose(-2, -1) swaps the last two axes.
     """
     query, key, value = random_tensors((3, 4, 2), (3, 5, 2), (3, 5, 2))
     output = attention_in_five_lines(query, key, value)
     numpy = np.stack([by_hand(*inputs)[-1] for inputs in zip(query.numpy(), key.numpy(), value.numpy())])
     gap = abs(output.numpy() - numpy).max()
-    check("three random sequences in one batch get NumPy's outputs", gap < 1e-12, f"{gap:.0e}")
+    check("for three random sequences in one batch the outputs equal NumPy's", gap < 1e-12, f"{gap:.0e}")
     many = random_tensors((2, 7, 16), (2, 9, 16), (2, 9, 16), seed=1)
     gap = largest_difference(attention_in_five_lines(*many), F.scaled_dot_product_attention(*many))
     check("the outputs equal those of PyTorch's own attention, also for d_k = 16", gap < 1e-12, f"{gap:.0e}")
@@ -330,12 +333,12 @@ def meaning(words: list[str]) -> Tensor:
 def step_who_asks_whom():
     """Self-attention and cross-attention
 
-    In self-attention a sequence asks itself, as in step 3: T = S. The encoder does so. In cross-attention
+    In self-attention a sequence asks itself, as in step 3: T = S. The encoder does this. In cross-attention
     one sequence asks another: the decoder's tokens ask the memory. The output has a row for every query.
 
     The left panel shows step 3 again. In the middle panel the first French words ask the English ones. Their
-    vectors, also made by hand, have a 1 at the place of the word's meaning, so words with one meaning match.
-    Both “le” look at both “the” equally: attention knows what a word is, not where it is. Lesson 3
+    vectors, also made by hand, have a 1 at the place of the word's meaning, so words with the same meaning
+    match. Both “le” look at both “the” equally: attention knows what a word is, not where it is. Lesson 3
     changes that. The right panel belongs to step 6.
     """
     query, key, value = map(torch.from_numpy, three_maps(X))
@@ -360,13 +363,13 @@ def step_who_asks_whom():
 def step_masks():
     """Masks: what may be looked at
 
-    Two things must not be looked at. The decoder has to name the next token, so it must not see it: the
-    causal mask hides what comes later. And the sequences of a batch are filled up to one length with PAD:
-    the padding mask hides this padding.
+    Two things must not be looked at. The decoder has to name the next token, so it must not see that token:
+    the causal mask hides what comes later. And the sequences of a batch are padded with PAD to the same
+    length: the padding mask hides this padding.
 
-    A mask is boolean. True means “may attend” (in torch.nn.MultiheadAttention the reverse). Masks are joined
-    with &. Where a mask is False the score becomes −∞ before the softmax, and e^−∞ = 0. Its shape only has to
-    broadcast to the weights' shape. (boolean() checks the type; softmax() follows in step 8.)
+    A mask is boolean. True means “may attend” (torch.nn.MultiheadAttention means the reverse). Masks are
+    combined with &. Where a mask is False the score becomes −∞ before the softmax, and e^−∞ = 0. The mask's
+    shape only has to broadcast to the weights' shape.
     """
     tokens = torch.tensor([[5, 6, 7, 8], [5, 6, PAD, PAD]])
     mask = causal_mask(4) & padding_mask(tokens)  # (B, 1, T, S)
@@ -377,7 +380,7 @@ def step_masks():
 
 
 def with_each(mask: Tensor, queries: Tensor, *contents: Tensor) -> list:
-    """The outputs for the same queries over one content of keys and values, and over another."""
+    """The outputs of the same queries for each of several contents of keys and values."""
     return [scaled_dot_product_attention(queries, content, content, mask) for content in contents]
 
 
@@ -391,20 +394,20 @@ def step_masks_hide():
     x, other = torch.randn(2, 6, 16)
     other[:3] = x[:3]
     before, after = with_each(causal_mask(6), x, x, other)
-    check("with another future, outputs 0 to 2 are the same bits", torch.equal(before[:3], after[:3]))
+    check("with another future, outputs 0 to 2 stay bitwise the same", torch.equal(before[:3], after[:3]))
     check("with another future, outputs 3 to 5 are different", (before[3:] != after[3:]).any(dim=-1).all())
     mask = padding_mask(torch.tensor([[5, 6, 7, PAD, PAD, PAD]]))[0, 0]
     before, after = with_each(mask, x, x, other)
-    check("with other padding, all outputs are the same bits", torch.equal(before, after))
+    check("with other padding, all outputs stay bitwise the same", torch.equal(before, after))
 
 
 @shows(softmax)
 def step_stable_softmax():
     """A softmax that doesn't overflow
 
-    exp(x) exceeds the largest float32 from x = 88.73 on, the largest float16 from x = 11.09, and ∞/∞ is
-    undefined. Subtracting the row's largest score first divides numerator and denominator by the same
-    number: in exact arithmetic nothing changes, and now the largest exponential is 1.
+    exp(x) overflows float32 from x = 88.73 on and float16 from x = 11.09 on, and ∞/∞ is undefined.
+    Subtracting the row's largest score first divides numerator and denominator by the same number: in exact
+    arithmetic nothing changes, and now the largest exponential is 1.
     """
     rows, failed = [], []
     for dtype, top in (torch.float32, 50), (torch.float32, 100), (torch.float16, 20):
@@ -412,7 +415,7 @@ def step_stable_softmax():
         naive = torch.exp(scores) / torch.exp(scores).sum()
         failed.append(naive.isnan().any().item())
         rows.append((str(dtype), f"{top}, {top - 1}, 0", numbers(naive, 4), numbers(softmax(scores), 4)))
-    check("the naive formula fails in the last two rows, and only there", failed == [False, True, True])
+    check("the naive formula fails only in the last two rows of the table", failed == [False, True, True])
     edges = torch.tensor([88.72, 88.73]), torch.tensor([11.085, 11.094]).half()
     check("exp() overflows from 88.73 on in float32, from 11.09 on in float16",
           all(torch.exp(edge).isinf().tolist() == [False, True] for edge in edges))
@@ -422,11 +425,11 @@ def step_stable_softmax():
 
 @shows(scaled_dot_product_attention)
 def step_finished():
-    """The function, finished
+    """The finished attention function
 
-    Step 6 showed the weights, with the mask; this is the rest. Dropout sets random weights to 0 in training;
-    lesson 2 explains it. Any leading dimensions will do: a batch, or lesson 2's heads, which are several
-    attentions side by side. `--grade FILE` checks your own code; the last appendix lists the checks.
+    Dropout sets random weights to 0 in training; lesson 2 explains it. Any leading dimensions will do: a
+    batch, or lesson 2's heads, which are several attentions side by side. `--grade FILE` checks your own
+    code; the last appendix lists the checks.
     """
     check_part(attention_weights, weights_checks, OURS)
     check_part(scaled_dot_product_attention, attention_checks, OURS)
@@ -436,7 +439,7 @@ def gradients_of(d_k: int, keys: int):
     """For 400 queries, undivided and divided: the gradients at the scores, at the query, and the evenness.
 
     Queries, keys and values have variance 1, the gradient of the output is random. Evenness is the entropy
-    of the weights as a fraction of that of even weights, ln(keys).
+    of the weights divided by ln(keys), the entropy of even weights.
     """
     query = torch.randn(4, 100, d_k, requires_grad=True)
     (key, value), upstream = torch.randn(2, 4, keys, d_k), torch.randn(4, 100, d_k)
@@ -453,18 +456,18 @@ def step_why_the_root():
     """Why divide by √d_k?
 
     A product of two independent numbers of mean 0 and variance 1 has variance 1, and q·k adds up d_k such
-    products. If these are also independent, its variance is d_k. Undivided, the scores of a wide head lie so
-    far apart that the softmax puts nearly all weight on one key. The evenness is 1 for even weights
-    and 0 if one key gets all weight.
+    products. If these are also independent, its variance is d_k. Undivided, the scores of a wide head (large
+    d_k) lie so far apart that the softmax puts nearly all weight on one key. The evenness is 1 for even
+    weights and 0 if one key gets all weight.
 
-    Such a softmax is flat: little gradient gets back to the scores, and for most queries hardly any.
-    “At the scores”: the mean gradient without the division, divided by the mean gradient with it. “Starved”:
-    the queries whose gradient is below a tenth of the median with the division. With more
-    keys, starving starts at a larger d_k (right panel).
+    Such a softmax hardly reacts to its scores: little gradient gets back to them, and for most queries hardly
+    any. “At the scores”: the mean gradient without the division, divided by the mean gradient with it.
+    “Starved”: the queries whose gradient is below a tenth of the median with the division. A column “÷ √d_k”
+    repeats the one before it, with the division.
 
-    The query's gradient is the scores' gradient times the keys; with division, times 1/√d_k. So the query's
-    mean gradient is larger without the division (last column). Yet at d_k = 1024 about half the queries get
-    less than a tenth of the median with division. d_k is the width of one attention, in lesson 2 of one head.
+    The query's gradient is the scores' gradient times the keys and, with division, times 1/√d_k. So the
+    query's mean gradient is larger without the division (last column). Yet at d_k = 1024, without division,
+    about half the queries get less than a tenth of the median gradient with it.
     """
     widths = [4, 16, 64, 256, 1024]
     variances = [torch.randn(2, 10_000, d_k).prod(0).sum(-1).var().item() for d_k in widths]
@@ -481,7 +484,7 @@ def step_why_the_root():
                 little_there = (plain_query < query.median() / 10).float().mean()
     check("Var(q·k) = d_k within 5 %", all(abs(v / d_k - 1) < 0.05 for v, d_k in zip(variances, widths)))
     uneven, even = [row[2] for row in rows], [row[3] for row in rows]
-    check("undivided, the evenness falls with every width, below 0.1; divided, it stays above 0.8",
+    check("undivided, the evenness falls as d_k grows, to below 0.1; divided, it stays above 0.8",
           uneven == sorted(uneven, reverse=True) and uneven[-1] < 0.1 and min(even) > 0.8)
     check("at d_k = 1024 the division more than doubles the scores' mean gradient", rows[-1][4] < 0.5)
     check("undivided, more than half of the queries starve at d_k = 1024, for 16, 64 and 512 keys",
@@ -491,7 +494,7 @@ def step_why_the_root():
     check("divided, at every width fewer than one query in 20 starves",
           max(fraction for fractions in starved.values() for _, fraction in fractions) < 0.05)
     figure = Picture("attention_scaling.png", draw_scaling(rows, starved, *torch.randn(2, 6, 64)),
-                     "Undivided scores grow with √d_k: in wide heads one key gets all, most queries starve")
+                     "Undivided scores grow with √d_k until one key gets all weight and most queries starve")
     header = "d_k", "Var(q·k)", "evenness", "÷ √d_k", "at the scores", "starved", "÷ √d_k", "at the query"
     return table(*header, rows=rows, title="64 keys, undivided and divided"), figure
 
@@ -518,11 +521,11 @@ LAYERS = {name: CELLS[name] for name in ("RNN", "LSTM", "LSTM, open")} | {
 
 @shows(OneAttention.forward)
 def step_why_attention():
-    """Why attention? The way to the past
+    """Why attention? One step to every word
 
     Before Transformers, recurrent networks (RNN) read sequences word by word. Between the word n steps back
     and the last output there are n steps, and each multiplies the gradient that has to say “this word
-    mattered”. Attention gets there in one step (section 4, table 1), and it computes all words at once.
+    mattered”. Attention needs one step (section 4, table 1), and it computes all words at once.
 
     Lesson 0's step 12 measures this gradient; here are its cells and two attentions, all untrained. RNN and
     LSTM lose the gradient. The LSTM with an open forget gate keeps far more. “Even attention” gives each of n
@@ -532,12 +535,12 @@ def step_why_attention():
     reach = way_back(LAYERS, DISTANCES)
     rnn, lstm, opened, even, sharp = reach.values()
     spread = [max(norms) / min(norms) for norms in ([(n + 1) * g for n, g in zip(DISTANCES, even)], sharp)]
-    check("even attention: (n + 1) · gradient stays within a factor of 4; sharp: the gradient does",
+    check("(n + 1) · gradient (even attention) and gradient (sharp) vary by a factor under 4",
           max(spread) < 4)
-    check("RNN and LSTM: after 64 steps less than a billionth is left",
+    check("RNN and LSTM: less than a billionth of the gradient is left after 64 steps",
           max(norms[3] / norms[0] for norms in (rnn, lstm)) < 1e-9)
-    check("after 64 steps the open LSTM keeps over a million times the LSTM's", opened[3] > 1e6 * lstm[3])
-    check("after 64 steps sharp attention keeps over 3 times the open LSTM's", sharp[3] > 3 * opened[3])
+    check("at n = 64 the open LSTM's gradient is over a million times the LSTM's", opened[3] > 1e6 * lstm[3])
+    check("at n = 64 sharp attention's gradient is over 3 times the open LSTM's", sharp[3] > 3 * opened[3])
     rows = [(name, "1" if "attention" in name else "n", *(f"{norm:.0e}" for norm in norms))
             for name, norms in reach.items()]
     figure = Picture("attention_gradient_path.png", draw_reach(DISTANCES, reach),
@@ -550,7 +553,7 @@ class AdditiveScore(nn.Module):
 
     def __init__(self, d_k: int, hidden: int = 16):
         super().__init__()
-        self.query = nn.Linear(d_k, hidden)  # with a bias: else s(−q, −k) = −s(q, k), never a match
+        self.query = nn.Linear(d_k, hidden)  # without a bias s(−q, −k) = −s(q, k), never a match
         self.key = nn.Linear(d_k, hidden, bias=False)
         self.v = nn.Linear(hidden, 1, bias=False)
 
@@ -577,7 +580,7 @@ def scaled_dot(query: Tensor, key: Tensor) -> Tensor:
 
 
 def less_length(query: Tensor, key: Tensor) -> Tensor:
-    """q·k − ‖k‖² / 2: large where the distance ‖q − k‖ is small, for −‖q − k‖² / 2 = this − ‖q‖² / 2."""
+    """q·k − ‖k‖² / 2: large where the distance ‖q − k‖ is small: −‖q − k‖² / 2 = this − ‖q‖² / 2."""
     return query @ key.mT - key.square().sum(-1)[:, None] / 2
 
 
@@ -595,15 +598,15 @@ def step_other_scores():
 
     The first attention (Bahdanau) ran query and key through a small network. Luong compared that with a
     matrix between the two, and with the plain product. The Transformer takes the scaled product: all scores
-    are one matrix product. Here the query is a noisy copy of one of 6 keys; each score must find it. The
-    first two are trained for this.
+    are one matrix product. Here the query is a noisy copy of one of 6 keys; each score must find that key.
+    The first two scores are trained for this.
 
-    The network finds more than the product, and a matrix doesn't help: the product favours long keys.
-    Subtract half the key's squared length from the undivided product, and it finds as many as the network
-    does. Or make all keys equally long (last column): then all four do. At the paper's width of 64 the
-    product finds nearly all. The picture is a case that the product gets wrong; the mark is on the true key.
+    The network finds more keys than the product, and a matrix doesn't help: the product favours long keys.
+    Subtract half the key's squared length from the undivided product, and it finds as many as the network. Or
+    make all keys equally long (last column): then all four do. At the paper's width of 64 the product finds
+    nearly all. The picture shows a case that the product gets wrong; the mark is on the true key.
 
-    In a Transformer learned matrices come before the product, which makes it the second kind:
+    In a Transformer, learned matrices come before the product, which makes it the second kind:
     (W_q·q)·(W_k·k) = qᵀ·W·k with W = W_qᵀ·W_k, of rank d_k at most.
     """
     query, key, order = matching_task(2000)
@@ -617,33 +620,31 @@ def step_other_scores():
         hits[name] = (scored[name].argmax(-1) == order).float().mean().item()
         same = (score(*equal[:2]).argmax(-1) == equal[2]).float().mean().item()
         rows.append((name, formula, size, f"{hits[name]:.1%}", f"{same:.1%}"))
-        check(f"{name}: of equally long keys it finds more than 97 %", same > 0.97)
+        check(f"{name}: it finds more than 97 % of equally long keys", same > 0.97)
     wide_query, wide_key, wide_order = matching_task(500, width=64)
     wide = (scaled_dot(wide_query, wide_key).argmax(-1) == wide_order).float().mean().item()
-    check("at width 64 the product finds more than 99 %", wide > 0.99)
-    check("network and product less the length find more than 97 %, product and matrix less than 95 %",
+    check("at width 64 the product finds over 99 % of the keys", wide > 0.99)
+    check("network and product less length find more than 97 % of keys, product and matrix under 95 %",
           min(hits["additive"], hits["less the length"]) > 0.97
           and max(hits["multiplicative"], hits["scaled dot product"]) < 0.95)
     case = (scored["scaled dot product"].argmax(-1) != order).any(-1).nonzero()[0, 0]
     shown = {name: softmax(scores[case]) for name, scores in scored.items()}
     figure = Picture("attention_scores.png", draw_scores(shown, order[case]),
                      "The product favours long keys; corrected for length, it finds what the network finds")
-    return table("score", "formula", "parameters", "found", "one length", rows=rows), figure
+    return table("score", "formula", "parameters", "found", "same length", rows=rows), figure
 
 
 @shows(fused_attention)
 def step_what_it_costs():
     """What attention costs
 
-    n tokens have n² pairs. So the work grows with the square of the length, and so does the memory: our
-    lines keep two tables of n × n numbers for the backward pass, the exponentials and the weights. That is
-    the price for reaching everything in one step.
+    n tokens make n² pairs. So the work grows with the square of the length, and so does the memory: our code
+    keeps two tables of n × n numbers for the backward pass, the exponentials and the weights.
 
-    PyTorch has the whole function as one kernel, one program for the processor. It goes through the table
-    block by block, and computes it again in the backward pass (Dao et al. 2022): without a mask it keeps
-    only O(n). Given a mask, which is a table of n × n, it keeps another. The lessons from 2 on use it.
-
-    Both axes are logarithmic: n² is a line twice as steep as n. One head of width 64:
+    PyTorch has the whole function as one kernel, one program for the processor. The kernel goes through the
+    table block by block, and computes it again in the backward pass (Dao et al. 2022): without a mask it
+    keeps only O(n). Given a mask, which is a table of n × n, it keeps one more such table. From lesson 2 on,
+    the lessons use this kernel. The table is for one head of width 64.
     """
     lengths = [128, 256, 512, 1024]
     inputs = [torch.randn(3, 1, 1, n, 64, requires_grad=True).unbind() for n in lengths]
@@ -651,10 +652,10 @@ def step_what_it_costs():
     memory = [bytes_kept(scaled_dot_product_attention, *qkv) for qkv in inputs]
     fused = [bytes_kept(fused_attention, *qkv) for qkv in inputs]
     masked = [bytes_kept(fused_attention, *qkv, causal_mask(n)) for n, qkv in zip(lengths, inputs)]
-    check("the scores take 64 · n² multiplications, and so do the means",
+    check("the scores take 64 · n² multiplications, and so do the weighted means",
           work == [2 * 64 * n * n for n in lengths])
     tables = [kept / (4 * n * n) for kept, n in zip(memory, lengths)]
-    check("our lines keep two tables of n² numbers of 4 bytes, within 5 %",
+    check("our code keeps two tables of n² numbers of 4 bytes, within 5 %",
           all(abs(number / 2 - 1) < 0.05 for number in tables), numbers(tables))
     power = fitted_exponent(lengths, fused)
     check("without a mask the fused kernel's bytes grow like n", abs(power - 1) < 0.1, f"n^{power:.2f}")
@@ -668,7 +669,7 @@ def step_what_it_costs():
     rows = [(n, f"{w / 1e6:.0f}", *(f"{b / 2**20:.2f}" for b in kept),
              *(f"{1e3 * seconds_of(attend, *qkv):.1f}" for attend in both))
             for n, w, kept, qkv in zip(lengths, work, zip(memory, masked, fused), inputs)]
-    header = "n", "mega-products", "MiB kept", "fused, masked", "fused", "ms", "ms, fused"
+    header = "n", "10⁶ products", "MiB kept", "fused, masked", "fused", "ms", "ms, fused"
     return table(*header, rows=rows), figure
 
 
@@ -676,8 +677,7 @@ def step_broken_on_purpose():
     """Broken on purpose
 
     These mistakes raise no error and return the right shapes. The first table shows the weights of three
-    tokens under a causal mask in which token 1 may see nothing. The second table names the check of step 9
-    that each mistake fails.
+    tokens under a causal mask in which token 1 may see nothing. The second names the check that each fails.
     """
     query, key = random_tensors((3, 16), (3, 16), seed=3)
     mask = causal_mask(3).index_fill(0, torch.tensor(1), False)
@@ -689,11 +689,11 @@ def step_broken_on_purpose():
 
 
 def step_blind_row():
-    """Appendix: nothing to look at
+    """Appendix: a query with nothing to look at
 
-    An empty source, or padding before a sentence under a causal mask, gives a mask row without any True.
-    Adding −10⁹ to the scores leaves weight on hidden keys; −∞ gives 0/0. In this course such a query, a blind
-    one, gets 0 and finite gradients. The table compares:
+    A blind query has a mask row without any True: the source is empty, or padding comes before a sentence
+    under a causal mask. Adding −10⁹ to the scores leaves weight on hidden keys; −∞ gives 0/0. In this course
+    a blind query gets 0 and finite gradients.
     """
     x, nobody = torch.randn(1, 4, 8), torch.zeros(4, 4, dtype=torch.bool)
     scores = x @ x.transpose(1, 2)
@@ -701,7 +701,7 @@ def step_blind_row():
     weights = attention_weights(x, x, nobody)
     asked, not_asked = (theirs(x, x, x, attn_mask=~nobody, need_weights=yes)[0] for yes in (True, False))
     ours, fused = (attend(x, x, x, nobody) for attend in (scaled_dot_product_attention, fused_attention))
-    check("our weights and output are exactly 0", not ours.any() and not weights.any())
+    check("for blind queries our weights and output are exactly 0", not ours.any() and not weights.any())
     return table("", "first row", rows=[(name, numbers(found[0, 0, :4])) for name, found in (
         ("softmax(scores − 10⁹): weights", softmax(scores - 1e9)),
         ("torch.softmax(scores − ∞): weights", torch.softmax(scores - math.inf, -1)),
@@ -712,7 +712,7 @@ def step_blind_row():
 
 
 def attention_backward(query, key, value, grad_output):
-    """Gradients of query, key and value, given that of the output (no mask)."""
+    """Gradients of query, key and value, given the output's gradient (no mask)."""
     scale = math.sqrt(query.shape[-1])
     weights = softmax(query @ key.mT / scale)
     grad_value = weights.mT @ grad_output
@@ -726,7 +726,7 @@ def attention_backward(query, key, value, grad_output):
 
 @shows(attention_backward)
 def step_backward_by_hand():
-    """Appendix: backward by hand
+    """Appendix: the backward pass by hand
 
     With Z for the scores, A for the weights, O = A·V for the output and d for “gradient of”:
 
@@ -735,7 +735,7 @@ def step_backward_by_hand():
         dQ = dZ·K / √d_k    dK = dZᵀ·Q / √d_k
 
     ∘ multiplies number by number. The second line is the softmax: each weight a_i depends on all scores of
-    its row, ∂a_i/∂z_j = a_i·([i = j] − a_j), where [i = j] is 1 if i is j, otherwise 0 (its Jacobian).
+    its row. Its Jacobian is ∂a_i/∂z_j = a_i·([i = j] − a_j), where [i = j] is 1 if i is j, otherwise 0.
     """
     inputs = random_tensors((2, 4, 8), (2, 5, 8), (2, 5, 3))
     leaves = [tensor.requires_grad_() for tensor in inputs]
@@ -759,12 +759,12 @@ def step_all_checks():
 def step_what_next():
     """What now?
 
-    Read: softmax, attention_weights and scaled_dot_product_attention, then checks/attention.py, which says
-    what has to hold of them.
+    Read: softmax, attention_weights and scaled_dot_product_attention, then checks/attention.py, which lists
+    what must hold for them.
 
     Change: (1) in step_by_hand, V to (1, 1), (2, 2), (3, 3): every answer lies between 1 and 3, because a
     weighted mean cannot leave the range of its values. (2) In causal_mask, tril() to tril(-1): no token sees
-    itself any more. A check of step 6 fails, and one of step 7: output 3 doesn't notice another token 3.
+    itself any more. A check of step 6 fails, and one of step 7: output 3 stays the same when token 3 changes.
     (3) The second row of KEYS to the first: the two keys are equal, and the answer of step 1 is 150.
 
     Write it yourself: --template my_attention.py, then --grade my_attention.py.

@@ -1,4 +1,4 @@
-"""Lesson 2. Why several small looks instead of one?
+"""Lesson 2. Why several small attentions instead of one?
 
 One softmax gives one weighted mean. Several small attentions work at the same time, each with its own
 queries, keys and values, and a last projection mixes their results:
@@ -6,15 +6,15 @@ queries, keys and values, and a last projection mixes their results:
     head_h = Attention(Q·W_h^Q, K·W_h^K, V·W_h^V)
     MultiHead(Q, K, V) = Concat(head_1, …, head_H)·W^O          section 3.2.2
 
-Each of these attentions is called a head. A projection is a linear map, x·W + b; the paper's projections
-have no bias b, ours have one, as in PyTorch. D (d_model) is the width of a token's vector, H the number of
-heads, and K (d_k) = D / H the width of one head.
+Each of these attentions is called a head. A projection is a linear map, x·W + b; the paper's projections have
+no bias b, but ours do, as in PyTorch. D (d_model) is the width of a token's vector, H the number of heads,
+and K (d_k) = D / H the width of one head.
 
 You need lesson 1, which built the attention function. You will build MultiHeadAttention. The lesson runs in
 seconds and takes about half an hour to read.
 """
 
-import course.console.startup  # noqa: F401 (before torch: it hears what fails in the imports below)
+import course.console.startup  # noqa: F401 (before torch: it reports what fails in the imports below)
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -60,7 +60,7 @@ class MultiHeadAttention(nn.Module):
     does not split into n_heads.
     """
 
-    scaled_dot_product_attention = staticmethod(fused_attention)  # a slot: --by-hand fills it otherwise
+    scaled_dot_product_attention = staticmethod(fused_attention)  # a slot: --by-hand swaps the function
 
     def __init__(self, d_model: int, n_heads: int, dropout: float = 0.0):
         super().__init__()
@@ -73,7 +73,7 @@ class MultiHeadAttention(nn.Module):
         self.project_key = nn.Linear(d_model, d_model)
         self.project_value = nn.Linear(d_model, d_model)
         self.project_output = nn.Linear(d_model, d_model)
-        for projection in self.children():  # small, so that training starts near x + 0
+        for projection in self.children():  # small: lesson 4's x + … starts near x
             nn.init.xavier_uniform_(projection.weight, gain=0.5)
             nn.init.zeros_(projection.bias)
 
@@ -113,15 +113,15 @@ def record_attention(model: nn.Module) -> Iterator[dict[str, Tensor]]:
     """Inside `with`, collect the weights of every attention in `model`: module name → (B, H, T, S).
 
     The weights are computed next to each call; if a module is called several times, the last call counts.
-    Works for every attention that has project_query and the method weights(query, key, mask). ValueError
-    while lesson 6's cache holds the earlier keys, which the weights would miss.
+    Works for every attention that has project_query and the method weights(query, key, mask). Raises
+    ValueError while lesson 6's cache holds the earlier keys, which the weights would miss.
     """
     recorded: dict[str, Tensor] = {}
 
     def note(name: str) -> Callable:
         def look(attention, query, key, value, mask=None) -> None:
             if "attend" in vars(attention):
-                raise ValueError(f"{name} runs beside a cache; record it over the whole answer")
+                raise ValueError(f"{name} runs with a cache; record it over the whole answer")
             with torch.no_grad():
                 recorded[name] = attention.weights(query, key, mask)
 
@@ -137,7 +137,7 @@ def record_attention(model: nn.Module) -> Iterator[dict[str, Tensor]]:
 
 
 GRADED = {"MultiHeadAttention": heads_checks}
-OURS = sys.modules[__name__]  # of whose parts the checks make the classic mistakes
+OURS = sys.modules[__name__]  # the checks make the classic mistakes from its parts
 
 
 # ------------------------------------------------------------------ the steps
@@ -149,8 +149,8 @@ ITEMS, CONTENT, WIDTH = 6, 8, 32
 def fetching_task(batch: int) -> tuple[Tensor, Tensor, Tensor]:
     """A query that names two of six items, the items, and the answer: the contents of both.
 
-    query (B, 1, 32) holds two one-hot positions, items (B, 6, 32) a random content of 8 numbers and
-    a one-hot position, the answer is (B, 16).
+    query (B, 1, 32) holds two one-hot positions. items (B, 6, 32) hold a random content of 8 numbers and
+    a one-hot position each. The answer is (B, 16).
     """
     content = torch.randn(batch, ITEMS, CONTENT)
     places = torch.eye(ITEMS).expand(batch, -1, -1)
@@ -167,7 +167,7 @@ def naming(wanted: Tensor) -> Tensor:
 
 
 def widen(x: Tensor, width: int) -> Tensor:
-    """x (…, n) with zeros behind → (…, width)."""
+    """x (…, n), padded with zeros → (…, width)."""
     return F.pad(x, (0, width - x.shape[-1]))
 
 
@@ -195,7 +195,7 @@ def looked_at(attention: MultiHeadAttention, items: Tensor) -> Tensor:
 
 
 def fetched(n_heads: int, seed: int) -> tuple[float, Tensor]:
-    """The error of a training, and where its heads look (H, 6, 6)."""
+    """The error of a training run, and where its heads look (H, 6, 6)."""
     attention, error = train_to_fetch(n_heads, seed)
     return error, looked_at(attention, fetching_task(ITEMS)[1])
 
@@ -204,11 +204,11 @@ def fetched(n_heads: int, seed: int) -> tuple[float, Tensor]:
 def step_one_average():
     """One softmax gives one average
 
-    A token has to fetch two things. A query names two of six items. The answer is the content of the first
+    A token has to fetch two things. Its query names two of six items. The answer is the content of the first
     item, followed by the content of the second. The contents are independent random numbers of variance 1.
     One head takes one weighted mean of the items, and both contents have to be read from that mean. Two heads
-    can look at one item each. Width and number of parameters stay the same. The table shows the mean squared
-    error on new items, for three seeds.
+    can look at one item each. The width and the number of parameters stay the same. The table shows the mean
+    squared error on new items.
 
     The head is 32 numbers wide and each content only 8. Why can't the head hold both? One weight multiplies
     the whole value. So the head can't take some numbers from item a and others from item b; it can only add a
@@ -246,8 +246,8 @@ def step_split():
 
     Broken on purpose: view(B, H, L, K) alone gives the right shape, but head 0 gets the first half of all
     numbers: all of token 0 and half of token 1. No error is raised; step 9 catches the mistake. In the
-    picture every colour is a token. In the middle, each head has a part of all three tokens. On the right, no
-    head does.
+    picture each colour stands for a token. In the middle, each head has a part of all three tokens; on the
+    right, no head has.
     """
     names = [[f"t{t}h{h}" for h in (0, 0, 1, 1)] for t in range(3)]
     places = torch.arange(12).view(1, 3, 4)
@@ -290,15 +290,14 @@ def step_the_way_through():
     more. Lesson 1's function takes any leading dimensions, so all heads run in one call.
 
     The picture follows 4 tokens of width 8 with 2 heads through an untrained layer: the left half of the
-    queries, keys and values belongs to head 0, the right half to head 1. Each head computes its own table
-    of weights and uses it to average its half of the values. Only the last projection mixes
-    the two heads.
+    queries, keys and values belongs to head 0, the right half to head 1. Each head computes its own table of
+    weights and uses it to average its half of the values. Only the last projection mixes the two heads.
     """
     attention, (x,) = MultiHeadAttention(8, 2).double(), random_tensors((1, 4, 8))
     gap = largest_difference(attention(x, x, x), head_by_head(attention, x))
-    check("all heads in one call give the same output as one head after the other", gap < 1e-12, f"{gap:.0e}")
+    check("all heads in one call give the same output as one head after another", gap < 1e-12, f"{gap:.0e}")
     for parameter in attention.parameters():
-        nn.init.normal_(parameter, std=0.6)  # larger weights than at the start, for the eye
+        nn.init.normal_(parameter, std=0.6)  # larger than at the start, so that more is seen
     queries, keys, values = attention.project_query(x), attention.project_key(x), attention.project_value(x)
     weights = attention.weights(x, x)
     joined = attention.merge(weights @ attention.split(values))
@@ -326,7 +325,7 @@ def step_one_big_projection():
 
 
 def step_parameters_do_not_depend_on_heads():
-    """More heads cost no parameters
+    """More heads cost no extra parameters
 
     With more heads, each head is narrower. There are four D × D maps, each with a bias of D numbers. That is
     4·(D² + D) parameters for any H.
@@ -341,7 +340,7 @@ def step_parameters_do_not_depend_on_heads():
 
 
 def dropped_weights(attention: MultiHeadAttention, x: Tensor) -> Tensor:
-    """The weights (B, H, L, L) that a training step would use, brought out by one-hot values."""
+    """The weights (B, H, L, L) that a training step would use, made visible by one-hot values."""
     queries = attention.split(attention.project_query(x))
     keys = attention.split(attention.project_key(x))
     one_hot = torch.eye(x.shape[1]).expand(len(x), attention.n_heads, -1, -1)
@@ -377,7 +376,7 @@ def step_equals_pytorch():
 
     With PyTorch's parameters copied, outputs, attention weights and gradients equal PyTorch's, with and
     without masks. `--grade FILE` runs these checks on your own MultiHeadAttention. The kernel doesn't return
-    the attention weights. For pictures, a separate method, weights(query, key, mask), computes them.
+    the attention weights; for pictures, the method weights(query, key, mask) computes them.
     """
     check_part(MultiHeadAttention, heads_checks, OURS)
 
@@ -394,7 +393,7 @@ def relations_task(batch: int) -> tuple[Tensor, Tensor]:
 
 
 def train_relations(seed: int) -> tuple[MultiHeadAttention, float]:
-    """Four heads trained to bring every word the four contents, and the last error."""
+    """Four heads trained to fetch the four contents for every word, and the last error."""
     torch.manual_seed(seed)
     attention = MultiHeadAttention(64, 4)
     optimizer = torch.optim.Adam(attention.parameters(), lr=0.02, fused=True)
@@ -414,7 +413,7 @@ def relation_patterns() -> Tensor:
 
 
 def eight_seeds() -> range:
-    """The seeds of eight trainings: that of the step, and the next seven."""
+    """The seeds of eight training runs: the step's seed and the next seven."""
     return range(torch.initial_seed(), torch.initial_seed() + 8)
 
 
@@ -427,7 +426,7 @@ def shares_of_heads(attention: MultiHeadAttention) -> tuple[Tensor, Tensor]:
 
 
 def learned_heads(seed: int) -> tuple[float, Tensor, Tensor]:
-    """The last error of a training, and shares_of_heads() of what it learned."""
+    """The last error of a training run, and shares_of_heads() of what it learned."""
     attention, error = train_relations(seed)
     return error, *shares_of_heads(attention)
 
@@ -437,14 +436,13 @@ def step_what_heads_learn():
     """What heads learn
 
     For every word, four heads have to fetch four related words: the previous, the next (the sentence is a
-    circle), the first and the last. A word is random numbers plus its place as a one-hot vector; lesson 3
-    encodes places better. Nothing tells a head what to fetch. Does each head take one relation?
+    circle), the first and the last. A word is random numbers plus its place as a one-hot vector. Nothing
+    tells a head what to fetch. Does each head take one relation?
 
     Eight runs of 500 steps differ only in the seed. The table shows, for each relation, the weight that it
     gets from the head that looks at it most. “One each” means that all four numbers are above 0.75. Nearly
     all runs solve the task, but only some have one head for each relation. In the others a head divides its
-    weight between two relations. (Longer training reduces this division.) The picture shows one run of
-    each kind.
+    weight between two relations. (Longer training makes this rarer.) The picture shows one run of each kind.
 
     A weight says where a head looked. It does not say why, or what effect that had.
     """
@@ -468,9 +466,9 @@ def step_what_heads_learn():
 def step_broken_on_purpose():
     """Broken on purpose
 
-    These mistakes raise no error and return the right shapes. All get the parameters of the same
+    These mistakes raise no error and return the right shapes. Each version gets the parameters of the same
     nn.MultiheadAttention. The first table shows a few numbers of each output under a causal mask. The second
-    table shows which check each mistake fails.
+    shows which check each mistake fails.
     """
     (x,) = random_tensors((1, 4, 12))
     theirs = nn.MultiheadAttention(12, 3, batch_first=True).double()
@@ -491,7 +489,7 @@ def step_what_next():
     Change: (1) CONTENT to 12: two heads of 16 still fetch both contents in step 1. (2) In fetched, call
     train_to_fetch(n_heads, seed, 2000): after ten times as many steps, the error of one head is still near
     0.5. (3) In forward, return self.merge(heads), without the last projection: two heads no longer solve step
-    1, and checks of steps 3 and 7 fail (✗).
+    1, and checks of steps 3 and 7 fail.
 
     Write it yourself: --template my_heads.py, then --grade my_heads.py.
     Next: python 03_positional_encoding.py.

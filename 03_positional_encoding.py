@@ -7,15 +7,15 @@ token's vector a vector for its position, a pattern of waves from fast to slow:
     PE(p, 2i)     = sin(p / 10000^(2i / d_model))
     PE(p, 2i + 1) = cos(p / 10000^(2i / d_model))
 
-(Sections 3.4 and 3.5; p is the position, i numbers the pairs of a sine and a cosine.) A second way is to
-rotate queries and keys by their position (rotary), so that only the offset counts.
+(Sections 3.4 and 3.5; p is the position, i numbers the pairs of sine and cosine.) A second way (rotary)
+turns queries and keys by their positions: only the offset, the difference of two positions, counts.
 
 You need lessons 1 and 2, which built the attention, and steps 5 to 7 of lesson 0 for the training. You will
-build a tokenizer, an embedding and three encodings of positions. The lesson runs in seconds and takes about
+build a tokenizer, an embedding and three positional encodings. The lesson runs in seconds and takes about
 an hour to read.
 """
 
-import course.console.startup  # noqa: F401 (before torch: it hears what fails in the imports below)
+import course.console.startup  # noqa: F401 (before torch: it reports what fails in the imports below)
 import math
 import sys
 from collections.abc import Iterable, Sequence
@@ -68,7 +68,7 @@ __all__ = [
 ]
 
 BASE = 10000.0  # of the frequencies, section 3.5
-PAD, BOS, EOS = SPECIALS = 0, 1, 2  # filling, begin and end of a sequence; symbols follow from 3 on
+PAD, BOS, EOS = SPECIALS = 0, 1, 2  # padding, beginning and end of a sequence; tokens follow from 3 on
 SENTENCE = "the cat sat on the mat"
 
 
@@ -79,7 +79,7 @@ class Tokenizer:
     """Text to ids and back. The tokens are the words (or characters) of the texts it is built on.
 
     Ids 0, 1 and 2 are PAD, BOS and EOS; the tokens follow from 3 on, in the order of their first
-    appearance. Text is split at each single space into words, so decode(encode(text)) == text.
+    appearance. Text is split into words at every single space, so decode(encode(text)) == text.
     """
 
     def __init__(self, texts: Iterable[str], level: str = "word"):
@@ -92,7 +92,7 @@ class Tokenizer:
         self.token_of |= {id: token for token, id in self.id_of.items()}
 
     def __len__(self) -> int:
-        """V, the number of ids, with the special ones."""
+        """V, the number of ids, including the special ones."""
         return len(self.token_of)
 
     def split(self, text: str) -> list[str]:
@@ -112,7 +112,7 @@ class Tokenizer:
 
 
 class TokenEmbedding(nn.Module):
-    """One learned vector per token, times √d_model, and the tied output projection (section 3.4)."""
+    """One learned vector per token, times √d_model; the same matrix gives the logits (section 3.4)."""
 
     def __init__(self, vocab_size: int, d_model: int):
         super().__init__()
@@ -147,7 +147,7 @@ def table_rows(start: int | Tensor, length: int, max_len: int) -> slice | Tensor
 
 
 def angles(max_len: int, width: int, base: float = BASE) -> Tensor:
-    """(max_len, width / 2): position p times frequency base^(−2i / width); ValueError if odd."""
+    """(max_len, width / 2): position p times frequency base^(−2i / width); ValueError for an odd width."""
     if width % 2:
         raise ValueError(
             f"width {width} is odd; every frequency needs a sine and a cosine"
@@ -225,11 +225,11 @@ def positions_of(kind: str, d_model: int, n_heads: int, max_len: int
 
 
 class RotaryAttention(MultiHeadAttention):
-    """A sequence's attention to itself in which queries and keys are rotated by their position.
+    """Self-attention whose queries and keys are rotated by their positions.
 
-    `rotary` is the rotation, for heads of width d_model / n_heads. Fewer queries than keys are the last of
-    the sequence. Several sequences packed into one row need a mask that keeps them apart, but no positions
-    of their own: only offsets count.
+    `rotary` is the rotation, for heads of width d_model / n_heads. If there are fewer queries than keys,
+    the queries are the last of the sequence. Several sequences packed into one row need a mask that keeps
+    them apart, but no positions of their own: only offsets count.
     """
 
     def __init__(self, d_model: int, n_heads: int, dropout: float, rotary: RotaryPositionalEncoding):
@@ -256,7 +256,7 @@ GRADED = {
     "LearnedPositionalEncoding": learned_checks,
     "RotaryPositionalEncoding": rotary_checks,
 }
-OURS = sys.modules[__name__]  # of whose parts the checks make the classic mistakes
+OURS = sys.modules[__name__]  # the checks make the classic mistakes from its parts
 
 
 # ------------------------------------------------------------------ the steps
@@ -270,11 +270,11 @@ def step_text_to_vectors():
     the beginning and the end of a sequence. A number itself says nothing: word 6 is not twice word 3. So each
     number becomes a vector.
 
-    A one-hot vector has a 1 at the place of its token and V − 1 zeros. V is the number of different tokens,
-    the vocabulary. All one-hot vectors are √2 apart. An embedding has D learned numbers, so words can be near
-    or far from each other (ours are still random). A one-hot vector times a matrix is one of its rows.
-    So the embedding is a lookup, and the zeros are never stored. Step 6 explains the factor
-    √d_model, step 4 the last row of the table.
+    The different tokens are the vocabulary, and V is their number. A one-hot vector has a 1 at the place of
+    its token and V − 1 zeros. All one-hot vectors are √2 apart. An embedding has D learned numbers, so words
+    can be close together or far apart (ours are still random). A one-hot vector times a matrix is one row of
+    the matrix. So the embedding is a lookup, and the zeros are never stored. Step 6 explains the factor
+    √d_model; step 4 explains the table's last row.
     """
     tokenizer = Tokenizer([SENTENCE])
     ids = torch.tensor([tokenizer.encode(SENTENCE)])  # (1, L)
@@ -304,8 +304,8 @@ def step_no_order():
 
     If you shuffle the words, self-attention gives every word the output that it had before: “dog bites man”
     and “man bites dog” are the same. A causal decoder is different. Its mask lets a word see only itself and
-    the words before it. One layer sees which words came before, but not in which order. A second layer sees
-    the outputs of the first, which differ from place to place if the words do.
+    the words before it. One layer sees which words came before, but not in which order. A second layer can
+    tell the order: it sees the outputs of the first, which differ from place to place if the words do.
 
     If all words are equal, all places still look the same: a mean of equal values hides their number.
     """
@@ -357,15 +357,15 @@ def position_by_hand(p):
 def step_position_by_hand():
     """One position by hand
 
-    How do we turn a position into a vector? Take two clocks without numbers. The hand of the first turns by
-    1 radian (57°) per position, the hand of the second by 1/100 radian. A sine and a cosine together say
-    where a hand points. So d_model = 4 needs two clocks, and no two of these positions have the same vector:
+    How do we turn a position into a vector? Take two clocks without numbers. The first hand turns by 1 radian
+    (57°) per position, the second by 1/100 radian. A sine and a cosine together say where a hand points. Two
+    clocks give four numbers, so d_model = 4. No two of these positions have the same vector:
     """
     rows = [(p, *(f"{x:.3f}" for x in position_by_hand(p))) for p in (0, 1, 2, 3, 6, 7, 50)]
     built = SinusoidalPositionalEncoding(4)(torch.zeros(1, 51, 4))[0]
     by_hand = torch.tensor([position_by_hand(p) for p in range(51)])
     gap = largest_difference(by_hand, built)
-    check("SinusoidalPositionalEncoding gives the same vectors at 51 positions", gap < 1e-6, f"{gap:.0e}")
+    check("SinusoidalPositionalEncoding equals position_by_hand at 51 positions", gap < 1e-6, f"{gap:.0e}")
     return table("position", "sin(p)", "cos(p)", "sin(p/100)", "cos(p/100)", rows=rows)
 
 
@@ -374,15 +374,14 @@ def step_the_formula():
     """The formula: clocks at many speeds
 
     We could use the number p itself, but 500 would drown every other number. We could use binary digits: the
-    last digit flips at every step, the digit before it at every second step, and so on. The waves are a
-    smooth version of these digits. Pair i turns with frequency 10000^(−2i/d_model): a geometric sequence of
-    clocks like the two of step 3. Fast hands repeat and slow hands hardly move, but together they distinguish
-    all positions.
+    last digit flips at every step, the digit before it at every second step. The waves are a smooth version
+    of these digits. Pair i turns at the frequency 10000^(−2i/d_model): a geometric sequence of clocks like
+    the two of step 3. Fast hands repeat and slow hands hardly move, but together they distinguish all
+    positions.
 
     In the first picture each row is a position. On the left the colours change within a few rows, on the
-    right hardly at all within 50. The second picture shows the waves of four pairs; only the values at the
-    dots, the positions, are ever used. In the checks, `start` is the position of the first token. It is
-    needed to continue a text.
+    right hardly at all within 50. The second picture shows all wavelengths and the waves of four pairs; only
+    the values at the dots, the positions, are used.
     """
     table_of_waves = sinusoids(512, 64)
     frequencies = angles(2, 64)[1]
@@ -422,7 +421,7 @@ def step_relative_position():
     sin(a + b) and cos(a + b) are sums of sin a and cos a, with factors that depend only on b. So PE(p + k) =
     R_k · PE(p), with the same matrix R_k for all p. The paper's authors hoped that this would let the model
     attend by relative position. The matrix exists, but that doesn't mean that training finds it: step 10
-    tries.
+    tests that.
 
     It also follows that the dot product PE(p) · PE(p + k) depends only on k. In the picture the dot product
     is largest at k = 0, falls, with ripples, and is the same k places before and k places after.
@@ -450,21 +449,21 @@ INITIALISATIONS = {
 
 
 def step_how_big():
-    """How large are the vectors? × √d_model
+    """How large are the vectors? The factor √d_model
 
-    The embedding's matrix is used twice. At the end of the model its rows are multiplied by x, and the
-    products (logits) say how well each token fits. There, numbers of size 1 are far too large: the logits
-    would have a spread of √d_model, and the first loss would be far above ln V, the loss of guessing. With
-    rows of length 1 (std d_model^−0.5) the first loss is near ln V.
+    The embedding's matrix is used twice. At the end of the model the dot products of its output x with all
+    tokens' vectors (logits) say how well each token fits. There, vectors with numbers of size 1 are far too
+    large. The logits would have a spread of √d_model, and the first loss would be far above ln V, the loss of
+    guessing. With vectors of length 1 (std d_model^−0.5) the first loss is near ln V.
 
-    At the input, though, such rows are much smaller than the waves. The factor √d_model gives both about the
-    same size. The table shows this for V = 200 and d_model = 64.
+    At the input, though, such vectors are much smaller than the waves. The factor √d_model gives both about
+    the same size. The table gives their ratio without and with the factor (V = 200, d_model = 64).
 
-    Why should they have the same size? The paper gives no reason. The usual reason is that the positions
-    would otherwise drown the tokens. We found no experiment that shows this: with sinusoids, step 10's layer
-    even learns faster without the factor, for each of three seeds. But this test isn't clean: logits and
-    embedding share the matrix there, so with the factor the layer also starts by repeating its input. We
-    keep the factor because the paper has it (section 3.4).
+    Why should they have the same size? The paper gives no reason; the usual one is that the positions would
+    otherwise drown the tokens. We found no experiment that shows this: with sinusoids, step 10's layer even
+    learns faster without the factor, for each of three seeds. But this test isn't clean: logits and embedding
+    share the matrix there, so with the factor the layer also starts by repeating its input. We keep the
+    factor because the paper has it (section 3.4).
     """
     waves = sinusoids(16, 64).pow(2).mean().sqrt().item()
     rows, facts = [], {}
@@ -476,14 +475,14 @@ def step_how_big():
         rows.append((name, ratio, 8 * ratio, loss))
         facts[name] = ratio, loss
     (_, default), _, (ratio, loss) = facts.values()
-    check("ours: token and position are within a factor of 2 only with × √D",
+    check("our embeddings are within a factor of 2 of the waves' size only after × √D",
           ratio < 0.5 < 8 * ratio < 2, f"{ratio:.2f} and {8 * ratio:.2f}")
-    check("the first loss is far above ln V with PyTorch's default, within 1 of ln V with ours",
+    check("with PyTorch's initialisation the first loss is far above ln V, and with ours it is within 1",
           default > 2 * math.log(200) and abs(loss - math.log(200)) < 1, f"ln V = {math.log(200):.2f}")
     jobs = [partial(after_60_steps, factor, seed) for factor in (True, False) for seed in three_seeds()]
     shares = side_by_side(jobs)
     with_it, without = shares[:3], shares[3:]
-    check("after 60 steps, step 10's layer is right more often without the factor, for every seed",
+    check("after 60 steps, step 10's layer is right more often without √d_model than with it, for every seed",
           all(b > a for a, b in zip(with_it, without)),
           f"without {numbers(without)}, with {numbers(with_it)}")
     return table("initialisation", "token / position", "× √D", "first loss", rows=rows)
@@ -493,9 +492,9 @@ def step_how_big():
 def step_learned_positions():
     """Learned positions, and where they end
 
-    BERT and GPT-2 learn one vector per position instead of using waves. The paper found both nearly equally
-    good. A table has an end, though: a table of 512 rows has no position 512, and an error that says so is
-    better than a wrong vector. Our table of waves raises the same error.
+    BERT and GPT-2 learn one vector per position instead of using waves. The paper found both about equally
+    good. A table of 512 rows has no position 512, though, and an error that says so is better than a wrong
+    vector. Our table of waves raises the same error.
     """
     check_part(LearnedPositionalEncoding, learned_checks, OURS)
     lines = []
@@ -518,7 +517,7 @@ def turned(vector, degrees):
 def step_rotation_by_hand():
     """A rotation by hand
 
-    There is another way to encode the position of a word: add nothing, and turn the vector of the word, for
+    Another way to encode a word's position is to turn the word's vector instead of adding another, for
     example by p times 30° at position p. Here are a query (2, 1) and a key (1, 1) at several positions:
     """
     rows = []
@@ -526,8 +525,8 @@ def step_rotation_by_hand():
         query, key = turned((2, 1), 30 * p), turned((1, 1), 30 * s)
         rows.append((p, s, numbers(query), numbers(key), query[0] * key[0] + query[1] * key[1]))
     scores = [row[-1] for row in rows]
-    check("one place apart, the dot product is the same everywhere", np.ptp(scores[:3]) < 1e-12)
-    check("two places apart, the dot product is a different number, and again the same everywhere",
+    check("query and key one place apart have the same dot product everywhere", np.ptp(scores[:3]) < 1e-12)
+    check("query and key two places apart have another dot product, again the same everywhere",
           np.ptp(scores[3:]) < 1e-12 and abs(scores[3] - scores[0]) > 0.5)
     return table("query at", "key at", "query turned", "key turned", "product", rows=rows)
 
@@ -536,11 +535,11 @@ def step_rotation_by_hand():
 def step_rotary():
     """Rotary positions: only the offset counts
 
-    Rotary encoding leaves the tokens unchanged and turns queries and keys instead: each pair of numbers as in
-    step 8, pair i by p times its frequency. If query and key turn by the same angle, their dot product stays
-    the same. So the score of a query at p and a key at s depends on the two vectors and on p − s. This is
-    step 5's rotation, reversed and inside the attention: lesson 2's attend() gets the turned queries and
-    keys. Llama and Gemma use it.
+    Rotary encoding leaves the tokens unchanged and turns queries and keys instead: at position p, pair i of
+    their numbers turns by p times its frequency, as in step 8. If query and key turn by the same angle, their
+    dot product stays the same. So the score of a query at p and a key at s depends only on the two vectors
+    and on the offset p − s. This is step 5's rotation, reversed and inside the attention. Llama and Gemma use
+    rotary positions.
     """
     query, key = torch.randn(2, 1, 1, 1, 16)
     rotary, added = RotaryPositionalEncoding(16), SinusoidalPositionalEncoding(16)
@@ -554,7 +553,7 @@ def step_rotary():
     check("sinusoidal: offset 2 gives different scores at different positions",
           abs(rows[0][4] - rows[1][4]) > 0.01)
     check_part(RotaryPositionalEncoding, rotary_checks, OURS)
-    return table("query at", "key at", "offset", "rotary score", "added: score", rows=rows)
+    return table("query at", "key at", "offset", "rotary score", "sinusoidal score", rows=rows)
 
 
 class OneLayer(nn.Module):
@@ -590,7 +589,7 @@ def two_back(batch: int, length: int) -> tuple[Tensor, Tensor]:
 
 def train_two_back(scheme: str, seed: int, factor: bool = True, steps: int = 150
                    ) -> tuple[list[float], OneLayer]:
-    """Train on sequences of 16; the accuracy at each of 64 positions on sequences of 64, and the model.
+    """Train on sequences of 16; return the accuracy at each position of sequences of 64, and the model.
 
     Without `factor` the embedding isn't multiplied by √d_model.
     """
@@ -612,7 +611,7 @@ def train_two_back(scheme: str, seed: int, factor: bool = True, steps: int = 150
 
 @torch.no_grad()
 def weight_by_offset(model: OneLayer) -> Tensor:
-    """(H, 63): how much weight each head gives, on the mean, to the word 0, 1, … 62 places back."""
+    """(H, 63): how much weight each head gives, on average, to the word 0, 1, … 62 places back."""
     x = model.positions(model.embedding(two_back(100, 64)[0]))
     weights = model.attention.weights(x, x, causal_mask(64)).mean(0)
     return torch.stack([weights.diagonal(-offset, 1, 2).mean(-1) for offset in range(63)], dim=1)
@@ -625,7 +624,7 @@ def after_60_steps(factor: bool, seed: int) -> float:
 
 
 def learned_two_back(scheme: str, seed: int) -> tuple[list[float], Tensor]:
-    """The accuracy at each position after a training, and weight_by_offset()."""
+    """The accuracy at each position after training, and weight_by_offset()."""
     accuracy, model = train_two_back(scheme, seed)
     return accuracy, weight_by_offset(model)
 
@@ -639,12 +638,12 @@ def all_schemes(seeds: range) -> dict[str, list[tuple[list[float], Tensor]]]:
 
 
 def three_seeds() -> range:
-    """The seeds of three trainings: that of the step, and the next two."""
+    """The seeds of three training runs: the step's seed and the next two."""
     return range(torch.initial_seed(), torch.initial_seed() + 3)
 
 
 def accuracies(scheme: str) -> dict[str, list[float]]:
-    """The mean accuracy in four ranges of positions, of each seed."""
+    """The mean accuracy in four ranges of positions, for each seed."""
     end = TRAINED_LENGTH
     curves = [accuracy for accuracy, _ in all_schemes(three_seeds())[scheme]]
     return {f"{a + 1} to {b}": [sum(curve[a:b]) / (b - a) for curve in curves]
@@ -652,29 +651,29 @@ def accuracies(scheme: str) -> dict[str, list[float]]:
 
 
 def span(shares: Sequence[float]) -> str:
-    """The smallest and the largest share in percent."""
+    """The lowest and the highest accuracy in percent."""
     low, high = (f"{100 * share:.0f}" for share in (min(shares), max(shares)))
     return f"{low}%" if low == high else f"{low}–{high}%"
 
 
 @shows(OneLayer.forward)
 def step_longer_than_seen():
-    """Longer than seen
+    """Sequences longer than in training
 
     One attention layer learns to name the token two places back, on sequences of 16. Then it reads sequences
-    of 64. How often is it right at the trained positions (grey in the picture), and how often past them?
-    Guessing gives 10 %. The table and the bands in the picture show the range of three seeds.
+    of 64. How often is it right at the trained positions (grey in the picture) and past them? Guessing gives
+    10 %. The table and the bands in the picture show the range of three seeds.
 
     Learned vectors past 16 were never trained. Waves exist there, but the layer has never seen their sums
     with tokens: the matrix of step 5 exists, but training hasn't found it. Rotary scores depend only on
-    offsets, and rotary positions are ahead just past the trained length, at 17 to 32. From 33 on they fall
-    towards the level of the sinusoidal positions, and which of the two is ahead depends on the seed. (We
-    don't know why sinusoidal positions recover around 35, for every seed.)
+    offsets, and just past the trained length, at 17 to 32, rotary accuracy is highest. From 33 on it falls
+    towards the accuracy of sinusoidal positions, and which of the two is higher depends on the seed. (We
+    don't know why sinusoidal accuracy recovers around 35, for every seed.)
 
     Why does rotary accuracy fall? Offsets past 15 were never trained either. The two fastest pairs (d_k = 16)
     turn once every 6.28 and 19.87 places. At offsets 21 and 40 both pairs are almost back where they were at
     offset 2. Of all offsets that the layer never saw, it looks at these two most. At offsets 27 and 46 only
-    the fastest pair is back, even more exactly, and the layer looks there less.
+    the fastest pair is back, though more exactly, and the layer looks at these less.
 
     The usual remedies: train on longer texts; penalise distance (ALiBi, Press et al. 2022); slow the rotation
     down (position interpolation, Chen et al. 2023).
@@ -685,29 +684,29 @@ def step_longer_than_seen():
     check("with each of the three schemes the layer is right at the trained positions",
           min(min(shares[scheme][TRAINED]) for scheme in SCHEMES[1:]) > 0.98)
     _, near, further, far = shares["none"]
-    check("at 17 to 32 rotary is best, for every seed",
+    check("at positions 17 to 32 rotary is best, for every seed",
           all(min(shares["rotary"][part]) > max(shares[other][part])
               for part in (near, further) for other in SCHEMES[:3]))
-    check("from 33 on rotary and sinusoidal positions are right less than 60 % of the time",
+    check("from position 33 on rotary and sinusoidal encodings are right less than 60 % of the time",
           max(shares["rotary"][far] + shares["sinusoidal"][far]) < 0.6)
     looks = torch.stack([look for _, look in trained["rotary"]]).mean((0, 1))
     frequencies = angles(2, 16)[1]
     alike = sum(torch.cos((torch.arange(63) - 2) * frequency) for frequency in frequencies[:2])
     predicted, found = ({16 + i for i in values[16:].topk(2).indices.tolist()} for values in (alike, looks))
-    check("of all offsets past 15, rotary heads look most where both fastest pairs point as at offset 2",
+    check("past offset 15 rotary heads look most where both fastest pairs are almost as they are at offset 2",
           predicted == found == {21, 40}, f"{sorted(found)}")
     check("rotary heads look less at offsets 27 and 46 than at offsets 21 and 40",
           looks[[27, 46]].max() < looks[[21, 40]].min(),
           f"{numbers(looks[[27, 46]], 3)} and {numbers(looks[[21, 40]], 3)}")
     curves = {scheme: [accuracy for accuracy, _ in runs] for scheme, runs in trained.items()}
     figure = Picture("positional_encoding_longer.png", draw_longer(curves, TRAINED_LENGTH),
-                     "Past the trained length all schemes get worse; rotary positions are ahead at first")
+                     "Past the trained length all schemes get worse; at first rotary is still best")
     rows = [(scheme, *map(span, parts.values())) for scheme, parts in shares.items()]
     return table("positions", *shares["none"], rows=rows), figure
 
 
 def step_compared():
-    """Absolute and relative, side by side
+    """Absolute and relative positions, side by side
 
     Three columns follow from the construction: what the scheme acts on; whether the score of one pair of
     query and key depends on both positions or only on their offset; how many numbers are learned.
@@ -724,7 +723,7 @@ def step_compared():
     for name in kinds:
         seen, near, _, far = accuracies(name).values()
         rows.append((name, *acts[name], sizes[name], *map(span, (seen, near, far))))
-    return table("", "acts on", "one pair", "learned", "trained", "17 to 24", "33 to 64", rows=rows)
+    return table("", "acts on", "score uses", "parameters", "trained", "17 to 24", "33 to 64", rows=rows)
 
 
 BROKEN = {name: mistake.implementation for name, mistake in sinusoidal_checks.mistakes(OURS).items()}
@@ -735,9 +734,9 @@ def step_broken_on_purpose():
     """Broken on purpose
 
     If the cosine has its own exponent, the picture still shows waves, but sine and cosine no longer turn
-    together. The vectors then have different lengths at different positions, so no rotation connects them.
-    A decoder that ignores `start` gives every new token position 0. In training, where all positions come at
-    once, the vectors are right; token by token they are wrong.
+    together. The vectors then have different lengths at different positions, so no rotation connects them. A
+    decoder that ignores `start`, the position of the first token, gives every new token position 0. In
+    training, where all positions come at once, the vectors are right; token by token they are wrong.
     """
     for name, kind in (("right", SinusoidalPositionalEncoding), ("broken", BROKEN["cosine's own exponent"])):
         lengths = kind(64, 200).table.norm(dim=1)
@@ -751,7 +750,7 @@ def step_broken_on_purpose():
         whole = largest_difference(encoding(x), SinusoidalPositionalEncoding(16)(x))
         single = torch.cat([encoding(x[:, [p]], start=p) for p in range(6)], dim=1)
         rows.append((name, whole, largest_difference(single, SinusoidalPositionalEncoding(16)(x))))
-    check("start ignored: right if all positions come at once, wrong token by token",
+    check("start ignored: the vectors are right if all positions come at once, wrong token by token",
           rows[1][1] == 0 and rows[1][2] > 1)
     errors = table("error of the positions", "all at once", "token by token", rows=rows)
     parts = sinusoidal_checks, rotary_checks, embedding_checks
@@ -766,9 +765,9 @@ def step_what_next():
 
     Change: (1) BASE to 1.0: all hands turn equally fast, and in step 4 some positions nearly coincide (✗;
     other checks of the formula also fail). (2) TRAINED_LENGTH to 32: learned positions now work up to 32 and
-    fail from 33 on; from 49 on sinusoidal positions are ahead of rotary ones. Checks of step 10 that name
-    positions and offsets fail (✗), because they were made for 16. (3) In OneLayer, drop the causal mask:
-    step 10 becomes harder (✗), most of all for rotary positions.
+    fail from 33 on; from 49 on sinusoidal accuracy is higher than rotary. Checks of step 10 that name
+    positions and offsets fail (✗), because they were made for 16. (3) In OneLayer, drop the causal mask: step
+    10 becomes harder (✗), most of all for rotary positions.
 
     Write it yourself: --template my_positions.py, then --grade my_positions.py.
     Next: python 04_transformer_block.py.

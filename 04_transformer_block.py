@@ -2,21 +2,21 @@
 
 Attention moves information between tokens. This lesson adds what makes a deep stack of it trainable. A layer
 is attention, or a small network that works on each token by itself, with a path past it (residual) and a
-normalisation. A block is two such layers, in the decoder three; a stack is several blocks:
+normalisation. A block is two such layers, or three in the decoder; a stack is several blocks:
 
     x = x + Attention(LayerNorm(x))          pre-norm, the default here
     x = x + FeedForward(LayerNorm(x))
     x = LayerNorm(x + Attention(x)), …       post-norm, the paper's text
 
 (Section 3.1.) The authors' code moved to pre-norm soon after the paper; steps 9 and 10, which compare the
-two, can wait. With pre-norm each stack ends in one more LayerNorm.
+two, can be skipped at first. With pre-norm each stack ends in one more LayerNorm.
 
 You need the attention of lessons 1 and 2 and the positions of lesson 3. You will build LayerNorm, the
 feed-forward network, both blocks and both stacks; lesson 5 joins and trains them. The lesson runs in seconds
 and takes an hour to read.
 """
 
-import course.console.startup  # noqa: F401, I001 (before torch: it hears what fails below; several names a line)
+import course.console.startup  # noqa: F401, I001 (before torch: it reports what fails below; several names a line)
 import math
 import sys
 from collections.abc import Sequence
@@ -73,7 +73,7 @@ def fused_layer_norm(x: Tensor, gain: Tensor, bias: Tensor, eps: float = 1e-5) -
 class LayerNorm(nn.Module):
     """layer_norm() with its two learned vectors, gain and bias (Ba, Kiros and Hinton 2016; section 3.1)."""
 
-    layer_norm = staticmethod(fused_layer_norm)  # a slot: --by-hand fills it otherwise
+    layer_norm = staticmethod(fused_layer_norm)  # a slot: --by-hand puts layer_norm() here
 
     def __init__(self, d_model: int, eps: float = 1e-5):
         super().__init__()
@@ -122,7 +122,7 @@ class FeedForward(nn.Module):
 class Residual(nn.Module):
     """The path around a layer: x + layer(norm(x)) (pre) or norm(x + layer(x)) (post).
 
-    The layer gets h = before(x), and after(x, layer(h)) puts its answer on the path.
+    The layer gets h = before(x), and after(x, layer(h)) adds the layer's answer to the path.
     """
 
     def __init__(self, d_model: int, dropout: float = 0.0, norm: str = "pre"):
@@ -258,7 +258,7 @@ GRADED = {
     "Encoder": encoder_checks,
     "Decoder": decoder_checks,
 }
-OURS = sys.modules[__name__]  # of whose parts the checks make the classic mistakes
+OURS = sys.modules[__name__]  # the checks make the classic mistakes from its parts
 
 
 # ------------------------------------------------------------------ the steps
@@ -285,11 +285,11 @@ STACKS = {
     "path, pre-norm": (Residual, "pre"),
 }
 DEPTH = 12
-SIZES = 0.5, 1.0, 2.0  # what the first weights are multiplied by
+SIZES = 0.5, 1.0, 2.0  # what the initial weights are multiplied by
 
 
 def two_starts() -> range:
-    """The seeds of two sets of first weights: the step's seed and the next."""
+    """The seeds of two sets of initial weights: the step's seed and the next."""
     return range(torch.initial_seed(), torch.initial_seed() + 2)
 
 
@@ -300,7 +300,7 @@ def apart(x: Tensor) -> Tensor:
 
 
 def through_the_blocks(path: type, norm: str, size: float, seed: int) -> list[Tensor]:
-    """The gradient's norm at the input of block 0, 1, … and the output; apart() there. Weights × size."""
+    """The gradient's norm, and apart(), at each block's input and at the output, with weights × size."""
     torch.manual_seed(seed)
     blocks = [build(lambda: EncoderBlock(32, 4, 64, 0.0, norm), {"Residual": path}) for _ in range(DEPTH)]
     x = torch.randn(4, 10, 32).double().requires_grad_()
@@ -318,10 +318,9 @@ def step_residual_paths():
     """Residual paths: a way round every layer
 
     The derivative of x + layer(x) is 1 + the derivative of layer(x): the 1 passes the gradient on unchanged.
-    What is that worth? Untrained blocks are run with and without the path, and with and without a
-    normalisation (step 2), which comes before the layer (pre-norm) or after it (post-norm), as in the
-    formulas above. Their first weights are halved, left as they are, or doubled. A cell's two numbers come
-    from two random starts.
+    Untrained blocks are run with and without the path, and with and without a normalisation (step 2). The
+    normalisation comes before the layer (pre-norm) or after it (post-norm). The initial weights are halved,
+    left as they are, or doubled. Each cell has two numbers, from two random starts.
 
     The first table shows the gradient's size at the input of block 0, divided by its size at the output. The
     second shows how different the tokens still are: subtract the mean of all tokens from each token's vector.
@@ -329,9 +328,9 @@ def step_residual_paths():
     vector. Attention averages tokens, and without a path nothing brings back what averaging removes (Dong,
     Cordonnier and Loukas 2021, for attention without a feed-forward network).
 
-    Upper row of the picture: going backwards, from right to left, the gradient without path and norm (blue)
-    shrinks block after block, by a factor of over a million at the usual weights. It explodes if the weights
-    are doubled. With a norm (orange) it stays within a factor of 1000 at these sizes and this depth.
+    Read the upper row of the picture from right to left, as the gradient goes. Without path and norm (blue)
+    it shrinks block after block, in all by a factor of over a million at the usual weights. If the weights
+    are doubled, it explodes. With a norm (orange) it stays within a factor of 1000 at these sizes and depth.
 
     The lower row shows what a norm can't prevent: without a path all tokens become one vector. With a path
     they stay apart, at all three sizes if the norm comes before the layer (red). If it comes after the layer
@@ -349,16 +348,16 @@ def step_residual_paths():
           all(1e-3 < ratio < 1e3 for name, size in kept if name != bare for ratio in kept[name, size]))
     check("without the path all tokens end up as one vector, at every size of the weights",
           max(share for size in SIZES for name in (bare, normed) for share in differ[name, size]) < 1e-6)
-    check("with path and pre-norm “apart” stays above 0.5 at every size of the weights",
+    check("with the path and pre-norm “apart” stays above 0.5 at every size of the weights",
           min(share for size in SIZES for share in differ[pre, size]) > 0.5)
-    check("with path and post-norm “apart” stays above 0.5 with weights × ½ and × 1, below 0.25 with × 2",
+    check("with the path and post-norm “apart” is above 0.5 with weights × ½ and × 1, below 0.25 with × 2",
           min(differ[post, 0.5] + differ[post, 1.0]) > 0.5 and max(differ[post, 2.0]) < 0.25)
     figure = Picture("transformer_block_residual.png", draw_through_the_blocks(found, tuple(STACKS), SIZES),
-                     "Bare layers let the gradient vanish or explode; without the path all tokens become one")
+                     "Bare layers let gradients vanish or explode; without a path tokens become one vector")
     tables = [table("", *(f"weights × {size:g}" for size in SIZES), title=title, rows=[
         (name, *(", ".join(f"{value:.1g}" for value in values[name, size]) for size in SIZES))
         for name in STACKS])
-        for title, values in ((f"gradient, {DEPTH} blocks", kept), ("apart, at the output", differ))]
+        for title, values in ((f"gradient ratio, {DEPTH} blocks", kept), ("“apart” at the output", differ))]
     return (*tables, figure)
 
 
@@ -374,11 +373,11 @@ def step_layer_norm():
     """LayerNorm: each token by itself
 
     Each token's vector gets mean 0 and variance 1, then a learned gain and bias. LayerNorm uses only the
-    token's own numbers. BatchNorm, while training, takes mean and variance of each number over all tokens
-    of the batch, so a sentence's output depends on its neighbours and on the padding.
+    token's own numbers. While training, BatchNorm takes the mean and variance of each number over all tokens
+    of the batch. So a sentence's output depends on its neighbours and on the padding.
 
     layer_norm() by hand is compared with PyTorch's kernel, gradients included. The class LayerNorm runs the
-    kernel, which is faster; the checks compare it with the formula, written out once more.
+    kernel, which is faster, and is compared with the formula.
     """
     x = torch.randn(4, 6, 8)
     other_neighbour, other_padding = x.clone(), x.clone()
@@ -387,7 +386,7 @@ def step_layer_norm():
     layers = {"LayerNorm": LayerNorm(8), "BatchNorm": BatchNorm(8)}
     rows = [(name, *(largest_difference(norm(other)[0, :4], norm(x)[0, :4])
                      for other in (other_neighbour, other_padding))) for name, norm in layers.items()]
-    check("LayerNorm: neither another neighbour nor other padding changes a real token, bit for bit",
+    check("LayerNorm: with another neighbour or other padding the real tokens stay the same, bit for bit",
           max(rows[0][1:]) == 0)
     check("BatchNorm: another neighbour and other padding both change the real tokens",
           min(rows[1][1:]) > 0.01)
@@ -402,22 +401,22 @@ def step_feed_forward():
 
     Attention mixes tokens: once its weights are chosen, each output is a plain weighted sum. The feed-forward
     network computes with one token at a time: a matrix makes its vector four times as wide, a nonlinear
-    activation changes each number, a second matrix narrows it again. Without the activation the two matrices
-    would be one matrix. The same function works at every position. Four times as wide, the network holds two
-    thirds of an encoder block's parameters.
+    activation changes each number, and a second matrix narrows the vector again. Without the activation the
+    two matrices would be one matrix. The same function works at every position. At this width the network
+    holds two thirds of an encoder block's parameters.
 
-    The paper's activation is ReLU, which turns negative numbers into 0. GELU is its smooth relative: x times
-    the probability that a standard normal number is smaller than x. gelu() by hand is compared with PyTorch's
+    The paper's activation is ReLU, which turns negative numbers into 0. GELU is a smooth relative of ReLU: x
+    times the probability that a standard normal number is smaller than x. gelu() is compared with PyTorch's
     kernel, which runs from here on.
     """
     layer, tokens = FeedForward(32, 128), torch.randn(2, 6, 32)
     alone = torch.stack([layer(tokens[:, [place]])[:, 0] for place in range(6)], dim=1)
     gap = largest_difference(layer(tokens), alone)
-    check("the network gives the same for all positions at once as for each position by itself",
+    check("the network gives the same output for all positions at once as for each by itself",
           gap < 1e-5, f"largest difference {gap:.0e}")
     first, second = layer.expand, layer.contract
     one = tokens @ (second.weight @ first.weight).T + second(first.bias)
-    check("without the activation a single matrix gives the same as the two",
+    check("without the activation a single matrix gives the same output as the two",
           largest_difference(second(first(tokens)), one) < 1e-5)
     block = EncoderBlock(64, 4, 256)
     share = parameters(block.feed_forward) / parameters(block)
@@ -432,10 +431,10 @@ def step_feed_forward():
 def step_encoder_block():
     """The encoder block
 
-    Two layers, each with its path: attention to the other tokens, then the feed-forward network. The shape
-    (B, S, D), sentences × tokens × width, never changes, so blocks can be stacked. The table lists what runs,
-    in order, for 2 sentences of 7 tokens. F.dropout, in Residual.after, is lesson 2's dropout, here on
-    a layer's answer; outside training it does nothing.
+    The block has two layers, each with its path: self-attention, then the feed-forward network. The shape (B,
+    S, D), sentences × tokens × width, never changes, so blocks can be stacked. The table lists what runs, in
+    order, for 2 sentences of 7 tokens. F.dropout, in Residual.after, is lesson 2's dropout, here applied to a
+    layer's answer; outside training it does nothing.
     """
     rows = shapes_through(EncoderBlock(32, 4, 128), torch.randn(2, 7, 32))
     check("every part returns 2 × 7 × 32", {row[2] for row in rows} == {"2 × 7 × 32"})
@@ -447,9 +446,9 @@ def step_encoder_block():
 def step_decoder_block():
     """The decoder block
 
-    Three layers: attention to the target's earlier tokens (causal mask), attention to the source
-    (cross-attention: queries from the target, keys and values from the encoder's output, the memory), and the
-    feed-forward network. The length is always the target's, here 5; the source has 7 tokens.
+    The block has three layers: self-attention of the target (causal), cross-attention to the source, and the
+    feed-forward network. In cross-attention the queries come from the target, keys and values from the
+    encoder's output, the memory. The length is always the target's, here 5; the source has 7 tokens.
     """
     inputs = torch.randn(2, 5, 32), torch.randn(2, 7, 32)
     rows = shapes_through(DecoderBlock(32, 4, 128), *inputs, causal_mask(5))
@@ -471,8 +470,9 @@ def step_stacking():
     """Stacking
 
     An encoder of N blocks is the same class N times, each with its own weights. Three blocks and the last
-    LayerNorm equal PyTorch's. An encoder block has one attention, a decoder block two, with 4·(D² + D)
-    parameters each. A feed-forward network of width d_ff has 2·D·d_ff + d_ff + D parameters, a LayerNorm 2·D.
+    LayerNorm give the same output as PyTorch's. An encoder block has one attention and a decoder block has
+    two, with 4·(D² + D) parameters each. A feed-forward network of width d_ff has 2·D·d_ff + d_ff + D
+    parameters, and a LayerNorm has 2·D.
 
     The table compares these formulas with a count, for N encoder and N decoder blocks with d_ff = 4·D. Its
     percentages are of the total including one embedding of 37,000 tokens, as in the paper.
@@ -495,15 +495,15 @@ def step_stacking():
 def step_the_drawing():
     """The whole picture
 
-    Names, sizes and counts are read from real modules; the arrows are drawn by hand. On the left, follow x up
-    the brown path: it bypasses the layers, and each layer adds its answer at a +. The decoder block (middle)
-    has a third layer, which looks into the memory. On the right two stacks make the model: one matrix serves
-    as embedding for source and target, and once more for the logits (lesson 3), so it counts once.
+    On the left, follow x up the brown path: it bypasses the layers, and each layer adds its answer at a +.
+    The decoder block (middle) has a third layer, which attends to the memory. On the right, two stacks make
+    up the model. One matrix serves as embedding for source and target and also gives the logits (lesson 3),
+    so it is counted only once.
     """
     encoder, decoder = Encoder(2, 64, 4, 256), Decoder(2, 64, 4, 256)
     embedding = TokenEmbedding(13, 64)
     counted = sum(map(parameters, (embedding, encoder, decoder)))
-    check("the whole model has as many parameters as the formula of step 6 and the embedding together",
+    check("the whole model has as many parameters as step 6's formula gives, plus the embedding's",
           counted == sum(formula(64, 256, 2)) + 13 * 64, counted)
     figure = draw_transformer(embedding, SinusoidalPositionalEncoding(64), encoder, decoder)
     return Picture("transformer_block_drawing.png", figure,
@@ -523,11 +523,11 @@ def sizes_at_the_end(depth: int) -> tuple[float, float]:
 def step_broken_on_purpose():
     """Broken on purpose
 
-    Each table lists typical mistakes and the check that finds each of them. A mask applied to the queries
-    stops the padding from looking, instead of stopping the others from looking at it. Cross-attention without
-    the source's mask reads padding, so its answers depend on the batch. Without the last LayerNorm a pre-norm
-    stack passes on the sum of all its layers, which grows with the depth; the last table shows the standard
-    deviation of its output.
+    The first three tables list typical mistakes, each with the check that finds it. A mask applied to the
+    queries stops the padding from looking, instead of stopping the others from looking at it. Cross-attention
+    without the source's mask reads padding, so its answers depend on the batch. Without the last LayerNorm a
+    pre-norm stack passes on the sum of all its layers, which grows with the depth. The last table shows the
+    standard deviation of the output.
     """
     caught = []
     for name in "EncoderBlock", "DecoderBlock", "Encoder":
@@ -536,7 +536,7 @@ def step_broken_on_purpose():
     rows = [(depth, *sizes_at_the_end(depth)) for depth in (1, 4, 16, 64)]
     check("without the last norm 64 blocks give an output over twice as large as one block does",
           rows[-1][1] > 2 * rows[0][1])
-    return *caught, table("blocks", "size without the norm", "with it", rows=rows)
+    return *caught, table("blocks", "size without the norm", "size with the norm", rows=rows)
 
 
 SYMBOLS = 10  # the tokens 3 to 12
@@ -583,7 +583,7 @@ def train_together(norm: str, seeds: Sequence[int], plans: Sequence[tuple[float,
     weights, buffers = stack_module_state(models * len(plans))
     forward = vmap(partial(functional_call, models[0]), in_dims=((0, 0), None))
     optimizer = torch.optim.Adam(weights.values(), lr=1.0, fused=True)
-    torch.manual_seed(seeds[0])  # all trainings get the same batches
+    torch.manual_seed(seeds[0])  # all runs get the same batches
     history = []
     for step in range(STEPS):
         losses, shares = forward((weights, buffers), torch.randint(3, 3 + SYMBOLS, (32, 4)))
@@ -610,25 +610,25 @@ def both_norms(*inputs: Any) -> dict[str, dict]:
 def step_pre_or_post():
     """Pre-norm or post-norm, and the warm-up
 
-    Post-norm, the paper's text, normalises after adding: x = LayerNorm(x + layer(x)). The path itself passes
-    through every LayerNorm. Pre-norm normalises what goes into a layer, x = x + layer(LayerNorm(x)), and
-    leaves the path free.
+    Post-norm, as in the paper's text, normalises after adding: x = LayerNorm(x + layer(x)). The path itself
+    passes through every LayerNorm. Pre-norm normalises what goes into a layer, x = x + layer(LayerNorm(x)),
+    and leaves the path free.
 
     How high may the learning rate be? Training moves the parameters step by step, at first by about the
-    learning rate (Adam, lesson 5). A warm-up begins with smaller steps (section 5.3), here the first 80. Two
+    learning rate (Adam, lesson 5). With a warm-up the first steps, here 80, are smaller (section 5.3). Two
     blocks learn to say four symbols backwards in 200 steps, from two random starts. The loss at the end says
     how wrong they are; guessing gives ln 10 = 2.30.
 
     Left panel: each cross is a start without a warm-up, each circle a start with one; lines are their means.
     At the lowest rate all learn. At 0.02 pre-norm learns, and post-norm fails from one start or both. A
-    warm-up lowers its loss, though not always enough. At 0.04 post-norm fails even with a warm-up, and
-    pre-norm without a warm-up fails from some starts. Close to the highest rate that works, the random start
-    decides, and two starts are few: try --seed 1, 2, …
+    warm-up lowers post-norm's loss, though not always enough. At 0.04 post-norm fails even with a warm-up,
+    and pre-norm without a warm-up fails from some starts. Close to the highest rate that works the random
+    start decides: try --seed 1, 2, …
 
-    Right panel, rate 0.02: early in training the output vectors of the tokens come close together, as in step
-    1. With the same vector at every position no model can say four different symbols. All four models begin
-    like that, post-norm without a warm-up most of all; in those that learn, the vectors come apart again. The
-    bands span both starts. In the table's last column “apart” is the lowest value in the first 80 steps.
+    Right panel, rate 0.02: early in training the tokens' output vectors come close together in all four
+    models, as in step 1, and most of all with post-norm and no warm-up. With the same vector at every
+    position no model can say four different symbols. In the models that learn, the vectors move apart again.
+    The bands span both starts. The table's last column gives the lowest “apart” of the first 80 steps.
     """
     seeds = two_starts()
     trained = {(norm, *plan): training for norm, trainings in both_norms(seeds).items()
@@ -640,11 +640,11 @@ def step_pre_or_post():
           max(ends[run].max() for run in ends if run[1] == SLOW) < 0.7)
     check("at 0.02 post-norm without a warm-up fails: mean loss above 1",
           ends["post", FAST, 0].mean() > 1)
-    check("at 0.02 post-norm ends lower with a warm-up than without one, from both starts",
+    check("at 0.02 post-norm's loss is lower with a warm-up than without one, from both starts",
           (ends["post", FAST, WARMUP] < ends["post", FAST, 0]).all())
     check("at 0.02 pre-norm learns with and without a warm-up: losses below 0.9",
           max(ends["pre", FAST, w].max() for w in (0, WARMUP)) < 0.9)
-    check("at 0.04 post-norm fails even with a warm-up (mean > 1.5), pre-norm without one (a loss > 0.7)",
+    check("at 0.04 post-norm always fails (mean > 1.5), and pre-norm fails without a warm-up (a loss > 0.7)",
           min(ends["post", FASTEST, warmup].mean() for warmup in (0, WARMUP)) > 1.5
           and ends["pre", FASTEST, 0].max() > 0.7)
     check("at 0.02 the tokens come closest together with post-norm and no warm-up, from both starts",
@@ -689,19 +689,19 @@ def adam_steps(size: float) -> Tensor:
 def step_two_explanations():
     """Two explanations put to the test
 
-    Why does post-norm fail at a rate at which pre-norm learns? Xiong et al. 2020: the last blocks of a new
-    post-norm stack get large gradients, so its first steps must be small. But Adam (lesson 5, step 6) divides
-    each gradient by its own usual size. Gradients that are all a hundred times smaller give the same steps,
-    so the size of the gradients by itself can't be the reason here.
+    Why does post-norm fail at a rate at which pre-norm learns? According to Xiong et al. (2020), the last
+    blocks of a new post-norm stack get large gradients, so its first steps must be small. But Adam (lesson 5,
+    step 6) divides each gradient by its own usual size. Gradients that are all a hundred times smaller give
+    nearly the same steps, so gradient size by itself can't be the reason here.
 
-    Liu et al. 2020: with post-norm each layer's answer is a larger part of x, so the same small step of the
-    parameters changes the output more (amplification). Measured: every parameter of a new stack moves by
-    0.001, up or down at random. The table shows by what fraction of its length the output changes.
-    Post-norm's output changes more than pre-norm's, and the deeper the stack, the greater the difference.
-    For the two blocks of step 9 it is small.
+    According to Liu et al. (2020), each layer's answer is a larger part of x with post-norm than with
+    pre-norm, so the same small step of the parameters changes the output more (amplification). We move every
+    parameter of a new stack by 0.001, up or down at random. The table shows by what fraction of its length
+    the output changes. Post-norm's output changes more than pre-norm's, and the deeper the stack, the greater
+    the difference. For step 9's two blocks the difference is small.
 
     To remove amplification, double the path, so that a layer's answer counts for half. Post-norm's output
-    then changes less than pre-norm's, and still post-norm learns from none of four starts. Pre-norm with a
+    then changes less than pre-norm's, and yet post-norm learns from none of four starts. Pre-norm with a
     doubled path learns from some of them or from all, depending on starts and batches (--seed). So in this
     small model less amplification doesn't save post-norm. We don't know what would; deep stacks are not
     tested here.
@@ -711,11 +711,11 @@ def step_two_explanations():
         torch.tensor([[moved(norm, depth, seed, path) for seed in seeds] for depth in DEPTHS])
         for norm, path in (("pre", Residual), ("post", Residual), ("post", Doubled)))
     ratio = (post.mean(1) / pre.mean(1)).tolist()
-    check("from 4 blocks on post-norm's output changes more than pre-norm's, from each start",
+    check("from 4 blocks on post-norm's output changes more than pre-norm's, for each start",
           (post[2:] > pre[2:]).all())
     check("post-norm's change divided by pre-norm's grows with depth: below 1.25 at 2 blocks, over 1.5 at 16",
           ratio == sorted(ratio) and ratio[1] < 1.25 and ratio[-1] > 1.5, numbers(ratio))
-    check("with a doubled path the output of two post-norm blocks changes less than pre-norm's",
+    check("with a doubled path two post-norm blocks' output changes less than plain pre-norm's",
           (doubled < pre)[1].all())
     gap = largest_difference(adam_steps(0.01), adam_steps(1.0))
     check("with gradients a hundred times smaller, five steps of Adam end within 1 % of the same place",
@@ -736,12 +736,12 @@ def step_two_explanations():
 def step_what_next():
     """What now?
 
-    Read: Residual, EncoderBlock.forward, DecoderBlock.forward: thirty lines that hold the whole idea.
+    Read Residual, EncoderBlock.forward and DecoderBlock.forward: thirty lines hold the whole idea.
 
     Change: (1) Begin Residual.after with x = self.before(x): the checks of the blocks name the mistake. (2)
     Set DEPTH to 24: without path and norm, weights × 1, the gradient falls below 1e-20; with weights × 2
     “apart” falls below 0.02 for post-norm, but not for pre-norm. (3) Set WARMUP to 1, which means none: at
-    0.02 post-norm now fails in both rows, and the check that it ends lower with a warm-up fails (✗).
+    0.02 post-norm now fails in both rows, and the check that its loss is lower with a warm-up fails (✗).
 
     Write it yourself: --template my_block.py --guided, then --grade my_block.py. Begin with layer_norm and
     gelu. Next: python 05_mini_transformer.py.

@@ -2,16 +2,16 @@
 
 The parts become a Transformer that reads a sequence of digits and writes its answer: reversed, copied,
 sorted or added up. The encoder reads the source once; the decoder writes one token after the other and,
-while learning, is told all tokens before the one it has to guess (teacher forcing):
+while learning, is told all tokens before the one it has to guess (teacher forcing). The loss is
 
     loss = −mean log P(y_t | y_1 … y_{t−1}, source)
 
 You need the parts of lessons 1 to 4; --with FILE puts your own into the model. You will build the
-Transformer, its loss, Adam, the learning rate and the training loop. The lesson runs in about a minute and
-takes an hour and a half to read.
+Transformer, its loss, Adam, the learning-rate schedule and the training loop. The lesson runs in about a
+minute and takes an hour and a half to read.
 """
 
-import course.console.startup  # noqa: F401 (before torch: it hears what fails in the imports below)
+import course.console.startup  # noqa: F401 (before torch: it reports what fails in the imports below)
 import math
 import statistics
 import sys
@@ -156,7 +156,7 @@ class Batch(NamedTuple):
 
 
 def pad(rows: list[list[int]]) -> Tensor:
-    """(B, longest), filled up with PAD at the end."""
+    """(B, longest), padded with PAD at the end."""
     width = max(map(len, rows))
     return torch.tensor([row + [PAD] * (width - len(row)) for row in rows])
 
@@ -164,7 +164,7 @@ def pad(rows: list[list[int]]) -> Tensor:
 def teacher_forcing(answers: list[list[int]]) -> tuple[Tensor, Tensor]:
     """Decoder input BOS y_1 … y_n and target y_1 … y_n EOS, both (B, longest + 1), PAD at the end.
 
-    At each place the input holds the tokens up to there and the target the next one.
+    At each place the input holds the tokens so far, and the target holds the next one.
     """
     return pad([[BOS, *answer] for answer in answers]), pad([[*answer, EOS] for answer in answers])
 
@@ -281,7 +281,7 @@ def learning_rate(step: int, training: SequenceTraining, d_model: int) -> float:
 
 
 class Scores(NamedTuple):
-    """Of an evaluation: loss and accuracies; `forced` and `exact` (B,) say which answers are right."""
+    """An evaluation's loss and accuracies; `forced` and `exact` (B,) say which answers are right."""
 
     loss: float
     token_accuracy: float  # with teacher forcing
@@ -292,7 +292,7 @@ class Scores(NamedTuple):
 
 @torch.no_grad()
 def free_running(model: Transformer, src: Tensor, max_length: int) -> Tensor:
-    """src (B, S) → the model's own answers (B, ≤ max_length): each token the likeliest, fed back.
+    """src (B, S) → the model's own answers (B, ≤ max_length): the likeliest token at each step, fed back.
 
     This is the shortest way to write it, not the fastest: each step runs the whole decoder again.
     """
@@ -334,7 +334,7 @@ def evaluate(model: Transformer, batch: Batch, decode: Callable = free_running) 
 
 def train_plainly(model: nn.Module, optimizer: torch.optim.Optimizer, batches: Iterable[Batch],
                   training: SequenceTraining | None = None) -> list[float]:
-    """The loop, as short as it gets → the losses. `training` has clipping and rates; the engine has more."""
+    """The loop, as short as it gets → the losses. `training` sets clip and rates; the engine does more."""
     losses = []
     for step, batch in enumerate(batches):
         loss = fused_sequence_loss(model(batch.src, batch.tgt_in), batch.tgt_out)
@@ -365,7 +365,7 @@ BY_HAND = {  # name → the hand-made part; the kernel of each runs unless --by-
 def sequence_job(model: nn.Module, training: SequenceTraining, batch: Callable[[int], Any],
                  validate: Callable[[nn.Module], dict[str, float]],
                  blocks: Sequence[nn.Module] | None = None) -> Job:
-    """What the engine needs to know of a training on batches (inputs …, targets), whatever their tokens mean.
+    """What the engine needs to know to train on batches (inputs …, targets), whatever their tokens mean.
 
     model(inputs …) gives the logits, model.config.d_model its width. `blocks` are what --recompute computes
     again; by default those of an encoder and a decoder.
@@ -426,14 +426,14 @@ class DigitExperiment(ModelExperiment):
 COMMAND_LINE = CommandLine(TransformerConfig, TrainingConfig, Transformer, DigitExperiment, (
     "n_heads", "n_layers", "d_model", "norm", "positions", "warmup", "label_smoothing", "batch_size",
     "dropout", "lr", "schedule", "weight_decay", "activation", "attention"))
-GRADED = {  # the parts that --grade looks for, and what has to hold of each
+GRADED = {  # the parts that --grade looks for, and what must hold for each
     "Transformer": checks.transformer_checks,
     "teacher_forcing": checks.teacher_forcing_checks,
     "sequence_loss": checks.sequence_loss_checks,
     "Adam": checks.adam_checks,
     "learning_rate": checks.learning_rate_checks,
 }
-OURS = sys.modules[__name__]  # of whose parts the checks make the classic mistakes
+OURS = sys.modules[__name__]  # the checks make the classic mistakes from its parts
 
 
 # ------------------------------------------------------------------ the steps
@@ -527,8 +527,8 @@ def step_loss(experiment: DigitExperiment):
     guesses are not quite even. Padding must not count: the loss of a batch is the sum over its sequences, and
     training divides this sum by the number of real tokens.
 
-    Label smoothing asks for a little probability on every token; then even a perfect model has a loss, the
-    entropy of its target.
+    Label smoothing asks for a little probability on every token; then even a perfect model has a loss above
+    0: the entropy of its target.
     """
     batch = draw_batch(experiment.training.task, 200, "train", (1,))
     loss, floor = evaluate(Transformer(experiment.config), batch).loss, math.log(len(tokenizer))
@@ -542,10 +542,10 @@ def step_adam(experiment: DigitExperiment):
     """Adam
 
     Plain gradient descent takes big steps where the gradient is big. Adam divides each number of the gradient
-    by its usual size: a step is about the learning rate at first, and smaller where the last gradients
-    disagree (lesson 9 measures this). Adam keeps two running means: one of the gradient, over about the last
-    10 steps (β₁ = 0.9), and one of its square, over about 1,000 (β₂ = 0.999). ε = 10⁻⁸ prevents a division by
-    0; a parameter with an even smaller gradient hardly moves.
+    by its usual size: a step is about the learning rate at first, and smaller where recent gradients disagree
+    (lesson 9 measures this). Adam keeps two running means: one of the gradient, over about the last 10 steps
+    (β₁ = 0.9), and one of its square, over about 1,000 (β₂ = 0.999). ε = 10⁻⁸ prevents a division by 0; a
+    parameter whose gradient is even smaller hardly moves.
 
     AdamW also shrinks every weight a little in each step (weight decay). Is Adam needed? The table compares
     Adam with plain descent at three rates, over sixty steps of 16 sequences:
@@ -557,7 +557,7 @@ def step_adam(experiment: DigitExperiment):
     makers["Adam, rate 0.003"] = partial(torch.optim.Adam, lr=3e-3, fused=True)
 
     def descend(optimizer_of: Callable) -> list[float]:
-        model = Transformer(TransformerConfig())  # the same first weights for each
+        model = Transformer(TransformerConfig())  # the same initial weights for each
         return train_plainly(model, optimizer_of(model.parameters()), batches)
 
     losses = side_by_side([partial(descend, make) for make in makers.values()])
@@ -596,7 +596,7 @@ def step_overfit(experiment: DigitExperiment):
     """Overfitting one batch
 
     The first thing to try with any new model: can it memorise eight sequences? If not, something is wrong
-    that no amount of data will fix. This run uses our own Adam, without a schedule and without clipping.
+    that no amount of data will fix. This run uses our own Adam, without a schedule or clipping.
     """
     batch = draw_batch(experiment.training.task, 8, "train", (2,))
     model = Transformer(TransformerConfig())
@@ -616,9 +616,9 @@ def step_the_loop(experiment: DigitExperiment):
 
     Each step draws new sequences and computes forward, loss and backward. If the gradient of all parameters
     together is longer than 1, it is shortened to length 1 (clipping). Then the rate is set, and the optimiser
-    moves the weights. The training below runs in the engine, course/training/engine.py. The engine does the
-    same, and also keeps a history, validates, saves, resumes, and works in several processes. Loop and engine
-    run 20 steps here, with a warm-up of 5 and clipping at 0.1, so that both settings matter:
+    moves the weights. The training below runs in the engine (course/training/engine.py), which does the same
+    and also validates, saves, resumes, and works in several processes. Loop and engine run 20 steps here,
+    with a warm-up of 5 and clipping at 0.1, so that both settings matter:
     """
     training = TrainingConfig(task=experiment.training.task, steps=STEPS_SHOWN, warmup=5, clip=0.1)
     torch.manual_seed(training.seed)
@@ -637,15 +637,15 @@ def step_the_loop(experiment: DigitExperiment):
 def step_by_hand_or_kernel(experiment: DigitExperiment):
     """By hand, or in one kernel
 
-    Attention (lesson 1), LayerNorm and GELU (lesson 4), the loss and Adam were built by hand, line by line
-    from their formulas, and checked against PyTorch's kernels, gradients included. Training uses the kernels;
-    --by-hand uses our parts. Early losses agree up to rounding; over hundreds of steps they drift apart.
+    Attention (lesson 1), LayerNorm and GELU (lesson 4), the loss and Adam were built by hand from their
+    formulas and checked against PyTorch's kernels, gradients included. Training uses the kernels; --by-hand
+    uses our parts. Early losses agree up to rounding; over hundreds of steps they drift apart.
     """
     training = TrainingConfig(task=experiment.training.task, steps=STEPS_SHOWN)
     runs = {name: finish(make_run(TransformerConfig(), replace(training, by_hand=by_hand), CPU))
             for name, by_hand in (("kernels", False), ("by hand", True))}
     gap = max(abs(a - b) for a, b in zip(*(run.noted("loss") for run in runs.values()), strict=True))
-    check(f"kernels and hand-made parts give the same first {STEPS_SHOWN} losses, to rounding", gap < 2e-6,
+    check(f"kernels and hand-made parts give the same first {STEPS_SHOWN} losses up to rounding", gap < 2e-6,
           f"{gap:.0e} apart")
     rows = [(name, run.noted("loss")[-1], f"{1e3 * statistics.median(run.noted('seconds')[5:]):.1f}")
             for name, run in runs.items()]
@@ -658,8 +658,8 @@ def step_training(experiment: DigitExperiment):
     Every 50 steps the model answers 100 validation sequences, free-running: the model reads what it wrote
     itself. “exact match” is the fraction of whole answers that are right. A CSV file keeps all numbers.
 
-    We depart from the paper: pre-norm, GELU, biases in all projections, small first weights, small last gain,
-    a rate that falls linearly, AdamW, clipping; dropout and label smoothing only if asked for.
+    We depart from the paper: pre-norm, GELU, biases in all projections, small initial weights, a small last
+    gain, a rate that falls linearly, AdamW, clipping; dropout and label smoothing are off by default.
     """
     ended, run = experiment.train(), experiment.run
     if not run.history:
@@ -688,13 +688,13 @@ def step_two_accuracies(experiment: DigitExperiment):
 
     With teacher forcing, single tokens are counted, each after a perfect beginning. Free-running, the model
     goes on from its own tokens, and the whole answer has to be right. If each token is right with probability
-    0.99, independently, 0.99^16 = 85 % of the answers with 16 tokens are right. So trust the last column:
-    exact match, on 2,000 test sequences.
+    0.99, independently, 0.99^16 = 85 % of the answers with 16 tokens are right. So trust the last column,
+    exact match.
 
-    The middle column counts whole answers with teacher forcing and equals the last column. It must: up to the
-    first wrong token the model reads the same tokens in both. The columns differ for a model that reads
-    what it shouldn't (step 14). The last rows have longer sequences than the training had: the model learned
-    the rule for trained lengths only.
+    The column “answers, forced” counts whole answers with teacher forcing and equals the last column. It
+    must: up to the first wrong token the model reads the same tokens in both cases. The two columns differ
+    for a model that reads what it shouldn't (step 14). The sequences of the last rows are longer than in
+    training: the model learned the rule only for trained lengths.
     """
     run, task = experiment.run, experiment.training.task
     batch = draw_batch(task, TEST_SIZE, "test", (experiment.training.seed,))
@@ -711,7 +711,7 @@ def step_two_accuracies(experiment: DigitExperiment):
         wrong += int((~scores.exact).sum()) if high <= LENGTHS[1] else 0
     if experiment.name in ("reverse", "copy"):
         check("of the 2,000 test sequences at most 2 get a wrong answer", wrong <= 2, f"{wrong} wrong")
-    check("an answer is right exactly where all of its teacher-forced tokens are right", same)
+    check("an answer is right exactly when all of its teacher-forced tokens are right", same)
     return table("length", "sequences", "tokens, forced", "answers, forced", "exact match",
                  rows=rows), experiment.differs
 
@@ -733,11 +733,10 @@ def mass_on_partner(weights: Tensor, task: str) -> Tensor:
 def step_attention_patterns(experiment: DigitExperiment):
     """Where the model looks
 
-    To write a reversed sequence, the decoder has to read the source from its end to its beginning:
-    in cross-attention this gives an anti-diagonal (for copy: a diagonal). Training decides which heads do
-    this, in which block. For these two tasks the table gives the mean weight on the digit to write, over test
-    sequences of 10 digits; a head that looks at all digits equally would put 0.10 there. Lesson 9 asks which
-    attentions the model needs.
+    To write a reversed sequence, the decoder has to read the source from its end to its beginning: in
+    cross-attention this gives an anti-diagonal (for copy: a diagonal). Training decides which heads do this,
+    in which block. For these two tasks the table gives the mean weight on the digit to write, over test
+    sequences of 10 digits. A head that looks at all digits equally would put 0.10 there.
 
     In the picture rows are queries and columns are keys; a decoder's row names the token read and the token
     written. Each panel's scale runs from 0 to its largest weight (above), ignoring the decoder's first row.
@@ -755,11 +754,12 @@ def step_attention_patterns(experiment: DigitExperiment):
               for block in range(experiment.config.n_layers)]
     surest = max(mass.max().item() for mass in masses)
     if experiment.name == task:
-        check("one head puts over half of its weight on the digit to write", surest > 0.5, f"{surest:.2f}")
+        check("one cross-attention head puts over half of its weight on the digit to write",
+              surest > 0.5, f"{surest:.2f}")
     heads = (f"head {head}" for head in range(experiment.config.n_heads))
     rows = [(f"cross-attention, block {block}", *mass.tolist()) for block, mass in enumerate(masses)]
     finding = f"The surest cross-attention head puts {100 * surest:.0f} % of its weight on the digit to write"
-    return table("weight on the digit", *heads, rows=rows), Picture(file, figure, finding)
+    return table("weight on the digit to write", *heads, rows=rows), Picture(file, figure, finding)
 
 
 def broken_variants(config: TransformerConfig, training: TrainingConfig, device: torch.device):
@@ -775,7 +775,7 @@ def step_broken_on_purpose(experiment: DigitExperiment):
     Two mistakes look like success. Without the shift the decoder reads the very token that it should say;
     without the causal mask it finds that token one place ahead. Both models learn to copy their input. With
     teacher forcing they beat the right model in loss and accuracy. When they have to answer by themselves,
-    there is nothing to copy. All three trained on reverse for 150 steps (whatever --task says):
+    there is nothing to copy. All three models train on reverse for 150 steps (whatever --task says):
     """
     training = TrainingConfig(task="reverse", steps=150)
     variants = broken_variants(TransformerConfig(), training, experiment.device)
@@ -785,8 +785,8 @@ def step_broken_on_purpose(experiment: DigitExperiment):
     for name, score in zip(names[1:], broken):
         better = (score["validation_loss"] < right["validation_loss"]
                   and score["token_accuracy"] > right["token_accuracy"])
-        check(f"{name}: beats the right model with teacher forcing; under 5 % of its own answers are right",
-              better and score["exact_match"] < 0.05 < right["exact_match"])
+        check(f"{name}: the model beats the right one with teacher forcing; under 5 % of its own answers "
+              "are right", better and score["exact_match"] < 0.05 < right["exact_match"])
     return table(*ACCURACIES, rows=accuracies(scores)), check_mistakes(OURS, checks.transformer_checks)
 
 
@@ -813,10 +813,10 @@ def step_all_broken(experiment: DigitExperiment):
     """Every way to break it
 
     Each variant is trained for 400 steps (or --steps), with the same data and seed. The checks say what each
-    bug does to the two accuracies. Without positions single tokens are guessed above chance. An inverted
-    padding mask hides every digit of the source: the loss stays near the loss of guessing. Without scaling,
-    or with the loss on PAD, this small model is nearly as good as the right one; only a check finds these
-    bugs.
+    bug does to the two accuracies. Without positions single tokens are guessed better than chance. An
+    inverted padding mask hides every digit of the source: the loss stays near the loss of guessing. Without
+    scaling, or with the loss on PAD, this small model is nearly as good as the right one; only a check finds
+    these bugs.
     """
     training = replace(experiment.training, steps=experiment.options.steps or 400)
     variants = broken_variants(experiment.config, training, experiment.device)
@@ -824,7 +824,7 @@ def step_all_broken(experiment: DigitExperiment):
     known = experiment.name in ("reverse", "copy") and training.steps == 400
     for statement, holds in signatures(scores) if known else ():
         check(statement, holds)
-    note = "" if known else "(What each bug does is checked for 400 steps of reverse or copy only.)"
+    note = "" if known else "(What each bug does is checked only for 400 steps of reverse or copy.)"
     return table(*ACCURACIES, rows=accuracies(scores)), note, Picture(
         experiment.file("training_broken"), drawing.draw_broken(scores), "Both accuracies of every variant")
 
@@ -833,8 +833,8 @@ def step_with_your_parts(experiment: DigitExperiment):
     """Your parts and the course's
 
     One model has the course's parts, the other has yours; data, order and engine are the same. Each model
-    draws its first weights in its own way, so the curves differ a little. Exact match is measured on 1,000
-    test sequences; the maps are the mean over all heads of the last cross-attention, for one sequence.
+    draws its initial weights in its own way, so the curves differ a little. Exact match is measured on 1,000
+    test sequences; the maps show the mean over all heads of the last cross-attention, for one sequence.
     """
     task, runs = experiment.training.task, experiment.beside_the_courses()
     batch = draw_batch(task, 1000, "test", (0,)).to(experiment.device)
@@ -854,7 +854,7 @@ def step_with_your_parts(experiment: DigitExperiment):
 
 
 def step_compare(experiment: DigitExperiment):
-    """Compared
+    """Several values compared
 
     Each value's model sees the same data in the same order; --seeds trains with several seeds.
     """
@@ -865,7 +865,7 @@ def step_compare(experiment: DigitExperiment):
             for value, summary in summaries(found).items()]
     return table(name, "parameters", "seconds", "exact match", rows=rows), Picture(
         experiment.file(f"training_compare_{name}"), drawing.draw_comparison(name, histories(found)),
-        f"{name} = {best(found)} answers the largest fraction of test sequences right")
+        f"{name} = {best(found)} gets the most test sequences right")
 
 
 # ------------------------------------------------------------------ the command line
@@ -874,7 +874,7 @@ def step_compare(experiment: DigitExperiment):
 def main():
     parser = lesson_parser(__doc__, GRADED)
     COMMAND_LINE.add_options(parser)
-    parser.add_argument("--broken", action="store_true", help="train every broken variant, and end")
+    parser.add_argument("--broken", action="store_true", help="train every broken variant, then exit")
     experiment = COMMAND_LINE.parsed(parser)
     steps = [
         step_task, step_teacher_forcing, step_masks, step_the_model, step_loss, step_adam, step_schedule,

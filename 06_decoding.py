@@ -9,12 +9,12 @@ sharpened or cut. An answer's probability is the product of its tokens' probabil
 A cache keeps the keys and values of all earlier tokens, so that they are computed only once.
 
 You need lesson 5's model for your --task; if outputs/ has none, it is trained first. You will build greedy
-decoding, a cache, beam search and sampling. The lesson runs in seconds and takes an hour to read. (Another
-machine may differ in one answer of a hundred.)
+decoding, a cache, beam search and sampling. The lesson runs in seconds and takes an hour to read. (On another
+machine one answer in a hundred may differ.)
 """
 
 import argparse
-import course.console.startup  # noqa: F401 (before torch: it hears what fails in the imports below)
+import course.console.startup  # noqa: F401 (before torch: it reports what fails in the imports below)
 import math
 import statistics
 import sys
@@ -68,14 +68,14 @@ class Decoding(Protocol):
     device: torch.device
 
     def step(self, tokens: Tensor) -> Tensor:
-        """The newest token of every answer (N,), first BOS → logits of the next ones (N, V)."""
+        """The newest token of every answer (N,), BOS at first → logits of the next tokens (N, V)."""
 
     def reorder(self, rows: Tensor) -> None:
-        """Continue these answers (M,) instead of the N; an answer may occur several times."""
+        """Continue these rows (M,) only; a row may occur several times."""
 
 
 class KeyValueCache:
-    """The keys and values that one attention has met so far, (B, H, S, K) each.
+    """The keys and values that one attention has received so far, (B, H, S, K) each.
 
     Its attend() replaces the attention's own (lesson 2) while a token is decoded.
     """
@@ -91,7 +91,7 @@ class KeyValueCache:
         return type(self.attention).attend(self.attention, queries, self.keys, self.values, mask)
 
     def append(self, keys: Tensor, values: Tensor) -> None:
-        """Append to the keys and values kept."""
+        """Add these to the keys and values kept."""
         if self.keys is None:  # contiguous: every step reads them
             self.keys, self.values = keys.contiguous(), values.contiguous()
         elif keys.shape[2]:
@@ -110,7 +110,7 @@ class KeyValueCache:
 
 
 class CachedDecoding:
-    """Answers of a Transformer to src (B, S): the source is encoded once, each step runs one token.
+    """Answers of a Transformer to src (B, S): the source is encoded once, and each step runs one token.
 
     ValueError for a model in training mode.
     """
@@ -138,7 +138,7 @@ class CachedDecoding:
         return logits[:, -1]
 
     def reorder(self, rows: Tensor) -> None:
-        """Continue these answers (M,)."""
+        """Continue these rows (M,)."""
         self.rows = len(rows)
         for cache in self.self_caches:
             cache.reorder(rows)
@@ -161,9 +161,9 @@ def greedy_decode(decoding: Decoding, max_length: int) -> Tensor:
 
 def sample(decoding: Decoding, max_length: int, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0,
            generator: torch.Generator | None = None) -> Tensor:
-    """Every token drawn from the adjusted distribution → tokens (N, ≤ max_length), PAD after EOS.
+    """Every token drawn from the distribution of adjust_logits() → tokens (N, ≤ max_length), PAD after EOS.
 
-    Adjusted by adjust_logits(). The same generator state gives the same answers.
+    The same generator state gives the same answers.
     """
 
     def draw(logits: Tensor) -> Tensor:
@@ -242,7 +242,7 @@ def adjust_logits(logits: Tensor, temperature: float = 1.0, top_k: int = 0, top_
     if top_p < 1:
         probabilities = logits.softmax(dim=-1)
         ranked, order = probabilities.sort(descending=True, stable=True)
-        likelier = ranked.cumsum(dim=-1) - ranked  # mass of likelier tokens
+        likelier = ranked.cumsum(dim=-1) - ranked  # probability of all likelier tokens
         cut = likelier >= top_p - 1e-6  # reached, up to rounding
         cut[..., 0] = False  # at least one stays
         cut = torch.zeros_like(cut).scatter(-1, order, cut)  # in token order
@@ -251,7 +251,7 @@ def adjust_logits(logits: Tensor, temperature: float = 1.0, top_k: int = 0, top_
 
 
 def keep_likeliest(logits: Tensor) -> Tensor:
-    """All mass on the likeliest token, the first of several."""
+    """Probability 1 for the likeliest token, the first of equals."""
     likeliest = logits.argmax(dim=-1, keepdim=True)
     return torch.full_like(logits, -math.inf).scatter(-1, likeliest, 0.0)
 
@@ -275,7 +275,7 @@ class Beam:
         self.candidates: list[tuple[int, Hypothesis]] = []  # of the latest step
 
     def grow(self, log_probs: Tensor) -> list[int]:
-        """log_probs (W, V) of what follows each of the W alive → the places of those that go on."""
+        """log_probs (W, V) of the next token of each of the W alive → the places of those continued."""
         self.candidates, kept = self.continuations(log_probs), []
         for rank, (parent, candidate) in enumerate(self.candidates):
             if candidate.finished and rank < self.width:
@@ -301,11 +301,11 @@ class Beam:
         return [(parent, candidate) for parent, candidate in found if candidate.log_prob > -math.inf]
 
     def decided(self, kept: list[tuple[int, Hypothesis]]) -> bool:
-        """Whether `width` are finished, and none of these could still overtake the last of them."""
+        """Whether `width` answers are finished and none of `kept` could still overtake the last of them."""
         if len(self.finished) < self.width or not kept:
             return not kept
         likeliest = kept[0][1]
-        lengths = len(likeliest.tokens) + 1, self.max_length  # if only certain tokens followed
+        lengths = len(likeliest.tokens) + 1, self.max_length  # if each further token had probability 1
         within_reach = max(likeliest.log_prob / length**self.length_penalty for length in lengths)
         return within_reach <= self.finished[-1].score
 
@@ -332,9 +332,9 @@ def beam_search(decoding: Decoding, width: int, max_length: int, length_penalty:
     3. the first `width` of those that don't end are alive;
     4. stop if `width` are finished and nothing alive could still overtake the last of them.
 
-    At the end rank what is finished and what max_length cut off by its score, log P / length^α: EOS
-    counts, BOS doesn't, α is length_penalty (after Wu et al. 2016). `trace`
-    collects every candidate and its fate. ValueError for a width or max_length below 1, or too large an α.
+    At the end rank the finished answers and those that max_length cut off. The score is log P / length^α: EOS
+    counts, BOS doesn't, α is length_penalty (after Wu et al. 2016). `trace` collects every candidate and its
+    fate. ValueError for a width or max_length below 1, or too large an α.
     """
     check_search(width, max_length, length_penalty)
     beams = [Beam(width, max_length, length_penalty) for _ in range(decoding.rows)]
@@ -366,7 +366,7 @@ def fast_beam_search(decoding: Decoding, width: int, max_length: int,
 
 
 def best_answers(found: list[list[Hypothesis]]) -> Tensor:
-    """The best hypothesis of every source (B, longest), filled up with PAD."""
+    """The best hypothesis of every source (B, longest), padded with PAD."""
     return pad([list(hypotheses[0].tokens) for hypotheses in found])
 
 
@@ -377,7 +377,7 @@ GRADED = {
     "beam_search": beam_search_checks,
     "CachedDecoding": cached_decoding_checks,
 }
-OURS = sys.modules[__name__]  # of whose parts the checks make the classic mistakes
+OURS = sys.modules[__name__]  # the checks make the classic mistakes from its parts
 
 
 # ------------------------------------------------------------------ the steps
@@ -422,11 +422,11 @@ right = partial(answering.same_answers, pad=PAD)
 def step_greedy(experiment: DecodingExperiment):
     """Greedy: the likeliest token, again and again
 
-    Encode the source, begin with BOS, take the token with the largest logit, feed it back. Every answer of
-    the batch ends at its own EOS; from then on it gets PAD, until all have ended.
+    Encode the source, begin with BOS, take the token with the largest logit, feed it back, and repeat. Every
+    answer of the batch ends at its own EOS; from then on it gets PAD.
 
     In the code `decoding` is a model with its source: step() takes the newest tokens and gives the logits of
-    the next. The only thing sampling will change is `pick`, here argmax.
+    the next ones. The only thing sampling will change is `pick`, here argmax.
     """
     batch = experiment.batch(5)
     answers = greedy_decode(CachedDecoding(experiment.model, batch.src), 20)
@@ -442,8 +442,8 @@ def step_cache(experiment: DecodingExperiment):
 
     The new token looks back at all earlier tokens. Their keys and values don't change, because the causal
     mask never lets them see the new token. So keys and values can be kept, and each step runs one token
-    instead of the whole answer. Cross-attention's keys and values come from the source and are computed once.
-    A model without an encoder keeps its prompt in the same cache (lesson 10).
+    through the decoder instead of the whole answer. Cross-attention's keys and values come from the source
+    and are computed once.
 
     The left panel shows the time of one step (the fastest of nine). With the cache it hardly grows at these
     lengths. The right panel adds up all steps.
@@ -460,7 +460,7 @@ def step_cache(experiment: DecodingExperiment):
     lengths, kinds = [16, 32, 64, 128], (CachedDecoding, UncachedDecoding)
     counted = [positions_computed(kind, 128) for kind in kinds]  # through one block
     work = [[positions[n - 1] for n in lengths] for positions in counted]
-    check("n tokens take n positions through the decoder with the cache, n · (n + 1) / 2 without it",
+    check("for n tokens, n positions go through the decoder with the cache, n · (n + 1) / 2 without it",
           work == [lengths, [n * (n + 1) // 2 for n in lengths]])
     src = torch.full((4, 16), 5, device=experiment.device)
     times = [seconds_of_steps(partial(kind, experiment.model, src), first_tokens, 128) for kind in kinds]
@@ -470,7 +470,7 @@ def step_cache(experiment: DecodingExperiment):
     rows = [*zip(lengths, *work, *([f"{ms:.1f}" for ms in kind] for kind in now), strict=True)]
     picture = Picture("decoding_cache.png", drawing.draw_cache(lengths, now, times),
                       "With the cache each token takes about the same time; without it, ever longer")
-    return table("length", "positions: cache", "without", "ms per step: cache", "without", rows=rows), picture
+    return table("length", "positions: cache", "no cache", "ms/step: cache", "no cache", rows=rows), picture
 
 
 TRUTH = {  # sentences and their probabilities
@@ -506,7 +506,7 @@ def trained_a_little(device: torch.device) -> Transformer:
 
 
 def speak(model: Transformer, rows: int = 1) -> CachedDecoding:
-    """`rows` sentences begun."""
+    """Begin `rows` sentences."""
     return CachedDecoding(model, torch.full((rows, 1), BOS))
 
 
@@ -520,12 +520,12 @@ def step_greedy_can_be_wrong(experiment: DecodingExperiment):
 
     A small model learns nine sentences with known probabilities. “The” is the likeliest first word (½), but
     five words may follow it, so each of these sentences is rare. “A” is rarer, but “cat” nearly always
-    follows.
+    follows it.
 
     Greedy takes “the” and can't go back. Beam search (next step) also keeps “a” and finds the likeliest
     sentence. Sampling draws each token with its probability, and so each sentence with the probability that
     the model gives it. The chi-square test compares counts with probabilities; its p says how often correct
-    draws would differ by at least as much.
+    draws would differ at least as much as these.
     """
     model = experiment.speaker
     learned = believed(model).exp().tolist()
@@ -540,7 +540,7 @@ def step_greedy_can_be_wrong(experiment: DecodingExperiment):
             for text, chance, count in zip(TRUTH, learned, counts, strict=True)]
     gap = max(abs(p - q) for p, q in zip(learned, TRUTH.values(), strict=True))
     check("the model's probabilities are within 0.06 of the true ones", gap < 0.06, f"at most {gap:.3f}")
-    check("greedy misses the likeliest sentence, beam search finds it", greedy != likeliest == beam)
+    check("greedy misses the likeliest sentence, and beam search finds it", greedy != likeliest == beam)
     p = tables.chi_square(counts, learned)
     check("20,000 drawn sentences occur as often as the model says (chi-square)", p > 1e-5, f"p = {p:.2g}")
     return table("sentence", "true", "model", "drawn", "found by", rows=rows)
@@ -551,17 +551,17 @@ def step_beam_search(experiment: DecodingExperiment):
     """Beam search
 
     Keep the `width` likeliest beginnings. All their continuations compete. We look at the 2 · width
-    likeliest, so that `width` can go on even if `width` others end. A continuation that ends is finished if
-    it is among the best `width`. The best `width` of the rest go on (`grow`). The search stops when none of
-    these could overtake the `width` finished answers. At the end, finished answers compete with those that
-    max_length cut off.
+    likeliest, so that `width` can go on even if `width` others end. A continuation that ends in EOS is
+    finished if it is among the best `width`. The best `width` of the rest go on (`grow`). The search stops
+    when none of these could overtake the `width` finished answers. At the end, finished answers compete with
+    those that max_length cut off.
 
     Every token lowers the sum of log-probabilities, which favours short answers. To reduce this, the score
-    divides by length^α; α = 0 corrects nothing. Width 1 is greedy only with α = 0: otherwise the search
-    may go on to a longer answer with a better score. Later steps use `fast_beam_search`, the same in tensors.
+    divides the sum by length^α; α = 0 corrects nothing. Width 1 is greedy only with α = 0: otherwise a longer
+    answer may still score better. Later steps use `fast_beam_search`, the same search in tensors.
 
-    Table and picture show all candidates with a probability of at least 0.02. “the” is the likeliest first
-    word, but only one of its continuations is kept. “a” is ahead from the second word on, and wins.
+    The table and the picture show all candidates with a probability of at least 0.02. “the” is the likeliest
+    first word, but only one of its continuations is kept. “a” is ahead from the second word on, and wins.
     """
     check_part(beam_search, beam_search_checks, OURS)
     src = experiment.batch(8, "reverse").src
@@ -582,20 +582,19 @@ def step_beam_search(experiment: DecodingExperiment):
 
 
 def step_wider_beams(experiment: DecodingExperiment):
-    """A wider beam: likelier, not always better
+    """A wider beam: likelier answers, not always better ones
 
     A wider beam finds answers with a higher probability. This helps only as far as the model is right. Here
-    the model is unsure: it reverses 12 to 16 digits after only 175 steps of training (whatever --task and
-    --seed). With α = 0, width 4 is right a little more often than greedy, and width 16 far less often: most
-    of its answers are empty. An empty answer's sum has one negative term; in a long answer every unsure token
-    adds one.
+    the model is unsure: it reverses 12 to 16 digits after only 175 steps of training. With α = 0, width 4 is
+    right a little more often than greedy, and width 16 far less often: most of its answers are empty. An
+    empty answer's sum has one negative term; in a long answer every unsure token adds one.
 
     The search isn't to blame: where the wide beam answers nothing, the model gives the empty answer a higher
     probability than the right answer. A narrow beam drops the empty answer; a wide beam keeps it.
 
-    With α = 1 the sum is divided by the length, and no answer is empty. The picture counts lengths: the hill
-    around 15 holds the real answers, the bar at 1 the empty ones (only EOS): 56 to 88 of 100 with three other
-    seeds.
+    With α = 1 the sum is divided by the length, and no answer is empty. The picture counts answers by length.
+    The hill around 15 holds the real answers. The bar at 1 holds the empty ones (only EOS), 56 to 88 of 100
+    with three other seeds.
 
     Koehn and Knowles 2017 saw translations get worse with wide beams; Stahlberg and Byrne 2019 found that
     for more than half of their sentences the translator's likeliest answer was empty.
@@ -613,7 +612,7 @@ def step_wider_beams(experiment: DecodingExperiment):
     check("with α = 0 the answers' mean log P rises with the width",
           log_probs[1, 0] <= log_probs[4, 0] <= log_probs[16, 0])
     check("with α = 0 width 4 is right more often than width 1", hits[4, 0] > hits[1, 0])
-    check("with α = 0 no answer is empty at width 1; at width 16 most are, and right answers more than halve",
+    check("with α = 0 no answer is empty at width 1; at width 16 most are, and under half as many are right",
           empty[1, 0] == 0 and empty[16, 0] > 50 and hits[16, 0] < hits[1, 0] / 2, f"{empty[16, 0]} empty")
     chose_nothing = torch.tensor(lengths[16, 0], device=experiment.device) == 1
     check("where width 16 answers nothing, the empty answer has a higher probability than the right answer",
@@ -643,8 +642,7 @@ def step_sampling(experiment: DecodingExperiment):
     Both cut the tail, the many tokens that are unlikely one by one but not taken together. The remaining
     probabilities are scaled to sum to 1.
 
-    The picture shows an unsure distribution above and a sure one below, grey before and blue after the
-    change. In the table “-” means cut off.
+    The picture shows an unsure distribution above and a sure one below. In the table “-” means cut off.
     """
     check_part(adjust_logits, adjust_logits_checks, OURS)
     check_part(sample, sample_checks, OURS)
@@ -663,10 +661,10 @@ def step_sampling(experiment: DecodingExperiment):
           min(fits) > 1e-5, f"smallest p = {min(fits):.2g}")
     kept = [int((adjusted[kind, cut] > 0).sum())
             for cut in ("top-k 3", "top-p 0.8") for kind in ("unsure", "sure")]
-    check("top-k keeps three tokens of each, top-p four of the unsure and one of the sure distribution",
+    check("top-k keeps three tokens of each distribution; top-p keeps four of the unsure, one of the sure",
           kept == [3, 3, 4, 1])
     picture = Picture("decoding_distributions.png", drawing.draw_distributions(adjusted),
-                      "Temperature sharpens or flattens, top-k and top-p cut the tail (grey: before)")
+                      "Temperature sharpens or flattens; top-k and top-p cut the tail (grey: before)")
     return table("", *"ABCDEFGH", rows=rows), picture
 
 
@@ -692,15 +690,15 @@ def step_what_sampling_is_good_for(experiment: DecodingExperiment):
     """What sampling is good for
 
     Where many answers are possible, the likeliest represents them poorly. Take step 3's nine sentences: how
-    far are each strategy's answers from the true probabilities? The distance is ½ Σ |said − true|, the
-    fraction of sentences that would have to change. Sampling comes nearest. Strong sharpening moves away
-    from the true distribution, and greedy always says the same sentence.
+    far are each strategy's answers from the true probabilities? The distance is ½ Σ |frequency −
+    probability|, the fraction of sentences that would have to change. Sampling comes nearest. Strong
+    sharpening moves away from the true distribution, and greedy always says the same sentence.
 
-    Then an endless text: each of 17 words is followed by one of four others. The strategies get the true
+    Then take an endless text: each of 17 words is followed by one of four others. The strategies get the true
     probabilities, so no model can be wrong. Greedy still runs in circles: after the same word it always takes
-    the same next word. So does beam search. “repeated” counts runs of four words that occurred before;
-    sampling repeats only what the language repeats. (Holtzman et al. 2020 saw such circles in large language
-    models.)
+    the same next word. Beam search also runs in circles. “repeated” counts runs of four words that occurred
+    before; sampling repeats only what the language repeats. (Holtzman et al. 2020 saw such circles in large
+    language models.)
     """
     far, again, rows = {}, {}, []
     language = Tokenizer([" ".join(tables.FOLLOWS)])
@@ -718,7 +716,7 @@ def step_what_sampling_is_good_for(experiment: DecodingExperiment):
     check("sampling is nearest to the truth in each of three runs, then temperature 0.5, then the others",
           max(far["sampling"]) < 0.1 and max(far["sampling"]) < min(far["temperature 0.5"])
           and max(far["temperature 0.5"]) < min(far["beam, width 4"] + far["greedy"]))
-    check("greedy and beam search repeat over 80 % of their runs of four words, sampling less than 40 %",
+    check("greedy and beam search repeat over 80 % of their runs of four words; sampling repeats under 40 %",
           min(again["greedy"] + again["beam, width 4"]) > 0.8 and max(again["sampling"]) < 0.4)
     return table("strategy", "distance", "repeated", "the text begins", rows=rows)
 
@@ -750,7 +748,7 @@ def step_all_strategies(experiment: DecodingExperiment):
     check("beam search found the likeliest answers of all strategies, with over twice greedy's work",
           max(log_probs.values()) <= log_probs["beam, width 4"] + 1e-4
           and work["beam, width 4"] > 2 * work["greedy"])
-    check("how often sampling is right matches the model's probability of the right answers, within 6 %",
+    check("the fraction that sampling gets right is within 6 % of the right answers' mean probability",
           abs(exact["sampling"] - chance) < 0.06, f"{exact['sampling']:.1%} and {chance:.1%}")
     check("at temperature 2 cutting the tail (top-p) makes the answers less varied and undoes some errors",
           different["temperature 2"] > different["temperature 2, top-p 0.9"]
@@ -759,7 +757,7 @@ def step_all_strategies(experiment: DecodingExperiment):
     shown = [[*map(format, row, ("", ".1%", ".3f", ".2f", ".1f", ".2f"))] for row in rows]
     picture = Picture(experiment.file("decoding_strategies"), drawing.draw_strategies(rows),
                       "With one right answer greedy is enough; at temperature 2 cutting the tail helps")
-    return table("strategy", "right", "log P", "distinct of 3", "tokens run", "ms", rows=shown), picture
+    return table("strategy", "right", "log P", "distinct of 3", "tokens run", "ms each", rows=shown), picture
 
 
 @shows(KeyValueCache.reorder, CachedDecoding.reorder)
@@ -767,11 +765,11 @@ def step_broken_on_purpose(experiment: DecodingExperiment):
     """Broken on purpose
 
     Two mistakes with the cache raise no error. If every new token gets position 0, the model loses count. If
-    beams change places but the cache doesn't, each beam continues another beam's past.
+    beams change places but the cache doesn't follow, each beam continues another beam's past.
 
-    The second mistake can hide: an answer with a probability over ½ never changes places, because each of
-    its beginnings is likelier than all others together. So test a cache with an unsure model: step 5's model
-    gives other answers, and the search reports a wrong log P for them.
+    The second mistake can hide: an answer with a probability over ½ never changes places, because each of its
+    beginnings is likelier than all others together. So test a cache with an unsure model: step 5's model then
+    gives different answers, and the search reports a wrong log P for them.
     """
     batch = experiment.batch(100)
     mistakes = cached_decoding_checks.mistakes(OURS)
@@ -795,13 +793,13 @@ def step_broken_on_purpose(experiment: DecodingExperiment):
     check("the unsure model's answers change, and their log P is wrong", beams[1][2] and beams[1][3] > 0.05)
     caught = check_mistakes(OURS, cached_decoding_checks)
     broken = table("beams, cache not reordered", "P > ½", "answers changed", "log P off by", rows=beams)
-    return table("greedy", "right", rows=greedy), broken, caught
+    return table("greedy", "answers right", rows=greedy), broken, caught
 
 
 def step_your_input(experiment: DecodingExperiment):
     """Your own sequence
 
-    Every strategy's answer, and where the last block's cross-attention looked as greedy wrote each token.
+    This shows every strategy's answer and, token by token, where greedy's last cross-attention looked.
     """
     model, options = experiment.model, experiment.options
     batch = make_batch(options.task, [options.input]).to(experiment.device)
@@ -827,10 +825,10 @@ def step_what_next(experiment: DecodingExperiment):
 
     Read: KeyValueCache and CachedDecoding, then generate and beam_search.
 
-    Change: (1) In TRUTH give “a cat” 0.13 and “no one” 0.29: the beam of step 4 ends with another sentence.
-    (2) In trained_a_little set 175 steps to 700: a wide beam doesn't lead a sure model astray, and the broken
-    cache stays hidden (✗ in steps 5 and 9). (3) In UNSURE give every token 0.125: top-p 0.8 now keeps seven
-    of eight (✗ in step 6). (4) --input with a sequence of your own; --task copy, sort or sum.
+    Change: (1) In TRUTH give “a cat” 0.13 and “no one” 0.29: the beam of step 4 finds a different sentence.
+    (2) In trained_a_little change 175 steps to 700: a wide beam doesn't lead a sure model astray, and the
+    broken cache stays hidden (✗ in steps 5 and 9). (3) In UNSURE give every token 0.125: top-p 0.8 now keeps
+    seven of eight (✗ in step 6). (4) Try --input with a sequence of your own, and --task copy, sort or sum.
 
     Write it yourself: --template my_decoding.py --guided, then --grade my_decoding.py.
 
@@ -845,7 +843,7 @@ def main():
     parser = lesson_parser(__doc__, GRADED)
     parser.add_argument("--task", default="reverse", choices=TASKS, help="default: reverse")
     parser.add_argument("--input", type=digits, metavar="DIGITS",
-                        help="decode your own sequence with every strategy, and end")
+                        help="decode your own sequence with every strategy, then exit")
     add_device(parser)
     add_bits(parser)
     options = parser.parse_args()

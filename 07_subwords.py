@@ -5,15 +5,15 @@ a list of them was given. Text has no such list. This lesson learns one from the
 
     text → words → pieces → ids → … → ids → pieces → text
 
-A piece is a word or a part of a word. Frequent words become one piece, rare words several. Joined, the pieces
-give back the text, whatever the text is. Lesson 8 translates with such pieces.
+A piece is a word or a part of a word. Frequent words become one piece, rare words become several. Joined, the
+pieces give back any text. Lesson 8 translates with such pieces.
 
 You need no trained model. You will build byte-pair encoding, the method of GPT-2. The lesson runs in seconds
 and takes three quarters of an hour to read.
 """
 
 import argparse
-import course.console.startup  # noqa: F401 (before torch: it hears what fails in the imports below)
+import course.console.startup  # noqa: F401 (before torch: it reports what fails in the imports below)
 import heapq
 import json
 import math
@@ -42,13 +42,13 @@ __all__ = ["WORD", "BytePairEncoding", "PairCounts", "learn_by_counting", "merge
 
 SPECIALS = 3  # PAD, BOS, EOS have the first ids, then come the 256 bytes
 WORD = re.compile(r" ?[^\W\d_]+['’]?| ?\d+| ?[^\w\s]+| ?_+|\s+?(?=\s\S)|\s+|.", re.DOTALL)
-LONG = 100  # characters of a word that is encoded with a heap
+LONG = 100  # a word of more ids is encoded with a heap
 
 
 def split_words(text: str) -> list[str]:
     """The text cut into words that keep the space in front of them: joined, they are the text again.
 
-    Letters hold together, and an apostrophe with those before it: “L'”, “arbre”, “ n'”, “est”, “ pas”.
+    Letters and a following apostrophe stay together: “L'”, “arbre”, “ n'”, “est”, “ pas”.
     """
     return WORD.findall(text)
 
@@ -111,7 +111,7 @@ class BytePairEncoding:
     def learn(cls, texts: Iterable[str], merges: int, characters: int | None = None) -> "BytePairEncoding":
         """Join the most frequent pair of neighbours, `merges` times; of equally frequent pairs the smallest.
 
-        The alphabet has the most frequent `characters`, or all. Others become their bytes, which never merge.
+        The alphabet has the `characters` most frequent ones, or all. Others become bytes, which never merge.
         """
         counts = Counter(word for text in texts for word in split_words(text))
         encoding = cls(alphabet_of(counts, characters), [])
@@ -154,7 +154,7 @@ class BytePairEncoding:
             rank, joined = heap[0][0], []
             while heap and heap[0][0] == rank:
                 _, place = heapq.heappop(heap)
-                if self.rank(pair := chain.pair(place)) == rank:  # what was taken meanwhile has no pair
+                if self.rank(pair := chain.pair(place)) == rank:  # a place taken meanwhile has no pair
                     chain.join(place, self.merge_of[pair][1])
                     joined.append(place)
             for near in {near for place in joined for near in (place, chain.before[place])}:
@@ -271,11 +271,11 @@ class PairCounts:
         self.times = [often for word, often in zip(words, times, strict=True) for _ in word]
         self.count: Counter[tuple[int, int]] = Counter()
         self.where: dict[tuple[int, int], set[int]] = defaultdict(set)
-        self.heap: list[tuple[int, tuple[int, int]]] = []  # (−count, pair), old counts among them
+        self.heap: list[tuple[int, tuple[int, int]]] = []  # (−count, pair), outdated counts included
         self.push({self.note(place, +1) for place in range(len(self.times))})
 
     def note(self, place: int, sign: int) -> tuple[int, int] | None:
-        """Count the pair that begins at the place, with −1 no longer → the pair, if there is one."""
+        """Count the pair that begins at the place, or with −1 uncount it → the pair, if there is one."""
         if pair := self.chain.pair(place):
             self.count[pair] += sign * self.times[place]
             (self.where[pair].add if sign > 0 else self.where[pair].discard)(place)
@@ -294,7 +294,7 @@ class PairCounts:
         return None
 
     def merge(self, pair: tuple[int, int], new: int) -> None:
-        """Put `new` in place of the pair everywhere: only the pairs next to it have other counts then."""
+        """Put `new` in place of the pair everywhere: this changes only the counts of the pairs next to it."""
         changed = set()
         for place in sorted(self.where[pair]):
             if self.chain.pair(place) == pair:  # of “aaa” the first two may just have been joined
@@ -306,7 +306,7 @@ class PairCounts:
 
 
 GRADED = {"BytePairEncoding": byte_pair_encoding_checks}  # the part that --grade looks for
-OURS = sys.modules[__name__]  # of whose parts the checks make the classic mistakes
+OURS = sys.modules[__name__]  # the checks make the classic mistakes from its parts
 
 
 # ------------------------------------------------------------------ the steps
@@ -333,7 +333,7 @@ def learned(merges: int = USUAL) -> BytePairEncoding:
 
 
 def cut(text: str, encoding: BytePairEncoding) -> str:
-    """The pieces of a text, with a bar between."""
+    """The pieces of a text, with bars between them."""
     return "|".join(encoding.texts_of(encoding.encode(text)))
 
 
@@ -341,13 +341,13 @@ def step_why_pieces():
     """Why not words or characters?
 
     A model needs a finite list of tokens, and text has no such list. So make the list from the text of
-    lessons 1 to 5 of this course, and then read lesson 6 with it. If tokens are words, some words of lesson 6
-    have no id. If tokens are characters, almost nothing is missing. But then sequences are several times as
-    long, and the cost of attention grows with the square of the length.
+    lessons 1 to 5, and then read lesson 6 with it. If tokens are words, some words of lesson 6 have no id. If
+    tokens are characters, almost nothing is missing. But then sequences are several times as long as with
+    words, and the cost of attention grows with the square of the length.
 
-    Pieces lie between: frequent words are one piece, rare words are several, and a character that was never
-    seen becomes its bytes, which all have an id. The row “pieces” shows a list learned from lessons 1 to 5 by
-    2,000 merges (next step).
+    Pieces lie in between: frequent words are one piece, rare words are several, and a character that was
+    never seen becomes its bytes, which all have an id. The row “pieces” shows a list learned from lessons 1
+    to 5 by 2,000 merges (see the next step).
     """
     before, after = prose()
     rows, lengths, missing = [], {}, {}
@@ -365,7 +365,7 @@ def step_why_pieces():
           lengths["characters"] > max(3 * lengths["words"], 2 * lengths["pieces"]))
     check("cut into pieces and joined again, lesson 6 is unchanged, so every piece has an id",
           [learned().decode(ids) for ids in pieces] == after)
-    return table("tokens", "in the list", "lesson 6 has", "without an id", rows=rows)
+    return table("tokens", "in the list", "in lesson 6", "without an id", rows=rows)
 
 
 TOY = "the cat sat on the mat. the cats sat on the mats. that is that."
@@ -400,15 +400,15 @@ def step_by_hand():
 
 @shows(PairCounts.merge, Chain.join)
 def step_learning_fast():
-    """Learning fast
+    """Learning the merges fast
 
     The plain loop counts all pairs again before each merge. But a merge changes only the counts of the pairs
     next to the joined pair. So keep the counts, and for each pair the places where it occurs. A heap has the
-    most frequent pair on top. Each place also knows its neighbours, so joining two of them moves nothing
-    else, however long the word is.
+    most frequent pair on top. Each place also knows its neighbours, so joining two neighbours moves nothing
+    else.
 
-    Both ways learn the same merges. The table compares the work for 300 merges of the first 60 docstrings:
-    how many pairs are counted, and the seconds as a ratio.
+    Both ways learn the same merges. The table compares the work for 300 merges from the lessons' first 60
+    docstrings: how many pairs are counted, and the ratio of the seconds.
     """
     texts, merges = prose()[0][:60], 300
     seconds, found = {}, {}
@@ -420,13 +420,13 @@ def step_learning_fast():
     long = ["".join("abc"[place % 7 % 3] for place in range(20_000))]
     check("both methods learn the same list of merges",
           found["kept"].merges == found["counted again"].merges)
-    check("keeping counts means counting less than a tenth of the pairs", kept < plain / 10)
-    check("keeping the counts is at least three times as fast",
+    check("when counts are kept, less than a tenth as many pairs are counted", kept < plain / 10)
+    check("keeping the counts is at least three times as fast as counting again",
           seconds["counted again"] > 3 * seconds["kept"])
-    check("pieces of a word of 20,000 letters are learned, and it comes back unchanged",
+    check("merges are learned from a word of 20,000 letters, which comes back unchanged",
           (encoding := BytePairEncoding.learn(long, 50)).decode(encoding.encode(long[0])) == long[0])
     rows = [("counted again", plain, seconds["counted again"] / seconds["kept"]), ("kept", kept, 1.0)]
-    return table("counts", "pairs counted", "times as long", rows=rows)
+    return table("counts", "pairs counted", "seconds, ratio", rows=rows)
 
 
 def pairs_counted(texts: Sequence[str], encoding: BytePairEncoding) -> tuple[int, int]:
@@ -450,7 +450,7 @@ WIDTH, LAYERS = 128, 2  # of the model whose cost is counted
 
 
 def multiplications(length: int, vocabulary: int, width: int = WIDTH) -> dict[str, int]:
-    """Of one pass of a stack of blocks over a sequence: between tokens, in each token, for the logits."""
+    """For one pass of a stack of blocks over a sequence: between tokens, in each token, for the logits."""
     return {"between tokens": 2 * LAYERS * length**2 * width,
             "in each token": 12 * LAYERS * length * width**2,
             "logits": length * width * vocabulary}
@@ -462,10 +462,11 @@ def step_vocabulary_size():
     More merges make longer pieces, so the same text has fewer of them. Later merges help less: their pairs
     are rarer. And each piece is one more row of the embedding and one more logit per token.
 
-    What does one pass over 500 characters of lesson 6 cost? The table counts the multiplications of a model
-    with 2 blocks, 128 wide: between tokens (attention, the square of the length), in each token (projections
-    and feed-forward), and for the logits. With few merges there are many tokens, with many merges there are
-    many logits. For a wider model a longer list is cheapest: the logits are a smaller part of its cost.
+    What does one pass over 500 characters of lesson 6 cost? The table adds up the multiplications of a model
+    with 2 blocks, 128 wide: between tokens (attention, which grows with the square of the length), in each
+    token (projections and feed-forward), and for the logits. With few merges there are many tokens; with many
+    merges there are many logits. For a wider model a longer list is cheapest: the logits are a smaller part
+    of its cost.
     """
     text = "\n".join(prose()[1])
     rows, costs, wider, lengths = [], [], [], []
@@ -480,14 +481,14 @@ def step_vocabulary_size():
     totals = [sum(cost.values()) for cost in costs]
     saved = [before - after for before, after in pairwise(lengths)]
     check("with more merges the text always has fewer pieces", all(gain > 0 for gain in saved))
-    check("the last 1,000 merges save less than the first 60", saved[-1] < saved[0])
+    check("the last 1,000 merges save fewer pieces than the first 60", saved[-1] < saved[0])
     check("the cheapest vocabulary is neither the smallest nor the largest",
           0 < totals.index(min(totals)) < len(totals) - 1, f"{rows[totals.index(min(totals))][0]:,} pieces")
     check("for a model four times as wide the cheapest vocabulary is larger",
           wider.index(min(wider)) > totals.index(min(totals)), f"{rows[wider.index(min(wider))][0]:,} pieces")
     figure = drawing.draw_vocabulary([len(learned(merges)) for merges in SIZES], lengths, costs)
     picture = Picture("subwords_vocabulary.png", figure,
-                      f"One pass is cheapest with {rows[totals.index(min(totals))][0]:,} pieces")
+                      f"One pass is cheapest with {rows[totals.index(min(totals))][0]:,} pieces in the list")
     return table("pieces in the list", "pieces per character", "numbers in the embedding",
                  "million multiplications", rows=rows), picture
 
@@ -496,14 +497,14 @@ YEARS = range(1000, 3000)
 
 
 def step_what_a_model_sees():
-    """What does a model see of a text?
+    """What does a model see in a text?
 
     A model sees one number per piece. The letters inside the piece are not in its input. To count the letters
     of a word that is one piece, or to write the word backwards, a model must have learned the spelling of
-    that piece elsewhere. Written backwards, the word is cut into quite different pieces.
+    that piece elsewhere. Written backwards, the word is cut into different pieces.
 
-    A capital letter or a missing space leads to different pieces with different ids. Numbers are cut by
-    frequency, not by digits: of the years from 1000 to 2999, a few are one piece, most are three or four.
+    A capital letter or a missing space leads to different pieces. Numbers are cut by frequency, not by
+    digits: of the years from 1000 to 2999, a few are one piece, most are three or four.
     """
     encoding = learned()
     words = " attention", "attention", " Attention", " ATTENTION", " noitnetta"
@@ -513,25 +514,25 @@ def step_what_a_model_sees():
     example = {way: next(year for year in YEARS if tuple(map(len, encoding.texts_of(
         encoding.encode(f" {year}")))) == way) for way in ways}
     years = [(cut(f" {example[way]}", encoding), number) for way, number in ways.most_common(5)]
-    check("“ attention” is one piece, and backwards it has none of the same pieces",
+    check("“ attention” is one piece, and written backwards it shares no piece with it",
           len(ids[" attention"]) == 1 and not {*ids[" attention"]} & {*ids[" noitnetta"]})
-    check("with a capital, in capitals, or without the space, “ attention” has none of the same ids",
+    check("with a capital, in capitals, or without the space, the word shares no id with “ attention”",
           not {*ids[" attention"]} & {id for word in words[1:] for id in ids[word]})
     check("the years are cut in at least three ways", len(ways) >= 3, f"{len(ways)} ways")
-    return (table("text", "pieces", "ids", rows=rows), table("years are cut like", "years", rows=years))
+    return (table("text", "pieces", "ids", rows=rows), table("a year is cut like", "how many", rows=years))
 
 
 def step_other_languages():
     """Other languages
 
     These pieces were learned from English. Here is the first article of the Universal Declaration of Human
-    Rights in five languages. All say the same, and English needs the fewest pieces. French and German have
-    the same letters, but other words. Greek letters and Chinese characters hardly ever occurred, so most of
-    them become two or three bytes.
+    Rights in five languages. All five say the same thing, and English needs the fewest pieces. French and
+    German use the same letters, but different words. Greek letters and Chinese characters hardly ever
+    occurred, so most of them become two or three bytes.
 
     A model pays per piece. So the same sentence costs more in these languages, and a sequence of 512 pieces
-    holds less of it. A list of pieces serves a language well only if it was learned from that language. The
-    last column uses 300 merges that were learned from these five texts themselves.
+    holds less text. A list of pieces serves a language well only if it was learned from that language. The
+    last column uses 300 merges learned from these five texts.
     """
     encoding = learned()
     lengths = {name: len(encoding.encode(text)) for name, text in ARTICLE.items()}
@@ -548,15 +549,15 @@ def step_other_languages():
           all(encoding.decode(encoding.encode(text)) == text for text in ARTICLE.values()))
     figure = drawing.draw_languages(lengths, {name: len(text) for name, text in ARTICLE.items()})
     picture = Picture("subwords_languages.png", figure, f"The same article has {lengths['English']} pieces "
-                      f"in English, {lengths['Greek']} in Greek")
-    header = "language", "characters", "pieces", "per character", "learned from these"
+                      f"in English and {lengths['Greek']} in Greek")
+    header = "language", "characters", "pieces", "per character", "pieces, own merges"
     return table(*header, rows=rows), picture
 
 
 def odd_texts() -> dict[str, str]:
     """Texts that break careless programs."""
     letters = "".join(Random(0).choices("aeinost", k=100_000))
-    return {"emoji, joined of three": "👩‍👩‍👧", "é, one character (NFC)": "l'été",
+    return {"one emoji made of three": "👩‍👩‍👧", "é, one character (NFC)": "l'été",
             "é, letter and mark (NFD)": unicodedata.normalize("NFD", "l'été"),
             "the name of a special token": "<eos> is no end",
             "whitespace of all kinds": " \t\n\r\n\u00a0\u2009\u3000\x0b",
@@ -567,9 +568,9 @@ def step_texts_as_they_are():
     """Texts as they are
 
     Every text comes back unchanged, however odd. An emoji may be several characters of three or four bytes
-    each. The é of a keyboard is one character; from some programs it arrives as an e followed by a mark. Both
-    look the same but have different ids, so for a model they are two different words. This encoding leaves
-    texts as they are; lesson 8 normalises your sentence pairs before learning from them.
+    each. An é from a keyboard is one character; from some programs it arrives as an e followed by a mark. The
+    two look the same but have different ids, so a model sees two different words. Lesson 8 normalises your
+    sentence pairs before learning from them.
 
     “<eos>” in a text is five characters. The ids 0, 1 and 2 never come from a text; only the program inserts
     them. Bytes that are not UTF-8 are refused before anything is learned from them.
@@ -587,7 +588,7 @@ def step_texts_as_they_are():
           one != two and unicodedata.normalize("NFC", texts["é, letter and mark (NFD)"]) == "l'été")
     check("no text has the id of a special token",
           not {PAD, BOS, EOS} & {id for some in ids.values() for id in some})
-    check("Latin-1 gives a one-line error", "not UTF-8" in refused and "\n" not in refused)
+    check("text in Latin-1 is refused with a one-line error", "not UTF-8" in refused and "\n" not in refused)
     rows = [(name, text if len(text) < 20 and text.isprintable() else "", len(text), len(ids[name]))
             for name, text in texts.items()]
     return table("text", "", "characters", "pieces", rows=rows), refused
@@ -596,7 +597,7 @@ def step_texts_as_they_are():
 def step_broken_on_purpose():
     """Broken on purpose
 
-    If encoding takes the longest piece that fits, or replays the merges in another order, the text still
+    If encoding takes the longest piece that fits, or replays the merges in a different order, the text still
     comes back, so nothing seems wrong. But words are now cut differently than in training. If each piece is
     decoded by itself, a character that was cut becomes two or three �. If the program looks for “<eos>” in
     plain text, whoever types “<eos>” ends the sentence, and the word itself is lost.
@@ -611,7 +612,7 @@ def step_broken_on_purpose():
     for name, broken in wrong.items():
         other[name] = sum(n for word, n in words.items() if broken.encode(word) != learned().encode(word))
         rows.append((name, f"{other[name] / words.total():.1%}", broken.decode(broken.encode(asked))))
-    check("the longest match cuts some words differently", other["longest match"] > 0)
+    check("the longest match cuts some words differently from the merges", other["longest match"] > 0)
     check("replaying the last merge first cuts more than a tenth of the words differently",
           other["merges from the last"] > words.total() / 10)
     texts = dict(zip(wrong, (row[2] for row in rows)))
@@ -625,8 +626,7 @@ def step_broken_on_purpose():
 def step_your_text(options: argparse.Namespace):
     """Your text
 
-    The pieces are learned from your text; the table says how many pieces it then has. The last pieces
-    of the list are rare.
+    The pieces are learned from your text; the table says how many pieces it then has.
     """
     text, encoding = options.text, own_encoding(options)
     words = split_words(text)
@@ -668,7 +668,7 @@ def step_what_next():
 
     Read: learn_by_counting, then PairCounts. Both learn the same merges; learn_by_counting is the definition.
 
-    Change: (1) Put \\d in place of \\d+ in WORD: each digit is its own word. What becomes of the years?
+    Change: (1) Put \\d in place of \\d+ in WORD: each digit is then its own word. What becomes of the years?
     (2) Leave out the space in front: " ?" in WORD. How many pieces does lesson 6 then have? (3) Let learn()
     take the largest of equally frequent pairs, and see which check fails.
 
@@ -705,10 +705,10 @@ def any_text(text: str) -> str:
 def main():
     parser = lesson_parser(__doc__, GRADED)
     parser.add_argument("--text", type=text_of, metavar="FILE",
-                        help="learn from a text of your own, UTF-8, and end")
+                        help="learn from a text of your own (UTF-8), then exit")
     parser.add_argument("--vocab", type=count,
                         help=f"with --text or --input: merges to learn (default: {USUAL})")
-    parser.add_argument("--input", type=any_text, metavar="TEXT", help="show the pieces of a text, and end")
+    parser.add_argument("--input", type=any_text, metavar="TEXT", help="show the pieces of a text, then exit")
     options = parser.parse_args()
     if options.vocab and not (options.text or options.input):
         parser.error(f"--vocab {options.vocab} goes with --text FILE or --input TEXT")

@@ -1,7 +1,7 @@
 """Lesson 8. From digits to language
 
-The model stays the same, the tokens change. A sentence goes in and its translation comes out, both cut into
-lesson 7's pieces, learned from the pairs:
+The model stays the same; only the tokens change. A sentence goes in and its translation comes out, both cut
+into lesson 7's pieces, learned from pairs of sentences:
 
     text → pieces → ids → lesson 5's Transformer → lesson 6's decoders → ids → text
 
@@ -9,11 +9,11 @@ The pairs come from a grammar of English and French that was written for this co
 350 everyday words, and one translation for each sentence. So this lesson shows whether a small model can
 combine learned rules in new sentences, not how well it would translate a newspaper.
 
-You need the parts of lessons 5 to 7. You will build batches by length and BLEU, and train a translator. The
+You need lessons 5 to 7. You will build batches by length and the score BLEU, and train a translator. The
 lesson runs in three to four minutes and takes an hour and a half to read. --pairs trains on your own pairs.
 """
 
-import course.console.startup  # noqa: F401 (before torch: it hears what fails in the imports below)
+import course.console.startup  # noqa: F401 (before torch: it reports what fails in the imports below)
 import math
 import re
 import sys
@@ -99,7 +99,7 @@ __all__ = ["SIGNATURE", "BatchesByLength", "Bleu", "Texts", "TranslationExperime
 class BatchesByLength:
     """Batch number `step` of sources and targets (lists of ids): rows of about the same length.
 
-    Each epoch has every pair once. The order follows from seed and epoch, also in a resumed run.
+    Each epoch has every pair once. The order follows from seed and epoch, even in a resumed run.
     """
 
     def __init__(self, sources: Sequence[list[int]], targets: Sequence[list[int]], size: int, seed: int):
@@ -131,14 +131,14 @@ class BatchesByLength:
 
 
 def make_batch(sources: list[list[int]], targets: list[list[int]]) -> Batch:
-    """Lists of ids → a batch as lesson 5 has it."""
+    """Lists of ids → a batch as in lesson 5."""
     return Batch(pad(sources), *teacher_forcing(targets))
 
 
 # ------------------------------------------------------------------ BLEU
 
 SIGNATURE = "nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp"  # as sacreBLEU writes it, without its version
-ORDERS = "p₁", "p₂", "p₃", "p₄"  # of BLEU
+ORDERS = "p₁", "p₂", "p₃", "p₄"
 
 
 class Bleu(NamedTuple):
@@ -152,7 +152,7 @@ class Bleu(NamedTuple):
 
 
 def ngrams(tokens: list[str], n: int) -> Counter:
-    """How often each n tokens in a row occur."""
+    """How often each run of n tokens occurs."""
     return Counter(zip(*(tokens[start:] for start in range(n))))
 
 
@@ -162,12 +162,12 @@ def corpus_bleu(answers: Sequence[str], references: Sequence[str], smooth: str =
 
     For n = 1 … 4, p_n is the fraction of the answers' n-grams that occur in the reference, each at most as
     often as the reference has it (clipped). BLEU is the geometric mean of the four, times the brevity
-    penalty. For an order without a match, smooth="exp" takes half of one match, then a quarter and so on;
-    "none" takes 0. ValueError for lists of different length.
+    penalty. For an n without a match, smooth="exp" takes half of one match, then a quarter and so on; "none"
+    takes 0. ValueError for lists of different length.
     """
     if smooth not in ("exp", "none") or len(answers) != len(references):
         raise ValueError(f"{len(answers)} answers, {len(references)} references, smooth {smooth!r}: "
-                         "as many of the one as of the other, and exp or none")
+                         "the numbers must be equal, and smooth exp or none")
     matches, totals, lengths = [0] * 4, [0] * 4, [0, 0]
     for answer, reference in zip(answers, references):
         texts = tokenize(answer.rstrip()), tokenize(reference.rstrip())
@@ -201,10 +201,10 @@ def scored(pairs: Sequence[Pair], answers: Sequence[str]) -> tuple[float, Bleu]:
 
 
 def signature(pairs: Sequence[Pair]) -> str:
-    """That of scored(); what characters mean."""
+    """The signature of scored(), and a note if BLEU counts characters."""
     cut, _ = words_for(pair.target for pair in pairs)
     said = "" if cut == "13a" else ("\nThese references have no spaces between words: BLEU counts runs of "
-                                    "characters here, and isn't comparable with a BLEU of words.")
+                                    "characters here, and isn't comparable with BLEU of words.")
     return SIGNATURE.replace("13a", cut) + said
 
 
@@ -245,7 +245,7 @@ def translate(model: Transformer, encoding: BytePairEncoding, sentences: Sequenc
 
 
 class Texts(Corpus):
-    """The pairs of a training, and what a model takes of them."""
+    """The pairs of a training run, and what a model needs of them."""
 
     pieces, words_of, longest = BytePairEncoding, staticmethod(split_words), TranslationModel.max_len
 
@@ -277,7 +277,7 @@ class Texts(Corpus):
                 "unsure_below": limit_of(self.certainties(model, pairs, answers)), "exact_match": exact}
 
     def certainties(self, model: Transformer, pairs: Sequence[Pair], answers: Sequence[str]) -> list[float]:
-        """How sure the model is of each answer, as replies have it."""
+        """How sure the model is of each answer, as in replies."""
         most, found = model.config.max_len - 1, []
         for start in range(0, len(pairs), 100):
             sources, _ = self.encode(pairs[start : start + 100])
@@ -288,7 +288,7 @@ class Texts(Corpus):
 
 def make_run(config: TranslationModel, training: TranslationTraining, device: torch.device, texts: Texts,
              own: Own = NOTHING, base: Base | None = None) -> Run:
-    """A fresh run: lesson 5's model and loss, these batches."""
+    """A fresh run: lesson 5's model and loss with these batches."""
     config = replace(config, vocab_size=len(texts.encoding))
     return fresh_run(
         partial(Transformer, config),
@@ -296,8 +296,8 @@ def make_run(config: TranslationModel, training: TranslationTraining, device: to
         config, training, device, {"name": "translation", **texts.about}, BY_HAND, own, base=base)
 
 
-GRADED = {"BatchesByLength": batches_by_length_checks, "corpus_bleu": corpus_bleu_checks}  # by --grade
-OURS = sys.modules[__name__]  # of whose parts the checks make the classic mistakes
+GRADED = {"BatchesByLength": batches_by_length_checks, "corpus_bleu": corpus_bleu_checks}
+OURS = sys.modules[__name__]  # the checks make the classic mistakes from its parts
 
 
 # ------------------------------------------------------------------ the steps
@@ -314,20 +314,20 @@ class TranslationExperiment(TextsExperiment):
         return make_run(config, training, self.device, texts, self.own, self.base)
 
     def pairs(self, count: int | None = None) -> list[Pair]:
-        """Of the test, all or the first."""
+        """All test pairs, or the first `count`."""
         return self.texts.splits["test"][:count]
 
     def answers_to(self, sources: Sequence[str], **options: Any) -> list[str]:
         return translate(self.model, self.encoding, sources, **options)
 
     def batch_of(self, source: str, answer: str) -> Batch:
-        """A batch of one pair; of the answer, what the model has places for."""
+        """A batch of one pair; the answer is cut to the model's length."""
         encode, most = self.encoding.encode, self.model.config.max_len - 1
         return make_batch([encode(source)], [encode(answer)[:most]])
 
     @cached_property
     def answers(self) -> list[str]:
-        """Greedy, to the test."""
+        """Greedy answers to the test."""
         return self.answers_to([pair.source for pair in self.pairs()])
 
     @cached_property
@@ -338,14 +338,14 @@ class TranslationExperiment(TextsExperiment):
 def step_the_corpus(experiment: TranslationExperiment):
     """The corpus
 
-    English has one “the”, French has le, la, l' and les. Most adjectives move behind their noun and take its
-    gender and number; “not” becomes two words around the verb; a pronoun as object goes before the verb. The
-    grammar draws such sentences in both languages at once. Where English is ambiguous, the grammar
+    English has one “the”, French has le, la, l' and les. Most adjectives come after their noun and take its
+    gender and number; “not” becomes two words around the verb; an object pronoun goes before the verb. The
+    grammar generates such sentences in both languages at once. Where English is ambiguous, the grammar
     decides: “you” is tu, or vous if “sir” or “madam” follows.
 
-    Combinations are held out, not lines: an adjective with a noun, a subject or an object with a verb. Every
-    test sentence has a combination that no training sentence has, so the model can't have memorised it. But
-    the words themselves occur in training, nearly all in the same form.
+    Combinations of words are held out, not lines: an adjective with a noun, or a subject or object with a
+    verb. Every test sentence has a combination that no training sentence has, so the model can't have
+    memorised it. But the words themselves occur in training.
     """
     splits = experiment.texts.splits
     known = {name for pair in splits["train"] for name in pair.combinations}
@@ -359,8 +359,8 @@ def step_the_corpus(experiment: TranslationExperiment):
         check("fewer than 2 in 1,000 words of the test have a form that never occurs in training",
               len(new) < asked / 500, f"{len(new)} of {asked:,}")
     shown = [f"{pair.source}\n  {pair.target}" for pair in splits["test"][:4]]
-    last = table("rules of the last one", "", rows=[(name, PHENOMENA[name])
-                                                    for name in sorted(splits["test"][3].phenomena)])
+    last = table("rules of the last pair", "", rows=[(name, PHENOMENA[name])
+                                                     for name in sorted(splits["test"][3].phenomena)])
     rows = [(split, len(pairs), *(sum(len(words_of(pair[side])) for pair in pairs) / len(pairs)
                                   for side in (0, 1))) for split, pairs in splits.items()]
     return table("", "pairs", "words per sentence: English", "French", rows=rows), "\n".join(shown), last
@@ -369,11 +369,11 @@ def step_the_corpus(experiment: TranslationExperiment):
 def step_your_pairs(experiment: TranslationExperiment):
     """Your pairs
 
-    A checksum of the source says whether a pair is for training, validation or test, so all translations of
-    one source stay together; case and marks don't count. All pairs of --valid and --test are taken, and their
-    sources are left out of the training.
+    A checksum of the source decides whether a pair is for training, validation or test, so all translations
+    of one source stay together; case and marks don't count. All pairs of --valid and --test are taken, and
+    their sources are left out of training.
 
-    Are these really a sentence and its translation? If not, choose with --columns.
+    Are these really sentences and their translations? If not, use --columns.
     """
     splits = experiment.texts.splits
     sources = {split: {pair.source for pair in pairs} for split, pairs in splits.items()}
@@ -385,16 +385,16 @@ def step_your_pairs(experiment: TranslationExperiment):
 
 
 def padding(batches: Iterable[Batch]) -> float:
-    """The share of PAD in sources and decoder inputs."""
+    """The fraction of PAD in sources and decoder inputs."""
     tensors = [tensor for batch in batches for tensor in batch[:2]]
     return sum((tensor == PAD).sum().item() for tensor in tensors) / sum(tensor.numel() for tensor in tensors)
 
 
 @shows(BatchesByLength.order_of)
 def step_batches(experiment: TranslationExperiment):
-    """Batches of similar length
+    """Batches by length
 
-    A batch is as wide as its longest sentence. The others are filled up with PAD, which wastes computation.
+    A batch is as wide as its longest sentence. The others are padded with PAD, which wastes computation.
     So pairs are shuffled, sorted by length and cut into batches, and the batches are shuffled. Pairs of equal
     length keep their shuffled order, so each epoch has different batches.
     """
@@ -404,12 +404,12 @@ def step_batches(experiment: TranslationExperiment):
     anyhow = np.split(rows, range(batches.size, len(rows), batches.size))[:100]
     shares = [padding(map(batches.batch, anyhow)), padding(batches(step) for step in range(len(anyhow)))]
     if not experiment.texts.files:
-        check("batches by length have less than 10 % padding, random batches more than three times as much",
+        check("batches by length have less than 10 % padding; random batches have over three times as much",
               shares[1] < min(0.1, shares[0] / 3))
     (pair,), encoding = experiment.pairs(1), experiment.texts.encoding
     rows = [(side, "|".join(encoding.texts_of(encoding.encode(text))))
             for side, text in zip(("source", "target"), pair)]
-    compared = [("any sentences", f"{shares[0]:.1%}"), ("by length", f"{shares[1]:.1%}")]
+    compared = [("random", f"{shares[0]:.1%}"), ("by length", f"{shares[1]:.1%}")]
     return (table("batches", "padding", rows=compared),
             table("", f"pieces, of {len(encoding):,} in all", rows=rows, title=pair.source))
 
@@ -417,10 +417,10 @@ def step_batches(experiment: TranslationExperiment):
 def step_training(experiment: TranslationExperiment):
     """Training
 
-    The engine, the loss, Adam and the model are lesson 5's. The model is wider and has rotary positions, more
-    heads, and an embedding row for each piece. Each validation translates at most 300 sentences greedily.
-    “Exact match” is the fraction that is right letter by letter. BLEU measures how close the answers are to
-    the references; its maximum is 100.
+    The engine, the loss, Adam and the model are lesson 5's. Here the model is wider and has rotary positions,
+    more heads, and an embedding row for each piece. Each validation translates at most 300 sentences
+    greedily. “Exact match” is the fraction that is right letter by letter. BLEU measures how close the
+    answers are to the references; its maximum is 100.
     """
     experiment.say(recipe_line(experiment.config, experiment.training))
     ended = experiment.train()
@@ -438,7 +438,7 @@ def step_training(experiment: TranslationExperiment):
     facts = [("parameters", f"{parameters(run.model):,}"),
              ("of these in the embedding", f"{parameters(run.model.embedding):,}"),
              ("steps", f"{len(run.history) - experiment.begun_at:,}"),
-             ("seconds in the steps", f"{sum(run.noted('seconds')[experiment.begun_at :]):.0f}"),
+             ("seconds of training steps", f"{sum(run.noted('seconds')[experiment.begun_at :]):.0f}"),
              ("BLEU, validation", f"{bleu:.1f}"), ("exact match, validation", f"{exact:.1%}")]
     return table("", "", rows=facts), picture, write_translator(experiment, translate)
 
@@ -447,22 +447,22 @@ def step_training(experiment: TranslationExperiment):
 def step_bleu(experiment: TranslationExperiment):
     """BLEU: how close is an answer to its reference?
 
-    Exact match is strict: one wrong letter and the sentence counts as wrong. BLEU counts how many runs of 1,
-    2, 3 and 4 words from the answer also occur in the reference. Each counts at most as often as the
-    reference has it; otherwise all of “le le le le” would count. With the fractions p₁ … p₄ over the corpus
+    Exact match is strict: one wrong letter makes a sentence wrong. BLEU counts how many runs of 1, 2, 3 and 4
+    words from the answer also occur in the reference. Each run counts at most as often as the reference has
+    it; otherwise all of “le le le le” would count. Let p₁ … p₄ be the fractions that count in the corpus:
 
         BLEU = 100 · brevity · (p₁ · p₂ · p₃ · p₄)^¼        brevity = min(1, exp(1 − r / c))
 
     where c is the number of words in the answers and r in the references. The brevity penalty punishes
     leaving out the hard parts. The mean of the sentences' BLEU is a different number (last column).
 
-    BLEU can't see which words matter. Each row of the table has one kind of slip, in the references that it
+    BLEU can't see which words matter. Each row of the table makes one kind of slip, in all references that it
     changes. A reader still understands la in place of l', but la costs more BLEU than a wrong name. Much of
     the cost is the additional word: BLEU's usual tokeniser, 13a, doesn't cut at the apostrophe, so la' (no
     space) costs less.
 
-    So read some sentences as well (step 7), and publish the signature (last line) with the score: one
-    reference, capitals count, 13a cuts words, and a run length without matches gets half a match (exp).
+    So read some sentences as well (step 7), and publish the signature (last line) with the score. It says:
+    one reference, capitals count, 13a cuts words, and a run length without matches gets half a match (exp).
     """
     check_part(corpus_bleu, corpus_bleu_checks, OURS)
     references = [pair.target for pair in experiment.pairs()]
@@ -480,7 +480,7 @@ def step_bleu(experiment: TranslationExperiment):
           scores["another name"] > scores["la for l'"] + 5)
     check("writing la' costs less than 85 % of the BLEU that la as a separate word costs",
           100 - scores["la' for l'"] < 0.85 * (100 - scores["la for l'"]))
-    return table("slip", "sentences", "BLEU", *ORDERS, "brevity", "mean", rows=rows), SIGNATURE
+    return table("slip", "sentences", "BLEU", *ORDERS, "brevity", "mean BLEU", rows=rows), SIGNATURE
 
 
 def scores_table(found: dict[str, tuple[float, Bleu]], pairs: Sequence[Pair], counts: Iterable[int]):
@@ -491,7 +491,7 @@ def scores_table(found: dict[str, tuple[float, Bleu]], pairs: Sequence[Pair], co
 
 
 def step_how_good(experiment: TranslationExperiment):
-    """How good is it?
+    """How good is the translator?
 
     The first row is the test, answered greedily. The second row has other new sentences: each has as
     many words and combinations as a test sentence, but all its combinations occur in training. Some
@@ -500,7 +500,7 @@ def step_how_good(experiment: TranslationExperiment):
     test, known = experiment.pairs(), experiment.texts.fresh_like(experiment.pairs())
     found = {"the test": scored(test, experiment.answers)}
     if known:
-        found["known pairs"] = scored(known, experiment.answers_to([pair.source for pair in known]))
+        found["known combinations"] = scored(known, experiment.answers_to([pair.source for pair in known]))
     if experiment.is_default:
         (exact, bleu), (known_exact, _) = found.values()
         check("more than 90 % of the test sentences are entirely right, and BLEU is above 96",
@@ -511,7 +511,7 @@ def step_how_good(experiment: TranslationExperiment):
 
 
 def step_your_score(experiment: TranslationExperiment):
-    """How good is it?
+    """How good is the translator?
 
     Every sentence of each test is answered greedily and by a beam of 4 with length penalty 1. The reference
     is only one of many good translations, so a good answer may be counted as wrong.
@@ -525,7 +525,7 @@ def step_your_score(experiment: TranslationExperiment):
     return scores_table(found, experiment.pairs(), [len(pairs) for pairs in tests.values() for _ in range(2)])
 
 
-ENOUGH = 30  # sentences on which a fraction may rest
+ENOUGH = 30  # sentences that a fraction needs
 
 
 def step_phenomena(experiment: TranslationExperiment):
@@ -533,9 +533,9 @@ def step_phenomena(experiment: TranslationExperiment):
 
     The grammar knows which rules a sentence needs. The picture has a row for each rule that at least 30 of
     the 300 validation sentences need, with their number. It shows, at each validation, the fraction of these
-    sentences that is entirely right. Rules are sorted by their mean over all steps.
+    sentences that is entirely right. Rules are sorted by their mean over all validations.
 
-    If one of its rules fails, a sentence is wrong. So a row also reflects the rules that often occur together
+    A sentence is wrong if any of its rules fails. So a row also reflects the rules that often occur together
     with its own. The table has the ten rules with the lowest fractions in the test.
     """
     history = [record for record in experiment.run.history if "exact_match" in record]
@@ -554,7 +554,7 @@ def step_phenomena(experiment: TranslationExperiment):
               found[hardest[0]][1] > 0.6, f"{hardest[0]}: {found[hardest[0]][1]:.0%}")
     return (table("rule", "example", "training", "test", "right", rows=rows),
             Picture(experiment.file("translation_phenomena"), figure,
-                    f"Largest mean fraction right: “{names[0]}”; smallest: “{names[-1]}”"))
+                    f"Right most often over all validations: “{names[0]}”; least often: “{names[-1]}”"))
 
 
 def step_ten_sentences(experiment: TranslationExperiment):
@@ -572,7 +572,7 @@ def step_ten_sentences(experiment: TranslationExperiment):
         blocks.append("\n".join(told))
     slips = Counter(slips_in(answer, pair.target) for pair, answer, _ in wrong)
     often = "; ".join(f"{slip} ({count})" for slip, count in slips.most_common(3))
-    return "\n".join(blocks), f"{len(wrong)} of {len(every):,} answers are wrong. Most frequent: {often}"
+    return "\n".join(blocks), f"{len(wrong)} of {len(every):,} answers are wrong. Frequent slips: {often}"
 
 
 @torch.no_grad()
@@ -594,16 +594,16 @@ def cross_weights(experiment: TranslationExperiment, pair: Pair) -> Tensor:
 
 @shows(word_weights)
 def step_alignment(experiment: TranslationExperiment):
-    """Where it looks while it writes
+    """Where the model looks while it writes
 
     The grammar knows which English word each French word comes from (its partner). Does cross-attention look
-    there, in 200 test sentences? Pieces are joined to words. A word counts as found if a head's largest
-    weight is on a partner. The table compares the head that finds most words with two rules: the word at the
-    same place, and the first word. Nouns, verbs, adjectives and names are content words. The head finds fewer
-    of the others (function words).
+    there, in 200 test sentences? Pieces are joined into words. A word counts as found if a head's largest
+    weight is on a partner. The table compares the head that finds the most words with two rules: the word at
+    the same place, and the first word. Nouns, verbs, adjectives and names are content words. The head finds a
+    smaller fraction of the others (function words).
 
     The picture shows that head on a sentence in which the adjective moves. A weight says where a head looked,
-    not whether the answer depends on it.
+    not whether the answer depends on that word.
     """
     pairs = experiment.pairs(200)
     weights = [cross_weights(experiment, pair) for pair in pairs]
@@ -631,10 +631,10 @@ def step_alignment(experiment: TranslationExperiment):
 
 
 def step_decoders(experiment: TranslationExperiment):
-    """Greedy and beams
+    """Greedy and beam search
 
     Lesson 6's greedy and beam search work unchanged, here on 60 test sentences. α is the length
-    penalty: α = 0 compares sums of log-probabilities, which favours short answers.
+    penalty: α = 0 compares sums of log-probabilities.
     """
     pairs = experiment.pairs(60)
     sources = [pair.source for pair in pairs]
@@ -654,19 +654,19 @@ def step_decoders(experiment: TranslationExperiment):
                      for answers in found.values())
         check("no strategy answers more than 5 % of the sentences differently from greedy",
               others <= len(pairs) / 20, f"{others} at most")
-    return table("", "BLEU", "exact match", "words", "sentences per second", rows=rows), signature(pairs)
+    return table("", "BLEU", "exact match", "words each", "sentences per second", rows=rows), signature(pairs)
 
 
 def step_limits(experiment: TranslationExperiment):
     """The model's limits
 
     The model was trained on single, complete sentences. The answer to two sentences is nearly always one
-    sentence, and seldom the translation of the first. Without the mark at the end most answers are still
-    right; without the capital few are. The comparison doesn't count the missing mark or capital itself.
+    sentence, and seldom the translation of the first. Without the punctuation mark at the end most answers
+    are still right; without the capital few are. The comparison doesn't count the missing mark or capital.
 
-    Simon replaces a trained name. All its pieces are known, and the model would only have to copy them. The X
-    of Xavier isn't in the grammar, so it becomes a byte that never occurs in training. --input adds a missing
-    capital or mark, and lists such words.
+    “Simon” replaces a trained name. All pieces of “Simon” are known, and the model would only have to copy
+    them. The X of “Xavier” isn't in the grammar, so it becomes a byte that never occurs in training. --input
+    adds a missing capital or mark, and lists such words.
     """
     pairs = experiment.pairs(200)
     cases = harder(pairs, experiment.pairs())
@@ -687,7 +687,7 @@ def step_limits(experiment: TranslationExperiment):
               ends > 0.9 * len(pairs) / 2, f"{ends} of {len(pairs) // 2}")
         check("fewer than a quarter of the answers to two sentences translate the first one",
               first < len(pairs) / 8, f"{first}")
-        check("without a mark more than half of the answers are right, without a capital under a quarter",
+        check("without a mark more than half of the answers are right; without a capital under a quarter are",
               shares["no mark"] > 0.5 and shares["no capital"] < 0.25)
         check("Simon's pieces occur in training, but under a tenth of the sentences with Simon are right",
               {*encode("Simon"), *encode(" Simon")} <= met and shares["with Simon"] < 0.1)
@@ -701,7 +701,7 @@ def step_unsure(experiment: TranslationExperiment):
 
     The certainty of an answer is the geometric mean of the probabilities of its pieces. --input and --chat
     mark an answer as unsure if nine in ten answers to validation sentences were more certain. The table
-    compares marked and unmarked answers to the test.
+    compares marked and unmarked test answers.
     """
     pairs, noted = experiment.pairs(), experiment.run.noted("unsure_below")
     limit = (noted or [experiment.texts.validate(experiment.model)["unsure_below"]])[-1]
@@ -724,8 +724,8 @@ def step_broken_on_purpose(experiment: TranslationExperiment):
 
     Files of pairs often have several translations of one source. Here each source of the test gets a second
     line. If these lines are split at random, most held-out sources also occur in training. Lower-casing both
-    texts raises BLEU, and cutting off l' as a word raises it again. Without a mask on the padding, answers
-    depend on the rest of the batch.
+    texts raises BLEU, and treating l' as a separate word raises it again. Without a mask on the padding,
+    answers depend on the rest of the batch.
     """
     pairs = experiment.pairs()
     lines = [(pair.source, f"{pair.target}{mark}") for pair in pairs for mark in ("", " !")]
@@ -738,22 +738,22 @@ def step_broken_on_purpose(experiment: TranslationExperiment):
     lowered = [text.lower() for text in references]
     bleu = {"BLEU, la for l' and no capitals": corpus_bleu(slipped, references),
             "the same, both texts lower-cased": corpus_bleu(slipped, lowered),
-            "the same, and l' cut off as a word": corpus_bleu(slipped, lowered, tokenize=words_of)}
+            "the same, with l' as a separate word": corpus_bleu(slipped, lowered, tokenize=words_of)}
     plain, both, finer = (one.score for one in bleu.values())
-    check("lower-casing both texts raises BLEU by more than 5, and cutting off l' by more than 1 again",
+    check("lower-casing both texts raises BLEU by over 5; l' as a separate word raises it by over 1 more",
           both > plain + 5 and finer > both + 1)
     check("if lines are split at random, more than half of the held-out sources are in training",
           leaked > 0.5, f"{leaked:.0%}")
     check("if lines are split by source, no source of the test is in training", kept == 0)
     rows = [("lines split at random: test sources known", f"{leaked:.0%}"),
-            ("split by source", f"{kept:.0%}")]
+            ("lines split by source: the same", f"{kept:.0%}")]
     rows += [(name, f"{score.score:.1f}") for name, score in bleu.items()]
     rows += [(f"exact match, padding {how}", f"{share:.1%}") for how, share in unmasked(experiment).items()]
     return table("", "", rows=rows), check_mistakes(OURS, *GRADED.values())
 
 
 def unmasked(experiment: TranslationExperiment) -> dict[str, float]:
-    """Exact match on 200 test sentences in one batch, the source's padding masked and not."""
+    """Exact match on 200 test sentences in one batch, the source's padding masked or not."""
     model, pairs = experiment.model, experiment.pairs(200)
     batch = experiment.texts.batch(pairs).to(experiment.run.device)
     found = {}
@@ -766,7 +766,7 @@ def unmasked(experiment: TranslationExperiment) -> dict[str, float]:
             del model.src_mask
         answers = [experiment.encoding.decode(row) for row in ids.tolist()]
         found[how], _ = scored(pairs, answers)
-    check("if the padding isn't masked, fewer of 200 sentences are right",
+    check("without a mask on the padding, fewer of 200 sentences are right than with one",
           found["not masked"] < found["masked"] - 0.02)
     return found
 
@@ -774,7 +774,7 @@ def unmasked(experiment: TranslationExperiment) -> dict[str, float]:
 def step_your_sentence(experiment: TranslationExperiment):
     """Your sentence
 
-    Each sentence is translated by itself. Below are the pieces of the first, and what the beam found. The
+    Each sentence is translated by itself. Below are the pieces of the first, and the beam's answers. The
     score is the mean log-probability per piece.
     """
     model, encoding, asked = experiment.model, experiment.encoding, sentences_in(experiment.options.input)
@@ -801,7 +801,7 @@ def step_your_sentence(experiment: TranslationExperiment):
 def step_export(experiment: TranslationExperiment):
     """Your translator in a folder
 
-    load.py needs nothing of this course, only the packages torch, safetensors and tokenizers. It translates
+    load.py needs nothing from this course, only the packages torch, safetensors and tokenizers. It translates
     each text as it is, without the repairs of --input.
     """
     folder = experiment.options.export
@@ -814,9 +814,9 @@ def step_export(experiment: TranslationExperiment):
 
 
 def step_compare(experiment: TranslationExperiment):
-    """Compared
+    """Several values compared
 
-    The runs differ in one option only. BLEU is that of at most 300 validation sentences.
+    The runs differ in one option only. BLEU is measured on at most 300 validation sentences.
     """
     name, _ = experiment.options.compare
     found = experiment.compared(lambda run: run.noted("exact_match")[-1])
@@ -825,7 +825,7 @@ def step_compare(experiment: TranslationExperiment):
             for value, summary in summaries(found).items()]
     figure = draw_comparison(name, histories(found), "bleu", "BLEU on validation sentences")
     picture = Picture(experiment.file(f"translation_compare_{name}"), figure,
-                      f"{name} = {best(found)} has the largest fraction of validation sentences right")
+                      f"{name} = {best(found)} gets the largest fraction of validation sentences right")
     return table(name, "parameters", "BLEU", "seconds", "exact match", rows=rows), picture
 
 
@@ -834,8 +834,8 @@ def step_what_next(experiment: TranslationExperiment):
 
     Read: corpus_bleu, then translate, then make_run.
 
-    Change: (1) --positions none: what is left? (2) --vocab 100: short pieces. (3) Add a
-    line to grammar/nouns.tsv, train again, and try it with --input. (4) --reverse: to English.
+    Change: (1) --positions none: what still works? (2) --vocab 100 makes short pieces. (3) Add a
+    line to grammar/nouns.tsv, train again, and try it with --input. (4) --reverse translates into English.
     (5) --compare max_pairs=6000,30000,60000: how much data is needed?
 
     Write it yourself: --template my_translation.py, then --grade my_translation.py. Real pairs, such as
@@ -845,7 +845,7 @@ def step_what_next(experiment: TranslationExperiment):
 
 # ------------------------------------------------------------------ the command line
 
-ANY_PAIRS = __doc__.partition("The pairs come from a grammar")[0]  # what is true of other pairs as well
+ANY_PAIRS = __doc__.partition("The pairs come from a grammar")[0]  # true of other pairs as well
 COMMAND_LINE = CommandLine(
     TranslationModel, TranslationTraining, Transformer, TranslationExperiment,
     ("max_pairs", "vocab", "d_model", "n_heads", "n_layers", "positions", "norm", "lr", "warmup", "dropout",
@@ -856,11 +856,11 @@ COMMAND_LINE = CommandLine(
 def main():
     parser = lesson_parser(__doc__, GRADED)
     COMMAND_LINE.add_options(parser)
-    parser.add_argument("--input", type=sentence, metavar="SENTENCE", help="translate a sentence, and end")
-    parser.add_argument("--chat", action="store_true", help="translate line after line, and end")
-    parser.add_argument("--challenge", action="store_true", help="ask 200 hand-written sentences, and end")
+    parser.add_argument("--input", type=sentence, metavar="SENTENCE", help="translate a sentence, then exit")
+    parser.add_argument("--chat", action="store_true", help="translate line after line, then exit")
+    parser.add_argument("--challenge", action="store_true", help="try 200 hand-written sentences, then exit")
     parser.add_argument("--export", type=Path, metavar="FOLDER",
-                        help="write weights, pieces and a script that needs nothing of this course, and end")
+                        help="write weights, pieces and a script needing nothing from this course, then exit")
     experiment = COMMAND_LINE.parsed(parser)
     options = experiment.options
     steps = [
@@ -883,9 +883,9 @@ def main():
     further = {"challenge": [step_challenge], "input": [step_your_sentence], "export": [step_export],
                "compare": [step_compare], "pairs": [step_your_pairs, *of_pairs], "reverse": of_pairs}
     if options.chat:
-        experiment.say("One or more sentences; an empty line ends.")
+        experiment.say("Type one or more sentences; an empty line ends.")
         torch.set_num_threads(options.threads or 1)
-        converse(lambda line: experiment.replies.to(line), options.outputs)  # the folder is there by then
+        converse(lambda line: experiment.replies.to(line), options.outputs)
         return
     with all_processes(experiment.device):
         narrate(options, ANY_PAIRS if options.pairs or options.input or options.reverse else __doc__,

@@ -12,7 +12,7 @@ You need lesson 5's model; if outputs/ has none, it is trained first. You will b
 lesson runs in about a minute, and takes an hour to read.
 """
 
-import course.console.startup  # noqa: F401 (before torch: it hears what fails in the imports below)
+import course.console.startup  # noqa: F401 (before torch: it reports what fails in the imports below)
 import statistics
 import sys
 from argparse import Namespace
@@ -218,7 +218,7 @@ GRADED = {
     "Probe": checks.probe_checks,
     "probe_and_controls": checks.probe_and_controls_checks,
 }
-OURS = sys.modules[__name__]  # of whose parts the checks make the classic mistakes
+OURS = sys.modules[__name__]  # the checks make the classic mistakes from its parts
 
 
 # ------------------------------------------------------------------ the models

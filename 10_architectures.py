@@ -11,7 +11,7 @@ You need the parts of lessons 1 to 7. You will build these three families of mod
 Llama in four changes. The lesson runs in about two minutes and takes an hour and a half to read.
 """
 
-import course.console.startup  # noqa: F401, I001 (before torch: it hears what fails below; several names a line)
+import course.console.startup  # noqa: F401, I001 (before torch: it reports what fails below; several names a line)
 import math
 import sys
 from collections.abc import Sequence
@@ -298,7 +298,7 @@ GRADED = {
     "SwiGLU": swiglu_checks,
     "GroupedQueryAttention": grouped_checks,
 }
-OURS = sys.modules[__name__]  # of whose parts the checks make the classic mistakes
+OURS = sys.modules[__name__]  # the checks make the classic mistakes from its parts
 
 
 # ------------------------------------------------------------------ the trainings
@@ -865,12 +865,12 @@ def main():
     parser = lesson_parser(__doc__, GRADED)
     COMMAND_LINE.add_options(parser)
     parser.add_argument("--task", choices=[*TASKS], help="run the steps of one task")
-    parser.add_argument("--input", type=sentence, metavar="TEXT", help="continue a text, and end")
-    parser.add_argument("--chat", action="store_true", help="continue line after line, and end")
+    parser.add_argument("--input", type=sentence, metavar="TEXT", help="continue a text, then exit")
+    parser.add_argument("--chat", action="store_true", help="continue line after line, then exit")
     parser.add_argument("--temperature", type=float, default=0.8, help="of the sampling (default: 0.8)")
     parser.add_argument("--top-p", type=float, default=0.9, help="of the sampling (default: 0.9)")
     parser.add_argument("--weights", type=Path, metavar="FOLDER",
-                        help="run a published GPT-2, Llama, BERT or ViT, with --input and --with, and end")
+                        help="run a published GPT-2, Llama, BERT or ViT, with --input and --with, then exit")
     experiment = COMMAND_LINE.parsed(parser)
     options = experiment.options
     try:

@@ -11,7 +11,7 @@ The lesson runs in a minute and takes two hours to read.
 """
 
 import argparse
-import course.console.startup  # noqa: F401 (before torch: it hears what fails in the imports below)
+import course.console.startup  # noqa: F401 (before torch: it reports what fails in the imports below)
 import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -455,7 +455,7 @@ GRADED = {
     "QuantisedCache": quantised_cache_checks,
     "pack": pack_checks,
 }
-OURS = sys.modules[__name__]  # of whose parts the checks make the classic mistakes
+OURS = sys.modules[__name__]  # the checks make the classic mistakes from its parts
 
 
 # ------------------------------------------------------------------ the steps

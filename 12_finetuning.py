@@ -14,7 +14,7 @@ adapters and quantisation. The lesson runs in about a minute and takes an hour a
 """
 
 import argparse
-import course.console.startup  # noqa: F401 (before torch: it hears what fails in the imports below)
+import course.console.startup  # noqa: F401 (before torch: it reports what fails in the imports below)
 import math
 import operator
 import sys
@@ -248,7 +248,7 @@ GRADED = {
     "dequantize": dequantize_checks,
     "normal_levels": normal_levels_checks,
 }
-OURS = sys.modules[__name__]  # of whose parts the checks make the classic mistakes
+OURS = sys.modules[__name__]  # the checks make the classic mistakes from its parts
 
 
 # ------------------------------------------------------------------ training

@@ -14,7 +14,7 @@ are counted. Each result is compared with that of one rank. Later steps run the 
 own engines, in two processes. Take an evening for it.
 """
 
-import course.console.startup  # noqa: F401 (before torch: it hears what fails in the imports below)
+import course.console.startup  # noqa: F401 (before torch: it reports what fails in the imports below)
 import math
 import sys
 from collections.abc import Callable, Sequence
@@ -302,7 +302,7 @@ GRADED = {
     "one_f_one_b": one_f_one_b_checks,
     "timeline": timeline_checks,
 }
-OURS = sys.modules[__name__]  # of whose parts the checks make the classic mistakes
+OURS = sys.modules[__name__]  # the checks make the classic mistakes from its parts
 
 
 # ------------------------------------------------------------------ formats

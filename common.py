@@ -6,7 +6,7 @@
     lesson_parser, narrate                   the command line, the walkthrough, the exit code
     grade                                    your own parts, graded where you write them
 
-The machinery behind it is in course/, what has to hold of each part in checks/, the drawings in figures/.
+The machinery behind it is in course/, what must hold for each part in checks/, the drawings in figures/.
 """
 
 import importlib

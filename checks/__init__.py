@@ -1,1 +1,1 @@
-"""What has to hold of each part, for any implementation, and the classic mistakes. One file a lesson."""
+"""What must hold for each part, for any implementation, and the classic mistakes. One file a lesson."""

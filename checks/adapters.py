@@ -1,4 +1,4 @@
-"""What has to hold of lesson 12's adapters, and of what puts them into a model and merges them."""
+"""What must hold for lesson 12's adapters, and of what puts them into a model and merges them."""
 
 import math
 from copy import deepcopy

@@ -1,4 +1,4 @@
-"""What has to hold of lesson 10's models: one stack, its decoding, the gaps of BERT, the patches of ViT."""
+"""What must hold for lesson 10's models: one stack, its decoding, the gaps of BERT, the patches of ViT."""
 
 import torch
 import torch.nn.functional as F

@@ -1,4 +1,4 @@
-"""What has to hold of lesson 1's attention; checks/softmax.py and checks/masks.py have its other parts."""
+"""What must hold for lesson 1's attention; checks/softmax.py and checks/masks.py have its other parts."""
 
 import math
 
@@ -23,7 +23,7 @@ WEIGHTS, HEADS = "batch, query, key", "batch, head, query, key"
 
 
 def inputs() -> list[Tensor]:
-    """Query (2, 4, 8), key (2, 5, 8), value (2, 5, 3): copies, for an attempt may write into them."""
+    """Query (2, 4, 8), key (2, 5, 8), value (2, 5, 3): copies, because an attempt may write into them."""
     return [QUERY.clone(), KEY.clone(), VALUE.clone()]
 
 
@@ -33,7 +33,7 @@ def for_heads() -> list[Tensor]:
 
 
 def masks_for_heads() -> list[Tensor]:
-    """Of every shape that fits (2, 3, 4, 5): for each head, for all heads, for all queries, for keys."""
+    """Masks of every shape that fits (2, 3, 4, 5): per head, for all heads, for all queries, for keys."""
     generator = torch.Generator().manual_seed(0)
     shapes = (2, 3, 4, 5), (2, 1, 4, 5), (2, 1, 1, 5), (4, 5), (5,)
     return [(torch.rand(shape, generator=generator) < 0.6).index_fill(-1, torch.tensor(2), True)
@@ -172,18 +172,18 @@ def more_weight_mistakes(ours):
                                  FORMULA),
         "multiplied": Mistake("multiplied by √d_k: divide by it",
                               divided_by(lambda query, key: query.shape[-1] ** -0.5, ours.softmax), FORMULA),
-        "mask added": Mistake("the mask was added to the scores: they become −∞ where it is False",
+        "mask added": Mistake("the mask was added to the scores: they must be −∞ where it is False",
                               mask_added, HIDDEN),
         "mask multiplied": Mistake("the scores were multiplied by the mask: a score of 0 still gets weight; "
-                                   "they become −∞ where it is False", mask_multiplied, HIDDEN),
+                                   "they must be −∞ where it is False", mask_multiplied, HIDDEN),
         "divided by √B": Mistake("divided by the root of the first size, the batch: d_k is shape[-1]",
                                  divided_by(lambda query, key: math.sqrt(query.shape[0]), ours.softmax),
                                  FORMULA),
         "mask reversed, NaN": Mistake(REVERSED, undefined_and_reversed, HIDDEN),
-        "mask ignored": Mistake("the mask is ignored: hidden scores become −∞ before the softmax",
+        "mask ignored": Mistake("the mask is ignored: hidden scores must be −∞ before the softmax",
                                 mask_ignored, HIDDEN),
-        "a large number": Mistake("hidden scores got a number, such as −1e9: where all keys are hidden all "
-                                  "weights are equal then; use −∞, and the softmax of this lesson",
+        "a large number": Mistake("hidden scores got a number, such as −1e9: if all keys are hidden, all "
+                                  "weights become equal; use −∞, and the softmax of this lesson",
                                   divided_by(root_of_d_k, ours.softmax, hidden=-1e9), NOTHING),
         "overflow": Mistake("exp() overflows: subtract the largest score first, as softmax() does",
                             divided_by(root_of_d_k, naive), "Scores in the thousands"),
@@ -229,7 +229,7 @@ def masks_like_pytorch(attention, ours):
 
 
 def hidden_keys_do_not_matter(attention, ours):
-    """Other finite keys and values that are hidden change nothing, bit for bit."""
+    """If hidden keys and values become other finite numbers, nothing changes, bit for bit."""
     changed_key, changed_value = KEY.clone(), VALUE.clone()
     changed_key[:, 3], changed_value[:, 3] = 9.0, -9.0  # hidden from queries 0, 1 and 2
     before, after = attention(*inputs(), CAUSAL), attention(QUERY.clone(), changed_key, changed_value, CAUSAL)
@@ -264,7 +264,7 @@ def survives_half_precision(attention, ours):
             if "overflow" not in str(error):
                 raise
             return Finding(False, f"a number that does not fit into {kind}".replace("torch.", ""),
-                           "float16 ends at 65,504: −1e9 is none of its numbers; −math.inf fits every type")
+                           "float16 ends at 65,504: −1e9 is too large for it; −math.inf fits every type")
         slopes = gradients(output.float().sin().sum(), leaves)
         hint = f"{kind}: a gradient isn't finite"
         findings += [agree(output[:, 1], torch.zeros(2, 3), 0, axes="batch, number"),
@@ -274,17 +274,17 @@ def survives_half_precision(attention, ours):
 
 
 def drops_weights(attention, ours):
-    """dropout=0.5 sets about half of the weights to 0 and doubles the others; dropout=0.2 a fifth."""
+    """dropout=0.5 sets about half of the weights to 0 and doubles the others; dropout=0.2 drops a fifth."""
     zeros, eye = torch.zeros(2, 100, 8).double(), torch.eye(8).double().expand(2, 8, 8)
     shares = []
     for dropout in (0.5, 0.2):
         output = attention(zeros, zeros[:, :8], torch.cat([eye, eye], -1), dropout=dropout)
         weights, again = output.chunk(2, -1)  # the values show the weights, twice
         if not torch.equal(weights, again):
-            return Finding(False, "a value is 0 in part", "drop weights, not numbers of the output")
+            return Finding(False, "part of a value is 0", "drop weights, not numbers of the output")
         shares.append((weights == 0).double().mean().item())
         if abs(shares[-1] - dropout) > 0.1:
-            return Finding(False, f"dropout={dropout}: {shares[-1]:.0%}", "that share should be set to 0")
+            return Finding(False, f"dropout={dropout}: {shares[-1]:.0%}", "that fraction should be set to 0")
         if (weights[weights != 0] - 1 / 8 / (1 - dropout)).abs().max() > 1e-12:
             return Finding(False, f"dropout={dropout}", "the kept weights should be divided by 1 − dropout: "
                                                         "nn.functional.dropout does both")

@@ -1,4 +1,4 @@
-"""What has to hold of lesson 8's batches by length."""
+"""What must hold for lesson 8's batches by length."""
 
 import random
 
@@ -50,7 +50,7 @@ def without_padding(rows: Tensor) -> list[list[int]]:
 
 
 def is_so(wrong: bool, figure: str, hint: str) -> Finding:
-    """Finding: nothing is wrong. What is compared is noted, so that the same mistake is known again."""
+    """Finding: nothing is wrong. What is compared is noted, so that the same mistake is recognised."""
     finding = agree(torch.tensor(float(wrong)), torch.tensor(0.0), 0.0, hint)
     return finding._replace(figure=figure)
 
@@ -59,7 +59,7 @@ def is_so(wrong: bool, figure: str, hint: str) -> Finding:
 
 
 def has_every_pair_once(implementation, ours):
-    """Each epoch has every pair once."""
+    """Each epoch has every pair exactly once."""
     batches = built(implementation)
     findings = []
     for epoch in (0, 1, 2):
@@ -72,7 +72,7 @@ def has_every_pair_once(implementation, ours):
 
 
 def keeps_the_last_batch(implementation, ours):
-    """The last, smaller batch is there: ⌈n / size⌉ batches, all but one of the full size."""
+    """The last, smaller batch is kept: there are ⌈n / size⌉ batches, all but one of full size."""
     batches = built(implementation)
     sizes = sorted((len(batch.src) for batch in epoch_of(batches)), reverse=True)
     expected = [SIZE] * 12 + [11]
@@ -85,7 +85,7 @@ def keeps_pairs_together(implementation, ours):
     """Each source has its own target, as decoder input after BOS and as expected output before EOS."""
     for batch in epoch_of(built(implementation)):
         rows = rows_of([batch])
-        wrong = agree(batch.tgt_in[:, 1] - 3, rows, 0.0, "order sources and targets alike")
+        wrong = agree(batch.tgt_in[:, 1] - 3, rows, 0.0, "sort sources and targets in the same order")
         if not wrong.holds:
             return wrong._replace(figure="a source has another's target")
         for name, found, expected in (
@@ -95,19 +95,19 @@ def keeps_pairs_together(implementation, ours):
         ):
             if without_padding(found) != expected:
                 return Finding(False, f"{name} of a batch isn't what its pairs are",
-                               "src as it is; BOS before the target, and EOS behind it; filled up with PAD")
+                               "src as it is; BOS before the target, and EOS after it; padded with PAD")
     return Finding(True, f"{len(SOURCES)} pairs")
 
 
 def depends_on_step_and_seed_alone(implementation, ours):
-    """A batch depends on step and seed only, whatever was asked for before."""
+    """A batch depends only on step and seed, whatever was asked for before."""
     steps = [0, 30, 5, 17, 5, 29, 12, 13, 0]
     asked = built(implementation)
     found = [asked(step) for step in steps]
     expected = [built(implementation)(step) for step in steps]
     pairs = [(a.src, b.src) for a, b in zip(found, expected)]
     wrong = [step for step, (a, b) in zip(steps, pairs) if not torch.equal(a, b)]
-    return is_so(bool(wrong), f"steps {sorted(set(steps))}" if not wrong else f"step {wrong[0]} is another",
+    return is_so(bool(wrong), f"steps {sorted(set(steps))}" if not wrong else f"step {wrong[0]} differs",
                  "draw from seed and epoch, not from a generator that goes on")
 
 
@@ -121,7 +121,7 @@ def pads_little(implementation, ours):
 
 
 def differs_by_epoch_and_seed(implementation, ours):
-    """Another epoch has another order, and so has another seed."""
+    """Another epoch has a different order, and so does another seed."""
     batches = built(implementation)
     first, second = rows_of(epoch_of(batches)), rows_of(epoch_of(batches, 1))
     other = rows_of(epoch_of(built(implementation, 1)))
@@ -142,12 +142,12 @@ def mixes_the_lengths(implementation, ours):
 
 
 def mixes_the_pairs(implementation, ours):
-    """Pairs meet other pairs in each epoch: batches are cut again, not only put in another order."""
+    """Pairs meet different pairs in each epoch: batches are cut again, not only reordered."""
     sources, targets = [[3 + row, 3, 3] for row in range(96)], [[3 + row] for row in range(96)]
     batches = implementation(sources, targets, SIZE, 0)
     first, second = ({frozenset(rows_of([batch]).tolist()) for batch in epoch_of(batches, epoch)}
                      for epoch in (0, 1))
-    return is_so(bool(first & second), f"{len(first & second)} of 6 batches come again as they were",
+    return is_so(bool(first & second), f"{len(first & second)} of 6 batches come again unchanged",
                  "shuffle the pairs before you sort them by length")
 
 
@@ -250,6 +250,6 @@ batches_by_length_checks = Part(
     batches_mistakes,
     more=more_batches_mistakes,
     needs="The checks call BatchesByLength(sources, targets, size, seed), len(batches) and batches(step), "
-          "which is a Batch: make_batch(sources, targets) makes one from lists of ids.",
+          "which returns a Batch: make_batch(sources, targets) makes one from lists of ids.",
     helpers=("order_of", "batch"),
 )

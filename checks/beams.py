@@ -1,4 +1,4 @@
-"""What has to hold of lesson 6's beam search."""
+"""What must hold for lesson 6's beam search."""
 
 import math
 from collections.abc import Callable
@@ -18,17 +18,17 @@ BOS, PAD = lesson("03_positional_encoding", "BOS", "PAD")
 pad = lesson("05_mini_transformer").pad
 
 BEAM = DECODING + (
-    "decoding.reorder(rows (M,)) continues those M rows instead of the N. Return, for each source, a list of "
-    "Hypothesis(tokens, log_prob, score, finished) or such tuples, best first: tokens without BOS, up to and "
-    "with EOS; score is log_prob / length^α. `trace` may be left out. "
+    "decoding.reorder(rows (M,)) continues these M rows only. Return, for each source, a list of "
+    "Hypothesis(tokens, log_prob, score, finished) or of such tuples, best first: tokens without BOS, up to "
+    "and including EOS; score is log_prob / length^α. `trace` may be left out. "
     "Example: beam_search(decoding, 3, 4, 0.6)[0][0] is the best answer to source 0.")
 
 class Watchful(TreeDecoding):
-    """A decoding that says so when beams have changed and it has not been told."""
+    """A decoding that raises Needed if the beams have changed without a reorder()."""
 
     def step(self, tokens):
         if len(tokens) != self.rows:
-            raise Needed(f"step() got {len(tokens)} tokens, the decoding has {self.rows} rows", REORDER)
+            raise Needed(f"step() got {len(tokens)} tokens, but the decoding has {self.rows} rows", REORDER)
         return super().step(tokens)
 
 
@@ -38,7 +38,7 @@ EVERY_ANSWER = [enumerated(SMALL_LEVELS, source, 4) for source in range(3)]
 
 
 def best_scores(alpha: float) -> Tensor:
-    """The three best scores of each source, of all answers there are."""
+    """The three best scores of each source among all possible answers."""
     return torch.tensor([sorted((total / len(tokens) ** alpha for tokens, total in found.items()),
                                 reverse=True)[:3] for found in EVERY_ANSWER])
 
@@ -56,12 +56,12 @@ def wide_beam_agrees(beam_search, alpha: float) -> Finding:
 
 
 def finds_the_best(beam_search, ours):
-    """A wide enough beam finds the three likeliest of all answers (α = 0, by enumeration)."""
+    """A wide enough beam finds the three likeliest of all enumerated answers (α = 0)."""
     return wide_beam_agrees(beam_search, 0.0)
 
 
 def penalises_length(beam_search, ours):
-    """A wide enough beam also finds the three answers with the best log P / length^α, α = 1."""
+    """A wide enough beam also finds the three answers with the best log P / length^α (α = 1)."""
     return wide_beam_agrees(beam_search, 1.0)
 
 
@@ -86,7 +86,7 @@ for level in NARROW[1:]:
 
 
 def narrow_beams_agree(beam_search, alpha: float) -> Finding:
-    """The scores (24, width) of all that narrow beams find, −1000 where they find less, against ours."""
+    """Compare the scores (24, width) of narrow beams with ours; −1000 where they find fewer answers."""
     finding = Finding(True)
     for width in (2, 3):
         found = beam_search(Watchful(NARROW), width, 6, alpha)
@@ -113,13 +113,13 @@ def stops_when_decided(beam_search, ours):
 
 
 def batches(beam_search, ours):
-    """Sources searched together give what each gives when searched alone."""
+    """Sources searched together give the same hypotheses as each source searched by itself."""
     together = beam_search(Watchful(SMALL_LEVELS), 3, 4, 0.6)
     alone = [beam_search(Watchful([level[[source]] for level in SMALL_LEVELS]), 3, 4, 0.6)[0]
              for source in range(3)]
     same = [[tuple(h[0]) for h in beams] for beams in together] == [
         [tuple(h[0]) for h in beams] for beams in alone]
-    return Finding(same, "the same hypotheses" if same else "other hypotheses")
+    return Finding(same, "the same hypotheses" if same else "different hypotheses")
 
 
 def beam_mistakes(ours):
@@ -200,9 +200,9 @@ def beam_mistakes(ours):
                                     with_beam(TooFew), full),
         "ends anywhere": Mistake("an answer ends only if its EOS is among the `width` best candidates",
                                  with_beam(EndsAnywhere), full),
-        "stops early": Mistake("`width` finished isn't the end: what is alive may still overtake them",
+        "stops early": Mistake("`width` finished answers aren't the end: those alive may still overtake them",
                                with_beam(StopsEarly), decided),
-        "present length": Mistake("what is alive may still grow: bound its score by the length it can reach",
+        "present length": Mistake("answers alive may still grow: bound scores by the length they can reach",
                                   with_beam(PresentLength), decided),
     }
 

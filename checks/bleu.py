@@ -1,4 +1,4 @@
-"""What has to hold of lesson 8's BLEU."""
+"""What must hold for lesson 8's BLEU."""
 
 import math
 import random
@@ -14,14 +14,14 @@ OTHER = "a dog sleeps in the sun today"
 
 
 def corpora(seed: int) -> tuple[list[str], list[str]]:
-    """Answers and references of four kinds of words, which repeat themselves; no order is without a match."""
+    """Answers and references of four kinds of words, which repeat themselves; each n has a match."""
     draw = random.Random(seed)
     references = [" ".join(draw.choices("abcd", k=draw.randint(3, 15))) for _ in range(8)]
     answers = [" ".join(draw.choices("abcd", k=draw.randint(1, 15))) for _ in range(8)]
     return [*answers, CAT], [*references, f"{CAT} now"]
 
 
-# ------------------------------------------------------------------ the formula, written with lists alone
+# ------------------------------------------------------------------ the formula, written with lists only
 
 
 def plain_bleu(answers: list[list[str]], references: list[list[str]]) -> list[float]:
@@ -54,7 +54,7 @@ def compare(implementation, answers: list[str], references: list[str], hint: str
 
 
 def numbers_agree(bleu, expected: list[float], hint: str) -> Finding:
-    """Finding: the numbers are these; the figure names the first that is another."""
+    """Finding: the numbers are these; the figure names the first that differs."""
     found = numbers_of(bleu)
     finding = agree(found, torch.tensor(expected, dtype=torch.float64), 1e-9, hint)
     if finding.holds or len(found) != len(expected):
@@ -77,7 +77,7 @@ def score_is(bleu, expected: float, hint: str) -> Finding:
 
 
 def is_100_for_equal_texts(implementation, ours):
-    """Answers that equal their references have 100."""
+    """Answers that equal their references get a score of 100."""
     return score_is(implementation([CAT, OTHER], [CAT, OTHER]), 100.0, "every precision is 100, brevity 1")
 
 
@@ -93,7 +93,7 @@ def clips_its_counts(implementation, ours):
 
 
 def compares_the_lengths_of_the_corpora(implementation, ours):
-    """Brevity compares the words of all answers with those of all references."""
+    """Brevity compares the number of words in all answers with the number in all references."""
     first, second = "on the small mat", f"{OTHER} and again"
     findings = [compare(implementation, *texts, "sum the words of all sentences, then compare")
                 for texts in (([first, OTHER], [CAT, OTHER]), ([first, second], [CAT, OTHER]))]
@@ -101,13 +101,15 @@ def compares_the_lengths_of_the_corpora(implementation, ours):
 
 
 def sums_over_the_corpus(implementation, ours):
-    """Matches are summed over all sentences before anything is divided; no mean of the sentences' scores."""
+    """Matches are summed over all sentences before anything is divided; the score isn't a mean of scores."""
     return compare(implementation, ["the cat sits on a mat today", OTHER, "the cat sits here now"],
                    [CAT, OTHER, "the cat sits here too"], "sum matches and totals over the sentences first")
 
 
 def smooths_orders_without_a_match(implementation, ours):
-    """An order without a match counts half a match, the next a quarter; with smooth="none" the score is 0."""
+    """An order without a match (n words in a row) counts as half a match, the next such order as a quarter;
+    with smooth="none" the score is 0.
+    """
     answers, references = ["the cat sits here and a dog"], ["the cat runs with a fast dog"]  # 4, 1, 0, 0
     expected = 100 * (4 / 7 * 1 / 6 * (1 / 2) / 5 * (1 / 4) / 4) ** (1 / 4)
     plain = score_is(implementation(answers, references, "none"), 0.0, "none: a precision of 0 makes BLEU 0")
@@ -122,7 +124,7 @@ def is_0_without_any_match(implementation, ours):
 
 
 def takes_empty_answers(implementation, ours):
-    """An empty answer among others adds nothing but its missing words."""
+    """An empty answer among others adds no match, and its missing words count for brevity."""
     return compare(implementation, ["", OTHER, "so"], [CAT, OTHER, "so it is"],
                    "an empty answer counts for brevity")
 
@@ -133,7 +135,7 @@ def minds_the_case(implementation, ours):
 
 
 def cuts_at_marks(implementation, ours):
-    """Words are cut as 13a does: each mark is a word, except . and , between digits."""
+    """Words are cut as 13a cuts them: each mark is a word, except . and , between digits."""
     cut = "Non , merci ! ( Il a 1,000.5 euros ; ou 3 - 4 . ) l'eau"
     written = "Non, merci! (Il a 1,000.5 euros; ou 3-4.) l'eau"
     hint = "cut both texts with tokenize()"
@@ -142,7 +144,7 @@ def cuts_at_marks(implementation, ours):
 
 
 def takes_another_tokenizer(implementation, ours):
-    """With tokenize=list it counts characters, of which there are four in a row in almost any word."""
+    """With tokenize=list BLEU counts characters, of which almost any word has four in a row."""
     answers, references = ["les chats noirs", "il dort"], ["les chiens noirs", "elle dort"]
     expected = plain_bleu([*map(list, answers)], [*map(list, references)])
     return numbers_agree(implementation(answers, references, "none", tokenize=list), expected,
@@ -270,5 +272,5 @@ corpus_bleu_checks = Part(
      minds_the_case, cuts_at_marks, takes_another_tokenizer, refuses_lists_of_different_length],
     bleu_mistakes,
     more=more_bleu_mistakes,
-    needs="The checks read score, precisions and brevity of the Bleu that comes back; tokens_13a(text) cuts.",
+    needs="The checks read score, precisions and brevity of the Bleu returned; tokens_13a(text) cuts a text.",
 )

@@ -1,4 +1,4 @@
-"""What has to hold of lesson 4's blocks: EncoderBlock and DecoderBlock."""
+"""What must hold for lesson 4's blocks: EncoderBlock and DecoderBlock."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -139,22 +139,22 @@ def compare_encoder_block(implementation, norm: str, mask: Tensor | None) -> Fin
 
 
 def encoder_pre_norm(implementation, ours):
-    """Pre-norm: it equals nn.TransformerEncoderLayer with norm_first=True."""
+    """Pre-norm: the block equals nn.TransformerEncoderLayer with norm_first=True."""
     return compare_encoder_block(implementation, "pre", None)
 
 
 def encoder_pre_norm_masked(implementation, ours):
-    """With a padding mask it equals nn.TransformerEncoderLayer as well (pre-norm)."""
+    """With a padding mask the pre-norm block also equals nn.TransformerEncoderLayer."""
     return compare_encoder_block(implementation, "pre", SOURCE_PADDING)
 
 
 def encoder_post_norm(implementation, ours):
-    """Post-norm: it equals nn.TransformerEncoderLayer with norm_first=False."""
+    """Post-norm: the block equals nn.TransformerEncoderLayer with norm_first=False."""
     return compare_encoder_block(implementation, "post", None)
 
 
 def encoder_post_norm_masked(implementation, ours):
-    """With a padding mask and post-norm it equals nn.TransformerEncoderLayer as well."""
+    """With a padding mask the post-norm block also equals nn.TransformerEncoderLayer."""
     return compare_encoder_block(implementation, "post", SOURCE_PADDING)
 
 
@@ -170,7 +170,7 @@ def encoder_has_right_gradients(implementation, ours):
 
 
 def encoder_hides_padding(implementation, ours):
-    """Other content in the padding changes no real token, bit for bit."""
+    """Other content in the padding leaves every real token the same, bit for bit."""
     block, other = encoder_layers(implementation, "pre")[1], SOURCE.clone()
     other[1, 3:] = 7.0
     padded = block(SOURCE, SOURCE_PADDING)[1, 3:]
@@ -192,7 +192,7 @@ def rotated(theirs: nn.Module, x: Tensor, mask: Tensor, rotary: nn.Module) -> Te
 
 
 def encoder_rotates(implementation, ours):
-    """With a rotation given as `rotary`, its attention rotates queries and keys by their positions."""
+    """With a rotation given as `rotary`, the self-attention rotates queries and keys by their positions."""
     theirs = pytorch_layer(nn.TransformerEncoderLayer, "pre")
     rotary = RotaryPositionalEncoding(D_MODEL // HEADS).double()
     block = copy_block(implementation(D_MODEL, HEADS, D_FF, 0.0, rotary=rotary).double(), theirs)
@@ -237,14 +237,14 @@ def more_encoder_block_mistakes(ours):
             y = self.feed_forward(self.around_feed_forward.before(x))
             return self.around_feed_forward.after(x, y)
 
-    masked = "With a padding mask it equals"
+    masked = "With a padding mask the pre-norm block"
     return {**more_path_mistakes(ours, "EncoderBlock"),
             "rotary ignored": rotary_ignored(ours.EncoderBlock),
             "mask ignored": Mistake("right without a mask: is it passed on to the attention?", MaskIgnored,
                                     masked),
             "mask inverted": Mistake("the mask is inverted: True means may attend", MaskInverted, masked),
             "only queries normalised": Mistake(
-                "keys and values are x itself: queries, keys and values are all norm(x)",
+                "keys and values are x itself; queries, keys and values should all be norm(x)",
                 OnlyQueriesNormalised, "Pre-norm")}
 
 
@@ -283,12 +283,12 @@ def compare_decoder_block(implementation, norm: str) -> Finding:
 
 
 def decoder_pre_norm(implementation, ours):
-    """Pre-norm with both masks: it equals nn.TransformerDecoderLayer with norm_first=True."""
+    """Pre-norm with both masks: the block equals nn.TransformerDecoderLayer with norm_first=True."""
     return compare_decoder_block(implementation, "pre")
 
 
 def decoder_post_norm(implementation, ours):
-    """Post-norm with both masks: it equals nn.TransformerDecoderLayer with norm_first=False."""
+    """Post-norm with both masks: the block equals nn.TransformerDecoderLayer with norm_first=False."""
     return compare_decoder_block(implementation, "post")
 
 
@@ -304,7 +304,7 @@ def decoder_has_right_gradients(implementation, ours):
 
 
 def decoder_hides_the_future(implementation, ours):
-    """Other tokens in the future change no earlier output, bit for bit."""
+    """Other tokens in the future leave all earlier outputs the same, bit for bit."""
     block, other = decoder_layers(implementation, "pre")[1], TARGET.clone()
     other[:, 2:] = 7.0
     after, before = (block(x, SOURCE, CAUSAL, SOURCE_PADDING)[:, :2] for x in (other, TARGET))
@@ -312,7 +312,7 @@ def decoder_hides_the_future(implementation, ours):
 
 
 def decoder_hides_source_padding(implementation, ours):
-    """Other content in the source's padding changes nothing, bit for bit."""
+    """Other content in the source's padding leaves the output the same, bit for bit."""
     block, other = decoder_layers(implementation, "pre")[1], SOURCE.clone()
     other[1, 3:] = 7.0
     after, before = (block(TARGET, source, CAUSAL, SOURCE_PADDING) for source in (other, SOURCE))
@@ -384,8 +384,9 @@ def more_decoder_block_mistakes(ours):
 
     return {**more_path_mistakes(ours, "DecoderBlock"),
             "rotary ignored": rotary_ignored(ours.DecoderBlock),
-            "cross looks at itself": Mistake("cross-attention looks at x; its keys and values are the memory",
-                                             LooksAtItself, "Pre-norm"),
+            "cross looks at itself": Mistake(
+                "cross-attention looks at x; its keys and values should be the memory",
+                LooksAtItself, "Pre-norm"),
             "memory normalised": Mistake(
                 "the memory is already normalised; this norm is only for the queries",
                 MemoryNormalised, "Pre-norm"),

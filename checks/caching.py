@@ -1,4 +1,4 @@
-"""What has to hold of lesson 6's decoding with a cache."""
+"""What must hold for lesson 6's decoding with a cache."""
 
 import torch
 from torch import Tensor
@@ -13,11 +13,12 @@ Transformer, TransformerConfig, make_batch = lesson(
     "05_mini_transformer", "Transformer", "TransformerConfig", "make_batch")
 
 CACHE = (
-    "model.encode(src) gives memory, model.src_mask(src) its mask, model.decode(tokens (N, T), memory, "
-    "src_mask, start) the logits (N, T, V), where `start` is the position of the first token. Each of "
-    "model.decoder.blocks has self_attention and cross_attention, to whose attend(queries, keys, values, "
-    "mask) keys and values come as (B, H, S, K): KeyValueCache(attention).attend, put in its place while a "
-    "token is decoded, adds those kept before. The decoders also read rows, length and device. "
+    "model.encode(src) gives the memory, model.src_mask(src) gives its mask, and model.decode(tokens (N, T), "
+    "memory, src_mask, start) gives the logits (N, T, V), where `start` is the position of the first token. "
+    "Each of model.decoder.blocks has self_attention and cross_attention. Their attend(queries, keys, "
+    "values, mask) gets keys and values as (B, H, S, K). KeyValueCache(attention).attend takes its place "
+    "while a token is decoded, and adds the keys and values kept before. The decoders also read rows, length "
+    "and device. "
     "Example: decoding = CachedDecoding(model, src), then decoding.step(tokens (N,)) → logits (N, V).")
 
 class UncachedDecoding:
@@ -61,17 +62,17 @@ def cached_logits_agree(decoding_of, positions: str) -> Finding:
 
 
 def same_logits_sinusoidal(decoding_of, ours):
-    """The logits of every step equal those of the whole answer at once (sinusoidal positions)."""
+    """The logits of every step equal those of one pass over the whole answer (sinusoidal positions)."""
     return cached_logits_agree(decoding_of, "sinusoidal")
 
 
 def same_logits_learned(decoding_of, ours):
-    """The logits of every step equal those of the whole answer at once (learned positions)."""
+    """The logits of every step equal those of one pass over the whole answer (learned positions)."""
     return cached_logits_agree(decoding_of, "learned")
 
 
 def same_logits_rotary(decoding_of, ours):
-    """The logits of every step equal those of the whole answer at once (rotary positions)."""
+    """The logits of every step equal those of one pass over the whole answer (rotary positions)."""
     return cached_logits_agree(decoding_of, "rotary")
 
 
@@ -89,14 +90,14 @@ def positions_computed(decoding_of, length: int, rows: int = 1) -> list[int]:
 
 
 def runs_each_token_once(decoding_of, ours):
-    """16 tokens take 16 positions through the decoder, not 1 + 2 + … + 16."""
+    """For 16 tokens, 16 positions go through the decoder, not 1 + 2 + … + 16."""
     computed = positions_computed(decoding_of, 16)[-1]
     finding = agree(torch.tensor(computed), torch.tensor(16), 0)
     return finding._replace(figure=f"{computed} positions", gap=None)
 
 
 def follows_its_rows(decoding_of, ours):
-    """After reorder(rows) it continues the answers in their new order."""
+    """After reorder(rows) the decoding continues the answers in their new order."""
     model, rows, tokens = small_model(), torch.tensor([1, 0]), BATCH.tgt_in
     decoding = decoding_of(model, BATCH.src)
     for token in tokens[:, :3].unbind(1):
@@ -117,14 +118,14 @@ def refuses_training_mode(decoding_of, ours):
 
 
 def keeps_no_gradients(decoding_of, ours):
-    """Its logits require no gradient, so nothing is kept for a backward pass."""
+    """The decoding's logits require no gradient, so nothing is kept for a backward pass."""
     decoding = decoding_of(small_model(), BATCH.src)
     needed = [decoding.step(token).requires_grad for token in BATCH.tgt_in[:, :2].unbind(1)]
     finding = agree(torch.tensor(needed).int(), torch.zeros(2).int(), 0)
     return finding if finding.holds else finding._replace(figure="logits.requires_grad is True")
 
 
-MODE = "the caller decides about the mode: raise a ValueError, and don't call model.eval()"
+MODE = "the caller chooses the mode: raise a ValueError, and don't call model.eval()"
 
 
 def cache_mistakes(ours):
@@ -159,7 +160,7 @@ def cache_mistakes(ours):
 
     once = "run only the newest token, and keep the keys and values of the tokens before it"
     return {
-        "no cache": Mistake(once, UncachedDecoding, "16 tokens take 16 positions"),
+        "no cache": Mistake(once, UncachedDecoding, "For 16 tokens, 16 positions"),
         "cache not reordered": Mistake("the beams change places, so the cache must follow: reorder(rows)",
                                        NotReordered, "After reorder"),
         "source not reordered": Mistake(
@@ -167,7 +168,7 @@ def cache_mistakes(ours):
             SourceNotReordered, "After reorder"),
         "changes the mode": Mistake(MODE, ChangesTheMode, "A model in training mode"),
         "keeps gradients": Mistake("decode under torch.no_grad() or torch.inference_mode()", KeepsGradients,
-                                   "Its logits require no gradient"),
+                                   "The decoding's logits require no gradient"),
         "position always 0": Mistake("every new token gets position 0: count the cached tokens",
                                      AlwaysPositionZero, "The logits of every step"),
     }

@@ -1,4 +1,4 @@
-"""What has to hold of lesson 13's linear maps that are cut over the ranks, and of their entrance and exit."""
+"""What must hold for lesson 13's linear maps that are cut over the ranks, and of their entrance and exit."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""What has to hold of lesson 6's greedy decoding and sampling."""
+"""What must hold for lesson 6's greedy decoding and sampling."""
 
 import math
 
@@ -24,11 +24,11 @@ LEVELS = random_tree(sources=8, depth=5)
 def begins_with_bos(found) -> str:
     """A hint if all answers begin with BOS."""
     first = found[:, :1] if isinstance(found, Tensor) and found.dim() == 2 else torch.zeros(0)
-    return "BOS begins the answer but is no part of it" if first.numel() and (first == BOS).all() else ""
+    return "BOS begins the answer but isn't part of it" if first.numel() and (first == BOS).all() else ""
 
 
 def takes_the_likeliest(greedy_decode, ours):
-    """Each token is the likeliest after those before it, with only PAD after EOS."""
+    """Each token is the likeliest after the tokens before it, and only PAD follows EOS."""
     found = greedy_decode(TreeDecoding(LEVELS), 5)
     return agree(found, greedy_by_hand(LEVELS), 0, begins_with_bos(found))
 
@@ -39,7 +39,7 @@ def respects_max_length(greedy_decode, ours):
 
 
 def stops_early(greedy_decode, ours):
-    """It stops when every answer has ended."""
+    """Decoding stops when every answer has ended."""
     ending = [level.clone() for level in LEVELS]
     ending[1][..., EOS] = 100.0
     decoding = TreeDecoding(ending)
@@ -61,12 +61,12 @@ def greedy_mistakes(ours):
 
     likeliest = "Each token is the likeliest"
     return {"goes on": Mistake("after EOS, continue that answer with PAD", never_ends, likeliest),
-            "BOS returned": Mistake("BOS begins the answer but is no part of it", with_bos, likeliest)}
+            "BOS returned": Mistake("BOS begins the answer but isn't part of it", with_bos, likeliest)}
 
 
 greedy_checks = Part(
     [takes_the_likeliest, respects_max_length, stops_early], greedy_mistakes,
-    needs=DECODING + "It stops when all rows have ended. Example: greedy_decode(decoding, 5) → (N, ≤ 5).")
+    needs=DECODING + "Stop when all rows have ended. Example: greedy_decode(decoding, 5) → (N, ≤ 5).")
 
 
 # ------------------------------------------------------------------ adjust_logits(logits, …)
@@ -82,7 +82,7 @@ def kept(adjusted: Tensor) -> Tensor:
 
 
 def divides_by_temperature(adjust_logits, ours):
-    """The temperature divides the logits: 0.5 squares the probabilities and renormalises."""
+    """The temperature divides the logits: 0.5 squares the probabilities and renormalises them."""
     squared = PROBABILITIES**2 / (PROBABILITIES**2).sum()
     return agree(adjust_logits(SKEWED, 0.5).softmax(-1), squared, 1e-12)
 
@@ -93,13 +93,13 @@ def zero_is_greedy(adjust_logits, ours):
 
 
 def keeps_k(adjust_logits, ours):
-    """top_k = 2 keeps the two likeliest and, here, the third that ties with the second."""
+    """top_k = 2 keeps the two likeliest tokens and a third that ties with the second."""
     return agree(kept(adjust_logits(SKEWED, top_k=2)), torch.tensor([1, 1, 1, 0, 0]), 0)
 
 
 def keeps_p(adjust_logits, ours):
-    """top_p keeps the fewest tokens whose probabilities reach it: of .5 .2 .2 .06 .04, it keeps two for 0.6,
-    one for 0.45, three for 0.8 and four for 0.92.
+    """top_p keeps the fewest tokens whose probabilities together reach it: of .5 .2 .2 .06 .04, it keeps
+    two for 0.6, one for 0.45, three for 0.8 and four for 0.92.
     """
     found = [kept(adjust_logits(SKEWED, top_p=p)) for p in (0.6, 0.45, 0.8, 0.92)]
     return agree(torch.stack(found), torch.ones(5, 5).tril()[[1, 0, 2, 3]].int(), 0)
@@ -114,8 +114,8 @@ def keeps_the_fewest(adjust_logits, ours):
 
 
 def temperature_comes_first(adjust_logits, ours):
-    """Temperature comes first, then top-p: at temperature 0.5 one token has 0.74, enough for 0.6, and three
-    tokens reach 0.9; at temperature 2 four tokens reach 0.8.
+    """Temperature comes first, then top-p: at temperature 0.5 one token has probability 0.74, enough for
+    0.6, and three tokens reach 0.9; at temperature 2 four tokens reach 0.8.
     """
     settings = (0.5, 0.6, 1), (0.5, 0.9, 3), (2.0, 0.8, 4)
     found = [adjust_logits(SKEWED, heat, top_p=p).softmax(-1) for heat, p, _ in settings]
@@ -143,7 +143,7 @@ def takes_any_shape(adjust_logits, ours):
 
 
 def refuses_nonsense(adjust_logits, ours):
-    """A temperature of −1, ∞ or NaN, top_k −1 and top_p 1.5 raise a ValueError that names the value."""
+    """A temperature of −1, ∞ or NaN, a top_k of −1 and a top_p of 1.5 raise a ValueError naming the value."""
     attempts = [(-1.0, 0, 1.0), (math.inf, 0, 1.0), (math.nan, 0, 1.0), (1.0, -1, 1.0),
                 (1.0, 0, 1.5), (1.0, 0, math.nan)]
     for attempt in attempts:
@@ -188,7 +188,7 @@ def adjusting_mistakes(ours):
         "multiplied": Mistake("multiplied by the temperature: divide instead", multiplied,
                               "The temperature divides"),
         "ties cut": Mistake("tokens that tie with the k-th likeliest stay", ties_cut, "top_k = 2 keeps"),
-        "last cut": Mistake("the token that passes p stays", last_cut, fewest),
+        "last cut": Mistake("the token with which the sum reaches p stays", last_cut, fewest),
         "one too many": Mistake("one token too many was kept", one_too_many, fewest),
         "top-p first": Mistake("top-p was applied before the temperature", top_p_first,
                                "Temperature comes first"),
@@ -198,7 +198,7 @@ def adjusting_mistakes(ours):
 adjust_logits_checks = Part(
     [divides_by_temperature, zero_is_greedy, keeps_k, keeps_p, keeps_the_fewest, temperature_comes_first,
      always_keeps_one, can_change_nothing, takes_any_shape, refuses_nonsense], adjusting_mistakes,
-    needs="What is cut off gets the logit −∞. Example: adjust_logits(logits, 0.7, top_k=3, top_p=0.9).")
+    needs="Tokens cut off get the logit −∞. Example: adjust_logits(logits, 0.7, top_k=3, top_p=0.9).")
 
 
 # ------------------------------------------------------------------ sample(decoding, max_length, …)
@@ -231,7 +231,7 @@ def cuts_the_tail(sample, ours):
 
 
 def repeats(sample, ours):
-    """The same generator state gives the same answers, and another state gives other answers."""
+    """The same generator state gives the same answers, and a different state gives different answers."""
     answers = [sample(TreeDecoding(LEVELS), 5, generator=seeded(seed)) for seed in (1, 1, 2)]
     same = agree(answers[0], answers[1], 0)
     differs = answers[0].shape != answers[2].shape or not torch.equal(answers[0], answers[2])

@@ -1,4 +1,4 @@
-"""What has to hold of lesson 0's broadcast_shapes, Value and two_layer_backward."""
+"""What must hold for lesson 0's broadcast_shapes, Value and two_layer_backward."""
 
 from collections.abc import Callable
 
@@ -17,7 +17,7 @@ PAIRS = [((2, 3), (2, 3)), ((3, 1), (4,)), ((4, 1, 3), (2, 1)), ((5,), ()), ((1,
 
 
 def agree_with_numpy(implementation, shapes) -> Finding:
-    """Finding: the shape is the one that NumPy gives. A refusal counts as a shape, too: a wrong one."""
+    """Finding: the shape is the one that NumPy gives. A refusal also counts as a shape: a wrong one."""
     try:
         found = implementation(*shapes)
     except ValueError:
@@ -32,7 +32,7 @@ def agree_with_numpy(implementation, shapes) -> Finding:
 
 
 def pairs_like_numpy(implementation, ours):
-    """Two shapes that fit give NumPy's answer, aligned right."""
+    """Two shapes that fit, aligned right, give NumPy's answer."""
     return together(*(agree_with_numpy(implementation, pair) for pair in PAIRS))
 
 
@@ -71,8 +71,8 @@ def broadcast_mistakes(ours):
     return {
         "aligned left": Mistake("the shapes are aligned left: put the 1s in front of the shorter one",
                                 aligned_left, "Two shapes"),
-        "the largest size": Mistake("the largest size is taken: sizes other than 1 must be the same, and 0 "
-                                    "is one of them", largest, "A size of 0"),
+        "the largest size": Mistake("the largest size is taken: sizes other than 1 must be equal, and 0 is "
+                                    "such a size", largest, "A size of 0"),
         "only two shapes": Mistake("only two of the shapes are used", two_alone, "Three shapes"),
     }
 
@@ -94,7 +94,7 @@ def tensor(array) -> Tensor:
 
 
 def compare(implementation, expression: Callable, *inputs: Tensor, backwards: int = 1) -> Finding:
-    """Finding: an expression of Values has the value and, after backward(), the gradients of PyTorch's."""
+    """Finding: an expression of Values has PyTorch's value and, after backward(), PyTorch's gradients."""
     values = [implementation(x.numpy().copy()) for x in inputs]
     leaves = [x.clone().requires_grad_() for x in inputs]
     result, expected = expression(*values), expression(*leaves)
@@ -144,7 +144,7 @@ def long_and_short_way(implementation, ours):
 
 
 def every_operation(implementation, ours):
-    """@, **, exp, log, tanh, relu, sums along axes and entries have PyTorch's values and gradients."""
+    """@, **, exp, log, tanh, relu, sums along axes, and indexing have PyTorch's values and gradients."""
     return each(implementation, {
         "@": lambda a, b: (a[:, :3] @ b).sum(),
         "**": lambda a, b: (a**3 + (b * b + 1.0) ** -0.5).sum(),
@@ -185,7 +185,7 @@ def many_products(implementation, ours):
 
 
 def second_backward(implementation, ours):
-    """A second backward() adds to the gradients of the inputs, and restarts those inside at 0."""
+    """A second backward() adds to the gradients of the inputs, and restarts the inner ones at 0."""
     return compare(implementation, lambda a, b: ((a * b).tanh() * a).sum(), A, B, backwards=2)
 
 
@@ -256,18 +256,19 @@ def value_mistakes(ours):
         "overwritten": Mistake("a gradient is overwritten by the next: add them up", Overwritten,
                                "A value that"),
         "walked in the wrong order": Mistake(
-            "a value passes its gradient on before all of it has arrived: go back so that each value comes "
-            "after all that use it", NearestFirst, "An inner value"),
-        "inner gradients kept": Mistake("the gradients inside still hold the first backward(): start "
-                                        "them from 0", InnerKept, "A second backward()"),
+            "a value passes its gradient on before all of it has arrived: walk back so that each value "
+            "comes after all values that use it", NearestFirst, "An inner value"),
+        "inner gradients kept": Mistake("the inner gradients still hold those of the first backward(): "
+                                        "start them from 0", InnerKept, "A second backward()"),
         "inputs reset": Mistake("backward() resets the inputs' gradients: it should add to them", InputsReset,
                                 "A second backward()"),
         "whole[index] = grad": Mistake(
-            "of an entry that is taken twice, whole[index] = grad keeps only the last gradient: np.add.at "
+            "if an entry is taken twice, whole[index] = grad keeps only the last gradient: np.add.at "
             "adds them up", LastEntry, "An entry that"),
-        "another type than float64": Mistake(
+        "a type other than float64": Mistake(
             "the array isn't made float64: np.asarray(data, dtype=np.float64)", KeepsType, "Whole numbers"),
-        "the wrong factor": Mistake("in a product each side gets the other's value", OwnFactor, "Sums and"),
+        "the wrong factor": Mistake("in a product the gradient of each factor is multiplied by the other",
+                                    OwnFactor, "Sums and"),
     }
 
 
@@ -334,7 +335,7 @@ def large_logits(implementation, ours):
 
 
 def never_reset(gradients: Callable) -> Callable:
-    """The function of loss and gradients, but all earlier gradients stay in those of every later call."""
+    """Like `gradients`, but every call returns the sum of its own and all earlier gradients."""
     arrived: list = []
 
     def added_up(*inputs):
@@ -383,7 +384,7 @@ def two_layer_mistakes(ours):
                                    labels_left_out, last),
         "tanh passed as if it weren't there": Mistake("going back through tanh multiplies by 1 − tanh²",
                                                       through(np.ones_like), "The gradients of the first"),
-        "tanh taken twice": Mistake("`hidden` is tanh already: 1 − hidden², not 1 − tanh(hidden)²",
+        "tanh taken twice": Mistake("`hidden` is already a tanh: 1 − hidden², not 1 − tanh(hidden)²",
                                     through(lambda hidden: 1 - np.tanh(hidden) ** 2),
                                     "The gradients of the first"),
         "bias averaged": Mistake("a bias is added to every row: its gradient is the sum over the rows",

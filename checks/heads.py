@@ -1,4 +1,4 @@
-"""What has to hold of lesson 2's part: the heads side by side."""
+"""What must hold for lesson 2's part: the heads side by side."""
 
 import math
 
@@ -22,7 +22,7 @@ from course.grading.checking import (
 )
 
 QUERY, MEMORY, CONTENT = random_tensors((2, 5, 12), (2, 7, 12), (2, 7, 12))  # query, key, value
-LENGTHS = torch.tensor([6, 4])  # of two sources; filling behind both, so that a reversed mask blinds nobody
+LENGTHS = torch.tensor([6, 4])  # of two sources; padding after both, so that a reversed mask blinds no query
 PADDING = (torch.arange(7) < LENGTHS[:, None])[:, None, None]  # (B, 1, 1, S)
 BOTH = torch.ones(5, 5, dtype=torch.bool).tril() & PADDING[..., :5]  # (B, 1, T, T)
 
@@ -39,7 +39,7 @@ def copy_attention(ours: nn.Module, theirs: nn.MultiheadAttention) -> nn.Module:
     *projections, output = layers_of(ours, PROJECTIONS)
     if any(projection.bias is None for projection in (*projections, output)):
         raise Needed("a projection without bias",
-                     "The paper's projections have none, PyTorch's have one, and the checks copy PyTorch's "
+                     "The paper's projections have no bias, but PyTorch's do, and the checks copy PyTorch's "
                      "weights and biases: leave bias=True.")
     with torch.no_grad():
         for projection, weight, bias in zip(projections, weights, biases, strict=True):
@@ -61,7 +61,7 @@ def reference(d_model: int = 12, n_heads: int = 3) -> nn.MultiheadAttention:
 
 def run(theirs: nn.MultiheadAttention, query: Tensor, key: Tensor, value: Tensor,
         mask: Tensor | None) -> list[Tensor]:
-    """PyTorch's output and weights (B, H, T, S). Its masks mean the reverse, and it wants (B·H, T, S)."""
+    """PyTorch's output and weights (B, H, T, S). Its masks are reversed, and of shape (B·H, T, S)."""
     if mask is not None:
         shape = len(query), theirs.num_heads, query.shape[1], key.shape[1]
         mask = ~mask.expand(shape).flatten(0, 1)
@@ -85,7 +85,7 @@ def attends_to_itself(implementation, ours):
 
 
 def attends_to_another(implementation, ours):
-    """It equals nn.MultiheadAttention in cross-attention, values unlike keys, with and without a mask."""
+    """It equals nn.MultiheadAttention in cross-attention, with values other than the keys, masked or not."""
     return together(compare(implementation, MEMORY, CONTENT, None),
                     compare(implementation, MEMORY, CONTENT, PADDING))
 
@@ -158,8 +158,8 @@ def drops_weights_in_training(implementation, ours):
     dropped = shown_weights(attention.train()) == 0
     missing = (shown_weights(attention.eval()) == 0).double().mean().item()
     if not torch.equal(dropped, dropped[..., :1].expand_as(dropped)):
-        return Finding(False, "a value is 0 in part",
-                       "drop weights, not numbers of a value: a query then misses the whole value")
+        return Finding(False, "part of a value is 0",
+                       "drop weights, not numbers of a value, so that a query misses the whole value")
     shares = dropped.double().mean((1, 3))  # (B, H): for every key and head some queries miss it
     holds = shares.min() > 0.4 and shares.max() < 0.6 and missing == 0
     return Finding(bool(holds), f"{shares.mean():.0%} and {missing:.0%}",
@@ -268,7 +268,8 @@ def more_heads_mistakes(ours):
     return {
         "interleaved heads": Mistake(interleaved, Interleaved, same),
         "interleaved and back": Mistake(interleaved, InterleavedAndBack, same),
-        "mask ignored": Mistake("right without a mask: is it passed on to the attention?", MaskIgnored,
+        "mask ignored": Mistake("the output is right without a mask: is the mask passed on to the "
+                                "attention?", MaskIgnored,
                                 "It equals nn.MultiheadAttention in cross-attention"),
         "values from keys": Mistake("the values are projected from `key`: project_value(value)",
                                     ValuesFromKeys, "It equals nn.MultiheadAttention in cross-attention"),
@@ -280,7 +281,7 @@ heads_checks = Part(
      learns_like_pytorch, passes_gradients_on, drops_weights_in_training, refuses_uneven_heads],
     heads_mistakes,
     more=more_heads_mistakes,
-    needs="The checks use project_query, project_key, project_value, project_output (four nn.Linear; under "
-          "other names in this order), weights().",
+    needs="The checks use weights() and four nn.Linear: project_query, project_key, project_value and "
+          "project_output, or other names in this order.",
     helpers=("split", "merge", "rotate", "attend"),
 )

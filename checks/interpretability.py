@@ -1,4 +1,4 @@
-"""What has to hold of lesson 9's instruments: recording, ablating, patching, logit lens, probe."""
+"""What must hold for lesson 9's instruments: recording, ablating, patching, logit lens, probe."""
 
 from collections.abc import Callable
 from contextlib import contextmanager, suppress

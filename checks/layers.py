@@ -1,4 +1,4 @@
-"""What has to hold of lesson 4's layers: LayerNorm, GELU, the feed-forward network."""
+"""What must hold for lesson 4's layers: LayerNorm, GELU, the feed-forward network."""
 
 import math
 import re
@@ -62,18 +62,18 @@ GAIN, BIAS = random_tensors((6,), (6,), seed=1)
 
 
 def formula_equals_pytorch(layer_norm, ours):
-    """It equals F.layer_norm, with any gain and bias."""
+    """The output equals F.layer_norm, with any gain and bias."""
     return agree(layer_norm(X, GAIN, BIAS), F.layer_norm(X, (6,), GAIN, BIAS), 1e-12)
 
 
 def formula_handles_small_variance(layer_norm, ours):
-    """With a variance as small as eps it still equals F.layer_norm: eps is inside the root."""
+    """With a variance as small as eps the output still equals F.layer_norm: eps is inside the root."""
     small = 3e-3 * X
     return agree(layer_norm(small, GAIN, BIAS), F.layer_norm(small, (6,), GAIN, BIAS), 1e-12)
 
 
 def formula_honours_eps(layer_norm, ours):
-    """With another eps, 0.5, it equals F.layer_norm as well."""
+    """With another eps, 0.5, the output also equals F.layer_norm."""
     return agree(layer_norm(X, GAIN, BIAS, 0.5), F.layer_norm(X, (6,), GAIN, BIAS, 0.5), 1e-12)
 
 
@@ -104,12 +104,13 @@ def layer_norm_mistakes(ours):
 
     return {
         "divided by D − 1": Mistake("the variance is divided by D − 1: use the biased one, divided by D",
-                                    unbiased, "It equals"),
+                                    unbiased, "The output equals"),
         "eps outside": Mistake("eps belongs inside the root: √(variance + eps)", eps_outside,
                                "With a variance as small"),
-        "no root": Mistake("divided by the variance: take its root", not_rooted, "It equals"),
-        "over the tokens": Mistake("mean and variance run over the tokens; they belong over the last axis",
-                                   over_the_tokens, "It equals"),
+        "no root": Mistake("divided by the variance: take its root", not_rooted,
+                           "The output equals"),
+        "over the tokens": Mistake("mean and variance run over the tokens, not over the last axis",
+                                   over_the_tokens, "The output equals"),
     }
 
 
@@ -153,10 +154,10 @@ def more_layer_norm_mistakes(ours):
     def without_both(x, gain, bias, eps=1e-5):
         return ours.layer_norm(x, torch.ones_like(gain), torch.zeros_like(bias), eps)
 
-    equals, small, other = "It equals", "With a variance as small", "With another eps"
+    equals, small, other = "The output equals", "With a variance as small", "With another eps"
     return {
         "divided by D − 1, eps outside": Mistake(
-            "two things: the variance is divided by D, not D − 1 as std() and var() do unless told; and eps "
+            "two mistakes: std() and var() divide by D − 1 unless told otherwise, and it should be D; eps "
             "belongs inside the root", unbiased_and_eps_outside, equals),
         "eps fixed": Mistake("eps is written into the code: use the argument", eps_fixed, other),
         "no eps": Mistake("eps is missing: √(variance + eps)", without_eps, small),
@@ -164,10 +165,10 @@ def more_layer_norm_mistakes(ours):
         "no mean": Mistake("the mean isn't subtracted: this is RMSNorm", without_mean, equals),
         "mean left in": Mistake("the mean is subtracted only in the variance: gain · (x − mean) / …",
                                 mean_left_in, equals),
-        "over everything": Mistake("mean and variance run over all numbers; they belong over the last axis",
+        "over everything": Mistake("mean and variance run over all numbers, not over the last axis",
                                    over_everything, equals),
         "of each sequence": Mistake(
-            "mean and variance run over tokens and numbers; they belong over the last axis only",
+            "mean and variance run over tokens and numbers, not over the last axis only",
             of_each_sequence, equals),
         "gain and bias exchanged": Mistake("gain and bias are exchanged: the gain multiplies and comes first",
                                            exchanged, equals),
@@ -212,17 +213,17 @@ def compare_norm(implementation, x: Tensor) -> Finding:
 
 
 def norm_equals_pytorch(implementation, ours):
-    """It equals the formula written out, gain · (x − mean) / √(variance + eps) + bias."""
+    """The output equals the formula written out, gain · (x − mean) / √(variance + eps) + bias."""
     return compare_norm(implementation, X)
 
 
 def norm_handles_small_variance(implementation, ours):
-    """With a variance as small as eps it still equals the formula: eps is inside the root."""
+    """With a variance as small as eps the output still equals the formula: eps is inside the root."""
     return compare_norm(implementation, 3e-3 * X)
 
 
 def norm_honours_eps(implementation, ours):
-    """With another eps, 0.5, it equals the formula as well."""
+    """With another eps, 0.5, the output also equals the formula."""
     return agree(implementation(6, 0.5).double()(X), WrittenOut(6, 0.5).double()(X), 1e-12)
 
 
@@ -235,7 +236,7 @@ def norm_starts_neutral(implementation, ours):
 
 
 def norm_has_right_gradients(implementation, ours):
-    """Its gradients equal the gradients of the formula written out."""
+    """The gradients equal the gradients of the formula written out."""
     theirs = randomised(WrittenOut(6))
     norm = copy_norm(implementation(6).double(), theirs)
     norm(X).sin().sum().backward()
@@ -272,12 +273,12 @@ LINE = torch.linspace(-8, 8, 161, dtype=torch.float64)
 
 
 def gelu_equals_pytorch(gelu, ours):
-    """It equals F.gelu from −8 to 8."""
+    """The output equals F.gelu from −8 to 8."""
     return agree(gelu(LINE), F.gelu(LINE), 1e-12)
 
 
 def gelu_has_right_gradient(gelu, ours):
-    """Its gradient equals F.gelu's."""
+    """The gradient equals F.gelu's."""
     x = LINE.clone().requires_grad_()
     return agree(gradients(gelu(x).sum(), [x]), gradients(F.gelu(x).sum(), [x]), 1e-12)
 
@@ -288,9 +289,9 @@ def gelu_mistakes(ours):
 
     return {
         "tanh approximation": Mistake("this is GELU's tanh approximation, not x·Φ(x)",
-                                      partial(F.gelu, approximate="tanh"), "It equals"),
-        "√2 missing": Mistake("erf counts in steps of √2: Φ(x) = (1 + erf(x / √2)) / 2", without_the_root,
-                              "It equals"),
+                                      partial(F.gelu, approximate="tanh"), "The output equals"),
+        "√2 missing": Mistake("divide x by √2 inside erf: Φ(x) = (1 + erf(x / √2)) / 2", without_the_root,
+                              "The output equals"),
     }
 
 
@@ -318,17 +319,17 @@ def compare_feed_forward(implementation, name: str, activation: nn.Module) -> Fi
 
 
 def feed_forward_equals_pytorch(implementation, ours):
-    """It equals Linear, GELU, Linear in a row."""
+    """The output equals Linear, GELU, Linear in a row."""
     return compare_feed_forward(implementation, "gelu", nn.GELU())
 
 
 def knows_relu(implementation, ours):
-    """With activation="relu" it equals Linear, ReLU, Linear, as in the paper."""
+    """With activation="relu" the output equals Linear, ReLU, Linear, as in the paper."""
     return compare_feed_forward(implementation, "relu", nn.ReLU())
 
 
 def drops_activations(implementation, ours):
-    """Dropout works only in training, between activation and second map: dropout 1.0 leaves only the bias."""
+    """Dropout works only in training, between activation and second map; dropout 1.0 leaves only the bias."""
     layer = implementation(6, 24, dropout=1.0).double()
     last = layers_of(layer, MAPS)[-1]
     nn.init.normal_(last.bias)
@@ -341,7 +342,7 @@ def drops_activations(implementation, ours):
 
 
 def works_by_position(implementation, ours):
-    """A token's output doesn't change, bit for bit, when another token changes."""
+    """A token's output doesn't change by a single bit when another token changes."""
     layer, other = implementation(6, 24).double(), X.clone()
     other[:, 3] = 7.0
     kept = [0, 1, 2, 4]
@@ -357,7 +358,7 @@ def feed_forward_mistakes(ours):
         return x
 
     approximate = gelu_mistakes(ours)["tanh approximation"]
-    equals = "It equals Linear"
+    equals = "The output equals Linear"
     return {
         "no activation": Mistake("there is no activation between the two matrices",
                                  with_slots(ours.FeedForward, gelu=nothing, relu=nothing), equals),
@@ -378,7 +379,7 @@ def more_feed_forward_mistakes(ours):
 
         return Twice
 
-    equals, relu = "It equals Linear", "With activation=\"relu\""
+    equals, relu = "The output equals Linear", "With activation=\"relu\""
     return {
         "always ReLU": Mistake("this is ReLU; the default activation is GELU",
                                with_slots(ours.FeedForward, gelu=F.relu), equals),

@@ -1,4 +1,4 @@
-"""What has to hold of lesson 11's linear attention and of its random features."""
+"""What must hold for lesson 11's linear attention and of its random features."""
 
 import math
 from functools import partial

@@ -1,4 +1,4 @@
-"""What has to hold of what Llama changes in lesson 10: RMSNorm, SwiGLU, grouped queries."""
+"""What must hold for what Llama changes in lesson 10: RMSNorm, SwiGLU, grouped queries."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""What has to hold of lesson 1's two masks."""
+"""What must hold for lesson 1's two masks."""
 
 import torch
 
@@ -39,7 +39,7 @@ def causal_mistakes(ours):
         "reversed": Mistake("it is reversed: True means may attend", lambda n: ~ours.causal_mask(n), back),
         "diagonal missing": Mistake("the diagonal is missing: a position may see itself",
                                     lambda n: ours.causal_mask(n).tril(-1), back),
-        "one too many": Mistake("each position sees one ahead: the diagonal is the last that it may see",
+        "one too many": Mistake("each position sees one too many: the diagonal is the last it may see",
                                 lambda n: torch.ones(n, n, dtype=torch.bool).tril(1), back),
         "transposed": Mistake("it is transposed: rows are queries, columns are keys",
                               lambda n: ours.causal_mask(n).T, back),
@@ -79,7 +79,7 @@ def padding_mistakes(ours):
                             lambda tokens, pad_id=0: ~mask(tokens, pad_id), shape),
         "two dimensions": Mistake("add two dimensions, for heads and queries",
                                   lambda tokens, pad_id=0: mask(tokens, pad_id)[:, 0, 0], shape),
-        "three dimensions": Mistake("(B, 1, S) has one dimension too few: one for heads, one for queries",
+        "three dimensions": Mistake("(B, 1, S) has one dimension too few: add one each for heads and queries",
                                     lambda tokens, pad_id=0: mask(tokens, pad_id)[:, 0], shape),
         "queries hidden": Mistake("hide the padding as a key (last axis), not as a query",
                                   lambda tokens, pad_id=0: mask(tokens, pad_id).mT, shape),

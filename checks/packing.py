@@ -1,4 +1,4 @@
-"""What has to hold of lesson 11's quantised cache, and of its packed rows."""
+"""What must hold for lesson 11's quantised cache, and of its packed rows."""
 
 import torch
 from torch import Tensor, nn

@@ -24,8 +24,8 @@ def path_mistakes(ours, block: str) -> dict[str, Mistake]:
 
     everywhere = with_paths(ours, block, no_path(ours), PATHS[block])
     return {
-        "path behind the norm": Mistake(
-            "the path starts behind the norm: x + layer(norm(x)), not norm(x) + …",
+        "path after the norm": Mistake(
+            "the path starts after the norm: x + layer(norm(x)), not norm(x) + …",
             around(behind_the_norm(ours)), "Pre-norm"),
         "no path": Mistake("the path around the layers is missing: x + layer(…)", everywhere, "Pre-norm"),
         "norms swapped": Mistake("norm='pre' and norm='post' are swapped", around(Swapped), "Pre-norm"),
@@ -38,7 +38,7 @@ PATHS = {"EncoderBlock": {"around_attention": "attention", "around_feed_forward"
 
 
 def no_path(ours) -> type:
-    """What stands around a layer without a path past it."""
+    """What is around a layer that has no path past it."""
 
     class NoPath(ours.Residual):
         def after(self, x, y):
@@ -49,7 +49,7 @@ def no_path(ours) -> type:
 
 
 def behind_the_norm(ours) -> type:
-    """A path that starts behind the norm where the norm comes first."""
+    """A path that starts after the norm where the norm comes first."""
 
     class BehindTheNorm(ours.Residual):
         def after(self, x, y):
@@ -111,8 +111,8 @@ def more_path_mistakes(ours, block: str) -> dict[str, Mistake]:
             "this is norm(x) + layer(x): pre-norm is x + layer(norm(x)), post-norm is norm(x + layer(x))",
             with_paths(ours, block, NormOnThePath, names), "Pre-norm"),
     } | {
-        f"path behind the norm around the {layer}": Mistake(
-            f"around the {layer} the path starts behind the norm: x + layer(norm(x)), not norm(x) + …",
+        f"path after the norm around the {layer}": Mistake(
+            f"around the {layer} the path starts after the norm: x + layer(norm(x)), not norm(x) + …",
             with_paths(ours, block, behind_the_norm(ours), [name]), "Pre-norm")
         for name, layer in names.items()
     }

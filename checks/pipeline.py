@@ -1,4 +1,4 @@
-"""What has to hold of lesson 13's pipelines: the order of a stage's work, and the slots of all stages."""
+"""What must hold for lesson 13's pipelines: the order of a stage's work, and the slots of all stages."""
 
 from collections.abc import Callable, Sequence
 

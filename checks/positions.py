@@ -1,4 +1,4 @@
-"""What has to hold of lesson 3's three encodings of positions; checks/tokens.py has the rest."""
+"""What must hold for lesson 3's three encodings of positions; checks/tokens.py has the rest."""
 
 import math
 
@@ -121,7 +121,7 @@ def side_by_side(even: Tensor, odd: Tensor) -> Tensor:
 
 def sinusoidal_mistakes(ours):
     class CosineExponentOffByOne(ours.SinusoidalPositionalEncoding):
-        """The cosine's exponent is 2i + 1, its own column, not that of its sine."""
+        """The cosine's exponent is its own column, 2i + 1, instead of its sine's, 2i."""
 
         def __init__(self, d_model, max_len=512):
             super().__init__(d_model, max_len)
@@ -162,13 +162,13 @@ def more_sinusoidal_mistakes(ours):
 
     every, waves = "Every number", ours.SinusoidalPositionalEncoding
     return {
-        "i for 2i": Mistake("the exponent is 2i/d_model, here it is i/d_model",
+        "i for 2i": Mistake("the exponent should be 2i/d_model; here it is i/d_model",
                             with_table(waves, i_for_two_i), every),
         "cosine first": Mistake("sine and cosine are swapped: the sine comes first, at 2i",
                                 with_table(waves, lambda s, c, _: side_by_side(c, s)), every),
         "angles negated": Mistake("the angles are negative: sin(p · f), not sin(−p · f)",
                                   with_table(waves, lambda s, c, _: side_by_side(-s, c)), every),
-        "from 1": Mistake("positions are counted from 1: the first is 0", from_one(waves), every),
+        "from 1": Mistake("positions are counted from 1; the first should be 0", from_one(waves), every),
     }
 
 
@@ -184,17 +184,16 @@ sinusoidal_checks = Part(
 
 
 def adds_one_vector_a_position(encoding, ours):
-    """The added vector depends only on the position, also with `start`, for every width."""
+    """The added vector depends only on the position, for every width and every `start`."""
     findings = []
     for (d_model, max_len, _), x in zip(SIZES, (FIRST, FIRST[:, :, :6])):
-        built, before = encoding(d_model, max_len), x.clone()
-        whole = (built(x) - before)[:1]
-        changed = Finding(torch.equal(x, before), "x was changed", "write x + …, not x += …")
+        built, given = encoding(d_model, max_len), x.clone()
+        whole = (built(given) - x)[:1]
+        changed = Finding(torch.equal(given, x), "x was changed", "write x + …, not x += …")
         again = SECOND[:, :5, :d_model]
         part = built(again.clone(), 7) - again
         ignored = START_IGNORED if largest_difference(part, whole[:, :5].expand_as(part)) < 1e-5 else ""
         findings += [changed, agree(part, whole[:, 7:12].expand_as(part), 1e-5, ignored, ADDED)]
-        x.copy_(before)
     return together(*findings)
 
 
@@ -331,7 +330,7 @@ def more_rotary_mistakes(ours):
     """Others that the lesson doesn't show."""
 
     class OtherWay(ours.RotaryPositionalEncoding):
-        """Turns by minus the angle: as if the pairs stood the other way round."""
+        """Turns by minus the angle: as if the numbers of each pair were swapped."""
 
         def forward(self, x, start=0):
             turned = super().forward(x.unflatten(-1, (-1, 2)).flip(-1).flatten(-2), start)
@@ -346,11 +345,11 @@ def more_rotary_mistakes(ours):
     complex_numbers, rotary = "Seen as complex numbers", ours.RotaryPositionalEncoding
     return {
         "other way round": Mistake(
-            "it turns the other way: a pair becomes even·cos − odd·sin, even·sin + odd·cos", OtherWay,
+            "it turns the other way: a pair should become even·cos − odd·sin, even·sin + odd·cos", OtherWay,
             complex_numbers),
-        "from 1": Mistake("positions are counted from 1: the first is 0, and isn't turned",
+        "from 1": Mistake("positions are counted from 1; the first should be 0, which isn't turned",
                           from_one(rotary), complex_numbers),
-        "added": Mistake("x is turned, nothing is added to it", Added, complex_numbers),
+        "added": Mistake("x should only be turned; nothing is added to it", Added, complex_numbers),
     }
 
 

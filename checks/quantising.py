@@ -1,4 +1,4 @@
-"""What has to hold of lesson 12's quantisation: codes, scales, levels."""
+"""What must hold for lesson 12's quantisation: codes, scales, levels."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""What has to hold of lesson 0's cells: RNNCell, LSTMCell and GRUCell(n_inputs, n_hidden)."""
+"""What must hold for lesson 0's cells: RNNCell, LSTMCell and GRUCell(n_inputs, n_hidden)."""
 
 from collections.abc import Callable
 
@@ -33,7 +33,7 @@ def copy_cell(ours: nn.Module, theirs: nn.Module) -> nn.Module:
                 found = "missing" if mine is None else f"of shape {tuple(mine.shape)}"
                 raise Needed(f"{name} is {found}",
                              f"an nn.Parameter of shape {tuple(wanted.shape)} for {INPUTS} inputs and "
-                             f"{HIDDEN} hidden numbers, as in PyTorch's cell")
+                             f"{HIDDEN} hidden units, as in PyTorch's cell")
             mine.copy_(wanted)
     return ours
 
@@ -45,7 +45,7 @@ def pair(kind: type, implementation: Callable) -> tuple[nn.Module, nn.Module]:
 
 
 def hidden_of(state) -> Tensor:
-    """The hidden state alone: an LSTM's state is (hidden, memory)."""
+    """Only the hidden state: an LSTM's state is (hidden, memory)."""
     return state[0] if isinstance(state, tuple) else state
 
 
@@ -110,7 +110,7 @@ def cell_claims(kind: type) -> list[Callable]:
     from_zeros.__doc__ = "Without a state the cell starts from zeros."
     in_a_row.__doc__ = f"Five steps in a row equal nn.{name}'s."
     learns.__doc__ = "The gradients of all four parameters equal PyTorch's, through five steps."
-    passes_on.__doc__ = "The gradients of the inputs and of the first state equal PyTorch's."
+    passes_on.__doc__ = "The gradients of the inputs and of the initial state equal PyTorch's."
     return [one_step, from_zeros, in_a_row, learns, passes_on]
 
 
@@ -176,11 +176,12 @@ def lstm_mistakes(ours):
 
     order = "PyTorch's blocks are input, forget, content, output"
     return {
-        "input and forget gate swapped": Mistake(f"input and forget gate are swapped: {order}",
+        "input and forget gate swapped": Mistake(f"input and forget gates are swapped: {order}",
                                                  InputAndForget, STEP),
         "content and output gate swapped": Mistake(f"content and output gate are swapped: {order}",
                                                    ContentAndOutput, STEP),
-        "two pairs swapped": Mistake(f"forget, input, output, content: {order}", OutputBeforeContent, STEP),
+        "two pairs swapped": Mistake(f"yours are forget, input, output, content: {order}",
+                                       OutputBeforeContent, STEP),
         "memory shown without tanh": Mistake("the memory is shown without its tanh: show · tanh(memory)",
                                              ShownRaw, STEP),
         "memory first": Mistake("(memory, hidden) came back: the hidden state comes first", Handed, STEP),
@@ -221,9 +222,9 @@ def gru_mistakes(ours):
         "reset in the other place": Mistake(
             "the reset gate multiplies the state before the matrix, as in the paper; PyTorch multiplies "
             "W_hh·h + b_hh", ResetBefore, STEP),
-        "update gate turned round": Mistake("the update gate is turned round: it says how much of the old "
+        "update gate turned round": Mistake("the update gate is reversed: it should say how much of the old "
                                             "state is kept", UpdateTurned, STEP),
-        "gates swapped": Mistake("reset and update gate are swapped: PyTorch's blocks are reset, update, "
+        "gates swapped": Mistake("reset and update gates are swapped: PyTorch's blocks are reset, update, "
                                  "content", GatesSwapped, STEP),
     }
 

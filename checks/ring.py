@@ -1,4 +1,4 @@
-"""What has to hold of lesson 13's ring, which adds up tensors of all ranks."""
+"""What must hold for lesson 13's ring, which adds up tensors of all ranks."""
 
 import math
 from collections.abc import Callable, Sequence

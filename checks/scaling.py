@@ -1,4 +1,4 @@
-"""What has to hold of lesson 13's loss scaler."""
+"""What must hold for lesson 13's loss scaler."""
 
 from copy import deepcopy
 

@@ -1,4 +1,4 @@
-"""What has to hold of lesson 1's softmax(scores, dim=-1)."""
+"""What must hold for lesson 1's softmax(scores, dim=-1)."""
 
 import math
 
@@ -44,7 +44,7 @@ def survives_large_scores(softmax, ours):
 
 
 def survives_hidden_rows(softmax, ours):
-    """A row of −∞ only gets weights 0; the other rows don't change."""
+    """A row that is all −∞ gets weights 0; the other rows don't change."""
     hidden = SCORES.masked_fill(torch.arange(3)[:, None] == 1, -math.inf)
     hidden[:, 0, :2] = -math.inf  # in part
     expected = torch.softmax(hidden, -1).nan_to_num(0.0)
@@ -89,8 +89,8 @@ def softmax_mistakes(ours):
                                "The weights sum to 1"),
         "dim half ignored": Mistake("the maximum must run along dim, like the sum", another_maximum,
                                     "It equals torch.softmax"),
-        "0/0": Mistake("0/0 in a hidden row: its weights are 0", undefined_where_hidden,
-                       "A row of −∞ only"),
+        "0/0": Mistake("0/0 in a hidden row: make its weights 0", undefined_where_hidden,
+                       "A row that is all −∞"),
     }
 
 

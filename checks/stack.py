@@ -1,4 +1,4 @@
-"""What has to hold of lesson 4's stacks, Encoder and Decoder, and of lesson 5's Transformer, made of both."""
+"""What must hold for lesson 4's stacks, Encoder and Decoder, and of lesson 5's Transformer, made of both."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -147,12 +147,12 @@ def compare_encoder(implementation, norm: str) -> Finding:
 
 
 def encoder_pre_norm(implementation, ours):
-    """Three pre-norm layers and a final norm: it equals nn.TransformerEncoder."""
+    """Three pre-norm layers and a final norm equal nn.TransformerEncoder."""
     return compare_encoder(implementation, "pre")
 
 
 def encoder_post_norm(implementation, ours):
-    """Three post-norm layers, no final norm: it equals nn.TransformerEncoder."""
+    """Three post-norm layers without a final norm equal nn.TransformerEncoder."""
     return compare_encoder(implementation, "post")
 
 
@@ -180,12 +180,12 @@ def compare_decoder(implementation, norm: str) -> Finding:
 
 
 def decoder_pre_norm(implementation, ours):
-    """Three pre-norm layers and a final norm: it equals nn.TransformerDecoder."""
+    """Three pre-norm layers and a final norm equal nn.TransformerDecoder."""
     return compare_decoder(implementation, "pre")
 
 
 def decoder_post_norm(implementation, ours):
-    """Three post-norm layers, no final norm: it equals nn.TransformerDecoder."""
+    """Three post-norm layers without a final norm equal nn.TransformerDecoder."""
     return compare_decoder(implementation, "post")
 
 
@@ -289,17 +289,17 @@ def transformer_agrees(transformer, ours, norm: str) -> Finding:
 
 
 def pre_norm(transformer, ours):
-    """With the same weights it equals nn.Transformer, logits and gradients (pre-norm)."""
+    """With the same weights the pre-norm model equals nn.Transformer in logits and gradients."""
     return transformer_agrees(transformer, ours, "pre")
 
 
 def post_norm(transformer, ours):
-    """With post-norm, as in the paper, it equals nn.Transformer without its two extra last norms."""
+    """With post-norm, as in the paper, the model equals nn.Transformer without its two extra last norms."""
     return transformer_agrees(transformer, ours, "post")
 
 
 def hides_the_future(transformer, ours):
-    """Other later tokens change no earlier logit, bit for bit."""
+    """Other later tokens leave all earlier logits the same, bit for bit."""
     model, other = transformer(ours.TransformerConfig(d_model=16, n_heads=2)).double(), TGT.clone()
     other[:, 3:] = 3
     return agree(model(SRC, other)[:, :3], model(SRC, TGT)[:, :3], 0)
@@ -322,7 +322,7 @@ def obeys_positions(transformer, ours):
 
 
 def counts_from_start(transformer, ours):
-    """decode(…, start) gives tokens that are decoded one by one their own positions."""
+    """Tokens that are decoded one by one get their own positions from decode(…, start)."""
     findings = []
     for positions in ("none", "sinusoidal", "learned", "rotary"):
         torch.manual_seed(0)

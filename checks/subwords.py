@@ -1,4 +1,4 @@
-"""What has to hold of lesson 7's byte-pair encoding."""
+"""What must hold for lesson 7's byte-pair encoding."""
 
 import math
 import random
@@ -59,7 +59,7 @@ def learned(texts: list[str], merges: int) -> tuple[list[tuple[str, str]], list[
 
 
 def replayed(word: str, merges: list[tuple[str, str]]) -> list[str]:
-    """The pieces of a word: as long as neighbours were joined in learning, join those that were it first."""
+    """The pieces of a word: while any neighbours were joined in learning, join the pair joined first."""
     pieces = list(word)
     while known := [merges.index(pair) for pair in pairwise(pieces) if pair in merges]:
         pieces = joined(pieces, *merges[min(known)])
@@ -75,7 +75,7 @@ def codes(pieces: list[str]) -> Tensor:
 
 
 def same(found: list[str], expected: list[str], hint: str = "") -> Finding:
-    """Finding: the same pieces in the same order; the figure names the first other one."""
+    """Finding: the same pieces in the same order; the figure names the first that differs."""
     finding = agree(codes(found), codes(expected), 0.0)
     if finding.holds:
         return Finding(True, f"{len(found)} pieces", gap=0.0)
@@ -108,7 +108,7 @@ def merges_agree(implementation, texts: list[str], merges: int) -> Finding:
 def comes_back_unchanged(implementation, ours):
     """Any text comes back unchanged from encode() and decode(), whatever its script."""
     built = implementation.learn([STORY], 20)
-    return together(*(same([built.decode(built.encode(text))], [text], "no part of a text may get lost")
+    return together(*(same([built.decode(built.encode(text))], [text], "no part of a text may be lost")
                       for text in [STORY, *FOREIGN]))
 
 
@@ -152,7 +152,7 @@ def counts_words_as_often_as_they_occur(implementation, ours):
 
 
 def joins_from_the_left(implementation, ours):
-    """Of three equal letters the first two are joined: “aaa” is aa, a."""
+    """Of three equal letters the first two are joined: “aaa” becomes aa, a."""
     built = implementation.learn(["aa aa"], 1)
     return together(*(same(pieces_of(built, word), expected, "go from left to right") for word, expected in (
         ("aaa", ["aa", "a"]), ("aaaa", ["aa", "aa"]), ("baaaaab", ["b", "aa", "aa", "a", "b"]))))
@@ -194,7 +194,7 @@ def leaves_special_tokens_alone(implementation, ours):
     built = implementation.learn([STORY], 20)
     texts = ["<eos>", "<pad> <bos> <eos>", "</s>", "<|endoftext|>", "\x00\x01\x02"]
     special = [id for text in texts for id in built.encode(text) if id < 3]
-    return together(is_so(bool(special), f"{len(special)} special ids", "ids 0, 1, 2 are the program's"),
+    return together(is_so(bool(special), f"{len(special)} special ids", "only the program inserts these"),
                     *(same([built.decode(built.encode(text))], [text]) for text in texts))
 
 
@@ -212,7 +212,7 @@ def decodes_what_is_cut(implementation, ours):
 
 
 def is_so(wrong: bool, figure: str, hint: str) -> Finding:
-    """Finding: nothing is wrong. What is compared is noted, so that the same mistake is known again."""
+    """Finding: nothing is wrong. What is compared is noted, so that the same mistake is recognised."""
     return agree(torch.tensor(float(wrong)), torch.tensor(0.0), 0.0, hint)._replace(figure=figure)
 
 
@@ -335,7 +335,7 @@ def subwords_mistakes(ours):
         "unknown dropped": Mistake("unknown characters are dropped: encode their bytes", UnknownDropped,
                                    "A character that learn()"),
         "merges from the last": Mistake(
-            "the merges are replayed in another order: begin with the first that was learned", FromTheLast,
+            "the merges are replayed in a different order: begin with the first one learned", FromTheLast,
             "encode() replays"),
         "decoded piece by piece": Mistake(
             "each piece is decoded by itself, and may be half a character: join the bytes first",
@@ -438,8 +438,9 @@ byte_pair_encoding_checks = Part(
      cuts_as_learning_does, leaves_special_tokens_alone, decodes_what_is_cut, ends_when_nothing_is_left],
     subwords_mistakes,
     more=more_subwords_mistakes,
-    needs="The checks call learn(texts, merges), a class method, and of what it returns encode(text), "
-          "decode(ids), len() and merges, a list of pairs of ids. Cut texts with split_words(text).",
+    needs="The checks call learn(texts, merges), a class method. Of the object that it returns they call "
+          "encode(text), decode(ids) and len(), and they read merges, a list of pairs of ids. Cut texts with "
+          "split_words(text).",
     helpers=("add", "encode_word", "replay", "replay_long", "rank", "first_ids", "texts_of", "state",
              "restored", "save", "load"),
 )

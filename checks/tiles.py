@@ -1,4 +1,4 @@
-"""What has to hold of lesson 11's attention in tiles, and of its window; checks/linear.py has the kernels."""
+"""What must hold for lesson 11's attention in tiles, and of its window; checks/linear.py has the kernels."""
 
 import math
 from functools import partial

@@ -1,4 +1,4 @@
-"""What has to hold of lesson 3's tokenizer and embedding."""
+"""What must hold for lesson 3's tokenizer and embedding."""
 
 import torch
 import torch.nn.functional as F
@@ -56,7 +56,7 @@ def ids_start_after_the_specials(tokenizer, ours):
                        "expected 3, 4, 5, 6, 7, 8, 3, and 9 in all")
     texts = [built.decode([1, 3, 2, 0]), built.decode([3, 2, 0, 4])]
     return Finding(texts == ["the", "the cat"], f"decoded {texts}",
-                   "leave the ids 0, 1 and 2 out, wherever they stand")
+                   "leave out the ids 0, 1 and 2 wherever they occur")
 
 
 def refuses_unknown_tokens(tokenizer, ours):

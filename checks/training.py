@@ -1,4 +1,4 @@
-"""What has to hold of lesson 5's parts: teacher forcing, loss, Adam, learning rate, Transformer."""
+"""What must hold for lesson 5's parts: teacher forcing, loss, Adam, learning rate, Transformer."""
 
 from functools import partial
 
@@ -47,7 +47,7 @@ def shift_mistakes(ours):
     return {
         "swapped": Mistake("input and target are swapped: the input begins with BOS, the target ends in EOS",
                            swapped, "The input is BOS"),
-        "not shifted": Mistake("nothing is shifted: the target is one token ahead of the input",
+        "not shifted": Mistake("nothing is shifted: the target should be one token ahead of the input",
                                not_shifted, "The target is the answer"),
         "no EOS": Mistake("EOS is missing: the model could never learn to stop", without_eos,
                           "The target is the answer"),
@@ -73,7 +73,7 @@ def more_shift_mistakes(ours):
             whole, whole), given),
         "both in the target": Mistake(both + "the target begins after BOS, it is y_1 … y_n EOS", gives(
             whole, whole), wanted),
-        "cut behind the padding": Mistake(
+        "cut after the padding": Mistake(
             "EOS is left in the input of shorter answers: [:, :-1] cuts off PAD there; put BOS y_1 … y_n "
             "together before padding", gives(whole[:, :-1], whole[:, 1:]), given),
         "no BOS": Mistake("BOS is missing: the first token also has to be guessed from something", gives(
@@ -102,17 +102,17 @@ def expected_loss(logits: Tensor, smoothing: float) -> Tensor:
 
 
 def loss_equals_pytorch(sequence_loss, ours):
-    """It equals the sum of nn.functional.cross_entropy without PAD."""
+    """The loss equals the sum of nn.functional.cross_entropy without PAD."""
     return agree(sequence_loss(LOGITS, TARGETS), expected_loss(LOGITS, 0.0))
 
 
 def smooths_labels(sequence_loss, ours):
-    """With label smoothing 0.1 it equals cross_entropy as well."""
+    """With label smoothing 0.1 the loss also equals cross_entropy."""
     return agree(sequence_loss(LOGITS, TARGETS, 0.1), expected_loss(LOGITS, 0.1))
 
 
 def loss_gradients_equal_pytorch(sequence_loss, ours):
-    """Its gradient equals cross_entropy's, with and without label smoothing."""
+    """The gradient equals cross_entropy's, with and without label smoothing."""
     findings = []
     for smoothing in (0.0, 0.1):
         leaf = LOGITS.clone().requires_grad_()
@@ -156,7 +156,7 @@ def loss_mistakes(ours):
     return {
         "padding counts": Mistake("padding counts: leave out places whose target is PAD", padding_counts,
                                   "Logits where the target is PAD"),
-        "mean": Mistake("this is the mean; the sum was asked for", mean, "It equals the sum"),
+        "mean": Mistake("this is the mean; the sum was asked for", mean, "The loss equals the sum"),
     }
 
 
@@ -187,8 +187,8 @@ def more_loss_mistakes(ours):
         return ours.sequence_loss(logits, targets, label_smoothing) - normal[targets != PAD].sum()
 
     everything = {"ignore_index": -100}
-    mean, equals = "this is the mean over {}; the sum was asked for", "It equals the sum"
-    smoothed = "With label smoothing 0.1 it equals"
+    mean, equals = "this is the mean over {}; the sum was asked for", "The loss equals the sum"
+    smoothed = "With label smoothing 0.1 the loss"
     return {
         "mean over places": Mistake(mean.format("all places, PAD included"), scaled(
             lambda logits, targets: 1 / targets.numel()), equals),
@@ -248,12 +248,12 @@ def fifty_steps(adam, ours):
 
 
 def honours_betas_and_eps(adam, ours):
-    """With betas (0.5, 0.8) and eps 0.1 it equals torch.optim.Adam after 50 steps."""
+    """With betas (0.5, 0.8) and eps 0.1 every number equals torch.optim.Adam's after 50 steps."""
     return adam_agrees(adam, 50, betas=(0.5, 0.8), eps=0.1)
 
 
 def decays(adam, ours):
-    """With decoupled weight decay it equals torch.optim.AdamW after 50 steps."""
+    """With decoupled weight decay every number equals torch.optim.AdamW's after 50 steps."""
     return adam_agrees(adam, 50, weight_decay=0.3)
 
 
@@ -317,8 +317,8 @@ def more_adam_mistakes(ours):
                                       adam(first=False), first),
         "square not corrected": Mistake("the mean of the squares isn't corrected: divide it by 1 − β₂ᵗ",
                                         adam(second=False), first),
-        "a step late": Mistake("the steps are counted from 1: β¹ corrects the first", adam(step=1), first),
-        "counted from 0": Mistake("the steps are counted from 1: 1 − β⁰ is 0, and a division by it is NaN",
+        "a step late": Mistake("count the steps from 1: β¹ corrects the first", adam(step=1), first),
+        "counted from 0": Mistake("count the steps from 1: 1 − β⁰ is 0, and a division by it is NaN",
                                   adam(step=-1), first),
         "eps inside the root": Mistake("eps belongs outside the root: √square + eps",
                                        adam(root=lambda square, eps: (square + eps).sqrt()), first),
@@ -326,14 +326,14 @@ def more_adam_mistakes(ours):
                           first),
         "no root": Mistake("divided by the mean of the squares: take its root",
                            adam(root=lambda square, eps: square + eps), first),
-        "betas exchanged": Mistake("the betas are exchanged: β₁ is the mean's, β₂ the squares'",
+        "betas exchanged": Mistake("the betas are exchanged: β₁ is for the mean, β₂ for the squares",
                                    BetasExchanged, "After 50 steps every number"),
         "betas and eps fixed": Mistake("betas and eps are written into the code: use the arguments", Fixed,
                                        "With betas"),
         "no decay": Mistake("weight_decay is ignored", adam(decay=lambda lr, weight_decay: 1), decayed),
-        "decay without rate": Mistake("the decay is multiplied by the learning rate: 1 − lr · weight_decay",
+        "decay without rate": Mistake("multiply the decay by the learning rate: 1 − lr · weight_decay",
                                       adam(decay=lambda lr, weight_decay: 1 - weight_decay), decayed),
-        "decay last": Mistake("the parameter shrinks before the step, not after it", adam(after=True),
+        "decay last": Mistake("shrink the parameter before the step, not after it", adam(after=True),
                               decayed),
     }
 
@@ -355,7 +355,7 @@ def rises_and_falls(learning_rate, ours):
 
 
 def follows_the_paper(learning_rate, ours):
-    """inverse_sqrt: the rate is d_model^−½ · min(n^−½, n · warmup^−3/2), n = step + 1, d_model 64 and 16."""
+    """inverse_sqrt: the rate is d_model^−½ · min(n^−½, n · warmup^−3/2) with n = step + 1, for two widths."""
     training = ours.TrainingConfig(steps=100, warmup=20, schedule="inverse_sqrt")
     found = torch.tensor([[learning_rate(step, training, width) for step in range(100)]
                           for width in (64, 16)])
@@ -422,7 +422,7 @@ def more_rate_mistakes(ours):
 
     late, early = lambda step, training: step / training.warmup, lambda step, t: down(step + 1, t)
     rises, follows = "linear: the rate rises", "inverse_sqrt"
-    zero = "the fall is one step early: the last step also has a rate; only after it comes 0"
+    zero = "the fall is one step early: the last step also has a rate, and 0 comes only after it"
     return {
         "early": Mistake(zero, linear(up, early), rises),
         "late and early": Mistake("the warm-up is one step late, the fall one early: step 0 and the last "

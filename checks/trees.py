@@ -9,12 +9,12 @@ BOS, EOS = lesson("03_positional_encoding", "BOS", "EOS")
 pad = lesson("05_mini_transformer").pad
 
 DECODING = (  # what a learner's own parts are given, and give
-    "`decoding` has rows = N, device, and step(tokens (N,)) → logits (N, V), which is to be called with "
-    "BOS = 1 for each row first, then with the newest tokens. ")
+    "`decoding` has rows = N, device, and step(tokens (N,)) → logits (N, V). Call step() first "
+    "with BOS = 1 for each row, then with the newest tokens. ")
 
 
 def greedy_by_hand(levels: list[Tensor], stop: bool = True) -> Tensor:
-    """The likeliest token after those before it, source by source."""
+    """The likeliest token after the tokens before it, source by source."""
     answers = []
     for source in range(len(levels[0])):
         tokens, place = [], 0
@@ -46,7 +46,7 @@ def enumerated(levels: list[Tensor], source: int, max_length: int) -> dict[tuple
 
 
 def no_answer(found, answers: list[dict]) -> Finding | None:
-    """A finding in words if some hypothesis is none of its source's answers."""
+    """A finding in words if some hypothesis isn't one of its source's possible answers."""
     for source, beams in enumerate(found):
         for hypothesis in beams:
             tokens = [int(token) for token in hypothesis[0]]
@@ -55,5 +55,5 @@ def no_answer(found, answers: list[dict]) -> Finding | None:
                         else "tokens follow EOS" if EOS in tokens[:-1]
                         else "it neither ends in EOS nor has max_length tokens")
                 return Finding(False, f"{tokens} is not an answer: {what}",
-                               f"tokens without BOS, up to and with EOS, which is {EOS}")
+                               f"tokens without BOS, up to and including EOS, which is {EOS}")
     return None

@@ -20,7 +20,7 @@ def draw_lookup(sharpness: Sequence[float], weights: np.ndarray, answers: Sequen
     axes[1].plot(sharpness, answers)
     axes[1].set(ylabel="answer", ylim=(95, 205))
     for panel in axes:
-        panel.set_xlabel("query for key 0, times")
+        panel.set_xlabel("query for key 0, multiplied by")
     return figure
 
 
@@ -64,8 +64,8 @@ def draw_scaling(rows: Sequence[Sequence], starved: dict[int, list[tuple[float, 
     """Against d_k: the variance of q·k, the evenness, and for 16, 64 and 512 keys who starves.
 
     rows begin with d_k, variance, evenness without and with the division; starved holds for each number of
-    keys the shares without and with it, one pair a width. query and key (6, d_k) are for the page, on which
-    their scores can be divided by more and less.
+    keys the fractions without and with it, one pair per width. query and key (6, d_k) are for the page, on
+    which their scores can be divided by more or less.
     """
     widths, variances, uneven, even = list(zip(*rows))[:4]
     figure, axes = canvas(columns=3, width=10, height=3.6)
@@ -114,11 +114,11 @@ def draw_scores(found: dict[str, Tensor], order: Tensor):
 
 def draw_cost(lengths: Sequence[int], work: Sequence[int], memory: Sequence[int], masked: Sequence[int],
               fused: Sequence[int]):
-    """Multiplications, and the bytes kept by our lines, by the kernel with a mask and without, by length."""
+    """Multiplications, and the bytes kept by our code, by the kernel with a mask and without, by length."""
     figure, axes = canvas(columns=2, width=9, height=3.6)
     axes[0].loglog(lengths, work, marker="o")
     axes[0].set(ylabel="multiplications")
-    axes[1].loglog(lengths, memory, marker="o", label="our lines")
+    axes[1].loglog(lengths, memory, marker="o", label="our code")
     axes[1].loglog(lengths, masked, marker="D", label="fused kernel, causal mask")
     axes[1].loglog(lengths, fused, marker="s", label="fused kernel, no mask")
     axes[1].set(ylabel="bytes kept for backward")

@@ -10,9 +10,9 @@ from common import canvas
 
 def draw_through_the_blocks(found: Mapping[tuple[str, float], Sequence[Sequence[Tensor]]],
                             names: Sequence[str], sizes: Sequence[float]):
-    """A column for each size of the first weights: the gradient by block, below it how far apart the tokens.
+    """A column per size of the initial weights: the gradient by block, below it how far apart the tokens are.
 
-    `found` has for each stack and size one pair of curves a seed; each is drawn.
+    `found` has for each stack and size one pair of curves per seed; all are drawn.
     """
     figure, axes = canvas(rows=2, columns=3, width=10, height=6.2, sharex=True, sharey="row")
     for column, size in enumerate(sizes):
@@ -22,7 +22,7 @@ def draw_through_the_blocks(found: Mapping[tuple[str, float], Sequence[Sequence[
                         "label": "" if seed else name}
                 axes[0, column].semilogy(grads / grads[-1], **look)
                 axes[1, column].semilogy(shares, **look)
-        axes[0, column].set_title(f"first weights × {size:g}")
+        axes[0, column].set_title(f"initial weights × {size:g}")
         axes[1, column].set(xlabel="at the input of block", ylim=(1e-18, 30))
     axes[0, 0].set_ylabel("gradient / gradient at the output")
     axes[1, 0].set_ylabel("apart")
@@ -34,8 +34,8 @@ def draw_warmup(ends: Mapping[tuple[str, float, int], Tensor], shares: Mapping[t
                 symbols: int):
     """The loss at the end against the rate, and how far apart the tokens are in training, step by step.
 
-    Left every start is a mark, right a band spans them; lines are the means. Guessing among `symbols` gives
-    the loss ln(symbols).
+    On the left every start is a mark, on the right a band spans them; lines are the means. Guessing among
+    `symbols` gives the loss ln(symbols).
     """
     figure, axes = canvas(columns=2, width=10, height=4.1)
     rates = sorted({rate for _, rate, _ in ends})

@@ -10,9 +10,9 @@ from common import canvas, heatmap
 
 
 def draw_cache(lengths: Sequence[int], now: Sequence[Sequence[float]], times: Sequence[Sequence[float]]):
-    """Milliseconds a step at some lengths, and seconds until each, with the cache and without; 4 answers."""
+    """Milliseconds per step at some lengths, and seconds until each, with and without cache; 4 answers."""
     figure, axes = canvas(columns=2, width=9, height=3.6)
-    for label, marker, steps, seconds in zip(("with the cache", "without"), "os", now, times, strict=True):
+    for label, marker, steps, seconds in zip(("with cache", "without cache"), "os", now, times, strict=True):
         axes[0].plot(lengths, steps, marker=marker, label=label)
         axes[1].plot(lengths, [sum(seconds[:n]) for n in lengths], marker=marker, label=label)
     for panel in axes:
@@ -25,7 +25,7 @@ def draw_cache(lengths: Sequence[int], now: Sequence[Sequence[float]], times: Se
 
 
 def tree_order(trace: Sequence[tuple[Any, str]], tokens: tuple[int, ...]) -> list[float]:
-    """Sorts a tree's nodes: each below the one it continues, the likelier first."""
+    """Sorts a tree's nodes: each below the one it continues, likelier ones first."""
     log_probs = {candidate.tokens: candidate.log_prob for candidate, _ in trace}
     return [-log_probs[tokens[: n + 1]] for n in range(len(tokens))]
 
@@ -72,7 +72,7 @@ def draw_tree(trace: Sequence[tuple[Any, str]], word_of: Callable[[int], str]):
 
 
 def draw_lengths(lengths: dict[str, list[int]]):
-    """A panel for each search: how many answers have which length."""
+    """A panel for each search: how many answers there are of each length."""
     figure, axes = canvas(columns=len(lengths), width=10, height=3.1, sharey=True)
     for panel, (name, found) in zip(axes, lengths.items(), strict=True):
         panel.bar(range(1, 19), [found.count(length) for length in range(1, 19)], color="C0")
@@ -118,7 +118,7 @@ def draw_strategies(rows: Sequence[tuple]):
 
 
 def draw_cross_attention(weights: Tensor, source: Sequence[str], answer: Sequence[str]):
-    """weights (H, T, S): a panel a head."""
+    """weights (H, T, S): one panel per head."""
     figure, axes = canvas(columns=len(weights), width=3 * len(weights), height=3.7, squeeze=False)
     for head, panel in enumerate(axes[0]):
         heatmap(panel, weights[head, : len(answer)], answer, source, f"head {head}")

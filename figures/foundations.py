@@ -113,6 +113,6 @@ def draw_memory(distances: Sequence[int], right: Mapping[str, Tensor]):
     axes.text(distances[0] - 0.9, 0.27, "guessing", fontsize=8, color="gray")
     axes.set_xticks(distances, distances)
     axes.set(xlabel="n, steps back", ylabel="accuracy", ylim=(0.15, 1.03),
-             title="five networks each (dots), and their mean")
+             title="five networks of each kind (dots) and their mean")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside right center")
     return figure

@@ -75,7 +75,7 @@ def draw_flow(stages: dict[str, Tensor], weights: Tensor):
 
 
 def draw_heads(trainings: Sequence[tuple[int, Tensor, Tensor]], relations: Sequence[str]):
-    """One line of heads per training: its seed, weights (H, T, S), and the weight on each relation (H, 4)."""
+    """One row of heads per run: its seed, weights (H, T, S), and the weight on each relation (H, 4)."""
     figure, axes = canvas(rows=2, columns=4, width=12, height=7.2)
     for line, (seed, weights, mass) in zip(axes, trainings, strict=True):
         for head, panel in enumerate(line):

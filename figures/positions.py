@@ -47,7 +47,7 @@ def draw_distance(products: Tensor):
 
 
 def draw_longer(curves: dict[str, Sequence[Sequence[float]]], trained_length: int):
-    """The accuracy at each position from 3 on: a scheme's mean over its trainings, and the band they span."""
+    """The accuracy at each position from 3 on: a scheme's mean over its training runs, and their band."""
     figure, axes = canvas(width=8, height=4)
     for scheme, trainings in curves.items():
         values = torch.tensor(trainings)[:, 2:]

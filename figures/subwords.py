@@ -14,7 +14,7 @@ def draw_vocabulary(sizes: Sequence[int], lengths: Sequence[float], costs: Seque
     curve.set(ylim=(0, 1.05), title="the same text has fewer pieces", ylabel="pieces per character")
     for name in costs[0]:
         parts.semilogx(sizes, [cost[name] / 1e6 for cost in costs], marker="o", markersize=3, label=name)
-    parts.semilogx(sizes, [sum(cost.values()) / 1e6 for cost in costs], color="black", label="all")
+    parts.semilogx(sizes, [sum(cost.values()) / 1e6 for cost in costs], color="black", label="total")
     parts.set(ylim=0, title="one pass over the same text", ylabel="million multiplications")
     parts.legend()
     for panel in (curve, parts):

@@ -73,7 +73,7 @@ def draw_patterns(weights: dict[str, Tensor], source: Sequence[str], reads: Sequ
                           height=2.5 * heads, squeeze=False)
     for number, (title, block, maps, queries, keys) in enumerate(columns):
         for head in range(heads):
-            counted = maps[head][1:] if title == "decoder" else maps[head]  # its first row sees BOS alone
+            counted = maps[head][1:] if title == "decoder" else maps[head]  # its first row sees only BOS
             panel, largest = axes[head, number], counted.max().item()
             shown = f"{title}, block {block}\n{largest:.2f}" if head == 0 else f"{largest:.2f}"
             heatmap(panel, maps[head], queries, keys, shown, top=largest)
@@ -101,7 +101,7 @@ def draw_broken(scores: dict[str, dict[str, float]]):
 
 def draw_comparison(name: str, curves: dict[Any, list[History]], score: str = "exact_match",
                     title: str = "exact match on validation sequences"):
-    """Validation loss and a score over the steps: a colour a value, a line a seed."""
+    """Validation loss and a score over the steps: one colour per value, one line per seed."""
     figure, axes = canvas(columns=2, width=9, height=3.8)
     for number, (value, histories) in enumerate(curves.items()):
         for panel, measure in zip(axes, ("validation_loss", score), strict=True):

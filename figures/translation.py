@@ -27,7 +27,7 @@ def draw_progress(history: History):
 
 
 def draw_phenomena(steps: Sequence[int], shares: dict[str, Sequence[float]]):
-    """A row for each phenomenon, a column for each validation: share of its sentences that are right."""
+    """A row for each phenomenon, a column for each validation: the fraction of its sentences right."""
     figure, axes = canvas(width=8.5, height=1.6 + 0.26 * len(shares))
     grid = np.array([*shares.values()])
     heatmap(axes, grid, [*shares], [str(step) for step in steps], numbers=grid.shape[1] <= 12)
@@ -41,7 +41,7 @@ def draw_phenomena(steps: Sequence[int], shares: dict[str, Sequence[float]]):
 
 def draw_alignment(weights: Tensor, source: Sequence[str], target: Sequence[str], partners: Tensor,
                    names: Sequence[str], shares: Tensor):
-    """One sentence's weights (T, S), the grammar's partners (T, S) marked; beside it the share of each head.
+    """One sentence's weights (T, S), the grammar's partners (T, S) marked; next to it each head's fraction.
 
     names are those of the rows of `shares` (blocks, heads).
     """

@@ -167,7 +167,7 @@ def test_errors_name_shapes():
         Value(np.ones(3)) @ Value(np.ones((3, 1)))
     with pytest.raises(ValueError, match=r"\(2,3\).*\(4,\)"):
         Value(np.ones((2, 3))) + Value(np.ones(4))
-    with pytest.raises(ValueError, match=r"one number, not of shape \(2,\)"):
+    with pytest.raises(ValueError, match=r"one number, not an array of shape \(2,\)"):
         Value([1.0, 2.0]).backward()
 
 
@@ -282,7 +282,7 @@ class ScratchSwapped(Scratch):
 def test_somebody_elses_cell_passes_and_its_mistake_is_diagnosed():
     for check in m.lstm_checks(Scratch, m):
         holds(check)
-    assert_diagnosed(m.lstm_checks(ScratchSwapped, m), "input and forget gate are swapped")
+    assert_diagnosed(m.lstm_checks(ScratchSwapped, m), "input and forget gates are swapped")
 
 
 def test_missing_weights_are_said():
@@ -548,7 +548,7 @@ def test_relu_that_passes_everything_fails_step_6(changed):
 def test_two_hidden_numbers_do_not_part_the_spirals(changed):
     new = changed("00_foundations", "HIDDEN, STEPS = 32", "HIDDEN, STEPS = 2")
     assert failures(new.step_two_layers) == []
-    assert {"for three seeds at least 99 % of 200 new points are right",
+    assert {"for three seeds at least 99 % of 200 new points get the right class",
             "the three loss curves are equal"} <= {*failures(new.step_spirals)}
 
 

@@ -154,7 +154,7 @@ def test_all_checks_of_our_own_parts_hold(name):
 
 def test_a_query_that_sees_what_is_hidden_is_named():
     check = next(c for c in m.attention_checks(lambda q, k, v, mask=None: m.fused_attention(q, k, v), m)
-                 if c.statement.startswith("Other finite keys"))
+                 if c.statement.startswith("If hidden keys"))
     assert "query 0 sees key 3" in check.finding.diagnosis
 
 

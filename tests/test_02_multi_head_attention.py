@@ -122,7 +122,7 @@ def test_recording_beside_a_cache_names_the_module():
     model, x = nn.ModuleDict({"looking": m.MultiHeadAttention(8, 2)}), torch.randn(1, 3, 8)
     own = model["looking"].attend
     model["looking"].attend = lambda *inputs: own(*inputs)  # as lesson 6's cache does
-    with pytest.raises(ValueError, match=r"^looking runs beside a cache"), m.record_attention(model):
+    with pytest.raises(ValueError, match=r"^looking runs with a cache"), m.record_attention(model):
         model["looking"](x, x, x)
     assert not model["looking"]._forward_pre_hooks  # the error left none behind
 

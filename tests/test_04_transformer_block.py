@@ -226,8 +226,8 @@ def test_norms_that_call_the_kernel_are_held_against_the_formula():
 
     wrong = [[check.statement for check in m.GRADED["LayerNorm"](kind, m) if not check.finding.holds]
              for kind in (WithoutEps, Detached)]
-    assert wrong[0] == ["With another eps, 0.5, it equals the formula as well"]
-    assert wrong[1] == ["Its gradients equal the gradients of the formula written out"]
+    assert wrong[0] == ["With another eps, 0.5, the output also equals the formula"]
+    assert wrong[1] == ["The gradients equal the gradients of the formula written out"]
 
 
 @pytest.mark.parametrize("norm", ["pre", "post"])
@@ -262,7 +262,7 @@ def test_a_path_behind_the_norm_is_named_by_the_checks_of_the_blocks(changed):
         assert failures(step)
     for name in "EncoderBlock", "DecoderBlock":
         diagnoses = [check.finding.diagnosis for check in m.GRADED[name](getattr(new, name), m)]
-        assert any("the path starts behind the norm" in diagnosis for diagnosis in diagnoses)
+        assert any("the path starts after the norm" in diagnosis for diagnosis in diagnoses)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
@@ -279,7 +279,7 @@ def test_24_blocks_lose_more(monkeypatch, seed):
 def test_without_a_warm_up_post_norm_fails_in_both_rows(changed):
     new = changed("04_transformer_block", "STEPS, WARMUP = 200, 80", "STEPS, WARMUP = 200, 1")
     wrong = failures(new.step_pre_or_post)
-    assert "at 0.02 post-norm ends lower with a warm-up than without one, from both starts" in wrong
+    assert "at 0.02 post-norm's loss is lower with a warm-up than without one, from both starts" in wrong
 
 
 def test_walkthrough(course):

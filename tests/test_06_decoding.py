@@ -512,7 +512,7 @@ def test_answers_without_eos_or_behind_it_are_said_in_words():
 
     for attempt, said in ((without, "neither ends in EOS"), (behind, "tokens follow EOS")):
         checks = m.beam_search_checks(attempt, m)
-        assert_diagnosed(checks, "up to and with EOS, which is 2")
+        assert_diagnosed(checks, "up to and including EOS, which is 2")
         assert any(said in check.finding.figure for check in checks)
 
 
@@ -767,6 +767,6 @@ def test_top_p_keeps_many_of_an_even_distribution(changed, tmp_path):
     new = changed("06_decoding", old, "UNSURE = [0.125] * 8")
     failed = failures(new.step_sampling, experiment_of(new, tmp_path))
     assert len(failed) == 1
-    assert "top-p four of the unsure" in failed[0]
+    assert "top-p keeps four of the unsure" in failed[0]
     kept = new.adjust_logits(torch.tensor(new.UNSURE).log(), top_p=0.8).softmax(-1) > 0
     assert kept.sum() == 7

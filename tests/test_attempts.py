@@ -197,12 +197,12 @@ def weights_too(query, key, value, mask=None, dropout=0.0):
     return our_attention(query, key, value, mask, dropout), ONE.attention_weights(query, key, mask)
 
 
-@attention("dropout=0.5: 0%; that share should be set to 0")
+@attention("dropout=0.5: 0%; that fraction should be set to 0")
 def dropout_ignored(query, key, value, mask=None, dropout=0.0):
     return our_attention(query, key, value, mask)
 
 
-@attention("dropout=0.2: 52%; that share should be set to 0")
+@attention("dropout=0.2: 52%; that fraction should be set to 0")
 def always_a_half(query, key, value, mask=None, dropout=0.0):
     return our_attention(query, key, value, mask, 0.5 if dropout else 0.0)
 
@@ -404,7 +404,7 @@ class DropoutIgnored(Heads):
         super().__init__(d_model, n_heads)
 
 
-@heads("The paper's projections have none", "leave bias=True")
+@heads("The paper's projections have no bias", "leave bias=True")
 class NoBias(Heads):
     def __init__(self, d_model, n_heads, dropout=0.0):
         super().__init__(d_model, n_heads, dropout)

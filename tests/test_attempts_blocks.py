@@ -259,7 +259,7 @@ class NormOnThePath(Encoding):
         return norm(x) + self.drop(layer(x))
 
 
-@wrong("EncoderBlock", "around the attention the path starts behind the norm")
+@wrong("EncoderBlock", "around the attention the path starts after the norm")
 class FirstPathBehindNorm(Encoding):
     def around(self, x, norm, layer, path):
         if self.pre and norm is self.first:

@@ -278,7 +278,7 @@ def test_draw_cost():
     work, kept = attention.draw_cost([8, 16], [100, 400], [50, 200], [30, 130], [10, 20]).axes
     (curve,) = work.get_lines()
     assert (floats(curve.get_xdata()), floats(curve.get_ydata())) == ([8, 16], [100, 400])
-    assert lines(kept) == {"our lines": ([8, 16], [50, 200]),
+    assert lines(kept) == {"our code": ([8, 16], [50, 200]),
                            "fused kernel, causal mask": ([8, 16], [30, 130]),
                            "fused kernel, no mask": ([8, 16], [10, 20])}
     assert ticks(kept)[1] == ["8", "16"]
@@ -419,7 +419,7 @@ def test_draw_through_the_blocks():
     panels = block.draw_through_the_blocks(found, stacks, sizes).axes
     for column, size in enumerate(sizes):
         gradient, apart = panels[column], panels[3 + column]
-        assert gradient.get_title() == f"first weights × {size:g}"
+        assert gradient.get_title() == f"initial weights × {size:g}"
         assert len(gradient.get_lines()) == len(apart.get_lines()) == 8  # each seed of each
         assert [line.get_label() for line in gradient.get_lines()][::2] == stacks
         assert all(floats(line.get_ydata()) == [4, 2, 1] for line in gradient.get_lines())
@@ -760,8 +760,8 @@ def test_draw_own():
 def test_draw_cache():
     now, times = [[1.0, 1.5], [2.0, 6.0]], [[0.1, 0.2, 0.3], [1.0, 2.0, 3.0]]
     step, whole = decoding.draw_cache([1, 3], now, times).axes
-    assert lines(step) == {"with the cache": ([1, 3], [1, 1.5]), "without": ([1, 3], [2, 6])}
-    assert lines(whole) == {"with the cache": ([1, 3], near([0.1, 0.6])), "without": ([1, 3], near([1, 6]))}
+    assert lines(step) == {"with cache": ([1, 3], [1, 1.5]), "without cache": ([1, 3], [2, 6])}
+    assert lines(whole) == {"with cache": ([1, 3], near([0.1, 0.6])), "without cache": ([1, 3], near([1, 6]))}
     assert step.get_ylim()[0] == whole.get_ylim()[0] == 0
 
 
@@ -941,8 +941,8 @@ def test_draw_vocabulary():
     curve, parts = subwords.draw_vocabulary([400, 1000], [1.0, 0.4], costs).axes
     (line,) = curve.get_lines()
     assert (floats(line.get_xdata()), floats(line.get_ydata())) == ([400, 1000], [1.0, 0.4])
-    assert {name: ys for name, (_, ys) in lines(parts).items()} == {"a": [3, 1], "b": [1, 2], "all": [4, 3]}
-    assert legend(parts) == ["a", "b", "all"]
+    assert {name: ys for name, (_, ys) in lines(parts).items()} == {"a": [3, 1], "b": [1, 2], "total": [4, 3]}
+    assert legend(parts) == ["a", "b", "total"]
     assert (names(curve)[1:], names(parts)[1:]) == (
         ("pieces in the list", "pieces per character"), ("pieces in the list", "million multiplications"))
     assert parts.get_ylim()[0] == 0

@@ -67,7 +67,7 @@ def main():
 if __name__ == "__main__":
     main()
 ''',
-    "checks/doubling.py": '''"""What has to hold of lesson 99's doubling."""
+    "checks/doubling.py": '''"""What must hold for lesson 99's doubling."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""Toys to learn from: points on two spirals, sentences after patterns."""
+"""Toys to learn from: points on two spirals, sentences built from patterns."""
 
 import numpy as np
 import torch
@@ -37,7 +37,7 @@ CLASS_OF = np.repeat(range(len(CLASSES)), [len(words) for words in CLASSES.value
 
 
 def made_up_text(rng: np.random.Generator, sentences: int = 300) -> list[list[str]]:
-    """Sentences after the patterns, a word of the class in the place of its name."""
+    """Sentences built from the patterns, with a word of the class in place of its name."""
     chosen = [str(rng.choice(PATTERNS)).split() for _ in range(sentences)]
     return [[str(rng.choice(CLASSES[word])) if word in CLASSES else word for word in words]
             for words in chosen]

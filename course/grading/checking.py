@@ -46,7 +46,7 @@ class Mistake(NamedTuple):
 
 
 class Part(NamedTuple):
-    """What has to hold of one part; called with an implementation it gives the checks of it.
+    """What must hold for one part; called with an implementation it gives the checks of it.
 
     `mistakes` makes the mistakes from the course's own parts, never from an attempt; `more` makes those that
     a lesson doesn't show, but that explain a failure as well. `needs` says which

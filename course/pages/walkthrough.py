@@ -38,11 +38,11 @@ def lesson_parser(doc: str, graded: dict[str, Part] | None = None) -> argparse.A
     if doc is None:
         stop("python -OO leaves out the texts that are the lesson: run it without -OO")
     parser = OneLineParser(description=doc.strip().splitlines()[0], allow_abbrev=False)
-    parser.add_argument("--list", action="store_true", help="list the steps and end")
+    parser.add_argument("--list", action="store_true", help="list the steps, then exit")
     parser.add_argument("--step", metavar="NAME", help="run only this step (name or number)")
     parser.add_argument("--pause", action="store_true",
                         help="wait for Enter between steps, and ask a question before some")
-    parser.add_argument("--quiz", action="store_true", help="ask this lesson's questions and end")
+    parser.add_argument("--quiz", action="store_true", help="ask this lesson's questions, then exit")
     parser.add_argument("--no-code", dest="code", action="store_false", help="show no source code")
     parser.add_argument("--checks", action="store_true", help="show the checks of the parts one by one")
     parser.add_argument("--outputs", type=Path, default=OUTPUTS, metavar="DIR",
@@ -57,7 +57,7 @@ def lesson_parser(doc: str, graded: dict[str, Part] | None = None) -> argparse.A
         parser.add_argument("--grade", type=Path, metavar="FILE",
                             help=f"run FILE, your own code, and grade what it defines of: {names}")
         parser.add_argument("--template", type=Path, metavar="FILE",
-                            help="write the signatures to fill in for --grade, and end")
+                            help="write the signatures to fill in for --grade, then exit")
         parser.add_argument("--hint", action="store_true",
                             help="with --grade: one more hint for the first statement that fails")
         parser.add_argument("--watch", action="store_true",

@@ -5,8 +5,8 @@ from course.study.saying import Answer, Exercise, Question, Term
 FILE = "my_foundations.py"  # a learner's own, of --template
 
 QUESTIONS = (
-    Question("n-by-n", "broadcasting", "A network's predictions have the shape (N,), the wanted values "
-             "(N, 1). You subtract them, and train on the mean of the squares. What happens?", (
+    Question("n-by-n", "broadcasting", "A network's predictions have the shape (N,), the targets "
+             "(N, 1). You subtract them and train on the mean of the squares. What happens?", (
         Answer("An error: the shapes differ.",
                "Aligned right, (N,) counts as (1, N), and a size of 1 is stretched. No shape is wrong."),
         Answer("The same as with two shapes (N,).",
@@ -39,7 +39,7 @@ QUESTIONS = (
              "similar vectors?", (
         Answer("Yes: every word occurs in the text as often as before.",
                "How often a word occurs says little about its class; its neighbours say more."),
-        Answer("No: only their neighbours were alike.",
+        Answer("No: only their neighbours made them alike.",
                "In random order all words have the same neighbours, so nothing tells the classes apart."),
         Answer("Yes, if you train for longer.",
                "Training can't find what is no longer in the text.")), 1,
@@ -53,7 +53,7 @@ QUESTIONS = (
         Answer("Not necessarily: a network can also learn from a wrong gradient.",
                "Most of the mistakes below still get nearly all points right. So compare gradients with "
                "numbers that are known to be right.")), 2,
-             "mistakes still get 95 % of new points right"),
+             "95 % of new points still get the right class"),
 )
 
 TERMS = (
@@ -65,20 +65,20 @@ TERMS = (
          "Write the shapes one below the other, aligned right. Where a shape is shorter, its size counts as "
          "1, and a size of 1 is stretched to the other size."),
     Term("bias", "linear-layer",
-         "A layer turns a row of numbers x into x·W + b: one matrix, one row b (the bias), broadcast over the "
-         "batch.", ("biases",)),
+         "A layer turns a row of numbers x into x·W + b: one matrix, one row b (the bias), broadcast over a "
+         "batch of rows.", ("biases",)),
     Term("chain rule", "derivatives",
-         "The chain rule: for one function inside another, their derivatives multiply."),
+         "The chain rule: if one function is inside another, their derivatives multiply."),
     Term("hidden state", "cells",
-         "A recurrent network reads one token after the other, and carries all that it knows in one vector, "
-         "the hidden state.", ("hidden states", "recurrent")),
+         "A recurrent network reads one token, such as a word, after another, and carries all that it knows in "
+         "one vector, the hidden state.", ("hidden states", "recurrent")),
     Term("gate", "cells",
          "A gate is a factor from 0 to 1 for each number of the memory", ("gates",)),
     Term("LSTM", "cells",
-         "LSTM adds a memory and three gates: let in, keep (the forget gate), show"),
+         "LSTM adds a memory and three gates: input (let in), forget (keep), output (show)"),
     Term("convolution", "convolution",
-         "A convolution looks at a few neighbours at once, here a token and the two before it, everywhere "
-         "with the same weights.", ("convolutions",)),
+         "A convolution looks at a few neighbours at once, here a token and the two before it, with the same "
+         "weights everywhere.", ("convolutions",)),
 )
 
 EXERCISES = {
@@ -90,7 +90,7 @@ EXERCISES = {
                "__mul__": ["lift() makes a Value of a number or an array", "a new Value with both as its parents",
                            "each parent's gradient: the incoming gradient times the other's data"],
                "backward": ["refuse more than one number", "sort: each value after those it was computed from",
-                            "set the gradients inside to 0, that of this number to 1",
+                            "set the inner gradients to 0, this number's to 1",
                             "from this value back: each passes a gradient to each parent, which adds it, summed "
                             "over stretched axes"]}),
     "two_layer_backward": Exercise(2, 30,

@@ -42,7 +42,7 @@ QUESTIONS = (
                "The softmax subtracts the largest score first; nothing overflows."),
         Answer("Nearly all weight lies on one key, and for most queries hardly any gradient comes back.",
                "q·k adds up d_k products, so its spread grows like √d_k. The softmax of scores that far "
-               "apart is flat around them."),
+               "apart hardly reacts to small changes of them."),
         Answer("The weights no longer sum to 1.",
                "They always do: the softmax divides by the sum."),
         Answer("The scores get a mean far from 0.",
@@ -57,13 +57,13 @@ TERMS = (
     Term("encoder", "",
          "The encoder reads the source."),
     Term("decoder", "",
-         "The decoder writes the target, one token after the other: it reads what is written so far, "
-         "looks into the memory, and names the next."),
+         "The decoder writes the target, one token after another: it reads what it has written so far, "
+         "looks into the memory, and names the next token."),
     Term("memory", "",
          "Every token's vector takes in what it needs from the others (which cat? who loves it?), "
          "and the result, one vector per token, is the memory.", only_there=True),
     Term("attention", "",
-         "A token asks with its query, every token answers with its key; the better they match, the more"
+         "A token asks with its query, and every token answers with its key. The better they match, the more"
          " of that token's value is taken in"),
     Term("score", "soft-dictionary",
          "The dot product of query and key says how well they match (the score)", ("scores",),
@@ -71,7 +71,7 @@ TERMS = (
     Term("softmax", "soft-dictionary",
          "Softmax turns the scores into weights that sum to 1"),
     Term("d_k", "by-hand",
-         "Divide by √d_k, where d_k counts a key's numbers"),
+         "Divide by √d_k, where a key has d_k numbers"),
     Term("query", "it-is-the-cat",
          "the query   what the word looks for", ("queries",)),
     Term("key", "it-is-the-cat",
@@ -85,17 +85,17 @@ TERMS = (
     Term("cross-attention", "who-asks-whom",
          "In cross-attention one sequence asks another: the decoder's tokens ask the memory."),
     Term("causal mask", "masks",
-         "The decoder has to name the next token, so it must not see it: the causal mask hides what "
+         "The decoder has to name the next token, so it must not see that token: the causal mask hides what "
          "comes later.", ("causal masks",)),
     Term("padding mask", "masks",
-         "And the sequences of a batch are filled up to one length with PAD: the padding mask hides this "
-         "padding.", ("padding masks",)),
+         "And the sequences of a batch are padded with PAD to the same length: the padding mask hides "
+         "this padding.", ("padding masks",)),
     Term("evenness", "why-the-root",
          "The evenness is 1 for even weights and 0 if one key gets all weight."),
     Term("kernel", "what-it-costs",
          "PyTorch has the whole function as one kernel, one program for the processor."),
     Term("blind query", "blind-row",
-         "In this course such a query, a blind one, gets 0 and finite gradients.", ("blind queries",)),
+         "A blind query has a mask row without any True", ("blind queries",)),
 )
 
 EXERCISES = {
@@ -117,7 +117,7 @@ EXERCISES = {
                 "exp(x_i − c) / Σ_j exp(x_j − c) is the same for every c: take the row's largest score",
                 "torch.exp(scores - ___)"),
             "survives_hidden_rows": (
-                "In a row of −∞ only, the largest score is −∞, and −∞ − (−∞) is NaN.",
+                "In a row that is all −∞ the largest score is −∞, and −∞ − (−∞) is NaN.",
                 "0 / 0 = NaN, 0 / 1 = 0: keep the largest score finite, and the sum at least 1",
                 "….clamp(min=___) for the largest score, ….clamp(min=___) for the sum"),
             "softmax_passes_gradients": (
@@ -142,7 +142,7 @@ EXERCISES = {
                 "(S,), (T, S), (B, 1, 1, S), (B, 1, T, S) and (B, H, T, S) all broadcast to (B, H, T, S)",
                 "scores.masked_fill(~mask, ___), without view or [None] for the mask"),
             "blind_query_has_no_weights": (
-                "In a plain softmax a row of −∞ only is 0/0. This lesson's softmax gives 0 there.",
+                "In a plain softmax a row that is all −∞ gives 0/0. This lesson's softmax gives 0 there.",
                 "0 where a query may attend to nothing, otherwise the softmax",
                 "return softmax(___), this lesson's own"),
             "weights_survive_large_scores": (

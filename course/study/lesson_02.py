@@ -42,7 +42,7 @@ TERMS = (
     Term("head", "",
          "Each of these attentions is called a head.", ("heads",)),
     Term("projection", "",
-         "A projection is a linear map, x·W + b; the paper's projections have no bias b, ours have one, as "
+         "A projection is a linear map, x·W + b; the paper's projections have no bias b, but ours do, as "
          "in PyTorch.", ("projections",)),
     Term("d_model", "",
          "D (d_model) is the width of a token's vector, H the number of heads, and K (d_k) = D / H the "

@@ -34,33 +34,33 @@ QUESTIONS = (
         Answer("It changes, because both are turned further.",
                "Both are turned further by the same angle, so their dot product stays the same."),
         Answer("It stays the same only for neighbours.",
-               "Any offset will do; neighbours are those with offset 1.")), 0,
+               "The same holds for every offset; neighbours have offset 1.")), 0,
              "rotary: offset 2 gives the same score everywhere"),
     Question("beyond", "longer-than-seen", "A layer was trained on sequences of 16. Sinusoidal positions "
-             "are defined for every length. Does it find the token two places back at position 30?", (
+             "are defined for every length. Does the layer find the token two places back at position 30?", (
         Answer("Yes: the same rotation leads two places back at every position.",
-               "That matrix exists, but training hasn't found it."),
+               "That rotation exists, but training hasn't found it."),
         Answer("Less often than with rotary positions, which show it only offsets.",
                "The layer never saw the sums of token and wave past 16. With rotary positions the "
                "score depends only on the offset, and offset 2 was trained."),
         Answer("As well as with rotary positions.",
-               "Rotary positions are ahead there, for every seed.")), 1,
-             "at 17 to 32 rotary is best"),
+               "Rotary positions are right more often there, for every seed.")), 1,
+             "at positions 17 to 32 rotary is best"),
 )
 
 TERMS = (
     Term("one-hot", "text-to-vectors",
          "A one-hot vector has a 1 at the place of its token and V − 1 zeros."),
     Term("embedding", "text-to-vectors",
-         "An embedding has D learned numbers, so words can be near or far from each other", ("embeddings",)),
+         "An embedding has D learned numbers, so words can be close together or far apart", ("embeddings",)),
     Term("vocabulary", "text-to-vectors",
-         "V is the number of different tokens, the vocabulary."),
+         "The different tokens are the vocabulary, and V is their number."),
     Term("logits", "how-big",
-         "At the end of the model its rows are multiplied by x, and the products (logits) say how well"
-         " each token fits.", ("logit",)),
+         "At the end of the model the dot products of its output x with all tokens' vectors (logits) say "
+         "how well each token fits.", ("logit",)),
     Term("rotary", "rotary",
-         "Rotary encoding leaves the tokens unchanged and turns queries and keys instead: each pair "
-         "of numbers as in step 8, pair i by p times its frequency."),
+         "Rotary encoding leaves the tokens unchanged and turns queries and keys instead: at "
+         "position p, pair i of their numbers turns by p times its frequency, as in step 8."),
 )
 
 FORWARD_STEPS = ["ValueError if a position from start on is past max_len",
@@ -78,7 +78,7 @@ EXERCISES = {
             "round_trips_words": (
                 "Two spaces in a row have an empty word between them; treat it like any other token.",
                 "decode(encode(text)) = text",
-                'text.split("___") and "___".join(…), with the space named'),
+                'text.split("___") and "___".join(…), with the space written out'),
             "round_trips_characters": (
                 "Each token is a single character, the space included; join them without a separator.",
                 'level = "character": list(text), "".join(tokens)',
@@ -123,7 +123,7 @@ EXERCISES = {
                "forward": FORWARD_STEPS},
         hints={
             "follows_the_formula": (
-                "Two neighbours share a frequency: one is its sine, the other its cosine. Positions count from 0.",
+                "Two neighbours share a frequency: one is its sine, the other its cosine. The first position is 0.",
                 "PE(p, 2i) = sin(p / 10000^(2i/d_model)), PE(p, 2i + 1) = cos(p / 10000^(2i/d_model))",
                 "frequencies = 10000.0 ** (-torch.arange(0, d_model, ___) / ___)"),
             "waves_honour_start": (
@@ -143,7 +143,7 @@ EXERCISES = {
                 "d_model mod 2 = 0",
                 'if d_model % ___: raise ValueError(f"… {___} …")'),
             "waves_are_not_learned": (
-                "The waves are given by a formula: nothing about them is to be learned.",
+                "The waves are given by a formula: nothing about them is learned.",
                 "no nn.Parameter; a buffer moves with the module and is not trained",
                 'self.register_buffer("table", ___, persistent=False)'),
         }),
@@ -173,7 +173,7 @@ EXERCISES = {
                             "sine and cosine of every position times every frequency, buffers"],
                "forward": ["ValueError if a position from start on is past max_len",
                            "the sines and cosines of these positions",
-                           "split x into its even and its odd numbers",
+                           "split x into the numbers at even and at odd places",
                            "turn every pair, and put them side by side again"]},
         hints={
             "turns_pairs": (

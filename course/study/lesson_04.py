@@ -5,12 +5,12 @@ from course.study.saying import Answer, Exercise, Question, Term
 FILE = "my_block.py"  # a learner's own, of --template
 
 QUESTIONS = (
-    Question("bare", "residual-paths", "Twelve bare blocks with the usual first weights, without paths "
-             "and without norms. What becomes of the gradient on its way back?", (
+    Question("bare", "residual-paths", "Twelve bare blocks have the usual initial weights, but neither "
+             "paths nor norms. What becomes of the gradient on its way back?", (
         Answer("It gets through: each layer is trained for that.",
                "These are new layers; each multiplies the gradient, and here by less than 1."),
         Answer("It shrinks block after block, to almost nothing.",
-               "Each layer multiplies it, with the usual weights by less than 1, with doubled ones by more. "
+               "Each layer multiplies it: by less than 1 with the usual weights, by more with doubled ones. "
                "A path adds 1 to the derivative, so that something always gets past."),
         Answer("It grows block after block: it explodes.",
                "That happens with doubled weights.")), 1,
@@ -35,14 +35,14 @@ QUESTIONS = (
                "information between tokens."),
         Answer("Only for sentences of equal length.",
                "The length plays no part: each position is computed separately.")), 1,
-             "the network gives the same for all positions at once"),
+             "the network gives the same output for all positions at once"),
     Question("warm-up", "pre-or-post", "Two blocks are trained at a high rate, 0.02, without a warm-up. "
-             "Which of the two learns: pre-norm or post-norm?", (
+             "Do they learn with pre-norm or with post-norm?", (
         Answer("Pre-norm.",
                "It leaves the path free, and learns with and without a warm-up. Post-norm needs smaller "
                "first steps here. (The next step can't settle why.)"),
         Answer("Both: the norms keep everything in bounds.",
-               "With post-norm the path itself passes through every norm, and at this rate that "
+               "With post-norm the path itself passes through every norm, and at this rate "
                "training fails."),
         Answer("Post-norm, the paper's.",
                "It learns at low rates; at this rate it needs at least a warm-up.")), 0,
@@ -54,9 +54,9 @@ TERMS = (
          "A layer is attention, or a small network that works on each token by itself, with a path past "
          "it (residual) and a normalisation.", ("layers",)),
     Term("block", "",
-         "A block is two such layers, in the decoder three; a stack is several blocks", ("blocks",)),
+         "A block is two such layers, or three in the decoder; a stack is several blocks", ("blocks",)),
     Term("stack", "",
-         "A block is two such layers, in the decoder three; a stack is several blocks", ("stacks",)),
+         "A block is two such layers, or three in the decoder; a stack is several blocks", ("stacks",)),
     Term("residual path", "residual-paths",
          "The derivative of x + layer(x) is 1 + the derivative of layer(x): the 1 passes the gradient on "
          "unchanged.",
@@ -65,18 +65,19 @@ TERMS = (
          "Each token's vector gets mean 0 and variance 1, then a learned gain and bias.", ("LayerNorm",)),
     Term("feed-forward network", "feed-forward",
          "The feed-forward network computes with one token at a time: a matrix makes its vector four "
-         "times as wide, a nonlinear activation changes each number, a second matrix narrows it again.",
+         "times as wide, a nonlinear activation changes each number, and a second matrix narrows the "
+         "vector again.",
          ("feed-forward",)),
     Term("GELU", "feed-forward",
-         "GELU is its smooth relative: x times the probability that a standard normal number is smaller "
-         "than x."),
+         "GELU is a smooth relative of ReLU: x times the probability that a standard normal number is "
+         "smaller than x."),
     Term("pre-norm", "pre-or-post",
          "Pre-norm normalises what goes into a layer, x = x + layer(LayerNorm(x)), and leaves the path "
          "free."),
     Term("post-norm", "pre-or-post",
-         "Post-norm, the paper's text, normalises after adding: x = LayerNorm(x + layer(x))."),
+         "Post-norm, as in the paper's text, normalises after adding: x = LayerNorm(x + layer(x))."),
     Term("warm-up", "pre-or-post",
-         "A warm-up begins with smaller steps (section 5.3), here the first 80."),
+         "With a warm-up the first steps, here 80, are smaller (section 5.3)."),
 )
 
 BLOCK_HINTS = {
@@ -109,7 +110,7 @@ EXERCISES = {
                 "√(variance + eps), not √variance + eps",
                 "torch.sqrt(variance + ___)"),
             "formula_honours_eps": (
-                "eps is an argument: whoever calls chooses it.",
+                "eps is an argument: the caller chooses it.",
                 "√(variance + eps)",
                 "use the name eps, not the number ___"),
             "formula_has_right_gradients": (

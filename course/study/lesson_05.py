@@ -6,13 +6,13 @@ FILE = "my_training.py"  # a learner's own, of --template
 
 QUESTIONS = (
     Question("start-of-loss", "loss", "A model that has learned nothing chooses among V tokens. How "
-             "large is its loss, −log of the probability of the right one?", (
+             "large is its loss, −log of the probability of the right token?", (
         Answer("About ln V.",
                "Spread evenly, each token has the probability 1/V, and −log(1/V) = ln V. If the first loss "
                "is far above ln V, something is wrong."),
         Answer("About 1.",
                "Then the right token would have a probability of e^−1 = 0.37, and that isn't guessing."),
-        Answer("Any number: it depends on the first weights.",
+        Answer("Any number: it depends on the initial weights.",
                "Ours are chosen so that the first guesses are nearly even.")), 0,
              "the untrained loss is near ln V"),
     Question("count-of-wholes", "two-accuracies", "With teacher forcing 99 % of all tokens are right. "
@@ -22,10 +22,10 @@ QUESTIONS = (
                "It can't take anything back, and one wrong token makes the answer wrong."),
         Answer("Exactly those whose tokens are all right with teacher forcing.",
                "Up to the first wrong token it reads the same tokens in both. So a whole answer is "
-               "right for both or for neither; and 99 % right tokens make far fewer right answers."),
+               "right in both cases or in neither; and 99 % right tokens make far fewer right answers."),
         Answer("Fewer of them: its mistakes add up.",
                "After the first mistake the answer is wrong already; later ones don't count.")), 1,
-             "an answer is right exactly where"),
+             "an answer is right exactly when"),
     Question("cheating", "broken-on-purpose", "A model without the causal mask has a better loss and "
              "more right tokens than the right model. Is it better?", (
         Answer("Yes: it sees more and so learns more.",
@@ -37,7 +37,7 @@ QUESTIONS = (
                "nothing to copy.",
                "In training the answer is in its input. When it has to answer, its input holds only "
                "what it wrote itself.")), 2,
-             ": beats the right model"),
+             "the model beats the right one with teacher forcing"),
 )
 
 TERMS = (
@@ -52,10 +52,10 @@ TERMS = (
          "and the target ends in EOS (end of sequence)."),
     Term("label smoothing", "loss",
          "Label smoothing asks for a little probability on every token; then even a perfect model has a "
-         "loss, the entropy of its target."),
+         "loss above 0: the entropy of its target."),
     Term("Adam", "adam",
          "Adam divides each number of the gradient by its usual size: a step is about the learning "
-         "rate at first, and smaller where the last gradients disagree"),
+         "rate at first, and smaller where recent gradients disagree"),
     Term("clipping", "the-loop",
          "If the gradient of all parameters together is longer than 1, it is shortened to length 1 "
          "(clipping)."),
@@ -121,7 +121,7 @@ EXERCISES = {
         }),
     "sequence_loss": Exercise(2, 20,
         guide={"": ["log-probabilities of all tokens, (B, T, V)", "the right token's, (B, T)",
-                    "with smoothing: a part of the mean over all tokens", "0 where the target is PAD; add up"]},
+                    "smoothing adds a part of the mean over all tokens", "0 where the target is PAD; add up"]},
         hints={
             "loss_equals_pytorch": (
                 "Each real token costs −log of the right token's probability. Add these up; don't take the mean.",
@@ -174,7 +174,7 @@ EXERCISES = {
     "learning_rate": Exercise(1, 15,
         guide={"": ["n = step + 1", "inverse_sqrt: the formula of section 5.3",
                     "linear: n / warmup on the way up", "then down to 0 at `steps`",
-                    "the smaller of both, and never a division by 0"]},
+                    "the smaller of the two, and never a division by 0"]},
         hints={
             "rises_and_falls": (
                 "The rate follows two straight lines; at each step the lower one counts.",

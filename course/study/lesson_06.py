@@ -5,16 +5,16 @@ from course.study.saying import Answer, Exercise, Question, Term
 FILE = "my_decoding.py"  # a learner's own, of --template
 
 QUESTIONS = (
-    Question("why-keep", "cache", "The decoder writes its 20th token. Why may keys and values of the "
+    Question("why-keep", "cache", "The decoder writes its 20th token. Why may the keys and values of the "
              "first 19 be kept?", (
         Answer("Because they hardly change any more.",
                "They don't change at all."),
-        Answer("Because no later token can change them: the causal mask hides it from them.",
+        Answer("Because no later token can change them: the causal mask hides later tokens.",
                "Each token only looks back. So what was computed for it stays as it is, and a step runs "
                "one token through the decoder."),
         Answer("Because only the last token counts.",
                "It looks at all earlier tokens; that is what their keys and values are kept for.")), 1,
-             "n tokens take n positions"),
+             "for n tokens, n positions"),
     Question("likeliest", "greedy-can-be-wrong", "At every place greedy takes the likeliest token. Is "
              "the result the likeliest sentence?", (
         Answer("Yes: a product of the largest factors is the largest product.",
@@ -29,8 +29,8 @@ QUESTIONS = (
     Question("wider", "wider-beams", "An unsure model answers, and nothing corrects for the length. The beam "
              "gets wider: 1, 4, 16. Are more answers right?", (
         Answer("No: the wide beam finds the likeliest answer, and that is the empty one.",
-               "An unsure model pays for every token of a long answer. The empty answer costs one log P. "
-               "A narrow beam drops it."),
+               "An unsure model pays for every token of a long answer. The empty answer pays only for "
+               "EOS. A narrow beam drops it."),
         Answer("Yes: the wider beam finds answers with a higher probability.",
                "It does. But the likeliest answer of all is the empty one, and the wide beam finds it."),
         Answer("It makes no difference.",
@@ -50,7 +50,8 @@ QUESTIONS = (
 
 TERMS = (
     Term("greedy", "greedy",
-         "Encode the source, begin with BOS, take the token with the largest logit, feed it back."),
+         "Encode the source, begin with BOS, take the token with the largest logit, feed it back, "
+         "and repeat."),
     Term("cache", "",
          "A cache keeps the keys and values of all earlier tokens, so that they are computed only once."),
     Term("beam search", "beam-search",
@@ -180,8 +181,8 @@ EXERCISES = {
                 "score = log P / length^α, where EOS counts and BOS doesn't",
                 "log_prob / len(tokens) ** ___"),
             "width_one_is_greedy": (
-                "With one hypothesis alive and α = 0, the first end is the answer.",
-                "tokens without BOS, up to and with EOS",
+                "With one hypothesis alive and α = 0, the first answer to end is the result.",
+                "tokens without BOS, up to and including EOS",
                 "Hypothesis(tokens, log_prob, score, token == ___)"),
             "reports_true_scores": (
                 "Row i of the next step must hold the answer that hypothesis i continues.",
@@ -224,7 +225,7 @@ EXERCISES = {
                 "torch.cat([self.keys, keys], dim=___)"),
             "runs_each_token_once": (
                 "Only the newest token goes through the decoder.",
-                "n tokens take n positions, not n·(n + 1) / 2",
+                "for n tokens n positions, not n·(n + 1) / 2",
                 "decode(tokens[:, ___], …)"),
             "follows_its_rows": (
                 "After reorder(rows), row i holds what row rows[i] held: keys, values and source.",

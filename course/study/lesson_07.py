@@ -6,7 +6,7 @@ FILE = "my_subwords.py"  # a learner's own, of --template
 
 QUESTIONS = (
     Question("why-not-words", "why-pieces", "You list all words of five lessons as tokens, and then read lesson "
-             "six. How many of its words have no id?", (
+             "6. How many of its words have no id?", (
         Answer("None: after five lessons all words have been used.",
                "Every text has new words, however much was read before."),
         Answer("More than one in 50.",
@@ -27,7 +27,8 @@ QUESTIONS = (
         Answer("Yes: the fewer tokens, the less there is to compute.",
                "Each token then costs more: it has one logit for every piece in the list."),
         Answer("No: a short list is always cheaper.",
-               "With characters the sequence is three times as long, and attention's cost grows with the square."),
+               "With characters the sequence is over three times as long as with words, and attention's cost "
+               "grows with the square of the length."),
         Answer("No: the sum of both costs is smallest somewhere in between.",
                "Few tokens with many logits are expensive, and so are many tokens with few logits.")), 2,
              "the cheapest vocabulary is neither the smallest nor the largest"),
@@ -38,10 +39,10 @@ QUESTIONS = (
                "So counting letters, or writing a word backwards, is hard for it."),
         Answer("The first letter and the length.",
                "Neither is in the id.")), 1,
-             "“ attention” is one piece, and backwards it has none of the same pieces"),
-    Question("which-language", "other-languages", "The pieces were learned from English. The same article in "
-             "Greek: how many pieces?", (
-        Answer("About as many: the texts have about as many letters.",
+             "“ attention” is one piece, and written backwards it shares no piece with it"),
+    Question("which-language", "other-languages", "The pieces were learned from English. How many pieces does "
+             "the same article have in Greek?", (
+        Answer("About as many as in English: the texts have about as many letters.",
                "No Greek word, and hardly any Greek letter, occurred while the pieces were learned."),
         Answer("It can't be cut at all.",
                "Every character has its bytes, so every text can be cut."),
@@ -52,8 +53,8 @@ QUESTIONS = (
 
 TERMS = (
     Term("pieces", "why-pieces",
-         "Pieces lie between: frequent words are one piece, rare words are several, and a character that was "
-         "never seen becomes its bytes", ("piece",), only_there=True),
+         "Pieces lie in between: frequent words are one piece, rare words are several, and a character that "
+         "was never seen becomes its bytes", ("piece",), only_there=True),
     Term("byte-pair encoding", "by-hand",
          "Count how often each pair of neighbours occurs, join the most frequent pair everywhere (this is "
          "one merge), and repeat until there are enough merges."),

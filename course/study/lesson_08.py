@@ -5,20 +5,20 @@ from course.study.saying import Answer, Exercise, Question, Term
 FILE = "my_translation.py"  # a learner's own, of --template
 
 QUESTIONS = (
-    Question("what-is-held-out", "the-corpus", "You want to know whether a model puts learned rules "
-             "together, or has memorised sentences. Which sentences belong in the test?", (
+    Question("what-is-held-out", "the-corpus", "You want to know whether a model combines learned "
+             "rules, or has memorised sentences. Which sentences belong in the test?", (
         Answer("Any tenth of all lines, drawn at random.",
                "Then most combinations of a test sentence already occurred in training."),
-        Answer("Sentences of words that training never had.",
+        Answer("Sentences of words that never occurred in training.",
                "No rule translates a word that the model never met."),
-        Answer("Known words in combinations that training never had.",
-               "Each word has been met, so only putting them together is asked for.")), 2,
+        Answer("Known words in combinations that never occurred in training.",
+               "The model has met each word, so the test asks only for their combination.")), 2,
              "has a combination that no training sentence has"),
     Question("alike-in-length", "batches", "The sentences of a batch are chosen so that they have about "
              "the same length. What is gained?", (
         Answer("Less computation is wasted: a batch is as wide as its longest sentence.",
                "The rest of each row is PAD. If the lengths are similar, there is less PAD."),
-        Answer("Padding needs no mask any more.",
+        Answer("Padding no longer needs a mask.",
                "A little padding stays, and the mask has to hide it as before."),
         Answer("The model learns from short sentences first.",
                "The order of the batches is random; only within a batch the lengths are similar.")), 0,
@@ -29,13 +29,13 @@ QUESTIONS = (
         Answer("The first: a reader still understands each sentence.",
                "BLEU doesn't measure understanding. This slip also breaks the runs of words apart."),
         Answer("The second.",
-               "One wrong word in place of one right one: all others still agree. What it means isn't "
-               "counted."),
+               "One wrong word replaces one right word, and all others still agree. BLEU ignores what "
+               "a word means."),
         Answer("Both get the same score: a slip is a slip.",
                "It depends on how many runs of words a slip breaks apart.")), 1,
              "naming somebody else costs less BLEU than writing la for l"),
     Question("place-or-partner", "alignment", "In French the adjective comes after its noun. While "
-             "the model writes it, where does its surest head look?", (
+             "the model writes it, where does its best head look?", (
         Answer("At the source word in the same place: both sentences run from left to right.",
                "That rule is right for many words, but not for the adjective, and the head does better."),
         Answer("At the first word, which stands for the whole sentence.",
@@ -105,7 +105,7 @@ EXERCISES = {
                 "BLEU = 100 · brevity · (p₁ · p₂ · p₃ · p₄)^¼",
                 "precisions: 100 · matches / ___"),
             "equals_the_formula": (
-                "Count the words in a row, n at a time, n from 1 to 4, and take the geometric mean of the fractions.",
+                "Count the runs of n words, n from 1 to 4, and take the geometric mean of the fractions.",
                 "exp(¼ · Σ_n log p_n)",
                 "math.exp(sum(map(math.log, ___)) / 4)"),
             "clips_its_counts": (
@@ -133,7 +133,7 @@ EXERCISES = {
                 "Σ over the other sentences; its words are missing in c",
                 "range(len(answer) - n + 1) may be empty"),
             "minds_the_case": (
-                "“Paris” and “paris” are two words.",
+                "“Paris” and “paris” are two different words.",
                 "case: mixed",
                 "no .lower() on ___"),
             "cuts_at_marks": (

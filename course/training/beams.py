@@ -35,7 +35,7 @@ class Hypotheses(NamedTuple):
         return Hypotheses(*(part[sources, order] for part in self))
 
     def join(self, longer: "Hypotheses", pad: int) -> "Hypotheses":
-        """Both, side by side, filled up with PAD."""
+        """Both, side by side, padded with PAD."""
         missing = longer.tokens.shape[2] - self.tokens.shape[2]
         filled = self._replace(tokens=F.pad(self.tokens, (0, missing), value=pad))
         return Hypotheses(*(torch.cat(parts, dim=1) for parts in zip(filled, longer)))
@@ -112,7 +112,7 @@ def continuations(alive: Hypotheses, log_probs: Tensor, count: int, length_penal
 
 def decided(alive: Hypotheses, finished: Hypotheses, max_length: int, length_penalty: float) -> Tensor:
     """(B,): `width` are finished and nothing alive could still overtake the last of them."""
-    lengths = alive.tokens.shape[2] + 1, max_length  # if only certain tokens followed
+    lengths = alive.tokens.shape[2] + 1, max_length  # if each further token had probability 1
     within_reach = [alive.log_probs[:, 0] / length**length_penalty for length in lengths]
     return torch.maximum(*within_reach) <= finished.scores[:, -1]
 

@@ -1,4 +1,4 @@
-"""Trainings broken on purpose: other batches, losses, models or rates than the right run has."""
+"""Training runs broken on purpose: their batches, losses, models or rates aren't those of the right run."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -147,8 +147,9 @@ def signatures(scores: dict[str, dict[str, float]]) -> list[tuple[str, bool]]:
     """What each mistake does to the two accuracies after 400 steps of reverse or copy, and whether it did."""
     forced = {name: score["token_accuracy"] for name, score in scores.items()}
     alone = {name: score["exact_match"] for name, score in scores.items()}
-    perfect = [(f"{name}: perfect with teacher forcing, but hardly any of its own answers is right",
-                forced[name] > 0.99 and alone[name] < 0.01) for name in ("no shift", "no causal mask")]
+    perfect = [(f"{name}: the model is perfect with teacher forcing, but hardly any of its own answers are "
+                "right", forced[name] > 0.99 and alone[name] < 0.01)
+               for name in ("no shift", "no causal mask")]
     useless = [(f"{name}: hardly any answer is right", alone[name] < 0.1)
                for name in ("no residual paths", "no positions", "padding mask inverted",
                             "post-norm, no warm-up")]

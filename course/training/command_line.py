@@ -82,7 +82,7 @@ class CommandLine:
                                  "may be repeated")
         comparing = partial(comparison, configs=(self.sizes, self.settings), comparable=self.comparable)
         parser.add_argument("--compare", type=comparing, metavar="NAME=VALUE,…",
-                            help="train with each value, and end: " + ", ".join(self.comparable))
+                            help="train with each value, then exit: " + ", ".join(self.comparable))
         parser.add_argument("--seeds", type=count, default=1,
                             help="seeds for each value of --compare (default: 1)")
 

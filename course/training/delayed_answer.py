@@ -64,7 +64,7 @@ def accuracy(makers: Sequence[Callable[[], nn.Module]], distances: Sequence[int]
              steps: int = 150, rate: float = 0.03) -> Tensor:
     """(kind, distance, model): how often networks are right at the distance at which they were trained.
 
-    For each kind and distance `models` networks, which differ in their first weights and their batches.
+    For each kind and distance `models` networks, which differ in their initial weights and their batches.
     """
     rows = torch.tensor(distances).repeat_interleave(models).repeat(len(makers))
     networks = [make() for make in makers for _ in range(len(distances) * models)]
