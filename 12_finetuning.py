@@ -7,7 +7,7 @@ adaptation). Then it stores the weights in 8 to 2 bits per number instead of 32 
     x·Wᵀ + b + α/r · (x·Aᵀ)·Bᵀ
     W ≈ scale · codes
 
-A is (r, in) and B (out, r); r is the rank. The codes are small integers; each group has a scale.
+A is (r, in) and B is (out, r); r is the rank. Codes are small integers; each group of weights has a scale.
 
 You need lesson 5's model, which reverses digits; without a checkpoint, this lesson trains it. You will build
 adapters and quantisation. The lesson runs in about a minute and takes an hour and a half to read.
@@ -72,7 +72,7 @@ class LoRALinear(nn.Module):
 
     x (…, I) → x·Wᵀ + b + α/r · (x·Aᵀ)·Bᵀ, of shape (…, O). A is `down` (r, I), drawn at random; B is `up`
     (O, r) and starts at 0. W and b are those of `linear`, which are frozen. ValueError, with the values, for
-    a rank that is not from 1 to the smaller of I and O.
+    a rank below 1 or above the smaller of I and O.
     """
 
     def __init__(self, linear: nn.Linear, rank: int, alpha: float):
@@ -110,9 +110,9 @@ class LoRALinear(nn.Module):
 
 
 def linear_maps(model: nn.Module, matrices: Sequence[str] = ()) -> dict[str, nn.Linear]:
-    """Name → linear map, for all in the model, or for those that have one of these names in their path.
+    """The model's linear maps by name: all, or those that have one of these names in their path.
 
-    ValueError, with the existing names, for a name in no path.
+    ValueError, with the existing names, for a name that is in no path.
     """
     found = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
     names = {part for name in found for part in name.split(".") if not part.isdecimal()}
@@ -129,9 +129,9 @@ def replace(model: nn.Module, name: str, module: nn.Module) -> None:
 
 
 def add_adapters(model: nn.Module, rank: int, alpha: float, matrices: Sequence[str] = ()) -> nn.Module:
-    """The model, in place: all of its weights frozen, and an adapter at each linear map.
+    """The model, in place: all weights frozen, and an adapter at each linear map.
 
-    `matrices` chooses maps by name as in linear_maps(), such as project_query or decoder.
+    `matrices` chooses maps by name (project_query, decoder), as linear_maps() does.
     """
     chosen = linear_maps(model, matrices)
     model.requires_grad_(False)
@@ -152,9 +152,9 @@ def merge_adapters(model: nn.Module) -> nn.Module:
 
 
 def in_groups(weight: Tensor, group: int) -> Tensor:
-    """weight (O, I) → (O, G, g): the numbers that share a scale; for group 0 all of them, (1, 1, O·I).
+    """weight (O, I) → (O, G, g): g numbers share a scale; for group 0 all numbers do, (1, 1, O·I).
 
-    A group is never longer than a row. The rest of a row is a shorter group, padded with 0.
+    A group is never longer than a row. The last group of a row may be shorter; it is padded with 0.
     """
     if group == 0:
         return weight.reshape(1, 1, -1)
@@ -163,7 +163,7 @@ def in_groups(weight: Tensor, group: int) -> Tensor:
 
 
 def out_of_groups(groups: Tensor, like: Tensor) -> Tensor:
-    """The inverse of in_groups(): a matrix (O, I), of the shape of `like`."""
+    """The inverse of in_groups(): a matrix (O, I), as `like`."""
     return groups.reshape(len(like), -1)[:, : like.shape[1]]
 
 
@@ -176,9 +176,9 @@ def largest_of(groups: Tensor) -> Tensor:
 def quantize(weight: Tensor, bits: int, group: int = 0) -> tuple[Tensor, Tensor]:
     """weight (O, I) → codes (O, I), integers from −top to top = 2^(bits − 1) − 1, and scales (O, G).
 
-    Each `group` of neighbours in a row shares one scale, which gives its largest value the code ±top. The
-    rest of a row is a shorter group; group 0 is the whole matrix, with scales (1, 1). ValueError for bits
-    that are not from 2 to 8, or a negative group.
+    Every `group` neighbours in a row share one scale, which gives the largest of them the code ±top. The last
+    group of a row may be shorter; group 0 is the whole matrix, with scales (1, 1). ValueError for fewer than
+    2 or more than 8 bits, or a negative group.
     """
     if not 2 <= bits <= 8 or group < 0:
         raise ValueError(f"bits is {bits}, group {group}: bits must be from 2 to 8, group at least 0")
@@ -197,8 +197,8 @@ def dequantize(codes: Tensor, scale: Tensor, group: int = 0) -> Tensor:
 def normal_levels(bits: int = 4) -> Tensor:
     """(2^bits,): NormalFloat's numbers from −1 to 1, ascending (Dettmers et al. 2023, section 3).
 
-    They are quantiles of the normal distribution. One is exactly 0, and one more is above 0 than below; the
-    outermost probability is the mean of two close choices.
+    They are quantiles of the normal distribution. One is exactly 0, and there is one more above 0 than below.
+    The outermost probability, for n levels, is 1 − (1/(n − 1) + 1/n)/4.
     """
     count = 2**bits
     outermost = 1 - (1 / (count - 1) + 1 / count) / 4
@@ -209,7 +209,7 @@ def normal_levels(bits: int = 4) -> Tensor:
 
 
 def quantize_to_levels(weight: Tensor, levels: Tensor, group: int = 0) -> tuple[Tensor, Tensor]:
-    """weight (O, I) → the numbers of the nearest levels (O, I), and scales: each group's largest value."""
+    """weight (O, I) → the indices of the nearest levels (O, I), and scales: each group's largest value."""
     groups = in_groups(weight, group)
     scale = largest_of(groups)
     codes = torch.bucketize(groups / scale, (levels[1:] + levels[:-1]) / 2)
@@ -226,7 +226,7 @@ def rounded(weight: Tensor, bits: int, group: int = 0, levels: Tensor | None = N
 
 
 class Rounded(nn.Module):
-    """Weights (O, I) → their rounded values; the gradient passes as if nothing was rounded.
+    """Weights (O, I) → their rounded values; the gradient passes as if nothing were rounded.
 
     This is the straight-through estimator (Bengio et al. 2013).
     """
@@ -256,14 +256,14 @@ OURS = sys.modules[__name__]  # the checks make the classic mistakes from its pa
 
 CPU = torch.device("cpu")
 STEPS, SEEDS, TESTS = 150, 3, 100
-RATE, ADAPTERS_RATE = 3e-3, 1e-2  # the highest learning rate of all weights, and of adapters
+RATE, ADAPTERS_RATE = 3e-3, 1e-2  # the peak learning rate for all weights, and for adapters
 ATTENTION = "self_attention", "cross_attention"
 
 
 class Tuned(NamedTuple):
     """What one method gave and cost."""
 
-    new: float  # exact match of the new task
+    new: float  # exact match on the new task
     trained: int  # how many parameters were trained
     optimizer: int  # bytes that Adam kept for them
     weights: dict[str, Tensor]  # those parameters
@@ -314,7 +314,7 @@ class TuningExperiment(DigitExperiment):
 
     @cached_property
     def start(self) -> Base:
-        """The weights from which every run of this lesson starts."""
+        """The weights from which every run starts."""
         weights = self.run.model.state_dict()
         return Base(self.checkpoint, self.run.about, {name: w.cpu() for name, w in weights.items()})
 
@@ -363,7 +363,7 @@ def through_rounding(model: nn.Module, bits: int, group: int) -> nn.Module:
 
 
 def learned_through(base: Base, bits: int, group: int, seed: int) -> tuple[float, float]:
-    """Exact match of the rounded base, before and after training through the rounding."""
+    """Exact match of the rounded base, before and after training through rounding."""
     training = TrainingConfig(steps=60, lr=1e-3, warmup=10, weight_decay=0.0, seed=seed, validate_every=60)
     run = make_run(TransformerConfig(), training, CPU, base=base, held_out=unread("reverse"),
                    prepare=partial(through_rounding, bits=bits, group=group))
@@ -413,20 +413,20 @@ def step_narrow_path(experiment: TuningExperiment):
     with torch.no_grad():
         before = model(batch.src, batch.tgt_in)
         same = torch.equal(add_adapters(model, 4, 8.0)(batch.src, batch.tgt_in), before)
-    check("with fresh adapters at all its linear maps the model gives the base's logits, bit for bit", same)
+    check("fresh adapters at all linear maps leave the model's logits unchanged, bit for bit", same)
     rows = [(f"{linear.out_features} × {linear.in_features}", linear.weight.numel(),
              *(rank * (linear.in_features + linear.out_features) for rank in (1, 2, 4)))
             for linear in (nn.Linear(64, 64), nn.Linear(64, 256))]
-    return table("matrix", "parameters", "rank 1", "rank 2", "rank 4", rows=rows)
+    return table("matrix", "parameters", "adapter, rank 1", "rank 2", "rank 4", rows=rows)
 
 
 @shows(add_adapters)
 def step_new_task(experiment: TuningExperiment):
     """A new task with 5 % of the parameters
 
-    Our trained model (the base) reverses digits. The new task, mirror, asks for the digits reversed, but with
-    9 − d for each digit d: 3 1 4 becomes 5 8 6. Each method trains for 150 steps of 32 sequences, with three
-    seeds for the data and for A. The learning rate is 0.003 for all weights and 0.01 for adapters.
+    Our trained model (the base) reverses digits. The new task, mirror, asks for the reversed digits, but with
+    9 − d in place of each digit d: 3 1 4 becomes 5 8 6. Each method trains for 150 steps of 32 sequences,
+    with three seeds for the data and A. The learning rate is 0.003 for all weights and 0.01 for adapters.
 
     Training adapters of rank 2 at all linear maps works as well as training all weights. Adam keeps two
     numbers for each trained parameter, so its memory shrinks in the same proportion. Adapters save memory,
@@ -437,8 +437,8 @@ def step_new_task(experiment: TuningExperiment):
           "each seed", min(run.new for run in trained["rank 2"]) > 0.9
           and trained["rank 2"][0].trained < 0.05 * trained["all weights"][0].trained)
     few, whole = (min(run.new for run in trained[name]) for name in ("rank 2", "all weights"))
-    check("mirror, worst seeds: adapters of rank 2 get at most 5 percentage points fewer answers right than "
-          "all weights", few > whole - 0.05, f"{few:.1%}, {whole:.1%}")
+    check("mirror, worst seeds: adapters of rank 2 are at most 5 percentage points behind training all "
+          "weights", few > whole - 0.05, f"{few:.1%}, {whole:.1%}")
     check("Adam's memory is 8 bytes for each trained parameter",
           all(run.optimizer == 8 * run.trained for runs in trained.values() for run in runs))
     return table(*COSTS, rows=costs(trained))
@@ -448,9 +448,9 @@ def step_new_task(experiment: TuningExperiment):
 def step_which_matrices(experiment: TuningExperiment):
     """Which matrices need adapters?
 
-    Hu et al. (2021) adapt only the attention's projections. With rank 2 there, but no adapters in the
-    feed-forward networks, fewer answers to mirror are right than with adapters at all maps. How many fewer
-    depends on the base model and the seed. So you have to try this out.
+    Hu et al. (2021) adapt only the attention's projections. With adapters of rank 2 there and none in
+    the feed-forward networks, fewer answers to mirror are right than with adapters at all maps. How many
+    fewer depends on the base model and the seed, so you have to try it.
     """
     trained = experiment.tuned("mirror", "rank 2", "rank 2, attention only")
     everywhere, attention = (sum(run.new for run in trained[name]) / SEEDS
@@ -461,16 +461,16 @@ def step_which_matrices(experiment: TuningExperiment):
 
 
 def step_limit(experiment: TuningExperiment):
-    """A task on which adapters are less reliable
+    """A task on which adapters fall behind
 
     The task copy asks for the digits in the same order. Now every position of the answer has to look at
     a different position of the source. In 150 steps, training all weights gets most answers right with each
-    seed. Adapters of rank 4 do worse: with at least one of three seeds far fewer answers are right.
+    seed. Adapters of rank 4 do worse: with at least one seed far fewer answers are right.
     """
     trained = experiment.tuned("copy", "all weights", "rank 4")
     least = {name: min(run.new for run in runs) for name, runs in trained.items()}
-    check("copy, worst seeds: training all weights gets more than 60 % right, and adapters of rank 4 at "
-          "least 30 percentage points less", least["all weights"] > max(0.6, least["rank 4"] + 0.3),
+    check("copy, worst seeds: training all weights gets more than 60 % right, and adapters of rank 4 are at "
+          "least 30 percentage points behind", least["all weights"] > max(0.6, least["rank 4"] + 0.3),
           f"{least['all weights']:.1%}, {least['rank 4']:.1%}")
     return table(*COSTS, rows=costs(trained))
 
@@ -480,7 +480,7 @@ RANKS = 1, 2, 4, 8, 16
 
 @torch.no_grad()
 def cut(experiment: TuningExperiment, task: str, run: Tuned) -> dict[int, float]:
-    """Rank → exact match if each update is replaced by the nearest matrix of this rank (its SVD)."""
+    """Rank → exact match if each update is replaced by the nearest matrix of this rank (by SVD)."""
     model, found = experiment.model(), {}
     maps = linear_maps(model)
     before = {name: linear.weight.clone() for name, linear in maps.items()}
@@ -498,13 +498,12 @@ def cut(experiment: TuningExperiment, task: str, run: Tuned) -> dict[int, float]
 def step_low_rank(experiment: TuningExperiment):
     """Does the update have low rank?
 
-    Hu et al. suppose that training all weights gives updates of low rank. This step takes the updates after
-    training all weights. For each linear map the singular value decomposition gives the matrix of rank r that
-    is nearest to the update, and this matrix replaces the update. Everything else stays as trained.
+    Hu et al. suppose that training all weights gives updates of low rank. After this training, each
+    linear map's update (new minus old weights) is replaced by the nearest matrix of rank r, which the
+    singular value decomposition gives. Everything else stays as trained.
 
     With the updates cut to rank 2, most answers to mirror are wrong. But adapters *trained* with rank 2 solve
-    the task. So the update from training all weights is not close enough to rank 2. Another update of rank 2
-    works, and training with this rank finds it.
+    the task: another update of rank 2 works, and training with this rank finds it.
     """
     whole = {task: experiment.tuned(task, "all weights")["all weights"] for task in ("mirror", "copy")}
     jobs = [(task, run) for task, runs in whole.items() for run in runs]
@@ -520,7 +519,7 @@ def step_low_rank(experiment: TuningExperiment):
     rows = [(f"cut to rank {rank}", *(seeds_shown(by_rank[task][rank]) for task in whole)) for rank in RANKS]
     rows += [(f"trained with rank {rank}", *(seeds_shown(trained[task].get(rank, [])) for task in whole))
              for rank in (2, 4)]
-    return table("", "mirror", "copy", rows=rows), Picture(
+    return table("", "mirror", "copy", rows=rows, title="exact match, three seeds"), Picture(
         experiment.file("finetuning_low_rank"), figure,
         "mirror: updates cut to rank 2 afterwards fail; adapters trained with rank 2 are enough")
 
@@ -529,7 +528,7 @@ def step_low_rank(experiment: TuningExperiment):
 def step_merge(experiment: TuningExperiment):
     """Adapters: merged or removed
 
-    A trained adapter can be merged into its matrix: W + α/r · B·A. Then the adapter costs no computation. Or
+    A trained adapter can be merged into its matrix: W + α/r · B·A. Then it costs no extra computation. Or
     the adapters can be removed: W never changed, so the old model is back, bit for bit. While adapters are
     on, the old task is lost: for the same digits the model now gives the answer to mirror.
 
@@ -551,7 +550,7 @@ def step_merge(experiment: TuningExperiment):
     check("with the adapters removed, the model gives the logits of the base, bit for bit", back)
     check("with the adapters on, fewer than 5 % of the answers to reverse are right",
           float(rows[1][2][:-1]) < 5)
-    return table("", "mirror", "reverse", rows=rows)
+    return table("", "mirror", "reverse", rows=rows, title="exact match")
 
 
 @shows(quantize, dequantize)
@@ -593,15 +592,15 @@ def step_finer_scales(experiment: TuningExperiment):
                     for bits in (8, 6, 4, 3, 2)} for name, group in SCALES.items()}
     matrix, row, group = (by_bits[3] for by_bits in found.values())
     check("3 bits: a scale per row gets at least 5 percentage points more right than one per matrix, and "
-          "groups of 32 more than 95 %", matrix < row - 0.05 and group > 0.95,
+          "groups of 32 get more than 95 % right", matrix < row - 0.05 and group > 0.95,
           f"{matrix:.1%}, {row:.1%}, {group:.1%}")
-    check("4 bits in groups of 32 get more than 98 % right, 2 bits under half with each kind of scale",
+    check("4 bits in groups of 32 get more than 98 % right; 2 bits get under half right with any scale",
           found["group of 32"][4] > 0.98 and max(by_bits[2] for by_bits in found.values()) < 0.5)
     model = experiment.model()
     rows = [(bits, *(f"{by_bits[bits]:.1%}" for by_bits in found.values()), bytes_of(model, bits, 32))
             for bits in (8, 6, 4, 3, 2)]
-    return table("bits", *(f"one scale per {name}" for name in SCALES), "bytes (groups of 32)",
-                 rows=rows), Picture(experiment.file("finetuning_bits"), drawing.draw_bits(found),
+    return table("bits", *(f"one scale per {name}" for name in SCALES), "bytes (groups of 32)", rows=rows,
+                 title="exact match"), Picture(experiment.file("finetuning_bits"), drawing.draw_bits(found),
                                      "With 3 bits, finer scales than one per matrix get more answers right")
 
 
@@ -624,16 +623,17 @@ def step_one_channel(experiment: TuningExperiment):
     for name, group in SCALES.items():
         shares[name] = right(quantise(with_outlier(experiment.model(), OUTLIER), 8, group), "reverse")
     check("in 32 bits the model with the large channel gets more than 99 % right", shares["32 bits"] > 0.99)
-    check("8 bits: one scale per matrix gets less than half right, one per row more than 90 %",
+    check("8 bits: one scale per matrix gets less than half right, one per row gets more than 90 % right",
           shares["matrix"] < 0.5 and shares["row"] > 0.9, f"{shares['matrix']:.1%}, {shares['row']:.1%}")
     weight = with_outlier(experiment.model(), OUTLIER).encoder.blocks[0].feed_forward.expand.weight.detach()
     codes = {f"one scale per {name}": quantize(weight, 8, group)[0][:, 1:].flatten().tolist()
              for name, group in SCALES.items()}
     small = [sum(abs(code) <= 1 for code in found) / len(found) for found in codes.values()]
-    check("with one scale per matrix, over 95 % of its other weights get codes −1, 0 and 1; with groups of "
-          "32, under half do", small[0] > 0.95 and small[2] < 0.5, f"{small[0]:.1%}, {small[2]:.1%}")
+    check("with one scale per matrix, over 95 % of the weights outside the channel get codes −1, 0 and 1; "
+          "with groups of 32, under half do", small[0] > 0.95 and small[2] < 0.5,
+          f"{small[0]:.1%}, {small[2]:.1%}")
     figure = drawing.draw_outlier(weight, codes, {f"one scale per {name}": shares[name] for name in SCALES})
-    return table("scale", "exact match, 8 bits", rows=[
+    return table("32 bits, or 8 bits and one scale per", "exact match", rows=[
         (name, f"{share:.1%}") for name, share in shares.items()]), Picture(
         experiment.file("finetuning_outlier"), figure,
         "With one scale per matrix, one large channel leaves the other weights hardly any codes")
@@ -650,12 +650,12 @@ def whole_number_product(x: Tensor, weight: Tensor) -> Tensor:
 def step_whole_numbers(experiment: TuningExperiment):
     """Products of integers only
 
-    If the inputs of a linear map are quantised as well, its product needs integers only: products of codes
+    If the inputs of a linear map are quantised as well, its product needs only integers: products of codes
     are added up, and the sum is multiplied by both scales. All products in one sum must have the same
-    scales; so inputs have one scale per token, and weights one per row.
+    scales; so inputs have one scale per token, and weights have one per row.
 
-    One scale for all tokens together is worse if a channel of the inputs is large: for the table's second
-    row, channel 0 of every norm is multiplied by 100, and the weights that read it are divided by 100.
+    One scale for all tokens is worse than one per token if a channel of the inputs is large: for the table's
+    second row, channel 0 of every norm is multiplied by 100, and the weights that read it are divided by 100.
     """
     pair = torch.randn(16, 256), torch.randn(64, 256)
     x, weight = (dequantize(*quantize(one, 8, 256), 256) for one in pair)
@@ -686,12 +686,12 @@ def error(weight: Tensor, bits: int, group: int, levels: Tensor | None = None) -
 def step_normal_levels(experiment: TuningExperiment):
     """More levels near 0
 
-    Integers are evenly spaced, but most weights are near 0. NormalFloat (NF4) rounds to 16 numbers (levels),
-    closer together near 0. They are quantiles of the normal distribution: about equally many normally
-    distributed weights round to each level.
+    Integers are evenly spaced, but most weights are near 0. NormalFloat (NF4) rounds to 16 numbers (levels)
+    that are closer together near 0. They are quantiles of the normal distribution: normally distributed
+    weights round to each of them about equally often.
 
-    For weights drawn from a normal distribution, NF4 has a smaller error than 4-bit integers; for uniformly
-    distributed weights it has a larger error.
+    For normally distributed weights NF4 has a smaller error than 4-bit integers; for uniformly distributed
+    weights it has a larger one.
     """
     check_part(normal_levels, normal_levels_checks, OURS)
     levels, rows, better = normal_levels(4), [], {}
@@ -701,8 +701,8 @@ def step_normal_levels(experiment: TuningExperiment):
                  for weight in (draw(256, 256) for _ in range(SEEDS))]
         better[name] = [normal < whole for whole, normal in pairs]
         rows.append((name, *(sum(errors) / SEEDS for errors in zip(*pairs))))
-    check("for normal weights NF4 has the smaller error, in each of three draws", all(better["normal"]))
-    check("for uniformly distributed weights integers have the smaller error, in each of three draws",
+    check("for normal weights NF4 has a smaller error than integers in all 3 draws", all(better["normal"]))
+    check("for uniformly distributed weights integers have a smaller error than NF4 in all 3 draws",
           not any(better[rows[1][0]]))
     return table("weights, groups of 32", "error of 4-bit integers", "error of NF4", rows=rows)
 
@@ -727,19 +727,19 @@ def step_through_rounding(experiment: TuningExperiment):
         pairs = [next(found) for _ in seeds]
         afters.append([after for _, after in pairs])
         rows.append((name, f"{pairs[0][0]:.1%}", seeds_shown(afters[-1])))
-    check("after 60 steps through rounding, 2 bits get more than 90 % right with each seed",
+    check("after 60 training steps through rounding, 2 bits get more than 90 % right with each seed",
           min(afters[1]) > 0.9)
-    check("after 60 steps through rounding, 3 bits get more than 95 % right with each seed",
+    check("after 60 training steps through rounding, 3 bits get more than 95 % right with each seed",
           min(afters[0]) > 0.95)
-    return table("", "rounded", "after 60 steps, three seeds", rows=rows)
+    return table("", "before training", "after 60 steps, three seeds", rows=rows, title="exact match")
 
 
 @shows(quantised_then_adapted)
 def step_quantised_base(experiment: TuningExperiment):
     """Adapters on a 4-bit base
 
-    QLoRA (Dettmers et al. 2023) quantises the frozen base to NF4, and trains adapters in 32 bits
-    next to it. The codes need an eighth of the base's bytes, and the scales come on top.
+    QLoRA (Dettmers et al. 2023) quantises the frozen base to NF4, and trains adapters (here in 32 bits)
+    next to it. The codes need an eighth of the base's bytes, and the scales are extra.
 
     On this base, adapters of rank 2 learn mirror as well as on the exact base. Merged weights are no longer
     NF4's levels; for the last row they are quantised once more.
@@ -756,7 +756,7 @@ def step_quantised_base(experiment: TuningExperiment):
             ("merged and quantised again", f"{again:.1%}")]
     exact = sum(linear.weight.nbytes for linear in linear_maps(experiment.model()).values())
     return table("", "exact match", rows=rows), (
-        f"linear maps of the base: {bytes_of(experiment.model(), 4, 32):,} instead of {exact:,} bytes")
+        f"The base's linear maps take {bytes_of(experiment.model(), 4, 32):,} instead of {exact:,} bytes.")
 
 
 def step_translator(experiment: TuningExperiment):
@@ -786,12 +786,12 @@ def step_translator(experiment: TuningExperiment):
 def step_broken_on_purpose(experiment: TuningExperiment):
     """Broken on purpose
 
-    For the first table the embedding, which is also the output matrix, is quantised instead of the linear
-    maps. It has only 832 numbers, and yet 4 bits there cost more answers than 4 bits in all linear maps
-    together. So the steps above leave it as it is.
+    In the first table's second row the embedding, which is also the output matrix, is quantised instead of
+    the linear maps. It has only 832 numbers, and yet 4 bits there cost more answers than 4 bits in all linear
+    maps together. So the steps above leave it as it is.
 
-    In the second table every mistake fails a check. If α equals r, a merge without α/r is right by luck; so
-    the checks use α = 3 · r. If A and B are both 0, neither ever changes.
+    In the second table every mistake fails a check. If α equals r, a merge without α/r happens to be right;
+    so the checks use α = 3 · r. If A and B are both 0, neither ever changes.
     """
     def with_rounded_embedding(model: nn.Module) -> nn.Module:
         with torch.no_grad():
@@ -815,7 +815,7 @@ def step_what_next(experiment: TuningExperiment):
     Change: (1) STEPS = 75: which methods still learn mirror? (2) In METHODS, rank 4 for attention only: is it
     enough? (3) In SCALES, "group of 8": 8: how much do 3 bits gain, and what do they cost?
 
-    Adapters and few bits for trained models:
+    Other lessons use adapters and quantised weights:
 
         python 05_mini_transformer.py --task mirror --from outputs/checkpoint_reverse.pt --rank 4 --lr 0.01
         python 06_decoding.py --input "3 1 4 1 5" --bits 4 --group 32

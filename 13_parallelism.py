@@ -1,8 +1,8 @@
 """Lesson 13. What if one machine is not enough?
 
-A large model needs shorter numbers and several devices. This lesson trains in 16 bits, then spreads
-one training over P ranks. Each rank is a device with its own memory. What does a rank keep, and
-what do the ranks send?
+A large model needs shorter numbers and several devices. This lesson trains in 16 bits, then spreads one
+training run over P ranks. Each rank is a device with its own memory. What does a rank keep, and what do the
+ranks send?
 
     data      all weights, some rows of the batch → gradients, added up
     tensor    some columns or rows of each matrix → products, added up
@@ -11,7 +11,7 @@ what do the ranks send?
 
 You need lessons 4 and 5, and no GPU: here ranks are threads of one process, and all bytes that they send
 are counted. Each result is compared with that of one rank. Later steps run the same programs, and PyTorch's
-own engines, in two processes. Take an evening for it.
+own engines, in two processes. Set aside an evening.
 """
 
 import course.console.startup  # noqa: F401 (before torch: it reports what fails in the imports below)
@@ -81,7 +81,7 @@ class LossScaler:
     """Keeps small gradients from vanishing in float16 (Micikevicius et al. 2018, section 3.2).
 
     backward() starts from scaled(loss), the loss times the scale. unscale(parameters) divides the gradients
-    by the scale. If one isn't finite, the step has to be left out. update(finite) then makes the scale
+    by the scale. If one isn't finite, the step has to be skipped. update(finite) then makes the scale
     smaller by the factor `backoff`; after `interval` finite steps in a row it grows by the factor `growth`.
     """
 
@@ -102,7 +102,7 @@ class LossScaler:
         return all(bool(gradient.isfinite().all()) for gradient in gradients)
 
     def update(self, finite: bool) -> None:
-        """Set the scale of the next step."""
+        """Set the next scale."""
         self.good = self.good + 1 if finite else 0
         if not finite:
             self.scale *= self.backoff
@@ -115,13 +115,13 @@ class LossScaler:
 
 
 def pieces_of(x: Tensor, count: int) -> list[Tensor]:
-    """x → `count` flat copies of its pieces, equally long; the last is filled up with zeros."""
+    """x → copies of its `count` flat pieces, equally long; the last is padded with zeros."""
     flat = F.pad(x.detach().flatten(), (0, -x.numel() % count))
     return [piece.clone() for piece in flat.view(count, -1)]
 
 
 def reduce_scatter(x: Tensor, group: Group) -> Tensor:
-    """x, equally large on all P ranks → the sum over all ranks of piece number group.rank, flat."""
+    """x, of the same size on all P ranks → the sum over all ranks of piece number group.rank, flat."""
     size, rank, pieces = group.size, group.rank, pieces_of(x, group.size)
     for step in range(size - 1):
         send, add = (rank - step - 1) % size, (rank - step - 2) % size
@@ -141,7 +141,7 @@ def all_gather(piece: Tensor, group: Group) -> Tensor:
 def ring_all_reduce(x: Tensor, group: Group) -> Tensor:
     """x, of the same shape on all ranks → the sum over all ranks, the same bits on every rank.
 
-    Each rank sends to its right neighbour only, 2 · (P − 1) pieces of ⌈n / P⌉ numbers. x stays as it is.
+    Each rank sends only to its right neighbour: 2 · (P − 1) pieces of ⌈n / P⌉ numbers. x stays as it is.
     """
     whole = all_gather(reduce_scatter(x, group), group)
     return whole[: x.numel()].view(x.shape)
@@ -151,7 +151,7 @@ def ring_all_reduce(x: Tensor, group: Group) -> Tensor:
 
 
 class ToAll(torch.autograd.Function):
-    """The entrance of a cut layer: forward x as it is; backward the sum of the gradients of all ranks."""
+    """The entrance of a cut layer: forward returns x unchanged; backward sums the gradients of all ranks."""
 
     @staticmethod
     def forward(ctx, x: Tensor, group: Group) -> Tensor:
@@ -166,11 +166,11 @@ class ToAll(torch.autograd.Function):
 
 
 class FromAll(torch.autograd.Function):
-    """The exit of a cut layer: forward the sum of x over all ranks; backward the gradient as it is."""
+    """The exit of a cut layer: forward sums x over all ranks; backward returns the gradient unchanged."""
 
     @staticmethod
     def forward(ctx, x: Tensor, group: Group) -> Tensor:
-        """x, another one on each rank."""
+        """x, a different one on each rank."""
         return ring_all_reduce(x, group)
 
     @staticmethod
@@ -180,7 +180,7 @@ class FromAll(torch.autograd.Function):
 
 
 def piece_of(tensor: Tensor, dim: int, group: Group) -> nn.Parameter:
-    """This rank's piece of the tensor, cut along `dim`. ValueError if the side doesn't divide."""
+    """This rank's piece of the tensor, cut along `dim`. ValueError if it doesn't split evenly."""
     if tensor.shape[dim] % group.size:
         raise ValueError(f"a side of {tensor.shape[dim]} does not split over {group.size} ranks")
     return nn.Parameter(tensor.detach().chunk(group.size, dim)[group.rank].clone())
@@ -190,7 +190,7 @@ class ColumnLinear(nn.Linear):
     """A rank's piece of the outputs of a linear map (Shoeybi et al. 2019, section 3).
 
     Transposed as in x·Wᵀ, the pieces of W are columns. The input is whole, the output is piece number
-    group.rank. ValueError, with both numbers, if the outputs don't divide by the ranks.
+    group.rank. ValueError, with both numbers, if the outputs don't split evenly.
     """
 
     def __init__(self, whole: nn.Linear, group: Group):
@@ -208,7 +208,7 @@ class ColumnLinear(nn.Linear):
 class RowLinear(nn.Linear):
     """A rank's piece of the inputs of a linear map: the input is a piece, the output is whole.
 
-    The bias is added once, after the sum. ValueError, with both numbers, if the inputs don't divide.
+    The bias is added once, after the sum. ValueError, with both numbers, if the inputs don't split evenly.
     """
 
     def __init__(self, whole: nn.Linear, group: Group):
@@ -225,13 +225,13 @@ class RowLinear(nn.Linear):
 
 
 ATTENTION = "project_query", "project_key", "project_value", "project_output"
-LAYERS = ATTENTION, ("expand", "contract")  # of each, the last is a RowLinear
+LAYERS = ATTENTION, ("expand", "contract")  # the last of each is a RowLinear
 
 
 def split_over(model: nn.Module, group: Group) -> nn.Module:
     """The model, in place: each rank gets some heads of each attention, and some of each inner width.
 
-    ValueError, with both numbers, if heads or widths don't divide by the ranks.
+    ValueError, with both numbers, if heads or widths don't split evenly.
     """
     for module in [*model.modules()]:
         if hasattr(module, "n_heads") and module.n_heads % group.size:
@@ -255,9 +255,9 @@ def gpipe(stage: int, stages: int, micro: int) -> list[Work]:
 
 
 def one_f_one_b(stage: int, stages: int, micro: int) -> list[Work]:
-    """A stage's work in order (Narayanan et al. 2019): P − 1 − s forward passes, then one of each in turn.
+    """A stage's work in order (Narayanan et al. 2019): P − 1 − s forward passes, then F and B in turn.
 
-    `stage` counts from 0, `stages` is P. With this order a stage keeps at most P − s activations.
+    `stage` is s, from 0; `stages` is P. So a stage keeps the activations of at most P − s micro-batches.
     """
     ahead = min(stages - 1 - stage, micro)
     order = [("F", number) for number in range(ahead)]
@@ -270,7 +270,7 @@ def one_f_one_b(stage: int, stages: int, micro: int) -> list[Work]:
 
 def timeline(schedule: Callable[[int, int, int], list[Work]], stages: int, micro: int, forward: int = 1,
              backward: int = 2) -> list[list[Work | None]]:
-    """For each stage its slots, all equally many: the work that it does there, or None where it waits.
+    """For each stage a list of slots, all equally long: the work done in each, or None where it waits.
 
     schedule(stage, stages, micro) is the order of a stage's work. A forward pass takes `forward` slots and
     needs that of the stage before; a backward pass takes `backward` slots and needs that of the stage after.
@@ -314,7 +314,7 @@ FORMATS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 
 
 def added_up(dtype: torch.dtype, times: int = 20_000) -> float:
-    """0.001, added so many times to a number of this format."""
+    """The sum of `times` numbers 0.001, added one by one in this format."""
     total, small = torch.zeros((), dtype=dtype), torch.tensor(0.001, dtype=dtype)
     for _ in range(times):
         total = total + small
@@ -325,11 +325,11 @@ def added_up(dtype: torch.dtype, times: int = 20_000) -> float:
 def step_formats(seed: int):
     """What a format can hold
 
-    A number in 16 bits needs half the memory of one in 32 bits, and recent GPUs multiply it faster. Both
-    16-bit formats lose something. float16 has a short range: 70,000 is infinite, and 10⁻⁸ is 0. bfloat16 has
-    the range of float32, but only 8 significant bits: the next number after 1 is 1.0078.
+    A number in 16 bits needs half the memory of one in 32 bits, and recent GPUs multiply it faster. But
+    float16 has a narrow range: 70,000 becomes infinite, and 10⁻⁸ becomes 0. bfloat16 has the range of
+    float32, but only 8 significant bits: the next number after 1 is 1.0078.
 
-    So in bfloat16 1 + 0.001 is 1. If 0.001 is added again and again, the sum stops growing as soon as 0.001
+    So in bfloat16, 1 + 0.001 is 1. If 0.001 is added again and again, the sum stops growing as soon as 0.001
     is less than half the distance to the next number.
     """
     rows, sums = [], {}
@@ -338,10 +338,10 @@ def step_formats(seed: int):
         rows.append((name, about.bits, f"{about.max:.4g}", f"{about.tiny * about.eps:.1g}",
                      f"{about.eps:.1g}", sums[name]))
     one, far = torch.tensor(1.0, dtype=torch.bfloat16), torch.tensor([7e4, 1e-8])
-    check("in bfloat16 1 + 0.001 is 1", (one + 0.001).item() == 1)
-    check("in float16 70,000 is infinite and 10⁻⁸ is 0; bfloat16 holds both",
+    check("in bfloat16, 1 + 0.001 is 1", (one + 0.001).item() == 1)
+    check("in float16, 70,000 is infinite and 10⁻⁸ is 0; bfloat16 can hold both",
           far.half().tolist() == [math.inf, 0.0] and far.bfloat16().isfinite().all() and far.bfloat16().all())
-    check("added 20,000 times, 0.001 gives 20 in float32 within 1 %, and stops at 0.5 in bfloat16 and at 4 "
+    check("20,000 additions of 0.001 give 20 within 1 % in float32, but stop at 0.5 in bfloat16 and at 4 "
           "in float16", abs(sums["float32"] - 20) < 0.2 and (sums["bfloat16"], sums["float16"]) == (0.5, 4.0))
     return table("format", "bits", "largest", "smallest above 0", "gap after 1", "20,000 × 0.001", rows=rows)
 
@@ -358,15 +358,15 @@ def step_vanishing(seed: int):
     Lesson 5's model trains here in float32. In two of its steps we look at the gradients of the outputs of
     all linear maps, and count how many would be 0 in float16.
 
-    Most of these gradients come back if the loss is multiplied by 2¹⁶ before backward(). By the chain rule
-    every gradient is then 2¹⁶ times as large.
+    Most of the vanished gradients survive if the loss is multiplied by 2¹⁶ before backward(). By the chain
+    rule every gradient is then 2¹⁶ times as large.
     """
     seeds = range(seed, seed + SEEDS)
     found = side_by_side([partial(gradients_lost, one) for one in seeds])
     later = [one[20] for one in found]
     check("after 20 steps more than 2 % of the gradients vanish in float16, with each of three seeds",
           min(plain for plain, _ in later) > 0.02, ", ".join(f"{plain:.1%}" for plain, _ in later))
-    check("times 2¹⁶, less than a fifth as many vanish, with each of three seeds",
+    check("with the loss times 2¹⁶, less than a fifth as many gradients vanish, with each of three seeds",
           all(scaled < plain / 5 for plain, scaled in later))
     return table("seed", "step", "vanish in float16", "vanish, times 2¹⁶", rows=[
         (one, step, f"{plain:.2%}", f"{scaled:.2%}")
@@ -377,7 +377,7 @@ SCALED_STEPS = 16
 
 
 def trained_in_float16(seed: int, scaler: LossScaler) -> list[tuple[float, float, bool]]:
-    """Scale, loss and whether the step was made, for a few steps whose linear maps compute in float16."""
+    """Scale, loss, and whether the step was taken, for steps with linear maps in float16."""
     model = compute_in(Transformer(TransformerConfig()), torch.float16)
 
     def loss(step: int) -> Tensor:
@@ -391,17 +391,17 @@ def trained_in_float16(seed: int, scaler: LossScaler) -> list[tuple[float, float
 def step_loss_scaling(seed: int):
     """Loss scaling
 
-    Too large a factor (the scale) makes gradients infinite. The scaler tries out scales: a step with an
-    infinite gradient is left out, and the scale is halved. After `interval` good steps the scale is doubled.
-    PyTorch's GradScaler does the same.
+    If the factor (the scale) is too large, gradients become infinite. The scaler tries out scales: a step
+    with an infinite gradient is skipped, and the scale is halved. After `interval` good steps the scale is
+    doubled. PyTorch's GradScaler does the same.
 
-    Here the scale begins far too large, at 2³⁰, and doubles after 4 good steps. Clip after unscale(). If a
+    Here the scale starts far too large, at 2³⁰, and doubles after 4 good steps. Clip after unscale(). If a
     gradient is clipped first, it has length 1, and then unscale() divides it by the scale.
     """
     check_part(LossScaler, scaler_checks, OURS)
     steps = trained_in_float16(seed, LossScaler(2.0**30, interval=4))
     scales = [scale for scale, _, _ in steps]
-    check("from 2³⁰ at least 3 steps are left out, and the scale grows again",
+    check("with a first scale of 2³⁰ at least 3 steps are skipped, and the scale grows again",
           [finite for _, _, finite in steps].count(False) >= 3
           and any(later > before for before, later in pairwise(scales)))
     gradient = nn.Parameter(torch.zeros(100))
@@ -416,7 +416,7 @@ def step_loss_scaling(seed: int):
           "is clipped first", abs(lengths[0] - 1) < 1e-4 and lengths[1] < 1e-4,
           f"{lengths[0]:.4f}, {lengths[1]:.1e}")
     return table("step", "scale", "loss", "", rows=[
-        (number, f"2^{math.log2(scale):.0f}", loss, "" if finite else "left out")
+        (number, f"2^{math.log2(scale):.0f}", loss, "" if finite else "skipped")
         for number, (scale, loss, finite) in enumerate(steps, 1)])
 
 
@@ -424,7 +424,7 @@ STALL_STEPS = 120
 
 
 def stalled(seed: int, dtype: torch.dtype, falls: bool) -> list[float]:
-    """For each step the fraction of weights that it leaves unchanged; the rate `falls` to 0, or hardly."""
+    """For each step the fraction of weights left unchanged; the rate `falls` to 0, or hardly falls."""
     training = TrainingConfig(seed=seed, steps=STALL_STEPS if falls else 100 * STALL_STEPS, batch_size=16)
     return still_standing(make_run(TransformerConfig(), training, CPU), dtype, STALL_STEPS)
 
@@ -447,7 +447,7 @@ def step_stalled_weights(seed: int):
     short, high, master = late.values()
     check("in the last 10 steps more than half of the bfloat16 weights stand still, and less than 1 % of the "
           "master weights", short > 0.5 and master < 0.01, f"{short:.1%}, {master:.1%}")
-    check("if the rate stays high, less than 30 % of the bfloat16 weights stand still in these steps",
+    check("in the last 10 steps less than 30 % of the bfloat16 weights stand still if the rate stays high",
           high < 0.3, f"{high:.1%}")
     return table("weights kept", "stand still, last 10 steps", rows=[
         (name, f"{part:.1%}") for name, part in late.items()]), Picture(
@@ -464,19 +464,19 @@ def tokens_in(batch: Batch) -> Tensor:
 
 
 def share_of_loss(model: nn.Module, part: Batch, tokens: Tensor) -> Tensor:
-    """What these rows add to the mean over so many tokens."""
+    """What these rows add to the mean loss over `tokens` tokens."""
     return fused_sequence_loss(model(part.src, part.tgt_in), part.tgt_out) / tokens
 
 
 def reference(seed: int) -> tuple[Transformer, Batch]:
-    """A model with the gradients of a batch, as one rank computes them, and the batch."""
+    """A model with one rank's gradients of a batch, and the batch."""
     model, batch = Transformer(TransformerConfig()), draw_batch("reverse", 32, "train", (seed, 0))
     share_of_loss(model, batch, tokens_in(batch)).backward()
     return model, batch
 
 
 def ring_bytes(numbers: int, size: int) -> int:
-    """What each of `size` ranks sends for the sum of so many numbers of 4 bytes."""
+    """The bytes that each of `size` ranks sends to add up `numbers` numbers of 4 bytes."""
     return 2 * (size - 1) * math.ceil(numbers / size) * 4
 
 
@@ -506,11 +506,11 @@ def step_ring(seed: int):
 
 
 class DataFound(NamedTuple):
-    """On a rank."""
+    """One rank's results."""
 
     gradient: Tensor
     of_means: Tensor  # the mean of the gradients of each rank's own mean
-    sent: int  # bytes, for the first
+    sent: int  # bytes, for `gradient`
 
 
 def data_parallel(whole: nn.Module, batch: Batch, group: Group) -> DataFound:
@@ -526,15 +526,15 @@ def data_parallel(whole: nn.Module, batch: Batch, group: Group) -> DataFound:
 
 @shows(share_of_loss, rows_of)
 def step_one_mean(seed: int):
-    """Data parallelism: shares of one mean
+    """Data parallelism: parts of one mean
 
     Each rank has the whole model and some rows of the batch. The loss is a mean over all tokens of the batch.
-    So a rank divides the sum over its tokens by the number of tokens on all ranks. Then the gradients of the
-    ranks add up to the gradient of the whole batch.
+    So a rank divides the summed loss of its tokens by the number of tokens on all ranks. Then the gradients
+    of the ranks add up to the gradient of the whole batch.
 
     Two mistakes give no error message. If each rank takes the mean over its own tokens, and these means are
-    averaged, a token counts more on a rank with few tokens. If all ranks draw the same dropout, the gradient
-    is noisier than if each rank draws its own.
+    averaged, a token counts more on a rank with few tokens. If all ranks draw the same dropout mask, the
+    gradient is noisier than if each rank draws its own.
     """
     model, batch = reference(seed)
     wanted, rows = gradient_of(model), []
@@ -544,7 +544,7 @@ def step_one_mean(seed: int):
         off = ((found.of_means - wanted).norm() / wanted.norm()).item()
         formula = ring_bytes(len(wanted), size)
         check(f"{size} ranks: the gradients add up to that of the whole batch within 10⁻⁶, and each rank "
-              "sends the bytes of the formula", gap < 1e-6 and found.sent == formula, f"{gap:.0e}")
+              "sends the bytes of the ring's formula", gap < 1e-6 and found.sent == formula, f"{gap:.0e}")
         ranks = [Group(rank, size) for rank in range(size)]
         rows.append((size, ", ".join(str(int(tokens_in(rows_of(batch, group)))) for group in ranks),
                      f"{gap:.0e}", f"{off:.2%}", found.sent))
@@ -552,14 +552,14 @@ def step_one_mean(seed: int):
     check("4 ranks: averaging the ranks' own means gives a gradient over 0.5 % off",
           off > 0.005, f"{off:.2%}")
     same, own = (variance_of_gradient(layer, x, 4, kind) for kind in (True, False))
-    check("4 ranks, similar rows: with the same dropout on all ranks the gradient has over 1.5 times the "
-          "variance of separate dropout", same > 1.5 * own, f"{same / own:.1f} times")
+    check("4 ranks, similar rows: with the same dropout mask on all ranks the gradient's variance is over "
+          "1.5 times as large as with separate masks", same > 1.5 * own, f"{same / own:.1f} times")
     return table("ranks", "tokens per rank", "gap of the sum", "mean of means off by", "bytes sent",
                  rows=rows)
 
 
 class TensorFound(NamedTuple):
-    """On a rank."""
+    """One rank's results."""
 
     logits: float  # the largest gap
     gradients: float
@@ -587,9 +587,9 @@ def step_columns_then_rows(seed: int):
     numbers, and GELU needs no others. The second matrix is cut by its inputs: each rank multiplies what it
     has, and the products are added up. In attention each rank gets some of the heads.
 
-    So each feed-forward network and each attention needs one sum in the forward pass (FromAll). Backward,
-    each map that is cut by its outputs needs one sum for the gradient of its input (ToAll): a rank has only
-    its own part of it. An attention has three such maps.
+    So each feed-forward network and each attention needs one sum in the forward pass (FromAll). In the
+    backward pass each map that is cut by its outputs needs one sum for the gradient of its input (ToAll),
+    because a rank has only part of it. Attention has three such maps.
     """
     for part in (ToAll, FromAll, ColumnLinear, RowLinear):
         check_part(part, GRADED[part.__name__], OURS)
@@ -601,8 +601,8 @@ def step_columns_then_rows(seed: int):
                           for tokens in (batch.src, batch.tgt_in))  # for a sum in each block
         check(f"{size} ranks: the logits are within 10⁻⁵ of the whole model's, and the gradients within 10⁻⁶",
               found.logits < 1e-5 and found.gradients < 1e-6, f"{found.logits:.0e}, {found.gradients:.0e}")
-        check(f"{size} ranks: the bytes are those of 5 sums forward and 11 backward, per encoder "
-              "and decoder block",
+        check(f"{size} ranks: an encoder and a decoder block together send the bytes of 5 sums "
+              "forward and 11 backward",
               (found.sent, found.sent_back) == (2 * source + 3 * target, 6 * source + 5 * target))
         rows.append((size, f"{found.logits:.0e}", f"{found.gradients:.0e}", found.sent, found.sent_back,
                      found.kept))
@@ -612,9 +612,9 @@ def step_columns_then_rows(seed: int):
 
 def sharded_update(weights: list[nn.Parameter], piece: nn.Parameter, optimizer: torch.optim.Optimizer,
                    group: Group) -> None:
-    """After backward(): each rank moves its piece of all weights, and the ranks collect the pieces.
+    """After backward(): each rank updates its piece of the weights, and all ranks collect the pieces.
 
-    `piece` is what `optimizer` trains: this rank's piece of the weights, one after the other.
+    `piece` is what `optimizer` trains: this rank's piece of the weights, joined into one vector.
     """
     piece.grad = reduce_scatter(parameters_to_vector([weight.grad for weight in weights]), group)
     optimizer.step()
@@ -640,14 +640,14 @@ def sharded_states(start: nn.Module, seed: int, group: Group) -> tuple[Tensor, H
 
 @shows(sharded_update)
 def step_sharded_states(seed: int):
-    """Shard the states
+    """Sharding the optimiser's states
 
-    In data parallelism every rank keeps the same states of Adam: twice as many numbers as weights. Instead,
-    each rank keeps the states of one piece of the weights (ZeRO, Rajbhandari et al. 2020).
+    In data parallelism every rank keeps the same states of Adam: twice as many numbers as weights. With ZeRO
+    (Rajbhandari et al. 2020) each rank keeps only the states of one piece of the weights.
 
     After the first half of the ring each rank has the summed gradient of one piece. The rank updates this
-    piece, and the second half sends round the new weights. So no more bytes are sent than in plain data
-    parallelism. This is ZeRO-1. ZeRO-2 also cuts the gradients, and ZeRO-3 the weights; FSDP is
+    piece, and the second half passes the new weights round. So no more bytes are sent than in plain data
+    parallelism. This is ZeRO-1. ZeRO-2 also shards the gradients; ZeRO-3 also shards the weights. FSDP is
     PyTorch's ZeRO-3.
     """
     start = Transformer(TransformerConfig())
@@ -690,8 +690,8 @@ def step_pipeline(seed: int):
     (M + P − 1) of all slots.
 
     GPipe sends all micro-batches forward, then all backward, so each stage keeps the activations of all M.
-    1F1B (one forward, one backward) goes backward as soon as it can. Its bubble is as large, but stage s
-    keeps the activations of at most P − s micro-batches.
+    1F1B (one forward, one backward) goes backward as soon as it can. Its bubble is as large as GPipe's, but
+    stage s keeps the activations of at most P − s micro-batches.
     """
     for part in (one_f_one_b, timeline):
         check_part(part, GRADED[part.__name__], OURS)
@@ -708,8 +708,8 @@ def step_pipeline(seed: int):
     check("for 15 pairs of P and M, both orders wait in (P − 1) / (M + P − 1) of the slots", all(
         abs(waiting(timeline(schedule, *pair)) - (pair[0] - 1) / (sum(pair) - 1)) < 1e-9
         for pair in sizes for schedule in SCHEDULES.values()))
-    check("in this run each stage kept the activations of M micro-batches with GPipe, and stage s those of "
-          "P − s with 1F1B", keeps == {
+    check("in this run each stage kept the activations of M micro-batches with GPipe; with 1F1B stage s kept "
+          "those of P − s", keeps == {
         "GPipe": [MICRO] * STAGES, "1F1B": [STAGES - stage for stage in range(STAGES)]})
     return table("order", "bubble", *(f"stage {stage} keeps" for stage in range(STAGES)), rows=rows), Picture(
         "parallelism_pipeline.png", drawing.draw_slots(slots, keeps),
@@ -718,7 +718,7 @@ def step_pipeline(seed: int):
 
 def bytes_per_rank(numbers: float, ranks: int, weight: int, gradient: int, optimizer: int
                    ) -> dict[str, tuple[float, float, float]]:
-    """Way of spreading → bytes of weights, gradients and optimiser on each rank, for bytes per number."""
+    """Way of spreading → bytes of weights, gradients and optimiser on each rank, given those per number."""
     whole = weight * numbers, gradient * numbers, optimizer * numbers
     cut = [part / ranks for part in whole]
     return {"data": whole, "ZeRO-1": (*whole[:2], cut[2]), "ZeRO-2": (whole[0], *cut[1:]),
@@ -736,8 +736,8 @@ def step_memory(seed: int):
     gradient and 8 for Adam. A large model is usually trained with weights and gradients in bfloat16, 2 bytes
     each, and 12 bytes for master weights and Adam.
 
-    The last column is for 7 billion numbers on 8 ranks. A GPU of 80 GB can't hold what the first row needs.
-    Activations need memory as well. Recomputing them (lesson 11) keeps fewer.
+    The last column is for 7 billion parameters on 8 ranks. A GPU of 80 GB can't hold what the first row
+    needs. Activations need memory as well; recomputing them (lesson 11) reduces it.
     """
     model, batch = reference(seed)
     formula = bytes_per_rank(parameters(model), 2, 4, 4, 8)
@@ -762,7 +762,7 @@ TOGETHER = 2  # processes that the lesson starts
 
 
 def by_hand(whole: nn.Module, batch: Batch, group: Group) -> dict[str, tuple[float, int]]:
-    """Way → the largest gap to one rank on this rank, and the bytes that it sent."""
+    """Way → this rank's largest gap to the result of one rank, and the bytes that it sent."""
     whole = after_backward(whole, partial(share_of_loss, part=batch, tokens=tokens_in(batch)))
     data = data_parallel(whole, batch, group)
     found = {"data": (largest_difference(data.gradient, gradient_of(whole)), data.sent)}
@@ -776,9 +776,9 @@ def by_hand(whole: nn.Module, batch: Batch, group: Group) -> dict[str, tuple[flo
 def step_same_program(seed: int):
     """The same program in processes
 
-    These programs use only their group, so they run unchanged if ranks are processes. This step starts two on
-    this machine. They are joined by gloo, PyTorch's backend for CPUs; GPUs use nccl. Usually torchrun starts
-    the processes. Then only this step and the next one run:
+    The programs above use only their group, so they run unchanged if ranks are processes. This step starts
+    two on this machine. They are joined by gloo, PyTorch's backend for CPUs; GPUs use nccl. Usually PyTorch's
+    launcher torchrun starts the processes. Then only this step and the next one run:
 
         torchrun --nproc-per-node 2 13_parallelism.py
     """
@@ -791,7 +791,7 @@ def step_same_program(seed: int):
     check(f"{len(found)} processes give one process's gradients and logits within 10⁻⁵",
           gap < 1e-5, f"{gap:.0e}")
     sent = [[[sent for _, sent in one.values()] for one in kind] for kind in (found, threads)]
-    check("each process sends exactly the bytes that a thread sends", sent[0] == sent[1])
+    check("each process sends exactly as many bytes as a thread", sent[0] == sent[1])
     return table("way", "largest gap to one process", "bytes sent per rank", rows=[
         (way, f"{max(one[way][0] for one in found):.0e}", sent) for way, (_, sent) in found[0].items()])
 
@@ -801,9 +801,8 @@ def step_engines(seed: int):
     """PyTorch's own engines
 
     DistributedDataParallel sends gradients while backward() still runs. FSDP2 also cuts the weights. Both
-    average the gradients of the ranks, where our program adds them up, so their loss is multiplied by P.
-    parallelize_module cuts matrices by a plan, and torch.distributed.pipelining runs stages, here with the
-    blocks of our pipeline.
+    average the gradients of the ranks, whereas our program adds them up, so their loss is multiplied by P.
+    parallelize_module cuts matrices by a plan, and torch.distributed.pipelining runs stages.
 
     Each engine has to give the gradients of one process. Lessons 5, 8 and 10 train with them: --parallel
     data, fsdp or tensor, under torchrun.
@@ -830,12 +829,11 @@ def step_what_to_run(seed: int):
     """8 GPUs, or two machines
 
     With 8 GPUs in one machine begin with data parallelism. Use fsdp if weights, gradients and states don't
-    fit into one GPU. Tensor parallelism sends in every layer, and all ranks wait for it. Use it only inside
-    one machine. The number of ranks has to divide the number of heads.
+    fit into one GPU. Tensor parallelism sends data in every layer, and all ranks have to wait. Use it only
+    inside one machine. The number of ranks has to divide the number of heads.
 
     On two machines run the same command, with the name of one of them as HOST and a free PORT. The last row
-    tries this on one machine: type it in two terminals. Still larger models combine these ways, as PyTorch's
-    torchtitan does.
+    tries this on one machine: type it in two terminals. Still larger models need these ways combined.
     """
     many, two = "torchrun --nproc-per-node gpu", "--rdzv-backend c10d --rdzv-endpoint"
     five = "05_mini_transformer.py --parallel"
@@ -851,7 +849,7 @@ def step_what_to_run(seed: int):
 def step_broken_on_purpose(seed: int):
     """Broken on purpose
 
-    Without ToAll a cut layer's outputs are right, and only the gradient of its input is wrong.
+    Without ToAll a cut layer's outputs are right, but the gradient of its input is wrong.
     """
     wrong = column_checks.mistakes(OURS)["input read without ToAll"].implementation
     outputs, gradient, *_ = column_checks(wrong, OURS)
@@ -866,7 +864,7 @@ def step_what_next(seed: int):
     Read: reduce_scatter and all_gather, then ColumnLinear and RowLinear, then run_stage.
 
     Change: (1) STALL_STEPS = 300: do more weights stall? (2) MICRO = 16: how small does the bubble get, and
-    what does GPipe keep? (3) MANY = 64: which way of spreading still gains?
+    what does GPipe keep? (3) MANY = 64: which ways of spreading still save memory?
 
     Write it yourself: --template my_parallelism.py, then --grade my_parallelism.py.
     """

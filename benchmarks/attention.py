@@ -45,7 +45,7 @@ def causal_kernel(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 
 WAYS: dict[str, Callable[..., Tensor]] = {
-    "lesson 1's lines": causal_lines,
+    "lesson 1's code": causal_lines,
     "tiles of 256": partial(eleven.tiled_attention, mask=eleven.causal),
     f"tiles, window {WINDOW}": partial(eleven.tiled_attention, mask=eleven.window(WINDOW), tile=WINDOW),
     f"window {WINDOW} in blocks": window_in_blocks,

@@ -1,4 +1,4 @@
-"""What must hold for lesson 12's adapters, and of what puts them into a model and merges them."""
+"""What must hold for lesson 12's adapters, and for the functions that add and merge them."""
 
 import math
 from copy import deepcopy
@@ -158,7 +158,8 @@ lora_checks = Part(
      refuses_ranks],
     lora_mistakes,
     more=more_lora_mistakes,
-    needs="The checks set down (A, rank × in) and up (B, out × rank), and call update() and merged().",
+    needs="The checks set the parameters down (A, rank × in) and up (B, out × rank), and call update() and "
+          "merged().",
 )
 
 
@@ -225,7 +226,7 @@ def add_adapters_mistakes(ours):
         return model
 
     return {"the rest not frozen": Mistake(
-        "freeze also what has no adapter: norms, embeddings and the other maps", only_maps_frozen,
+        "also freeze what has no adapter: norms, embeddings and the other maps", only_maps_frozen,
         "All linear maps get an adapter")}
 
 
@@ -271,7 +272,7 @@ def gives_the_same_answers(implementation, ours):
 
 
 def leaves_plain_maps(implementation, ours):
-    """The merged model has the parameters of the model before it had adapters, by name and shape."""
+    """The merged model has the parameters that it had before the adapters, by name and shape."""
     found = {name: tuple(p.shape) for name, p in implementation(adapted(ours)).named_parameters()}
     expected = {name: tuple(p.shape) for name, p in Block().named_parameters()}
     more = ", ".join(sorted({*found} - {*expected})[:3])
@@ -312,5 +313,5 @@ merge_adapters_checks = Part(
     [gives_the_same_answers, leaves_plain_maps],
     merge_mistakes,
     more=more_merge_mistakes,
-    needs="The checks pass a model with the course's adapters, which have merged().",
+    needs="The checks pass a model with the course's adapters, which have a method merged().",
 )

@@ -1,4 +1,4 @@
-"""What must hold for lesson 10's models: one stack, its decoding, the gaps of BERT, the patches of ViT."""
+"""What must hold for lesson 10's models: one stack, its decoding, BERT's gaps, ViT's patches."""
 
 import torch
 import torch.nn.functional as F
@@ -84,7 +84,7 @@ def sees_both_sides(implementation, ours):
     model, other = randomised(implementation(config_of(causal=False))), TOKENS.clone()
     other[:, 3] = 10
     moved = (model(other) - model(TOKENS))[:, :3].abs().amax(-1).min().item()
-    return Finding(moved > 1e-6, f"moved by {moved:.0e}", "causal=False: no token hides another")
+    return Finding(moved > 1e-6, f"moved by {moved:.0e}", "causal=False: no token is hidden from another")
 
 
 def starts_anywhere(implementation, ours):
@@ -166,7 +166,7 @@ def whole_text(prompt: Tensor, answer: Tensor) -> Tensor:
 
 
 def cached_equals_whole(decoding_of, ours):
-    """The logits of every step are those of the whole text at once, from BOS and the prompt on."""
+    """The logits of every step equal those of one pass over the whole text: BOS, prompt, answer."""
     findings = []
     for changes in {"positions": "learned"}, {"positions": "rotary"}, {"positions": "rotary", "n_groups": 1}:
         model = decoding_model(ours, **changes)
@@ -259,14 +259,14 @@ def prompt_mistakes(ours):
 
     every = "The logits of every step"
     return {
-        "position restarted": Mistake("the answer starts at position 1 again: go on from the prompt's",
+        "position restarted": Mistake("the answer starts at position 1 again: continue after the prompt",
                                       Restarted, every),
         "prompt lost": Mistake("the model never reads the prompt", PromptLost, every),
         "BOS after the prompt": Mistake("BOS comes before the prompt: the text begins with it", PromptFirst,
                                          every),
         "no cache": Mistake("run only the new tokens; the caches keep the earlier ones", Uncached,
                             "A prompt of 3 tokens"),
-        "cache not reordered": Mistake("the caches have to follow reorder(rows)", NotReordered,
+        "cache not reordered": Mistake("reorder(rows) has to reorder the caches as well", NotReordered,
                                        "After reorder"),
     }
 
@@ -297,13 +297,13 @@ def near(found: Tensor, wanted: float, hint: str) -> Finding:
 
 
 def asks_a_fraction(mask_tokens, ours):
-    """About the given fraction of the symbols is selected, with 15 % and with 50 %."""
+    """About the given fraction of the symbols is selected, for 15 % and for 50 %."""
     return together(*(near(masked(mask_tokens, LARGE, fraction)[1] != PAD, fraction,
                            "select each symbol with this probability") for fraction in (0.15, 0.5)))
 
 
 def targets_what_was_there(mask_tokens, ours):
-    """The target of a selected symbol is the symbol itself; the others stay, with PAD as target."""
+    """The target of a selected symbol is the symbol itself; all others stay, with PAD as their target."""
     given, targets = masked(mask_tokens, LARGE)
     asked = targets != PAD
     return together(agree(targets[asked], LARGE[asked], 0), agree(given[~asked], LARGE[~asked], 0))
@@ -365,7 +365,7 @@ def mask_mistakes(ours):
         "everything is a target": Mistake("the target of symbols that aren't selected is PAD, otherwise the "
                                           "model learns to copy", all_targets,
                                           "About the given fraction"),
-        "always MASK": Mistake("every selected symbol becomes MASK: 10 % become another, 10 % stay",
+        "always MASK": Mistake("every selected symbol becomes MASK: let 10 % become another, and 10 % stay",
                                always_mask, "Of the selected symbols 80 %"),
         "specials selected": Mistake("only symbols, from id 3 on, are selected", specials_asked,
                                   "PAD, BOS and EOS"),

@@ -1,4 +1,4 @@
-"""What must hold for lesson 13's linear maps that are cut over the ranks, and of their entrance and exit."""
+"""What must hold for lesson 13's linear maps that are cut over the ranks, and for their entrance and exit."""
 
 from functools import partial
 
@@ -35,7 +35,7 @@ def passes(implementation, ours):
 
 
 def sums_backward(implementation, ours):
-    """Backward, ToAll gives each rank the sum of the gradients of all ranks."""
+    """In the backward pass ToAll gives each rank the sum of the gradients of all ranks."""
     return agree(there_and_back(implementation)[1], FACTORS.sum(0).expand_as(XS), axes="rank, token, number")
 
 
@@ -51,7 +51,7 @@ def to_all_mistakes(ours):
 
     return {"no sum backward at the entrance": Mistake(
         "each rank has the gradient of its own piece only: backward has to add up those of all ranks", NoSum,
-        "Backward, ToAll")}
+        "In the backward pass ToAll")}
 
 
 def more_to_all_mistakes(ours):
@@ -79,7 +79,7 @@ def sums_forward(implementation, ours):
 
 
 def passes_backward(implementation, ours):
-    """Backward, FromAll gives each rank its gradient as it is."""
+    """In the backward pass FromAll gives each rank its gradient as it is."""
     return agree(there_and_back(implementation)[1], FACTORS, axes="rank, token, number")
 
 
@@ -100,7 +100,7 @@ def from_all_mistakes(ours):
 
     return {"sum backward at the exit as well": Mistake(
         "after the exit all ranks compute the same, so each has the whole gradient already: a sum makes it P "
-        "times too large", SumBackward, "Backward, FromAll")}
+        "times too large", SumBackward, "In the backward pass FromAll")}
 
 
 def more_from_all_mistakes(ours):
@@ -181,7 +181,7 @@ def has_the_whole_input_gradient(implementation, ours):
 
 
 def has_pieces_of_gradients(implementation, ours):
-    """Weight and bias of a ColumnLinear have a rank's piece of the whole map's gradients."""
+    """Weight and bias of a rank's ColumnLinear have that rank's piece of the whole map's gradients."""
     _, _, expected = gradients_of_whole(whole_map(), X, FACTOR)
     found = columns_on_each(implementation)
     return together(*(at(name, agree(torch.cat([one[2][name] for one in found]), expected[name]))
@@ -195,7 +195,7 @@ def keeps_a_piece(implementation, ours):
 
 
 def refuses_a_rest(implementation, ours):
-    """ColumnLinear refuses outputs that don't divide by the ranks, in a ValueError that names both."""
+    """ColumnLinear refuses outputs that don't split evenly, with a ValueError that names both numbers."""
     return refused(lambda: in_threads(partial(implementation, whole_map()), 5), 12, 5)
 
 
@@ -219,9 +219,9 @@ def column_mistakes(ours):
 
     return {
         "input read without ToAll": Mistake(
-            "the outputs are right, but each rank has its own part of the input's gradient only: x goes "
+            "the outputs are right, but each rank has only its own part of the input's gradient: x goes "
             "through ToAll first", NoEntrance, "Each rank of a ColumnLinear gets"),
-        "all ranks take the first piece": Mistake("every rank takes the first piece: it is number group.rank",
+        "all ranks take the first piece": Mistake("every rank takes the first piece, not number group.rank",
                                                   FirstPiece, "ColumnLinear gives"),
     }
 
@@ -272,7 +272,7 @@ def has_its_piece_of_the_input_gradient(implementation, ours):
 
 
 def has_gradients(implementation, ours):
-    """The weight of a RowLinear has a rank's piece of the gradient, and its bias the whole gradient."""
+    """The weight of a rank's RowLinear has that rank's piece of the gradient, the bias has all of it."""
     _, _, expected = gradients_of_whole(whole_map(wide=False), FACTOR, X)
     found = rows_on_each(implementation)
     biases = torch.stack([one[2]["bias"] for one in found])
@@ -289,7 +289,7 @@ def keeps_columns(implementation, ours):
 
 
 def refuses_a_rest_of_columns(implementation, ours):
-    """RowLinear refuses inputs that don't divide by the ranks, in a ValueError that names both."""
+    """RowLinear refuses inputs that don't split evenly, with a ValueError that names both numbers."""
     return refused(lambda: in_threads(partial(implementation, whole_map(wide=False)), 5), 12, 5)
 
 
@@ -319,7 +319,8 @@ def row_mistakes(ours):
     return {
         "bias on every rank": Mistake("every rank adds the bias before the sum, so it counts P times: add it "
                                       "once, after the sum", EveryBias, whole),
-        "products not added up": Mistake("each rank has the product of its own columns: FromAll adds them up",
+        "products not added up": Mistake("each rank has the product of its own columns: FromAll adds up "
+                                         "the products",
                                          NoSum, whole),
         "gradient summed at the exit": Mistake(
             "backward at the exit must not sum: every rank has the whole gradient already", SumBackward,

@@ -16,7 +16,7 @@ TokenEmbedding = lesson("03_positional_encoding").TokenEmbedding
 
 
 class Mixer(nn.Module):
-    """tokens (B, L) → (B, L, 4): in two layers each place also reads those before it."""
+    """tokens (B, L) → (B, L, 4): in both layers each place also reads the places before it."""
 
     def __init__(self):
         super().__init__()
@@ -56,7 +56,7 @@ PLACES = "sequence, place, number"
 
 
 def collects_outputs(record, ours):
-    """Each name leads to the output of the part of this name, and no other part is collected."""
+    """Each name leads to the output of the part with this name, and nothing else is collected."""
     model = randomised(Mixer())
     x = model.embedding(TOKENS)
     with record(model, [FIRST, "second"]) as found:
@@ -78,14 +78,14 @@ def last_call_counts(record, ours):
 
 
 def ends_with_the_block(record, ours):
-    """After the with block nothing is collected any more, also if the block ended with an error."""
+    """After the with block nothing more is collected, even if the block ended with an error."""
     model = randomised(Mixer())
     with suppress(KeyError), record(model, ["second"]) as found:
         model(TOKENS)
         raise KeyError
     before = found["second"].clone()
     model(DONORS)
-    return agree(found["second"], before, 0.0, hint="take every hook out in finally:")
+    return agree(found["second"], before, 0.0, hint="remove every hook in finally:")
 
 
 def record_mistakes(ours):
@@ -117,8 +117,8 @@ def record_mistakes(ours):
     return {
         "inputs": Mistake("this is what the part reads; collect what it passes on", hooked(before=True),
                           "Each name leads"),
-        "hooks stay": Mistake("take every hook out in finally:", hooked(stay=True), "After the with block"),
-        "first call": Mistake("the first call counts: let each call replace what was there",
+        "hooks stay": Mistake("remove every hook in finally:", hooked(stay=True), "After the with block"),
+        "first call": Mistake("here the first call counts: let each call replace what was there",
                               hooked(first=True), "If a part is called twice"),
     }
 
@@ -162,7 +162,7 @@ def no_nan_where_none_counts(ablated, ours):
 
 
 def takes_the_other(ablated, ours):
-    """other gives each sequence the output for the one before it; the first gets that for the last."""
+    """other gives each sequence the output for the sequence before it; the first gets the last one's."""
     return agree(ablated(OUTPUT, "other"), OUTPUT[[2, 0, 1]], 0.0, axes=PLACES)
 
 
@@ -182,7 +182,7 @@ def ablated_mistakes(ours):
         "padding counted": Mistake("padding is in the mean: only tokens with real = True count",
                                    lambda output, how, real=None: ours.ablated(output, how),
                                    "mean gives every token"),
-        "mean of each sequence": Mistake("each sequence has its own mean: average over the sequences, too",
+        "mean of each sequence": Mistake("each sequence has its own mean: average over the sequences as well",
                                          of_each_sequence, "place gives each place"),
         "divided by none": Mistake("a sum of no tokens is divided by 0: divide by at least 1",
                                    divided_by_none, "A place where no token counts"),
@@ -217,14 +217,14 @@ def patches_one_place(patch, ours):
 
 
 def patches_from_another_place(patch, ours):
-    """With `sources` the donor's output comes from other places than it goes to."""
+    """With `sources` the donor's output comes from a different place than the one it goes to."""
     model, places, sources = randomised(Mixer()), torch.tensor([0, 3, 1]), torch.tensor([4, 2, 1])
     return agree(patch(model, FIRST, [TOKENS], [DONORS], places, sources), patched(model, places, sources),
                  axes=PLACES)
 
 
 def own_output_changes_nothing(patch, ours):
-    """Patching from the same inputs changes nothing, and the model is afterwards as it was."""
+    """Patching from the same inputs changes nothing, and a patch leaves the model unchanged."""
     model, places = randomised(Mixer()), torch.tensor([2, 2, 2])
     before = deepcopy(model)(TOKENS)
     found = patch(model, FIRST, [TOKENS], [TOKENS], places)
@@ -251,16 +251,16 @@ def patch_mistakes(ours):
     return {
         "all places": Mistake("every place is replaced: choose rows and places, output[rows, places]",
                               everywhere, "In each sequence one place"),
-        "roles swapped": Mistake("the donors run on with a place of the inputs: it is the other way round",
+        "roles swapped": Mistake("the donors run on with an output of the inputs: exchange the two",
                                  reversed_roles, "In each sequence one place"),
         "sources ignored": Mistake("the donor's output comes from the place it goes to: `sources` says where "
-                                   "it comes from", from_places, "With `sources`"),
+                                   "to take it from", from_places, "With `sources`"),
     }
 
 
 patch_checks = Part(
     [patches_one_place, patches_from_another_place, own_output_changes_nothing], patch_mistakes,
-    needs="record(…) and replace_part(…) may be used. inputs and donors are what the model is called with.")
+    needs="You may use record(…) and replace_part(…). inputs and donors are what the model is called with.")
 
 
 # ------------------------------------------------------------------ logit_lens(model, stack, *inputs)
@@ -316,7 +316,7 @@ def lens_mistakes(ours):
         return torch.cat([found[:1], found[:-1]])
 
     return {
-        "without the norm": Mistake("the stack's last norm is missing: the logits are read behind it",
+        "without the norm": Mistake("the stack's last norm is missing: the logits are read after it",
                                     without_norm, "After the last block"),
         "a block too early": Mistake("this is what a block reads; take what it passes on", too_early,
                                      "For each block"),
@@ -347,7 +347,7 @@ def is_ridge_regression(probe, ours):
 
 
 def finds_what_is_there(probe, ours):
-    """Classes that lie apart are told apart, in vectors that the probe has not seen."""
+    """The probe tells distinct classes apart in vectors that it has not seen."""
     found = probe(VECTORS[:120], LABELS[:120]).accuracy(VECTORS[120:], LABELS[120:])
     return Finding(found > 0.99, f"{found:.0%} right")
 
@@ -393,7 +393,7 @@ probe_checks = Part(
 
 
 def random_vectors(width: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Vectors of 300 examples that tell their label, others that don't, and the labels."""
+    """Vectors of 300 examples that reveal their label, others that don't, and the labels."""
     told, other = random_tensors((300, width), (300, width), seed=3)
     generator = torch.Generator().manual_seed(4)
     labels = torch.randint(3, (300,), generator=generator)
@@ -405,19 +405,19 @@ NEAR = 0.2  # how far an accuracy of 150 guesses may be from chance
 
 
 def tells_the_three_apart(probe_and_controls, ours):
-    """Where only the trained vectors tell the label, both controls stay near chance."""
+    """Where only the trained vectors reveal the label, both controls stay near chance."""
     found = torch.tensor(probe_and_controls(*random_vectors(6)))
     return agree(found, torch.tensor([1, 1 / 3, 1 / 3]), NEAR, axes="probe")
 
 
 def tests_on_others(probe_and_controls, ours):
-    """Each probe is tested on examples that it was not fitted on: many dimensions make no control better."""
+    """Each probe is tested on examples that it was not fitted on: extra dimensions improve no control."""
     found = torch.tensor(probe_and_controls(*random_vectors(150)))
     return agree(found[1:], torch.tensor([1 / 3, 1 / 3]), NEAR, axes="control")
 
 
 def looks_at_both(probe_and_controls, ours):
-    """The third number is about the untrained vectors: it is high if these tell the label."""
+    """The third number is about the untrained vectors: it is high if they reveal the label."""
     told, other, labels = random_vectors(6)
     found = torch.tensor(probe_and_controls(other, told, labels))
     return agree(found, torch.tensor([1 / 3, 1 / 3, 1]), NEAR, axes="probe")

@@ -1,4 +1,4 @@
-"""What must hold for lesson 11's linear attention and of its random features."""
+"""What must hold for lesson 11's linear attention and its random features."""
 
 import math
 from functools import partial
@@ -23,7 +23,7 @@ CHUNKS = 1, 5, 64
 
 
 def squares(x: Tensor) -> Tensor:
-    """Features that no default has: 1 + x² and its double, side by side."""
+    """Features unlike the default ones: 1 + x² and its double, side by side."""
     return torch.cat([1 + x.square(), 2 + 2 * x.square()], -1)
 
 
@@ -225,7 +225,7 @@ def do_not_depend_on_others(features, ours):
 
 
 def have_range(features, ours):
-    """Features of float16 tokens come in float32: e^12 doesn't fit into float16."""
+    """Features of float16 tokens come back in float32: e^12 doesn't fit into float16."""
     x, w = (3 * y for y in random_tensors((20, 16), (20, 16), seed=2))
     found = features(x.half(), w.half())
     if found.dtype != torch.float32:
@@ -247,7 +247,7 @@ def feature_mistakes(ours):
     formula = "They are e^"
     return {
         "each key's own maximum": Mistake(
-            "a maximum subtracted from each vector's exponents changes its weight: it has to be one for all",
+            "each vector's own maximum is subtracted, which changes its weight: subtract the same from all",
             changed(own_maximum=True), formula),
         "squared length left out": Mistake("subtract half of the squared length, |x′|²/2", changed(norm=0.0),
                                            formula),

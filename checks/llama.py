@@ -1,4 +1,4 @@
-"""What must hold for what Llama changes in lesson 10: RMSNorm, SwiGLU, grouped queries."""
+"""What must hold for Llama's changes in lesson 10: RMSNorm, SwiGLU, grouped queries."""
 
 from collections.abc import Callable
 
@@ -89,7 +89,7 @@ def rms_mistakes(ours):
 
     equals = "With the same gain"
     return {
-        "mean subtracted": Mistake("the mean is subtracted: that is LayerNorm, RMSNorm only divides",
+        "mean subtracted": Mistake("the mean is subtracted: that is LayerNorm; RMSNorm only divides",
                                   MeanSubtracted, equals),
         "eps outside": Mistake("eps belongs inside the root", EpsOutside, "It also equals F.rms_norm"),
         "sum of squares": Mistake("divide by the root of the mean of the squares, not of their sum",
@@ -166,7 +166,7 @@ swiglu_checks = Part(
     [swiglu_equals_the_formula, swiglu_has_no_biases, swiglu_learns_like_the_formula,
      swiglu_drops_in_training],
     swiglu_mistakes,
-    needs="The checks read gate, expand and contract (three nn.Linear; under other names in this order).")
+    needs="The checks read gate, expand and contract (three nn.Linear; with other names, in this order).")
 
 
 # ------------------------------------------------------------------ GroupedQueryAttention(d_model, …)
@@ -203,7 +203,7 @@ def groups_take_a_mask(implementation, ours):
 
 
 def repeated(attention: nn.Module, like: nn.Module) -> nn.Module:
-    """`like`, with as many heads of keys and values as of queries, with the weights repeated."""
+    """`like`, with one head of keys and values per query head, each group's weights repeated."""
     query, key, value, output = layers_of(attention, PROJECTIONS)
     with torch.no_grad():
         for theirs, ours in zip(layers_of(like, PROJECTIONS), (query, key, value, output)):

@@ -1,4 +1,4 @@
-"""What must hold for lesson 11's quantised cache, and of its packed rows."""
+"""What must hold for lesson 11's quantised cache and its packed rows."""
 
 import torch
 from torch import Tensor, nn
@@ -110,7 +110,7 @@ def knows_fewer_bits(cache_of, ours):
 
 
 def refuses_other_bits(cache_of, ours):
-    """Fewer than 2 and more than 8 bits are refused with a ValueError that names them."""
+    """Fewer than 2 and more than 8 bits are refused with a ValueError that names the number."""
     return together(refused(lambda: cache_of(Telling(), bits=1), 1),
                     refused(lambda: cache_of(Telling(), bits=9), 9))
 
@@ -147,7 +147,7 @@ def cache_mistakes(ours):
                            "Each number is kept"),
         "divided by 0": Mistake("the scale of a vector of zeros is 0: don't divide by it", DividedByZero,
                                 "A vector of zeros"),
-        "scales stay": Mistake("the scales change places with their vectors", ScalesStay, "After reorder"),
+        "scales stay": Mistake("reorder the scales with their vectors", ScalesStay, "After reorder"),
     }
 
 
@@ -192,12 +192,12 @@ def unpacked(tokens: Tensor, ids: Tensor) -> list[list[int]]:
 
 
 def filled(sequences: list[list[int]]) -> Tensor:
-    """(N, 18): the sequences with zeros behind them."""
+    """(N, 18): the sequences followed by zeros."""
     return torch.tensor([sequence + [0] * (18 - len(sequence)) for sequence in sequences])
 
 
 def holds_each_sequence_once(pack, ours):
-    """Every sequence is in one row, whole and once; it has an id from 1 on, and 0 is padding."""
+    """Every sequence is in one row, whole and only once; ids count from 1, and 0 is padding."""
     tokens, ids, _ = packed(pack)
     numbered = [own[own > 0].unique().tolist() == [*range(1, own.max() + 1)] for own in ids]
     finding = agree(filled(unpacked(tokens, ids)), filled(sorted(SEQUENCES)), 0,

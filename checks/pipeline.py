@@ -71,7 +71,7 @@ def each_once(implementation, ours):
 
 
 def keeps_few(implementation, ours):
-    """Stage s of P keeps the activations of min(P − s, M) micro-batches at most."""
+    """Stage s of P keeps the activations of at most min(P − s, M) micro-batches."""
     findings = []
     for stages, micro in SIZES:
         found = [most_kept(implementation(stage, stages, micro)) for stage in range(stages)]
@@ -109,7 +109,7 @@ def one_f_one_b_mistakes(ours):
 
     return {
         "all forward first": Mistake("all micro-batches go forward before the first goes backward: that is "
-                                     "GPipe, and keeps M activations", all_forward_first, "Stage s of P"),
+                                     "GPipe, which keeps M activations", all_forward_first, "Stage s of P"),
         "no warm-up": Mistake("without a warm-up of P − 1 − s forwards a stage waits for each micro-batch to "
                               "come back", no_warm_up, "All stages together"),
     }
@@ -121,7 +121,7 @@ def more_one_f_one_b_mistakes(ours):
     def same_warm_up(stage, stages, micro):
         return ours.one_f_one_b(0, stages, micro)
 
-    return {"same warm-up on all stages": Mistake("the last stage needs no warm-up: it is P − 1 − s forwards",
+    return {"same warm-up on all stages": Mistake("the last stage needs no warm-up; stage s needs P − 1 − s",
                                                   same_warm_up, "Stage s of P")}
 
 
@@ -183,8 +183,8 @@ def timeline_mistakes(ours):
                 for stage in range(stages)]
 
     return {
-        "never waits": Mistake("no stage waits: forward needs the forward of the stage before, backward the "
-                               "backward of the stage after", never_waits, "Two stages and two"),
+        "never waits": Mistake("no stage waits: forward needs the forward of the stage before, and backward "
+                               "needs the backward of the stage after", never_waits, "Two stages and two"),
         "one slot each": Mistake("forward and backward take `forward` and `backward` slots", one_slot_each,
                                  "A forward pass takes"),
         "gradients run forward": Mistake("gradients come from the last stage back to the first",

@@ -1,6 +1,6 @@
-"""What lesson 10 checks loaded weights against: the same models, written with the names of the file.
+"""What lesson 10 checks loaded weights against: the same models, written with the names in the file.
 
-Nothing here knows the course's parts: a tensor's name leads to a product, a norm or an activation of
+Nothing here uses the course's parts: a tensor's name leads to a product, a norm or an activation of
 PyTorch's. The classic mistakes are made in a model that is already loaded.
 """
 
@@ -64,7 +64,7 @@ def llama_logits(weights: Mapping[str, Tensor], config: Mapping[str, Any], ids: 
 
 
 def bert_vectors(weights: Mapping[str, Tensor], config: Mapping[str, Any], ids: Tensor) -> Tensor:
-    """BERT's vectors (B, L, D) of ids (B, L); id 0 is padding, which nobody sees."""
+    """BERT's vectors (B, L, D) of ids (B, L); id 0 is padding, which no token sees."""
     places, kinds = (weights[f"embeddings.{name}_embeddings.weight"] for name in ("position", "token_type"))
     x = weights["embeddings.word_embeddings.weight"][ids] + places[: ids.shape[1]] + kinds[0]
     x, hidden = layer_norm(weights, config, "embeddings.LayerNorm", x), (ids == 0)[:, None, None]
@@ -95,7 +95,7 @@ def vit_vectors(weights: Mapping[str, Tensor], config: Mapping[str, Any], pictur
 
 
 def times(weights: Mapping[str, Tensor], name: str, x: Tensor) -> Tensor:
-    """A linear map whose weight lies as nn.Linear has it."""
+    """A linear map whose weight has nn.Linear's layout."""
     return F.linear(x, weights[f"{name}.weight"], weights[f"{name}.bias"])
 
 
@@ -117,7 +117,7 @@ def in_heads(x: Tensor, heads: int) -> Tensor:
 
 
 def attended(queries: Tensor, keys: Tensor, values: Tensor, hidden: Tensor | None = None) -> Tensor:
-    """Attention of all heads, side by side: (B, L, H · K). Hidden are the keys named, or the future."""
+    """Attention of all heads, side by side: (B, L, H · K). It hides the keys in `hidden`, or the future."""
     scores = queries @ keys.mT / math.sqrt(queries.shape[-1])
     future = torch.ones(scores.shape[-2:], dtype=torch.bool).triu(1)
     weights = scores.masked_fill(future if hidden is None else hidden, -math.inf).softmax(-1)
@@ -141,7 +141,7 @@ def halves_turned(x: Tensor, base: float) -> Tensor:
 
 
 def untransposed(model: nn.Module) -> None:
-    """The last map of each attention as the file has it, inputs before outputs; it is square, and fits."""
+    """The last map of each attention as in the file, inputs before outputs; it is square, so it fits."""
     for block in model.stack.blocks:
         weight = block.self_attention.project_output.weight
         weight.data = weight.data.T.contiguous()
@@ -186,9 +186,9 @@ def channels_last(model: nn.Module) -> None:
 FORMULAS: dict[str, Callable[[Mapping[str, Tensor], Mapping[str, Any], Tensor], Tensor]] = {
     "gpt2": gpt2_logits, "llama": llama_logits, "bert": bert_vectors, "vit": vit_vectors}
 LEFT_OUT: dict[str, dict[str, Callable[[nn.Module], None]]] = {
-    "gpt2": {"linear maps not transposed": untransposed, "the exact GELU": exact_gelu,
+    "gpt2": {"linear maps not transposed": untransposed, "exact GELU": exact_gelu,
              "× √d kept": embedding_multiplied},
-    "llama": {"rotary order of the file": halves_kept, "× √d kept": embedding_multiplied},
+    "llama": {"rotary order as in the file": halves_kept, "× √d kept": embedding_multiplied},
     "bert": {"no norm after the embeddings": no_first_norm},
     "vit": {"channels last in a patch": channels_last},
 }
@@ -230,7 +230,7 @@ def small_models(parts: Any) -> tuple[list[tuple[str, bool, str]], list[tuple[Se
                     spoil(published.model)
                 moves[kind], gap = published.moves, largest_difference(output_of(published, inputs), expected)
                 rows.append((kind, mistake or "none", f"{gap:.0e}"))
-                findings.append((f"{kind}: the mistake “{mistake}” moves the output off the formula's",
+                findings.append((f"{kind}: with the mistake “{mistake}” the output isn't the formula's",
                                  gap > 3e-4, rows[-1][2]) if mistake else
                                 (f"{kind}: the model's output equals the formula's", gap < 1e-5, rows[-1][2]))
     return findings, [(MOVED, moves_shown(moves["gpt2"])), (("model", "mistake", "largest difference"), rows)]

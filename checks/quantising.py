@@ -8,8 +8,8 @@ from torch import Tensor
 from course.grading.checking import Mistake, Part, agree, at, random_tensors, refused, together
 
 (WEIGHT,) = random_tensors((4, 10))
-WEIGHT = WEIGHT * torch.tensor([1.0, 10.0, 0.1, 3.0], dtype=torch.double)[:, None]  # rows of other sizes
-GROUPS = {0: "one scale", 10: "one scale per row", 5: "groups of 5", 4: "groups of 4, and a rest of 2"}
+WEIGHT = WEIGHT * torch.tensor([1.0, 10.0, 0.1, 3.0], dtype=torch.double)[:, None]  # rows of different sizes
+GROUPS = {0: "one scale", 10: "one scale per row", 5: "groups of 5", 4: "groups of 4, and 2 left over"}
 
 # The 16 numbers of NF4 as bitsandbytes has them (Dettmers et al. 2023, appendix E).
 NF4 = torch.tensor([
@@ -48,7 +48,7 @@ def codes_are_right(implementation, ours):
 
 
 def groups_have_their_scales(implementation, ours):
-    """Every row, or every group of neighbours in a row, has its own scale; so does the rest of a row."""
+    """Every row, or every group of neighbours in a row, has its own scale; so does a shorter last group."""
     findings = []
     for group, words in GROUPS.items():
         codes, scale = implementation(WEIGHT, 4, group)
@@ -59,7 +59,7 @@ def groups_have_their_scales(implementation, ours):
 
 
 def errs_by_half_a_step(implementation, ours):
-    """No weight moves by more than half a scale."""
+    """No weight moves by more than half of its scale."""
     codes, scale = implementation(WEIGHT, 4, 10)
     off = (codes * scale - WEIGHT).abs() / scale
     return agree(off.clamp(min=0.5), torch.full_like(WEIGHT, 0.5), axes="out, in")
@@ -73,7 +73,7 @@ def zeros_stay(implementation, ours):
 
 
 def refuses_bits(implementation, ours):
-    """Bits that are not from 2 to 8 are refused with a ValueError that names them."""
+    """Fewer than 2 or more than 8 bits are refused with a ValueError that names the number."""
     return together(*(at(f"{bits} bits", refused(partial(implementation, WEIGHT, bits, 0), bits))
                       for bits in (1, 9)))
 
@@ -120,7 +120,7 @@ quantize_checks = Part(
 
 
 def multiplies_back(implementation, ours):
-    """Every code is multiplied by the scale of its group: matrix, row, groups, and the rest of a row."""
+    """Every code is multiplied by the scale of its group: matrix, row, group, or shorter last group."""
     findings = []
     for group, words in GROUPS.items():
         codes, scale = expected_codes(WEIGHT, 4, group)
@@ -132,7 +132,7 @@ def multiplies_back(implementation, ours):
 
 
 def comes_near(implementation, ours):
-    """After quantize() and dequantize() in 8 bits no weight is off by more than half a scale."""
+    """After quantize() and dequantize() in 8 bits no weight is off by more than half of its scale."""
     codes, scale = ours.quantize(WEIGHT, 8, 5)
     off = (implementation(codes, scale, 5) - WEIGHT).abs() / scale.repeat_interleave(5, 1)
     return agree(off.clamp(min=0.5), torch.full_like(WEIGHT, 0.5), axes="out, in")
@@ -164,7 +164,7 @@ dequantize_checks = Part([multiplies_back, comes_near], dequantize_mistakes)
 
 
 def equals_the_published(implementation, ours):
-    """For 4 bits the levels are NF4's 16 published numbers, to 10⁻⁶."""
+    """For 4 bits the levels are NF4's 16 published numbers, within 10⁻⁶."""
     return agree(implementation(4), NF4, tolerance=1e-6, axes="level")
 
 
@@ -201,7 +201,7 @@ def levels_mistakes(ours):
 
     same = "For 4 bits the levels are"
     return {
-        "without 0": Mistake("no level is 0: take the quantiles of each half separately, with 0 between",
+        "without 0": Mistake("no level is 0: take the quantiles of each half separately, with 0 between them",
                              without_zero, same),
         "evenly spaced": Mistake("evenly spaced: take quantiles of the normal distribution", evenly_spaced,
                                  same),

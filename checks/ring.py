@@ -10,7 +10,7 @@ from torch import Tensor
 from course.grading.checking import Mistake, Part, agree, at, random_tensors, together
 from course.training.ranks import in_threads
 
-SHAPES = (12,), (3, 4), (7,), (2, 5), ()  # of what is added up; most don't divide by the ranks
+SHAPES = (12,), (3, 4), (7,), (2, 5), ()  # of what is added up; most don't split evenly over the ranks
 
 
 def inputs_of(ranks: int, shape: tuple[int, ...]) -> Tensor:
@@ -63,7 +63,7 @@ def sends_little(implementation, ours):
 
 
 def leaves_the_inputs(implementation, ours):
-    """The ring leaves the tensors that it is given as they were."""
+    """The ring leaves its input tensors unchanged."""
     xs = inputs_of(4, (8,))
     _, _, left = on_each(implementation, xs)
     return agree(torch.stack(left), xs, tolerance=0.0, axes="rank, number")
@@ -111,7 +111,7 @@ def ring_mistakes(ours):
         "adds in the second round": Mistake("in the second round a piece is finished: it replaces the old "
                                             "one, nothing is added", ring_by(add_again=True),
                                             "Every rank gets"),
-        "writes into views": Mistake("chunk() and slices are views: += writes into the tensor given; clone "
+        "writes into views": Mistake("chunk() and slices are views: += writes into the given tensor; clone "
                                      "the pieces", ring_by(views=True), "The ring leaves"),
     }
 
@@ -119,7 +119,7 @@ def ring_mistakes(ours):
 def more_ring_mistakes(ours):
     """Others that the lesson doesn't show."""
     return {
-        "rest forgotten": Mistake("where P doesn't divide the number of numbers, the rest is lost: fill up "
+        "rest forgotten": Mistake("where P doesn't divide the number of numbers, the remainder is lost: pad "
                                   "with zeros, and cut them off at the end", ring_by(cut=True),
                                   "Every rank gets"),
         "each adds in its own order": Mistake(
@@ -132,5 +132,5 @@ ring_checks = Part(
     [sums, same_bits, sends_little, leaves_the_inputs],
     ring_mistakes,
     more=more_ring_mistakes,
-    needs="group has rank, size and exchange(tensor, to, source): it sends a tensor and returns one.",
+    needs="group has rank, size and exchange(tensor, to, source), which sends a tensor and returns another.",
 )

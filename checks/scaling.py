@@ -36,7 +36,7 @@ def multiplies(implementation, ours):
 
 
 def divides(implementation, ours):
-    """unscale() divides every gradient by the scale, leaves out parameters without one, and returns True."""
+    """unscale() divides every gradient by the scale, skips parameters without one, and returns True."""
     parameters = parameters_with(SCALE * GRADIENTS[0], None, SCALE * GRADIENTS[2])
     finite = implementation(SCALE).unscale(parameters)
     if finite is not True and not (isinstance(finite, Tensor) and bool(finite)):
@@ -59,7 +59,7 @@ def notices(implementation, ours):
 
 
 def follows_the_rule(implementation, ours):
-    """update(False) multiplies the scale by `backoff`, and `interval` finite steps in a row by `growth`."""
+    """update(False) multiplies the scale by `backoff`; `interval` finite steps in a row do so by `growth`."""
     scaler, scale, in_a_row = implementation(SCALE, GROWTH, BACKOFF, INTERVAL), SCALE, 0
     found, expected = [], []
     for finite in OUTCOMES:
@@ -73,7 +73,7 @@ def follows_the_rule(implementation, ours):
 
 
 def equals_pytorch(implementation, ours):
-    """20 steps of AdamW with two overflows give weights and scales of torch.amp.GradScaler, bit for bit."""
+    """20 AdamW steps with two overflows give the weights and scales of torch.amp.GradScaler, bit for bit."""
     one = nn.Linear(4, 4)
     other = deepcopy(one)
     own, theirs = (torch.optim.AdamW(model.parameters(), 0.01) for model in (one, other))
@@ -126,7 +126,7 @@ def scaler_mistakes(ours):
                                        NeverSmaller, rule),
         "not divided": Mistake("the gradients keep the scale: divide each by it before clipping and before "
                                "the step", NotUnscaled, "unscale() divides"),
-        "only NaN noticed": Mistake("∞ counts as well: ask isfinite(), not isnan()", OnlyNaN,
+        "only NaN noticed": Mistake("∞ counts as well: use isfinite(), not isnan()", OnlyNaN,
                                     "unscale() returns False"),
     }
 

@@ -1,4 +1,4 @@
-"""What must hold for lesson 4's stacks, Encoder and Decoder, and of lesson 5's Transformer, made of both."""
+"""What must hold for lesson 4's stacks, Encoder and Decoder, and for lesson 5's Transformer, made of both."""
 
 import math
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""What must hold for lesson 11's attention in tiles, and of its window; checks/linear.py has the kernels."""
+"""What must hold for lesson 11's attention in tiles and its window; checks/linear.py has linear attention."""
 
 import math
 from functools import partial
@@ -34,7 +34,7 @@ def blind_rule(i: Tensor, j: Tensor) -> Tensor:
 
 
 def near_rule(i: Tensor, j: Tensor) -> Tensor:
-    """The last four keys, which hides whole tiles; nothing else does."""
+    """The last four keys, a rule that hides whole tiles."""
     return (j <= i) & (i - j < 4)
 
 
@@ -79,7 +79,7 @@ def takes_masks(tiled, ours):
 
 
 def takes_rules(tiled, ours):
-    """A rule gives the same as its table."""
+    """A rule gives the same output as its table."""
     rules = {"causal": causal_rule, "the last four": near_rule, "the future": lambda i, j: j >= i}
     return together(*(at(name, agree(tiled(*problem(), rule, tile=5),
                                      expected(problem(), mask_of(rule, 12, 12)), 1e-12, axes=OUTPUT))
@@ -278,7 +278,7 @@ def more_tile_mistakes(ours):
         "not rescaled": Mistake("when the maximum grows, multiply what was added up by e^(old − new)",
                                 in_a_loop(ours, joined=not_shrunk), "In tiles of 1, 4 and 128"),
         "mask ignored": Mistake(
-            "right without a mask: is the mask used?",
+            "the output is right without a mask: is the mask used?",
             lambda query, key, value, mask=None, dropout=0.0, tile=256: ours.tiled_attention(
                 query, key, value, None, dropout, tile), "A rule gives the same"),
         "rule reversed": Mistake(

@@ -9,11 +9,11 @@ MARKS = "o", "s", "^", "D"
 
 
 def draw_traffic(moved: Mapping[int, float], predicted: Mapping[int, float], lines: float):
-    """MiB moved for each size of tile, and the formula; `lines` is what lesson 1's lines move."""
+    """MiB moved for each size of tile, and the formula; `lines` is what lesson 1's code moves."""
     figure, axes = canvas(width=6.5, height=3.6)
     axes.plot([*moved], [*moved.values()], marker="o", label="moved, simulated")
     axes.plot([*predicted], [*predicted.values()], marker="s", linestyle="--", label="formula")
-    axes.axhline(lines, color="gray", linestyle=":", label="lesson 1's lines")
+    axes.axhline(lines, color="gray", linestyle=":", label="lesson 1's code")
     axes.set_xscale("log", base=2)
     axes.set_xticks([*moved], map(str, moved))
     axes.set(xlabel="tokens in a tile", ylabel="MiB moved", ylim=(0, None))

@@ -11,7 +11,7 @@ from figures.training import History, column
 
 
 def draw_learning(runs: dict[str, History], parts: Sequence[str]):
-    """The norm of the gradient in every part, and Adam's move of it, in the same steps: one row per run."""
+    """The norm of the gradient in every part, and how far Adam moves it: one row per run."""
     figure, axes = canvas(rows=len(runs), columns=2, width=10, height=3.1 * len(runs), sharex="row")
     styles = {"embedding": ":", "encoder": "-", "decoder": "--"}
     for line, (name, noted) in zip(axes, runs.items(), strict=True):
@@ -20,7 +20,7 @@ def draw_learning(runs: dict[str, History], parts: Sequence[str]):
                 style = styles[part.split()[0]]
                 panel.semilogy(*column(noted, f"{measure} {part}"), linestyle=style, label=part)
         line[0].set(title=f"{name}: gradient", ylabel="norm")
-        line[1].set(title=f"{name}: move in a step", ylabel="RMS, in learning rates")
+        line[1].set(title=f"{name}: move per step", ylabel="RMS, in learning rates")
     for panel in axes[-1]:
         panel.set_xlabel("step")
     axes[0, 1].legend(ncols=2, fontsize=8)
@@ -50,7 +50,7 @@ def draw_patches(found: dict[str, dict[str, Sequence[float]]]):
 
 
 def draw_weights_and_effects(found: dict[str, Sequence[tuple[float, float]]]):
-    """For each model a point per head: its usual largest weight, and the answers right without the head."""
+    """For each model a point per head: its mean largest weight, and the answers right without the head."""
     figure, axes = canvas(width=6.4, height=4.2)
     for marker, (name, points) in zip("os^Dv", found.items()):
         axes.plot(*zip(*points), marker=marker, linestyle="none", alpha=0.75, label=f"seed {name}")
@@ -62,7 +62,7 @@ def draw_weights_and_effects(found: dict[str, Sequence[tuple[float, float]]]):
 
 def draw_clinic(losses: dict[str, Sequence[float]], readings: dict[str, dict[str, float]],
                 signs: Mapping[str, Callable[[float], bool]]):
-    """The losses of the trainings, and what each instrument reads; readings that are a sign are dark."""
+    """The losses of the training runs, and what each instrument reads; readings that are a sign are dark."""
     figure, axes = canvas(columns=2, width=13, height=4.6, gridspec_kw={"width_ratios": [1, 1.35]})
     styles = ("-", "--", ":", "-.")
     for number, (name, values) in enumerate(losses.items()):

@@ -156,7 +156,7 @@ def test_a_pipe_of_lines_is_answered_line_by_line(monkeypatch, capsys, file, sav
     code, output, error = main(monkeypatch, capsys, *options_of(file, saved), "--chat")
     assert (code, error) == (0, "")
     told, *answers = output.split("\n")
-    assert told.startswith("One or more sentences"), "and no prompt, for nobody types"
+    assert told.startswith("Type one or more sentences"), "and no prompt, for nobody types"
     assert len(answers) >= 3
     assert any("too long for a model with max_len 256" in answer for answer in answers[1:])
     assert "never asked" not in output

@@ -630,7 +630,7 @@ def test_draw_learning():
     panels = interpretability.draw_learning(runs, parts).axes
     for line, (name, noted) in enumerate(runs.items()):
         for column, (measure, title, label) in enumerate((
-                ("gradient in", "gradient", "norm"), ("move of", "move in a step",
+                ("gradient in", "gradient", "norm"), ("move of", "move per step",
                                                       "RMS, in learning rates"))):
             panel = panels[2 * line + column]
             assert lines(panel) == {part: ([1, 11], near(record[f"{measure} {part}"] for record in noted))
@@ -1033,7 +1033,7 @@ def test_draw_traffic():
     found = lines(axes)
     assert found["moved, simulated"] == ([16, 64], near([8.0, 2.0]))
     assert found["formula"] == ([16, 64], near([7.5, 1.5]))
-    assert found["lesson 1's lines"][1] == near([12.5, 12.5])
+    assert found["lesson 1's code"][1] == near([12.5, 12.5])
     assert_against_powers_of_2(axes, [16, 64], ["16", "64"])
     assert "MiB" in axes.get_ylabel()
 

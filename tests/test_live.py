@@ -448,7 +448,7 @@ def test_it_says_whether_the_answer_is_right(browser, page, tmp_path):
         write(get("digits"), "3, 1, 4 1;5")
         right = " ".join([*map(str, solve([3, 1, 4, 1, 5])), "EOS"])
         given = get("answer").text.removeprefix("3 1 4 1 5 becomes ")
-        assert given == f"{right}: right." or given.endswith(f": wrong. Right is {right}.")
+        assert given == f"{right}: right." or given.endswith(f": wrong. The right answer is {right}.")
         assert get("complaint").text == ""
 
 

@@ -169,7 +169,7 @@ RIGHT = {  # how the right answer of each question begins, so that `right` can't
     8: "Known words|Less computation|The second|At the English",
     9: "About as far|The last|Not yet|Most answers|The probe doesn't|The causal mask|The layer is dead|"
        "Weight decay",
-    13: "0.5: from|It leaves out|They stand|7,000: 14|No: tokens|Memory",
+    13: "0.5: from|It skips the|They stand|7,000: 14|No: tokens|Memory",
 }
 
 

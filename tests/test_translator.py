@@ -169,7 +169,7 @@ def test_a_page_is_left_and_the_index_leads_to_it(quick, tmp_path):
     experiment = experiment_of(*quick, tmp_path)
     left = translator.write_translator(experiment, m.translate)
     assert left.file == "08_live.html"
-    assert re.search(r"; with weights in 8 bits \d+ of \d+ test answers differ$", left.good_for)
+    assert re.search(r"; weights in 8 bits change \d+ of \d+ test answers$", left.good_for)
     assert {path.name for path in tmp_path.iterdir()} == {"08_live.html", "index.html", "glossary.html"}
     assert 'href="08_live.html"' in (tmp_path / "index.html").read_text(encoding="utf-8")
     experiment.options.page = False
@@ -185,7 +185,7 @@ def test_a_model_that_the_page_cannot_run_leaves_a_page_that_says_so(quick, tmp_
         left = translator.write_translator(experiment, m.translate)
     finally:
         run.model.embedding.weight.data[3, 4] = kept
-    assert "differ" not in left.good_for
+    assert "change" not in left.good_for
     assert "too large for float16" in (tmp_path / left.file).read_text(encoding="utf-8")
 
 
@@ -528,7 +528,8 @@ def test_examples_come_with_their_reference(browser, page, data):
     example = next(one for one in data["examples"] if one["source"] == source)
     same = example["answer"] == example["target"]
     assert text_of(get, "answer") == (
-        f"{example['answer']} ({'as the reference' if same else 'the reference: ' + example['target']})")
+        f"{example['answer']} "
+        f"({'the same as the reference' if same else 'the reference: ' + example['target']})")
 
 
 def test_parts_that_the_page_does_not_know_are_noticed(browser, quick, tmp_path):

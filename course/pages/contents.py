@@ -93,6 +93,7 @@ def glossary_page(folder: Path) -> str:
         explained = re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(" ".join(term.explained.split())))
         items.append(f'<dt id="{slug_of(term.name)}">{escape(term.name)}</dt>'
                      f'<dd>“{explained}” <a href="{place}">Lesson {term.lesson}</a></dd>')
-    main = ('<h1>Glossary</h1><p class="intro">In the words of the lessons, where they first explain it.</p>'
+    main = ('<h1>Glossary</h1>'
+            '<p class="intro">Each term in the words of the lesson that first explains it.</p>'
             f'{legend()}<dl class="terms">{"".join(items)}</dl>')
     return filled("Glossary", main)

@@ -81,7 +81,7 @@ def leave(walk: Walk, options: argparse.Namespace, narrator: Narrator) -> None:
     if not options.step:
         narrator.say(write_pages(walk, options.outputs, narrator).as_uri(), wrap=False)
     elif page.exists():
-        narrator.say(f"({short_path(page)} is of the last whole run, and stays as it was.)")
+        narrator.say(f"({short_path(page)} shows the last complete run and was not changed.)")
 
 
 def write_pages(walk: Walk, folder: Path, narrator: Narrator) -> Path:
@@ -226,8 +226,8 @@ def exercises(walk: Walk, built: dict[str, str]) -> str:
     file = study_of(walk.number).file
     boxes = [exercise(name, part, walk, built) for name, part in walk.graded.items()]
     return ('<section class="step" id="write-it-yourself"><h2>Write it yourself</h2>'
-            "<p>The first command writes the signatures of all parts below into a file. Fill in one, grade "
-            "the file with the second, which runs it again whenever you save, and go on.</p>"
+            "<p>The first command writes the signatures of all parts below into a file. Fill in one "
+            "after the other. The second command grades the file, and grades it again whenever you save.</p>"
             + command(f"python {walk.stem}.py --template {file}")
             + command(f"python {walk.stem}.py --grade {file} --watch")
             + "\n".join(boxes) + "</section>")
@@ -258,6 +258,6 @@ def next_lesson(walk: Walk, pages: dict[int, str]) -> str:
     after = next((lesson for lesson in lessons() if number is not None
                   and lesson.number == number + 1), None)
     if after is None:
-        return '<p class="next"><a href="index.html">To the lessons</a></p>'
+        return '<p class="next"><a href="index.html">All lessons</a></p>'
     return (f'<p class="next">Next lesson: <a href="{pages[after.number]}">{after.number}. '
             f"{escape(after.question)}</a></p>")

@@ -82,6 +82,6 @@ def write_translator(experiment: Any, translate: Translate) -> Leads | None:
     data = translator_data(experiment, translate)
     told = "type a sentence, and this model translates it in the browser"
     if "compared" in data:
-        told += "; with weights in 8 bits {differ:,} of {sentences:,} test answers differ".format(
+        told += "; weights in 8 bits change {differ:,} of {sentences:,} test answers".format(
             **data["compared"])
     return leave(experiment, 8, lambda lesson: translator_page(data, lesson), told)

@@ -50,12 +50,14 @@ def lesson_parser(doc: str, graded: dict[str, Part] | None = None) -> argparse.A
     parser.add_argument("--no-page", dest="page", action="store_false", help="write no page to read")
     parser.add_argument("--seed", type=seed, default=0, help="seed of every step (default: 0)")
     parser.add_argument("--threads", type=threads, metavar="N",
-                        help="threads of PyTorch (default: 1, for models of this size gain little from more "
-                             "and lose much where something else runs; lesson 5: all for d_model ≥ 256)")
+                        help="threads of PyTorch (default: 1, because models of this size gain little from "
+                             "more and lose much if something else is running; lesson 5: all for d_model "
+                             "≥ 256)")
     if graded:
         names = ", ".join(graded)
         parser.add_argument("--grade", type=Path, metavar="FILE",
-                            help=f"run FILE, your own code, and grade what it defines of: {names}")
+                            help="run FILE, your own code, and grade those of these parts that it has: "
+                                 f"{names}")
         parser.add_argument("--template", type=Path, metavar="FILE",
                             help="write the signatures to fill in for --grade, then exit")
         parser.add_argument("--hint", action="store_true",
@@ -63,7 +65,7 @@ def lesson_parser(doc: str, graded: dict[str, Part] | None = None) -> argparse.A
         parser.add_argument("--watch", action="store_true",
                             help="with --grade: grade again whenever FILE is saved")
         parser.add_argument("--guided", action="store_true",
-                            help="with --template: the steps, too, as comments")
+                            help="with --template: also write the steps, as comments")
     parser.set_defaults(graded=graded or {})
     return parser
 
@@ -151,7 +153,7 @@ def walk(options: argparse.Namespace, narrator: Narrator, doc: str, steps: dict[
 def pause(options: argparse.Namespace) -> None:
     """Wait for Enter; go on at once where nobody can press it."""
     try:
-        input("\nEnter: next step ")
+        input("\nPress Enter for the next step ")
     except (EOFError, RuntimeError):  # the end of the input, or none at all
         options.pause = False
 

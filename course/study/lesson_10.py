@@ -36,16 +36,16 @@ QUESTIONS = (
     Question("shuffled-patches", "pictures", "The patches of all pictures are shuffled in the same way. The model "
              "was trained without positions. How many of its answers change?", (
         Answer("Nearly all.", "That holds with positions."),
-        Answer("About half.", "Attention without positions sees a set: its order doesn't matter."),
+        Answer("About half.", "Attention without positions sees a set: the order of the patches doesn't matter."),
         Answer("Hardly any.",
                "Without positions the patches are a set. Shuffling changes nothing but rounding.")), 2,
-             "without positions shuffling the patches"),
+             "without positions, shuffling the patches"),
     Question("groups", "to-llama", "Four heads of queries share two heads of keys and values. What does that "
              "save?", (
         Answer("Half of the cache, at nearly the same loss.",
                "The cache holds keys and values, and there are half as many of them."),
         Answer("Half of the multiplications of queries with keys.",
-               "Each of the four heads of queries still meets every key."),
+               "Each of the four query heads still meets every key."),
         Answer("Nothing: the keys are repeated.", "They are repeated after the cache.")), 0,
              "grouped queries halve the cache"),
 )
@@ -56,8 +56,8 @@ TERMS = (
     Term("floor", "how-low",
          "The floor is the mean of −log P over 1,000 new sentences, per word.", only_there=True),
     Term("patches", "pictures",
-         "ViT cuts a picture into patches and maps each to a vector; this is a convolution whose stride is its "
-         "width.", only_there=True),
+         "The vision transformer (ViT) cuts a picture into patches and maps each to a vector; this is a "
+         "convolution whose stride is its width.", only_there=True),
     Term("RMSNorm", "to-llama", "RMSNorm is LayerNorm without the mean and the bias."),
     Term("SwiGLU", "to-llama",
          "SwiGLU multiplies the expanded vector by a gate, which a second matrix computes."),
@@ -85,7 +85,7 @@ EXERCISES = {
                 "A token may see itself and those before it.", "mask (L, L) is lower triangular",
                 "causal_mask(___)"),
             "sees_both_sides": (
-                "config.causal decides which mask there is.", "causal: lower triangular; otherwise all",
+                "config.causal decides which mask the stack gets.", "causal: lower triangular; otherwise all",
                 "if self.config.causal: ___ else: ___"),
             "starts_anywhere": (
                 "While decoding, a call gets only the newest token: its position is `start`.",
@@ -103,18 +103,18 @@ EXERCISES = {
                 "In the first step the model reads BOS and then the prompt, later one token.",
                 "first step: (N, 1 + P) tokens; then (N, 1)", "torch.cat([___, ___], dim=1)"),
             "goes_on_without_a_prompt": (
-                "A prompt of length 0 is a prompt.", "(N, 1 + 0) tokens", "torch.cat works with (N, 0)"),
+                "A prompt of length 0 is allowed.", "(N, 1 + 0) tokens", "torch.cat works with (N, 0)"),
             "each_token_once": (
-                "The caches keep the keys and values: no token is run again.", "P + steps positions in all",
+                "The caches keep the keys and values: no token is computed again.", "P + steps positions in all",
                 "self.run(___)"),
             "follows_its_rows": (
-                "Every cache follows the rows.", "keys[rows], values[rows]", "cache.reorder(___)"),
+                "Every cache has to be reordered like the rows.", "keys[rows], values[rows]", "cache.reorder(___)"),
             "refuses_training_mode": (
                 "Dropout would make answers random.", "model.training must be False",
                 "super().__init__(model, ___)"),
         }),
     "mask_tokens": Exercise(2, 25,
-        guide={"": ["select symbols at random; never PAD, BOS or EOS", "draw what becomes of each: 80, 10, 10",
+        guide={"": ["select symbols at random; never PAD, BOS or EOS", "draw what becomes of each: 80, 10 and 10 %",
                     "put mask_id or another symbol there", "the targets: the selected tokens, otherwise PAD"]},
         hints={
             "asks_a_fraction": ("Each symbol is selected independently, with this probability.", "u < fraction",

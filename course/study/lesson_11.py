@@ -7,23 +7,23 @@ FILE = "my_tiles.py"  # a learner's own, of --template
 QUESTIONS = (
     Question("twice-the-length", "six-tables", "A sequence becomes twice as long. How much more memory do "
              "lesson 1's lines of attention need, forward and backward?", (
-        Answer("Twice as much.", "Queries, keys and values need twice as much. But each query also has twice as "
+        Answer("Twice as much.", "Queries, keys and values need twice as much, but each query also has twice as "
                "many scores."),
-        Answer("Four times as much.", "There are n × n scores, and several such tables are alive at once."),
-        Answer("As much as before.", "Only the state of linear attention stays the same.")), 1,
-             "the peak memory grows with n²"),
+        Answer("Four times as much.", "There are n × n scores, and several such tables are in memory at once."),
+        Answer("As much as before.", "Only the state of linear attention keeps its size.")), 1,
+             "the peak memory of lesson 1's code grows with n²"),
     Question("products-of-tiles", "one-number-per-row", "Attention in tiles keeps no weights for the backward "
              "pass. What does it do instead?", (
         Answer("It computes the scores again, and the weights from one number per query.",
-               "One more product, seven instead of six, and no table of n × n."),
+               "This takes one more product, seven instead of six, but no table of n × n."),
         Answer("It keeps the weights in 8 bits.", "They would still be n × n numbers."),
         Answer("It runs the whole forward pass again, so the products double.",
                "Only the scores are computed again: 7/6 of the products.")), 0,
              "tiles take exactly 7/6 of the products"),
     Question("larger-tiles", "bytes-moved", "Larger tiles read keys and values less often. Are larger tiles "
              "always better?", (
-        Answer("Yes: the formula falls with the size of the tile.",
-               "The formula assumes that everything of a tile fits into the fast memory."),
+        Answer("Yes: the formula's value falls as the tile grows.",
+               "The formula assumes that all of a tile fits into the fast memory."),
         Answer("No: larger tiles compute more products.", "All sizes compute the same products."),
         Answer("No: a tile that doesn't fit into the fast memory moves more bytes.",
                "Its scores and exponentials leave the fast memory and come back.")), 2,
@@ -31,23 +31,23 @@ QUESTIONS = (
     Question("which-head-survives", "trained-heads", "The attention of trained heads is replaced by a feature "
              "map, without any training. Which heads still work?", (
         Answer("Heads whose scores have a small spread.",
-               "Their weights are nearly even: even weights on all keys do as well."),
+               "Their weights are nearly equal: exactly equal weights on all keys do as well."),
         Answer("Heads whose scores have a large spread.",
                "Their weights pick one key among many, which takes far more features."),
         Answer("None: the weights were trained for softmax.",
                "The encoder's heads keep nearly all answers.")), 0,
              "encoder: over 95 %"),
-    Question("segments", "recompute", "A stack of 16 blocks computes its activations again. How many blocks "
+    Question("segments", "recompute", "A stack of 16 blocks recomputes its activations. How many blocks "
              "per segment need the least memory?", (
         Answer("4, the square root of 16.",
                "That would be best if a block kept as much as its input. It keeps far more."),
-        Answer("1.", "What a segment keeps while it is computed again is most of the memory."),
-        Answer("16.", "Then everything is alive at once again.")), 1,
+        Answer("1.", "Most of the memory is what a segment keeps while it is computed again."),
+        Answer("16.", "Then everything is in memory at once again.")), 1,
              "each peak equals the formula's"),
-    Question("packed-rows", "packing", "Three sequences are packed into one row. What do they need, so that "
-             "the loss is that of three rows?", (
+    Question("packed-rows", "packing", "Three sequences are packed into one row. What do they need so that "
+             "the loss is the same as in three rows?", (
         Answer("A mask that lets each sequence see only itself.",
-               "With positions that go on, the loss is far larger."),
+               "If positions continue across sequences, the loss is far larger."),
         Answer("Positions that begin at 0 in each sequence.",
                "If the sequences see each other, the loss is far larger."),
         Answer("Both.", "If one of the two is missing, the loss is over 10 times as large.")), 2,
@@ -67,7 +67,7 @@ TERMS = (
          "are "
          "e^(q·k/√d_k).", only_there=True),
     Term("recomputing", "recompute",
-         "Keep only what enters each segment of s blocks, and compute a segment again when backward reaches it",
+         "Keep only what enters each segment of s blocks; compute each segment again in the backward pass",
          only_there=True),
     Term("sinks", "smaller-caches",
          "Another cache holds only the latest keys; adding the first ones, called sinks, helps (Xiao et "
@@ -167,7 +167,7 @@ EXERCISES = {
                     "features of queries and keys; append a 1 to each value, so that a weighted sum also has "
                     "the sum of the weights",
                     "not causal: φ(Q) (φ(K)ᵀ V), then divide",
-                    "causal: for each chunk, what the state knows plus the table of the chunk (tril), then add "
+                    "causal: for each chunk, what the state holds plus the table of the chunk (tril), then add "
                     "the chunk's φ(K)ᵀ V to the state",
                     "T queries with S keys are at the last T positions"]},
         hints={
@@ -192,7 +192,7 @@ EXERCISES = {
                 "autograd goes through the chunks",
                 "state = state + k.mT @ v, not state += ___"),
             "grows_with_n": (
-                "No product of all queries with all keys.",
+                "Never multiply all queries with all keys.",
                 "n · chunk · d + n · d²",
                 "for start in range(0, S, ___): ___"),
             "halves_are_computed_in_float32": (
@@ -259,7 +259,7 @@ EXERCISES = {
                 "x / max(scale, tiny)",
                 "x / scale.clamp(min=___)"),
             "follows_its_rows": (
-                "Integers and scales change places together.",
+                "Integers and scales are reordered together.",
                 "part[rows] for every part",
                 "[part.index_select(0, rows) for part in ___]"),
             "serves_heads": (
@@ -289,7 +289,7 @@ EXERCISES = {
                 "(R, width)",
                 "torch.zeros(len(rows), ___, dtype=torch.long)"),
             "positions_begin_again": (
-                "Each sequence counts for itself.",
+                "The positions start at 0 again in each sequence.",
                 "0 … length − 1",
                 "torch.arange(len(sequence))"),
             "fills_rows": (
@@ -301,7 +301,7 @@ EXERCISES = {
                 "(0, width)",
                 "max(map(len, sequences), default=___)"),
             "refuses_short_rows": (
-                "A sequence isn't cut.",
+                "A sequence is never cut.",
                 "width ≥ the longest",
                 'raise ValueError(f"a row of {___} tokens is shorter than {___}")'),
         }),

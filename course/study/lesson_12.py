@@ -13,9 +13,9 @@ QUESTIONS = (
                "B·A is 0 for every A, so exactly 0 is added."),
         Answer("They are useless until the adapter has learned.",
                "The frozen matrix still does all of the work.")), 1,
-             "with fresh adapters at all its linear maps the model gives the base's logits"),
-    Question("how-few", "new-task", "A model that reverses digits has to learn to write 9 − d for each of "
-             "them. How many of its parameters have to be trained to get 90 % of the answers right?", (
+             "fresh adapters at all linear maps leave the model's logits unchanged"),
+    Question("how-few", "new-task", "A model that reverses digits has to learn to write 9 − d in place "
+             "of each d. How many of its parameters have to be trained to get 90 % of the answers right?", (
         Answer("All of them.", "Training all weights works, but it isn't needed."),
         Answer("About half of them.", "Far fewer are enough."),
         Answer("Less than 5 %, in adapters of rank 2.",
@@ -30,14 +30,14 @@ QUESTIONS = (
              "mirror: adapters trained with rank 2 get more than 90 % right"),
     Question("three-bits", "finer-scales", "With 3 bits per weight many answers are wrong. What helps, "
              "without training?", (
-        Answer("One scale for the whole model.", "The largest weight of all would then set every code."),
+        Answer("One scale for the whole model.", "The largest weight of all would then set every matrix's scale."),
         Answer("A scale for each group of 32 weights.",
-               "A large weight then spoils the codes of its own group only."),
-        Answer("Nothing: 3 bits are seven codes.",
-               "Seven codes with a fitting scale are better than seven with a scale that is too large.")), 1,
+               "A large weight then spoils only the codes of its own group."),
+        Answer("Nothing: 3 bits give only seven codes.",
+               "Seven codes with a scale that fits are better than seven with one that is too large.")), 1,
              "3 bits: a scale per row gets at least 5"),
-    Question("one-channel", "one-channel", "One column of a matrix is over 100 times as large as all others. It "
-             "is quantised to 8 bits with one scale. What happens?", (
+    Question("one-channel", "one-channel", "One column of a matrix is over 100 times as large as any other. The "
+             "matrix is quantised to 8 bits with one scale. What happens?", (
         Answer("Only the large column loses precision.",
                "It keeps its precision: its largest value has the code 127."),
         Answer("All other weights get codes near 0.",
@@ -51,7 +51,7 @@ QUESTIONS = (
         Answer("The gradient of the rounded weight is given to the exact weight behind it.",
                "The exact weight moves, and from time to time its rounded value changes."),
         Answer("By trying codes at random.", "There are far too many of them.")), 1,
-             "after 60 steps through rounding, 2 bits"),
+             "after 60 training steps through rounding, 2 bits"),
 )
 
 TERMS = (
@@ -59,8 +59,7 @@ TERMS = (
          "An adapter (LoRA) leaves W as it is and adds a second path from input to output: A turns the I "
          "inputs into r numbers, and B turns these into O outputs."),
     Term("adapter", "narrow-path",
-         "So a fresh adapter adds exactly 0, and the model gives the same answers as without adapters, bit "
-         "for bit.", ("adapters",)),
+         "An adapter (LoRA) leaves W as it is and adds a second path from input to output", ("adapters",)),
     Term("rank", "narrow-path",
          "The product B·A has as many entries as W, but its rank is at most r, and only r · (I + O) numbers "
          "are trained.", (), True),
@@ -68,13 +67,13 @@ TERMS = (
          "Quantised to 8 bits, a weight is an integer from −127 to 127 (its code), and all weights of a "
          "matrix share one scale: the largest absolute value divided by 127.", ("quantised", "quantising")),
     Term("NF4", "normal-levels",
-         "NormalFloat (NF4) rounds to 16 numbers (levels), closer together near 0.", ("NormalFloat",)),
+         "NormalFloat (NF4) rounds to 16 numbers (levels) that are closer together near 0.", ("NormalFloat",)),
     Term("straight-through estimator", "through-rounding",
          "The straight-through estimator rounds in the forward pass, and in the backward pass acts as if it "
          "had not: the gradient of the rounded weight goes to the exact weight, which the optimiser changes."),
     Term("QLoRA", "quantised-base",
-         "QLoRA (Dettmers et al. 2023) quantises the frozen base to NF4, and trains adapters in 32 bits "
-         "next to it."),
+         "QLoRA (Dettmers et al. 2023) quantises the frozen base to NF4, and trains adapters (here in "
+         "32 bits) next to it."),
 )
 
 EXERCISES = {
@@ -89,7 +88,7 @@ EXERCISES = {
                           "its weight: weight + update()"]},
         hints={
             "starts_as_the_base": (
-                "If one of the two narrow matrices is 0, their product is.",
+                "If one of the two narrow matrices is 0, their product is 0.",
                 "B = 0, so B·A = 0",
                 "self.up = nn.Parameter(torch.zeros(___, ___))"),
             "begins_to_learn": (
@@ -97,7 +96,7 @@ EXERCISES = {
                 "∂L/∂B contains A·x, ∂L/∂A contains Bᵀ",
                 "nn.init.kaiming_uniform_(self.down, a=___)"),
             "adds_the_update": (
-                "Down to r numbers, up to the output, times the scale, added to the frozen map's output.",
+                "Go down to r numbers and up to the output, multiply by the scale, add the frozen map's output.",
                 "x·Wᵀ + b + α/r · (x·Aᵀ)·Bᵀ",
                 "F.linear(x, self.weight, self.bias) + F.linear(self.scale * ___, self.up)"),
             "tells_its_update": (
@@ -153,7 +152,7 @@ EXERCISES = {
                 'if hasattr(module, "merged"): ___'),
         }),
     "quantize": Exercise(2, 25,
-        guide={"": ["refuse bits that are not from 2 to 8", "cut each row into groups",
+        guide={"": ["refuse fewer than 2 or more than 8 bits", "cut each row into groups",
                     "scale: the largest absolute value of a group, divided by top = 2^(bits − 1) − 1",
                     "codes: weight / scale, rounded", "codes as int8 (out, in), scales (out, groups)"]},
         hints={
@@ -174,7 +173,7 @@ EXERCISES = {
                 "scale = 1 where the largest value is 0",
                 "largest.masked_fill(largest == 0, ___)"),
             "refuses_bits": (
-                "With 1 bit top would be 0; more than 8 don't fit into int8.",
+                "With 1 bit, top would be 0; codes of more than 8 bits don't fit into int8.",
                 "2 ≤ bits ≤ 8",
                 'if not 2 <= bits <= 8: raise ValueError(f"bits is {bits} …")'),
         }),
@@ -202,7 +201,7 @@ EXERCISES = {
                 "Φ⁻¹ of evenly spaced probabilities, divided by the largest",
                 "torch.special.ndtri(torch.linspace(outermost, 0.5, ___)[:-1])"),
             "has_the_ends": (
-                "Both ends are reached, and 0 is exact.",
+                "The levels include −1, 1 and exactly 0.",
                 "−1 = level 0 < … < 0 < … < level n − 1 = 1",
                 "torch.cat([-below, torch.zeros(1), above.flip(0)]) / ___"),
         }),

@@ -5,21 +5,21 @@ from course.study.saying import Answer, Exercise, Question, Term
 FILE = "my_parallelism.py"  # a learner's own, of --template
 
 QUESTIONS = (
-    Question("add-small", "formats", "0.001 is added 20,000 times to a number in bfloat16 that begins at 0. "
+    Question("add-small", "formats", "0.001 is added 20,000 times to a number in bfloat16 that starts at 0. "
              "What is the sum?", (
         Answer("About 20.", "That is what float32 gives."),
         Answer("0.5: from there on the sum stays the same.",
                "At 0.5 the distance to the next number is 0.004, and 0.001 is less than half of it."),
-        Answer("Infinity.", "bfloat16 has the range of float32; its numbers are only far apart.")), 1,
-             "added 20,000 times, 0.001 gives 20 in float32"),
+        Answer("Infinity.", "bfloat16 has the range of float32; its numbers are just farther apart.")), 1,
+             "20,000 additions of 0.001 give 20 within 1 % in float32"),
     Question("which-scale", "loss-scaling", "The loss is multiplied by a scale that makes some gradients "
              "infinite. What does the scaler do?", (
         Answer("It sets the infinite gradients to 0 and goes on.",
-               "The other gradients would be used with a part of the direction missing."),
+               "The step would then go in a wrong direction, with part of the gradient missing."),
         Answer("It stops the training.", "A single step isn't worth that."),
-        Answer("It leaves out the step, and halves the scale.",
+        Answer("It skips the step, and halves the scale.",
                "The next step tries a smaller scale; after some good steps the scale grows again.")), 2,
-             "from 2³⁰ at least 3 steps are left out"),
+             "with a first scale of 2³⁰ at least 3 steps are skipped"),
     Question("still", "stalled-weights", "Weights are kept in bfloat16, and the learning rate falls to 0. What "
              "do most weights do in the last steps?", (
         Answer("They stand still.",
@@ -28,9 +28,9 @@ QUESTIONS = (
                "A bfloat16 number can't move a little: it moves to a neighbour, or not at all."),
         Answer("They become infinite.", "bfloat16 has the range of float32.")), 0,
              "in the last 10 steps more than half of the bfloat16 weights stand still"),
-    Question("ring-bytes", "ring", "8 ranks add up a tensor of 4,000 bytes in a ring. About how many bytes does "
+    Question("ring-bytes", "ring", "8 ranks add up their tensors of 4,000 bytes in a ring. About how many bytes does "
              "each rank send?", (
-        Answer("28,000: its tensor to each of the 7 others.", "That is the way without a ring."),
+        Answer("28,000: its tensor to each of the 7 others.", "That is what happens without a ring."),
         Answer("7,000: 14 pieces of 500 bytes.", "7 steps for the sums, and 7 to pass them on."),
         Answer("500: one piece.", "Each rank sends a piece in every step.")), 1,
              "with 8 ranks a rank sends less than two copies"),
@@ -44,7 +44,7 @@ QUESTIONS = (
     Question("bubble", "pipeline", "What does 1F1B save, compared with GPipe, for the same number of stages and "
              "micro-batches?", (
         Answer("Waiting.", "Both wait in (P − 1) / (M + P − 1) of the slots."),
-        Answer("Memory: a stage keeps fewer activations.", "At most P − s instead of M."),
+        Answer("Memory: a stage keeps fewer activations.", "Stage s keeps those of at most P − s micro-batches."),
         Answer("Bytes sent.", "Each micro-batch goes through all stages either way.")), 1,
              "in this run each stage kept the activations of M micro-batches"),
 )
@@ -55,7 +55,7 @@ TERMS = (
          "bfloat16 has the range of float32, but only 8 significant bits: the next number after 1 is "
          "1.0078."),
     Term("loss scaling", "loss-scaling",
-         "The scaler tries out scales: a step with an infinite gradient is left out, and the scale is "
+         "The scaler tries out scales: a step with an infinite gradient is skipped, and the scale is "
          "halved."),
     Term("master weights", "stalled-weights",
          "The remedy is to keep the weights in float32 (master weights), and to round a copy for the products."),
@@ -69,7 +69,8 @@ TERMS = (
          "inner numbers, and GELU needs no others.",
          ("tensor parallel",)),
     Term("ZeRO", "sharded-states",
-         "Instead, each rank keeps the states of one piece of the weights (ZeRO, Rajbhandari et al. 2020).", ("FSDP",)),
+         "With ZeRO (Rajbhandari et al. 2020) each rank keeps only the states of one piece of the weights.",
+         ("FSDP",)),
     Term("pipeline", "pipeline",
          "Each rank, called a stage, has some of the blocks, and passes on activations.", ("stage",), True),
     Term("bubble", "pipeline",
@@ -103,23 +104,23 @@ EXERCISES = {
                 "not finite: scale · backoff; `interval` in a row: scale · growth",
                 "self.good = self.good + 1 if finite else ___"),
             "equals_pytorch": (
-                "Compare step by step: which comes first, the weights or the scale?",
+                "Compare step by step: which differ first, the weights or the scale?",
                 "scaled, backward, unscale, step if finite, update",
                 "gradient.mul_(1 / self.scale)"),
         }),
     "ring_all_reduce": Exercise(3, 45,
-        guide={"": ["cut x into P flat pieces, filled up with zeros, and clone them",
+        guide={"": ["cut x into P flat pieces, padded with zeros, and clone them",
                     "P − 1 steps: send a piece to the right, add what comes from the left to another",
                     "now piece number rank is finished",
                     "P − 1 steps: send a finished piece to the right, keep what comes from the left",
-                    "join the pieces, cut off what was filled up, and restore the shape"]},
+                    "join the pieces, cut off the padding, and restore the shape"]},
         hints={
             "sums": (
                 "Follow one piece: it starts at one rank, and collects a summand at each of the others.",
                 "step t: send piece rank − t − 1, add to piece rank − t − 2 (modulo P)",
                 "pieces[add] += group.exchange(pieces[send], (rank + 1) % size, (rank - 1) % size)"),
             "same_bits": (
-                "Each piece is added up in one place only; the others get a copy.",
+                "Each piece is added up on one rank only; the other ranks get a copy.",
                 "second round: replace, don't add",
                 "pieces[place] = group.exchange(pieces[send], ___, ___)"),
             "sends_little": (
@@ -157,7 +158,7 @@ EXERCISES = {
                 "return ___, None"),
         }),
     "ColumnLinear": Exercise(2, 25,
-        guide={"__init__": ["refuse outputs that don't divide by the ranks",
+        guide={"__init__": ["refuse outputs that don't split evenly over the ranks",
                             "this rank's rows of weight (O, I) and its piece of the bias, as parameters",
                             "keep the group"],
                "forward": ["x through ToAll", "the linear map of this rank's piece"]},
@@ -179,12 +180,12 @@ EXERCISES = {
                 "O · I / P + O / P numbers",
                 "nn.Module.__init__(self), not super().__init__(I, O)"),
             "refuses_a_rest": (
-                "A rest would belong to no rank.",
+                "A remainder would belong to no rank.",
                 "O modulo P must be 0",
                 'raise ValueError(f"{___} outputs do not split over {___} ranks")'),
         }),
     "RowLinear": Exercise(2, 20,
-        guide={"__init__": ["refuse inputs that don't divide by the ranks",
+        guide={"__init__": ["refuse inputs that don't split evenly over the ranks",
                             "this rank's columns of weight (O, I), and the whole bias, as parameters"],
                "forward": ["the product without the bias", "through FromAll", "add the bias"]},
         hints={
@@ -205,7 +206,7 @@ EXERCISES = {
                 "W.chunk(P, 1)[rank]",
                 "whole.weight.detach().chunk(group.size, ___)[group.rank]"),
             "refuses_a_rest_of_columns": (
-                "A rest would belong to no rank.",
+                "A remainder would belong to no rank.",
                 "I modulo P must be 0",
                 'raise ValueError(f"{___} inputs do not split over {___} ranks")'),
         }),
@@ -214,7 +215,7 @@ EXERCISES = {
                     "then for each micro-batch: the next forward if one is left, and its backward"]},
         hints={
             "each_once": (
-                "Count forwards and backwards apart from each other; both go from 0 to M − 1.",
+                "Count forward and backward passes separately; both go from 0 to M − 1.",
                 "F0 F1 F2 B0 F3 B1 …",
                 'order.append(("B", number))'),
             "keeps_few": (
@@ -228,10 +229,10 @@ EXERCISES = {
         }),
     "timeline": Exercise(3, 45,
         guide={"": ["ask for the order of every stage",
-                    "again and again: does the first work of a stage's order have what it needs?",
-                    "if so: fill up with None until it is there, then append the work, once per slot",
+                    "again and again: does the first piece of work in a stage's order have what it needs?",
+                    "if so: append None until what it needs is done, then append the work, once per slot",
                     "note the slot in which it ends",
-                    "at the end fill up all rows with None to the same length"]},
+                    "at the end pad all rows with None to the same length"]},
         hints={
             "equals_the_drawing": (
                 "Draw it: stage 1 can begin when stage 0 has finished the first micro-batch.",

@@ -122,8 +122,8 @@ def add_bits(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bits", type=bits, metavar="N",
                         help="answer with weights of 2 to 8 bits, which are kept in a small file")
     parser.add_argument("--group", type=group, default=32, metavar="N",
-                        help="with --bits: so many neighbours in a row share a scale; the rest of a row is a "
-                             "shorter group; 0: one scale per matrix (default: 32)")
+                        help="with --bits: N neighbours in a row share a scale; the last group of a row may "
+                             "be shorter; 0: one scale per matrix (default: 32)")
 
 
 def pack(codes: Tensor, bits: int) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 @torch.no_grad()
 def with_outlier(model: Any, factor: float) -> Any:
-    """The same function with other weights, in place.
+    """The same function with different weights, in place.
 
     Channel 0 of every norm before a self-attention or a feed-forward network is divided by the factor, and
     the weights that read this channel are multiplied by it.

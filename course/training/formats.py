@@ -70,7 +70,7 @@ def output_gradients(model: nn.Module) -> Iterator[list[Tensor]]:
 
 
 def vanished(run: Run, steps: Sequence[int], scales: Sequence[float]) -> dict[int, list[float]]:
-    """Step → for each scale the fraction of non-zero output gradients that float16 rounds to 0, times it.
+    """Step → for each scale the fraction of non-zero output gradients that float16 rounds to 0 after scaling.
 
     The run goes on until the last of these steps, in float32.
     """
@@ -89,7 +89,7 @@ def vanished(run: Run, steps: Sequence[int], scales: Sequence[float]) -> dict[in
 
 def scaled_steps(model: nn.Module, loss_of: Callable[[int], Tensor], scaler: Any, steps: int
                  ) -> list[tuple[float, float, bool]]:
-    """Train with a loss scaler → for each step scale, loss, and whether it was made."""
+    """Train with a loss scaler → for each step its scale, its loss, and whether it was taken."""
     optimizer, found = torch.optim.AdamW(model.parameters(), 1e-3), []
     for step in range(steps):
         optimizer.zero_grad()
@@ -107,11 +107,11 @@ def scaled_steps(model: nn.Module, loss_of: Callable[[int], Tensor], scaler: Any
 def still_standing(run: Run, dtype: torch.dtype, steps: int) -> list[float]:
     """Train with all products in bfloat16 → for each step the fraction of weights that it leaves unchanged.
 
-    The weights are kept in `dtype`: float32 is that of master weights.
+    The weights are kept in `dtype`: float32 for master weights.
     """
     compute_in(run.model, torch.bfloat16)
     found = []
-    for step in range(steps + 1):  # number 0 only rounds the first weights
+    for step in range(steps + 1):  # number 0 only rounds the initial weights
         before = parameters_to_vector(run.trained)
         if step:
             run.update()

@@ -38,7 +38,7 @@
       : !symbols.length ? `Type 1 to ${most} digits.`
       : symbols.length > most ? `${symbols.length} digits are too many: ${most} at most.` : "";
     const outside = symbols.length < 4 ? "fewer than 4" : symbols.length > 16 ? "more than 16" : "";
-    const left = wrong && source.length ? ` Below is still the answer to ${spelled(source)}.` : "";
+    const left = wrong && source.length ? ` The answer below is still the one to ${spelled(source)}.` : "";
     get("complaint").textContent = wrong + left || (outside
       ? `The course trains with 4 to 16 digits; the model never saw ${outside}.` : "");
     get("digits").setAttribute("aria-invalid", wrong ? "true" : "false");
@@ -80,7 +80,7 @@
       const right = rightAnswer();
       const same = right === spelled(answer.tokens);
       get("answer").textContent = `${spelled(source)} becomes ${spelled(answer.tokens)}${end}`
-        + (right === null ? "" : same ? ": right." : `: wrong. Right is ${right}.`);
+        + (right === null ? "" : same ? ": right." : `: wrong. The right answer is ${right}.`);
       get("answer").classList.toggle("fails", right !== null && !same);
     }
     return shown < answer.tokens.length;
@@ -152,7 +152,7 @@
       logProb += Math.log(probabilities[token]);
       return token;
     });
-    const same = spelled(drawn.tokens) === spelled(answer.tokens) ? ", as greedy" : "";
+    const same = spelled(drawn.tokens) === spelled(answer.tokens) ? ", the same as greedy" : "";
     const text = `${spelled(drawn.tokens)} (drawn with probability ${small(Math.exp(logProb))}${same})`;
     get("drawn").textContent = `Drawn: ${text}`;
     get("draws").prepend(make("li", {}, text));

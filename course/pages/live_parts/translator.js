@@ -138,7 +138,7 @@
     }
     const said = rows.filter(({ answer }) => answer).map(({ answer }) => answer.text.trim()).join(" ");
     const example = data.examples.find(({ source }) => source === get("sentence").value.trim());
-    get("answer").textContent = said + (!example ? "" : example.target === said ? " (as the reference)"
+    get("answer").textContent = said + (!example ? "" : example.target === said ? " (the same as the reference)"
       : ` (the reference: ${example.target})`);
     const first = rows.find(({ answer }) => answer && answer.words.length);
     if (!pinned && first) {
@@ -281,11 +281,12 @@
       pieces.decode(greedyOf(pieces.encode(source)).tokens) === wanted).length;
     const { sentences, differ, exact } = data.compared;
     rowsOfChecks.push(
-      ["This page and Python, with weights in 8 bits, answer some test sentences the same",
+      ["This page and Python, both with weights in 8 bits, give the same answers to some test sentences",
         `${same} of ${some.length}`, same === some.length],
-      [`In Python, answers with weights in 8 bits and in 32 are the same for more than nine in ten of ${
+      [`In Python, answers with weights in 8 bits and in 32 are the same for more than 90 % of ${
         sentences.toLocaleString("en")} test sentences`,
-      `${differ.toLocaleString("en")} differ; exact match ${percent(exact[0])}, with 32 bits ${percent(exact[1])}`,
+      `${differ.toLocaleString("en")} differ; exact match ${percent(exact[0])} with 8 bits, ${
+        percent(exact[1])} with 32`,
       differ < sentences / 10]);
     showChecks(rowsOfChecks);
   }

@@ -68,8 +68,8 @@ function started(data) {
 /** What there is to know about a model, in words. */
 function describe({ config, parameters }) {
   return `${config.n_layers} encoder and ${config.n_layers} decoder ${config.n_layers === 1 ? "block" : "blocks"}, `
-    + `${config.n_heads} heads, vectors of ${config.d_model} numbers, ${parameters.toLocaleString("en")} learned `
-    + "numbers in all. Nothing leaves this page.";
+    + `${config.n_heads} heads, vectors of ${config.d_model} numbers, ${parameters.toLocaleString("en")} parameters `
+    + "in all. What you type stays in this page.";
 }
 
 // ------------------------------------------------------------------ heads
@@ -151,7 +151,7 @@ function headsView(config, noun, now, changed = () => {}) {
     const at = Math.min(head.kind === "encoder" ? 0 : place, map.length - 1);
     get("chosen-head").textContent = called(head);
     get("rows").textContent = head.kind === "encoder" ? `the ${noun}s that look`
-      : "the token being written (underlined: the chosen one)";
+      : "the token being written (the chosen one is underlined)";
     get("columns").textContent = head.kind === "self" ? "what the decoder has read, BOS first" : `the ${noun}s`;
     const header = make("tr", {}, make("th", { scope: "col" },
       make("span", { class: "visually-hidden" }, "looks at")));
@@ -251,14 +251,14 @@ function beamView(search, spelled, greedy) {
     const step = Number(get("step").value);
     const last = step === beams.steps.length;
     get("step-value").textContent = `${step} of ${beams.steps.length}`;
-    get("candidates-of").textContent = `Step ${step}: the likeliest continuations, at most twice the width`;
+    get("candidates-of").textContent = `Step ${step}: the likeliest continuations, at most twice as many as the width`;
     const rows = beams.steps[step - 1].map(({ tokens, logProb, fate }) => make("tr", {},
       make("td", {}, spelled(tokens)), make("td", {}, small(Math.exp(logProb))),
       make("td", fate === "pruned" ? { class: "out" } : {}, fate)));
     get("candidates").tBodies[0].replaceChildren(...rows);
     const [best] = beams.found;
     get("best").textContent = last ? `The search ends here. Best: ${spelled(best.tokens)}, ${spelled(best.tokens)
-      === greedy() ? "the same as" : "other than"} greedy.` : "";
+      === greedy() ? "the same as" : "different from"} greedy.` : "";
     get("found").replaceChildren(...(last ? beams.found : []).map(({ tokens, logProb, score, finished }) => make(
       "li", {}, `${spelled(tokens)}: P ${small(Math.exp(logProb))}, log P / length^α = ${score.toFixed(3).replace("-", "−")}${finished
         ? "" : " (cut off)"}`)));
@@ -293,10 +293,10 @@ function checksOf(model, agreement, source, answer, longest, special, withCache)
   return [
     [`This page and PyTorch give the same ${agreement.compared} logits`,
       `largest difference ${agreement.gap.toExponential(0)}`, agreement.holds],
-    [`With and without the cache: the same ${n} tokens`, gap
+    [`The answer has the same ${n} tokens with and without the cache`, gap
       ? `largest difference of a logit ${gap.toExponential(0)}` : "identical logits",
       String(slow.tokens) === String(answer.tokens) && gap < 1e-3],
-    ["With the cache each token goes through the decoder once; without, with all before it again",
+    ["With the cache each token goes through the decoder once; without it, all earlier tokens go through again",
       `${withCache} and ${without} tokens`, withCache === n && without === (n * (n + 1)) / 2],
   ];
 }

@@ -166,7 +166,7 @@ function sliderOf(data, id) {
     const even = weights.map(evenness).reduce((total, part) => total + part, 0) / weights.length;
     const largest = weights.map((row) => Math.max(...row)).reduce((total, part) => total + part, 0) / rows.length;
     const text = `divided by ${divisor.toFixed(2)}: evenness ${even.toFixed(2)}, ` +
-      `largest weight ${largest.toFixed(2)} in the mean`;
+      `largest weight ${largest.toFixed(2)} on average`;
     range.setAttribute("aria-valuetext", text);
     said.textContent = text;
     cell.textContent = "";
