@@ -8,8 +8,8 @@ loss moves when the weight does. Training is one line, repeated (gradient descen
 
 The weights are learned; the rate sets the length of a step.
 
-You need Python and a little algebra. You will write what computes gradients, train a small network with it,
-learn vectors for words, and build the networks that read sequences before Transformers did. The lesson
+You need Python and a little algebra. You will write code that computes gradients, train a small network with
+it, learn vectors for words, and build the networks that read sequences before Transformers did. The lesson
 runs in seconds and takes an hour to read.
 """
 
@@ -346,7 +346,7 @@ def step_matrix_product():
 
     Nearly everything a Transformer computes is a matrix product. Each number of the result comes from a row
     of the first matrix and a column of the second, multiplied number by number and added up. NumPy and
-    PyTorch write it a @ b; the last columns say how many times faster than the loops they were. With more
+    PyTorch write it a @ b; the last columns say how many times faster they were than the loops. With more
     axes in front, @ multiplies many matrices in one call.
     """
     rows, gaps = [], []
@@ -497,7 +497,7 @@ HIDDEN, STEPS = 32, 600
 
 
 def by_value(x, labels, *weights, kind: type[Value] = Value):
-    """The same with Values: only the forward pass is written."""
+    """two_layer_backward() with Values: only the forward pass is written."""
     leaves = [kind(weight) for weight in weights]
     logits = two_layer(kind(x), *leaves)
     largest = logits.data.max(axis=1, keepdims=True)
@@ -531,8 +531,8 @@ def step_two_layers():
     """A network of two layers, backward by hand
 
     The network has two linear layers with a tanh between them; without tanh they equal one. For each input it
-    returns two numbers, the logits. Softmax turns these into probabilities: e to each, divided by the sum of
-    both. The loss is −log of the probability of the right class, averaged over the batch. The backward pass
+    returns two numbers, the logits. Softmax turns these into probabilities: raise e to each and divide by the
+    sum. The loss is −log of the probability of the right class, averaged over the batch. The backward pass
     computes the gradients, line by line in reverse order. Worth memorising: the gradient of one input's loss
     with respect to its logits is their softmax, minus 1 at the right class.
     """
@@ -540,7 +540,7 @@ def step_two_layers():
     rng = np.random.default_rng(torch.initial_seed())
     inputs = *spirals(rng), *first_weights(rng, HIDDEN)
     by_hand, *others = (way(*inputs)[1] for way in (two_layer_backward, by_value, by_pytorch))
-    check("on the next step's spirals, gradients by hand, Value and PyTorch are equal",
+    check("on step 8's spirals, gradients by hand, by Value and by PyTorch are equal",
           max(abs(a - b).max() for other in others for a, b in zip(by_hand, other)) < 1e-12)
     x, w1, w2 = random_tensors((6, 4), (4, 5), (5, 3))
     check("without tanh two layers equal one", largest_difference(x @ w1 @ w2, x @ (w1 @ w2)) < 1e-12)
@@ -563,7 +563,7 @@ def step_spirals():
     (small, _), (middle, weights), (large, _) = by_rate.values()
     others = [descend(way, base, RATES[1])[0] for way in (by_value, by_pytorch)]
     gap = max(abs(a - b) for other in others for a, b in zip(middle, other))
-    check("the three loss curves are equal", gap < 1e-9, f"difference {gap:.0e}")
+    check("loss curves by hand, by Value and by PyTorch are equal", gap < 1e-9, f"difference {gap:.0e}")
     shares = [right_share(descend(two_layer_backward, base + more, RATES[1])[1], base + more)
               for more in range(3)]
     check("for three seeds at least 99 % of 200 new points get the right class",
@@ -662,9 +662,9 @@ def step_convolution():
     """For comparison: a convolution
 
     A convolution looks at a few neighbours at once, here a token and the two before it, with the same weights
-    everywhere. One layer sees three tokens, and each further layer two more. If the places are 1 apart in the
-    first layer, then 2, 4, 8 … (dilated), the stretch seen roughly doubles with each layer. A recurrent layer
-    reaches every token, in as many steps as there are tokens.
+    everywhere. One layer sees three tokens, and each further layer two more. With places 1, 2, 4, 8 … apart
+    in successive layers (dilated), each layer roughly doubles the reach. A recurrent layer reaches every
+    token, in as many steps as there are tokens.
     """
     rows = [(n, layers_until_seen(n, lambda layer: 1), layers_until_seen(n, lambda layer: 2**layer), n)
             for n in (8, 32, 128, 512)]
@@ -717,8 +717,8 @@ def step_way_back():
     """The gradient's long way back
 
     A recurrent network learns from a token n steps back only through the gradient that reaches that token.
-    This gradient passes through n steps, and each step multiplies it. The table shows what arrives in
-    untrained cells.
+    This gradient passes through n steps, and each scales it. The table shows what arrives in untrained
+    cells.
 
     The LSTM starts with its forget gate half open: each step keeps about half of its memory. In “LSTM, open”
     only that gate's bias differs: the gate starts at σ(3) = 0.95. Far more gradient arrives, and it fades
@@ -782,7 +782,7 @@ def step_broken_on_purpose():
     wrong order happens to be harmless here.
 
     So a falling loss is no test of a gradient. Compare with numbers that are known to be right: the second
-    table says which check each mistake fails (12 mistakes in cells are left out).
+    table says which check each mistake fails (left out: 12 mistakes in recurrent cells).
     """
     base, mistakes = torch.initial_seed(), value_checks.mistakes(OURS)
     names = "not summed over a broadcast axis", "walked in the wrong order", "overwritten"
@@ -793,7 +793,7 @@ def step_broken_on_purpose():
     check("with three of the mistakes 95 % of new points still get the right class",
           min(shares[:4]) >= 0.95 > shares[4])
     loud = refused(lambda: two_layer(np.zeros((50, 2)), *learned[names[0]][1]), "(50,32)", "(200,32)")
-    check("not summed, b₁ becomes a table of 200 × 32, and a batch of 50 raises an error", loud.holds)
+    check("unsummed gradient: b₁ becomes a table of 200 × 32, and a batch of 50 raises an error", loud.holds)
     check_mistakes(OURS, rnn_checks, lstm_checks, gru_checks)
     return (table("mistake", "last loss", "new points right", "numbers in b₁", rows=[
         (name, losses[-1], f"{share:.1%}", weights[1].size)

@@ -388,7 +388,7 @@ def with_each(mask: Tensor, queries: Tensor, *contents: Tensor) -> list:
 def step_masks_hide():
     """What is hidden changes nothing
 
-    If the words after position 2 or the padding after a sentence change, every output that may not see them
+    If the words after position 2 or the padding after a sentence change, every output that cannot see them
     stays the same, bit for bit.
     """
     x, other = torch.randn(2, 6, 16)
@@ -524,8 +524,8 @@ def step_why_attention():
     """Why attention? One step to every word
 
     Before Transformers, recurrent networks (RNN) read sequences word by word. Between the word n steps back
-    and the last output there are n steps, and each multiplies the gradient that has to say “this word
-    mattered”. Attention needs one step (section 4, table 1), and it computes all words at once.
+    and the last output there are n steps, and each scales the gradient that has to say “this word
+    mattered”. Attention needs one step (section 4, table 1), and it processes all words at once.
 
     Lesson 0's step 12 measures this gradient; here are its cells and two attentions, all untrained. RNN and
     LSTM lose the gradient. The LSTM with an open forget gate keeps far more. “Even attention” gives each of n
@@ -535,7 +535,7 @@ def step_why_attention():
     reach = way_back(LAYERS, DISTANCES)
     rnn, lstm, opened, even, sharp = reach.values()
     spread = [max(norms) / min(norms) for norms in ([(n + 1) * g for n, g in zip(DISTANCES, even)], sharp)]
-    check("(n + 1) · gradient (even attention) and gradient (sharp) vary by a factor under 4",
+    check("even attention's gradient · (n + 1), and sharp attention's gradient, vary by a factor under 4",
           max(spread) < 4)
     check("RNN and LSTM: less than a billionth of the gradient is left after 64 steps",
           max(norms[3] / norms[0] for norms in (rnn, lstm)) < 1e-9)
@@ -606,7 +606,7 @@ def step_other_scores():
     make all keys equally long (last column): then all four do. At the paper's width of 64 the product finds
     nearly all. The picture shows a case that the product gets wrong; the mark is on the true key.
 
-    In a Transformer, learned matrices come before the product, which makes it the second kind:
+    In a Transformer, learned matrices come before the product, which makes it a multiplicative score:
     (W_q·q)·(W_k·k) = qᵀ·W·k with W = W_qᵀ·W_k, of rank d_k at most.
     """
     query, key, order = matching_task(2000)
@@ -624,7 +624,7 @@ def step_other_scores():
     wide_query, wide_key, wide_order = matching_task(500, width=64)
     wide = (scaled_dot(wide_query, wide_key).argmax(-1) == wide_order).float().mean().item()
     check("at width 64 the product finds over 99 % of the keys", wide > 0.99)
-    check("network and product less length find more than 97 % of keys, product and matrix under 95 %",
+    check("network and length-corrected product find over 97 % of keys, matrix and scaled product under 95 %",
           min(hits["additive"], hits["less the length"]) > 0.97
           and max(hits["multiplicative"], hits["scaled dot product"]) < 0.95)
     case = (scored["scaled dot product"].argmax(-1) != order).any(-1).nonzero()[0, 0]

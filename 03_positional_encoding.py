@@ -477,7 +477,7 @@ def step_how_big():
     (_, default), _, (ratio, loss) = facts.values()
     check("our embeddings are within a factor of 2 of the waves' size only after × √D",
           ratio < 0.5 < 8 * ratio < 2, f"{ratio:.2f} and {8 * ratio:.2f}")
-    check("with PyTorch's initialisation the first loss is far above ln V, and with ours it is within 1",
+    check("with PyTorch's initialisation the first loss is far above ln V, and with ours within 1 of it",
           default > 2 * math.log(200) and abs(loss - math.log(200)) < 1, f"ln V = {math.log(200):.2f}")
     jobs = [partial(after_60_steps, factor, seed) for factor in (True, False) for seed in three_seeds()]
     shares = side_by_side(jobs)
@@ -517,8 +517,8 @@ def turned(vector, degrees):
 def step_rotation_by_hand():
     """A rotation by hand
 
-    Another way to encode a word's position is to turn the word's vector instead of adding another, for
-    example by p times 30° at position p. Here are a query (2, 1) and a key (1, 1) at several positions:
+    Instead of adding a vector for a word's position, we can turn the word's own vector, for example by p
+    times 30° at position p. Here are a query (2, 1) and a key (1, 1) at several positions:
     """
     rows = []
     for p, s in (1, 0), (4, 3), (11, 10), (2, 0), (5, 3):
@@ -693,7 +693,7 @@ def step_longer_than_seen():
     frequencies = angles(2, 16)[1]
     alike = sum(torch.cos((torch.arange(63) - 2) * frequency) for frequency in frequencies[:2])
     predicted, found = ({16 + i for i in values[16:].topk(2).indices.tolist()} for values in (alike, looks))
-    check("past offset 15 rotary heads look most where both fastest pairs are almost as they are at offset 2",
+    check("past offset 15 rotary heads look most where the two fastest pairs are almost as at offset 2",
           predicted == found == {21, 40}, f"{sorted(found)}")
     check("rotary heads look less at offsets 27 and 46 than at offsets 21 and 40",
           looks[[27, 46]].max() < looks[[21, 40]].min(),

@@ -34,7 +34,7 @@ def softmax_equals_pytorch(softmax, ours):
 
 
 def survives_large_scores(softmax, ours):
-    """Rows around 1,000, 0 and −1,000 (float32), 100 and −100 (float16) neither overflow nor vanish."""
+    """Rows around 1,000, 0 and −1,000 (float32), and 100 and −100 (float16), neither overflow nor vanish."""
     rows = torch.tensor([[1.0, 0.0, -99.0]]).expand(3, 3)
     level = torch.tensor([[1.0], [0.0], [-1.0]])
     large = rows + 1000 * level, (rows + 100 * level).half()

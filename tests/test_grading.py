@@ -208,8 +208,8 @@ def test_wrong_attempts_get_a_diagnosis_a_hint_and_what_follows_is_folded(tmp_pa
         assert f"hint 2 of 3: {second} hint 3 of 3: {third}" in words_of(process)
         assert process.stderr == ""
     assert json.loads((tmp_path / "mine.py.hints").read_text()) == {
-        "softmax: Rows around 1,000, 0 and −1,000 (float32), 100 and −100 (float16) neither overflow nor "
-        "vanish": 3}
+        "softmax: Rows around 1,000, 0 and −1,000 (float32), and 100 and −100 (float16), neither "
+        "overflow nor vanish": 3}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.py", "mine.py.hints"]
 
 

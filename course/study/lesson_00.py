@@ -51,8 +51,8 @@ QUESTIONS = (
         Answer("Yes, if the points are new.",
                "New points show that the network is useful, not that its gradient was right."),
         Answer("Not necessarily: a network can also learn from a wrong gradient.",
-               "Most of the mistakes below still get nearly all points right. So compare gradients with "
-               "numbers that are known to be right.")), 2,
+               "With most of the mistakes below, nearly all points still come out right. So compare "
+               "gradients with numbers that are known to be right.")), 2,
              "95 % of new points still get the right class"),
 )
 

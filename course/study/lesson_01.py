@@ -42,7 +42,7 @@ QUESTIONS = (
                "The softmax subtracts the largest score first; nothing overflows."),
         Answer("Nearly all weight lies on one key, and for most queries hardly any gradient comes back.",
                "q·k adds up d_k products, so its spread grows like √d_k. The softmax of scores that far "
-               "apart hardly reacts to small changes of them."),
+               "apart hardly reacts to small changes in them."),
         Answer("The weights no longer sum to 1.",
                "They always do: the softmax divides by the sum."),
         Answer("The scores get a mean far from 0.",
