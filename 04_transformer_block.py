@@ -328,7 +328,7 @@ def step_residual_paths():
     vector. Attention averages tokens, and without a path nothing brings back what averaging removes (Dong,
     Cordonnier and Loukas 2021, for attention without a feed-forward network).
 
-    Read the upper row of the picture from right to left, as the gradient goes. Without path and norm (blue)
+    Read the upper row of the picture from right to left, as the gradient goes. Without path or norm (blue)
     it shrinks block after block, in all by a factor of over a million at the usual weights. If the weights
     are doubled, it explodes. With a norm (orange) it stays within a factor of 1000 at these sizes and depth.
 
@@ -342,7 +342,7 @@ def step_residual_paths():
     kept = {of: [(grads[0] / grads[-1]).item() for grads, _ in runs] for of, runs in found.items()}
     differ = {of: [shares[-1].item() for _, shares in runs] for of, runs in found.items()}
     bare, normed, post, pre = STACKS
-    check("without path and norm the gradient vanishes with weights × ½ and × 1, and explodes with × 2",
+    check("without path or norm the gradient vanishes with weights × ½ and × 1, and explodes with × 2",
           max(kept[bare, 0.5] + kept[bare, 1.0]) < 1e-6 and min(kept[bare, 2.0]) > 100)
     check("with a norm the gradient stays within a factor of 1000, with or without the path",
           all(1e-3 < ratio < 1e3 for name, size in kept if name != bare for ratio in kept[name, size]))
@@ -373,11 +373,11 @@ def step_layer_norm():
     """LayerNorm: each token by itself
 
     Each token's vector gets mean 0 and variance 1, then a learned gain and bias. LayerNorm uses only the
-    token's own numbers. While training, BatchNorm takes the mean and variance of each number over all tokens
+    token's own numbers. While training, BatchNorm takes each vector entry's mean and variance over all tokens
     of the batch. So a sentence's output depends on its neighbours and on the padding.
 
-    layer_norm() by hand is compared with PyTorch's kernel, gradients included. The class LayerNorm runs the
-    kernel, which is faster, and is compared with the formula.
+    Our layer_norm() is compared with PyTorch's kernel, gradients included. The class LayerNorm runs that
+    faster kernel and is compared with the formula.
     """
     x = torch.randn(4, 6, 8)
     other_neighbour, other_padding = x.clone(), x.clone()
@@ -469,7 +469,7 @@ def formula(d: int, d_ff: int, n_layers: int) -> tuple[int, int, int]:
 def step_stacking():
     """Stacking
 
-    An encoder of N blocks is the same class N times, each with its own weights. Three blocks and the last
+    An encoder has N blocks of the same class, each with its own weights. Three blocks and the last
     LayerNorm give the same output as PyTorch's. An encoder block has one attention and a decoder block has
     two, with 4·(D² + D) parameters each. A feed-forward network of width d_ff has 2·D·d_ff + d_ff + D
     parameters, and a LayerNorm has 2·D.
@@ -486,7 +486,7 @@ def step_stacking():
         whole = counted + 37_000 * d_model
         shares = [f"{part / whole:.0%}" for part in (*parts[:2], 37_000 * d_model)]
         rows.append((d_model, n_layers, sum(parts), counted, *shares))
-    check("formula and count agree in every row", all(row[2] == row[3] for row in rows))
+    check("the formula gives the counted parameters in every row", all(row[2] == row[3] for row in rows))
     check_part(Encoder, encoder_checks, OURS)
     check_part(Decoder, decoder_checks, OURS)
     return table("D", "N", "formula", "counted", "attention", "feed-f.", "embedding", rows=rows)
@@ -711,14 +711,14 @@ def step_two_explanations():
         torch.tensor([[moved(norm, depth, seed, path) for seed in seeds] for depth in DEPTHS])
         for norm, path in (("pre", Residual), ("post", Residual), ("post", Doubled)))
     ratio = (post.mean(1) / pre.mean(1)).tolist()
-    check("from 4 blocks on post-norm's output changes more than pre-norm's, for each start",
+    check("from 4 blocks on, post-norm's output changes more than pre-norm's, for each start",
           (post[2:] > pre[2:]).all())
     check("post-norm's change divided by pre-norm's grows with depth: below 1.25 at 2 blocks, over 1.5 at 16",
           ratio == sorted(ratio) and ratio[1] < 1.25 and ratio[-1] > 1.5, numbers(ratio))
     check("with a doubled path two post-norm blocks' output changes less than plain pre-norm's",
           (doubled < pre)[1].all())
     gap = largest_difference(adam_steps(0.01), adam_steps(1.0))
-    check("with gradients a hundred times smaller, five steps of Adam end within 1 % of the same place",
+    check("with gradients 100 times smaller, five Adam steps end in the same place, within 1 % of a step",
           gap < 0.01, f"{gap:.0e}")
     plan = FAST, 0
     starts = range(seeds[0], seeds[0] + 4)
@@ -739,7 +739,7 @@ def step_what_next():
     Read Residual, EncoderBlock.forward and DecoderBlock.forward: thirty lines hold the whole idea.
 
     Change: (1) Begin Residual.after with x = self.before(x): the checks of the blocks name the mistake. (2)
-    Set DEPTH to 24: without path and norm, weights × 1, the gradient falls below 1e-20; with weights × 2
+    Set DEPTH to 24: without path or norm, weights × 1, the gradient falls below 1e-20; with weights × 2
     “apart” falls below 0.02 for post-norm, but not for pre-norm. (3) Set WARMUP to 1, which means none: at
     0.02 post-norm now fails in both rows, and the check that its loss is lower with a warm-up fails (✗).
 

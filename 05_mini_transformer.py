@@ -1,8 +1,8 @@
 """Lesson 5. Does it learn?
 
-The parts become a Transformer that reads a sequence of digits and writes its answer: reversed, copied,
-sorted or added up. The encoder reads the source once; the decoder writes one token after the other and,
-while learning, is told all tokens before the one it has to guess (teacher forcing). The loss is
+The parts become a Transformer that reads digits and answers with them reversed, copied, sorted or summed.
+The encoder reads the source once; the decoder writes one token after the other and, while learning, is told
+all tokens before the one it has to guess (teacher forcing). The loss (cross-entropy) is
 
     loss = −mean log P(y_t | y_1 … y_{t−1}, source)
 
@@ -527,8 +527,8 @@ def step_loss(experiment: DigitExperiment):
     guesses are not quite even. Padding must not count: the loss of a batch is the sum over its sequences, and
     training divides this sum by the number of real tokens.
 
-    Label smoothing asks for a little probability on every token; then even a perfect model has a loss above
-    0: the entropy of its target.
+    Label smoothing asks for a little probability on every token; then even a perfect model's loss exceeds
+    0: the entropy −Σ q·log q of its target q.
     """
     batch = draw_batch(experiment.training.task, 200, "train", (1,))
     loss, floor = evaluate(Transformer(experiment.config), batch).loss, math.log(len(tokenizer))
@@ -614,7 +614,7 @@ STEPS_SHOWN = 20
 def step_the_loop(experiment: DigitExperiment):
     """The training loop
 
-    Each step draws new sequences and computes forward, loss and backward. If the gradient of all parameters
+    Each step draws new sequences and computes the loss and gradients. If the gradient of all parameters
     together is longer than 1, it is shortened to length 1 (clipping). Then the rate is set, and the optimiser
     moves the weights. The training below runs in the engine (course/training/engine.py), which does the same
     and also validates, saves, resumes, and works in several processes. Loop and engine run 20 steps here,
@@ -658,8 +658,8 @@ def step_training(experiment: DigitExperiment):
     Every 50 steps the model answers 100 validation sequences, free-running: the model reads what it wrote
     itself. “exact match” is the fraction of whole answers that are right. A CSV file keeps all numbers.
 
-    We depart from the paper: pre-norm, GELU, biases in all projections, small initial weights, a small last
-    gain, a rate that falls linearly, AdamW, clipping; dropout and label smoothing are off by default.
+    We depart from the paper: pre-norm, GELU, biases in all projections, small initial weights, a small gain
+    in the last LayerNorm, a linearly falling rate, AdamW, clipping; no dropout or label smoothing by default.
     """
     ended, run = experiment.train(), experiment.run
     if not run.history:
@@ -738,8 +738,8 @@ def step_attention_patterns(experiment: DigitExperiment):
     in which block. For these two tasks the table gives the mean weight on the digit to write, over test
     sequences of 10 digits. A head that looks at all digits equally would put 0.10 there.
 
-    In the picture rows are queries and columns are keys; a decoder's row names the token read and the token
-    written. Each panel's scale runs from 0 to its largest weight (above), ignoring the decoder's first row.
+    In the picture rows are queries and columns keys; a decoder row names the tokens read and written. Each
+    panel's scale runs from 0 to its largest weight (printed above), ignoring the decoder's first row.
     """
     run, task = experiment.run, experiment.training.task
     batch = make_batch(task, draw_sequences(100, "test", (3,), (10, 10))).to(run.device)

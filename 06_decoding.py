@@ -226,7 +226,7 @@ def adjust_logits(logits: Tensor, temperature: float = 1.0, top_k: int = 0, top_
 
     temperature divides the logits; 0, or a number too small for their type, leaves only the first of the
     likeliest tokens. top_k keeps the k likeliest and all that tie with the last of them; 0 or k ≥ V cuts
-    nothing (Fan et al. 2018). top_p keeps the fewest likeliest tokens whose probabilities reach p, up to
+    nothing (Fan et al. 2018). top_p keeps the fewest tokens whose probabilities reach p, up to
     rounding, at least one (Holtzman et al. 2020). ValueError for a number out of range.
     """
     check_range("temperature", temperature, 0)
@@ -593,8 +593,8 @@ def step_wider_beams(experiment: DecodingExperiment):
     probability than the right answer. A narrow beam drops the empty answer; a wide beam keeps it.
 
     With α = 1 the sum is divided by the length, and no answer is empty. The picture counts answers by length.
-    The hill around 15 holds the real answers. The bar at 1 holds the empty ones (only EOS), 56 to 88 of 100
-    with three other seeds.
+    The hill around 15 holds the real answers. The bar at 1 holds the empty ones (only EOS): with
+    three other seeds, 56 to 88 of 100.
 
     Koehn and Knowles 2017 saw translations get worse with wide beams; Stahlberg and Byrne 2019 found that
     for more than half of their sentences the translator's likeliest answer was empty.
@@ -636,11 +636,11 @@ UNSURE = [0.35, 0.25, 0.15, 0.10, 0.06, 0.04, 0.03, 0.02]
 def step_sampling(experiment: DecodingExperiment):
     """Temperature, top-k, top-p
 
-    Sampling may change the model's distribution before it draws. A temperature below 1 sharpens the
-    distribution, a temperature above 1 flattens it. Top-k keeps the k likeliest tokens. Top-p keeps the
-    likeliest tokens that together reach the probability p: few when the model is sure, many when it isn't.
-    Both cut the tail, the many tokens that are unlikely one by one but not taken together. The remaining
-    probabilities are scaled to sum to 1.
+    Sampling may first change the distribution. A temperature divides the logits: below 1 it sharpens the
+    distribution; above 1 it flattens it. Top-k keeps the k likeliest tokens. Top-p keeps the likeliest tokens
+    that together reach the probability p: few when the model is sure, many when it isn't. Both cut the tail,
+    the many tokens that are unlikely one by one but not taken together. The remaining probabilities are
+    scaled to sum to 1.
 
     The picture shows an unsure distribution above and a sure one below. In the table “-” means cut off.
     """
@@ -696,7 +696,7 @@ def step_what_sampling_is_good_for(experiment: DecodingExperiment):
 
     Then take an endless text: each of 17 words is followed by one of four others. The strategies get the true
     probabilities, so no model can be wrong. Greedy still runs in circles: after the same word it always takes
-    the same next word. Beam search also runs in circles. “repeated” counts runs of four words that occurred
+    the same next word. Beam search also runs in circles. “repeated” is the fraction of four-word runs seen
     before; sampling repeats only what the language repeats. (Holtzman et al. 2020 saw such circles in large
     language models.)
     """
@@ -748,7 +748,7 @@ def step_all_strategies(experiment: DecodingExperiment):
     check("beam search found the likeliest answers of all strategies, with over twice greedy's work",
           max(log_probs.values()) <= log_probs["beam, width 4"] + 1e-4
           and work["beam, width 4"] > 2 * work["greedy"])
-    check("the fraction that sampling gets right is within 6 % of the right answers' mean probability",
+    check("the fraction that sampling gets right is within 0.06 of the right answers' mean probability",
           abs(exact["sampling"] - chance) < 0.06, f"{exact['sampling']:.1%} and {chance:.1%}")
     check("at temperature 2 cutting the tail (top-p) makes the answers less varied and undoes some errors",
           different["temperature 2"] > different["temperature 2, top-p 0.9"]
@@ -789,7 +789,7 @@ def step_broken_on_purpose(experiment: DecodingExperiment):
         sure = [same for a, same in zip(good, kept, strict=True) if a.log_prob > math.log(0.5)]
         hidden += sure
         beams.append((name, len(sure), kept.count(False), off))
-    check("no answer with a probability over ½ was changed", all(hidden), f"{len(hidden)} of them")
+    check("the broken cache changed no answer with probability over ½", all(hidden), f"{len(hidden)} of them")
     check("the unsure model's answers change, and their log P is wrong", beams[1][2] and beams[1][3] > 0.05)
     caught = check_mistakes(OURS, cached_decoding_checks)
     broken = table("beams, cache not reordered", "P > ½", "answers changed", "log P off by", rows=beams)

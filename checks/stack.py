@@ -299,7 +299,7 @@ def post_norm(transformer, ours):
 
 
 def hides_the_future(transformer, ours):
-    """Other later tokens leave all earlier logits the same, bit for bit."""
+    """Changing later tokens leaves all earlier logits the same, bit for bit."""
     model, other = transformer(ours.TransformerConfig(d_model=16, n_heads=2)).double(), TGT.clone()
     other[:, 3:] = 3
     return agree(model(SRC, other)[:, :3], model(SRC, TGT)[:, :3], 0)

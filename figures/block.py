@@ -59,6 +59,6 @@ def draw_warmup(ends: Mapping[tuple[str, float, int], Tensor], shares: Mapping[t
     axes[0].set_xticks(rates, [f"{rate:g}" for rate in rates], minor=False)
     axes[0].minorticks_off()
     axes[0].set(title="after training", xlabel="learning rate", ylabel="loss of the last 20 steps")
-    axes[1].set(title="in training, rate 0.02", xlabel="step", ylabel="apart: the tokens at the output")
+    axes[1].set(title="in training, rate 0.02", xlabel="step", ylabel="how far apart the output vectors are")
     axes[0].legend(loc="upper left", bbox_to_anchor=(0, 0.94))
     return figure

@@ -385,7 +385,7 @@ class BySourcesAlone(lesson("08_translation").BatchesByLength):
     ("01_attention_mechanism", "scaled_dot_product_attention", writing_into_the_mask, "stay unchanged"),
     ("02_multi_head_attention", "MultiHeadAttention", AlwaysTraining, "none in eval mode"),
     ("03_positional_encoding", "LearnedPositionalEncoding", InPairs, "No two positions start"),
-    ("05_mini_transformer", "Transformer", SeesTheNext, "Other later tokens leave all earlier logits"),
+    ("05_mini_transformer", "Transformer", SeesTheNext, "Changing later tokens leaves all earlier logits"),
     ("08_translation", "corpus_bleu", raising_with(
         lambda answers, references: f"{len(answers)} answers", lesson("08_translation").corpus_bleu),
      "names both numbers"),

@@ -14,7 +14,7 @@ QUESTIONS = (
                "A path adds 1 to the derivative, so that something always gets past."),
         Answer("It grows block after block: it explodes.",
                "That happens with doubled weights.")), 1,
-             "without path and norm the gradient vanishes"),
+             "without path or norm the gradient vanishes"),
     Question("batch-or-layer", "layer-norm", "LayerNorm normalises over the numbers of one token, BatchNorm "
              "over all tokens of a batch. In training, a sentence gets another neighbour in its batch, or "
              "other padding. Which norm's output at real tokens changes?", (

@@ -8,7 +8,7 @@ QUESTIONS = (
     Question("start-of-loss", "loss", "A model that has learned nothing chooses among V tokens. How "
              "large is its loss, −log of the probability of the right token?", (
         Answer("About ln V.",
-               "Spread evenly, each token has the probability 1/V, and −log(1/V) = ln V. If the first loss "
+               "With even guesses each token has probability 1/V, and −log(1/V) = ln V. If the first loss "
                "is far above ln V, something is wrong."),
         Answer("About 1.",
                "Then the right token would have a probability of e^−1 = 0.37, and that isn't guessing."),
@@ -51,8 +51,8 @@ TERMS = (
          "So its input is the answer shifted by one place, with BOS (beginning of sequence) in front, "
          "and the target ends in EOS (end of sequence)."),
     Term("label smoothing", "loss",
-         "Label smoothing asks for a little probability on every token; then even a perfect model has a "
-         "loss above 0: the entropy of its target."),
+         "Label smoothing asks for a little probability on every token; then even a perfect model's "
+         "loss exceeds 0: the entropy −Σ q·log q of its target q."),
     Term("Adam", "adam",
          "Adam divides each number of the gradient by its usual size: a step is about the learning "
          "rate at first, and smaller where recent gradients disagree"),

@@ -60,7 +60,7 @@ TERMS = (
          "Sampling draws each token with its probability, and so each sentence with the probability that "
          "the model gives it."),
     Term("temperature", "sampling",
-         "A temperature below 1 sharpens the distribution, a temperature above 1 flattens it."),
+         "A temperature divides the logits: below 1 it sharpens the distribution; above 1 it flattens it."),
     Term("top-k", "sampling",
          "Top-k keeps the k likeliest tokens."),
     Term("top-p", "sampling",
@@ -168,7 +168,7 @@ EXERCISES = {
                     "for each source: add the log P so far, rank the 2 · width likeliest continuations",
                     "those that end and are among the first `width` are finished; keep the best `width`",
                     "the best `width` of the rest are alive",
-                    "none stays alive if `width` are finished and nothing alive could still overtake one",
+                    "none stays alive once none could overtake one of the `width` finished",
                     "reorder() with the rows of those alive; their newest tokens are the next input",
                     "at the end rank finished and alive together by log P / length^α"]},
         hints={
