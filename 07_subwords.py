@@ -1,6 +1,6 @@
 """Lesson 7. What is a token?
 
-A Transformer reads numbers: each token is the number of an embedding row. So far the tokens were digits, and
+A Transformer reads numbers: each token is the index of an embedding row. So far the tokens were digits, and
 a list of them was given. Text has no such list. This lesson learns one from the text itself:
 
     text → words → pieces → ids → … → ids → pieces → text
@@ -146,7 +146,7 @@ class BytePairEncoding:
         return ids
 
     def replay_long(self, ids: list[int]) -> list[int]:
-        """As replay(), in n · log n steps for n ids: each place waits in a heap for its turn."""
+        """Like replay(), in n · log n steps for n ids: each place waits in a heap for its turn."""
         chain = Chain([ids])
         heap = [(self.rank(chain.pair(place)), place) for place in range(len(ids))]
         heapq.heapify(heap)
@@ -361,7 +361,7 @@ def step_why_pieces():
     rows.insert(1, ("pieces", len(learned()), lengths["pieces"], "0.0%"))
     check("more than one in 50 of lesson 6's words has no id", missing["words"] > 0.02,
           f"{missing['words']:.1%}")
-    check("lesson 6 has over three times as many characters as words, and over twice as many as pieces",
+    check("lesson 6's characters outnumber its words by over three to one and its pieces by over two to one",
           lengths["characters"] > max(3 * lengths["words"], 2 * lengths["pieces"]))
     check("cut into pieces and joined again, lesson 6 is unchanged, so every piece has an id",
           [learned().decode(ids) for ids in pieces] == after)
@@ -380,9 +380,9 @@ def step_by_hand():
     frequent, take the pair with the smaller ids. A word keeps the space in front of it, and no piece spans
     two words. So decoding is joining: the pieces already contain the spaces.
 
-    To encode a new text, replay the merges in the order in which they were learned. A character without an
-    id becomes its bytes in UTF-8. Lesson 8 learns one list for two languages: only then can the embedding
-    also serve as the output layer, as in lesson 5.
+    To encode a new text, replay the merges in the order in which they were learned. A character without an id
+    becomes its bytes in UTF-8. Lesson 8 learns one list for two languages, so that one embedding can serve
+    source, target and output, as in lesson 5.
     """
     check_part(BytePairEncoding, byte_pair_encoding_checks, OURS)
     encoding = learn_by_counting([TOY], 10)
@@ -420,7 +420,7 @@ def step_learning_fast():
     long = ["".join("abc"[place % 7 % 3] for place in range(20_000))]
     check("both methods learn the same list of merges",
           found["kept"].merges == found["counted again"].merges)
-    check("when counts are kept, less than a tenth as many pairs are counted", kept < plain / 10)
+    check("counting again looks at over ten times as many pairs as keeping the counts", kept < plain / 10)
     check("keeping the counts is at least three times as fast as counting again",
           seconds["counted again"] > 3 * seconds["kept"])
     check("merges are learned from a word of 20,000 letters, which comes back unchanged",
@@ -430,7 +430,7 @@ def step_learning_fast():
 
 
 def pairs_counted(texts: Sequence[str], encoding: BytePairEncoding) -> tuple[int, int]:
-    """Pairs that each way looks at: all before each merge; all once, then at most five per joined pair."""
+    """Pairs counted by each method: all before each merge, or all once and at most five per joined pair."""
     words = {word: [encoding.id_of[character] for character in word]
              for text in texts for word in split_words(text)}
     pairs = PairCounts([*words.values()], [1] * len(words))
@@ -514,7 +514,7 @@ def step_what_a_model_sees():
     example = {way: next(year for year in YEARS if tuple(map(len, encoding.texts_of(
         encoding.encode(f" {year}")))) == way) for way in ways}
     years = [(cut(f" {example[way]}", encoding), number) for way, number in ways.most_common(5)]
-    check("“ attention” is one piece, and written backwards it shares no piece with it",
+    check("“ attention” is one piece, and the word written backwards doesn't contain this piece",
           len(ids[" attention"]) == 1 and not {*ids[" attention"]} & {*ids[" noitnetta"]})
     check("with a capital, in capitals, or without the space, the word shares no id with “ attention”",
           not {*ids[" attention"]} & {id for word in words[1:] for id in ids[word]})
@@ -565,7 +565,7 @@ def odd_texts() -> dict[str, str]:
 
 
 def step_texts_as_they_are():
-    """Texts as they are
+    """Odd texts
 
     Every text comes back unchanged, however odd. An emoji may be several characters of three or four bytes
     each. An é from a keyboard is one character; from some programs it arrives as an e followed by a mark. The

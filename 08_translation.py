@@ -9,7 +9,7 @@ The pairs come from a grammar of English and French that was written for this co
 350 everyday words, and one translation for each sentence. So this lesson shows whether a small model can
 combine learned rules in new sentences, not how well it would translate a newspaper.
 
-You need lessons 5 to 7. You will build batches by length and the score BLEU, and train a translator. The
+You need lessons 5 to 7. You will build batches by length and the BLEU score, and train a translator. The
 lesson runs in three to four minutes and takes an hour and a half to read. --pairs trains on your own pairs.
 """
 
@@ -370,8 +370,8 @@ def step_your_pairs(experiment: TranslationExperiment):
     """Your pairs
 
     A checksum of the source decides whether a pair is for training, validation or test, so all translations
-    of one source stay together; case and marks don't count. All pairs of --valid and --test are taken, and
-    their sources are left out of training.
+    of one source stay together; case and punctuation don't count. All pairs of --valid and --test are taken,
+    and their sources are left out of training.
 
     Are these really sentences and their translations? If not, use --columns.
     """
@@ -448,18 +448,18 @@ def step_bleu(experiment: TranslationExperiment):
     """BLEU: how close is an answer to its reference?
 
     Exact match is strict: one wrong letter makes a sentence wrong. BLEU counts how many runs of 1, 2, 3 and 4
-    words from the answer also occur in the reference. Each run counts at most as often as the reference has
-    it; otherwise all of “le le le le” would count. Let p₁ … p₄ be the fractions that count in the corpus:
+    words from the answer also occur in the reference. A run counts at most as often as the reference has it;
+    otherwise all of “le le le le” would count. Over the corpus, p₁ … p₄ are the fractions of runs that count:
 
         BLEU = 100 · brevity · (p₁ · p₂ · p₃ · p₄)^¼        brevity = min(1, exp(1 − r / c))
 
-    where c is the number of words in the answers and r in the references. The brevity penalty punishes
-    leaving out the hard parts. The mean of the sentences' BLEU is a different number (last column).
+    where c and r are the numbers of words in the answers and references. The brevity penalty punishes leaving
+    out the hard parts. The mean of the sentences' BLEU is a different number (last column).
 
-    BLEU can't see which words matter. Each row of the table makes one kind of slip, in all references that it
-    changes. A reader still understands la in place of l', but la costs more BLEU than a wrong name. Much of
-    the cost is the additional word: BLEU's usual tokeniser, 13a, doesn't cut at the apostrophe, so la' (no
-    space) costs less.
+    BLEU can't see which words matter. Each row of the table makes one kind of slip and scores the references
+    that this changes. A reader still understands la in place of l', but la costs more BLEU than a wrong name.
+    Much of the cost is the additional word: BLEU's usual tokeniser, 13a, doesn't cut at the apostrophe, so
+    la' (no space) costs less.
 
     So read some sentences as well (step 7), and publish the signature (last line) with the score. It says:
     one reference, capitals count, 13a cuts words, and a run length without matches gets half a match (exp).
@@ -535,8 +535,8 @@ def step_phenomena(experiment: TranslationExperiment):
     the 300 validation sentences need, with their number. It shows, at each validation, the fraction of these
     sentences that is entirely right. Rules are sorted by their mean over all validations.
 
-    A sentence is wrong if any of its rules fails. So a row also reflects the rules that often occur together
-    with its own. The table has the ten rules with the lowest fractions in the test.
+    A sentence is wrong if any of its rules fails. So a row also reflects rules that often occur with its own.
+    The table has the ten rules with the lowest fractions in the test, and how many sentences need them.
     """
     history = [record for record in experiment.run.history if "exact_match" in record]
     shares = over_time(history, experiment.texts.splits["validation"], ENOUGH)
@@ -613,7 +613,7 @@ def step_alignment(experiment: TranslationExperiment):
     surest = {name: kind.heads[block, head].item() for name, kind in found.items()}
     if experiment.is_default:
         content, function, _ = [*surest.values()][1:]
-        check("the best head finds a partner for far more content words than the rule of the same place",
+        check("the best head finds a partner for far more content words than the “same place” rule",
               content > found["content words"].same + 0.2, f"{content:.0%}")
         check("the best head finds a smaller fraction of function words than of content words",
               function < content - 0.1, f"{function:.0%}")
@@ -654,7 +654,7 @@ def step_decoders(experiment: TranslationExperiment):
                      for answers in found.values())
         check("no strategy answers more than 5 % of the sentences differently from greedy",
               others <= len(pairs) / 20, f"{others} at most")
-    return table("", "BLEU", "exact match", "words each", "sentences per second", rows=rows), signature(pairs)
+    return table("", "BLEU", "exact", "words per answer", "sentences per second", rows=rows), signature(pairs)
 
 
 def step_limits(experiment: TranslationExperiment):
@@ -662,11 +662,11 @@ def step_limits(experiment: TranslationExperiment):
 
     The model was trained on single, complete sentences. The answer to two sentences is nearly always one
     sentence, and seldom the translation of the first. Without the punctuation mark at the end most answers
-    are still right; without the capital few are. The comparison doesn't count the missing mark or capital.
+    are still right; without the capital few are. The comparison ignores both.
 
-    “Simon” replaces a trained name. All pieces of “Simon” are known, and the model would only have to copy
-    them. The X of “Xavier” isn't in the grammar, so it becomes a byte that never occurs in training. --input
-    adds a missing capital or mark, and lists such words.
+    “Simon” replaces a trained name. All pieces of “Simon” are known and need only be copied, yet hardly any
+    sentence with it is right. The X of “Xavier” isn't in the grammar, so it becomes a byte that never occurs
+    in training. --input adds a missing capital or mark, and lists such words.
     """
     pairs = experiment.pairs(200)
     cases = harder(pairs, experiment.pairs())
@@ -687,7 +687,7 @@ def step_limits(experiment: TranslationExperiment):
               ends > 0.9 * len(pairs) / 2, f"{ends} of {len(pairs) // 2}")
         check("fewer than a quarter of the answers to two sentences translate the first one",
               first < len(pairs) / 8, f"{first}")
-        check("without a mark more than half of the answers are right; without a capital under a quarter are",
+        check("without the final mark most answers are right; without the capital under a quarter are",
               shares["no mark"] > 0.5 and shares["no capital"] < 0.25)
         check("Simon's pieces occur in training, but under a tenth of the sentences with Simon are right",
               {*encode("Simon"), *encode(" Simon")} <= met and shares["with Simon"] < 0.1)

@@ -130,7 +130,7 @@ def ablated(output: Tensor, how: str, real: Tensor | None = None) -> Tensor:
     """A part's output (B, L, D) without its content, in the same shape.
 
     zero: 0. mean: one mean over all tokens. place: each place's mean over all sequences. other: the output
-    for the previous sequence. `real` (B, L) is False for tokens that no mean counts.
+    for the previous sequence. `real` (B, L) is False for tokens that no mean includes.
     """
     if how == "zero":
         return torch.zeros_like(output)
@@ -273,9 +273,9 @@ def step_last_gain(experiment: Examined):
     """Why the last gain starts small
 
     Lesson 5's model starts its last LayerNorm with a gain of d_model^−½, where the paper has 1. The residual
-    paths carry a token's embedding to the end, where the same matrix compares the result with every token's
-    vector. The token itself fits best. So with a gain of 1 an untrained model is almost sure that each token
-    repeats; without residual paths it isn't. The model soon unlearns this: after 20 steps the loss
+    paths carry a token's embedding to the end, where the embedding matrix compares the result with every
+    token's vector. The token itself fits best. So with a gain of 1 an untrained model is almost sure that
+    each token repeats; without residual paths it isn't. The model soon unlearns this: after 20 steps the loss
     is about the same with both gains.
     """
     task = experiment.training.task
@@ -396,12 +396,12 @@ def step_what_is_needed(experiment: Examined):
               "right for 10 digits, but under a fifth for 8 and 12 digits",
               all(one[first][2] > 0.5 and one[first][4] < 0.2 for one in found))
         zero, mean, *_ = zip(*(one["encoder.blocks.0.self_attention"] for one in found))
-        check("three seeds: one mean for the encoder's first attention leaves over 90 % of answers right, 0 "
-              "leaves under half",
-              min(mean) > 0.9 and max(zero) < 0.5)
+        check("three seeds: one mean for the encoder's first attention leaves over 90 % of answers right; 0 "
+              "leaves under half", min(mean) > 0.9 and max(zero) < 0.5)
         places = [one["decoder.blocks.0.self_attention"][2] for one in found]
-        check("with a mean per place for the decoder's first attention, seeds differ by over 10 percentage "
-              "points", max(places) > min(places) + 0.1, " ".join(f"{one:.0%}" for one in places))
+        check("with a mean per place for the decoder's first attention, right answers differ by over 10 "
+              "percentage points between seeds",
+              max(places) > min(places) + 0.1, " ".join(f"{one:.0%}" for one in places))
     rows = [(short(name), *(f"{one:.0%}" for one in row)) for name, row in found[0].items()]
     return table("right without", *WAYS, "8, 12 digits", rows=rows), experiment.differs
 
@@ -436,8 +436,8 @@ def step_which_head_can_go(experiment: Examined):
     answers that stay right against the head's largest weight, averaged over the queries. Of the
     heads whose largest weight is below a quarter, some are needed and some can go.
 
-    In each model many heads can go, one at a time. If all of them go at once, few answers are still right.
-    So a head that can go may still be useful.
+    In each model many heads can go, one at a time. If all go at once, few answers are still right. So a head
+    that can go may still be useful.
     """
     batch = experiment.batch(50, 8, 12)
     found = {seed: heads_of(model, batch) for seed, model in experiment.models.items()}
@@ -529,7 +529,7 @@ def step_where_it_is(experiment: Examined):
     is patched, it rarely does.
 
     The length: a part is patched at all places from another source of 8 or 12 digits, while the answer has 8.
-    The table has one number per seed. Three attentions carry the length: the encoder's last, the decoder's
+    Each cell has one number per seed. Three attentions carry the length: the encoder's last, the decoder's
     first cross-attention and its second self-attention. The last cross-attention carries the digits, so with
     any other source the answers are wrong.
     """
@@ -573,7 +573,7 @@ def check_where_it_is(digit: list[dict], place: list[dict], length: list[dict]) 
           "block, but under half follow a patch of a single layer", all(
               (statistics.mean(row) > 0.9 if name[-1].isdigit() else statistics.mean(row) < 0.5)
               for rows in place for name, row in rows.items() if "blocks.0" in name))
-    check("length, three seeds: with one of three attentions patched, over 30 % of answers are right if the "
+    check("length, three seeds: with any of three attentions patched, over 30 % of answers are right if the "
           "source is equally long, under 10 % if it is longer", all(
               rows[name][0] > 0.3 and rows[name][1] < 0.1 for rows in length
               for name in ("encoder.blocks.1.self_attention", "decoder.blocks.0.cross_attention",
@@ -607,8 +607,8 @@ def step_what_is_written(experiment: Examined):
 
     In all three models the probe finds the encoder's digit, and the model needs it. The model also needs the
     distance to the end. The probe also finds the digit that the decoder has just read, but without it most
-    digits stay right. Training makes the digit to write easier to find, but the model doesn't use it there.
-    Whether the sum is odd, the probe can only guess: a null result.
+    digits stay right. Training makes the digit to write easier to find, but without it nearly all digits stay
+    right. Whether the digits' sum is odd, the probe can only guess.
     """
     check_part(Probe, checks.probe_checks, OURS)
     check_part(probe_and_controls, checks.probe_and_controls_checks, OURS)
@@ -621,16 +621,16 @@ def step_what_is_written(experiment: Examined):
               "on an untrained model, and under 20 % of shuffled labels", all(
                   min(trained, untrained) > 0.95 and shuffled < 0.2
                   for trained, shuffled, untrained, _ in own + read))
-        check("three seeds: without the digit just read over 70 % of the digits are right, without the "
+        check("three seeds: without the digit just read over 70 % of the digits are right; without the "
               "encoder's digit under 30 %", all(one[3] < 0.3 for one in own) and all(
                   one[3] > 0.7 for one in read))
         check("three seeds: training raises the probe's accuracy for the distance to the end and the digit "
               "to write by over 0.05", all(
                   trained > untrained + 0.05 for trained, _, untrained, _ in ends + write))
-        check("three seeds: without the distance to the end under 40 % of digits stay right, without the "
+        check("three seeds: without the distance to the end under 40 % of digits stay right; without the "
               "digit to write over 95 % do",
               all(one[3] < 0.4 for one in ends) and all(one[3] > 0.95 for one in write))
-        check("three seeds: the probe's accuracy for whether the sum is odd is 40 to 60 %",
+        check("three seeds: the probe tells with 40 to 60 % accuracy whether the digits' sum is odd",
               all(abs(trained - 0.5) < 0.1 for trained, *_ in odd))
     rows = [(question, *(" ".join(f"{100 * one[question][column]:.0f}" for one in found)
                          for column in range(4))) for question in found[0]]
@@ -646,9 +646,9 @@ def step_rules_of_french(experiment: Examined):
     """Which head does a rule need?
 
     If lesson 8's checkpoint is in the output folder, each head of its translator in turn is replaced by its
-    mean. For each group of rules the table names the head whose removal breaks most sentences with these
-    rules, compared with other sentences. A head whose removal breaks both kinds equally isn't the head of
-    this rule. Other models may divide the work differently.
+    mean. For each group of rules the table names the head whose removal breaks sentences with these rules
+    most often, compared with others. A head whose removal breaks both kinds equally isn't the head of this
+    rule. Other models may divide the work differently.
     """
     translator = TranslationExperiment(TranslationModel(), TranslationTraining(), Namespace(
         **vars(experiment.options), input="answers only"))
@@ -677,8 +677,8 @@ SCARCE = {"no remedy": {}, "weight decay 1": {"weight_decay": 1.0},
 def step_scarce_data(experiment: Examined):
     """When data is scarce
 
-    Lesson 5 drew new sequences in every step. Now the model sees the same 200 sequences of 4 to 8 digits for
-    150 steps of 16. The model answers more of the known sequences right than of the new ones: it overfits.
+    Lesson 5 drew new sequences in every step. Now 150 batches of 16 come from the same 200 sequences of 4 to
+    8 digits. The model answers more of the known sequences right than of the new ones: it overfits.
 
     Of three remedies, strong weight decay (AdamW) gets the most new sequences right here. In a run this
     short it also gets more of the known ones right. Label smoothing and dropout help less.
@@ -746,9 +746,9 @@ def patients(seed: int) -> dict[str, Callable[[], Patient]]:
 def step_clinic(experiment: Examined):
     """A clinic
 
-    Seven training runs of a small model are sick and one is healthy; all learn to reverse 4 to 8 digits. The
-    loss says little: two sick models reach a lower loss than the healthy one, and get hardly any answer
-    right. So instruments examine each model:
+    Seven training runs of a small model are sick and one is healthy; all are trained to reverse 4 to 8
+    digits. The loss says little: two sick models reach a lower loss than the healthy one, and get hardly any
+    answer right. So instruments examine each model:
 
     leak: how far a different last token moves earlier logits. repeats: the probability of the token just
     read. P(PAD): the probability of PAD after EOS. source: how far a different source moves the logits. least
@@ -794,7 +794,7 @@ def step_broken_on_purpose(experiment: Examined):
     rows += [(f"{short(name)}, patched at place {place}: answers moved", f"{moved[place]:.0%}")
              for place in range(len(moved))[5:7]]
     if experiment.name == "reverse":
-        check("a patch where the digit is written moves over 90 % of the answers, a patch one place earlier "
+        check("a patch where the digit is written moves over 90 % of the answers; a patch one place earlier "
               "moves none", moved[9 - CHANGED] > 0.9 and moved[8 - CHANGED] == 0)
     return table("", "", rows=rows), check_mistakes(OURS, *GRADED.values())
 

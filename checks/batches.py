@@ -127,7 +127,7 @@ def differs_by_epoch_and_seed(implementation, ours):
     other = rows_of(epoch_of(built(implementation, 1)))
     same = [torch.equal(first, second), torch.equal(first, other), torch.equal(second, other)]
     finding = agree(torch.tensor(same).float(), torch.zeros(3), 0.0, "draw the order from seed and epoch")
-    names = [name for name, equal in zip(("epochs", "seeds", "sums of seed and epoch"), same) if equal]
+    names = [name for name, equal in zip(("epochs", "seeds", "pairs of seed and epoch"), same) if equal]
     return finding._replace(figure=f"two {' and two '.join(names)} have the same order" if names else "")
 
 

@@ -107,7 +107,7 @@ def sums_over_the_corpus(implementation, ours):
 
 
 def smooths_orders_without_a_match(implementation, ours):
-    """An order without a match (n words in a row) counts as half a match, the next such order as a quarter;
+    """An order (n words in a row) without a match counts as half a match, the next such order as a quarter;
     with smooth="none" the score is 0.
     """
     answers, references = ["the cat sits here and a dog"], ["the cat runs with a fast dog"]  # 4, 1, 0, 0
@@ -144,7 +144,7 @@ def cuts_at_marks(implementation, ours):
 
 
 def takes_another_tokenizer(implementation, ours):
-    """With tokenize=list BLEU counts characters, of which almost any word has four in a row."""
+    """With tokenize=list BLEU counts runs of characters, and almost any word has a run of four."""
     answers, references = ["les chats noirs", "il dort"], ["les chiens noirs", "elle dort"]
     expected = plain_bleu([*map(list, answers)], [*map(list, references)])
     return numbers_agree(implementation(answers, references, "none", tokenize=list), expected,
@@ -249,7 +249,7 @@ def more_bleu_mistakes(ours):
     def tokenizer_ignored(answers, references, smooth="exp", tokenize=None):
         return bleu(answers, references, smooth)
 
-    smoothing = "An order without"
+    smoothing = "An order (n words"
     return {
         "never smoothed": Mistake("nothing is smoothed: with smooth=\"exp\" half a match, then a quarter",
                                   never_smoothed, smoothing),

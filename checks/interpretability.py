@@ -251,7 +251,7 @@ def patch_mistakes(ours):
     return {
         "all places": Mistake("every place is replaced: choose rows and places, output[rows, places]",
                               everywhere, "In each sequence one place"),
-        "roles swapped": Mistake("the donors run on with an output of the inputs: exchange the two",
+        "roles swapped": Mistake("an output of the inputs is patched into the donors: swap the two",
                                  reversed_roles, "In each sequence one place"),
         "sources ignored": Mistake("the donor's output comes from the place it goes to: `sources` says where "
                                    "to take it from", from_places, "With `sources`"),

@@ -141,7 +141,7 @@ def settles_ties(implementation, ours):
     """Of equally frequent pairs, the pair with the smallest ids is joined first."""
     expected = ["a+b", "a+d", "c+b", "d+c"]
     found = merges_of(implementation.learn(["cb", "dc", "ad", "ab"], 4))
-    return same(found, expected, "compare first the left ids, then the right ones")
+    return same(found, expected, "compare the left ids first, then the right ones")
 
 
 def counts_words_as_often_as_they_occur(implementation, ours):

@@ -39,7 +39,7 @@ QUESTIONS = (
                "So counting letters, or writing a word backwards, is hard for it."),
         Answer("The first letter and the length.",
                "Neither is in the id.")), 1,
-             "“ attention” is one piece, and written backwards it shares no piece with it"),
+             "“ attention” is one piece, and the word written backwards doesn't contain this piece"),
     Question("which-language", "other-languages", "The pieces were learned from English. How many pieces does "
              "the same article have in Greek?", (
         Answer("About as many as in English: the texts have about as many letters.",

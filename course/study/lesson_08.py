@@ -21,11 +21,11 @@ QUESTIONS = (
         Answer("Padding no longer needs a mask.",
                "A little padding stays, and the mask has to hide it as before."),
         Answer("The model learns from short sentences first.",
-               "The order of the batches is random; only within a batch the lengths are similar.")), 0,
+               "The order of the batches is random; only within a batch are the lengths similar.")), 0,
              "batches by length have less than 10"),
     Question("which-word-counts", "bleu", "One translator writes la for every l’. Another always "
-             "says Julie, whoever it was. BLEU counts runs of words that agree with the reference. Which "
-             "one gets the higher score on the sentences that the slip changes?", (
+             "writes Julie, whoever is meant. BLEU counts runs of words that agree with the reference. Which "
+             "one gets the higher score on the sentences that its slip changes?", (
         Answer("The first: a reader still understands each sentence.",
                "BLEU doesn't measure understanding. This slip also breaks the runs of words apart."),
         Answer("The second.",
@@ -43,7 +43,7 @@ QUESTIONS = (
         Answer("At the English adjective, more often than at the word in the same place.",
                "Nobody tells the head which word that is, but the model needs it to choose the French "
                "adjective.")), 2,
-             "finds a partner for far more content words than the rule of the same place"),
+             "finds a partner for far more content words than the “same place” rule"),
 )
 
 TERMS = (

@@ -40,8 +40,8 @@ QUESTIONS = (
                "Each can be spared as long as the others are there; all of them together can't."),
         Answer("The answers become better.", "Nothing was learned after the heads were taken away.")), 1,
              "without all removable heads at once under half"),
-    Question("read-and-unused", "what-is-written", "In 100 of 100 cases a probe reads off a part's output which "
-             "digit the decoder has just read. Does the rest of the model use this information?", (
+    Question("read-and-unused", "what-is-written", "In 100 of 100 cases a probe finds in a part's output "
+             "which digit the decoder has just read. Does the rest of the model use this information?", (
         Answer("Yes: what a probe can read is used.",
                "It also finds the digit on an untrained model: the residual path carries the embedding."),
         Answer("The probe doesn't say: take the digit away, and count the right answers.",
@@ -49,7 +49,7 @@ QUESTIONS = (
         Answer("No: a probe finds only what is unused.", "A probe also finds the encoder's digit, which is needed.")),
              1, "without the digit just read over 70 %"),
     Question("perfect-and-useless", "clinic", "A model reaches a very low loss with teacher forcing, but none "
-             "of its own answers is right. If you exchange the last token of the decoder's input, earlier "
+             "of its own answers is right. If you replace the last token of the decoder's input, earlier "
              "logits change. What is wrong?", (
         Answer("The inputs aren't shifted.", "Then the model repeats what it reads, and earlier logits don't move."),
         Answer("The causal mask is missing.",

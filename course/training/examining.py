@@ -102,7 +102,7 @@ def in_any_order(batch: Any) -> Any:
 
 
 def without_classes(output: Tensor, labels: Tensor) -> Tensor:
-    """Vectors (B, L, D), where each label's mean is moved to the mean of all, so no linear probe can find it.
+    """Vectors (B, L, D), with each label's mean moved to the overall mean: no linear probe finds the label.
 
     labels (B, L) are whole numbers; a token with −1 has none, and stays as it is.
     """

@@ -37,7 +37,7 @@ def note_learning(run: Run) -> None:
 
 def with_first_weights(model: nn.Module, fresh: nn.Module, measure: Callable[[nn.Module], float]
                        ) -> dict[str, float]:
-    """What is measured of the trained model with one part as it was in the fresh one, for every part."""
+    """For each part: the measure of the trained model with this part as it was in the fresh one."""
     found = {}
     for name, part in parts_of(model).items():
         trained = {key: value.clone() for key, value in part.state_dict().items()}
