@@ -542,12 +542,11 @@ def step_phenomena(experiment: TranslationExperiment):
     shares = over_time(history, experiment.texts.splits["validation"], ENOUGH)
     names = [name.rpartition(" (")[0] for name in shares]
     figure = drawing.draw_phenomena([record["step"] for record in history], shares)
-    trained = experiment.texts.splits["train"]
-    common = Counter(name for pair in trained for name in pair.phenomena)
+    common = Counter(name for pair in experiment.texts.splits["train"] for name in pair.phenomena)
     found = by_phenomenon(experiment.pairs(), experiment.right)
     often = {name: pair for name, pair in found.items() if pair[0] >= ENOUGH}
     hardest = sorted(often, key=lambda name: found[name][1])[:10]
-    rows = [(name, PHENOMENA[name].rpartition(": ")[2], f"{common[name] / len(trained):.1%}", found[name][0],
+    rows = [(name, PHENOMENA[name].rpartition(": ")[2], f"{common[name]:,}", found[name][0],
              f"{found[name][1]:.0%}") for name in hardest]
     if experiment.is_default:
         check("if at least 30 test sentences need a rule, more than 60 % of these sentences are right",

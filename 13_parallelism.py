@@ -401,7 +401,7 @@ def step_loss_scaling(seed: int):
     check_part(LossScaler, scaler_checks, OURS)
     steps = trained_in_float16(seed, LossScaler(2.0**30, interval=4))
     scales = [scale for scale, _, _ in steps]
-    check("with a first scale of 2³⁰ at least 3 steps are skipped, and the scale grows again",
+    check("with an initial scale of 2³⁰ at least 3 steps are skipped, and the scale grows again",
           [finite for _, _, finite in steps].count(False) >= 3
           and any(later > before for before, later in pairwise(scales)))
     gradient = nn.Parameter(torch.zeros(100))
@@ -446,7 +446,7 @@ def step_stalled_weights(seed: int):
     late = {name: sum(fractions[-10:]) / 10 for name, fractions in found.items()}
     short, high, master = late.values()
     check("in the last 10 steps more than half of the bfloat16 weights stand still, and less than 1 % of the "
-          "master weights", short > 0.5 and master < 0.01, f"{short:.1%}, {master:.1%}")
+          "master weights do", short > 0.5 and master < 0.01, f"{short:.1%}, {master:.1%}")
     check("in the last 10 steps less than 30 % of the bfloat16 weights stand still if the rate stays high",
           high < 0.3, f"{high:.1%}")
     return table("weights kept", "stand still, last 10 steps", rows=[
@@ -543,8 +543,8 @@ def step_one_mean(seed: int):
         gap = largest_difference(found.gradient, wanted)
         off = ((found.of_means - wanted).norm() / wanted.norm()).item()
         formula = ring_bytes(len(wanted), size)
-        check(f"{size} ranks: the gradients add up to that of the whole batch within 10⁻⁶, and each rank "
-              "sends the bytes of the ring's formula", gap < 1e-6 and found.sent == formula, f"{gap:.0e}")
+        check(f"{size} ranks: the gradients add up to the whole batch's within 10⁻⁶, and each rank sends "
+              "as many bytes as the ring's formula says", gap < 1e-6 and found.sent == formula, f"{gap:.0e}")
         ranks = [Group(rank, size) for rank in range(size)]
         rows.append((size, ", ".join(str(int(tokens_in(rows_of(batch, group)))) for group in ranks),
                      f"{gap:.0e}", f"{off:.2%}", found.sent))
@@ -736,7 +736,7 @@ def step_memory(seed: int):
     gradient and 8 for Adam. A large model is usually trained with weights and gradients in bfloat16, 2 bytes
     each, and 12 bytes for master weights and Adam.
 
-    The last column is for 7 billion parameters on 8 ranks. A GPU of 80 GB can't hold what the first row
+    The last column is for 7 billion parameters on 8 ranks. An 80 GB GPU can't hold what the first row
     needs. Activations need memory as well; recomputing them (lesson 11) reduces it.
     """
     model, batch = reference(seed)
@@ -776,9 +776,9 @@ def by_hand(whole: nn.Module, batch: Batch, group: Group) -> dict[str, tuple[flo
 def step_same_program(seed: int):
     """The same program in processes
 
-    The programs above use only their group, so they run unchanged if ranks are processes. This step starts
-    two on this machine. They are joined by gloo, PyTorch's backend for CPUs; GPUs use nccl. Usually PyTorch's
-    launcher torchrun starts the processes. Then only this step and the next one run:
+    The programs above communicate only through their group, so they run unchanged if ranks are processes.
+    This step starts two on this machine, joined by gloo, PyTorch's backend for CPUs; GPUs use nccl. Usually
+    PyTorch's launcher torchrun starts the processes. Then only this step and the next one run:
 
         torchrun --nproc-per-node 2 13_parallelism.py
     """
@@ -802,7 +802,7 @@ def step_engines(seed: int):
 
     DistributedDataParallel sends gradients while backward() still runs. FSDP2 also cuts the weights. Both
     average the gradients of the ranks, whereas our program adds them up, so their loss is multiplied by P.
-    parallelize_module cuts matrices by a plan, and torch.distributed.pipelining runs stages.
+    parallelize_module cuts matrices according to a plan, and torch.distributed.pipelining runs stages.
 
     Each engine has to give the gradients of one process. Lessons 5, 8 and 10 train with them: --parallel
     data, fsdp or tensor, under torchrun.

@@ -99,8 +99,8 @@ def from_all_mistakes(ours):
             return ours.ring_all_reduce(gradient, ctx.group), None
 
     return {"sum backward at the exit as well": Mistake(
-        "after the exit all ranks compute the same, so each has the whole gradient already: a sum makes it P "
-        "times too large", SumBackward, "In the backward pass FromAll")}
+        "after the exit all ranks compute the same thing, so each has the whole gradient already: a sum "
+        "makes it P times too large", SumBackward, "In the backward pass FromAll")}
 
 
 def more_from_all_mistakes(ours):

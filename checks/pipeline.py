@@ -140,7 +140,7 @@ BY_HAND = torch.tensor([[1, 2, 0, 0, -1, -2], [0, 1, 2, -1, -2, 0]])  # 2 stages
 
 
 def equals_the_drawing(implementation, ours):
-    """Two stages and two micro-batches with GPipe give the six slots that one draws by hand."""
+    """Two stages and two micro-batches with GPipe give the six slots drawn by hand."""
     return agree(coded(implementation(all_forward_first, 2, 2, 1, 1)), BY_HAND, axes="stage, slot")
 
 

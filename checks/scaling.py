@@ -59,7 +59,7 @@ def notices(implementation, ours):
 
 
 def follows_the_rule(implementation, ours):
-    """update(False) multiplies the scale by `backoff`; `interval` finite steps in a row do so by `growth`."""
+    """update(False) multiplies the scale by `backoff`, and `interval` finite steps in a row by `growth`."""
     scaler, scale, in_a_row = implementation(SCALE, GROWTH, BACKOFF, INTERVAL), SCALE, 0
     found, expected = [], []
     for finite in OUTCOMES:

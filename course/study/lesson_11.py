@@ -31,7 +31,7 @@ QUESTIONS = (
     Question("which-head-survives", "trained-heads", "The attention of trained heads is replaced by a feature "
              "map, without any training. Which heads still work?", (
         Answer("Heads whose scores have a small spread.",
-               "Their weights are nearly equal: exactly equal weights on all keys do as well."),
+               "Their weights are nearly equal: exactly equal weights on all keys also suffice."),
         Answer("Heads whose scores have a large spread.",
                "Their weights pick one key among many, which takes far more features."),
         Answer("None: the weights were trained for softmax.",

@@ -15,11 +15,11 @@ QUESTIONS = (
     Question("which-scale", "loss-scaling", "The loss is multiplied by a scale that makes some gradients "
              "infinite. What does the scaler do?", (
         Answer("It sets the infinite gradients to 0 and goes on.",
-               "The step would then go in a wrong direction, with part of the gradient missing."),
+               "The step would then go in the wrong direction, with part of the gradient missing."),
         Answer("It stops the training.", "A single step isn't worth that."),
         Answer("It skips the step, and halves the scale.",
                "The next step tries a smaller scale; after some good steps the scale grows again.")), 2,
-             "with a first scale of 2³⁰ at least 3 steps are skipped"),
+             "with an initial scale of 2³⁰ at least 3 steps are skipped"),
     Question("still", "stalled-weights", "Weights are kept in bfloat16, and the learning rate falls to 0. What "
              "do most weights do in the last steps?", (
         Answer("They stand still.",
@@ -194,7 +194,7 @@ EXERCISES = {
                 "Σ over ranks of x_r·W_rᵀ, + b",
                 "FromAll.apply(F.linear(x, self.weight), self.group) + ___"),
             "has_its_piece_of_the_input_gradient": (
-                "After the sum every rank computes the same, so the gradient is whole already.",
+                "After the sum every rank computes the same thing, so the gradient is whole already.",
                 "FromAll passes it as it is",
                 "FromAll.apply, not a sum in both directions"),
             "has_gradients": (
