@@ -634,7 +634,7 @@ def step_what_is_written(experiment: Examined):
               all(abs(trained - 0.5) < 0.1 for trained, *_ in odd))
     rows = [(question, *(" ".join(f"{100 * one[question][column]:.0f}" for one in found)
                          for column in range(4))) for question in found[0]]
-    return table("accuracy in %, by seed", "trained", "shuffled labels", "untrained",
+    return table("accuracy, %, by seed", "trained", "shuffled labels", "untrained",
                  "digits right without it", rows=rows), experiment.differs
 
 

@@ -1018,7 +1018,7 @@ CHANGES_OF_10 = {name: change for name, change in CHANGES.items() if name != "ta
     "feed_forward": ("swiglu", {"layers", "activation"}),
     "vocab": (30, {"vocabulary", "first weights", "sources"}),
     "batch_size": (5, {"rows"}),
-    "window": (9, {"places", "sources"}),
+    "window": (9, {"places"}),
     "max_len": (100, {"longest"}),
 }
 
@@ -1044,7 +1044,8 @@ def usual_of_10():
 def test_10_options_of_model_and_training(dest, usual_of_10):
     value, wanted = CHANGES_OF_10[dest]
     before, after = usual_of_10[dest == "patience"], observed_of_10(dest, value, USUAL * (dest == "patience"))
-    assert {name for name in before if before[name] != after[name]} == wanted
+    moved = {"sources"} if dest == "window" else set()  # other windows may begin at the same place, by chance
+    assert {name for name in before if before[name] != after[name]} - moved == wanted
 
 
 def test_10_text(tmp_path):
