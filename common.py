@@ -1,12 +1,12 @@
-"""What the lessons share: the words in which a step is written. Nothing here is about Transformers.
+"""The helper functions that steps use. Nothing here is about Transformers.
 
     lesson                                   another lesson, as a module
-    check, check_part, check_mistakes        statements put to the test
+    check, check_part, check_mistakes        testing statements
     table, Picture, canvas, heatmap          what a step returns
     lesson_parser, narrate                   the command line, the walkthrough, the exit code
-    grade                                    your own parts, graded where you write them
+    grade                                    grading your own parts where you write them
 
-The machinery behind it is in course/, what must hold for each part in checks/, the drawings in figures/.
+The machinery is in course/, the checks of each part are in checks/, and the figures in figures/.
 """
 
 import importlib
@@ -57,8 +57,8 @@ __all__ = [
 def lesson(name: str, *parts: str) -> Any:
     """The lesson in the file `name`.py, as a module; with names of parts, a tuple of these parts.
 
-    ImportError if the running script asks for itself: it would silently run twice. A later lesson may ask for
-    it, once the script is known by its name.
+    ImportError if the running script asks for itself, because it would silently run twice. A later lesson may
+    ask for it, once the script is in sys.modules under its name.
     """
     running = Path(getattr(sys.modules["__main__"], "__file__", None) or "").stem
     if running == name and name not in sys.modules:
@@ -69,18 +69,18 @@ def lesson(name: str, *parts: str) -> Any:
     return tuple(getattr(module, part) for part in parts) if parts else module
 
 
-# ------------------------------------------------------------------ statements put to the test
+# ------------------------------------------------------------------ testing statements
 
 
 def check(statement: str, holds: bool, figure: object = "") -> None:
-    """Record a claim of the prose that was tested just now; the console shows it under the step."""
+    """Record a claim of the prose that has just been tested; the console shows it under the step."""
     tested.append(Tested("", [(statement, Finding(bool(holds), str(figure)))]))
 
 
 def check_part(implementation: Any, part: Part, ours: Any, name: str = "") -> None:
-    """Record all checks of a part of the lesson: one line on the console while they hold.
+    """Record all checks of a part of the lesson: one line on the console if they all hold.
 
-    `ours` is the lesson's module, from whose parts the mistakes are made that explain a failure.
+    `ours` is the lesson's module; mistakes that can explain a failure are built from its parts.
     """
     results = [(check.statement, check.finding) for check in part(implementation, ours)]
     tested.append(Tested(name or implementation.__name__, results))
@@ -112,7 +112,7 @@ def shows(*components: Callable):
 
 
 def table(*header: str, rows: Iterable[Sequence[Any]], title: str = "") -> Table:
-    """A console table. Numbers stand right, floats get four digits; text may hold brackets."""
+    """A console table. Numbers are right-aligned, floats get four digits; text may contain brackets."""
     rows = [tuple(row) for row in rows]
     numeric = [all(isinstance(row[column], int | float) for row in rows) for column in range(len(header))]
     return Grid(title, header, [[cell_text(cell) for cell in row] for row in rows], numeric)
@@ -202,9 +202,9 @@ def readable(shown, value: float) -> str:
 
 
 def grade(name: str, *parts: Any, **named: Any) -> None:
-    """Say what holds of your own parts, in a notebook or any session, as --grade says it of a file.
+    """Grade your own parts in a notebook or any session, as --grade grades a file.
 
-    `name` is the lesson's; a part that is called otherwise than the lesson's is given by name:
+    `name` is the lesson's name; a part with another name than the lesson's is passed by keyword:
     grade("02_multi_head_attention", MultiHeadAttention=Mine).
     """
     grade_here(name, {part.__name__: part for part in parts} | named, make_narrator(OUTPUTS))

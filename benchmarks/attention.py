@@ -1,8 +1,8 @@
-"""Time and memory of lesson 11's attentions, beside PyTorch's kernel: python -m benchmarks.attention
+"""Time and memory of lesson 11's attentions, compared with PyTorch's kernel: python -m benchmarks.attention
 
-One head of width 64, one thread. Every way takes turns with the kernel; a time is the median of the paired
-ratios. The memory is the most bytes alive at once, divided by the kernel's. --quick takes fewer turns,
---sizes 256 1024 only these lengths.
+One head of width 64, one thread. Each attention takes turns with the kernel; its time is the median of the
+paired ratios. Its memory is the most bytes alive at once, divided by the kernel's. --quick takes fewer turns;
+--sizes 256 1024 measures only these lengths.
 """
 
 import argparse
@@ -54,8 +54,8 @@ WAYS: dict[str, Callable[..., Tensor]] = {
 
 
 def run_of(way: Callable, inputs: list[Tensor]) -> Callable[[], float]:
-    """A call that tells its seconds: the processor's, which other programs don't change; on a GPU those
-    that pass until it has ended.
+    """A call that returns its seconds: processor time, which other programs don't change; on a GPU, the time
+    until it has ended.
     """
     on_gpu = inputs[0].is_cuda
     clock = time.perf_counter if on_gpu else time.process_time
@@ -102,14 +102,14 @@ def multiple_of_the_window(text: str) -> int:
     """A length that the window in blocks can take."""
     number = count(text)
     if number % WINDOW:
-        raise argparse.ArgumentTypeError(f"{number} is no multiple of {WINDOW}")
+        raise argparse.ArgumentTypeError(f"{number} is not a multiple of {WINDOW}")
     return number
 
 
 def main() -> None:
     parser = benchmark_parser(__doc__)
     parser.add_argument("--sizes", type=multiple_of_the_window, nargs="+", metavar="LENGTH",
-                        default=(256, 512, 1024, 2048, 4096), help="only these lengths")
+                        default=(256, 512, 1024, 2048, 4096), help="measure only these lengths")
     measure_all(parser, forward, forward_and_backward)
 
 

@@ -1,8 +1,8 @@
 """How fast lesson 6 decodes, as ratios measured in one run: python -m benchmarks.decoding
 
-Every comparison takes turns and gives the median of the paired ratios. With transformers installed, batched
-greedy decoding and beam search are timed against its Marian model of the same size, all with random weights.
---quick takes fewer turns, --sizes 16 64 only these lengths of the cache's table.
+The sides of a comparison take turns; the result is the median of the paired ratios. If transformers is
+installed, batched greedy decoding and beam search are timed against its Marian model of the same size, all
+with random weights. --quick takes fewer turns; --sizes 16 64 measures the cache only at these lengths.
 """
 
 import argparse
@@ -23,7 +23,7 @@ ANSWERS, STEPS, WIDTH = 32, 64, 4
 
 
 def decode(kind: Callable, model, src: torch.Tensor, length: int) -> Callable[[], None]:
-    """A run of `length` greedy steps that no EOS ends."""
+    """A function that runs `length` greedy steps, without stopping at EOS."""
 
     def run() -> None:
         decoding = kind(model, src)
@@ -62,7 +62,7 @@ def beams_against_greedy(device: torch.device, options: argparse.Namespace):
     found = paired(lambda: six.greedy_decode(Endless(model, src), STEPS),
                    lambda: six.fast_beam_search(Endless(model, src), WIDTH, STEPS),
                    turns=2 if options.quick else 7)
-    return table("greedy, s", "beam, s", "beam takes times as long", rows=[
+    return table("greedy, s", "beam, s", "beam, times as long", rows=[
         (found.first, found.second, f"{found.ratio:.2f}")])
 
 
@@ -100,13 +100,13 @@ def against_marian(device: torch.device, options: argparse.Namespace):
         found = paired(mine, theirs, turns=2 if options.quick else 7)
         rows.append((name, f"{1e3 * found.first / STEPS:.2f}", f"{1e3 * found.second / STEPS:.2f}",
                      f"{found.ratio:.2f}"))
-    return table("", "ours, ms a step", "Marian, ms a step", "ours times as fast", rows=rows)
+    return table("", "ours, ms per step", "Marian, ms per step", "ours times as fast", rows=rows)
 
 
 def main() -> None:
     parser = benchmark_parser(__doc__)
     parser.add_argument("--sizes", type=count, nargs="+", default=(16, 32, 64, 128, 256), metavar="LENGTH",
-                        help="only these lengths of the cache's table")
+                        help="measure the cache only at these lengths")
     measure_all(parser, cached_or_not, beams_against_greedy, against_marian)
 
 

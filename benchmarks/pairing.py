@@ -1,4 +1,4 @@
-"""What the benchmarks share: two things timed in turns, so that a busy machine slows both alike."""
+"""Shared by the benchmarks: timing two functions in turns, so that a busy machine slows both equally."""
 
 import statistics
 import time
@@ -19,7 +19,7 @@ class Paired(NamedTuple):
 
 
 def paired(first: Callable[[], Any], second: Callable[[], Any], turns: int = 5) -> Paired:
-    """Run both in turns, each once before to warm up; every other turn begins with the second."""
+    """Run both in turns, after one run of each to warm up; every other turn begins with the second."""
     first(), second()
     pairs = []
     for turn in range(turns):
@@ -32,7 +32,7 @@ def paired(first: Callable[[], Any], second: Callable[[], Any], turns: int = 5) 
 
 
 def seconds_of(run: Callable[[], Any]) -> float:
-    """How long it takes; a number that it returns are its seconds."""
+    """How long the call takes; if it returns a float, that is its seconds."""
     started = time.perf_counter()
     told = run()
     return told if isinstance(told, float) else time.perf_counter() - started
@@ -41,13 +41,13 @@ def seconds_of(run: Callable[[], Any]) -> float:
 def benchmark_parser(doc: str) -> OneLineParser:
     """The options of every benchmark; a usage error is one line and exit code 2."""
     parser = OneLineParser(description=doc.partition("\n")[0], allow_abbrev=False)
-    parser.add_argument("--quick", action="store_true", help="fewer turns and seeds: rough figures, sooner")
+    parser.add_argument("--quick", action="store_true", help="fewer turns and seeds: fast, rough figures")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default: auto)")
     return parser
 
 
 def measure_all(parser: OneLineParser, *measures: Callable) -> None:
-    """Call each with the device and the options that the command line asks for, and show what it returns."""
+    """Call each measure with the device and options from the command line, and show what it returns."""
     options, console = parser.parse_args(), make_console()
     try:
         device = pick_device(options.device)

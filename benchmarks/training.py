@@ -1,9 +1,10 @@
 """How fast lesson 5 trains, as ratios measured in one run: python -m benchmarks.training
 
-Every comparison takes turns, a few steps of one, a few of the other, so that a busy machine slows both
-alike. The other models are PyTorch's nn.Transformer between the same embedding and the same logits (Reference
-of checks/training.py) and, where it is installed, x-transformers; data, loss, optimiser, schedule and engine
-are the same. --quick takes fewer turns and one seed, --sizes 64,16,2 only these (d_model, length, layers).
+Every comparison alternates a few steps of one model with a few of the other, so that a busy machine slows
+both equally. The other models are PyTorch's nn.Transformer between the same embedding and the same logits
+(Reference of checks/training.py) and, if it is installed, x-transformers; data, loss, optimiser, schedule and
+engine are the same. --quick takes fewer turns and one seed; --sizes 64,16,2 measures only these (d_model,
+length, layers).
 """
 
 import argparse
@@ -103,7 +104,7 @@ def of_length(run: Run, length: int) -> Run:
 
 
 def three_steps(run: Run) -> Callable[[], float]:
-    """A turn: three updates, → the seconds of the fastest."""
+    """A turn of three updates → the seconds of the fastest one."""
 
     def turn() -> float:
         for _ in range(3):
@@ -114,7 +115,7 @@ def three_steps(run: Run) -> Callable[[], float]:
 
 
 def time_per_step(device: torch.device, options: argparse.Namespace):
-    """Milliseconds a step at several sizes, and the median of the paired ratios."""
+    """Milliseconds per step at several sizes, and the median of the paired ratios."""
     rows = []
     for d_model, length, layers in options.sizes:
         config = five.TransformerConfig(d_model=d_model, n_layers=layers)
@@ -136,7 +137,7 @@ def seconds_to_perfect(device: torch.device, options: argparse.Namespace):
 
 
 def perfect_in_turns(device: torch.device, seed: int) -> list[str]:
-    """What each model takes to be perfect: 25 steps in turns, so that a busy machine slows all of them."""
+    """Train until each model is perfect, 25 steps in turns, so that a busy machine slows all equally."""
     held_out = five.draw_batch("reverse", 500, "validation", (seed,))
     runs = [five.make_run(five.TransformerConfig(), five.TrainingConfig(seed=seed), device, kind, held_out)
             for kind in models().values()]
@@ -163,7 +164,7 @@ def by_hand(device: torch.device, options: argparse.Namespace):
 
 @contextmanager
 def neighbours(count: int) -> Iterator[None]:
-    """Inside `with`, so many other processes that keep a core busy."""
+    """Inside `with`, `count` other processes each keep a core busy."""
     busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
     try:
         yield
@@ -174,7 +175,7 @@ def neighbours(count: int) -> Iterator[None]:
 
 
 def one_or_all_threads(device: torch.device, options: argparse.Namespace):
-    """A step on all threads (or OMP_NUM_THREADS) against one on a single one, beside busy neighbours."""
+    """A step on all threads (or OMP_NUM_THREADS) against one on a single thread, next to busy processes."""
 
     def on(threads: int, turn: Callable[[], float]) -> float:
         torch.set_num_threads(threads)
@@ -196,7 +197,7 @@ def one_or_all_threads(device: torch.device, options: argparse.Namespace):
 
 
 def share_of_the_machine(device: torch.device, options: argparse.Namespace):
-    """The step's arithmetic a second against the fastest matrix product of this machine."""
+    """A step's arithmetic per second against the fastest matrix product of this machine."""
     a, b = torch.randn(2, 1024, 1024, device=device)
     best = 0.0
     for _ in range(10):
@@ -230,7 +231,7 @@ def sizes(text: str) -> tuple[int, int, int]:
 def main() -> None:
     parser = benchmark_parser(__doc__)
     parser.add_argument("--sizes", type=sizes, nargs="+", default=SIZES, metavar="D,LENGTH,LAYERS",
-                        help="only these sizes of the time per step")
+                        help="measure the time per step only at these sizes")
     measure_all(parser, time_per_step, seconds_to_perfect, by_hand, one_or_all_threads,
                 share_of_the_machine)
 

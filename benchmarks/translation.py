@@ -1,9 +1,9 @@
 """How fast lesson 8 trains and translates, as ratios measured in one run: python -m benchmarks.translation
 
-Every comparison takes turns. nn.Transformer stands between the same embedding and the same logits (Reference
-of checks/stack.py) and gets the same batches; Hugging Face's Marian has the same size, and like ours random
-weights and answers of one length; its tokenizers get the words that split_words makes, cut beforehand, and
-as many threads as they like. --quick takes fewer pairs, steps and turns.
+The sides of a comparison take turns. nn.Transformer is put between the same embedding and the same logits
+(Reference of checks/stack.py) and gets the same batches. Hugging Face's Marian has the same size and, like
+our model, random weights and answers of one length. Its tokenizers get the words of split_words, cut
+beforehand, and as many threads as they like. --quick takes fewer pairs, steps and turns.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from course.training.engine import Run, finish
 five, six = lesson("05_mini_transformer"), lesson("06_decoding")
 seven, eight = lesson("07_subwords"), lesson("08_translation")
 
-LENGTH, WIDTH = 20, 4  # pieces of an answer, beam
+LENGTH, WIDTH = 20, 4  # pieces per answer, beam width
 
 
 def texts_for(options: argparse.Namespace, **settings) -> eight.Texts:
@@ -36,7 +36,7 @@ def texts_for(options: argparse.Namespace, **settings) -> eight.Texts:
 
 
 def run_of(kind: Callable[..., nn.Module], texts: eight.Texts, device: torch.device, **changes) -> Run:
-    """A training of this class of model, with sinusoidal positions, which all have."""
+    """A training run of this class of model, with sinusoidal positions, which all models support."""
     training = replace(texts.training, **changes)
     config = replace(eight.TranslationModel(positions="sinusoidal"), vocab_size=len(texts.encoding))
     torch.manual_seed(training.seed)
@@ -45,7 +45,7 @@ def run_of(kind: Callable[..., nn.Module], texts: eight.Texts, device: torch.dev
 
 
 def greedy_answers(run: Run, texts: eight.Texts, decoding: Callable) -> list[str]:
-    """To the validation's sentences, as the lesson's translate() gives them, with any decoding."""
+    """Answers to the validation sentences, as from the lesson's translate(), but with any decoding."""
     sources, _ = texts.encoded("validation")
     answers = [""] * len(sources)
     for rows in eight.similar_length(sources, 100):
@@ -57,7 +57,7 @@ def greedy_answers(run: Run, texts: eight.Texts, decoding: Callable) -> list[str
 
 
 def against_nn_transformer(device: torch.device, options: argparse.Namespace):
-    """Time per step, and validation BLEU after equal steps, against nn.Transformer."""
+    """Time per step, and validation BLEU after equally many steps, against nn.Transformer."""
     kinds = {"ours": (five.Transformer, six.CachedDecoding), "nn.Transformer": (Torch, UncachedDecoding)}
     bleu, losses = ({name: [] for name in kinds} for _ in range(2))
     for seed in reversed(range(1 if options.quick else 3)):
@@ -73,12 +73,12 @@ def against_nn_transformer(device: torch.device, options: argparse.Namespace):
     rows = [(name, parameters(run.model), 1e3 * seconds, " ".join(losses[name]), " ".join(bleu[name]))
             for name, run, seconds in zip(kinds, timed, found)]
     steps = texts.training.steps
-    return table("", "parameters", "ms a step", "loss, last 50 steps", "BLEU", rows=rows,
+    return table("", "parameters", "ms per step", "loss, last 50 steps", "BLEU", rows=rows,
                  title=f"ours is {found.ratio:.2f} times as fast; loss and BLEU after {steps:,} steps")
 
 
 def shares_of_a_training(device: torch.device, options: argparse.Namespace):
-    """What a training's time goes into, and the share of padding."""
+    """How the time of a training run is spent, and the fraction of padding."""
     texts, seconds = texts_for(options), {}
 
     def timed(name: str, call: Callable, *arguments):
@@ -105,11 +105,11 @@ def shares_of_a_training(device: torch.device, options: argparse.Namespace):
     pieces = sum(part.ne(eight.PAD).sum().item() for batch in some for part in batch[:2]) / len(some)
     speed = pieces * len(run.history) / seconds["steps"]
     return table("", "seconds", "share", rows=rows,
-                 title=f"padding {eight.padding(some):.1%}; {speed:,.0f} pieces a second in the steps")
+                 title=f"padding {eight.padding(some):.1%}; {speed:,.0f} pieces per second in the steps")
 
 
 def against_marian(device: torch.device, options: argparse.Namespace):
-    """1,000 sentences (--quick: 100) into answers of 20 pieces, against Marian of the same size."""
+    """Translating 1,000 sentences (--quick: 100) to 20 pieces each, against Marian of the same size."""
     if not importlib.util.find_spec("transformers"):
         return "transformers isn't installed"
     texts = texts_for(options)
@@ -161,7 +161,7 @@ def against_tokenizers(device: torch.device, options: argparse.Namespace):
     ours, theirs = seven.BytePairEncoding.learn(texts, merges), learn_theirs()
 
     def encode_ours() -> None:
-        fresh = seven.BytePairEncoding(ours.alphabet, ours.merges)  # without the words that it knows
+        fresh = seven.BytePairEncoding(ours.alphabet, ours.merges)  # without cached words
         for text in texts:
             fresh.encode(text)
 

@@ -1,4 +1,4 @@
-"""python -m course: what a learner has done so far, as `python common.py` says it."""
+"""python -m course: print the learner's progress, as `python common.py` does."""
 
 from course.study.progress import main
 

@@ -1,1 +1,1 @@
-"""How each picture is drawn: from data to a figure. One file a lesson."""
+"""How each picture is drawn: from data to a figure. One file per lesson."""

@@ -53,7 +53,7 @@ def draw_reach(distances: Sequence[int], reach: dict[str, list[float]]):
         axes.loglog(distances, norms, marker=marker, label=name, base=2)
     axes.set_yscale("log")
     axes.set_xticks(distances, distances)
-    axes.set_ylim(1e-16, 30)  # below, nothing is left that float64 could add to a 1
+    axes.set_ylim(1e-16, 30)  # smaller numbers vanish when float64 adds them to 1
     axes.set(xlabel="n, steps back", ylabel="gradient norm (mean of 5 layers)")
     axes.legend()
     return figure
@@ -61,11 +61,11 @@ def draw_reach(distances: Sequence[int], reach: dict[str, list[float]]):
 
 def draw_scaling(rows: Sequence[Sequence], starved: dict[int, list[tuple[float, float]]], query: Tensor,
                  key: Tensor):
-    """Against d_k: the variance of q·k, the evenness, and for 16, 64 and 512 keys who starves.
+    """Against d_k: the variance of q·k, the evenness, and the fraction starved for 16, 64 and 512 keys.
 
-    rows begin with d_k, variance, evenness without and with the division; starved holds for each number of
-    keys the fractions without and with it, one pair per width. query and key (6, d_k) are for the page, on
-    which their scores can be divided by more or less.
+    `rows` begin with d_k, variance, evenness without and with the division; `starved` has, for each number of
+    keys, the fractions without and with the division, one pair per width. query and key (6, d_k) are for the
+    page, which has a slider for the divisor of their scores.
     """
     widths, variances, uneven, even = list(zip(*rows))[:4]
     figure, axes = canvas(columns=3, width=10, height=3.6)
@@ -103,7 +103,7 @@ def draw_attention(english: Sequence[str], french: Sequence[str], itself: Tensor
 
 
 def draw_scores(found: dict[str, Tensor], order: Tensor):
-    """The weights (6, 6) of each score for one problem; a mark where the true key (6) is."""
+    """The weights (6, 6) of each score for one problem; a mark shows the true key (6) of each query."""
     figure, axes = canvas(columns=4, width=12, height=3.8)
     for panel, (name, weights) in zip(axes, found.items()):
         heatmap(panel, weights, range(6), range(6), name, numbers=True)
@@ -114,7 +114,7 @@ def draw_scores(found: dict[str, Tensor], order: Tensor):
 
 def draw_cost(lengths: Sequence[int], work: Sequence[int], memory: Sequence[int], masked: Sequence[int],
               fused: Sequence[int]):
-    """Multiplications, and the bytes kept by our code, by the kernel with a mask and without, by length."""
+    """Multiplications, and bytes kept by our code and by the kernel with and without a mask, by length."""
     figure, axes = canvas(columns=2, width=9, height=3.6)
     axes[0].loglog(lengths, work, marker="o")
     axes[0].set(ylabel="multiplications")

@@ -25,7 +25,7 @@ def draw_cache(lengths: Sequence[int], now: Sequence[Sequence[float]], times: Se
 
 
 def tree_order(trace: Sequence[tuple[Any, str]], tokens: tuple[int, ...]) -> list[float]:
-    """Sorts a tree's nodes: each below the one it continues, likelier ones first."""
+    """The key to sort a tree's nodes: each below the one it continues, likelier ones first."""
     log_probs = {candidate.tokens: candidate.log_prob for candidate, _ in trace}
     return [-log_probs[tokens[: n + 1]] for n in range(len(tokens))]
 

@@ -12,7 +12,7 @@ COLOURS = {"MultiHeadAttention": "#cfe3f5", "FeedForward": "#fbe3c0", "LayerNorm
 
 
 def described(module: nn.Module, copies: int = 1, again: bool = False) -> str:
-    """Class, size and parameters of a module, as read off it; of each of several copies; or as used again."""
+    """Class, size and parameters read off a module; there may be `copies`, or it may be used `again`."""
     kind = type(module).__name__
     sizes = {
         "MultiHeadAttention": lambda m: (
@@ -56,7 +56,7 @@ def draw_arrow(axes, *points: tuple[float, float], colour: str = "#444444") -> N
 
 
 def draw_block(axes, block: nn.Module, title: str) -> None:
-    """The residual path as a straight line, and beside it the layers that add to it."""
+    """The residual path as a straight line, with the layers that add to it at its side."""
     stages = [("self_attention", "around_attention"), ("feed_forward", "around_feed_forward")]
     if hasattr(block, "cross_attention"):
         stages = [("self_attention", "around_self"), ("cross_attention", "around_cross"), stages[1]]

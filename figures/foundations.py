@@ -14,7 +14,7 @@ ARROWS = [("w", "w·x"), ("x", "w·x"), ("w·x", "w·x + b"), ("b", "w·x + b"),
 
 
 def small_graph(kind: type, w=0.5, x=2.0, b=-0.4, y=1.0) -> dict:
-    """loss = (tanh(w·x + b) − y)² of values of this kind, every one by its name."""
+    """loss = (tanh(w·x + b) − y)² computed with values of this type; returns every value by name."""
     w, x, b, y = map(kind, (w, x, b, y))
     product = w * x
     total = product + b

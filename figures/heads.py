@@ -68,7 +68,7 @@ def draw_flow(stages: dict[str, Tensor], weights: Tensor):
               ((0, 1), (1, 2)), ((1, 1), (1, 2)), ((2, 1), (2, 2)), ((2, 2), (2, 3))]
     grey = {"arrowstyle": "->", "color": "gray"}
     for start, end in arrows:
-        left = -0.22 if end in ((0, 2), (1, 2)) else -0.04  # of the tick labels
+        left = -0.22 if end in ((0, 2), (1, 2)) else -0.04  # left of the tick labels
         axes[end].annotate("", (left, 0.5), (1.02, 0.5), axes[end].transAxes, axes[start].transAxes, grey)
     axes[2, 2].annotate("", (0.5, 1.2), (0.5, -0.2), axes[2, 2].transAxes, axes[1, 2].transAxes, grey)
     return figure

@@ -20,7 +20,7 @@ def draw_stalled(found: Mapping[str, Sequence[float]]):
 
 def draw_slots(slots: Mapping[str, Sequence[Sequence[tuple[str, int] | None]]],
                keeps: Mapping[str, Sequence[int]]):
-    """For each schedule what its stages do in each slot, and how many inputs each stage keeps at most."""
+    """For each schedule, what its stages do in each slot, and how many inputs each stage keeps at most."""
     longest = max(len(row) for rows in slots.values() for row in rows)
     figure, axes = canvas(len(slots), 1, 11, 2.1 * len(slots) + 0.6, sharex=True, squeeze=False)
     for panel, (name, rows) in zip(axes[:, 0], slots.items()):
@@ -52,7 +52,7 @@ def stretches(row: Sequence[tuple[str, int] | None]) -> list[tuple[str, int, int
 
 
 def draw_bytes(models: Mapping[str, Mapping[str, Sequence[float]]]):
-    """For each model and way of spreading a bar: what a rank keeps of weights, gradients and optimiser."""
+    """A bar for each model and way of splitting it: weights, gradients and optimiser states on a rank."""
     figure, axes = canvas(columns=len(models), width=10, height=3.6, squeeze=False)
     for panel, (name, ways) in zip(axes[0], models.items()):
         bottom = [0.0] * len(ways)

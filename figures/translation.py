@@ -43,7 +43,7 @@ def draw_alignment(weights: Tensor, source: Sequence[str], target: Sequence[str]
                    names: Sequence[str], shares: Tensor):
     """One sentence's weights (T, S), the grammar's partners (T, S) marked; next to it each head's fraction.
 
-    names are those of the rows of `shares` (blocks, heads).
+    `names` are the names of the rows of `shares` (blocks, heads).
     """
     figure, (picture, bars) = canvas(columns=2, width=10.5, height=4.6, width_ratios=[1.5, 1])
     heatmap(picture, weights, target, source)

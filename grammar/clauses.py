@@ -1,4 +1,4 @@
-"""Subject, verb and what belongs to it, said in both languages at once."""
+"""Clauses: subject, verb and its complements, built in both languages at once."""
 
 from functools import lru_cache
 
@@ -12,7 +12,7 @@ english_verb = lru_cache(None)(english.verb_words)
 
 
 def tense_for(draft: Draft, verb: Verb, future: float = 0) -> str:
-    """present, is-ing, past, was-ing or used, as the verb allows; future as often as that says."""
+    """present, is-ing, past, was-ing or used, as the verb allows; future with this probability."""
     if future and draft.chance() < future:
         return "future"
     chance = draft.chance()
@@ -54,7 +54,7 @@ def as_read(verb: Verb, tense: str, person: int, helped: bool = False) -> str:
 
 
 def conjugated(draft: Draft, verb: Verb, tense: str, person: int) -> tuple[str, str]:
-    """The French verb: what is conjugated, and the participle if there is one."""
+    """The French verb: its conjugated form, and the participle if there is one."""
     if tense in ("present", "is-ing"):
         return verb.present[person], ""
     if tense == "future":
@@ -86,10 +86,10 @@ def clause(
 ) -> tuple[list[Token], list[Token]]:
     """English and French tokens, subject to object.
 
-    `helper` takes the verb in the infinitive; `object` goes behind it; `pronoun` is (English, French, key,
-    feminine, plural, direct) and goes in front of the French verb; `gap` is the object before "that";
+    `helper` takes the verb in the infinitive; `object` comes after the verb; `pronoun` is (English, French,
+    key, feminine, plural, direct) and comes before the French verb; `gap` is the object before "that";
     `late` is the English word before a pronoun that follows the object.
-    `key` is the verb's own bit, as its object's preposition may be a partner of it.
+    `key` is the verb's own bit, given if its object's preposition may be aligned with the verb.
     """
     key = key or draft.key()
     tense = as_read(verb, tense, subject.person, helper is not None or polarity == "not" or question)
@@ -203,7 +203,7 @@ def copula(
 def adjective_of(
     draft: Draft, subject: Phrase, drawn: Adjective | None = None
 ) -> tuple[list[Token], list[Token]]:
-    """An adjective behind "is", in gender and number of the noun that it describes."""
+    """An adjective after "is", in the gender and number of the noun that it describes."""
     drawn = drawn or draft.words.fitting[subject.noun].draw(draft.generator)
     key = draft.key()
     draft.combinations.add(f"{drawn.english}+{subject.noun.english[0]}")

@@ -76,10 +76,10 @@ def verb_words(
     question: bool = False,
     short: bool = False,
 ) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-    """The words in front of the subject and those after it, each with what it says.
+    """The words before the subject and the words after it, each with its roles.
 
     Tenses: present, is-ing, past, was-ing, used (to), future. `polarity` is "", "not" or an adverb (never,
-    often). `person` 0 to 5: I, you, he, we, you, they. What a word says, one letter each: v the verb,
+    often). `person` 0 to 5: I, you, he, we, you, they. The roles of a word, one letter each: v the verb,
     a the auxiliary of the passé composé, n the negation or adverb, q the question.
     """
     third = person == 2
@@ -125,6 +125,6 @@ def verb_words(
 
 
 def sentence(words: Sequence[str]) -> str:
-    """Words joined as they are printed, capital first."""
+    """The words joined as they are printed, with an initial capital."""
     text = " ".join(words).replace(" .", ".").replace(" ?", "?").replace(" ,", ",")
     return text[0].upper() + text[1:]

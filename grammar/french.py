@@ -29,7 +29,7 @@ SHARED_POSSESSIVES = {"our": ("notre", "nos"), "your, polite": ("votre", "vos"),
 
 
 def opens_with_vowel(word: str, aspirated: frozenset[str] = frozenset()) -> bool:
-    """Whether le, de, je, … lose their vowel before it: l'arbre, l'homme, but le hibou (in `aspirated`)."""
+    """Whether le, de, je, … elide before `word`: l'arbre, l'homme, but le hibou (in `aspirated`)."""
     return (word[0] in VOWELS and word not in aspirated) or word == "y"
 
 
@@ -42,7 +42,7 @@ def elide(words: Sequence[str], aspirated: frozenset[str] = frozenset()) -> list
 
 
 def plural(word: str) -> str:
-    """Of a noun or of a masculine adjective: chats, gâteaux, chevaux, souris."""
+    """The plural of a noun or of a masculine adjective: chats, gâteaux, chevaux, souris."""
     if word[-1] in "sxz":
         return word
     if word.endswith(("eau", "eu")) and word != "bleu":
@@ -51,7 +51,7 @@ def plural(word: str) -> str:
 
 
 def feminine(adjective: str) -> str:
-    """Of a masculine singular: petite, rouge, heureuse, légère."""
+    """The feminine of a masculine singular adjective: petite, rouge, heureuse, légère."""
     for ending, changed in FEMININE_ENDINGS:
         if adjective.endswith(ending):
             return adjective[: -len(ending)] + changed
@@ -72,7 +72,7 @@ def determiner(
     adjective_first: bool = False,
     negated: bool = False,
 ) -> tuple[str, ...]:
-    """The words in front of the noun, before elision: definite, indefinite, partitive, this or a possessive.
+    """The words before the noun, not yet elided: definite, indefinite, partitive, this or a possessive.
 
     `vowel`: the next word begins with one (cet arbre, mon école, de l'eau); `adjective_first`: de petits
     chats; `negated`: after ne … pas, a direct object has de: je n'ai pas de chat.
@@ -100,7 +100,7 @@ def determiner(
 def contract(preposition: str, article: Sequence[str], vowel: bool) -> tuple[str, ...]:
     """A preposition and the words after it: au, du, des; besoin de (du) pain; à l'arbre stays apart.
 
-    The result is one word shorter than its parts together where two became one.
+    If two words were contracted to one, the result is one word shorter than its parts together.
     """
     first = article[0] if article else ""
     if (preposition, first) in CONTRACTED and not (first == "le" and vowel):
@@ -128,7 +128,7 @@ def spelled(stem: str, ending: str) -> str:
 
 
 def future_stem(infinitive: str) -> str:
-    """What the endings of the future follow: the infinitive, with è or ll where the present has them."""
+    """The stem of the future: the infinitive, with è or ll if the present has them."""
     stem = infinitive[:-2]
     if infinitive.endswith("er") and "é" not in stem[-3:]:
         return spelled(stem, "e") + "r"
@@ -140,8 +140,8 @@ def conjugate(
 ) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...], str]:
     """Present (je, tu, il, nous, vous, ils), imparfait, future and past participle.
 
-    `irregular` has present, participle and stem of the future ("": regular) of the verbs that don't follow
-    their ending. The imparfait is made from the present with nous (only être is not).
+    `irregular` has the present, participle and future stem ("" if regular) of the verbs that don't follow the
+    pattern of their ending. The imparfait is formed from the present with nous (except for être).
     """
     stem, group = infinitive[:-2], infinitive[-2:]
     of_future = future_stem(infinitive)
@@ -161,6 +161,6 @@ def conjugate(
 
 
 def sentence(words: Iterable[str]) -> str:
-    """Words joined as they are printed: none after an apostrophe or before a full stop, capital first."""
+    """The words joined as printed: no space after an apostrophe or before a full stop, initial capital."""
     text = " ".join(words).replace("' ", "'").replace(" .", ".").replace(" ,", ",")
     return text[0].upper() + text[1:]

@@ -1,7 +1,7 @@
-"""Noun phrases, places and objects, said in both languages at once.
+"""Noun phrases, places and objects, built in both languages at once.
 
-A token is a word with the keys of what it says; an English and a French token that share a key are partners.
-A key is a bit: keys are joined by |, and 0 is none.
+A token is a word with keys for what it says; an English and a French token that share a key are partners.
+A key is a bit: keys are combined with |, and 0 means no key.
 """
 
 from random import Random
@@ -39,22 +39,22 @@ OBJECT_PRONOUNS = (
     ("them", "les", "leur", 5, False),
     ("them", "les", "leur", 5, False),
 )
-POLITE = 4  # the person of vous, said to one man or woman
-SAME = {0: (0, 3), 1: (1,), 3: (0, 3), POLITE: (1,)}  # subject → whom me, you or us would name again
+POLITE = 4  # the person of vous, as addressed to one man or woman
+SAME = {0: (0, 3), 1: (1,), 3: (0, 3), POLITE: (1,)}  # subject → object persons that would repeat it
 DONE = frozenset({"open", "washed"})  # nobody opens an open door
 OWNERS = ("my", "your", "his", "her", "our", "their")
 
 
 class Draft:
-    """A sentence while it is drawn: chance, the words, and what has been used so far."""
+    """A sentence being drawn: the random numbers, the words, and what has been used so far."""
 
     def __init__(self, generator: Random, words: Words):
         self.generator, self.chance, self.words = generator, generator.random, words
         self.bit = 1
         self.phenomena: set[str] = set()
         self.combinations: set[str] = set()
-        self.used: list = []  # nouns and names, so that none comes twice
-        self.spoken_to: Name | None = None  # somebody who is called vous, not tu
+        self.used: list = []  # nouns and names, so that none is used twice
+        self.spoken_to: Name | None = None  # somebody who is addressed as vous, not tu
 
     def key(self) -> int:
         self.bit <<= 1
@@ -77,10 +77,11 @@ class Draft:
         owned: bool = True,
         without: frozenset[str] = frozenset(),
     ) -> Phrase:
-        """Determiner, adjective and noun; kind is drawn where it isn't given.
+        """Determiner, adjective and noun; `kind` is drawn if it isn't given.
 
-        `preposition` is the French one in front (with the key `link`), `negated` whether the object of a
-        verb follows ne … pas; `adjective` is how likely one is; it is of none of the kinds in `without`.
+        `preposition` is the French preposition before it (with the key `link`), `negated` whether it is the
+        object of a verb with ne … pas; `adjective` is the probability of an adjective, which has none of the
+        kinds in `without`.
         """
         if plural is None:
             plural = noun.numbers == "both" and self.chance() < (
@@ -117,7 +118,7 @@ class Draft:
     def kind_for(self, noun: Noun, plural: bool, owned: bool) -> str:
         chance = self.chance()
         if "family" in noun.classes or (noun.vowel and noun.feminine and "own" in noun.classes):
-            chance = 0.56 + 0.44 * chance  # my aunt is heard more than the aunt
+            chance = 0.56 + 0.44 * chance  # “my aunt” is more common than “the aunt”
         if noun.numbers == "mass":
             return "partitive" if chance < 0.6 else "this" if chance < 0.65 else "definite"
         if chance < 0.38:
@@ -160,7 +161,7 @@ class Draft:
     ) -> tuple[list[Token], tuple[str, ...]]:
         """The English phrase with its determiner, and the French determiner.
 
-        After a negation English has any, French de: pas de livre; but behind a preposition pas d'un livre.
+        After a negation English has “any” and French “de”, pas de livre; after a preposition, d'un livre.
         """
         following = said[0][0]
         if kind == "number":
@@ -278,9 +279,9 @@ class Draft:
         adjective: float = 0.25,
         without: frozenset[str] = frozenset(),
     ) -> Phrase:
-        """What the verb is done to, with its prepositions: it goes behind the verb in both languages.
+        """The verb's object, with its prepositions, which comes after the verb in both languages.
 
-        An adjective is of none of the kinds in `without`.
+        An adjective has none of the kinds in `without`.
         """
         noun = noun or self.words.objects[verb].draw(self.generator)
         self.combinations.add(f"{verb.english}+{noun.english[0]}")

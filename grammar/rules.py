@@ -1,11 +1,11 @@
-"""What a sentence can be: each rule draws one in both languages, or returns None if nothing fits."""
+"""The kinds of sentences: each rule draws one in both languages, or returns None if nothing fits."""
 
 from grammar.clauses import adjective_of, as_read, clause, copula, polarity_for, pronoun_for, tense_for
 from grammar.phrases import DONE, SAME, Draft, Phrase, Token
 from grammar.words import Noun, Verb
 
 Both = tuple[list[Token], list[Token]]
-FUTURE = 0.08  # of the sentences and questions that can have it
+FUTURE = 0.08  # probability of the future in sentences and questions that allow it
 
 
 def plain(draft: Draft, question: bool = False) -> Both:
@@ -103,7 +103,7 @@ def polite(draft: Draft) -> Both | None:
     draft.spoken_to = draft.one(draft.words.spoken_to)
     said, spoken = plain(draft, draft.chance() < 0.5)
     if not {"you", "your"} & {word for word, _ in said}:
-        return None  # nothing would be vous
+        return None  # no word would become vous
     draft.phenomena.add("vous")
     comma, key = draft.key(), draft.key()
     return (
@@ -113,7 +113,7 @@ def polite(draft: Draft) -> Both | None:
 
 
 def known(draft: Draft, noun: Noun | None = None) -> Phrase:
-    """The, this, my, Marie's …, and a noun that some adjective goes with."""
+    """“The”, “this”, “my”, “Marie's” …, and a noun that some adjective goes with."""
     noun = noun or draft.words.describable.draw(draft.generator)
     kind = draft.one(("definite", "definite", "this", "possessive", "owner", "number"))
     return draft.noun_phrase(noun, kind, adjective=0)
@@ -151,7 +151,7 @@ def described_twice(draft: Draft) -> Both | None:
 
 
 def standing_for(draft: Draft, phrase: Phrase) -> Phrase:
-    """It, he, she or they for a noun phrase that was said."""
+    """“It”, “he”, “she” or “they” for an earlier noun phrase."""
     key = draft.key()
     plural = phrase.person > 2
     person = phrase.noun is None or "person" in phrase.noun.classes
@@ -241,8 +241,8 @@ def relative_subject(draft: Draft) -> Both | None:
 
 
 def predicate(draft: Draft, subject: Phrase, noun: Noun, tense: str, done: Verb | None = None) -> Both | None:
-    """is black: what is said of the subject behind a relative clause of this tense; what is `done` to it is
-    no news: None for “the door that she opened was open”.
+    """“is black”: the predicate for the subject after a relative clause of this tense. None if it would only
+    repeat what the verb `done` says: “the door that she opened was open”.
     """
     silent = Phrase([], [], subject.person, subject.feminine, noun)
     time = "past" if tense in ("past", "used", "was-ing") else "present"
@@ -255,7 +255,7 @@ def predicate(draft: Draft, subject: Phrase, noun: Noun, tense: str, done: Verb 
 
 
 def with_qui(draft: Draft, subject: Phrase, verb: Verb, tense: str) -> Both:
-    """The phrase, who or that, and what it does."""
+    """The phrase, “who” or “that”, and what the phrase does."""
     draft.phenomena.add("qui")
     key = draft.key()
     who = "who" if "person" in subject.noun.classes else "that"
@@ -294,7 +294,7 @@ def knows_who(draft: Draft) -> Both | None:
     draft.combinations.add(f"{noun.english[0]}+{doing.english}")
     now, once = tense in ("present", "is-ing"), "momentary" in doing.flags
     if now and once and "event" in doing.flags:
-        return None  # what happens once has no present
+        return None  # a single event can't be in the present
     time = "past" if once or "state" in doing.flags else "was-ing"
     if now:
         time = "is-ing" if "event" in doing.flags else "present"

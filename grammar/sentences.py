@@ -1,19 +1,19 @@
-"""Pairs of an English and a French sentence with their alignment, and corpora that hold combinations out.
+"""Pairs of English and French sentences with their alignment, and corpora with held-out combinations.
 
-Where English says less than French, or French less than English, the corpus keeps to one choice, so that a
-source has one target:
+Where one of the languages says less than the other, the corpus always makes the same choice, so that a source
+has only one target:
 
     you                  is tu; with sir or madam at the end it is vous
-    his, her             are both son, sa, ses: French looks at what is owned
-    I, you, we, they     are masculine (they: elles where it stands for a feminine noun of the sentence)
-    it                   occurs only where it stands for a noun of the same sentence, and takes its gender
-    doctor, judge, …     have the one gender that stands in nouns.tsv
+    his, her             are both son, sa, ses: French agrees with what is owned
+    I, you, we, they     are masculine (they: elles if it refers to a feminine noun of the sentence)
+    it                   occurs only if it refers to a noun of the same sentence, and takes its gender
+    doctor, judge, …     have only the gender given in nouns.tsv
     ate                  is the passé composé; was eating, used to eat, and the past of a state (was, had,
                          liked) are the imparfait
-    they put, they read  where past and present are spelled alike: the present
+    they put, they read  is the present if past and present are spelled the same
 
-Left out are the imperative, which puts its pronouns behind the verb (donne-le-moi), and the comparison, whose
-English forms (bigger, more beautiful) each adjective would have to list.
+The grammar leaves out the imperative, which puts its pronouns after the verb (donne-le-moi), and comparisons,
+because each adjective would have to list its English forms (bigger, more beautiful).
 """
 
 import gc
@@ -74,7 +74,7 @@ PHENOMENA = {
     "it by its noun": "il, elle, le or la, depending on the noun: la maison est vieille et elle est belle",
     "there is": "il y a, one form for one and for many",
 }
-LONGEST = 15  # words of the source, with its mark
+LONGEST = 15  # most words of the source, counting its mark
 ASKING = {"question", "question word"}
 WORD = re.compile(r"(?:[ldnjmts]|qu)'(?=\w)|\w+(?:['’-]\w+)*|[^\w\s]", re.IGNORECASE)
 WORDS = read_words()
@@ -88,7 +88,7 @@ class Pair(NamedTuple):
     target: str  # French
     alignment: tuple[
         tuple[int, int], ...
-    ]  # (i, j): word i of words_of(source) is said by word j of words_of(target)
+    ]  # (i, j): word i of words_of(source) is aligned with word j of words_of(target)
     phenomena: frozenset[str]  # names out of PHENOMENA
     combinations: frozenset[str]  # adjective+noun, subject+verb, verb+object, in English
 
@@ -102,12 +102,12 @@ def words_of(text: str) -> list[str]:
 
 
 def draw_pair(generator: Random, words: Words = WORDS) -> Pair:
-    """One pair, by chance."""
+    """One random pair."""
     return finished(*draft_sentence(generator, words))
 
 
 def draft_sentence(generator: Random, words: Words) -> tuple[Draft, list[Token], list[Token]]:
-    """What one sentence says in English and in French; too long or a noun twice: drawn again."""
+    """One sentence in English and in French; redrawn if it is too long or uses a noun twice."""
     while True:
         draft = Draft(generator, words)
         drawn = draft.one(BOX)(draft)
@@ -116,7 +116,7 @@ def draft_sentence(generator: Random, words: Words) -> tuple[Draft, list[Token],
 
 
 def finished(draft: Draft, said: list[Token], spoken: list[Token]) -> Pair:
-    """Full stop or question mark, elision, alignment."""
+    """The pair, with full stop or question mark, elision and alignment."""
     phenomena = draft.phenomena
     mark = "." if phenomena.isdisjoint(ASKING) else "?"
     end = draft.key()
@@ -138,7 +138,7 @@ def finished(draft: Draft, said: list[Token], spoken: list[Token]) -> Pair:
 
 @lru_cache(1 << 16)
 def partners(keys: tuple[int, ...], french_keys: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
-    """The places of words that share a key."""
+    """(i, j) for all words that share a key."""
     return tuple((i, j) for i, key in enumerate(keys) for j, other in enumerate(french_keys) if key & other)
 
 
@@ -158,7 +158,7 @@ def split_of(pair: Pair | Draft) -> str | None:
 
 
 def by_phenomenon(pairs: Sequence[Pair], right: Sequence[bool]) -> dict[str, tuple[int, float]]:
-    """For each phenomenon how many of the pairs have it, and which fraction of these is right."""
+    """For each phenomenon, how many of the pairs have it, and what fraction of these are right."""
     found = {name: [fine for pair, fine in zip(pairs, right) if name in pair.phenomena] for name in PHENOMENA}
     return {name: (len(rights), sum(rights) / len(rights)) for name, rights in found.items() if rights}
 
@@ -166,7 +166,7 @@ def by_phenomenon(pairs: Sequence[Pair], right: Sequence[bool]) -> dict[str, tup
 def corpus(sizes: Mapping[str, int], seed: int, words: Words = WORDS) -> dict[str, list[Pair]]:
     """As many different pairs for each split as `sizes` says. No source is in two splits."""
     pairs, collecting = {split: [] for split in sizes}, gc.isenabled()
-    gc.disable()  # nothing here refers to itself; looking for that would take a tenth of the time
+    gc.disable()  # there are no reference cycles here; looking for them would take a tenth of the time
     try:
         generator, seen, missing = Random(seed), set(), sum(sizes.values())
         while missing:

@@ -1,4 +1,4 @@
-"""The words of the grammar, read from the tables beside this file and checked line by line."""
+"""The words of the grammar, read from the tables next to this file and checked line by line."""
 
 from bisect import bisect
 from collections import Counter
@@ -66,9 +66,9 @@ class Adjective:
     first: bool  # in front of the noun
     vowel: bool
     classes: frozenset[str]
-    without: frozenset[str]  # classes of nouns that it isn't said of
+    without: frozenset[str]  # classes of nouns that it doesn't go with
     kinds: frozenset[str]
-    after_is: tuple[str, str, str, str]  # as french, behind être
+    after_is: tuple[str, str, str, str]  # like `french`, but after être
 
     def goes_with(self, noun: Noun) -> bool:
         return bool(self.classes & noun.classes) and not self.without & noun.classes
@@ -77,7 +77,7 @@ class Adjective:
 @dataclass(frozen=True, eq=False)
 class Verb:
     english: str  # as in the table
-    base: str  # its first word, and past and -ing form of that
+    base: str  # its first word, and the past and -ing forms of that word
     past: str
     ing: str
     particles: tuple[str, ...]  # the other words of the English verb, without the preposition below
@@ -123,7 +123,7 @@ class Choice:
 
 
 class Words:
-    """All tables, and for each verb and noun what can stand beside it."""
+    """All tables, and for each verb and noun the words that can go with it."""
 
     def __init__(
         self,
@@ -202,7 +202,7 @@ class Words:
 def balance(groups: dict) -> dict:
     """A choice from each group, weighted so that all items are drawn about equally often.
 
-    An item with `first`, an adjective in front of its noun, gets more: there are few of them.
+    An item with `first`, an adjective before its noun, is drawn more often, because there are few of them.
     """
     weight = dict.fromkeys((item for group in groups.values() for item in group), 1.0)
     for _ in range(10):
@@ -217,7 +217,7 @@ def balance(groups: dict) -> dict:
 
 
 def rows(folder: Path, table: str, width: int) -> Iterator[tuple[list[str], Callable[[str], ValueError]]]:
-    """The fields of every line, filled up to `width`, and an error that names the line."""
+    """The fields of every line, padded to `width`, and a function that makes an error naming the line."""
     path = Path(folder) / table
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
 
@@ -252,7 +252,7 @@ def filled(wrong: Callable[[str], ValueError], **fields: str) -> None:
 
 def once(seen: set, key: object, wrong: Callable[[str], ValueError]) -> None:
     if key in seen:
-        raise wrong(f"{key!r} stands here a second time")
+        raise wrong(f"{key!r} appears a second time")
     seen.add(key)
 
 
@@ -282,7 +282,7 @@ def read_nouns(folder: Path, aspirated: set[str]) -> list[Noun]:
 
 
 def adjective_forms(masculine: str, feminine: str = "") -> tuple[str, str, str, str]:
-    """Masculine, its plural, feminine, its plural; the feminine by rule where it isn't given."""
+    """Masculine, its plural, feminine, its plural; the feminine is formed by rule if it isn't given."""
     feminine = feminine or french.feminine(masculine)
     return masculine, french.plural(masculine), feminine, feminine + "s"
 

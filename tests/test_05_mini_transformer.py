@@ -510,7 +510,7 @@ def test_what_a_learner_wrote_is_graded_and_trained(tmp_path):
     process = run_lesson("05_mini_transformer", "--with", str(file), *options)
     assert process.returncode == 1
     assert "divided by d_k" in process.stdout
-    assert "isn't trained with before all of it holds" in process.stderr
+    assert "must pass all its checks before a model can be trained" in process.stderr
 
 
 def test_own_classes_may_lack_a_slot_and_hold_a_parameter_without_use():

@@ -143,13 +143,13 @@ def test_files_that_are_gone_are_said(runs):
     runs.texts_of = lambda training: SimpleNamespace(files={"train": "gone.tsv"}, found=None)
     grammar, *_, notes = running.step_challenge(runs)
     assert grammar.texts[-1][3:] == ["200 of 200"] * 2
-    assert "gone.tsv isn't there, so sentences of the training can't be left out" in notes
+    assert "gone.tsv isn't there, so sentences that occur in training can't be left out" in notes
 
 
 def test_a_model_that_reads_french_is_not_asked(runs):
     runs.training.reverse = True
     assert running.step_challenge(runs) == EndHere(
-        "--challenge asks in English, and a model of --reverse reads French", 2)
+        "--challenge asks in English, but a model trained with --reverse reads French", 2)
 
 
 @pytest.mark.exhaustive

@@ -82,12 +82,12 @@ def test_the_tokenizers_library_cuts_and_joins_as_lesson_7(text):
 
 def test_what_load_does_not_know_and_what_is_somebody_elses_is_refused(trained, tmp_path):
     model, encoding = trained
-    with pytest.raises(ValueError, match="knows norm pre, not post"):
+    with pytest.raises(ValueError, match="supports norm pre, not post"):
         export(tmp_path / "new", model, asdict(replace(model.config, norm="post")), encoding, WORD)
     assert not (tmp_path / "new").exists()
     for name in ("load.py", "model.safetensors", "config.json", "tokenizer.json"):
         (tmp_path / name).write_bytes(b"\xffmine")  # UTF-8 or not
-        with pytest.raises(ValueError, match=f"{name} is no file of an earlier export"):
+        with pytest.raises(ValueError, match=f"{name} is not from an earlier export"):
             exported(tmp_path, trained)
         assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"\xffmine"]
         (tmp_path / name).unlink()

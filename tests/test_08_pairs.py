@@ -106,7 +106,7 @@ def pairs_of(tmp_path, text, **options):
     ("A cat.\tUn chat.\r\nA dog.\tUn chien.", ""),
     ("English\tFrench\nA cat.\tUn chat.\nA dog.\tUn chien.",
      "left out 1 with the names of the columns (first: line 1)"),
-    ('"A cat."\t"Un chat."\n"A dog."\t"Un chien."\n', "quotes taken off"),
+    ('"A cat."\t"Un chat."\n"A dog."\t"Un chien."\n', "quotes removed"),
     ('A cat.,Un chat.\nA dog.,"Un chien."\n', "cut at commas"),
     ("A cat.;Un chat.\nA dog.;Un chien.\n", "cut at semicolons"),
     ('{"en": "A cat.", "fr": "Un chat."}\n{"en": "A dog.", "fr": "Un chien."}', "JSON lines"),
@@ -116,7 +116,7 @@ def pairs_of(tmp_path, text, **options):
     ('["A cat.", "Un chat."]\n["A dog.", "Un chien."]', "JSON lines"),
     ("1276\tA cat.\t1115\tUn chat.\n1277\tA dog.\t1116\tUn chien.", "columns 2 and 4 of 4"),
     ("A cat.\tUn chat.\nA dog.\tUn chien.\nA\tB.\tUn b.",
-     "left out 1 of 3 columns where others have 2: a tab"),
+     "left out 1 with 3 columns where others have 2: a tab"),
 ])
 def test_files_as_people_have_them_are_read_and_said(tmp_path, text, said):
     lines = pairs_of(tmp_path, text)
@@ -139,7 +139,7 @@ def test_a_comma_inside_quotes_cuts_nothing(tmp_path):
 def test_quotes_of_excel_are_taken_off_and_those_of_the_text_stay(tmp_path, text, pairs):
     lines = pairs_of(tmp_path, text.replace("\n", "\r\n"))
     assert lines.pairs == pairs
-    assert ("quotes taken off" in lines.account()) == (text.count('"') != str(pairs).count('"'))
+    assert ("quotes removed" in lines.account()) == (text.count('"') != str(pairs).count('"'))
 
 
 @pytest.mark.parametrize(("files", "names"), [
@@ -240,7 +240,7 @@ def test_all_lines_of_a_test_file_are_asked(tmp_path):
 def test_a_test_file_that_is_the_pairs_file_is_refused_in_one_line(tmp_path):
     files = {"pairs": str(written(tmp_path / "a.tsv", SENTENCES)),
              "test": str(written(tmp_path / "b.tsv", SENTENCES))}
-    said = r"b\.tsv, for test, says the same as .*a\.tsv, for training"
+    said = r"b\.tsv, for test, is the same as .*a\.tsv, for training"
     with pytest.raises(ValueError, match=said) as caught:
         _ = m.Texts(m.TranslationTraining(vocab=50, **files)).splits
     assert "\n" not in str(caught.value)
@@ -321,7 +321,7 @@ def test_pairs_of_more_pieces_than_places_are_left_out(tmp_path, training):
     texts = m.Texts(replace(training, pairs=str(file), vocab=0))
     assert max(len(pair.source) for pairs in texts.splits.values() for pair in pairs) < 100
     said = " ".join(texts.accounts)
-    assert sum(map(int, re.findall(r"left out (\d+) of more pieces than", said))) == 8
+    assert sum(map(int, re.findall(r"left out (\d+) with more pieces than", said))) == 8
     with pytest.raises(ValueError, match=r"leaves no pair for .* 300 pairs are needed"):
         _ = m.Texts(replace(training, pairs=str(few))).splits
 

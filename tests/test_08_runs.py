@@ -271,7 +271,7 @@ def test_what_a_learner_wrote_is_graded_and_in_the_model(monkeypatch, capsys, tm
     code, output, error = main(monkeypatch, capsys, *options)
     assert code == 1
     assert "divided by d_k" in output
-    assert "isn't trained with before all of it holds" in error
+    assert "must pass all its checks before a model can be trained with it" in error
 
 
 def test_other_parts_than_those_of_a_checkpoint_are_refused(training):
@@ -375,7 +375,7 @@ def test_an_interrupted_model_answers_and_says_so_and_can_still_go_on(monkeypatc
     assert (left.read_bytes(), path.exists()) == (before, False)
     code, output, _ = main(monkeypatch, capsys, *options_of(file, tmp_path), "--resume", "--step", "training")
     assert code == 0
-    assert "The interrupted training goes on with step 13 of 20." in output
+    assert "The interrupted training continues with step 13 of 20." in output
     assert path.exists()
 
 

@@ -171,7 +171,7 @@ def test_windows_depend_on_seed_and_step_alone_and_reach_both_ends(tmp_path):
 @pytest.mark.parametrize(("content", "said"), [
     (b"", "is empty: give a text"),
     (b" \n\n ", "is empty: give a text"),
-    (b"a text" + bytes(2000), "is no text: byte 0 at position 6"),
+    (b"a text" + bytes(2000), "is not text: byte 0 at position 6"),
     ("é".encode("latin-1") * 3000, "is not UTF-8: byte 0xe9 at position 0"),
     ("straße ".encode("utf-16") * 500, "is not UTF-8: byte 0xff at position 0"),
     (b"too short", "has 8 characters to train on, fewer than a batch of 16 windows of 64 pieces"),

@@ -160,9 +160,9 @@ def test_the_mistake_of_one_rank_ends_all(together):
 
 
 def test_ranks_that_wait_for_ever_are_told_so():
-    with pytest.raises(Stuck, match=r"rank . waits for a message of rank . that never comes"):
+    with pytest.raises(Stuck, match=r"rank . waits for a message from rank . that never comes"):
         in_threads(lambda group: group.receive((group.rank + 1) % 3, torch.ones(1)), 3)
-    with pytest.raises(Stuck, match="rank 1 waits for a message of rank 0"):
+    with pytest.raises(Stuck, match="rank 1 waits for a message from rank 0"):
         in_threads(lambda group: group.rank and group.receive(0, torch.ones(1)), 2)
 
 
@@ -315,7 +315,7 @@ def test_pipelines_that_only_add_up_are_not_tried(monkeypatch):
     monkeypatch.setattr(torch_engines.importlib, "import_module",
                         lambda name: SimpleNamespace(Schedule1F1B=Old))
     blocks = nn.Sequential(nn.Linear(1, 1), nn.Linear(1, 1))
-    assert "no mean over micro-batches" in torch_engines.pipeline_engine(
+    assert "can't average over micro-batches" in torch_engines.pipeline_engine(
         "Schedule1F1B", blocks, None, None, ranks.Group(0, 2)).reason
     assert torch_engines.pipeline_engine("Schedule1F1B", blocks, None, None, ranks.Group(0, 3)).reason == (
         "2 blocks don't split over 3 ranks")

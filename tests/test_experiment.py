@@ -71,7 +71,7 @@ def test_what_was_interrupted_goes_on_where_the_run_is_needed(tmp_path, capsys):
     save_run(after(3, wanted), wanted.checkpoint)
     run = wanted.run
     assert run.finished
-    assert "goes on with step 4 of 6" in said(capsys)
+    assert "continues with step 4 of 6" in said(capsys)
     assert not unfinished(wanted.checkpoint).exists()
     whole = finish(experiment(tmp_path).make()).model.state_dict()
     assert all(torch.equal(value, whole[name]) for name, value in run.model.state_dict().items())

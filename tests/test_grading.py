@@ -125,7 +125,7 @@ def test_options_that_go_with_another_say_so(option, needed):
 def test_a_template_never_overwrites(tmp_path):
     file = tmp_path / "mine.py"
     file.write_text("kept")
-    assert "exists already" in one_line_error(run_lesson(ATTENTION, "--template", str(file)), 2)
+    assert "already exists" in one_line_error(run_lesson(ATTENTION, "--template", str(file)), 2)
     assert file.read_text() == "kept"
 
 

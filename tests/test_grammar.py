@@ -878,7 +878,7 @@ def test_a_new_line_flows_through(tables, table, line, wanted):
         ("nouns.tsv", "panda|panda|x|animal", "gender 'x' is none of f, m"),
         ("nouns.tsv", "panda||m|animal", "french is missing"),
         ("nouns.tsv", "panda|panda|m", "classes is missing"),
-        ("nouns.tsv", "cat|chat|m|animal", "'cat' stands here a second time"),
+        ("nouns.tsv", "cat|chat|m|animal", "'cat' appears a second time"),
         ("nouns.tsv", "a|b|m|animal|c|d|e", "7 fields, at most 6"),
         ("adjectives.tsv", "golden|doré|between|thing", "place 'between' is none of after, before"),
         ("adjectives.tsv", "golden|doré|after|thingy", "class 'thingy'"),

@@ -199,7 +199,7 @@ def test_a_part_in_a_cell_is_graded_in_the_words_of_a_file(notebook, tmp_path):
 
 def test_grading_here_needs_a_name_of_the_lesson():
     process = run("-c", f"from common import grade; grade({ATTENTION!r}, print)")
-    assert re.search("ValueError: print is no part .* these are: softmax, ", process.stderr)
+    assert re.search("ValueError: print is not a part .* these are: softmax, ", process.stderr)
 
 
 def test_a_notebook_is_told_how_it_is_graded(tmp_path):

@@ -163,7 +163,7 @@ def test_shards(folder):
     whole = load(path, PARTS).model.state_dict()
     assert all(torch.equal(tensor, plain[key]) for key, tensor in whole.items())
     for wrong, said in ((places | {"extra": "model-0.safetensors"}, "model-0.safetensors has no extra"),
-                        ({"x": "../model.safetensors"}, "../model.safetensors, which is no file"),
+                        ({"x": "../model.safetensors"}, "../model.safetensors, which is not a file"),
                         ([1], "no weight_map")):
         index.write_text(json.dumps({"weight_map": wrong}))
         assert said in refusal(path)
@@ -200,16 +200,16 @@ def refusal(path, **options):
     ("llama", {"rope_parameters": {"rope_type": "llama3"}}, "rope_parameters is {'rope_type'"),
     ("llama", {"rope_parameters": {"rope_theta": 1.0, "factor": 8}}, "rope_parameters is"),
     ("llama", {"model_type": "mistral", "sliding_window": 4096}, "sliding_window is 4096"),
-    ("llama", {"hidden_act": "gelu"}, "hidden_act is 'gelu'; only 'silu' is read"),
+    ("llama", {"hidden_act": "gelu"}, "hidden_act is 'gelu'; only 'silu' is supported"),
     ("llama", {"attention_bias": True}, "attention_bias is True"),
     ("llama", {"head_dim": 16}, "head_dim is 16"),
     ("llama", {"num_key_value_heads": 3}, "4 heads do not split into num_key_value_heads 3"),
     ("llama", {"quantization_config": {"bits": 4}},
      "the key quantization_config ({'bits': 4}) is not understood"),
-    ("gpt2", {"activation_function": "quick_gelu"}, "activation_function is 'quick_gelu'; these are read: g"),
+    ("gpt2", {"activation_function": "quick_gelu"}, "activation_function is 'quick_gelu'; supported: g"),
     ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx is True"),
     ("gpt2", {"add_cross_attention": True}, "add_cross_attention is True"),
-    ("gpt2", {"model_type": "mamba"}, "model_type is 'mamba'; these are read: gpt2, llama, mistral, bert,"),
+    ("gpt2", {"model_type": "mamba"}, "model_type is 'mamba'; supported: gpt2, llama, mistral, bert,"),
     ("gpt2", {"model_type": None}, "model_type is None"),
     ("gpt2", {"n_layer": "two"}, "n_layer is 'two'; it must be a whole number above 0"),
     ("gpt2", {"n_layer": True}, "n_layer is True"),
@@ -218,7 +218,7 @@ def refusal(path, **options):
     ("gpt2", {"layer_norm_epsilon": "small"}, "layer_norm_epsilon is 'small'"),
     ("gpt2", {"tie_word_embeddings": "yes"}, "tie_word_embeddings is 'yes'"),
     ("bert", {"position_embedding_type": "relative_key"}, "position_embedding_type is 'relative_key'"),
-    ("bert", {"pad_token_id": 1}, "pad_token_id is 1; only 0 is read"),
+    ("bert", {"pad_token_id": 1}, "pad_token_id is 1; only 0 is supported"),
     ("vit", {"qkv_bias": False}, "qkv_bias is False"),
     ("vit", {"patch_size": 5}, "image_size 16 does not split into patch_size 5"),
 ])
@@ -257,10 +257,10 @@ def header(line, numbers=b"\0" * 8, **more):
     (b"\xff" * 100, "cut short"),
     (b"\4\0\0\0\0\0\0\0[12]", "its header is not a JSON object"),
     (b"\4\0\0\0\0\0\0\0\xff\xff\xff\xff", "its header is not a JSON object"),
-    (header([1]), "the header's line on x is not dtype, shape and data_offsets"),
-    (header({"dtype": "F32", "shape": [-2], "data_offsets": [0, 8]}), "the header's line on x"),
-    (header({"dtype": "F32", "shape": [2], "data_offsets": [0]}), "the header's line on x"),
-    (header({"dtype": "F8_E4M3", "shape": [8], "data_offsets": [0, 8]}), "x has dtype F8_E4M3; these are"),
+    (header([1]), "the header's entry for x is not dtype, shape and data_offsets"),
+    (header({"dtype": "F32", "shape": [-2], "data_offsets": [0, 8]}), "the header's entry for x"),
+    (header({"dtype": "F32", "shape": [2], "data_offsets": [0]}), "the header's entry for x"),
+    (header({"dtype": "F8_E4M3", "shape": [8], "data_offsets": [0, 8]}), "x has dtype F8_E4M3; supported:"),
     (header({"dtype": "F32", "shape": [3], "data_offsets": [0, 8]}),
      "x is 3 F32, 12 bytes, and its data_offsets are 8"),
     (header({"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 16]}), "is cut short: x, 2 × 2, ends at"),
@@ -282,7 +282,7 @@ def test_a_file_cut_short_at_any_byte_is_one_line(folder):
 
 
 def test_folders_without_the_files(folder, tmp_path):
-    assert refusal(tmp_path / "nothing").endswith("nothing is no folder")
+    assert refusal(tmp_path / "nothing").endswith("nothing is not a folder")
     path = folder("gpt2")
     (path / "model.safetensors").rename(path / "pytorch_model.bin")
     assert "has no model.safetensors (pytorch_model.bin is a pickle" in refusal(path)
@@ -410,7 +410,7 @@ def byte_settings(tmp_path, change):
 
 @pytest.mark.parametrize(("change", "said"), [
     (lambda found: found["model"].update(merges=["a b", "ab q x"]), "merge 1, ('ab', 'q', 'x')"),
-    (lambda found: found["model"].update(merges=["ab c"]), "merge 0, ('ab', 'c'), is no pair"),
+    (lambda found: found["model"].update(merges=["ab c"]), "merge 0, ('ab', 'c'), is not a pair"),
     (lambda found: found["model"].update(merges=["a b"]), "the vocab has no 'ab'"),
     (lambda found: found["model"].update(merges=[7]), "is not understood (TypeError"),
     (lambda found: found["model"]["vocab"].pop("a"), "the vocab has no 'a'"),
@@ -713,7 +713,7 @@ def test_weights_on_the_command_line(folder, tmp_path, monkeypatch, capsys):
     assert (code, error) == (0, "")
     assert "1 of 1 checks hold" in said
     for options, expected in (
-            (["--weights", tmp_path / "no"], "no is no folder"),
+            (["--weights", tmp_path / "no"], "no is not a folder"),
             (["--weights", path, "--input", "long " * 20], "99 pieces, and there is room for 63"),
             (["--weights", folder("vit"), "--input", "The cat"], "reads pictures"),
             (["--weights", folder("bert"), "--input", "The cat"], "has no tokenizer.json")):
@@ -734,4 +734,4 @@ def test_your_file_on_the_command_line(folder, tmp_path):
     mine.write_text(MINE.replace("math.sqrt(query.shape[-1])", "2"))
     process = run_lesson("10_architectures", *place)
     assert process.returncode == 1
-    assert "before all of it holds" in process.stderr
+    assert "must pass all its checks" in process.stderr

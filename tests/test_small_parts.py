@@ -91,7 +91,7 @@ def test_several_threads_become_one_where_steps_become_several_times_slower(monk
     assert after == [4] * 49 + [1] * 31
     assert trials == [4]
     assert said == ["The last steps took 15 times as long as the first: other programs need the cores. "
-                    "The training goes on with one thread."]
+                    "Training continues with one thread."]
 
 
 def test_a_single_slow_step_or_long_batches_are_no_neighbours(monkeypatch):

@@ -160,7 +160,7 @@ def test_what_a_page_cannot_carry_is_said(quick, monkeypatch):
     monkeypatch.setattr(translator, "MOST_BYTES", size - 1)
     page = translator.translator_page(data)
     small = json.loads(Page(page).scripts[0])
-    assert small["problem"] == f"its page would have {size:,} bytes, and {size - 1:,} is the most"
+    assert small["problem"] == f"its page would have {size:,} bytes, and {size - 1:,} is the limit"
     assert "weights" not in small
     assert len(page.encode()) < 100_000
 

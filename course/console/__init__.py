@@ -1,1 +1,1 @@
-"""How a step's record becomes text on a terminal; options, files, start-up, measuring."""
+"""Console output of steps, command-line options, files, start-up, measurements."""

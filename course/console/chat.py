@@ -1,4 +1,4 @@
-"""A conversation: a line in, the answer out, until the input ends."""
+"""An interactive prompt: reads lines and prints the answer to each until the input ends."""
 
 import sys
 from collections.abc import Callable
@@ -12,8 +12,8 @@ from course.console.spelling import legible
 def converse(answer: Callable[[str], str], folder: Path, prompt: str = "> ") -> None:
     """Read lines and print the answer to each; an empty line, the end of the input or Ctrl-C ends it.
 
-    A ValueError of `answer` is printed as the answer. What it writes goes to the folder; anything else that
-    fails ends the script in one line.
+    A ValueError raised by `answer` is printed as the answer. `answer` writes its files to `folder`. Any other
+    failure ends the script with a one-line message.
     """
     with ended_in_one_line():
         try:
@@ -29,7 +29,7 @@ def converse(answer: Callable[[str], str], folder: Path, prompt: str = "> ") -> 
 
 
 def read(prompt: str) -> str:
-    """The next line without the space around it; "" if there is none, or on Ctrl-C."""
+    """The next line, stripped; "" at the end of the input or on Ctrl-C."""
     try:
         return input(prompt if sys.stdin.isatty() else "").strip()
     except (EOFError, KeyboardInterrupt):

@@ -1,4 +1,4 @@
-"""Counting memory: the bytes alive at once, and the bytes that pass between a fast memory and a slow one."""
+"""Counting bytes: those alive at the same time, and those moved between a fast memory and a slow one."""
 
 import weakref
 from collections import OrderedDict
@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-NO_WORK = "aten::empty", "aten::new_empty", "aten::detach", "aten::_unsafe_view"  # they move no numbers
+NO_WORK = "aten::empty", "aten::new_empty", "aten::detach", "aten::_unsafe_view"  # these move no data
 
 
 def tensors_in(values: Any) -> list[Tensor]:
@@ -17,10 +17,10 @@ def tensors_in(values: Any) -> list[Tensor]:
 
 
 class LiveBytes(TorchDispatchMode):
-    """Inside `with`, counts the bytes of all tensors made there that are alive: `now`, and at most `peak`.
+    """Counts the bytes of live tensors created inside `with`: `now` currently, `peak` at most so far.
 
-    Views share the storage of their tensor and count nothing, and neither do the `known` tensors. What a
-    kernel allocates and frees inside isn't seen.
+    Views share the storage of their tensor and aren't counted, nor are the `known` tensors. Memory that a
+    kernel allocates and frees internally isn't seen.
     """
 
     def __init__(self, *known: Tensor):
@@ -59,12 +59,12 @@ def peak_bytes(function: Callable, *inputs: Any) -> int:
 
 
 class FastMemory(TorchDispatchMode):
-    """A fast memory of `size` bytes in front of a slow one; `moved` counts the bytes between them.
+    """A fast memory of `size` bytes in front of a slow one; `moved` counts the bytes moved between them.
 
-    Every tensor that an operation reads or writes has to be in the fast memory; the least recently used ones
-    make room, and go back to the slow memory if they were written. A tensor larger than the fast memory
-    passes through each time. What is freed before it had to leave costs nothing. One thread, no prefetching:
-    a model of a cache, not a measurement.
+    Every tensor that an operation reads or writes has to be in the fast memory. To make room, the least
+    recently used tensors are evicted, and copied back to the slow memory if they were written. A tensor
+    larger than the fast memory is moved each time. A tensor freed before its eviction costs nothing. This is
+    a model of a cache, with one thread and no prefetching, not a measurement.
     """
 
     def __init__(self, size: int):
@@ -91,7 +91,7 @@ class FastMemory(TorchDispatchMode):
         return result
 
     def touch(self, tensor: Tensor, written: bool) -> None:
-        """The tensor is read or written now."""
+        """Record that the tensor is read or written."""
         size, key = tensor.nbytes, (tensor.data_ptr(), tuple(sorted(n for n in tensor.shape if n > 1)))
         self.watch(tensor.untyped_storage(), key)
         if size > self.size:
@@ -126,7 +126,7 @@ class FastMemory(TorchDispatchMode):
 
 
 def there_and_back(function: Callable) -> Callable:
-    """function(*inputs), and backward from the sum of what it returns to copies of the inputs."""
+    """A function that runs `function` on copies of its inputs, and backward from the sum of its result."""
 
     def run(*inputs: Tensor) -> None:
         function(*(tensor.detach().requires_grad_() for tensor in inputs)).sum().backward()
@@ -135,7 +135,7 @@ def there_and_back(function: Callable) -> Callable:
 
 
 def traffic(function: Callable, size: int, *inputs: Tensor) -> int:
-    """The bytes that function(*inputs) moves past a fast memory of this size."""
+    """The bytes that function(*inputs) moves in and out of a fast memory of this size."""
     with FastMemory(size) as memory:
         result = function(*inputs)
     del result

@@ -1,4 +1,4 @@
-"""One line on standard error, and the script ends."""
+"""Ending the script with one line on standard error."""
 
 import os
 import signal
@@ -12,21 +12,21 @@ from course.console.spelling import legible
 
 
 def stop(message: str, code: int = 1, everywhere: bool = False) -> NoReturn:
-    """End the script with one line on standard error: code 2 for wrong usage, else 1.
+    """End the script with one line on standard error; `code` is 2 for wrong usage, otherwise 1.
 
-    Of several processes only the first one is heard; the others, too, if the line is said `everywhere`.
+    If there are several processes, only the first one writes its line, unless `everywhere` is set.
     """
     rank = os.environ.get("RANK", "0")
     heard, process = (sys.__stderr__, f"process {rank}: ") if everywhere and rank != "0" else (sys.stderr, "")
-    if heard is not None:  # closed
+    if heard is not None:  # None if it was closed
         heard.write(f"{Path(sys.argv[0]).name}: {process}{legible(message, heard)}\n")
     sys.exit(code)
 
 
 def output_lost(error: OSError) -> NoReturn:
-    """End the script because what it says can't be written; quietly if its reader left, as head does."""
+    """End the script because it can't write its output; silently if the pipe was closed, as head does."""
     if sys.stdout is not None:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is said at the end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for anything still written at exit
     if isinstance(error, BrokenPipeError):
         sys.exit(128 + signal.SIGPIPE if hasattr(signal, "SIGPIPE") else 1)
     stop(f"{error.strerror or error}: the output")
@@ -34,7 +34,7 @@ def output_lost(error: OSError) -> NoReturn:
 
 @contextmanager
 def ended_in_one_line() -> Iterator[None]:
-    """Inside `with`, Ctrl-C, or a file or output that can't be written, ends the script in one line."""
+    """Inside `with`, Ctrl-C or a failure to write a file or the output ends the script in one line."""
     try:
         yield
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: figures, checkpoints, histories."""
+"""Atomic file writes: figures, checkpoints, histories."""
 
 import csv
 import io
@@ -22,7 +22,7 @@ def prepare_folder(folder: Path) -> None:
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:
-    """Let `write` fill a file beside `path`, then put it in its place: never half a file there."""
+    """Let `write` fill a temporary file, then rename it to `path`, which is never half-written."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -37,12 +37,12 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """The text as UTF-8, whole or not at all."""
+    """Write the text as UTF-8, atomically."""
     write_atomically(path, lambda file: file.write(text.encode()))
 
 
 def save_figure(figure, path: Path) -> None:
-    """Write the figure as PNG; equal figures give equal bytes. A character without a shape is a box."""
+    """Write the figure as PNG; equal figures give equal bytes. A character missing from the font is a box."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
         write_atomically(
@@ -51,7 +51,7 @@ def save_figure(figure, path: Path) -> None:
 
 
 def write_history(history: list[dict[str, float]], path: Path) -> None:
-    """The history as CSV, one line a step; scores stand in the lines of the validated steps."""
+    """Write the history as CSV, one line per step; the lines of validated steps also hold the scores."""
     columns = dict.fromkeys(name for record in history for name in record)
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
@@ -61,7 +61,7 @@ def write_history(history: list[dict[str, float]], path: Path) -> None:
 
 
 def short_path(path: Path) -> str:
-    """The path as seen from the working directory, where it lies below it."""
+    """The path relative to the working directory if it is inside it, otherwise the absolute path."""
     path, here = path.resolve(), Path.cwd()
     return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
@@ -70,11 +70,11 @@ def short_path(path: Path) -> str:
 
 
 class Unusable(ValueError):  # noqa: N818 - says what is wrong, not that something went wrong
-    """What is wrong with something that was saved, in words: “its history …”."""
+    """Says what is wrong with saved data, in words: “its history …”."""
 
 
 def unfinished(path: Path) -> Path:
-    """Where a run is kept that hasn't reached its end."""
+    """The path of the checkpoint of an unfinished run."""
     return path.with_name(path.name + ".unfinished")
 
 
@@ -102,15 +102,15 @@ def save_checkpoint(state: dict[str, Any], path: Path) -> None:
 
 
 def load_checkpoint(path: Path, restore: Callable[[dict[str, Any]], Any]) -> Any:
-    """What `restore` makes of the state saved at `path`; no code in the file is run.
+    """Load the state saved at `path` and return restore(state); no code in the file is run.
 
-    ValueError, in one line, for anything that is not such a state.
+    A one-line ValueError for anything that is not such a state.
     """
     try:
         if path.exists() and not path.is_file():  # reading a pipe would wait for ever
-            raise Unusable("it is no file")
+            raise Unusable("it is not a regular file")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of PyTorch's, about what it is going to refuse
+            warnings.simplefilter("ignore")  # PyTorch's warnings about what it then refuses
             state = torch.load(path, map_location="cpu", weights_only=True)
         if not isinstance(state, dict):
             raise Unusable("it holds something else")

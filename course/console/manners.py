@@ -1,6 +1,6 @@
-"""What a running lesson sets in its process, and puts back: threads, hooks, the style of its figures.
+"""Process-wide settings of a running lesson, restored at its end: threads, hooks, the style of figures.
 
-A lesson that is only imported sets none of it.
+A lesson that is only imported changes none of them.
 """
 
 import logging
@@ -14,12 +14,12 @@ import torch
 
 from course.console.source import shown_as_loaded
 
-_running: list[ExitStack] = []  # what is put back when the lesson ends
+_running: list[ExitStack] = []  # settings to restore when the lesson ends
 
 
 @contextmanager
 def running(threads: int) -> Iterator[None]:
-    """Inside `with`, a lesson runs, with this number of threads."""
+    """Inside `with`, a lesson's settings apply, with this number of threads."""
     with ExitStack() as stack:
         if sys.excepthook is in_one_line:
             stack.callback(setattr, sys, "excepthook", sys.__excepthook__)
@@ -37,7 +37,7 @@ def running(threads: int) -> Iterator[None]:
 
 @contextmanager
 def without_display() -> Iterator[None]:
-    """Inside `with`, matplotlib needs no display; in a notebook its backend stays the notebook's."""
+    """Inside `with`, matplotlib needs no display; in a notebook the notebook's backend is kept."""
     before = os.environ.get("MPLBACKEND")
     if "IPython" in sys.modules:
         yield
@@ -52,7 +52,7 @@ def without_display() -> Iterator[None]:
 
 @contextmanager
 def until_the_lesson_ends(setting: AbstractContextManager) -> Iterator[None]:
-    """Inside `with`, and in a running lesson also after it, what `setting` sets."""
+    """Apply `setting` inside `with` or, in a running lesson, until the lesson ends."""
     if _running:
         _running[-1].enter_context(setting)
         yield

@@ -1,4 +1,4 @@
-"""What a call does: its multiplications, seconds and bytes, the shapes on its way."""
+"""Measuring a call: its multiplications, seconds, bytes and intermediate shapes."""
 
 import statistics
 import time
@@ -27,14 +27,14 @@ def bytes_kept(function: Callable, *inputs: Tensor) -> int:
 
 
 def multiplications_of(function: Callable, *inputs: Tensor) -> int:
-    """How many pairs of numbers the matrix products in `function` multiply."""
+    """The number of multiplications in the matrix products of `function`."""
     with FlopCounterMode(display=False) as counter:
         function(*inputs)
-    return counter.get_total_flops() // 2  # a product and a sum count as two
+    return counter.get_total_flops() // 2  # a multiplication and an addition count as two
 
 
 def seconds_of(function: Callable, *inputs: Tensor, repeats: int = 3) -> float:
-    """The median of a few runs, after one to warm up."""
+    """The median time of `repeats` runs, after one warm-up run."""
     times = []
     for _ in range(repeats + 1):
         started = time.perf_counter()
@@ -44,7 +44,7 @@ def seconds_of(function: Callable, *inputs: Tensor, repeats: int = 3) -> float:
 
 
 def shapes_through(module: nn.Module, *inputs: Tensor) -> list[tuple[str, str, str]]:
-    """(part, its class, shape of its output) for every layer and norm, in the order of running."""
+    """(part, its class, shape of its output) for every layer and norm, in the order in which they run."""
     rows, hooks = [], []
     for name, part in module.named_modules():
         if name and ("." not in name or name.endswith(".norm")):
@@ -58,7 +58,7 @@ def shapes_through(module: nn.Module, *inputs: Tensor) -> list[tuple[str, str, s
 
 
 def watched(decoding: Any) -> list[tuple[int, float]]:
-    """From now on (rows, seconds) of every step of lesson 6's decoding."""
+    """A list to which every step of lesson 6's decoding appends (rows, seconds) from now on."""
     noted, step = [], decoding.step
 
     def timed(tokens: Tensor) -> Tensor:
@@ -81,9 +81,9 @@ def cost_of(begin: Callable[[], Any], decode: Callable[[Any], Tensor]) -> tuple[
 
 
 def seconds_of_steps(begin: Callable[[], Any], first: Callable[[Any], Tensor], length: int) -> list[float]:
-    """Seconds of each step of answers of this length that never end, after twenty steps to warm up.
+    """Seconds of each of `length` decoding steps that ignore the end mark, after twenty warm-up steps.
 
-    begin() makes a decoding of lesson 6, first(decoding) gives its first tokens.
+    begin() makes a decoding of lesson 6, first(decoding) returns its first tokens.
     """
     for steps in (20, length):
         decoding = begin()

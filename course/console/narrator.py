@@ -1,4 +1,4 @@
-"""The console: what a step leaves is a record, and the narrator prints it."""
+"""Console output: the narrator prints the record of each step."""
 
 import inspect
 import sys
@@ -21,31 +21,31 @@ from course.console.records import EndHere, Finding, Leads, Picture, Record, Tes
 from course.console.source import broken
 from course.console.spelling import legible
 
-WIDTH = 80  # columns of the console text, also in a wider window
+WIDTH = 80  # columns of the console text, even in a wider window
 LEAST = 20  # columns, whatever COLUMNS says
 PLAIN_HEAD = Box("    \n    \n -- \n    \n    \n    \n    \n    \n", ascii=True)
 
 
 class Printer(Console):
-    """rich's console, which leaves it to us what happens when nobody reads on."""
+    """rich's console, but a broken pipe raises its error here instead of ending the script."""
 
     def on_broken_pipe(self) -> NoReturn:
         raise
 
 
 def make_console() -> Console:
-    """The console that all output goes through; rich finds out what it can show."""
+    """The console that all output goes through; rich detects what the terminal can show."""
     console = Printer(markup=False, highlight=False, emoji=False, legacy_windows=False, force_jupyter=False)
     console.width = min(max(console.width, LEAST), WIDTH)
     return console
 
 
-_listeners: list[Callable[[str], None]] = []  # of progress; the last one hears it, in place of the console
+_listeners: list[Callable[[str], None]] = []  # the last one receives progress in place of the console
 
 
 @contextmanager
 def reporting_to(listener: Callable[[str], None]) -> Iterator[None]:
-    """Inside `with`, progress is told to `listener`; the console shows no bar."""
+    """Inside `with`, progress is reported to `listener`; the console shows no bar."""
     _listeners.append(listener)
     try:
         yield
@@ -55,7 +55,7 @@ def reporting_to(listener: Callable[[str], None]) -> Iterator[None]:
 
 @contextmanager
 def progress_bar(label: str, total: int) -> Iterator[Callable[[int, str], None]]:
-    """Inside `with`, report(done, text) moves a bar; without a terminal it prints every tenth."""
+    """Inside `with`, report(done, text) moves a bar; without a terminal it prints every tenth of `total`."""
     console, tenth = make_console(), max(1, total // 10)
     if _listeners:
 
@@ -82,9 +82,9 @@ def progress_bar(label: str, total: int) -> Iterator[Callable[[int, str], None]]
 
 
 class Narrator:
-    """Prints records: heading, prose, code, result and checks of one step after the other."""
+    """Prints records step by step: heading, prose, code, result and checks."""
 
-    theme = "ansi_dark"  # of the code
+    theme = "ansi_dark"  # colours of the code
 
     def __init__(self, outputs: Path, code: bool = True, checks: bool = False,
                  console: Console | None = None):
@@ -93,10 +93,10 @@ class Narrator:
         unicode = (console.encoding or "").startswith("utf")
         self.fancy = console.is_terminal and not console.no_color and unicode
         self.failed = self.held = 0
-        self.graded: dict[str, list[int]] = {}  # part of the learner's → checks that hold, all its checks
+        self.graded: dict[str, list[int]] = {}  # learner's part → checks that hold, all its checks
 
     def say(self, text: str, style: str = "", indent: int = 0, wrap: bool = True) -> None:
-        """Print text; `wrap` breaks long lines between words, under the same indentation."""
+        """Print text; `wrap` breaks long lines between words and keeps the indentation."""
         text = legible(text)
         lines = text.splitlines()
         if wrap:
@@ -124,16 +124,16 @@ class Narrator:
             self.console.print()
 
     def flush(self) -> None:
-        """Let everything said so far be seen."""
+        """Flush everything printed so far."""
         if sys.stdout is not None:
             sys.stdout.flush()
 
     def hearing_progress(self) -> AbstractContextManager:
-        """Inside `with`, a step runs; a console shows its progress by itself."""
+        """The context in which a step runs; a console needs nothing extra to show progress."""
         return nullcontext()
 
     def begin(self, record: Record) -> None:
-        """Print what can be said before the step runs."""
+        """Print what is known before the step runs: heading, prose and code."""
         self.heading(f"{record.number}. {record.title}")
         if record.prose:
             self.prose(record.prose)
@@ -169,7 +169,7 @@ class Narrator:
                 self.show(part)
 
     def tested(self, tested: Tested) -> None:
-        """Print a claim, or the checks of a part: in one line while all hold, else one by one."""
+        """Print a claim, or the checks of a part: on one line if all hold, otherwise one by one."""
         holding = sum(finding.holds for _, finding in tested.results)
         self.held, self.failed = self.held + holding, self.failed + len(tested.results) - holding
         count = len(tested.results)
@@ -186,7 +186,7 @@ class Narrator:
             self.finding(statement, finding)
 
     def finding(self, statement: str, finding: Finding) -> None:
-        """Print one statement and what came of it."""
+        """Print one statement and its result."""
         text = statement.rstrip(".") + (f" ({finding.figure})" if finding.figure else "")
         mark = "✓ " if finding.holds else "✗ FAILED: " if legible("✗") == "✗" else "✗: "
         self.say(mark + text, "green" if finding.holds else "bold red")
@@ -195,7 +195,7 @@ class Narrator:
 
 
 def titled(finding: str, figure: Any) -> str:
-    """The finding broken into as few lines as fit the figure's width, about as long as each other."""
+    """The finding broken into the fewest lines that fit the figure's width, all about equally long."""
 
     def lines(width: int) -> list[str]:
         return textwrap.wrap(finding, width, break_on_hyphens=False)

@@ -1,4 +1,4 @@
-"""In a notebook a step is one output of its cell: its text in colours, with its figures where they belong."""
+"""Notebook output: each step is one output of the cell, with coloured text and its figures in place."""
 
 import base64
 import io
@@ -15,25 +15,25 @@ from course.console.narrator import WIDTH, Narrator, Printer, reporting_to
 from course.console.records import Picture, Record
 from course.console.spelling import legible
 
-PAUSE = 0.3  # seconds between two words of progress
+PAUSE = 0.3  # seconds between two progress updates
 TEXT = '<pre style="background: #fff; color: #222; line-height: 1.4; padding: 0 1em">{code}</pre>'
 
 
 def publisher() -> Any:
-    """What shows an output below the running cell; None outside a notebook."""
+    """The object that shows outputs below the running cell; None outside a notebook."""
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
     return shell.display_pub if shell and getattr(shell, "kernel", None) else None
 
 
 def make_narrator(outputs: Path, code: bool = True, checks: bool = False) -> Narrator:
-    """The narrator of this place: a console, or a notebook."""
+    """The narrator for this environment: a console or a notebook."""
     if publish := publisher():
         return NotebookNarrator(publish, outputs, code, checks)
     return Narrator(outputs, code, checks)
 
 
 class NotebookNarrator(Narrator):
-    """Prints into outputs of the cell: one for each step, one for what is said before or after them."""
+    """Prints to outputs of the cell: one per step, and one for text before or after the steps."""
 
     theme = "ansi_light"
 
@@ -42,7 +42,7 @@ class NotebookNarrator(Narrator):
             file=io.StringIO(), record=True, width=WIDTH, force_jupyter=False, markup=False, highlight=False,
             emoji=False))
         self.fancy, self.publish = True, publish
-        self.html, self.plain, self.output = "", "", ""  # of this output; its name, once it is shown
+        self.html, self.plain, self.output = "", "", ""  # of this output: its contents, and its id once shown
 
     def begin(self, record: Record) -> None:
         self.flush()
@@ -62,14 +62,14 @@ class NotebookNarrator(Narrator):
                           'style="max-width: 100%">')
 
     def take(self) -> None:
-        """Put what the console was told into this output."""
+        """Move the console's new text into this output."""
         html = self.console.export_html(clear=False, inline_styles=True, code_format=TEXT)
         if text := self.console.export_text():  # this empties the record
             self.plain += text
             self.html += html
 
     def update(self, more: str = "") -> None:
-        """Show this output as far as it has come, and under it the words of progress."""
+        """Show this output so far, and below it the progress text `more`."""
         self.take()
         if not self.plain and not more:
             return
@@ -85,7 +85,7 @@ class NotebookNarrator(Narrator):
 
     @contextmanager
     def hearing_progress(self) -> Iterator[None]:
-        """Inside `with`, words of progress stand under the running step, until the next ones."""
+        """Inside `with`, the latest progress text is shown under the running step."""
         last = 0.0
 
         def hear(text: str) -> None:

@@ -1,4 +1,4 @@
-"""From a dataclass to command-line options and back. Limits stand at the fields, and are checked there."""
+"""Converts a dataclass to command-line options and back. The fields declare limits, which are checked."""
 
 import argparse
 import math
@@ -21,7 +21,7 @@ def option(default: Any, text: str = "", *, least: float | None = None, above: f
 
 
 def check_limits(config: Any) -> None:
-    """ValueError, with name and value, for the first field of a dataclass that is out of its limits."""
+    """Raise a ValueError that names the first field of a dataclass outside its limits, and its value."""
     for setting in fields(config):
         limits, value = setting.metadata, getattr(config, setting.name)
         if limits.get("among") and value not in limits["among"]:
@@ -37,7 +37,7 @@ def check_limits(config: Any) -> None:
 
 
 def add_options(parser: argparse.ArgumentParser, config: type) -> None:
-    """An option for every field that has a help text."""
+    """Add an option for every field that has a help text."""
     for setting in fields(config):
         text = setting.metadata.get("help")
         names = ["--" + setting.name.replace("_", "-"), *setting.metadata.get("names", ())]
@@ -82,21 +82,21 @@ def count(text: str) -> int:
 
 
 def threads(text: str) -> int:
-    """A number of threads; a million of them would end Python without a word."""
+    """A number of threads, at most 1,024: a million would crash Python without a message."""
     if count(text) > 1024:
         raise argparse.ArgumentTypeError(f"{text} are more than 1,024 threads")
     return int(text)
 
 
 def seed(text: str) -> int:
-    """The number that --seed gives: what both PyTorch and NumPy accept."""
+    """The value of --seed, which both PyTorch and NumPy must accept."""
     if not text.isdecimal() or int(text) >= 2**32:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to 2**32 - 1")
     return int(text)
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """A parser whose usage errors are one line and exit code 2, and which notices if nobody gets its help."""
+    """A parser that ends with one line and code 2 for usage errors, and notices if its help gets lost."""
 
     def print_help(self, file: Any = None) -> None:
         try:
@@ -107,7 +107,7 @@ class OneLineParser(argparse.ArgumentParser):
             output_lost(error)
 
     def _print_message(self, message: str, file: Any = None) -> None:
-        """argparse's own hides errors."""
+        """Write the message; argparse's own method hides errors."""
         file = file or sys.stderr
         if message and file is not None:
             file.write(message)
@@ -117,7 +117,7 @@ class OneLineParser(argparse.ArgumentParser):
 
 
 def check_range(name: str, value: float, least: float, most: float = math.inf) -> None:
-    """ValueError, with name and value, for a number out of range, or not finite."""
+    """Raise a ValueError with name and value if a number is out of range or not finite."""
     if not least <= value <= most or value == math.inf:
         limit = "finite" if most == math.inf else f"at most {most}"
         raise ValueError(f"{name} is {value}; it must be at least {least} and {limit}")
@@ -130,12 +130,12 @@ def digits(text: str) -> list[int]:
     if wrong:
         raise argparse.ArgumentTypeError(f"{wrong[0]!r} in {text!r} is not a digit from 0 to 9")
     if not 4 <= len(given) <= 16:
-        raise argparse.ArgumentTypeError(f"{text!r} has {len(given)} digits; the model knows 4 to 16")
+        raise argparse.ArgumentTypeError(f"{text!r} has {len(given)} digits; the model takes 4 to 16")
     return [int(digit) for digit in given]
 
 
 def sentence(text: str) -> str:
-    """Anything but nothing."""
+    """The text without surrounding spaces; it must not be empty."""
     if not text.strip():
         raise argparse.ArgumentTypeError(f"{text!r} is empty: give a sentence")
     return text.strip()

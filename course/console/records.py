@@ -1,4 +1,4 @@
-"""What a step leaves: a record, and what it may hold besides text: tables, pictures, findings."""
+"""The record of a step, and what it can hold besides text: tables, pictures, findings."""
 
 import re
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from course.console.spelling import legible
 class Picture(NamedTuple):
     """A figure, the name of its file in the output folder, and the finding that it shows.
 
-    The finding is the figure's title; below a step it stands as its caption.
+    The finding is the figure's title, and its caption below a step.
     """
 
     file: str
@@ -22,26 +22,26 @@ class Picture(NamedTuple):
 
 
 class Map(NamedTuple):
-    """A heatmap's numbers, for a page on which it can be touched; NaN leaves a cell blank."""
+    """The numbers of a heatmap that is interactive on a page; NaN leaves a cell blank."""
 
     title: str
-    rows: Sequence[str]  # what asks
-    columns: Sequence[str]  # what answers
+    rows: Sequence[str]  # labels of the queries
+    columns: Sequence[str]  # labels of the keys
     weights: Any  # (T, S)
     top: float  # where the colour scale ends
-    asks: str = ""  # what the rows are; else the axis says it
+    asks: str = ""  # what the rows are; "" takes the axis label
     answers: str = ""
 
 
 class Slider(NamedTuple):
-    """Scores (T, S) of vectors of width d_k, for a page on which their divisor can be moved."""
+    """Scores (T, S) of vectors of width d_k, for a page with a slider for their divisor."""
 
     scores: Any
     d_k: int
 
 
 class Grid(Table):
-    """A table of texts, on the console in characters that it has; `numeric` columns stand right."""
+    """A table of texts, printed in characters that the console has; `numeric` columns are right-aligned."""
 
     def __init__(self, title: str, header: Sequence[str], texts: Sequence[Sequence[str]],
                  numeric: Sequence[bool]):
@@ -55,7 +55,7 @@ class Grid(Table):
 
 
 class Leads(NamedTuple):
-    """A file that was written into the folder of the figures, and what it is good for."""
+    """A file that was written to the folder of the figures, and what it is for."""
 
     file: str
     good_for: str
@@ -69,13 +69,13 @@ class EndHere(NamedTuple):
 
 
 class Finding(NamedTuple):
-    """What came of testing a statement; `diagnosis` says what to look at when it fails."""
+    """The result of testing a statement; `diagnosis` says what to look at when it fails."""
 
     holds: bool
     figure: str = ""
     diagnosis: str = ""
     gap: float | None = None  # the largest difference, where numbers were compared
-    known: bool = False  # whether the diagnosis is the hint of a mistake that gives just the same
+    known: bool = False  # whether the diagnosis is the hint of a mistake with exactly these results
 
 
 class Tested(NamedTuple):
@@ -86,7 +86,7 @@ class Tested(NamedTuple):
 
 
 class Record(NamedTuple):
-    """All that a step leaves. What it `shown`, and `tested`, are there once it has run."""
+    """Everything known about a step. `shown` and `tested` are set once it has run."""
 
     number: int
     name: str
@@ -98,5 +98,5 @@ class Record(NamedTuple):
 
 
 def slug(name: str) -> str:
-    """A step's name as it is typed: why-the-root."""
+    """A step's name as typed on the command line: why-the-root."""
     return re.sub(r"^step_", "", name).replace("_", "-")

@@ -1,4 +1,4 @@
-"""The source code that a step shows: what was loaded, whatever has been saved since."""
+"""The source code that a step shows: as it was loaded, even if the file has been saved since."""
 
 import ast
 import inspect
@@ -23,7 +23,7 @@ def keep(file: str) -> None:
 
 @contextmanager
 def shown_as_loaded() -> Iterator[None]:
-    """Inside `with`, Python reads the course's code from memory: as it was loaded, or as it is now."""
+    """Inside `with`, Python reads the course's code from memory: as kept at loading, otherwise as it is."""
     script = getattr(sys.modules["__main__"], "__file__", None) or ""
     ours = [file for module in list(sys.modules.values())
             if (file := getattr(module, "__file__", None) or "").endswith(".py")
@@ -31,17 +31,17 @@ def shown_as_loaded() -> Iterator[None]:
     for file in {script, *ours} - {"", *_loaded}:
         keep(file)
     for file, lines in _loaded.items():
-        linecache.cache[file] = sum(map(len, lines)), None, lines, file  # without a time it isn't read again
+        linecache.cache[file] = sum(map(len, lines)), None, lines, file  # without a time it isn't reread
     try:
         yield
     finally:
         for file in _loaded:
             linecache.cache.pop(file, None)
-        _loaded.pop(script, None)  # a notebook may run another version of it
+        _loaded.pop(script, None)  # a notebook may run another version of the script
 
 
 def codes_of(components: Sequence[Any]) -> str:
-    """The code of each; methods of the same name have their class above them."""
+    """The code of each component; methods with the same name are preceded by the name of their class."""
     names = [component.__name__ for component in components]
     return "\n\n".join(f"# {component.__qualname__}\n" * (names.count(name) > 1) + code_of(component)
                        for name, component in zip(names, components))

@@ -1,4 +1,4 @@
-"""Characters that a console may lack, spelt out."""
+"""Spelling out characters that a console may lack."""
 
 import codecs
 import sys

@@ -1,1 +1,1 @@
-"""Digits, toys, sentence pairs: small data, drawn or read."""
+"""Small data sets, generated or read from files: digits, toys, sentence pairs."""

@@ -1,4 +1,4 @@
-"""Word by word: weights of cross-attention and the true partners, an answer and its reference."""
+"""Comparing word by word: cross-attention weights with the true alignment, answers with references."""
 
 from collections.abc import Callable, Iterable, Sequence
 from difflib import SequenceMatcher
@@ -13,11 +13,11 @@ from torch import Tensor
 from grammar import french
 from grammar.sentences import WORDS, Pair, words_of
 
-Kind = Callable[[str], bool]  # of French words
+Kind = Callable[[str], bool]  # a kind of French words
 
 
 def places(text: str, words: Sequence[str], pieces: Sequence[str]) -> list[int]:
-    """For each piece of the text the number of the word in which it ends."""
+    """For each piece of the text, the index of the word in which it ends."""
     ends, at = [], 0
     for word in words:
         at = text.index(word, at) + len(word)
@@ -33,9 +33,10 @@ def belonging(text: str, pieces: Sequence[str]) -> Tensor:
 
 
 def word_weights(weights: Tensor, pair: Pair, source: Sequence[str], target: Sequence[str]) -> Tensor:
-    """Weights (…, T, S) between pieces of a pair, from its first piece on → (…, target words, source words).
+    """Weights (…, T, S) between pieces of a pair, starting at its first → (…, target words, source words).
 
-    A target word has the mean of its pieces' rows; a source word the sum of its pieces' columns.
+    A target word's row is the mean of its pieces' rows; a source word's column is the sum of its pieces'
+    columns.
     """
     rows, columns = belonging(pair.target, target), belonging(pair.source, source)
     weights = weights[..., : len(target), : len(source)]
@@ -43,7 +44,7 @@ def word_weights(weights: Tensor, pair: Pair, source: Sequence[str], target: Seq
 
 
 def partners(pair: Pair) -> Tensor:
-    """(target words, source words): True for those that the grammar made of one another."""
+    """(target words, source words): True where the grammar aligns the two words."""
     grid = torch.zeros(len(words_of(pair.target)), len(words_of(pair.source)), dtype=torch.bool)
     for source, target in pair.alignment:
         grid[target, source] = True
@@ -54,7 +55,7 @@ def partners(pair: Pair) -> Tensor:
 def content_words() -> frozenset[str]:
     """All forms of the grammar's French nouns, adjectives and verbs, and the names.
 
-    Forms of être and avoir aren't among them: they also make the tense of other verbs.
+    Forms of être and avoir are left out, because they also form the tenses of other verbs.
     """
     forms = {form for noun in WORDS.nouns for form in noun.french}
     forms |= {form for one in WORDS.adjectives for form in (*one.french, one.before_vowel, *one.after_is)}
@@ -72,17 +73,17 @@ def is_content(word: str) -> bool:
 
 
 def is_function(word: str) -> bool:
-    """An article, a pronoun, a preposition, ne, …; a mark is none."""
+    """True for an article, a pronoun, a preposition, ne, …; False for punctuation."""
     return word[0].isalpha() and not is_content(word)
 
 
 def counted(true: Tensor, pair: Pair, kind: Kind) -> Tensor:
-    """(target words): those of the kind that have a partner."""
+    """(target words): True for words of the kind that have a partner."""
     return true.any(1) & torch.tensor([kind(word) for word in words_of(pair.target)])
 
 
 def partners_found(weights: Tensor, pair: Pair, kind: Kind = bool) -> Tensor:
-    """Word weights (…, target words, source words) → (…): target words whose largest weight is on a partner.
+    """Word weights (…, target words, source words) → (…): how many target words look most at a partner.
 
     Words of another kind, and those without a partner, don't count.
     """
@@ -93,8 +94,8 @@ def partners_found(weights: Tensor, pair: Pair, kind: Kind = bool) -> Tensor:
 
 
 def found_by_rules(pairs: Iterable[Pair], kind: Kind = bool) -> tuple[int, int, int]:
-    """Target words of the kind whose partner is the source word at the same place; the first one; and all
-    that have a partner.
+    """How many target words of the kind have as a partner the source word at the same relative place; the
+    first source word; any source word.
     """
     same = first = every = 0
     for pair in pairs:
@@ -113,7 +114,7 @@ KINDS: dict[str, Kind] = {"all, with marks": bool, "content words": is_content,
 
 
 class Found(NamedTuple):
-    """For a kind of French words: how many have a partner, and which fractions of these are found."""
+    """For one kind of French words: how many have a partner, and what fractions of them are found."""
 
     words: int
     heads: Tensor  # (blocks, heads)
@@ -122,7 +123,7 @@ class Found(NamedTuple):
 
 
 def found_by_kind(weights: Sequence[Tensor], pairs: Sequence[Pair]) -> dict[str, Found]:
-    """Word weights (blocks, heads, target words, source words) of each pair → what is found of each kind."""
+    """Word weights (blocks, heads, target words, source words) of each pair → the results for each kind."""
     found = {}
     for name, kind in KINDS.items():
         same, first, counted = found_by_rules(pairs, kind)
@@ -133,7 +134,7 @@ def found_by_kind(weights: Sequence[Tensor], pairs: Sequence[Pair]) -> dict[str,
 
 
 def slips_in(answer: str, reference: str) -> str:
-    """Where the answer has other words than the reference: “wrong → right”."""
+    """Where the answer's words differ from the reference's: “wrong → right”."""
     said, wanted = words_of(answer), words_of(reference)
     changes = SequenceMatcher(None, said, wanted, autojunk=False).get_opcodes()
     return ", ".join(f"{' '.join(said[a:b]) or '–'} → {' '.join(wanted[c:d]) or '–'}"

@@ -1,13 +1,13 @@
-"""What BLEU counts as a word, as sacreBLEU cuts: by marks and spaces, or by characters."""
+"""Tokenisation for BLEU, as in sacreBLEU: at punctuation and spaces, or into characters."""
 
 import re
 from collections.abc import Callable, Iterable
 
 RULES_13A = [(re.compile(rule), put) for rule, put in (
-    (r"([\{-\~\[-\` -\&\(-\+\:-\@\/])", r" \1 "),  # ASCII marks, without ' , - .
-    (r"([^0-9])([.,])", r"\1 \2 "),  # . and , stay only between digits
+    (r"([\{-\~\[-\` -\&\(-\+\:-\@\/])", r" \1 "),  # ASCII punctuation except ' , - .
+    (r"([^0-9])([.,])", r"\1 \2 "),  # . and , stay attached only between digits
     (r"([.,])([^0-9])", r" \1 \2"),
-    (r"([0-9])(-)", r"\1 \2 "),  # a dash behind a digit
+    (r"([0-9])(-)", r"\1 \2 "),  # a dash after a digit
 )]
 UNSPACED = re.compile(  # scripts that put no space between words
     "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u0f00-\u0fff"  # Thai, Lao, Burmese, Khmer, Tibetan
@@ -15,7 +15,7 @@ UNSPACED = re.compile(  # scripts that put no space between words
 
 
 def tokens_13a(text: str) -> list[str]:
-    """The words that BLEU counts, cut as by the script mteval-v13a of the translation contests."""
+    """The words that BLEU counts, tokenised as in the script mteval-v13a of the translation contests."""
     for old, new in (("<skipped>", ""), ("-\n", ""), ("\n", " "), ("&quot;", '"'), ("&amp;", "&"),
                      ("&lt;", "<"), ("&gt;", ">")):
         text = text.replace(old, new)
@@ -31,7 +31,7 @@ def characters(text: str) -> list[str]:
 
 
 def words_for(references: Iterable[str]) -> tuple[str, Callable[[str], list[str]]]:
-    """(the name, the function) of the cut that suits references: by character where most letters belong to
+    """(name, function) of the tokeniser that suits the references: into characters if most letters belong to
     a script without spaces between words.
     """
     letters = [letter for text in references for letter in text if letter.isalpha()]

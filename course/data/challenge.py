@@ -1,12 +1,12 @@
 """A challenge set for translators: 200 English sentences written by hand, ten for each of twenty phenomena.
 
-Each has good French translations, a key and a typical mistake. The key asks for the words of the phenomenon
-only, so another noun elsewhere doesn't count against the agreement of an adjective:
+Each has good French translations, a key and a typical mistake. The key covers only
+the words of the phenomenon, so a different noun elsewhere doesn't make an adjective's agreement wrong:
 
     la * rouge      these words in a row; * is any one word
-    petite … verte  the one, later the other
+    petite … verte  the first, later the second
     lit !est        lit, and est nowhere
-    dans | en       the one or the other
+    dans | en       either of the two
 """
 
 import re
@@ -32,7 +32,7 @@ class Challenge(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """Of an answer: it is one of the references; it has the key; all words of the source were in training."""
+    """Whether an answer is a reference, whether it has the key, whether training had the source's words."""
 
     exact: bool
     key: bool
@@ -41,7 +41,7 @@ class Verdict(NamedTuple):
 
 @cache
 def challenges() -> tuple[Challenge, ...]:
-    """All of the set, in the order of the file."""
+    """The whole set, in the order of the file."""
     lines = [line.split("\t") for line in FILE.read_text("utf-8").splitlines() if not line.startswith("#")]
     return tuple(Challenge(phenomenon, source, choices(french), choices(key), mistake)
                  for phenomenon, source, french, key, mistake in lines)
@@ -52,7 +52,7 @@ def choices(cell: str) -> tuple[str, ...]:
 
 
 def normal(text: str) -> list[str]:
-    """The words in small letters, with plain apostrophes; of the marks only question marks are kept."""
+    """The words in lower case, with plain apostrophes; the only punctuation kept is question marks."""
     text = unicodedata.normalize("NFC", text).replace("’", "'").casefold()
     return [word for word in words_of(text) if word == "?" or word[0].isalnum()]
 
@@ -68,7 +68,7 @@ def pattern(key: str) -> re.Pattern[str]:
 
 
 def normal_key(key: str) -> list[str]:
-    """The words of a key, and its * and …; a word that is elided stays as it is, as l'."""
+    """The words of a key, with its * and …; an elided word such as l' is left as it is."""
     return [word for part in key.split()
             for word in ([part] if part in ("*", "…") or part.endswith("'") else normal(part))]
 
@@ -81,7 +81,7 @@ def has_key(answer: str, keys: Iterable[str]) -> bool:
 
 def judged(answers: Sequence[str], met: Iterable[str], words: Callable[[str], Iterable[str]]
            ) -> list[Verdict]:
-    """A verdict on each answer to challenges(). `met` are the words of the training, as words() cuts them."""
+    """A verdict on each answer to challenges(). `met` are the words of training, as words() splits them."""
     met = {word.strip().casefold() for word in met}
 
     def known(source: str) -> bool:
@@ -92,13 +92,13 @@ def judged(answers: Sequence[str], met: Iterable[str], words: Callable[[str], It
 
 
 def in_training(sources: Iterable[str]) -> list[bool]:
-    """For each sentence of the set whether it is among the sources of a training, marks and case apart."""
+    """For each sentence of the set, whether it is among the training sources, ignoring marks and case."""
     trained = {" ".join(normal(source)) for source in sources}
     return [" ".join(normal(one.source)) in trained for one in challenges()]
 
 
 def by_phenomenon(verdicts: Sequence[Verdict | None]) -> dict[str, list[Verdict]]:
-    """Phenomenon → the verdicts on its sentences, and all of them; without those that are None."""
+    """Phenomenon → the verdicts on its sentences, and “all” → all verdicts; None is left out."""
     found: dict[str, list[Verdict]] = {one.phenomenon: [] for one in challenges()}
     for one, verdict in zip(challenges(), verdicts, strict=True):
         if verdict:

@@ -1,4 +1,4 @@
-"""The pairs of a training: drawn by the grammar, or read from files of somebody's own; and their pieces."""
+"""The sentence pairs of a training run, from the grammar or from the user's files, and their pieces."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -12,23 +12,23 @@ from course.data.pairs import two_columns
 from course.data.splits import HELD_OUT, fingerprint, split_files
 from grammar.sentences import Pair, corpus, draw_pair, words_of
 
-LONGEST = 100  # words of a sentence in a file
-ENDS = ".?!…。？！"  # of a sentence
-RARE = 3  # times, at most, that a rare word occurs
-LARGE = 2_000_000  # bytes of a file whose reading takes seconds
-MOST_CHARACTERS = 500  # that are pieces, or half of --vocab
+LONGEST = 100  # most words of a sentence in a file
+ENDS = ".?!…。？！"  # marks that end a sentence
+RARE = 3  # a rare word occurs at most this often
+LARGE = 2_000_000  # bytes from which on reading the files takes seconds
+MOST_CHARACTERS = 500  # that become pieces, or half of --vocab if that is more
 FILES = {"pairs": "train", "valid": "validation", "test": "test"}  # option → its split
 
 
 class Corpus:
-    """The pairs of each split, and their pieces; nothing is read, drawn or learned before it is asked for.
+    """The pairs of each split, and their pieces; nothing is read, drawn or learned until it is needed.
 
-    `training` names the files, by the options of FILES (none: the grammar's sentences), and has columns,
-    max_pairs, seed and vocab. A lesson says what learns pieces, what cuts a text into words, and how many
-    pieces its model takes. A checkpoint has `encoding` and `met`.
+    `training` names the files, as in FILES (without files, the grammar's sentences), and has columns,
+    max_pairs, seed and vocab. A lesson sets what learns the pieces, what splits a text into words, and how
+    many pieces its model takes. `encoding` and `met` are given if they come from a checkpoint.
     """
 
-    pieces: Any  # learn(texts, merges, most characters) is an encoding of texts as ids
+    pieces: Any  # learn(texts, merges, most characters) returns an encoding of texts as ids
     words_of: Callable[[str], list[str]]
     longest: int
 
@@ -38,8 +38,8 @@ class Corpus:
         self.files = {FILES[name] + (f" {number}" if number > 1 else ""): path
                       for name, paths in self.paths.items() for number, path in enumerate(files_in(paths), 1)}
         self.accounts: list[str] = []  # what was read, and what was left out
-        self.met_before: dict[str, Any] = {}  # by the model that the training begins with
-        self.listener: Callable[[str], None] = lambda text: None  # hears what takes seconds
+        self.met_before: dict[str, Any] = {}  # by the model that training starts from
+        self.listener: Callable[[str], None] = lambda text: None  # gets a message before slow work
         if encoding is not None:
             self.encoding = encoding
         if met is not None:
@@ -52,7 +52,7 @@ class Corpus:
 
     @cached_property
     def hashes(self) -> dict[str, str]:
-        """What the files say, by which a run is known: their paths and names don't count."""
+        """Hashes of the files' contents, which identify a run; their paths and names don't count."""
         return {split: fingerprint(path) for split, path in self.files.items()}
 
     @property
@@ -66,20 +66,20 @@ class Corpus:
 
     @property
     def tests(self) -> dict[str, list[Pair]]:
-        """The pairs of each test: of the test, or of each file that --test names."""
+        """Name → the pairs of a test: the only test, or one for each file that --test names."""
         files = files_in(self.paths["test"])
         names = short_names(files) if len(files) > 1 else ["the test"]
         return dict(zip(names, (pairs for split, pairs in self.splits.items() if split.startswith("test"))))
 
     @property
     def about(self) -> dict[str, Any]:
-        """What a checkpoint has to tell of the texts; without files, or words that were met, not of these."""
+        """What a checkpoint stores about the texts; entries that are empty are left out."""
         told = {"encoding": self.encoding.state(), "files": self.hashes, "met": self.met}
         return {name: value for name, value in told.items() if value}
 
     @cached_property
     def found(self) -> dict[str, list[Pair]]:
-        """All that the grammar or the files have for train, validation and test."""
+        """All pairs that the grammar or the files have for train, validation and test."""
         if not self.files:
             sizes = {"train": self.training.max_pairs or 60_000, "validation": 300, "test": HELD_OUT}
             drawn = corpus(sizes, self.training.seed)
@@ -92,26 +92,26 @@ class Corpus:
 
     @cached_property
     def splits(self) -> dict[str, list[Pair]]:
-        """As found; from files without what is too long for the model. ValueError if a split is empty."""
+        """The pairs found, without those from files that are too long. ValueError if a split is empty."""
         splits, found = {}, self.found
         self.say(f"Cutting {sum(map(len, found.values())):,} pairs into pieces …")
         for split, pairs in found.items():
             splits[split] = [pair for pair in pairs if not self.files or all(map(self.fits, pair[:2]))]
             if left_out := len(pairs) - len(splits[split]):
-                self.accounts.append(f"{split}: left out {left_out:,} of more pieces than the model takes")
+                self.accounts.append(f"{split}: left out {left_out:,} with more pieces than the model takes")
             if not splits[split]:
                 raise ValueError(f"{', '.join(self.files.values())} leaves no pair for {split}; "
-                                 f"{'; '.join(self.accounts)}. Some 300 pairs are needed, or files for "
+                                 f"{'; '.join(self.accounts)}. About 300 pairs are needed, or files for "
                                  "--valid and --test")
         return splits
 
     def fits(self, text: str) -> bool:
-        """Whether the model has places for a text, and for the mark of its beginning or end."""
+        """Whether the model has enough positions for a text and the mark of its beginning or end."""
         return len(self.encoding.encode(text)) < self.longest
 
     @cached_property
     def encoding(self) -> Any:
-        """Learned from the training pairs, of both languages together: one vocabulary, one embedding."""
+        """Learned from the training pairs, both languages together: one vocabulary, one embedding."""
         texts = [text for pair in self.found["train"] for text in pair[:2]]
         vocab = self.training.vocab
         self.say(f"Learning {vocab:,} merges from {len(texts) // 2:,} pairs …")
@@ -131,8 +131,8 @@ class Corpus:
 
     @cached_property
     def met(self) -> dict[str, Any]:
-        """What the training sources have in common: words, and which are rare; the pieces that none has;
-        how often a capital begins and a mark ends. What an earlier training had counts as well.
+        """Statistics of the training sources: their words, and which are rare; the pieces that none has;
+        how often they begin with a capital and end with a mark. Those of an earlier run count as well.
         """
         sources, before = [pair.source for pair in self.splits["train"]], self.met_before
         counts = Counter(word.strip().casefold() for source in sources for word in self.words_of(source))
@@ -147,8 +147,8 @@ class Corpus:
                 "mark": share(source[-1:] in ENDS for source in sources)}
 
     def fresh_like(self, pairs: Iterable[Pair]) -> list[Pair]:
-        """For each pair a new sentence of the grammar that is as long and has as many combinations, all of
-        which occur in training; fewer where the training is too small to have them.
+        """For each pair, a new sentence of the grammar of the same length, with as many combinations, all of
+        which occur in training; fewer sentences if the training set is too small to have them.
         """
         trained, random = self.splits["train"], Random(f"fresh {self.training.seed}")
         known = {pair.source for pair in trained}
@@ -167,14 +167,14 @@ class Corpus:
 
 
 def files_in(paths: str) -> list[str]:
-    """The files that an option names: one, or several with commas between them."""
+    """The files that an option names: one, or several separated by commas."""
     if not paths or Path(paths).exists():
         return [paths] if paths else []
     return [path.strip() for path in paths.split(",") if path.strip()] or [paths]
 
 
 def short_names(files: Sequence[str]) -> list[str]:
-    """The names of files without what follows the last dot; with it, and with folders, where they agree."""
+    """The names of files without extension; if some are the same, with extension and parent folders."""
     names, depth = [Path(file).stem for file in files], 0
     while len({*names}) < len({*files}) and depth < max(len(Path(file).parts) for file in files):
         depth += 1
@@ -183,8 +183,8 @@ def short_names(files: Sequence[str]) -> list[str]:
 
 
 def reversed_pairs(splits: dict[str, list[Pair]]) -> dict[str, list[Pair]]:
-    """The grammar's pairs from French to English. “Son chat” is his cat and her cat: the first pair of a
-    source counts, and a source stays in one split.
+    """The grammar's pairs from French to English. “Son chat” is both his cat and her cat: only the first pair
+    of each source is kept, so a source stays in one split.
     """
     seen: set[str] = set()
     found: dict[str, list[Pair]] = {}
@@ -200,11 +200,11 @@ def reversed_pairs(splits: dict[str, list[Pair]]) -> dict[str, list[Pair]]:
 
 
 def share(found: Iterable[bool]) -> float:
-    """The fraction that is true; 0 of none."""
+    """The fraction that is true; 0 if there are none."""
     found = list(found)
     return sum(found) / max(1, len(found))
 
 
 def likeness(pair: Pair) -> tuple[int, int]:
-    """The source's words, and how many combinations the pair has."""
+    """The number of words of the source, and the number of combinations of the pair."""
     return len(words_of(pair.source)), len(pair.combinations)

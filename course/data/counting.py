@@ -1,12 +1,12 @@
-"""Yardsticks for a model of text: counts, and a compressor that was given the same text."""
+"""Baselines for a language model: counts, and a compressor that was given the same text."""
 
 import lzma
 import math
 from collections import Counter, defaultdict
 from typing import Generic, TypeVar
 
-BYTES = 256  # among so many a character that was never met is one
-LONG = 2_000_000  # characters of a text whose counts would take too much time and memory
+BYTES = 256  # a character that was never met counts as one of this many
+LONG = 2_000_000  # from this many characters on, counts would take too much time and memory
 
 
 Text = TypeVar("Text", str, tuple[str, ...])  # characters, or words
@@ -15,8 +15,8 @@ Text = TypeVar("Text", str, tuple[str, ...])  # characters, or words
 class Counts(Generic[Text]):
     """P(the next character | the order − 1 before it) from counts of `text`, mixed over all shorter contexts.
 
-    The mixture is Witten and Bell's (1991): a context is trusted the more often it was met, and the less the
-    more different characters followed it.
+    The mixture is that of Witten and Bell (1991): a context is trusted more if it was met more often, and
+    less if more different characters followed it.
     """
 
     def __init__(self, text: Text, order: int):
@@ -50,14 +50,14 @@ class Counts(Generic[Text]):
 
 
 def bits_of_lzma(known: str, text: str) -> float:
-    """Bits per character by which `text` makes the compressed `known` longer."""
+    """Bits per character of `text` that appending it adds to the compressed `known`."""
     before, both = (len(lzma.compress(part.encode(), preset=9 | lzma.PRESET_EXTREME))
                     for part in (known, known + text))
     return 8 * (both - before) / len(text)
 
 
 def yardsticks(known: str, text: str) -> dict[str, float]:
-    """Bits per character of `text`, which follows `known`, for each yardstick; no counts of a long text."""
+    """Bits per character of `text`, after `known`, for each baseline; no counts if `known` is long."""
     orders = (1, 3, 5) if len(known) < LONG else ()
     bits = {f"counts of {order} character" + "s" * (order > 1): Counts(known, order).bits(text, known)
             for order in orders}

@@ -1,4 +1,4 @@
-"""Sequences of digits, drawn at random and kept apart: training, validation, test."""
+"""Random digit sequences in disjoint splits: training, validation, test."""
 
 import zlib
 
@@ -16,9 +16,9 @@ def split_of(digits: list[int]) -> str:
 def draw_sequences(
     count: int, split: str, seed: tuple[int, ...], lengths: tuple[int, int] = (4, 16)
 ) -> list[list[int]]:
-    """`count` random digit sequences of one split, lengths uniform; the same for the same seed.
+    """`count` random digit sequences of one split, with uniform lengths; the same for the same seed.
 
-    ValueError for a split that split_of() never says.
+    ValueError for a split that split_of() never returns.
     """
     if split not in ("train", "validation", "test"):
         raise ValueError(f"split is {split!r}; it must be train, validation or test")

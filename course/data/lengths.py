@@ -1,4 +1,4 @@
-"""Sentences of similar length, which go through a model together."""
+"""Batches of sentences of similar length."""
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
@@ -10,7 +10,7 @@ def tens(ids: Sequence[int]) -> int:
 
 
 def similar_length(sources: Sequence[list[int]], size: int) -> Iterator[list[int]]:
-    """The numbers of the sources that aren't empty, at most `size` together, all with as many tens."""
+    """Batches of at most `size` indices of non-empty sources that have the same length in tens."""
     order = sorted((row for row, source in enumerate(sources) if source), key=lambda row: len(sources[row]))
     for _, group in groupby(order, key=lambda row: tens(sources[row])):
         rows = list(group)

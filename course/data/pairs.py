@@ -1,4 +1,4 @@
-"""Sentence pairs from files as people have them: cut at tabs or commas, or JSON lines, in any encoding."""
+"""Reading sentence pairs from the files people have: split at tabs or commas, or JSON lines, any encoding."""
 
 import csv
 import io
@@ -9,18 +9,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-LONGEST = 2000  # characters of a side
-LOOKED_AT = 1000  # rows from which the form of a file is read
+LONGEST = 2000  # most characters of a source or target
+LOOKED_AT = 1000  # rows from which the format of a file is detected
 NAMES = {"source", "target", "src", "tgt", "trg", "sentence", "translation", "text", "input", "output",
          "from", "to", "english", "french", "german", "spanish", "italian", "chinese", "en", "fr", "de",
          "es", "it", "zh",
-         "eng", "fra", "deu", "spa", "ita", "cmn", "question", "answer", "original"}  # of columns
+         "eng", "fra", "deu", "spa", "ita", "cmn", "question", "answer", "original"}  # that columns may have
 MARKS = ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe\x00\x00", "utf-32-le"), (b"\x00\x00\xfe\xff", "utf-32-be"),
          (b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be"))
 
 
 class Lines(NamedTuple):
-    """The usable pairs of a file; what was left out: reason → the numbers of the lines; how it was read."""
+    """The usable pairs of a file; reason → the numbers of the lines left out; how the file was read."""
 
     pairs: list[tuple[str, str]]
     left_out: dict[str, list[int]]
@@ -34,12 +34,12 @@ class Lines(NamedTuple):
 
 
 def read_pairs(path: Path, longest: int, most: int = 0, columns: Sequence[int] = ()) -> Lines:
-    """The pairs of a file, at most `most`: two of its columns, those given (counted from 1), or the first two
+    """The pairs of a file, at most `most`, from the two given columns (counted from 1) or from the first two
     that hold sentences.
 
-    Left out are lines that aren't text, have other columns or an empty side, or more than `longest` words or
-    LONGEST characters. All text is brought into one form (NFC). ValueError, in one line, if no pair is left;
-    OSError if the file can't be read.
+    Lines are left out if they aren't text, have other columns or an empty side, or exceed `longest` words or
+    LONGEST characters. All text is normalised (NFC). A one-line ValueError if no pair is left; OSError if
+    the file can't be read.
     """
     text, notes = decoded(path.read_bytes())
     rows, form = rows_of(text)
@@ -61,7 +61,7 @@ def read_pairs(path: Path, longest: int, most: int = 0, columns: Sequence[int] =
             pairs.append(found)
     lines = Lines(pairs, left_out, tuple(notes))
     if not pairs:
-        raise ValueError(f"{path} has no usable pair: {lines.account()}; a line is source, tab, target")
+        raise ValueError(f"{path} has no usable pair: {lines.account()}; lines should be source, tab, target")
     return lines
 
 
@@ -74,7 +74,7 @@ def two_columns(text: str) -> tuple[int, ...]:
 
 
 def decoded(content: bytes) -> tuple[str, list[str]]:
-    """The text of a file in NFC, with plain line ends, and what was done; a byte that is none becomes �."""
+    """The text of a file in NFC, with plain line ends, and notes on changes; an undecodable byte is �."""
     notes = []
     encoding = next((name for mark, name in MARKS if content.startswith(mark)), "utf-8")
     content = content.removeprefix(next((mark for mark, _ in MARKS if content.startswith(mark)), b""))
@@ -87,7 +87,7 @@ def decoded(content: bytes) -> tuple[str, list[str]]:
         notes.append(f"read as {'Latin-1 (Windows-1252)' if encoding == 'cp1252' else encoding.upper()}")
     formed = unicodedata.normalize("NFC", text)
     if formed != text:
-        notes.append("letters with their marks apart were joined (NFC)")
+        notes.append("letters and separate accents were joined (NFC)")
     return formed.replace("\r\n", "\n").replace("\r", "\n"), notes
 
 
@@ -111,7 +111,7 @@ Row = tuple[int, list[str]]  # the number of its line, its cells
 
 
 def rows_of(text: str) -> tuple[list[Row], list[str]]:
-    """The rows that aren't empty, and how they were cut: JSON lines, tabs, or commas as in CSV."""
+    """The rows that aren't empty, and how they were split: JSON lines, tabs, or commas as in CSV."""
     lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     some = [line for _, line in lines[:LOOKED_AT]]
     if some and all(line.lstrip()[0] in "{[" for line in some[:10]) and cells_of_json(some[0]):
@@ -119,7 +119,7 @@ def rows_of(text: str) -> tuple[list[Row], list[str]]:
     if sum("\t" in line for line in some) >= len(some) / 2:
         rows = [(number, [cell.strip() for cell in line.split("\t")]) for number, line in lines]
         if has_csv_quotes([cell for _, row in rows for cell in row]):
-            return [(number, [unquoted(cell) for cell in row]) for number, row in rows], ["quotes taken off"]
+            return [(number, [unquoted(cell) for cell in row]) for number, row in rows], ["quotes removed"]
         return rows, []
     for mark, name in ((",", "commas"), (";", "semicolons")):
         widths = Counter(len(row) for _, row in csv_rows("\n".join(some), mark))
@@ -129,7 +129,7 @@ def rows_of(text: str) -> tuple[list[Row], list[str]]:
 
 
 def csv_rows(text: str, mark: str) -> list[Row]:
-    """The rows of a CSV file, with quotes and line ends inside quotes; none if it isn't one."""
+    """The rows of a CSV file, with quotes and line ends inside quotes; none if the text isn't CSV."""
     reader = csv.reader(io.StringIO(text), delimiter=mark)
     try:
         return [(reader.line_num, [cell.strip() for cell in row]) for row in reader if any(row)]
@@ -138,7 +138,7 @@ def csv_rows(text: str, mark: str) -> list[Row]:
 
 
 def cells_of_json(line: str) -> list[str]:
-    """The texts in a line of JSON, of an object in it as well: {"translation": {"en": …, "fr": …}}."""
+    """The texts in a line of JSON, also those of a nested object: {"translation": {"en": …, "fr": …}}."""
 
     def texts(value: Any) -> list[str]:
         if isinstance(value, dict | list):
@@ -157,8 +157,9 @@ def is_quoted(cell: str) -> bool:
 
 
 def has_csv_quotes(cells: Sequence[str]) -> bool:
-    """Whether quotes around cells are the file's, not the text's: around nearly all cells; or, as Excel has
-    them in text files, around all with a quote inside, each of these doubled, or around all with a comma.
+    """Whether quotes around cells belong to the file, not to the text: if nearly all cells have them; or, as
+    in Excel's text files, if cells with quotes inside have them, with the inner quotes doubled, or if all
+    cells with a comma do.
     """
     if sum(map(is_quoted, cells)) > 0.9 * len(cells):
         return True
@@ -174,9 +175,9 @@ def unquoted(cell: str) -> str:
 
 
 def columns_of(rows: Sequence[Row], columns: Sequence[int]) -> tuple[tuple[int, int], list[str]]:
-    """(the two columns, from 0; what is to be said of them): those wanted, or the first two with sentences.
+    """(the two columns, from 0; notes on them): those in `columns`, or the first two with sentences.
 
-    Columns that hold numbers, or always the same word, are passed over if two others are left.
+    Columns that hold numbers, or always the same word, are skipped if two others are left.
     """
     some = [cells for _, cells in rows[:LOOKED_AT]]
     width = Counter(map(len, some)).most_common(1)[0][0] if some else 2
@@ -197,13 +198,13 @@ def columns_of(rows: Sequence[Row], columns: Sequence[int]) -> tuple[tuple[int, 
 
 def pair_in(cells: Sequence[str], columns: tuple[int, int], width: int, longest: int
             ) -> tuple[str, str] | str:
-    """The pair in a row, or why there is none; `width` is how many cells the others have."""
+    """The pair in a row, or why there is none; `width` is how many cells the other rows have."""
     if len(cells) < 2:
         return "without a tab"
     if len(cells) <= max(columns):
         return f"without a column {max(columns) + 1}"
     if len(cells) > width:
-        return f"of {len(cells)} columns where others have {width}: a tab inside a sentence?"
+        return f"with {len(cells)} columns where others have {width}: a tab inside a sentence?"
     source, target = (cells[place] for place in columns)
     if "\ufffd" in source + target:
         return "not UTF-8"

@@ -1,4 +1,4 @@
-"""Rules of the grammar, counted: which are learned when, and which words the training never had."""
+"""Counts by grammar rule: when each is learned, and which test words never occur in training."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ from grammar.sentences import PHENOMENA, Pair, words_of
 
 def over_time(history: Sequence[Mapping[str, float]], pairs: Sequence[Pair], enough: int
               ) -> dict[str, list[float]]:
-    """“rule (its sentences)” → the fraction right at each validation, for rules that `enough` of these pairs
+    """“rule (sentences)” → the fraction right at each validation, for rules that `enough` of these pairs
     need; the rules with the largest mean first.
     """
     asked = Counter(name for pair in pairs for name in pair.phenomena)

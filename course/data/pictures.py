@@ -18,7 +18,7 @@ BRIGHTEST = 16
 
 
 class Pictures(NamedTuple):
-    """Pictures (N, 1, 8, 8) with numbers from 0 to 1, and the digits (N,) that they show."""
+    """Pictures (N, 1, 8, 8) with values from 0 to 1, and the digits (N,) that they show."""
 
     pixels: Tensor
     digits: Tensor
@@ -34,7 +34,7 @@ def handwritten_digits() -> dict[str, Pictures]:
 
 
 def shuffled(pixels: Tensor, size: int) -> Tensor:
-    """Pictures (B, 1, 8, 8) whose patches of size × size change places, in all of them in the same way."""
+    """Pictures (B, 1, 8, 8) whose size × size patches are permuted, in all of them in the same way."""
     squares = F.unfold(pixels, size, stride=size)  # (B, size², patches)
     order = torch.randperm(squares.shape[2], generator=torch.Generator().manual_seed(0))
     return F.fold(squares[:, :, order], pixels.shape[2:], size, stride=size)

@@ -1,4 +1,4 @@
-"""A text to learn from: the prose of this course, or a file of somebody's own; and its pieces."""
+"""The text of a training run, the prose of this course or the user's own file, and its pieces."""
 
 from functools import cached_property
 from pathlib import Path
@@ -12,18 +12,18 @@ from course.data.splits import fingerprint
 from course.data.texts import COURSE, as_text, docstrings
 
 HELD_OUT = 0.1  # the last part of each text
-MOST_CHARACTERS = 200  # that are pieces by themselves
-MOST_ASKED = 20_000  # characters of the held-out text on which a model is measured
+MOST_CHARACTERS = 200  # most characters that are pieces by themselves
+MOST_ASKED = 20_000  # most characters of the held-out text on which a model is measured
 
 
 class Reading:
-    """The text of a training, cut into pieces; nothing is read or learned before it is asked for.
+    """The text of a training run, split into pieces; nothing is read or learned until it is needed.
 
-    `training` has text (a file; "": the prose of the lessons), vocab, window, batch_size and seed. A lesson
-    says what learns pieces. A checkpoint has `encoding`.
+    `training` has text (a file, or "" for the prose of the lessons), vocab, window, batch_size and seed. A
+    lesson sets what learns the pieces. `encoding` is given if it comes from a checkpoint.
     """
 
-    pieces: Any  # learn(texts, merges, most characters) is an encoding of texts as ids
+    pieces: Any  # learn(texts, merges, most characters) returns an encoding of texts as ids
 
     def __init__(self, training: Any, encoding: Any = None, met: Any = None):
         self.training = training
@@ -34,7 +34,7 @@ class Reading:
 
     @cached_property
     def hashes(self) -> dict[str, str]:
-        """What the file says, by which a run is known."""
+        """The hash of the file's contents, which identifies a run."""
         return {name: fingerprint(path) for name, path in self.files.items()}
 
     @property
@@ -44,7 +44,7 @@ class Reading:
 
     @property
     def about(self) -> dict[str, Any]:
-        """What a checkpoint has to tell of the text."""
+        """What a checkpoint stores about the text."""
         told = {"encoding": self.encoding.state(), "files": self.hashes}
         return {name: value for name, value in told.items() if value}
 
@@ -54,12 +54,12 @@ class Reading:
 
     @cached_property
     def texts(self) -> list[str]:
-        """The file's text, or one for each lesson. ValueError, in one line, for what is no text."""
+        """The file's text, or one text per lesson. A one-line ValueError for a file that isn't text."""
         if not self.files:
             return ["\n\n".join(docstrings(file)) + "\n" for file in sorted(COURSE.glob("[0-9][0-9]_*.py"))]
         text = as_text(Path(self.name).read_bytes(), self.name)
         if "\0" in text:
-            raise ValueError(f"{self.name} is no text: byte 0 at position {text.find(chr(0)):,}")
+            raise ValueError(f"{self.name} is not text: byte 0 at position {text.find(chr(0)):,}")
         if not text.strip():
             raise ValueError(f"{self.name} is empty: give a text")
         return [text]
@@ -74,7 +74,7 @@ class Reading:
         splits = {"train": "".join(text[:cut] for text, cut in cuts),
                   "test": "".join(text[cut:] for text, cut in cuts)[:MOST_ASKED]}
         rows, window = self.training.batch_size, self.training.window
-        if len(splits["train"]) < rows * window:  # a piece has a character at least
+        if len(splits["train"]) < rows * window:  # a piece has at least one character
             raise ValueError(f"{self.name} has {len(splits['train']):,} characters to train on, fewer than a "
                              f"batch of {rows} windows of {window} pieces")
         return splits
@@ -93,7 +93,7 @@ class Reading:
         return ids
 
     def windows(self, seed: int, step: int) -> Tensor:
-        """(batch_size, window): pieces from random places; they depend on seed and step alone."""
+        """(batch_size, window): pieces from random places, which depend only on seed and step."""
         random = np.random.default_rng((seed, step))
         starts = random.integers(0, len(self.ids) - self.training.window + 1, self.training.batch_size)
         return self.ids[torch.from_numpy(starts)[:, None] + torch.arange(self.training.window)]

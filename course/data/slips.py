@@ -5,31 +5,31 @@ from collections.abc import Sequence
 
 from grammar.sentences import Pair
 
-NAMES = r"\b(Paul|Lucas|Hugo|Thomas|Marie|Claire)\b"  # without a vowel in front
+NAMES = r"\b(Paul|Lucas|Hugo|Thomas|Marie|Claire)\b"  # that don't begin with a vowel
 
 
 def la_for_l(text: str, space: str = " ") -> str:
-    """Every l' as la; without a space as la', which is one word with the next for BLEU."""
+    """Replace l' by la, or, if `space` is empty, by la', which BLEU joins with the next word."""
     return re.sub(r"\b([Ll])'", r"\1a" + (space or "'"), text)
 
 
 def renamed(text: str, name: str) -> str:
-    """The text about somebody else."""
+    """The text with another name in place of those in NAMES."""
     return re.sub(NAMES, name, text)
 
 
 def uncapped(text: str) -> str:
-    """Without the capital in front."""
+    """The text without its initial capital."""
     return text[:1].lower() + text[1:]
 
 
 def unmarked(text: str) -> str:
-    """Without the mark at the end."""
+    """The text without the mark at its end."""
     return text.rstrip(" .?")
 
 
 def harder(pairs: Sequence[Pair], with_names: Sequence[Pair]) -> dict[str, list[tuple[str, str]]]:
-    """What a model of single, whole sentences can be asked: a name of the case → sources and targets."""
+    """Tests for a model trained on single, whole sentences: name of the case → sources and targets."""
     plain = [(pair.source, pair.target) for pair in pairs]
     named = [(pair.source, pair.target) for pair in with_names if re.search(NAMES, pair.source)]
     cases = {"one sentence": plain,

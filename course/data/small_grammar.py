@@ -1,8 +1,8 @@
-"""A small grammar of English whose probabilities are known: every sentence can be read in one way only.
+"""A small grammar of English whose probabilities are known: every sentence can be parsed in only one way.
 
-A rule is drawn with its probability, and the probability of a sentence is the product over its rules. Nothing
-is ever drawn again, so these are the true probabilities. (Lesson 8's grammar draws again what doesn't fit,
-and its probabilities can't be written down.)
+A rule is drawn with its probability, and the probability of a sentence is the product over its rules. No draw
+is ever rejected, so these are the true probabilities. (Lesson 8's grammar redraws what doesn't fit, so its
+probabilities can't be written down.)
 """
 
 import math
@@ -35,7 +35,7 @@ for symbol, words in WORDS.items():
     RULES[symbol] = [*((0.5 ** (n + 1), word) for n, word in enumerate(first)), (0.5 ** len(first), last)]
 VOCABULARY = sorted({word for rules in RULES.values() for _, text in rules for word in text.split()
                      if word not in RULES})
-ID_OF = {word: id for id, word in enumerate(VOCABULARY, start=3)}  # behind PAD, BOS and EOS
+ID_OF = {word: id for id, word in enumerate(VOCABULARY, start=3)}  # after PAD, BOS and EOS
 SINGULAR, PLURAL = ([ID_OF[word] for word in WORDS[symbol].split()] for symbol in ("NOUN", "NOUNS"))
 
 
@@ -47,7 +47,7 @@ class Sentence(NamedTuple):
 
 
 def draw_sentence(random: Random, symbol: str = "SENTENCE") -> Sentence:
-    """A sentence, by chance."""
+    """A random sentence."""
     if symbol not in RULES:
         return Sentence((symbol,), 0.0)
     chance, text = random.choices(RULES[symbol], [chance for chance, _ in RULES[symbol]])[0]
@@ -57,13 +57,13 @@ def draw_sentence(random: Random, symbol: str = "SENTENCE") -> Sentence:
 
 
 def sentences(count: int, *seed: int) -> list[Sentence]:
-    """As many sentences, the same for the same seed."""
+    """`count` random sentences, the same for the same seed."""
     random = Random(str(seed))
     return [draw_sentence(random) for _ in range(count)]
 
 
 def loss_of_counts(steps: int, seed: int, asked: Iterable[Sentence]) -> float:
-    """The loss per word, on the sentences asked, of counts of three words in 32 sentences per step."""
+    """The loss per word, on the sentences `asked`, of counts of three words in 32 sentences per step."""
     read = [one for step in range(steps) for one in sentences(32, seed, step)]
     known, words = (tuple(word for one in some for word in one.words) for some in (read, asked))
     return Counts(known, 3).bits(words, known) * math.log(2)
@@ -81,7 +81,7 @@ def first_nouns(rows: Sequence[list[int]]) -> Tensor:
 
 
 def right_number(logits: Tensor, wanted: Tensor) -> float:
-    """How often the likeliest noun, by logits (B, V), is singular or plural as the wanted one (B,)."""
+    """How often the likeliest noun, by logits (B, V), agrees in number with the wanted one (B,)."""
     likeliest = torch.tensor(SINGULAR + PLURAL)[logits[:, SINGULAR + PLURAL].argmax(-1)]
     plural = torch.tensor(PLURAL)
     return (torch.isin(likeliest, plural) == torch.isin(wanted, plural)).float().mean().item()

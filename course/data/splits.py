@@ -1,4 +1,4 @@
-"""Which pairs are for training, validation and test, and what was left out on the way."""
+"""Splitting pairs into training, validation and test, with an account of what was left out."""
 
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -8,18 +8,18 @@ from zlib import crc32
 
 from course.data.pairs import read_pairs
 
-HELD_OUT = 1000  # pairs for the test, and at most so many for validation, where no file is given for them
+HELD_OUT = 1000  # most pairs for test and for validation where no file is given for them
 
 
 def fingerprint(path: str) -> str:
-    """What the file says, as a hash (SHA-256); OSError if it can't be read."""
+    """The SHA-256 hash of the file's contents; OSError if it can't be read."""
     return sha256(Path(path).read_bytes()).hexdigest()
 
 
 def key(source: str) -> str:
-    """What makes two sources the same: their words, without case, accents and marks.
+    """The key on which two sources count as the same: their words without case, accents and marks.
 
-    Symbols stay; between digits the marks stay as well: “12 + 3”, “12 - 3” and “1 + 23” are three sources.
+    Symbols are kept, and so are marks between digits: “12 + 3”, “12 - 3” and “1 + 23” are three sources.
     """
     text = unicodedata.normalize("NFKD", source.casefold())
     text = "".join(one for one in text if not "\u0300" <= one <= "\u036f")  # accents; other marks are letters
@@ -35,7 +35,7 @@ MARKS = ".,;:!?…\"'“”„‘’«»()[]¿¡。，！？、"
 def by_source(pairs: Iterable[tuple[str, str]], per_cent: int = 2) -> dict[str, list[tuple[str, str]]]:
     """train, validation and test: a checksum of the source decides, so all its translations stay together.
 
-    Sources that differ only in case or marks go together. Held-out sources are asked once each.
+    Sources that differ only in case or marks go together. Each held-out source is used once.
     """
     splits: dict[str, list[tuple[str, str]]] = {"train": [], "validation": [], "test": []}
     asked = set()
@@ -50,30 +50,30 @@ def by_source(pairs: Iterable[tuple[str, str]], per_cent: int = 2) -> dict[str, 
 
 
 def known_sources(asked: Sequence[tuple[str, str]], trained: Iterable[tuple[str, str]]) -> float:
-    """The fraction of the pairs that are asked whose source is also among the trained pairs."""
+    """The fraction of the `asked` pairs whose source also occurs in the training pairs."""
     known = {source for source, _ in trained}
     return sum(source in known for source, _ in asked) / len(asked)
 
 
 def apart_from(pairs: Iterable[tuple[str, str]], others: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    """The pairs whose source isn't among the others', case and marks apart."""
+    """The pairs whose source isn't among the others' sources, ignoring case and marks."""
     known = {key(source) for source, _ in others}
     return [pair for pair in pairs if key(pair[0]) not in known]
 
 
 def split_files(files: dict[str, str], longest: int, columns: Sequence[int] = (), most: int = 0,
                 reverse: bool = False) -> tuple[dict[str, list[tuple[str, str]]], list[str]]:
-    """(train, validation and test of these files; a line of account for each file and for what is left out).
+    """(train, validation and test of these files; one line for each file and each kind of pair left out).
 
-    `files` has train, and validation or test where they have their own file: all of its pairs are taken, and
-    their sources left out of the training. Otherwise they are split off, at most HELD_OUT pairs. Further
-    names are further tests. `most` limits the training pairs; `reverse` makes the second column the source.
-    ValueError, in one line, for a file without a pair, or for the same file twice.
+    `files` has train, and validation or test if they have their own file: all pairs of that file are used,
+    and their sources are left out of training. Otherwise at most HELD_OUT pairs are split off. Further names
+    are further tests. `most` limits the training pairs; `reverse` makes the second column the source. A
+    one-line ValueError for a file without a pair, or for the same file twice.
     """
     same = {split: fingerprint(file) for split, file in files.items()}
     for split in files:
         if split != "train" and same[split] == same["train"]:
-            raise ValueError(f"{files[split]}, for {split}, says the same as {files['train']}, for training: "
+            raise ValueError(f"{files[split]}, for {split}, is the same as {files['train']}, for training: "
                              "a model isn't tested on what it was trained on")
     read = {split: read_pairs(Path(file), longest, columns=columns) for split, file in files.items()}
     if reverse:
@@ -82,7 +82,7 @@ def split_files(files: dict[str, str], longest: int, columns: Sequence[int] = ()
     accounts = [f"{files[split]}: {lines.account()}" for split, lines in read.items()]
     found = by_source(read["train"].pairs)
     again = len(read["train"].pairs) - sum(map(len, found.values()))
-    left_out = {"further pairs of held-out sources, which are asked once": again}
+    left_out = {"further pairs of held-out sources, which are used once": again}
     given = {split: lines.pairs for split, lines in read.items() if split != "train"}
     if given:
         known = [pair for pairs in given.values() for pair in pairs]

@@ -1,4 +1,4 @@
-"""Tables in place of a model: a decoding with given probabilities, and a language of 17 words."""
+"""Tables that stand in for a model: decodings with given probabilities, and a language of 17 words."""
 
 import math
 from collections import Counter
@@ -13,8 +13,8 @@ DRAWS = 20_000  # for every chi-square test
 class TreeDecoding:
     """Stands in for a Transformer: the logits after every possible beginning are in a table.
 
-    levels[t] is (B, Vᵗ, V): for each source the logits after t tokens, the tokens read as digits of a
-    number with base V.
+    levels[t] is (B, Vᵗ, V): for each source, the logits after t tokens, indexed by reading the tokens as
+    the digits of a number in base V.
     """
 
     def __init__(self, levels: list[Tensor]):
@@ -35,7 +35,7 @@ class TreeDecoding:
 
 
 class ChainDecoding:
-    """Stands in for a Transformer: the logits (V, V) of the next token depend on the newest alone."""
+    """Stands in for a Transformer: the logits (V, V) of the next token depend only on the newest one."""
 
     def __init__(self, logits: Tensor, rows: int = 1):
         self.logits, self.rows, self.length, self.device = logits, rows, 0, logits.device
@@ -55,7 +55,7 @@ def random_tree(sources: int, depth: int, vocabulary: int = 5, seed: int = 0) ->
     return [1.5 * torch.randn(size, generator=generator, dtype=torch.float64) for size in sizes]
 
 
-FOLLOWS = {  # a language: after each word these, with probabilities 0.4, 0.3, 0.2 and 0.1
+FOLLOWS = {  # a language: the followers of each word, with probabilities 0.4, 0.3, 0.2 and 0.1
     "the": "cat dog boy bird", "a": "mouse dog bone cat", "cat": "sees and hears sleeps",
     "dog": "hears sees and sleeps", "boy": "sees hears and sleeps", "bird": "sleeps sees and hears",
     "mouse": "and sleeps hears sees", "bone": "and while but then", "sees": "the a one every",
@@ -66,7 +66,7 @@ FOLLOWS = {  # a language: after each word these, with probabilities 0.4, 0.3, 0
 
 
 def true_logits(id_of: Mapping[str, int], start: int) -> Tensor:
-    """The logits (V, V) of what follows each word of FOLLOWS; after the token `start` as after “and”."""
+    """The logits (V, V) of what follows each word of FOLLOWS; the token `start` has the same as “and”."""
     size = max(id_of.values()) + 1
     logits = torch.full((size, size), -math.inf)
     for word, followers in FOLLOWS.items():
@@ -77,19 +77,19 @@ def true_logits(id_of: Mapping[str, int], start: int) -> Tensor:
 
 
 def repeated(tokens: Sequence[int], n: int = 4) -> float:
-    """The fraction of runs of n tokens that came before already."""
+    """The fraction of runs of n tokens that occurred before."""
     runs = [tuple(tokens[start : start + n]) for start in range(len(tokens) - n + 1)]
     return 1 - len(set(runs)) / len(runs)
 
 
 def distance(said: Sequence[str], truth: Mapping[str, float]) -> float:
-    """½ Σ |frequency − true probability| over all sentences: the total variation."""
+    """½ Σ |frequency − true probability| over all sentences: the total variation distance."""
     counts = Counter(said)
     return sum(abs(counts[text] / len(said) - truth.get(text, 0.0)) for text in {*counts, *truth}) / 2
 
 
 def chi_square(counts: list[int], probabilities: list[float]) -> float:
-    """Pearson's test of DRAWS draws, all not counted in one more class → the p-value."""
+    """The p-value of Pearson's test of DRAWS draws; those not counted form one more class."""
     counts, probabilities = [*counts, DRAWS - sum(counts)], [*probabilities, 1 - sum(probabilities)]
     expected = [max(DRAWS * p, 1e-9) for p in probabilities]
     if expected[-1] < 5:  # too few for the test: join the last two
@@ -102,7 +102,7 @@ def chi_square(counts: list[int], probabilities: list[float]) -> float:
 
 
 def fit(draws: Tensor, probabilities: Tensor) -> float:
-    """Pearson's test of DRAWS draws (DRAWS,) → the p-value, 0 if something impossible was drawn."""
+    """The p-value of Pearson's test of draws (DRAWS,); 0 if something impossible was drawn."""
     counts, possible = draws.bincount(minlength=len(probabilities)), probabilities > 0
     if counts[~possible].any():
         return 0.0

@@ -22,20 +22,20 @@ ARTICLE = {
 
 
 def docstrings(file: Path) -> list[str]:
-    """All docstrings of a Python file: a text of people, not of a grammar."""
+    """All docstrings of a Python file: a text written by people, not by a grammar."""
     places = (ast.Module, ast.ClassDef, ast.FunctionDef)
     return [ast.get_docstring(node) or "" for node in ast.walk(ast.parse(file.read_text("utf-8")))
             if isinstance(node, places)]
 
 
 def lesson_texts() -> tuple[list[str], list[str]]:
-    """(the prose of lessons 1 to 5, that of lesson 6), a docstring per text."""
+    """(the prose of lessons 1 to 5, the prose of lesson 6), one text per docstring."""
     *known, new = sorted(COURSE.glob("0[1-6]_*.py"))
     return [text for file in known for text in docstrings(file)], docstrings(new)
 
 
 def as_text(content: bytes, name: str) -> str:
-    """The bytes decoded as UTF-8, without a byte order mark; ValueError, in one line, for other bytes."""
+    """The bytes decoded as UTF-8, without a byte order mark; a one-line ValueError for other bytes."""
     content = content.removeprefix(b"\xef\xbb\xbf")
     try:
         return content.decode()

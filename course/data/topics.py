@@ -13,7 +13,7 @@ from torch import Tensor
 
 FILE = Path(__file__).with_suffix(".tsv")
 TOPICS = "weather", "food", "money", "music"
-MOST = 16  # labels per topic
+MOST = 16  # most labels per topic
 
 
 class Labelled(NamedTuple):
@@ -25,22 +25,22 @@ class Labelled(NamedTuple):
 
 @cache
 def labelled() -> dict[str, list[Labelled]]:
-    """train and test: as many sentences of each topic, one topic after the other."""
+    """train and test: equally many sentences of each topic, one topic after the other."""
     lines = [line.split("\t") for line in FILE.read_text("utf-8").splitlines() if not line.startswith("#")]
     return {use: [Labelled(sentence, TOPICS.index(topic)) for topic, kind, sentence in lines if kind == use]
             for use in ("train", "test")}
 
 
 class Drawn(NamedTuple):
-    """Sentences with labels, and two tests."""
+    """Sentences with labels, and two test sets."""
 
     known: list[Labelled]
     alike: list[Labelled]  # the rest of the training sentences: they share words with the known ones
-    new: list[Labelled]  # the test sentences: they share only small words
+    new: list[Labelled]  # the test sentences: they share only function words
 
 
 def draw_labels(count: int, seed: int) -> Drawn:
-    """`count` random known sentences of each topic; the tests are the same for each count."""
+    """`count` random known sentences of each topic; the tests are the same for every count."""
     random, known, alike = Random(seed), [], []
     for topic in range(len(TOPICS)):
         some = [one for one in labelled()["train"] if one.topic == topic]
@@ -62,7 +62,7 @@ def vocabulary(known: Sequence[Labelled]) -> dict[str, int]:
 
 
 def topics_of(some: Sequence[Labelled]) -> Tensor:
-    """(N,)"""
+    """The topics as a tensor (N,)."""
     return torch.tensor([one.topic for one in some])
 
 

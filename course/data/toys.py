@@ -1,4 +1,4 @@
-"""Toys to learn from: points on two spirals, sentences built from patterns."""
+"""Toy data: points on two spirals, sentences built from patterns."""
 
 import numpy as np
 import torch
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def spirals(rng: np.random.Generator, each: int = 100) -> tuple[np.ndarray, np.ndarray]:
-    """2 · each points (x, y) on two spirals that wind once around each other, and which spiral (0 or 1)."""
+    """2 · each points (x, y) on two spirals that wind once around each other, with the spiral of each."""
     along = np.sqrt(np.linspace(0.04, 1, each))
     angle = 2 * np.pi * along + np.pi * np.arange(2)[:, None]
     points = np.stack([along * np.cos(angle), along * np.sin(angle)], axis=-1).reshape(-1, 2)
@@ -17,7 +17,7 @@ def spirals(rng: np.random.Generator, each: int = 100) -> tuple[np.ndarray, np.n
 
 
 def first_weights(rng: np.random.Generator, hidden: int) -> list[np.ndarray]:
-    """w1, b1, w2 and b2 of a network of two layers, from points (x, y) to two classes."""
+    """The initial w1, b1, w2 and b2 of a two-layer network from points (x, y) to two classes."""
     return [2 * rng.normal(size=(2, hidden)), rng.normal(size=hidden),
             rng.normal(size=(hidden, 2)) / np.sqrt(hidden), np.zeros(2)]
 
@@ -54,7 +54,7 @@ def neighbours(text: list[list[str]], window: int = 2) -> Tensor:
 
 
 def neighbour_counts(rng: np.random.Generator) -> list[Tensor]:
-    """Of a made-up text, of its words shuffled within their sentences, and shuffled over the whole text."""
+    """neighbours() of a made-up text, of its words shuffled within sentences, and over the whole text."""
     text = made_up_text(rng)
     within = [rng.permutation(words).tolist() for words in text]
     words = iter(rng.permutation([word for sentence in text for word in sentence]).tolist())
@@ -63,7 +63,7 @@ def neighbour_counts(rng: np.random.Generator) -> list[Tensor]:
 
 
 def same_class(vectors: Tensor) -> float:
-    """How many of the three nearest words (by angle) are of a word's own class."""
+    """What fraction of the three nearest words (by angle) have the word's own class."""
     directions = F.normalize(vectors[: len(NAMED)], dim=-1)
     nearest = (directions @ directions.T).fill_diagonal_(-2).topk(3).indices.numpy()
     return float((CLASS_OF[nearest] == CLASS_OF[:, None]).mean())

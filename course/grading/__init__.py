@@ -1,1 +1,1 @@
-"""Statements put to the test, and the learner's own code: template, graded process, report."""
+"""Testing statements, and grading the learner's own code: template, process, report."""

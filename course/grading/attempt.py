@@ -12,8 +12,8 @@ from course.grading.checking import what_happened
 class Attempt:
     """The learner's file as a module, which run() fills.
 
-    The module has the file's name, with lines under it where another module has that name already: what
-    reads annotations, as dataclasses do, looks up the module by its name.
+    The module has the file's name, with underscores appended if another module already has that name: code
+    that reads annotations, such as dataclasses, looks up the module by name.
     """
 
     def __init__(self, file: Path):
@@ -24,7 +24,7 @@ class Attempt:
         self.file, self.module = file, module_from_spec(spec)
 
     def run(self) -> Finding:
-        """Run the file as if it were the command: sys.argv holds its name alone."""
+        """Run the file as a script: sys.argv holds only its name."""
         self.module.__file__ = str(self.file)
         sys.modules[self.module.__name__] = self.module
         arguments, sys.argv = sys.argv, [str(self.file)]

@@ -1,13 +1,13 @@
-"""Statements put to the test: a claim, what came of it, and the mistakes that explain a failure.
+"""Testing statements: claims, findings, and the mistakes that explain a failure.
 
 A claim is a function of an implementation and of `ours`, the course's own parts as a namespace. Its docstring
-is the statement, what it returns the finding:
+is the statement, and it returns the finding:
 
     def sums_to_one(softmax, ours):
         \"""The weights sum to 1.\"""
         return agree(softmax(scores).sum(-1), torch.ones(2))
 
-A Part holds the claims about one part of a lesson, and the mistakes that people make with it.
+A Part holds the claims about one part of a lesson, and common mistakes in it.
 """
 
 import inspect
@@ -34,11 +34,11 @@ UNWRITTEN = "not written yet"
 
 
 class Needed(Exception):  # noqa: N818 - not an error of the course's
-    """What a check needs of an implementation and doesn't find: Needed(what is missing, what to do)."""
+    """Raised if an implementation lacks what a check needs: Needed(what is missing, what to do)."""
 
 
 class Mistake(NamedTuple):
-    """A part broken on purpose; `caught_by` is how the statement begins that it has to fail."""
+    """A part broken on purpose; `caught_by` is the beginning of the statement that it has to fail."""
 
     hint: str
     implementation: Any
@@ -46,12 +46,12 @@ class Mistake(NamedTuple):
 
 
 class Part(NamedTuple):
-    """What must hold for one part; called with an implementation it gives the checks of it.
+    """What must hold for one part; calling it with an implementation returns that implementation's checks.
 
-    `mistakes` makes the mistakes from the course's own parts, never from an attempt; `more` makes those that
-    a lesson doesn't show, but that explain a failure as well. `needs` says which
-    names the checks set or read, beyond calling the part. `helpers` are methods that a template leaves out,
-    `given` are methods that it writes out in full.
+    `mistakes` builds the mistakes from the course's own parts, never from an attempt; `more` builds further
+    mistakes, which the lesson doesn't show but which can explain a failure. `needs` says which names the
+    checks set or read, beyond calling the part. `helpers` are methods that a template leaves out, `given` are
+    methods that it writes out in full.
     """
 
     claims: Sequence[Callable[[Any, Any], Finding]]
@@ -65,7 +65,7 @@ class Part(NamedTuple):
         return [Check(claim, implementation, ours, self) for claim in self.claims]
 
     def own(self, ours: Any) -> tuple[str, Any]:
-        """The name under which a lesson grades this part, and the lesson's own; ("", None) elsewhere."""
+        """The name under which a lesson grades this part, and its own version; ("", None) elsewhere."""
         names = [name for name, part in getattr(ours, "GRADED", {}).items() if part is self]
         return (names[0], getattr(ours, names[0])) if names else ("", None)
 
@@ -75,7 +75,7 @@ def statement_of(claim: Callable) -> str:
 
 
 class Check:
-    """One claim about one implementation. It is tested when its finding is first asked for."""
+    """One claim about one implementation. It is tested when its finding is first read."""
 
     def __init__(self, claim: Callable[[Any, Any], Finding], implementation: Any, ours: Any, part: Part):
         self.claim, self.implementation, self.ours, self.part = claim, implementation, ours, part
@@ -89,7 +89,7 @@ class Check:
         return self.found
 
     def holds(self) -> bool:
-        """Whether the claim holds, without an explanation if it doesn't: that tries every mistake."""
+        """Whether the claim holds. A failure isn't explained, because that would try every mistake."""
         if self.found is not None:
             return self.found.holds
         try:
@@ -98,7 +98,7 @@ class Check:
             return False
 
     def run(self) -> Finding:
-        """Test the claim; an exception is a finding, too."""
+        """Test the claim; an exception also becomes a finding."""
         try:
             finding, seen = tested(self.claim, self.implementation, self.ours)
         except KeyboardInterrupt:
@@ -111,10 +111,10 @@ class Check:
         return finding._replace(diagnosis=hint or finding.diagnosis, known=bool(hint))
 
     def explanation(self, seen: list[tuple[Tensor, float]]) -> str:
-        """The hints of the mistakes that give, for this claim, just what the implementation gave.
+        """The hints of the mistakes that, for this claim, give exactly what the implementation gave.
 
-        Of several that do, those that this claim has to catch. None if the course's own part fails, too:
-        the mistakes are made from it, and tell nothing then.
+        If several do, only those that this claim has to catch. Empty if the course's own part also fails:
+        the mistakes are built from it, so they would say nothing.
         """
         if not self.ours_hold():
             return ""
@@ -124,7 +124,7 @@ class Check:
         return "; or: ".join(dict.fromkeys(mistake.hint for mistake in meant or alike))
 
     def ours_hold(self) -> bool:
-        """Whether the course's own part fulfils the claim; True where there is none to ask."""
+        """Whether the course's own part fulfils the claim; True if there is no such part."""
         name, own = self.part.own(self.ours)
         try:
             return not name or tested(self.claim, own, self.ours)[0].holds
@@ -135,7 +135,7 @@ class Check:
         """Whether the mistake fails this claim with the same values, for every input of the claim."""
         try:
             finding, values = tested(self.claim, mistake.implementation, self.ours)
-        except Exception:  # not made for what this claim asks
+        except Exception:  # the mistake wasn't made for this claim
             return False
         same = len(values) == len(seen) > 0 and all(
             a.shape == b.shape and torch.allclose(a.double(), b.double(), 0, tolerance, equal_nan=True)
@@ -144,14 +144,14 @@ class Check:
 
 
 def tested(claim: Callable, implementation: Any, ours: Any) -> tuple[Finding, list[tuple[Tensor, float]]]:
-    """The finding, and every value that was compared with its tolerance; random numbers start alike."""
+    """The finding, and every compared value with its tolerance; random numbers start from the same seed."""
     with torch.random.fork_rng(devices=[]), witnessing() as seen:
-        torch.default_generator.manual_seed(0)  # torch.manual_seed() reaches the GPUs, which nothing restores
+        torch.default_generator.manual_seed(0)  # torch.manual_seed() also seeds GPUs, which nothing restores
         return claim(implementation, ours), seen
 
 
 def what_happened(error: BaseException, needs: str = "", name: str = "", own: Any = None) -> Finding:
-    """An exception as a finding: what, and in which line of the learner's code.
+    """An exception as a finding: what was raised, and in which line of the learner's code.
 
     `own` is the course's part, called `name`, whose signature tells how the checks call it.
     """
@@ -179,23 +179,23 @@ def what_happened(error: BaseException, needs: str = "", name: str = "", own: An
 
 
 def named(file: str) -> str:
-    """The name of a file for the learner; the cell of a notebook has none."""
+    """The name of a file as the learner knows it; “the cell” for a notebook's cell."""
     return "the cell" if re.search(r"[/\\]ipykernel_\d+[/\\]|<ipython-input", file) else Path(file).name
 
 
 def called_by_us(error: BaseException, needs: str, name: str, own: Any) -> str:
-    """What to say of an exception that our own check raised: of what it asks for, of how it calls."""
+    """The diagnosis for an exception raised by our own check: a wrong call, or a name that is missing."""
     text = str(error)
     if isinstance(error, TypeError) and own is not None and "argument" in text:
         return f"needed: {called(name, own, text)}"
     if not isinstance(error, AttributeError):
         return needs
-    missing = "is there a None where something should be: a return missing?" if "'NoneType'" in text else ""
+    missing = "is something None that should have a value: a return missing?" if "'NoneType'" in text else ""
     return " ".join(filter(None, [missing, needs])) or "the check asks for this name"
 
 
 def called(name: str, own: Any, text: str) -> str:
-    """How the course's part is called, or its method that the message names: softmax(scores, dim=-1)."""
+    """The signature of the course's part, or of its method in the message: softmax(scores, dim=-1)."""
     method = re.search(r"(\w+)\(\)", text)
     if inspect.isclass(own) and method and method[1] != "__init__" and hasattr(own, method[1]):
         name, own = f"{name}.{method[1]}", getattr(own, method[1])
@@ -221,7 +221,7 @@ def is_library(file: str) -> bool:
     return "-packages" in file or file.startswith("<frozen") or PYTHON in Path(file).parents
 
 
-_noted = threading.local()  # one list a thread: a check that never ends must not write into the next one's
+_noted = threading.local()  # one list per thread: an endless check must not write into the next check's list
 
 
 @contextmanager
@@ -248,9 +248,9 @@ def claims_of(part: Part, ours: Any) -> list[tuple[str, Mistake, Check]]:
 
 
 def agree(actual: Any, expected: Tensor, tolerance: float = 1e-10, hint: str = "", axes: str = "") -> Finding:
-    """Finding: `actual` differs from `expected` nowhere by more than `tolerance`.
+    """Finding: `actual` equals `expected` everywhere, within `tolerance`.
 
-    The diagnosis is `hint`, else what differs; `axes` are the names of the dimensions: "batch, query, key".
+    The diagnosis is `hint`, or what differs; `axes` are the names of the dimensions: "batch, query, key".
     """
     if not isinstance(actual, Tensor):
         hint = hint or ("a return missing?" if actual is None else "")
@@ -268,7 +268,7 @@ def agree(actual: Any, expected: Tensor, tolerance: float = 1e-10, hint: str = "
 
 
 def together(*findings: Finding) -> Finding:
-    """The first finding that doesn't hold, else the one with the largest difference."""
+    """The first finding that doesn't hold, otherwise the one with the largest difference."""
     failed = [finding for finding in findings if not finding.holds]
     return failed[0] if failed else max(findings, key=lambda finding: finding.gap or 0.0)
 
@@ -279,25 +279,25 @@ def at(place: str, finding: Finding) -> Finding:
 
 
 def layers_of(module: nn.Module, names: Sequence[str]) -> list[nn.Linear]:
-    """The linear maps of these names; where all are called otherwise, exactly as many in their order."""
+    """The linear maps with these names; if there are as many but none has these names, all in order."""
     return [getattr(module, name) for name in renamed(module, names) or names]
 
 
 def renamed(module: nn.Module, names: Sequence[str]) -> list[str]:
-    """What a module calls its linear maps, if it has as many as there are names, and none of these names."""
+    """The module's names for its linear maps, if it has as many as `names` and uses none of these."""
     own = [name for name, part in module.named_children() if isinstance(part, nn.Linear)]
     return own if len(own) == len(names) and not {*own} & {*names} else []
 
 
 def by_order(finding: Finding, module: nn.Module, names: Sequence[str]) -> Finding:
-    """The finding; its figure says which linear maps were taken in their order, under other names."""
+    """The finding; its figure says which linear maps with other names were matched by their order."""
     if own := renamed(module, names):
         return finding._replace(figure=f"{finding.figure}; {', '.join(own)} taken for {', '.join(names)}")
     return finding
 
 
 def refused(attempt: Callable, *values: object) -> Finding:
-    """Finding: a ValueError came, and its message names the values."""
+    """Finding: a ValueError was raised, and its message names the values."""
     try:
         attempt()
     except ValueError as error:
@@ -319,7 +319,7 @@ def random_tensors(*shapes: tuple[int, ...], seed: int = 0) -> list[Tensor]:
 
 
 def randomised(module: nn.Module) -> nn.Module:
-    """The module in float64 with every parameter random, biases and gains too; always the same."""
+    """The module in float64 with every parameter random, including biases and gains; always the same."""
     generator = torch.Generator().manual_seed(0)
     for parameter in module.double().parameters():
         nn.init.normal_(parameter, std=0.4, generator=generator)
@@ -338,7 +338,7 @@ def gradients(loss: Tensor, inputs: Iterable[Tensor]) -> Tensor:
 def gradients_agree(ours: nn.Module, theirs: nn.Module, copy: Callable) -> Finding:
     """Finding: after backward() on both, our parameters have the gradients of theirs.
 
-    copy(ours, theirs) copies parameters; here it is given the gradients to copy. `theirs` is used up.
+    copy(ours, theirs) copies parameters; here it is given the gradients to copy. `theirs` is overwritten.
     """
     unused = [name for name, parameter in ours.named_parameters() if parameter.grad is None]
     if unused:

@@ -1,8 +1,8 @@
 """The process that grades a learner's file: python course/grading/child.py LESSON FILE [RESULTS].
 
 It runs the file, which is code, and tests what the file defines against the checks of the lesson. A file
-that replaces something of PyTorch or of the course is told so, because the checks compare with those. That
-guards against accidents: whoever wants to cheat can.
+that replaces something of PyTorch or of the course fails, because the checks compare with both. This guards
+against accidents, not against cheating.
 """
 
 import importlib
@@ -18,7 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
-if __name__ == "__main__":  # the course before a course/ or common.py in the working directory
+if __name__ == "__main__":  # find our course before a course/ or common.py in the working directory
     sys.path[:1] = [str(Path(__file__).parents[2]), os.getcwd()]
 
 import torch
@@ -28,15 +28,15 @@ from course.console.records import Finding
 from course.grading.attempt import Attempt
 from course.grading.checking import COURSE, UNWRITTEN, Check
 
-SECONDS = 10.0  # for one check; a call that never gives Python a turn gets three seconds more
+SECONDS = 10.0  # for one check; a call that never returns to Python gets three seconds more
 RUNNING = f"still running after {SECONDS:.0f} s"
 BEGIN, END = {"begin": True}, {"end": True}
 
 
 def main(lesson: str, file: str, results: str = "") -> None:
-    """Grade the file by the parts of the lesson; one line per check goes to the file of results.
+    """Grade the file by the parts of the lesson; one line per check goes to the results file.
 
-    Without `results` the lesson is imported, and its path awaited on standard input (--watch).
+    Without `results`, import the lesson, then read the path of that file from standard input (--watch).
     """
     module = importlib.import_module(lesson)
     if results := results or sys.stdin.readline().rstrip("\n"):
@@ -44,12 +44,12 @@ def main(lesson: str, file: str, results: str = "") -> None:
 
 
 def write_results(module: ModuleType, file: Path, results: str) -> NoReturn:
-    """Write a line for every check of every graded part that the file defines, one before, one at the end."""
+    """Write a line for every check of every graded part that the file defines, between BEGIN and END."""
     with open(results, "a", encoding="utf-8") as out:
 
         def write(line: dict) -> None:
             with suppress(AttributeError, OSError, ValueError):  # the file may have closed it
-                sys.stdout.flush()  # what it printed meanwhile
+                sys.stdout.flush()  # what the file has printed meanwhile
             out.write(json.dumps(line) + "\n")
             out.flush()
 
@@ -74,7 +74,7 @@ def write_results(module: ModuleType, file: Path, results: str) -> NoReturn:
 def graded_lines(name: str, checks: list[Check], limited: bool = True) -> Iterator[dict]:
     """A line for each check, until one takes too long or the first says that nothing is written yet.
 
-    `left` is how many checks then were not run. Only if `limited` can a check take too long.
+    `left` is how many checks were then not run. Checks have a time limit only if `limited`.
     """
     for number, check in enumerate(checks):
         find = partial(getattr, check, "finding")
@@ -90,7 +90,7 @@ UNTOUCHED = "The file leaves PyTorch and the course as they are"
 
 
 def from_pytorch(value: Any) -> bool:
-    """Whether PyTorch made it: it wraps functions of its own, and an optimiser's step(), when first used."""
+    """Whether PyTorch made the value: it wraps its own functions, and an optimiser's step(), on first use."""
     code = getattr(value, "__code__", None)
     made = Path(code.co_filename) if code else Path()
     return Path(torch.__file__).parent in made.parents or str(
@@ -99,7 +99,7 @@ def from_pytorch(value: Any) -> bool:
 
 def watched() -> dict[str, Any]:
     """What the checks rely on: functions, classes and methods of PyTorch and of the course."""
-    rooms = COURSE, COURSE / "checks", *(COURSE / "course").iterdir()  # not what is installed below them
+    rooms = COURSE, COURSE / "checks", *(COURSE / "course").iterdir()  # not packages installed below them
     modules = [torch, nn, nn.functional, math, *(module for module in list(sys.modules.values())
                if Path(getattr(module, "__file__", None) or "/").parent in rooms)]
     found = {"torch.get_default_dtype()": torch.get_default_dtype()}
@@ -119,7 +119,7 @@ def within(seconds: float, find: Callable[[], Finding]) -> Finding:
     def answer() -> None:
         try:
             found.append(find())
-        except BaseException as error:  # also a KeyboardInterrupt, which nobody but the file raises here
+        except BaseException as error:  # also a KeyboardInterrupt, which only the file can raise here
             found.append(Finding(False, type(error).__name__, "raised by the file itself?"))
 
     thread = threading.Thread(target=answer, daemon=True)

@@ -1,4 +1,4 @@
-"""What differs between two tensors, in words: a fact that is computed, not a guess.
+"""Describing in words how two tensors differ: computed facts, not guesses.
 
     where(wrong, "batch, query, key")    → "for queries 1 to 3 and keys 0 and 2 (all batches)"
 """
@@ -23,12 +23,12 @@ def difference(actual: Tensor, expected: Tensor, tolerance: float, axes: str = "
 
 
 def differs(wrong: Tensor, axes: str, otherwise: str) -> str:
-    """Where it differs, and what else can be said of it."""
+    """Where the tensors differ, and `otherwise`, if there is anything else to say."""
     return f"it differs {where(wrong, axes)}" + (f"; {otherwise}" if otherwise else "")
 
 
 def throughout(actual: Tensor, expected: Tensor, tolerance: float) -> str:
-    """What has happened to all numbers alike: times a factor, plus a number; empty if nothing has."""
+    """What is wrong with all numbers in the same way: a factor or an offset; empty if there is neither."""
     close = max(tolerance, 1e-6)
     large = expected.abs() > 100 * close
     if large.sum() > 1:

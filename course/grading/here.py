@@ -1,4 +1,4 @@
-"""Parts graded in the running process, as a notebook has them: no file, no process of their own."""
+"""Grading parts in the running process, as in a notebook: without a file or a separate process."""
 
 import importlib
 from collections.abc import Mapping
@@ -12,15 +12,15 @@ from course.study.progress import note_graded
 
 
 def grade_here(lesson: str, parts: Mapping[str, Any], narrator: Narrator) -> None:
-    """Print what holds of these parts of a lesson, in the words of --grade, and note it.
+    """Print which checks of these parts of a lesson hold, as --grade does, and record the progress.
 
-    ValueError for a name that the lesson doesn't grade. Nothing is stopped after some seconds:
-    whoever runs this can interrupt it.
+    ValueError for a name that the lesson doesn't grade. Checks have no time limit, because the user can
+    interrupt them.
     """
     ours = importlib.import_module(lesson)
     for name in parts:
         if name not in ours.GRADED:
-            raise ValueError(f"{name} is no part that lesson {lesson} grades; "
+            raise ValueError(f"{name} is not a part that lesson {lesson} grades; "
                              f"these are: {', '.join(ours.GRADED)}")
     report = Report(narrator, ours.GRADED)
     try:

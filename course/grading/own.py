@@ -1,4 +1,4 @@
-"""The learner's own parts for a training: graded by the lessons that they belong to, then loaded."""
+"""The learner's own parts for a training run: graded by the lessons they belong to, then loaded."""
 
 import ast
 import hashlib
@@ -16,7 +16,7 @@ from course.grading.process import grade
 
 
 class Own(NamedTuple):
-    """Parts by their names, and for each file that they come from its hash (SHA-256)."""
+    """The parts by name, and the SHA-256 hash of each file they come from."""
 
     parts: Mapping[str, Any]
     files: Mapping[str, str]
@@ -34,7 +34,7 @@ NOTHING = Own({}, {})
 def own_parts(files: Sequence[Path], before: int, narrator: Narrator) -> Own:
     """The graded parts of lessons before this number that the files define.
 
-    Ends the script where something doesn't hold.
+    Ends the script if a check fails.
     """
     lessons = sorted(path.stem for path in COURSE.glob("[0-9][0-9]_*.py") if int(path.stem[:2]) < before)
     parts: dict[str, Any] = {}
@@ -46,11 +46,11 @@ def own_parts(files: Sequence[Path], before: int, narrator: Narrator) -> Own:
             graded = importlib.import_module(lesson).GRADED
             wanted = {name: part for name, part in graded.items() if name in defined}
             if wanted and grade(file, wanted, narrator, lesson=lesson):
-                stop(f"{short_path(file)} isn't trained with before all of it holds: "
-                     f"python {lesson}.py --grade {short_path(file)} says what doesn't")
+                stop(f"{short_path(file)} must pass all its checks before a model can be trained with it: "
+                     f"python {lesson}.py --grade {short_path(file)} shows which fail")
             found |= wanted
         if not found:
-            stop(f"{short_path(file)} defines no part of a lesson that is graded")
+            stop(f"{short_path(file)} defines no graded part of a lesson")
         attempt = Attempt(file)
         attempt.run()
         parts |= {name: getattr(attempt.module, name) for name in found}

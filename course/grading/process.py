@@ -1,8 +1,8 @@
-"""--grade FILE: the process that grades a learner's file (child.py), and what its parent prints of it.
+"""--grade FILE: run the process that grades a learner's file (child.py), and print its results.
 
-A process of its own, because the file is code: it may loop for ever, exit, or replace parts of PyTorch. The
-child writes one line per check to a file of results. The parent reads along, and ends the child with all
-that it started if no line comes in time.
+The file is graded in a separate process, because it is code: it may loop for ever, exit, or replace parts of
+PyTorch. The child writes one line per check to a results file. The parent reads the lines as they come, and
+ends the child and all processes it started if no line comes in time.
 """
 
 import json
@@ -30,10 +30,10 @@ CHILD = Path(__file__).with_name("child.py")
 
 def grade(file: Path, graded: dict[str, Part], narrator: Narrator, hint: bool = False,
           lesson: str = "", start: Callable[[Path], subprocess.Popen] | None = None) -> int:
-    """Print what holds of the parts that the file defines; 0 if all of it does, else 1.
+    """Print which checks hold for the parts that the file defines; returns 0 if all do, otherwise 1.
 
-    `hint` reveals one more hint for the first statement that fails. `lesson` is whose parts are graded, else
-    those of the running script. `start` starts the process that grades, given where the results go.
+    `hint` reveals one more hint for the first statement that fails. `lesson` names the lesson whose parts are
+    graded (default: the running script). `start` starts the grading process, given the file of results.
     """
     lesson = lesson or Path(sys.argv[0]).stem
     if not file.is_file():
@@ -86,12 +86,12 @@ def ended_by_signals() -> Iterator[None]:
 
 
 def start_child(lesson: str, file: Path, results: Path) -> subprocess.Popen:
-    """The process that grades, at the head of a group of its own."""
+    """Start the grading process as the leader of its own process group."""
     return subprocess.Popen([sys.executable, CHILD, lesson, file, results], **own_group())
 
 
 def own_group() -> dict[str, Any]:
-    """What makes a new process the head of a group of its own."""
+    """Options of Popen that make a new process the leader of its own process group."""
     if sys.platform == "win32":
         return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
     return {"start_new_session": True}
@@ -99,7 +99,7 @@ def own_group() -> dict[str, Any]:
 
 def follow(results: Path, child: subprocess.Popen) -> Iterator[dict]:
     """The lines that the child writes, until it ends or writes none for too long."""
-    last = time.monotonic() + 60  # importing PyTorch on a busy machine
+    last = time.monotonic() + 60  # time to import PyTorch on a busy machine
     with results.open(encoding="utf-8") as file:
         rest = ""
         while True:
@@ -115,7 +115,7 @@ def follow(results: Path, child: subprocess.Popen) -> Iterator[dict]:
 
 
 def end_with_all(child: subprocess.Popen) -> None:
-    """End the child and what it started."""
+    """Kill the child and all processes it started."""
     if os.name == "nt":
         child.kill()
     else:

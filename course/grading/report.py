@@ -1,4 +1,4 @@
-"""What the learner reads of a grading: what holds, the first failure of each part, and a hint on request."""
+"""The grading report: which checks hold, the first failure of each part, and a hint on request."""
 
 import inspect
 import json
@@ -18,14 +18,14 @@ from course.study.saying import NO_EXERCISE, Exercise
 class Report:
     """Prints findings as they come, part by part.
 
-    After the first failure of a part those that follow are folded, unless a mistake of their own explains
-    them. `file` is the learner's, if one more hint is wanted for the first failure of all.
+    After the first failure of a part, later failures are only counted, unless a known mistake explains
+    them. `file` is the learner's file, if one more hint is wanted for the very first failure.
     """
 
     def __init__(self, narrator: Narrator, graded: dict[str, Part], file: Path | None = None):
         self.narrator, self.graded, self.file = narrator, graded, file
-        self.seen: list[str] = []  # parts, and before them the file itself
-        self.failed = self.folded = 0  # in this part
+        self.seen: list[str] = []  # the file itself, then its parts
+        self.failed = self.folded = 0  # failures in this part, and those only counted
         self.said: set[str] = set()  # diagnoses in this part
 
     def take(self, name: str, statement: str, finding: Finding, left: int = 0) -> None:
@@ -69,17 +69,17 @@ class Report:
         self.folded = 0
 
     def unwritten(self, name: str, finding: Finding) -> None:
-        """One line; where, if the code that is missing is another's."""
+        """Print that the part isn't written, or where it calls other code that isn't written."""
         function = finding.diagnosis.partition(",")[0]
         elsewhere = "" if function in (name, "__init__") else f" ({finding.diagnosis})"
         self.narrator.say(f"{name}: {UNWRITTEN}{elsewhere}", "bold red")
 
     def is_news(self, finding: Finding) -> bool:
-        """Whether the hint of a mistake is given that was not yet given in this part."""
+        """Whether the finding has the hint of a mistake that was not yet given in this part."""
         return finding.known and finding.diagnosis not in self.said
 
     def once(self, name: str, finding: Finding) -> Finding:
-        """The finding; what the part needs is said once."""
+        """The finding; what the part needs is stated only once per part."""
         needs = self.graded[name].needs if name in self.graded else ""
         diagnosis = finding.diagnosis
         if needs and needs in self.said:
@@ -109,8 +109,8 @@ class Report:
 
     @property
     def record(self) -> Path:
-        """Where it stands how many hints were revealed."""
-        assert self.file is not None  # without a file nothing is hinted
+        """The file that records how many hints were revealed."""
+        assert self.file is not None  # without a file no hints are given
         return self.file.with_name(self.file.name + ".hints")
 
     def revealed(self) -> dict[str, int]:
@@ -137,7 +137,7 @@ class Report:
 
 
 def hints_for(claim: Callable, name: str, exercise: Exercise, own: Any) -> Sequence[str]:
-    """The hints of a claim; without its own, the part's purpose, its steps and its signature.
+    """The hints of a claim; if it has none, the part's purpose, its steps and its signature.
 
     `own` is the course's part, called `name`.
     """

@@ -17,7 +17,7 @@ from course.grading.checking import Part
 from course.study.lessons import number_of, study_of
 
 WIDTH = 100  # columns of a template
-Guide = Mapping[str, Sequence[str]]  # method → its steps, those of a function under ""
+Guide = Mapping[str, Sequence[str]]  # method → its steps; a function's steps are under ""
 
 TEMPLATE = '''"""Your own code: replace every NotImplementedError, then grade the file."""
 
@@ -32,11 +32,11 @@ from torch import Tensor, nn'''
 
 
 def write_template(file: Path, graded: dict[str, Part], narrator: Narrator, guided: bool = False) -> int:
-    """Write the signatures and docstrings of the graded parts; an existing file stays as it is.
+    """Write the signatures and docstrings of the graded parts; an existing file is not changed.
 
     `guided` adds the steps that lead to the code, as comments, where a part has them.
 
-    Before them stands what they need: parts of earlier lessons, classes and types that the signatures name,
+    Before them comes what they need: parts of earlier lessons, classes and types that the signatures name,
     and functions that a part's `needs` names.
     """
     stem = Path(sys.argv[0]).stem
@@ -65,7 +65,7 @@ def write_template(file: Path, graded: dict[str, Part], narrator: Narrator, guid
         with file.open("x", encoding="utf-8") as out:
             out.write("\n\n\n".join([head, *parts]) + "\n")
     except FileExistsError:
-        stop(f"{file} exists already and was left as it is", code=2)
+        stop(f"{file} already exists and was not changed", code=2)
     narrator.say(f"Wrote {short_path(file)}. Fill in a part, then:", wrap=False)  # a long path stays whole
     narrator.say(f"python {stem}.py --grade {shlex.quote(short_path(file))}", wrap=False, indent=4)
     if unguided := [node.name for node in wanted if not guides.get(node.name)] if guided else []:
@@ -80,9 +80,9 @@ def write_template(file: Path, graded: dict[str, Part], narrator: Narrator, guid
 
 
 def with_imports(head: str, nodes: Sequence[ast.stmt], parts: Sequence[str]) -> str:
-    """The head of a template, with those of the lesson's imports that the parts name.
+    """The head of a template, with the lesson's imports that the parts use.
 
-    Only those from Python itself and from the course's machinery: the rest is bound, or in the head.
+    Only imports from Python itself and from the course's machinery: the rest is bound, or in the head.
     """
     used = {name.id for part in parts for name in ast.walk(ast.parse(part)) if isinstance(name, ast.Name)}
     lines: list[str] = []
@@ -108,7 +108,7 @@ def bindings(nodes: Sequence[ast.stmt]) -> Iterator[tuple[str, str]]:
 
 
 def constants(nodes: Sequence[ast.stmt], named: set[str]) -> list[str]:
-    """The lesson's constants that are named: NAME = a number or text."""
+    """The lesson's constants whose names are in `named`: NAME = a number or text."""
     found = [node for node in nodes if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant)]
     return [ast.unparse(node) for node in found if ast.unparse(node.targets[0]) in named]
 
@@ -120,7 +120,7 @@ def aliases(nodes: Sequence[ast.stmt]) -> list[str]:
 
 
 def needed_names(part: Part) -> str:
-    """A comment above a part: which names its checks use."""
+    """The comment above a part, which says which names its checks use."""
     return "".join(f"# {line}\n" for line in textwrap.wrap(part.needs, WIDTH - 2))
 
 
@@ -130,10 +130,10 @@ def words(code: str) -> set[str]:
 
 def emptied(node: ast.FunctionDef | ast.ClassDef, lines: list[str], part: Part, guide: Guide,
             inside: bool = False) -> str:
-    """The definition without its code: signature and docstring, of a class also its methods'.
+    """The definition without its code: signature and docstring, and for a class also those of its methods.
 
-    Of the methods it leaves out those without a docstring, and the part's helpers. At the end come the
-    methods that are given, with their code.
+    Methods without a docstring are left out, and so are the part's helpers. The methods that are given come
+    last, with their code.
     """
     documented = ast.get_docstring(node) is not None
     end = node.body[0].end_lineno if documented else node.body[0].lineno - 1
@@ -160,7 +160,7 @@ def emptied(node: ast.FunctionDef | ast.ClassDef, lines: list[str], part: Part, 
 def narrowed(lines: Sequence[str], prose: bool = False) -> list[str]:
     """Lines of code or of a docstring, none of them longer than WIDTH.
 
-    A signature is broken behind a comma. A paragraph with a line that is too long is filled again.
+    A signature is broken after a comma. A paragraph with a line that is too long is re-wrapped.
     """
     narrow: list[str] = []
     for _, group in groupby(lines, key=lambda line: (line.strip() in ("", '"""'), indent_of(line))):

@@ -1,7 +1,7 @@
 """--grade FILE --watch: the file is graded again whenever it is saved.
 
-Importing PyTorch takes longer than all checks, so the next child waits with it done, in a process of its own
-as ever: the learner's code runs in none that goes on.
+Importing PyTorch takes longer than all checks, so the next child process imports it in advance and waits.
+Each grading still has its own process, and no process that has run the learner's code is used again.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from course.console.narrator import Narrator
 from course.grading import process
 from course.study.progress import note_graded
 
-PAUSE = 0.1  # seconds between two looks at the file
+PAUSE = 0.1  # seconds between two checks of the file
 
 
 class WarmChild:
@@ -28,11 +28,11 @@ class WarmChild:
             encoding="utf-8", **process.own_group())
 
     def start(self, results: Path) -> subprocess.Popen:
-        """Let it grade."""
+        """Start grading; the process writes its results to this file."""
         try:
             self.process.stdin.write(f"{results}\n")
             self.process.stdin.close()
-        except OSError:  # it has ended: what it left says so
+        except OSError:  # the process has ended, as its results will show
             pass
         return self.process
 
@@ -67,7 +67,7 @@ def watch(options: argparse.Namespace, narrator: Narrator) -> int:
 
 
 def state_of(file: Path) -> tuple[int, int] | None:
-    """What changes when the file is saved; None while it isn't there, as editors leave it for a moment."""
+    """The file's time and size, which change when it is saved; None while an editor has removed it."""
     try:
         found = file.stat()
     except OSError:
@@ -76,7 +76,7 @@ def state_of(file: Path) -> tuple[int, int] | None:
 
 
 def typed() -> SimpleQueue:
-    """The lines that come from the keyboard, as they come."""
+    """A queue of the lines typed at the keyboard."""
     lines: SimpleQueue = SimpleQueue()
 
     def read() -> None:
@@ -88,7 +88,7 @@ def typed() -> SimpleQueue:
 
 
 def wants_hint(lines: SimpleQueue) -> bool:
-    """Whether h was typed since the last look."""
+    """Whether h was typed since the last call."""
     wanted = False
     while True:
         try:

@@ -1,1 +1,1 @@
-"""How the same record becomes a page: lesson pages, index, glossary, live pages."""
+"""HTML pages made from the records of steps: lesson pages, index, glossary, live pages."""

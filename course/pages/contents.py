@@ -12,13 +12,13 @@ from course.study.lessons import Lesson, all_terms, lessons
 
 LIVE = {5: "type digits, and the trained model answers",  # pages on which a model answers
         8: "type a sentence, and the trained model translates it"}
-# As the comment on the sizes in lesson 1 says; a test holds that.
+# The same as in lesson 1's comment on sizes; a test checks that they agree.
 LETTERS = ("B batch, T target (query) length, S source (key) length, L either, H heads, D d_model, "
            "K d_k = D / H, V vocabulary")
 
 
 def live_name(number: int) -> str:
-    """What the file name of a lesson's live page begins with."""
+    """The beginning of the file name of a lesson's live page."""
     return f"{number:02}_live"
 
 
@@ -33,7 +33,7 @@ def legend() -> str:
 
 
 def page_of(folder: Path, stem: str) -> str:
-    """The address of a lesson's page; its place in the index while there is none."""
+    """The address of a lesson's page, or of its entry in the index if there is no page yet."""
     file = f"{stem}.html"
     return address(file) if (folder / file).is_file() else f"index.html#lesson-{stem[:2]}"
 
@@ -73,7 +73,7 @@ def lesson_item(lesson: Lesson, entry: dict, folder: Path) -> str:
 
 
 def small_picture(run: dict | None, folder: Path) -> str:
-    """The thumbnail that was noted, if it is a picture in this folder."""
+    """The thumbnail recorded for the run, if it is a picture in this folder."""
     file, finding = (run or {}).get("picture") or ("", "")
     if not re.fullmatch(r"[\w=,.-]+\.png", file) or not (folder / file).is_file():
         return ""

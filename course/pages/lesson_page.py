@@ -1,4 +1,4 @@
-"""The page of a lesson, made of the records of its steps: the same that the console showed."""
+"""The page of a lesson, made from the step records that the console printed."""
 
 import argparse
 import re
@@ -25,7 +25,7 @@ from course.training.processes import RANK
 
 
 class Walk(NamedTuple):
-    """A walkthrough that has ended: what the page is made of."""
+    """A finished walkthrough, from which the page is made."""
 
     ours: ModuleType  # the lesson
     doc: str
@@ -33,7 +33,7 @@ class Walk(NamedTuple):
     graded: dict[str, Part]
     seed: int
     seconds: float
-    experiment: Any = None  # whose name tells runs that differ from the default one apart
+    experiment: Any = None  # its name distinguishes runs that differ from the default
 
     @property
     def stem(self) -> str:
@@ -41,17 +41,17 @@ class Walk(NamedTuple):
 
     @property
     def number(self) -> int | None:
-        """The lesson's; None for a script that is none."""
+        """The lesson's number; None for a script that is not a lesson."""
         return number_of(self.stem)
 
     @property
     def whole(self) -> bool:
-        """Whether these were the lesson's own steps, to the last, and not those of --compare and the like."""
+        """Whether all of the lesson's own steps were run, and not those of --compare or similar options."""
         return self.number is None or self.records[-1].name == "what-next"
 
     @property
     def file(self) -> str:
-        """The page's file name; it says what was different, as the names of the figures do."""
+        """The page's file name; like the figures' names, it says how the run differs from the default."""
         return self.named(self.stem if self.whole else f"{self.stem}-{self.records[-1].name}")
 
     @property
@@ -74,7 +74,7 @@ class Walk(NamedTuple):
 
 
 def leave(walk: Walk, options: argparse.Namespace, narrator: Narrator) -> None:
-    """Write the pages as the options say, and say where: of a single step none, its page shows whole runs."""
+    """Write the pages that the options ask for, and say where. Pages show whole runs, not single steps."""
     page = options.outputs / walk.file
     if RANK or not options.page:
         return
@@ -85,7 +85,7 @@ def leave(walk: Walk, options: argparse.Namespace, narrator: Narrator) -> None:
 
 
 def write_pages(walk: Walk, folder: Path, narrator: Narrator) -> Path:
-    """Write the page of the walk, note the run, and rewrite index and glossary; the page's path."""
+    """Write the page of the walk, note the run, and rewrite index and glossary; returns the page's path."""
     path, findings = folder / walk.file, walk.findings()
     write_text(path, lesson_page(walk, folder))
     if walk.is_default and walk.number is not None:
@@ -107,7 +107,7 @@ def pictures(thing: Any) -> list[Picture]:
 
 
 def thumbnail(records: Sequence[Record]) -> list[str]:
-    """File and finding of the first picture, as the index shows it."""
+    """File and finding of the first picture, which the index shows."""
     found = [picture for record in records for picture in pictures(record.shown)]
     return [found[0].file, found[0].finding] if found else []
 
@@ -177,7 +177,7 @@ def has_live(walk: Walk, folder: Path) -> bool:
 
 
 def failures(walk: Walk) -> str:
-    """What failed, at the top of the page."""
+    """The failed checks, for the top of the page."""
     failed = [(record, statement) for record, statement, finding in walk.findings() if not finding.holds]
     items = "".join(f'<li><a href="#{record.name}">step {record.number}</a>: {escape(statement)}</li>'
                     for record, statement in failed)
@@ -202,7 +202,7 @@ def step(record: Record, questions: Sequence[Question], prose: Prose, built: dic
 
 
 def question_box(question: Question, record: Record) -> str:
-    """A question whose answers unfold, each with its reason; the right one with the check it rests on."""
+    """A question with answers that unfold to their reasons; the right one also shows its check."""
     statements = [(statement, finding) for part in record.tested for statement, finding in part.results]
     bound = next(((s, f) for s, f in statements if question.check in s), None)
     answers = []
@@ -226,8 +226,8 @@ def exercises(walk: Walk, built: dict[str, str]) -> str:
     file = study_of(walk.number).file
     boxes = [exercise(name, part, walk, built) for name, part in walk.graded.items()]
     return ('<section class="step" id="write-it-yourself"><h2>Write it yourself</h2>'
-            "<p>The first command writes the signatures of all parts below into a file. Fill in one "
-            "after the other. The second command grades the file, and grades it again whenever you save.</p>"
+            "<p>The first command writes the signatures of all parts below into a file. Fill them "
+            "in one by one. The second command grades the file, and grades it again whenever you save.</p>"
             + command(f"python {walk.stem}.py --template {file}")
             + command(f"python {walk.stem}.py --grade {file} --watch")
             + "\n".join(boxes) + "</section>")
@@ -238,7 +238,7 @@ def command(text: str) -> str:
 
 
 def exercise(name: str, part: Part, walk: Walk, built: dict[str, str]) -> str:
-    """Difficulty and minutes, what has to hold with its hints in folds, and the course's own code in one."""
+    """Difficulty and minutes; folded, the statements with their hints and the course's own code."""
     said = study_of(walk.number).exercises.get(name, NO_EXERCISE)
     effort = f"{DIFFICULTY[said.difficulty]}, about {said.minutes} minutes" if said.difficulty else ""
     own, folds = getattr(walk.ours, name), []

@@ -1,8 +1,9 @@
-"""Pages on which a trained model answers while you type: one file each, no network.
+"""Pages on which a trained model answers while you type: one file each, without network access.
 
 A page contains weights, vocabulary, styles and scripts; live_parts/ holds what is the same for every model.
-The model runs in JavaScript there, with weights rounded to fewer bits. So the page also gets a few logits
-that PyTorch computed with the same rounded weights, compares its own with them, and says so if they differ.
+The model runs there in JavaScript, with weights rounded to fewer bits. To test this, the page also has a few
+logits that PyTorch computed with the same rounded weights. It compares its own logits with these, and reports
+any difference.
 """
 
 import base64
@@ -26,25 +27,25 @@ from course.training.adapters import finetuning, merged_copy
 from course.training.processes import RANK
 
 PARTS = Path(__file__).parent / "live_parts"
-SCRIPTS = {  # of each page, in this order
+SCRIPTS = {  # the scripts of each page, in order
     "digits": ("weights.js", "model.js", "decoding.js", "views.js", "digits.js"),
     "translator": ("weights.js", "model.js", "decoding.js", "pieces.js", "sentences.js", "views.js",
                    "translator.js"),
 }
 TITLES = {"digits": "Live: the model that learned “{task}”",
           "translator": "Live: the model that translates"}
-LARGEST = 4_000_000  # weights of 16 bits; a page of about 11 MB
+LARGEST = 4_000_000  # 16-bit weights at most, which make a page of about 11 MB
 
 
 # ------------------------------------------------------------------ weights
 
 
 class Packed(NamedTuple):
-    """Weights as a page gets them."""
+    """Weights in the form that a page contains."""
 
     bits: int
-    weights: dict[str, Tensor]  # with which the page computes
-    raw: bytes  # of all of them
+    weights: dict[str, Tensor]  # the weights that the page computes with
+    raw: bytes  # all weights as bytes
 
 
 def rounded(model: nn.Module) -> dict[str, Tensor]:
@@ -84,9 +85,9 @@ def in_8_bits(model: nn.Module) -> Packed:
 @torch.no_grad()
 def reference(model: nn.Module, weights: Mapping[str, Tensor], src: Tensor, tgt: Tensor, pad: int,
               every: int = 1) -> list[dict[str, Any]]:
-    """What PyTorch computes with these weights, for each row: ids of source and input, and the logits.
+    """For each row the ids of source and input, and the logits that PyTorch computes with these weights.
 
-    Of the logits only those of each `every`-th id.
+    Only the logits of every `every`-th id are kept.
     """
     device, training = next(model.parameters()).device, model.training
     weights = {name: weight.to(device) for name, weight in weights.items()}
@@ -106,9 +107,9 @@ def reference(model: nn.Module, weights: Mapping[str, Tensor], src: Tensor, tgt:
 def data_of(model: nn.Module, task: str, config: Mapping[str, Any], tokens: Mapping[int, str], src: Tensor,
             tgt: Tensor, own: list[str], packed: Callable[[nn.Module], Packed] = in_16_bits,
             every: int = 1) -> dict[str, Any]:
-    """All that is of this model: `tokens` says id → token; src (B, S) and tgt (B, T) are compared on.
+    """The page's data on this model: `tokens` is id → token; logits are compared on src (B, S), tgt (B, T).
 
-    A model that the page can't run leaves the reason, as "problem", and no weights.
+    For a model that the page can't run, the data has the reason as "problem", and no weights.
     """
     data: dict[str, Any] = {"task": task, "config": dict(config), "own": own,
                             "tokens": [tokens[id] for id in range(len(tokens))],
@@ -127,7 +128,7 @@ def data_of(model: nn.Module, task: str, config: Mapping[str, Any], tokens: Mapp
 
 
 def filled(part: str, values: Mapping[str, str]) -> str:
-    """A part of a page, with the values and parts that it names. A value is never searched again."""
+    """A part of a page, with the values and parts that it names filled in. Values stay as they are."""
     pieces = (PARTS / f"{part}.html").read_text(encoding="utf-8").split("@@")  # text, name, text, name, …
     for place in range(1, len(pieces), 2):
         name = pieces[place]
@@ -147,7 +148,7 @@ def live_page(data: Mapping[str, Any], lesson: str = "index.html", kind: str = "
 
 
 def leave(experiment: Any, number: int, page: Callable[[str], str], good_for: str) -> Leads:
-    """Write the live page of lesson `number`, page(address of the lesson's own page), and the index."""
+    """Write the index and lesson `number`'s live page, which is page(address of the lesson's own page)."""
     folder = experiment.options.outputs
     file = experiment.file(live_name(number), "html")
     own = page_of(folder, next(COURSE.glob(f"{number:02}_*.py")).stem)

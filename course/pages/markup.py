@@ -1,4 +1,4 @@
-"""What a record holds as HTML: prose, code, tables, pictures, checks. What comes from outside is escaped."""
+"""Rendering a record as HTML: prose, code, tables, pictures, checks. Text from outside is escaped."""
 
 import base64
 import inspect
@@ -27,12 +27,12 @@ BLANK = 255  # the byte of a cell without a weight
 
 
 def slug_of(text: str) -> str:
-    """A name that an address can end in: “Beam search” → beam-search."""
+    """An anchor, with which an address can end: “Beam search” → beam-search."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 
 
 def address(file: str, anchor: str = "") -> str:
-    """A relative address, as it stands in href."""
+    """A relative address, escaped for href."""
     return escape(quote(file) + (f"#{anchor}" if anchor else ""))
 
 
@@ -41,17 +41,17 @@ def address(file: str, anchor: str = "") -> str:
 
 @cache
 def formulas() -> dict[str, str]:
-    """Line of a formula → the same as MathML, both written by hand."""
+    """A formula as a line of text → the same formula as MathML, both written by hand."""
     text = (PARTS / "formulas.html").read_text(encoding="utf-8")
     return {line: " ".join(math.split())
             for line, math in re.findall(r"<!-- (.*?) -->\s*(<math.*?</math>)", text, re.DOTALL)}
 
 
 class Prose:
-    """The prose of one page: steps and lessons are linked, and each term where it first stands.
+    """The prose of one page, with links for steps and lessons, and for each term where it first occurs.
 
     `steps` are the names of the page's steps, `pages` the address of each lesson's page, `lesson` is the
-    number of its own, if it has one.
+    number of the page's own lesson, if it has one.
     """
 
     def __init__(self, steps: dict[int, str], pages: dict[int, str], lesson: int | None = None):
@@ -65,13 +65,13 @@ class Prose:
             rf"|(?<![\w-])(?P<term>{words})(?![\w-])", re.IGNORECASE)
 
     def paragraphs(self, text: str) -> str:
-        """A docstring: paragraphs, and indented blocks of formulas or drawings."""
+        """A docstring as HTML: paragraphs, and indented blocks of formulas or drawings."""
         blocks = [block for block in inspect.cleandoc(text).split("\n\n") if block.strip()]
         return "\n".join(self.block(block) if block.startswith("  ") else f"<p>{self.line(block)}</p>"
                          for block in blocks)
 
     def line(self, text: str) -> str:
-        """Running text."""
+        """Running text as HTML."""
         text, html, end = " ".join(text.split()), [], 0
         for match in self.pattern.finditer(text):
             html += [escape(text[end : match.start()]), self.linked_match(match)]
@@ -99,9 +99,9 @@ class Prose:
         return f'<a href="#{self.steps[number]}">{text}</a>' if number in self.steps else text
 
     def block(self, text: str) -> str:
-        """An indented block: as formulas if each of its lines is one, else as it stands."""
+        """An indented block: as formulas if each of its lines is one, otherwise unchanged."""
         lines = [line.strip() for line in text.splitlines()]
-        alone = [" ".join(line.split()) for line in lines]  # else two stand on a line, or a word beside one
+        alone = [" ".join(line.split()) for line in lines]  # otherwise a line has several parts
         parts = [[whole] if whole in formulas() else re.split(r"\s{4,}", line)
                  for whole, line in zip(alone, lines, strict=True)]
         if all(line[0] in formulas() for line in parts):
@@ -146,7 +146,7 @@ def rules(style: Any) -> Iterable[str]:
 
 
 def highlighted(code: str, built: dict[str, str]) -> str:
-    """Coloured code; a name in `built` leads to the address where that part is built."""
+    """Coloured code; a name in `built` links to the address where that part is built."""
     html, before = [], ""
     for kind, text in PythonLexer().get_tokens(code):
         shown = escape(text)
@@ -167,7 +167,7 @@ def code_box(code: str, label: str, built: dict[str, str]) -> str:
 
 
 def shown(thing: Any, folder: Path, label: str) -> str:
-    """Text, a table, a picture, or several of them; pictures lie in the folder already."""
+    """Text, a table, a picture, or several of them; picture files are already in the folder."""
     if isinstance(thing, Picture):
         return picture(thing, folder)
     if isinstance(thing, Grid):
@@ -194,7 +194,7 @@ def table(grid: Grid, label: str) -> str:
 
 
 NUMBER = ' class="number-cell"'
-SHORT = 20  # letters; a cell of no more stays on one line, and the box scrolls
+SHORT = 20  # characters; a cell with at most this many stays on one line, and the box scrolls
 
 
 def cell(text: str, right: bool) -> str:
@@ -204,7 +204,7 @@ def cell(text: str, right: bool) -> str:
 
 
 def size_of(png: Path) -> tuple[int, int]:
-    """Width and height in pixels, as a PNG says in its head; ValueError if it is none."""
+    """Width and height in pixels, from a PNG's header; ValueError if the file isn't a PNG."""
     with png.open("rb") as file:
         head = file.read(24)
     if head[:8] != b"\x89PNG\r\n\x1a\n":
@@ -219,7 +219,7 @@ def image(file: str, folder: Path, finding: str, lazy: str = ' loading="lazy"') 
 
 
 def picture(shown: Picture, folder: Path) -> str:
-    """The figure with its finding; what of it can be touched is data, which page.js unpacks."""
+    """The figure with its finding; the interactive parts are embedded as data, which page.js unpacks."""
     axes = [panel for panel in shown.figure.axes if panel.get_visible()]
     maps = [(panel.touchable, panel) for panel in axes if hasattr(panel, "touchable")]
     found = [packed(each, panel) for each, panel in maps if isinstance(each, Map)]
@@ -232,13 +232,13 @@ def picture(shown: Picture, folder: Path) -> str:
 
 
 def as_data(content: Any) -> str:
-    """JSON that may stand in a <script>."""
+    """JSON that is safe inside a <script>."""
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
     return text.replace("<", "\\u003c")
 
 
 def packed(shown: Map, panel: Any) -> dict[str, Any]:
-    """A heatmap for the page: a byte a weight, 0 to 254 for 0 to `top`."""
+    """A heatmap for the page: one byte per weight, 0 to 254 for 0 to `top`."""
     weights = np.asarray(shown.weights, dtype=float)
     steps = np.clip(np.nan_to_num(weights / (shown.top or 1.0)), 0, 1) * (BLANK - 1)
     codes = np.where(np.isnan(weights), BLANK, np.round(steps)).astype(np.uint8)
@@ -286,7 +286,7 @@ def check(result: tuple[str, Finding]) -> str:
 
 
 def filled(title: str, main: str, nav: str = "", footer: str = "", links: str = "") -> str:
-    """The page's frame with everything in it; style and script stand inside, so it needs no other file."""
+    """The page's frame with everything filled in; style and script are inline, so it needs no other file."""
     style, script, frame = ((PARTS / name).read_text(encoding="utf-8")
                             for name in ("style.css", "page.js", "page.html"))
     if nav:

@@ -1,4 +1,4 @@
-"""Lesson 8's live page: the trained model translates what is typed, with weights in 8 bits."""
+"""Lesson 8's live page: the trained model translates what is typed, with 8-bit weights."""
 
 from collections.abc import Callable
 from copy import deepcopy
@@ -13,11 +13,11 @@ from course.training.adapters import merged_copy
 from course.training.processes import RANK
 from course.training.replies import SHORT, USUAL
 
-MOST_BYTES = 4_000_000  # of the page
-EXAMPLES, COMPARED = 30, 4  # test sentences in the page; those on whose logits it compares itself
-ASKED = 1000  # test sentences that are answered with weights in 8 bits and in 32
+MOST_BYTES = 4_000_000  # largest size of the page
+EXAMPLES, COMPARED = 30, 4  # test sentences on the page; how many have their logits compared
+ASKED = 1000  # test sentences translated with both 8-bit and 32-bit weights
 LANGUAGES = [{"name": "English", "code": "en"}, {"name": "French", "code": "fr"}]
-OTHERS = [{"name": "Source", "code": ""}, {"name": "target", "code": ""}]  # of somebody's own pairs
+OTHERS = [{"name": "Source", "code": ""}, {"name": "target", "code": ""}]  # for the user's own pairs
 NOTHING_MET = {"words": "", "rare": "", "untrained": [], "capital": 0, "mark": 0, "ends": ""}
 
 Translate = Callable[[nn.Module, Any, list[str]], list[str]]  # (model, encoding, sentences) → answers
@@ -42,7 +42,7 @@ def compared(answers: list[str], others: list[str], references: list[str]) -> di
 
 
 def translator_data(experiment: Any, translate: Translate) -> dict[str, Any]:
-    """All that is of the experiment's model, its pieces and its texts."""
+    """The page's data on the experiment's model, its pieces and its texts."""
     model: Any = merged_copy(experiment.model)
     encoding, texts = experiment.encoding, experiment.texts
     special = dict(enumerate(("PAD", "BOS", "EOS")))
@@ -66,11 +66,11 @@ def translator_data(experiment: Any, translate: Translate) -> dict[str, Any]:
 
 
 def translator_page(data: dict[str, Any], lesson: str = "index.html") -> str:
-    """The page as HTML, of at most MOST_BYTES: for a larger model it says why it can't run it."""
+    """The page as HTML, at most MOST_BYTES long; for a larger model it only says why it can't."""
     page = live_page(data, lesson, "translator")
     if (size := len(page.encode())) <= MOST_BYTES:
         return page
-    problem = f"its page would have {size:,} bytes, and {MOST_BYTES:,} is the most"
+    problem = f"its page would have {size:,} bytes, and {MOST_BYTES:,} is the limit"
     few = {name: data[name] for name in ("task", "config", "own", "parameters", "languages", "unsure")}
     return live_page(few | {"tokens": [], "problem": problem}, lesson, "translator")
 

@@ -1,8 +1,8 @@
-"""A lesson runs: its command line, its steps one after the other, and its page at the end.
+"""Running a lesson: its command line, its steps one after the other, and its page at the end.
 
-lesson.main() calls narrate(), which does what the options say. For a walkthrough that is walk(): of each step
-it says what begin_step() knows, calls it in run_step(), prints the record, and hands all records to leave(),
-which writes the page.
+lesson.main() calls narrate(), which does what the options say. For a walkthrough it calls walk(). For each
+step, walk() prints what begin_step() returns, runs the step with run_step(), and prints its record. Finally,
+walk() passes all records to leave(), which writes the page.
 """
 
 import argparse
@@ -36,18 +36,18 @@ OUTPUTS = COURSE / "outputs"
 def lesson_parser(doc: str, graded: dict[str, Part] | None = None) -> argparse.ArgumentParser:
     """The options that every lesson accepts; a usage error is one line and exit code 2."""
     if doc is None:
-        stop("python -OO leaves out the texts that are the lesson: run it without -OO")
+        stop("python -OO removes the docstrings, which are the lesson's text: run it without -OO")
     parser = OneLineParser(description=doc.strip().splitlines()[0], allow_abbrev=False)
     parser.add_argument("--list", action="store_true", help="list the steps, then exit")
     parser.add_argument("--step", metavar="NAME", help="run only this step (name or number)")
     parser.add_argument("--pause", action="store_true",
-                        help="wait for Enter between steps, and ask a question before some")
+                        help="wait for Enter between steps, and ask a question before some of them")
     parser.add_argument("--quiz", action="store_true", help="ask this lesson's questions, then exit")
     parser.add_argument("--no-code", dest="code", action="store_false", help="show no source code")
     parser.add_argument("--checks", action="store_true", help="show the checks of the parts one by one")
     parser.add_argument("--outputs", type=Path, default=OUTPUTS, metavar="DIR",
                         help="folder for the figures (default: outputs)")
-    parser.add_argument("--no-page", dest="page", action="store_false", help="write no page to read")
+    parser.add_argument("--no-page", dest="page", action="store_false", help="write no HTML page")
     parser.add_argument("--seed", type=seed, default=0, help="seed of every step (default: 0)")
     parser.add_argument("--threads", type=threads, metavar="N",
                         help="threads of PyTorch (default: 1, because models of this size gain little from "
@@ -56,7 +56,7 @@ def lesson_parser(doc: str, graded: dict[str, Part] | None = None) -> argparse.A
     if graded:
         names = ", ".join(graded)
         parser.add_argument("--grade", type=Path, metavar="FILE",
-                            help="run FILE, your own code, and grade those of these parts that it has: "
+                            help="run FILE, your own code, and grade whichever of these parts it has: "
                                  f"{names}")
         parser.add_argument("--template", type=Path, metavar="FILE",
                             help="write the signatures to fill in for --grade, then exit")
@@ -65,16 +65,16 @@ def lesson_parser(doc: str, graded: dict[str, Part] | None = None) -> argparse.A
         parser.add_argument("--watch", action="store_true",
                             help="with --grade: grade again whenever FILE is saved")
         parser.add_argument("--guided", action="store_true",
-                            help="with --template: also write the steps, as comments")
+                            help="with --template: also write the steps to follow, as comments")
     parser.set_defaults(graded=graded or {})
     return parser
 
 
 def narrate(options: argparse.Namespace, doc: str, steps: Sequence[Callable], *arguments: Any):
-    """Run a lesson as its options say, and end the script: exit code 1 if a check failed.
+    """Run a lesson as its options say, then end the script, with exit code 1 if a check failed.
 
-    Every step is called with `arguments`. Each starts from the same seed, so that a step run
-    alone with --step shows what it shows in the whole walkthrough.
+    Every step is called with `arguments`. Each starts from the same seed, so that a step run by
+    itself with --step shows the same as in the whole walkthrough.
     """
     for name, needed in (("hint", "grade"), ("watch", "grade"), ("guided", "template")):
         if getattr(options, name, False) and not getattr(options, needed):
@@ -90,18 +90,18 @@ def narrate(options: argparse.Namespace, doc: str, steps: Sequence[Callable], *a
 
 @contextmanager
 def memory_suffices() -> Iterator[None]:
-    """Inside `with`, too little memory ends the script in one line."""
+    """Inside `with`, running out of memory ends the script with a one-line message."""
     try:
         yield
     except (MemoryError, RuntimeError, OverflowError) as error:
         if not out_of_memory(error):
             raise
-        stop(f"the memory doesn't suffice ({str(error).strip().partition(chr(10))[0] or 'MemoryError'})")
+        stop(f"out of memory ({str(error).strip().partition(chr(10))[0] or 'MemoryError'})")
 
 
 def do(options: argparse.Namespace, narrator: Narrator, doc: str, steps: Sequence[Callable],
        arguments: Sequence[Any]) -> int:
-    """What the options ask for; the exit code."""
+    """Do what the options ask for; returns the exit code."""
     stem = Path(sys.argv[0]).stem
     if getattr(options, "template", None):
         return write_template(options.template, options.graded, narrator, options.guided)
@@ -151,10 +151,10 @@ def walk(options: argparse.Namespace, narrator: Narrator, doc: str, steps: dict[
 
 
 def pause(options: argparse.Namespace) -> None:
-    """Wait for Enter; go on at once where nobody can press it."""
+    """Wait for Enter, unless the input has ended."""
     try:
         input("\nPress Enter for the next step ")
-    except (EOFError, RuntimeError):  # the end of the input, or none at all
+    except (EOFError, RuntimeError):  # the end of the input, or no input at all
         options.pause = False
 
 

@@ -1,1 +1,1 @@
-"""Published weights on the course's own parts: reading a folder, and which number goes where."""
+"""Loading published weights into the course's own parts: reading a folder, and mapping its tensors."""

@@ -1,4 +1,4 @@
-"""config.json of a published model: every key is understood, without effect, or refused."""
+"""Reading a published model's config.json: every key is understood, ignored as without effect, or refused."""
 
 import math
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ EFFECTLESS = dict.fromkeys((
     "encoder_stride", "_num_labels", "num_labels", "finetuning_task", "_attn_implementation_autoset"),
     (ANYTHING,))
 DECODER_ALONE = {"add_cross_attention": (False,), "is_decoder": (False,), "is_encoder_decoder": (False,)}
-FIXED: dict[str, dict[str, tuple[Any, ...]]] = {  # what keys other than sizes may say
+FIXED: dict[str, dict[str, tuple[Any, ...]]] = {  # values that keys other than sizes may have
     "gpt2": {"scale_attn_weights": (True,), "scale_attn_by_inverse_layer_idx": (False,),
              "reorder_and_upcast_attn": (False,)},
     "llama": {"attention_bias": (False,), "mlp_bias": (False,), "hidden_act": ("silu",),
@@ -36,18 +36,18 @@ ACTIVATIONS = {"gelu": ("gelu", False), "gelu_new": ("gelu", True), "gelu_pytorc
 
 
 class Reader:
-    """config.json, key by key: what was not asked for in the end is not understood."""
+    """Reads config.json key by key; keys that were not asked for by the end count as not understood."""
 
     def __init__(self, path: Path):
         self.path, self.config = path, read_json(path)
         kind = self.config.get("model_type")
         if kind not in KINDS:
-            raise ValueError(f"{path}: model_type is {kind!r}; these are read: {', '.join(KINDS)}")
+            raise ValueError(f"{path}: model_type is {kind!r}; supported: {', '.join(KINDS)}")
         self.kind: str = kind
         self.asked = {"model_type"}
 
     def value(self, key: str, default: Any = ANYTHING) -> Any:
-        """What the key says, or the default that transformers has; ValueError if there is neither."""
+        """The key's value, or the default in transformers; ValueError if there is neither."""
         self.asked.add(key)
         value = self.config.get(key, default)
         if value is ANYTHING:
@@ -55,7 +55,7 @@ class Reader:
         return value
 
     def size(self, key: str, default: Any = ANYTHING) -> int:
-        """A whole number above 0; null is the default."""
+        """A whole number above 0; null means the default."""
         value = self.value(key, default)
         value = default if value is None else value
         if type(value) is not int or value < 1:
@@ -70,28 +70,28 @@ class Reader:
         return float(value)
 
     def among(self, key: str, values: Mapping[Any, Any], default: Any = ANYTHING) -> Any:
-        """What the mapping has for the value."""
+        """The mapping's entry for the key's value."""
         value = self.value(key, default)
         if value not in list(values):
-            raise ValueError(f"{self.path}: {key} is {value!r}; these are read: "
+            raise ValueError(f"{self.path}: {key} is {value!r}; supported: "
                              f"{', '.join(map(str, values))}")
         return values[value]
 
     def split(self, whole: str, parts: str) -> None:
-        """ValueError if the number that the one key gives does not split into that of the other."""
+        """ValueError if the number of the key `whole` is not divisible by that of the key `parts`."""
         if self.size(whole) % self.size(parts):
             raise ValueError(f"{self.path}: {whole} {self.size(whole)} does not split into {parts} "
                              f"{self.size(parts)}")
 
     def rotary_base(self) -> float:
-        """10000 or another base of the frequencies; ValueError for frequencies that are scaled."""
+        """The base of the rotary frequencies, by default 10000; ValueError if the frequencies are scaled."""
         rope = self.value("rope_parameters", None)
         if rope is None:
             return self.number("rope_theta", 10000.0)
         if not isinstance(rope, dict) or rope.get("rope_type", "default") != "default" or (
                 rope.keys() - {"rope_theta", "rope_type"}):
             raise ValueError(f"{self.path}: rope_parameters is {rope!r}; only a rope_theta of rope_type "
-                             "default is read")
+                             "default is supported")
         self.config["rope_theta"] = rope.get("rope_theta", 10000.0)
         return self.number("rope_theta", 10000.0)
 
@@ -105,4 +105,4 @@ class Reader:
             if not any(wanted is ANYTHING or (type(wanted) is type(value) and wanted == value)
                        for wanted in known[key]):
                 raise ValueError(f"{self.path}: {key} is {value!r:.60}; only "
-                                 f"{', '.join(map(repr, known[key]))} is read")
+                                 f"{', '.join(map(repr, known[key]))} is supported")

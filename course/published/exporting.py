@@ -1,4 +1,4 @@
-"""A trained translator as a folder that needs nothing of the course: weights, pieces, and a script."""
+"""Exporting a trained translator to a folder that doesn't need the course: weights, pieces, and a script."""
 
 import json
 import re
@@ -12,23 +12,23 @@ from course.console.files import prepare_folder, write_text
 from course.published.tensor_files import WEIGHTS, write_tensors
 
 SCRIPT = Path(__file__).parent / "load_translator.txt"
-SUPPORTED = {"norm": ("pre",), "positions": ("rotary",), "attention": ("kernel",)}  # by that script
-SPECIALS = "<pad>", "<bos>", "<eos>"  # in a text they stay text: no added tokens
+SUPPORTED = {"norm": ("pre",), "positions": ("rotary",), "attention": ("kernel",)}  # by that script, load.py
+SPECIALS = "<pad>", "<bos>", "<eos>"  # in a text they stay text, because they aren't added tokens
 
 
 def export(folder: Path, model: nn.Module, config: Mapping[str, Any], encoding: Any, word: re.Pattern[str]
            ) -> list[Path]:
     """Write model.safetensors, config.json, tokenizer.json and load.py → their paths.
 
-    `config` are the model's sizes, `word` is what cuts a text into words. ValueError, in one line, for a
-    model that load.py doesn't know, and for a folder with files of these names from somewhere else.
+    `config` has the model's sizes, `word` is the pattern that splits a text into words. A one-line ValueError
+    for a model that load.py doesn't support, and for a folder with other files of these names.
     """
     for name, among in SUPPORTED.items():
         if config[name] not in among:
-            raise ValueError(f"--export: load.py knows {name} {', '.join(among)}, not {config[name]}")
+            raise ValueError(f"--export: load.py supports {name} {', '.join(among)}, not {config[name]}")
     files = [folder / name for name in (WEIGHTS, "config.json", "tokenizer.json", "load.py")]
     if not is_export(files[3]) and (others := [path for path in files if path.exists()]):
-        raise ValueError(f"{others[0]} is no file of an earlier export: choose another folder for --export")
+        raise ValueError(f"{others[0]} is not from an earlier export: choose another folder for --export")
     prepare_folder(folder)
     write_tensors(files[0], {name: weight.detach() for name, weight in model.state_dict().items()})
     write_text(files[1], json.dumps(config, indent=1))
@@ -38,7 +38,7 @@ def export(folder: Path, model: nn.Module, config: Mapping[str, Any], encoding: 
 
 
 def is_export(path: Path) -> bool:
-    """Whether this is the script as export() writes it, so that the files next to it are also an export's."""
+    """Whether the file is the script that export() writes; then the files next to it are an export's."""
     return path.is_file() and path.read_bytes().replace(b"\r\n", b"\n") == script().encode()
 
 
@@ -47,7 +47,7 @@ def script() -> str:
 
 
 def tokenizer(encoding: Any, word: str) -> Mapping[str, Any]:
-    """The pieces of lesson 7 as the tokenizers library has them: the same ids, bytes for what is unknown."""
+    """The pieces of lesson 7 in the format of the tokenizers library: the same ids, bytes for the unknown."""
     names = [*SPECIALS, *(f"<0x{byte:02X}>" for byte in range(256))]
     names += [piece.decode() for piece in encoding.pieces[len(names) :]]
     return {

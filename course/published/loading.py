@@ -1,7 +1,7 @@
-"""The model of a folder: GPT-2, Llama, Mistral without window, BERT or ViT, on the course's own parts.
+"""Loading GPT-2, Llama, Mistral without window, BERT or ViT from a folder into the course's own parts.
 
-A folder as Hugging Face's `transformers` saves it holds config.json, model.safetensors and tokenizer.json.
-Whatever is not understood is a ValueError of one line that names the file and the key.
+A folder saved by Hugging Face's `transformers` holds config.json, model.safetensors and tokenizer.json.
+Anything that is not understood raises a one-line ValueError that names the file and the key.
 """
 
 import json
@@ -26,7 +26,7 @@ CONTINUES = "gpt2", "llama", "mistral"
 
 
 class Published(NamedTuple):
-    """A model on the course's parts with the weights of a folder."""
+    """A model built from the course's parts, with the weights of a folder."""
 
     model: nn.Module
     config: dict[str, Any]
@@ -40,32 +40,32 @@ class Published(NamedTuple):
 
     @property
     def continues(self) -> bool:
-        """Whether the model goes on with a text."""
+        """Whether the model continues a text."""
         return self.kind in CONTINUES
 
 
 def load(folder: Path, parts: Any, own: Mapping[str, Any] | None = None,
          dtype: torch.dtype = torch.float32) -> Published:
-    """The model of a folder on the lesson's `parts`, in evaluation mode; `own` are the learner's parts.
+    """A folder's model, built from the lesson's `parts`, in evaluation mode; `own` are the learner's parts.
 
-    ValueError, in one line, for whatever can't be read or has no place.
+    A one-line ValueError for anything that can't be read or has no place in the model.
     """
     if not folder.is_dir():
-        raise ValueError(f"{folder} is no folder")
+        raise ValueError(f"{folder} is not a folder")
     reader = Reader(folder / "config.json")
     plan = PLANS[reader.kind](reader)
     reader.refuse_the_rest()
     tensors = {plain_name(name, reader.kind): tensor for name, tensor in read_weights(folder).items()}
     file = folder / (INDEX if (folder / INDEX).exists() else WEIGHTS)
     left_out = refuse_misfits(file, tensors, plan)
-    with torch.random.fork_rng(devices=[]):  # the first weights are drawn in vain
+    with torch.random.fork_rng(devices=[]):  # the initial weights drawn here are overwritten
         model = built(plan, parts, own or {}).to(dtype).eval()
     carry_out(plan.moves, tensors, model)
     return Published(model.requires_grad_(False), reader.config, plan.moves, left_out)
 
 
 def write_random(folder: Path, config: Mapping[str, Any], seed: int = 0) -> None:
-    """A folder in the same format: this config.json, and random tensors of the shapes that it asks for."""
+    """Write a folder in the same format: this config.json, and random tensors of the shapes it asks for."""
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "config.json", json.dumps(dict(config), indent=2))
     reader = Reader(folder / "config.json")
@@ -77,13 +77,13 @@ def write_random(folder: Path, config: Mapping[str, Any], seed: int = 0) -> None
 
 
 def plain_name(name: str, kind: str) -> str:
-    """The name without the prefix that models with a head have, and as newer files spell it."""
+    """The name without the prefix of models with a head, and in the spelling of newer files."""
     name = re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", name.removeprefix(PREFIX[kind]))
     return re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", name)
 
 
 def refuse_misfits(file: Path, tensors: Mapping[str, Tensor], plan: Plan) -> list[str]:
-    """The names that the plan leaves out; ValueError for what is missing, misshapen or not understood."""
+    """The names that the plan leaves out; ValueError for a missing, misshapen or unknown tensor."""
     wanted = {name: shape for move in plan.moves for name, shape in move.theirs.items()}
     for name, shape in wanted.items():
         if name not in tensors:
@@ -118,7 +118,7 @@ def built(plan: Plan, parts: Any, own: Mapping[str, Any]) -> nn.Module:
 
 @torch.no_grad()
 def carry_out(moves: list[Move], tensors: Mapping[str, Tensor], model: nn.Module) -> None:
-    """Put every tensor where it belongs; ValueError for a parameter that isn't there, or gets nothing."""
+    """Copy every tensor to its parameter; ValueError for a parameter that is missing, or gets no tensor."""
     waiting = dict(model.named_parameters())
     dtype = next(model.parameters()).dtype
     for move in moves:
@@ -138,7 +138,7 @@ LINEAR_MAPS = ("project_query", "project_key", "project_value", "project_output"
 
 
 def called_here(model: nn.Module, name: str) -> str:
-    """The parameter's name in the model: a learner's part may call its linear maps otherwise."""
+    """The parameter's name in the model: a learner's part may name its linear maps differently."""
     owner, _, kind = name.rpartition(".")
     owner, _, part = owner.rpartition(".")
     names = next((names for names in LINEAR_MAPS if part in names), ())

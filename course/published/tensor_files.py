@@ -1,9 +1,9 @@
-"""Folders of published weights: the numbers (safetensors), and the JSON files beside them.
+"""Reading folders of published weights: tensors (safetensors), and the JSON files next to them.
 
-A safetensors file is the length of its header (8 bytes, little-endian), the header as JSON, and the numbers.
-The header gives each tensor's dtype, shape, and first and last byte behind the header. Nothing in such a file
-can run code, as a pickle (pytorch_model.bin) can. Whatever is wrong is a ValueError of one line that names
-the file, and the key if there is one.
+A safetensors file has the length of its header (8 bytes, little-endian), the header as JSON, and the numbers.
+The header gives each tensor's dtype, shape, and first and last byte after the header. Unlike a pickle
+(pytorch_model.bin), such a file can't run code. Any error is a one-line ValueError that names the file, and
+the key if there is one.
 """
 
 import json
@@ -22,11 +22,11 @@ DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF1
           "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8,
           "BOOL": torch.bool}
 WEIGHTS = "model.safetensors"
-INDEX = "model.safetensors.index.json"  # which of several files has which tensor
+INDEX = "model.safetensors.index.json"  # which tensor is in which of several files
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in the file."""
+    """The JSON object in the file."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -46,19 +46,19 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
         return read_tensors(folder / WEIGHTS)
     places = read_json(folder / INDEX).get("weight_map")
     if not isinstance(places, dict) or not all(isinstance(file, str) for file in places.values()):
-        raise ValueError(f"{folder / INDEX} has no weight_map of names of files")
+        raise ValueError(f"{folder / INDEX} has no weight_map of file names")
     tensors: dict[str, Tensor] = {}
     for file in sorted(set(places.values())):
         if Path(file).name != file:
-            raise ValueError(f"{folder / INDEX} names {file}, which is no file of this folder")
+            raise ValueError(f"{folder / INDEX} names {file}, which is not a file in this folder")
         tensors |= read_tensors(folder / file)
     if missing := sorted(places.keys() - tensors.keys()):
-        raise ValueError(f"{folder / places[missing[0]]} has no {missing[0]}, which {INDEX} promises")
+        raise ValueError(f"{folder / places[missing[0]]} has no {missing[0]}, which {INDEX} lists")
     return tensors
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of one safetensors file; the system loads their pages when they are read."""
+    """The tensors of one safetensors file, memory-mapped: the system loads pages when they are read."""
     try:
         with path.open("rb") as file:
             data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)  # tensors may be written to
@@ -76,28 +76,28 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     except (ValueError, RecursionError):
         header = None
     if not isinstance(header, dict):
-        raise ValueError(f"{path} is no safetensors file: its header is not a JSON object")
+        raise ValueError(f"{path} is not a safetensors file: its header is not a JSON object")
     header.pop("__metadata__", None)
     return {name: tensor_at(path, name, about, data, begin) for name, about in header.items()}
 
 
 def instead_of(path: Path) -> str:
-    """What to say if the weights are there in the older format alone."""
+    """A note for the error message if the weights are there only in the older format."""
     pickled = (path.parent / "pytorch_model.bin").exists()
     return " (pytorch_model.bin is a pickle, which could run code; it is not read)" if pickled else ""
 
 
 def tensor_at(path: Path, name: str, about: Any, data: mmap.mmap, begin: int) -> Tensor:
-    """One tensor of the file, as its line in the header tells."""
+    """One tensor of the file, as described by its entry in the header."""
     try:
         kind, shape, (first, last) = about["dtype"], tuple(about["shape"]), about["data_offsets"]
         whole = all(type(number) is int and number >= 0 for number in (*shape, first, last))
     except (ValueError, TypeError, KeyError):
         whole = False
     if not whole:
-        raise ValueError(f"{path}: the header's line on {name} is not dtype, shape and data_offsets")
+        raise ValueError(f"{path}: the header's entry for {name} is not dtype, shape and data_offsets")
     if kind not in DTYPES:
-        raise ValueError(f"{path}: {name} has dtype {kind}; these are read: {', '.join(DTYPES)}")
+        raise ValueError(f"{path}: {name} has dtype {kind}; supported: {', '.join(DTYPES)}")
     dtype, count = DTYPES[kind], math.prod(shape)
     if last - first != count * dtype.itemsize:
         raise ValueError(f"{path}: {name} is {text_of(shape)} {kind}, {count * dtype.itemsize:,} bytes, and "
@@ -116,7 +116,7 @@ def text_of(shape: tuple[int, ...]) -> str:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """The tensors by name, as a safetensors file."""
+    """Write the tensors, by name, to a safetensors file."""
     names = {dtype: name for name, dtype in DTYPES.items()}
     header, place = {}, 0
     for name, tensor in tensors.items():

@@ -1,7 +1,7 @@
-"""tokenizer.json of a published model: text to the model's ids and back.
+"""Reading a published model's tokenizer.json: from text to the model's ids and back.
 
-GPT-2's kind is read with the course's own byte-pair encoding (lesson 7), which the lesson passes in; other
-kinds need the package tokenizers. A special token in a text stays text, as in lesson 7.
+A tokenizer like GPT-2's is read with the course's own byte-pair encoding (lesson 7), which the lesson passes
+in; others need the package tokenizers. A special token in a text stays text, as in lesson 7.
 """
 
 import importlib
@@ -29,16 +29,16 @@ class Pieces(Protocol):
     """A published tokenizer."""
 
     def encode(self, text: str) -> list[int]:
-        """The model's ids of a text, with the special ones that its kind puts around a text."""
+        """The model's ids of a text, with the special ids that the tokenizer puts around it."""
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of some ids, special ones left out."""
+        """The text of some ids, without special ones."""
 
 
 def read_pieces(folder: Path, byte_pair_encoding: Callable[..., Any]) -> Pieces:
     """The tokenizer of a folder; byte_pair_encoding(alphabet, merges) is lesson 7's.
 
-    ValueError, in one line, for what is not understood, and where the package is missing.
+    A one-line ValueError for anything that is not understood, or if the package is missing.
     """
     path = folder / "tokenizer.json"
     settings = read_json(path)
@@ -54,7 +54,7 @@ def read_pieces(folder: Path, byte_pair_encoding: Callable[..., Any]) -> Pieces:
 
 
 def prompt_of(pieces: Pieces, text: str, vocab: int, longest: int) -> Tensor:
-    """The ids of a text (1, P); ValueError for none, too many, or one that the model doesn't have."""
+    """The ids of a text (1, P); ValueError for no ids, too many, or an id that the model doesn't have."""
     ids = pieces.encode(text)
     if not ids:
         raise ValueError("the text is empty")
@@ -86,7 +86,7 @@ def different_from_gpt2(settings: Mapping[str, Any]) -> str:
 
 
 class ByteLevelPieces:
-    """GPT-2's pieces: a word's UTF-8 bytes, written as 256 characters, are merged by lesson 7's replay."""
+    """GPT-2's pieces: a word's UTF-8 bytes, each written as a character, are merged by lesson 7's replay."""
 
     def __init__(self, path: Path, settings: Mapping[str, Any], byte_pair_encoding: Callable[..., Any]):
         vocabulary, merges = settings["model"]["vocab"], settings["model"]["merges"]
@@ -95,7 +95,7 @@ class ByteLevelPieces:
         for number, merge in enumerate(merges):
             pair = tuple(merge.split(" ") if isinstance(merge, str) else merge)
             if len(pair) != 2 or not ids.keys() >= set(pair):
-                raise ValueError(f"{path}: merge {number}, {pair}, is no pair of pieces that exist so far")
+                raise ValueError(f"{path}: merge {number}, {pair}, is not a pair of pieces that exist so far")
             ids["".join(pair)] = self.encoding.add(tuple(ids[piece] for piece in pair))
         if missing := sorted(ids.keys() - vocabulary.keys()):
             raise ValueError(f"{path}: the vocab has no {missing[0]!r}")
@@ -119,7 +119,7 @@ class ByteLevelPieces:
 
 
 def write_byte_pieces(folder: Path) -> None:
-    """tokenizer.json of GPT-2's kind without merges: a piece is a byte, its id the number of the byte."""
+    """Write a tokenizer.json like GPT-2's without merges: a piece is a byte, its id the byte's value."""
     vocabulary = {character: byte for byte, character in enumerate(characters())}
     settings = {"pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False},
                 "decoder": {"type": "ByteLevel"},
@@ -133,7 +133,7 @@ class PackagePieces:
     def __init__(self, path: Path):
         try:
             self.tokenizer = importlib.import_module("tokenizers").Tokenizer.from_file(str(path))
-        except Exception as error:  # the package raises nothing more special
+        except Exception as error:  # the package raises nothing more specific
             raise ValueError(f"{path}: {str(error).partition(chr(10))[0]}") from None
         self.tokenizer.no_truncation()
         self.tokenizer.no_padding()
@@ -148,16 +148,16 @@ class PackagePieces:
 
 @cache
 def characters() -> list[str]:
-    """The character that stands for each byte: visible ones for themselves, the others from U+0100 on."""
+    """The character for each byte: visible ones represent themselves, the others start at U+0100."""
     others = (chr(0x100 + place) for place in range(256))
     return [chr(byte) if byte in BYTES else next(others) for byte in range(256)]
 
 
 @cache
 def gpt2_words() -> re.Pattern[str]:
-    """GPT-2's words. Letters and numbers are Unicode's, for which Python's re has no names.
+    """The pattern of GPT-2's words. Letters and numbers are Unicode's, for which Python's re has no names.
 
-    A letter that is newer than this Python counts as a mark here, and so may part a word.
+    A letter that is newer than this Python counts as a mark here, so it may split a word.
     """
     more = "".join(chr(code) for code in range(sys.maxunicode + 1)
                    if unicodedata.category(chr(code)) in ("Nl", "No"))  # numbers that aren't \\d

@@ -1,4 +1,4 @@
-"""What --weights FOLDER asks for: the published model, the learner's parts in it, its pieces, a text."""
+"""--weights FOLDER: a published model, the learner's parts in it, its pieces, and a text."""
 
 import argparse
 import re
@@ -18,11 +18,11 @@ from course.published.tensor_files import text_of
 from course.published.texts import Pieces, prompt_of, read_pieces
 from course.training.parts import found_in
 
-MOST = 40  # pieces written behind a text
+MOST = 40  # most pieces written after a text
 
 
 class Weights(NamedTuple):
-    """A published model, the same with the learner's parts if there are any, and a text for it."""
+    """A published model, the same model with the learner's parts if there are any, and a text for it."""
 
     published: Published
     yours: Published | None
@@ -32,13 +32,13 @@ class Weights(NamedTuple):
 
     @property
     def inputs(self) -> Tensor:
-        """The text's ids (1, L), some ids where there is no text, or a random picture (1, C, S, S)."""
+        """The text's ids (1, L), random ids if there is no text, or a random picture (1, C, S, S)."""
         config, generator = self.published.config, torch.Generator().manual_seed(0)
         if self.published.kind == "vit":
             size = config["image_size"]
             return torch.randn(1, config["num_channels"], size, size, generator=generator)
         if self.text and self.pieces:
-            longest = self.longest - self.published.continues  # one at least is to be written
+            longest = self.longest - self.published.continues  # leave room for at least one new piece
             return prompt_of(self.pieces, self.text, config["vocab_size"], longest)
         count = min(16, self.longest)
         return torch.randint(1, config["vocab_size"], (1, count), generator=generator)
@@ -56,7 +56,7 @@ class Weights(NamedTuple):
 
     @property
     def end(self) -> int | None:
-        """The id that ends a text; of several the first."""
+        """The id that ends a text; the first if there are several."""
         end = self.published.config.get("eos_token_id")
         end = end[0] if isinstance(end, list) and end else end
         return end if isinstance(end, int) and 0 <= end < self.published.config["vocab_size"] else None
@@ -78,7 +78,7 @@ def weights_of(options: argparse.Namespace, own: Mapping[str, Any], parts: Any,
                byte_pair_encoding: Callable[..., Any]) -> Weights:
     """What --weights and --input ask for, with the learner's `own` parts, on the lesson's parts.
 
-    ValueError, in one line, for whatever doesn't fit.
+    A one-line ValueError for anything that doesn't fit.
     """
     for option in ("chat", "bits", "base"):
         if getattr(options, option, None):
@@ -92,7 +92,7 @@ def weights_of(options: argparse.Namespace, own: Mapping[str, Any], parts: Any,
     reads = text or ((folder / "tokenizer.json").exists() and published.kind != "vit")
     pieces = read_pieces(folder, byte_pair_encoding) if reads else None
     weights = Weights(published, yours, pieces, text, names)
-    _ = weights.inputs  # a text that doesn't fit is said now
+    _ = weights.inputs  # a text that doesn't fit raises its error now
     return weights
 
 
@@ -100,7 +100,7 @@ MOVED = "in the file", "its shape", "here", "changed"
 
 
 def moves_shown(moves: Sequence[Move]) -> list[tuple[str, ...]]:
-    """Rows of MOVED: where the weights of block 0 go, and those in front of the blocks and behind them."""
+    """Rows of MOVED: where the weights of block 0 go, and those before and after the blocks."""
     rows: list[tuple[str, ...]] = []
     for move in moves:
         (name, shape), *_ = move.theirs.items()
@@ -119,7 +119,7 @@ def output_of(published: Published, inputs: Tensor) -> Tensor:
 
 
 def differences(weights: Weights, cache: Callable[[nn.Module], Any]) -> list[tuple[str, float, float]]:
-    """Statements on the output, each with the largest difference and with what float32 may round."""
+    """Statements on the output, each with its largest difference and what float32 rounding allows."""
     ours, ids = weights.published, weights.inputs
     output, found = output_of(ours, ids), []
     near = 1e-5 * max(1.0, output.abs().max().item())
@@ -140,10 +140,10 @@ def stepped(decoding: PublishedDecoding, ids: Tensor) -> Tensor:
 
 def answers(weights: Weights, cache: Callable[[nn.Module], Any], greedy: Callable, sample: Callable,
             beams: Callable) -> list[tuple[str, Any]]:
-    """What lesson 6's decoders write behind the text, or how similar some sentences are to it.
+    """Continuations of the text by lesson 6's decoders, or how similar some sentences are to it.
 
-    With the learner's parts, if there are any. A learner's attention without lesson 2's attend() has no place
-    for the cache: then every step runs the whole text.
+    The learner's parts are used if there are any. A learner's attention without lesson 2's attend() has no
+    place for the cache, so every step then runs the whole text.
     """
     model: Any = (weights.yours or weights.published).model
     pieces: Any = weights.pieces

@@ -1,7 +1,7 @@
-"""--rank: a training that adapts a trained model by adapters; --bits: answers with quantised weights.
+"""--rank: training adapters for a trained model; --bits: answering with quantised weights.
 
-Both need parts of lesson 12, which other lessons can't bind: it comes after them. So they are asked for here,
-when a command line wants them.
+Both need parts of lesson 12, which earlier lessons can't bind. So this module imports them when a command
+line needs them.
 """
 
 import argparse
@@ -22,11 +22,11 @@ from torch import Tensor, nn
 from course.console.files import load_checkpoint, save_checkpoint, short_path
 from course.study.lessons import lessons, number_of
 
-FINETUNING = 12  # the lesson of these parts
+FINETUNING = 12  # the lesson that has these parts
 
 
 def finetuning() -> ModuleType:
-    """Lesson 12 as a module. A lesson that is running as a script is the one that lesson 12 binds."""
+    """Lesson 12 as a module. A lesson that runs as a script is bound by lesson 12, not imported again."""
     running = sys.modules["__main__"]
     stem = Path(getattr(running, "__file__", None) or "").stem
     if number_of(stem) == FINETUNING:
@@ -41,14 +41,14 @@ def finetuning() -> ModuleType:
 
 @dataclass(frozen=True)
 class Adapters:
-    """What --rank, --alpha and --matrices ask for; `matrices` are names with commas between, "" is all."""
+    """The values of --rank, --alpha and --matrices; `matrices`: names separated by commas, or "" for all."""
 
     rank: int
     alpha: float
     matrices: str = ""
 
     def into(self, model: nn.Module) -> nn.Module:
-        """The model, in place, with adapters. ValueError for a rank or a name that it has no place for."""
+        """The model, in place, with adapters. ValueError for a rank or a name that doesn't fit it."""
         names = [name.strip() for name in self.matrices.split(",") if name.strip()]
         return finetuning().add_adapters(model, self.rank, self.alpha, names)
 
@@ -61,12 +61,12 @@ class Adapters:
 
     @property
     def told(self) -> dict[str, Any]:
-        """What a checkpoint tells of them: plain values."""
+        """What a checkpoint stores about them: plain values."""
         return asdict(self)
 
 
 def merged_copy(model: nn.Module) -> nn.Module:
-    """A copy with adapters merged into its matrices; a model without adapters as it is."""
+    """A copy with adapters merged into its matrices; a model without adapters is returned unchanged."""
     if not any(hasattr(module, "merged") for module in model.modules()):
         return model
     return finetuning().merge_adapters(deepcopy(model))
@@ -82,14 +82,14 @@ def add_adapter_options(parser: argparse.ArgumentParser) -> None:
 
 
 def refuse_without_base(options: argparse.Namespace) -> None:
-    """ValueError for adapters that have no trained model to stand next to."""
+    """ValueError for adapters without a trained model."""
     for name in ("rank", "alpha", "matrices"):
         if (value := getattr(options, name, None)) not in (None, "") and not options.base:
             raise ValueError(f"--{name} {value} goes with --from CHECKPOINT: adapters need a trained model")
 
 
 def adapters_of(options: argparse.Namespace) -> Adapters | None:
-    """The adapters that the options ask for. ValueError for options that say nothing without another."""
+    """The adapters that the options ask for. ValueError for options that have no effect without another."""
     rank, alpha, matrices = options.rank, options.alpha, options.matrices
     if rank is None:
         for name, value in (("alpha", alpha), ("matrices", matrices)):
@@ -112,7 +112,7 @@ def bits(text: str) -> int:
 
 
 def group(text: str) -> int:
-    """How many weights share a scale; 0: all of a matrix."""
+    """How many weights share a scale; 0 for all of a matrix."""
     if not text.isdecimal() or int(text) >= 2**31:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of weights: 0, 32, 64, …")
     return int(text)
@@ -148,10 +148,10 @@ def bytes_of(model: nn.Module, bits: int, group: int) -> int:
 
 @torch.no_grad()
 def packed_weights(model: nn.Module, bits: int, group: int) -> dict[str, Any]:
-    """Plain values and tensors from which unpacked_into() makes the model with quantised linear maps.
+    """Plain values and tensors from which unpacked_into() restores the model with quantised linear maps.
 
-    `codes` holds those of all linear maps, one after the other, `scales` their scales in 16 bits, and `rest`
-    all other weights as they are.
+    `codes` holds the codes of all linear maps, one after the other, `scales` their scales in 16 bits, and
+    `rest` all other weights unchanged.
     """
     lesson = finetuning()
     maps = lesson.linear_maps(model)
@@ -165,7 +165,7 @@ def packed_weights(model: nn.Module, bits: int, group: int) -> dict[str, Any]:
 
 @torch.no_grad()
 def unpacked_into(model: nn.Module, state: Mapping[str, Any]) -> nn.Module:
-    """The model, in place, with the weights that packed_weights() found."""
+    """The model, in place, with the weights that packed_weights() stored."""
     lesson, bits, group = finetuning(), state["bits"], state["group"]
     maps = [linear.weight for linear in lesson.linear_maps(model).values()]
     codes = unpack(state["codes"], bits, sum(weight.numel() for weight in maps)).to(torch.int16)
@@ -180,7 +180,7 @@ def unpacked_into(model: nn.Module, state: Mapping[str, Any]) -> nn.Module:
 
 def answer_with_bits(model: nn.Module, bits: int, group: int, path: Path, say: Callable[[str], None]
                      ) -> None:
-    """Keep the model's weights in `bits` bits at `path`, and let it answer with what that file holds.
+    """Save the model's weights in `bits` bits at `path`, and load what that file holds into the model.
 
     Adapters are merged first.
     """

@@ -14,7 +14,7 @@ def text_of(ids: Iterable[int], token_of: Mapping[int, str], eos: int) -> str:
 
 
 def same_answers(answers: Tensor, wanted: Tensor, pad: int) -> Tensor:
-    """answers (B, any) and wanted (B, T), padded with PAD → (B,): they are the same."""
+    """answers (B, any) and wanted (B, T), padded with PAD → (B,): whether they are the same."""
     longest = max(answers.shape[1], wanted.shape[1])
     answers, wanted = (F.pad(ids, (0, longest - ids.shape[1]), value=pad) for ids in (answers, wanted))
     return (answers == wanted).all(dim=1)

@@ -1,6 +1,6 @@
-"""Lesson 10's small trainings. `ours` are the parts, the lesson's module: the jobs of side_by_side ask it.
+"""Lesson 10's small training runs. `ours` is the lesson's module, which provides the parts.
 
-Each function trains one model of one seed, and returns plain values and tensors.
+Each function trains one model with one seed, and returns plain values and tensors, as side_by_side() needs.
 """
 
 import time
@@ -26,7 +26,7 @@ SEEDS = 0, 1, 2
 
 def trained(ours: Any, make: Callable[[], nn.Module], batch: Callable[[int], Any], training: SequenceTraining
             ) -> nn.Module:
-    """The model of make(), trained by lesson 5's job on the batches (inputs …, targets) of the steps."""
+    """The model that make() returns, trained by lesson 5's job; batch(step) is (inputs …, targets)."""
     torch.manual_seed(training.seed)
     model = make()
     job = ours.sequence_job(model, training, batch, lambda model: {}, blocks=())
@@ -46,7 +46,7 @@ GRAMMAR = SequenceTraining(steps=300, warmup=30, weight_decay=0.1)
 
 
 def small_stack(ours: Any, causal: bool) -> nn.Module:
-    """A model of the words of the small grammar, and of MASK behind them."""
+    """A model whose vocabulary is the words of the small grammar, followed by MASK."""
     size = 3 + len(ours.small_grammar.VOCABULARY) + 1
     return ours.OneStack(StackConfig(d_model=64, n_heads=4, positions="learned", max_len=64, vocab_size=size,
                                      causal=causal))
@@ -72,7 +72,7 @@ def causal_on_grammar(ours: Any, seed: int) -> tuple[float, float]:
 
 
 def filled_on_grammar(ours: Any, seed: int) -> tuple[float, float]:
-    """As causal_on_grammar(), of a stack that sees both sides; its loss is at selected places."""
+    """Like causal_on_grammar(), for a bidirectional stack; its loss counts only the selected places."""
     grammar = ours.small_grammar
     mask_id = 3 + len(grammar.VOCABULARY)
 
@@ -95,7 +95,7 @@ def filled_on_grammar(ours: Any, seed: int) -> tuple[float, float]:
 # ------------------------------------------------------------------ reversing, as a prompt
 
 
-PROMPTED = {  # which model, and its training
+PROMPTED = {  # name → the settings of the training run
     "two stacks, 300 steps": SequenceTraining(steps=300),
     "one stack, 300 steps": SequenceTraining(steps=300),
     "one stack, 200 steps": SequenceTraining(steps=200),
@@ -107,14 +107,14 @@ EXAMPLE = [3, 1, 4, 1, 5, 9, 2, 6]
 
 
 def one_stack_config(ours: Any) -> StackConfig:
-    """Four blocks, and as nearly as possible as many parameters as the encoder-decoder has."""
+    """Four blocks, with as nearly as possible the encoder-decoder's number of parameters."""
     config = StackConfig(d_model=TWO_STACKS.d_model, n_layers=4, positions="learned",
                          max_len=TWO_STACKS.max_len, vocab_size=ours.SEPARATOR + 1)
     return matched(ours.OneStack, config, parameters_of(ours.Transformer(TWO_STACKS)))
 
 
 def exactly_prompted(ours: Any, model: nn.Module, sequences: Sequence[list[int]]) -> float:
-    """The fraction of sequences that the model reverses, decoded greedily, those of one length at once."""
+    """The fraction of sequences that the model reverses, decoded greedily, one length at a time."""
     right = 0.0
     for length in sorted({len(digits) for digits in sequences}):
         batch = ours.make_batch("reverse", [digits for digits in sequences if len(digits) == length])
@@ -125,7 +125,7 @@ def exactly_prompted(ours: Any, model: nn.Module, sequences: Sequence[list[int]]
 
 
 def reversing(ours: Any, kind: str, seed: int) -> tuple[float, Tensor]:
-    """The fraction of new sequences that are reversed; of one stack also all heads' weights for EXAMPLE."""
+    """The fraction of new sequences reversed correctly; for one stack, also all heads' weights on EXAMPLE."""
     training = replace(PROMPTED[kind], seed=seed)
     test = ours.draw_sequences(300, "test", (9,), LENGTHS)
 
@@ -153,7 +153,7 @@ def on_the_next(weights: Tensor) -> Tensor:
 # ------------------------------------------------------------------ pictures of digits
 
 
-SIZE = 2  # of a patch
+SIZE = 2  # side of a patch in pixels
 ZERO = 3  # the symbol of digit 0
 VISION = StackConfig(d_model=48, n_heads=4, d_ff=96, positions="learned", causal=False, vocab_size=13)
 READERS: dict[str, tuple[Callable[[Any], nn.Module], dict[str, Any]]] = {
@@ -165,13 +165,13 @@ READERS: dict[str, tuple[Callable[[Any], nn.Module], dict[str, Any]]] = {
 
 
 class Recognised(NamedTuple):
-    """Of one reader: accuracies, seconds of training, and the digits that it says of the test pictures."""
+    """The results of one reader: accuracies, seconds of training, and its answers on the test pictures."""
 
     validation: float
     test: float
     shuffled: float
     seconds: float
-    said: list[Tensor]  # as they are, shuffled
+    said: list[Tensor]  # for the pictures as they are, and shuffled
 
 
 def recognise(ours: Any, name: str, seed: int) -> Recognised:
@@ -219,7 +219,7 @@ def with_changes(ours: Any, config: StackConfig, changes: Mapping[str, Mapping[s
     return configs
 
 
-LAST_BIAS = ", last norm with a bias"  # behind the name of a config
+LAST_BIAS = ", last norm with a bias"  # appended to the name of a config
 
 
 class Biased(nn.Module):
@@ -234,7 +234,7 @@ class Biased(nn.Module):
 
 
 def stack_named(ours: Any, configs: Mapping[str, StackConfig], name: str) -> nn.Module:
-    """The stack of a config; with LAST_BIAS behind the name its last norm gets a bias."""
+    """The stack of a config; if LAST_BIAS is appended to the name, its last norm gets a bias."""
     model = ours.OneStack(configs[name.removesuffix(LAST_BIAS)])
     if name.endswith(LAST_BIAS):
         model.stack.norm = Biased(model.stack.norm, model.config.d_model)
@@ -243,7 +243,7 @@ def stack_named(ours: Any, configs: Mapping[str, StackConfig], name: str) -> nn.
 
 def read_with(texts: Any, configs: Mapping[str, StackConfig], ours: Any, name: str, seed: int,
               length: int = 60) -> tuple[float, int]:
-    """(bits per character of held-out text after a training, bytes of the cache after `length` tokens)."""
+    """(bits per character of held-out text after training, bytes of the cache after `length` tokens)."""
     training = replace(texts.training, seed=seed)
     model = trained(ours, partial(stack_named, ours, configs, name), partial(ours.text_batch, texts, seed),
                     training)

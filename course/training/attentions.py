@@ -1,4 +1,4 @@
-"""Layers with another attention inside: how --attention puts lesson 11's parts into a model."""
+"""--attention: putting lesson 11's attention variants into a model."""
 
 import importlib
 import sys
@@ -16,13 +16,13 @@ OWNER = 11  # the lesson with ATTENTIONS
 
 
 def attention_parts(sizes: Any) -> dict[str, Any]:
-    """What the `attention` of these sizes puts into their model; nothing for the kernel."""
+    """The parts that sizes.attention puts into a model; none for the kernel."""
     name = getattr(sizes, "attention", "kernel")
     return {} if name == "kernel" else later_lesson(OWNER).ATTENTIONS[name](sizes)
 
 
 def later_lesson(number: int) -> ModuleType:
-    """The lesson of this number. It may bind the running script, which doesn't run a second time."""
+    """The lesson with this number. It may bind the running script, which isn't imported a second time."""
     stems = {lesson.number: lesson.stem for lesson in lessons()}
     running = sys.modules["__main__"]
     if (stem := Path(getattr(running, "__file__", None) or "").stem) in stems.values():
@@ -45,19 +45,19 @@ def refuse_two_attentions(sizes: Any, settings: Any, own: Mapping[str, Any]) -> 
 def layer_of(base: type, function: Callable[..., Tensor]) -> type:
     """Self-attention whose heads run function(queries, keys, values, mask).
 
-    `base` is lesson 3's RotaryAttention. The class is made like lesson 4's attention_to_itself, whose rotary
-    positions may be None.
+    `base` is lesson 3's RotaryAttention. The class is constructed like lesson 4's attention_to_itself,
+    whose rotary positions may be None.
     """
 
     class Layer(base):
-        """Self-attention by another function."""
+        """Self-attention that runs `function`."""
 
         def attend(self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
             rotated = (queries, keys) if self.rotary is None else self.rotated(queries, keys)
             return function(*rotated, values, mask)
 
         def weights(self, query: Tensor, key: Tensor, mask: Tensor | None = None) -> Tensor:
-            """(B, H, T, S), brought out by one-hot values."""
+            """The weights (B, H, T, S), found with one-hot values."""
             queries, keys = self.split(self.project_query(query)), self.split(self.project_key(key))
             one_hot = torch.eye(key.shape[1], dtype=keys.dtype, device=keys.device)
             return self.attend(queries, keys, one_hot.expand(*keys.shape[:2], -1, -1), mask)
@@ -66,7 +66,7 @@ def layer_of(base: type, function: Callable[..., Tensor]) -> type:
 
 
 def near_attention(attention: Callable[..., Tensor], width: int) -> Callable[..., Tensor]:
-    """Attention to the width − 1 tokens on each side that the mask allows; fewer queries are the last."""
+    """Attention to the width − 1 tokens on each side that the mask allows; T < S queries are the last."""
 
     def near(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, dropout: float = 0.0
              ) -> Tensor:
@@ -79,10 +79,10 @@ def near_attention(attention: Callable[..., Tensor], width: int) -> Callable[...
 
 
 def groups_of(base: type, groups: int) -> type:
-    """Self-attention with so many groups; `base` is lesson 10's GroupedQueryAttention."""
+    """Self-attention with `groups` groups; `base` is lesson 10's GroupedQueryAttention."""
 
     class Grouped(base):
-        """Grouped queries, made like lesson 4's attention_to_itself."""
+        """Grouped queries, constructed like lesson 4's attention_to_itself."""
 
         def __init__(self, d_model: int, n_heads: int, dropout: float, rotary: nn.Module | None):
             super().__init__(d_model, n_heads, groups, dropout, rotary, bias=True)
@@ -92,7 +92,7 @@ def groups_of(base: type, groups: int) -> type:
 
 def replaced_by(own: Callable[[Callable], type], grouped: type, tiled: Callable, near: Callable,
                 linear: Callable) -> dict[str, Callable[[Any], dict[str, Any]]]:
-    """--attention → for the sizes of a model the parts that are put into it."""
+    """The value of --attention → a function from a model's sizes to the parts put into it."""
     return {
         "tiled": lambda sizes: {"scaled_dot_product_attention": tiled},
         "window": lambda sizes: {"attention_to_itself": own(near(sizes.reach))},

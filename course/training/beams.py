@@ -1,4 +1,4 @@
-"""Beam search of many sources at once, in tensors: equal to lesson 6's loop over hypotheses, and faster."""
+"""Vectorised beam search for many sources at once: faster than lesson 6's loop, with equal results."""
 
 import math
 from collections.abc import Callable
@@ -14,7 +14,7 @@ Answer = tuple[tuple[int, ...], float, float, bool]  # tokens, log-probability, 
 class Hypotheses(NamedTuple):
     """W places for hypotheses of each source; the score −∞ marks an empty one."""
 
-    tokens: Tensor  # (B, W, T), PAD behind EOS
+    tokens: Tensor  # (B, W, T), PAD after EOS
     log_probs: Tensor  # (B, W)
     scores: Tensor  # (B, W)
     rows: Tensor  # (B, W), the row of the decoding that each of them continues
@@ -25,11 +25,11 @@ class Hypotheses(NamedTuple):
         return self.scores > -math.inf
 
     def only(self, wanted: Tensor) -> "Hypotheses":
-        """wanted (B, W) → the same places, empty where it is False."""
+        """The same places, but empty where wanted (B, W) is False."""
         return self._replace(scores=self.scores.masked_fill(~wanted, -math.inf))
 
     def best(self, width: int) -> "Hypotheses":
-        """The `width` best of each source, best first, of equal ones the first."""
+        """The `width` best of each source, best first; of equally good ones, the first are kept."""
         order = self.scores.sort(dim=1, descending=True, stable=True).indices[:, :width]
         sources = torch.arange(len(order))[:, None]
         return Hypotheses(*(part[sources, order] for part in self))
@@ -41,7 +41,7 @@ class Hypotheses(NamedTuple):
         return Hypotheses(*(torch.cat(parts, dim=1) for parts in zip(filled, longer)))
 
     def listed(self, eos: int) -> list[list[Answer]]:
-        """For each source a list, without empty places, each answer cut off after EOS."""
+        """For each source, a list of answers without empty places, each answer cut off after EOS."""
         columns = (part.tolist() for part in (self.tokens, self.log_probs, self.scores))
         return [[(up_to(eos, tokens), log_prob, score, eos in tokens)
                  for tokens, log_prob, score in zip(*source) if score > -math.inf]
@@ -53,7 +53,7 @@ def up_to(eos: int, tokens: list[int]) -> tuple[int, ...]:
 
 
 def empty_places(sources: int, width: int) -> Hypotheses:
-    """Room for `width` hypotheses of each source, as yet without tokens."""
+    """`width` empty places for hypotheses of each source, without tokens."""
     tokens = torch.zeros(sources, width, 0, dtype=torch.long)
     log_probs = torch.zeros(sources, width, dtype=torch.double)
     return Hypotheses(tokens, log_probs, log_probs - math.inf, torch.zeros(sources, width, dtype=torch.long))
@@ -64,9 +64,9 @@ def vectorised_beam_search(
         max_length: int, length_penalty: float, eos: int, pad: int) -> list[list[Answer]]:
     """For every source the best answers found, at most `width`, best first.
 
-    tokens (B,) begin the answers. step(newest tokens (N,)) gives the log-probabilities (N, V) of the next
-    ones; reorder(rows (M,)) goes on with these answers in place of the N. The search is the one that lesson
-    6's beam_search() describes.
+    The answers start from tokens (B,). step(newest tokens (N,)) returns the log-probabilities (N, V) of the
+    next; reorder(rows (M,)) continues with these answers in place of the N. The search is the one that
+    lesson 6's beam_search() describes.
     """
     check_search(width, max_length, length_penalty)
     device, sources = tokens.device, len(tokens)
@@ -95,13 +95,13 @@ def check_search(width: int, max_length: int, length_penalty: float) -> None:
 
 
 def continuations(alive: Hypotheses, log_probs: Tensor, count: int, length_penalty: float) -> Hypotheses:
-    """log_probs (N, V) of what follows each of the N alive → each source's `count` likeliest, best first."""
+    """log_probs (N, V) of the tokens after the N alive → each source's `count` likeliest, best first."""
     taken, vocabulary = alive.taken, log_probs.shape[1]
     sums = alive.log_probs[taken].to(log_probs)  # (N,)
     totals = log_probs.new_full((*taken.shape, vocabulary), -math.inf)  # (B, W, V)
     totals[taken.to(totals.device)] = sums[:, None] + log_probs
-    ranked, order = largest_first(totals.flatten(1), count)  # of (B, W · V); of equal ones the first
-    ranked, order = ranked.cpu().double(), order.cpu()  # the rest is little work
+    ranked, order = largest_first(totals.flatten(1), count)  # of (B, W · V); of equal ones, the first
+    ranked, order = ranked.cpu().double(), order.cpu()  # the rest takes little time
     sources = torch.arange(len(order))[:, None]  # (B, 1)
     parents, newest = order // vocabulary, order % vocabulary  # (B, count)
     tokens = torch.cat([alive.tokens[sources, parents], newest[:, :, None]], dim=2)  # (B, count, T)
@@ -118,12 +118,12 @@ def decided(alive: Hypotheses, finished: Hypotheses, max_length: int, length_pen
 
 
 def largest_first(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """values (B, N) → the `count` largest of each row, and their places; of equal ones the first.
+    """values (B, N) → the `count` largest of each row, and their places; of equal values, the first.
 
-    As a stable sort, cut off, would have them: topk() alone takes any of those that are equal.
+    The result is that of a stable sort, cut off after `count`: topk() by itself breaks ties arbitrarily.
     """
     found, places = values.topk(min(count, values.shape[1]), dim=1)
-    if torch.count_nonzero(values >= found[:, -1:]) > found.numel():  # some that are equal were left out
+    if torch.count_nonzero(values >= found[:, -1:]) > found.numel():  # some equal values were left out
         found, places = values.sort(dim=1, descending=True, stable=True)
         return found[:, :count], places[:, :count]
     places = places.sort(dim=1).values

@@ -1,4 +1,4 @@
-"""Training runs broken on purpose: their batches, losses, models or rates aren't those of the right run."""
+"""Training runs broken on purpose, in their batches, losses, models or learning rates."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -14,12 +14,12 @@ from course.training.engine import Run
 
 
 def without_shift(batch):
-    """The decoder reads the very tokens that it should say."""
+    """The decoder reads the very tokens that it should predict."""
     return batch._replace(tgt_in=batch.tgt_out)
 
 
 def unshifted(run: Run) -> None:
-    """Its batches come without the shift."""
+    """The run's batches are not shifted."""
     run.job = replace(run.job, batch=lambda step, good=run.job.batch: without_shift(good(step)))
 
 
@@ -45,7 +45,7 @@ def without_scaling(model: nn.Module) -> nn.Module:
 
 
 def without_paths(model: nn.Module) -> nn.Module:
-    """Only the output of each layer goes on, without what entered the layer."""
+    """Each layer passes on only its output, without its input added."""
     for module in model.modules():
         if hasattr(module, "before") and hasattr(module, "after"):
             module.after = lambda x, y: y
@@ -59,7 +59,7 @@ def dead_part(model: nn.Module) -> nn.Module:
 
 
 def frozen_part(model: nn.Module) -> nn.Module:
-    """The first encoder block never moves."""
+    """The first encoder block is never updated."""
     model.encoder.blocks[0].requires_grad_(False)
     return model
 
@@ -75,9 +75,9 @@ def labels_shuffled(run: Run) -> None:
 
 def sick_runs(make: Callable[..., Run], batch: Callable[[int], Any], mistakes: Mapping[str, Any]
               ) -> dict[str, Callable[[], Run]]:
-    """Name → what makes the run; “right” is the healthy one.
+    """Name → a function that makes the run; “right” is the healthy one.
 
-    make(**options) is a run like lesson 5's; it gets the batches of batch(step).
+    make(**options) returns a run like lesson 5's, which is then given the batches of batch(step).
     """
 
     def run(spoil: Callable[[Run], None] | None = None, **options) -> Run:
@@ -101,10 +101,10 @@ def sick_runs(make: Callable[..., Run], batch: Callable[[int], Any], mistakes: M
 
 def broken_runs(make_run: Callable[..., Run], config, training, mistakes: Mapping[str, Any], held_out
                 ) -> dict[str, Callable[[int], Run]]:
-    """Name → what makes the run for a seed; “right” is the run as it should be.
+    """Name → a function from a seed to the run; “right” is the run as it should be.
 
-    make_run is lesson 5's, on some device; `mistakes` are those that its model may have; `held_out` is the
-    batch on which a run validates itself.
+    make_run is lesson 5's, on some device; `mistakes` are mistakes in its model; `held_out` is the batch on
+    which a run is validated.
     """
 
     def run(spoil: Callable[[Run], None] | None = None, transformer=None, held_out=held_out, prepare=None,
@@ -144,7 +144,7 @@ def accuracies(scores: Mapping[str, Mapping[str, float]]) -> list[tuple[Any, ...
 
 
 def signatures(scores: dict[str, dict[str, float]]) -> list[tuple[str, bool]]:
-    """What each mistake does to the two accuracies after 400 steps of reverse or copy, and whether it did."""
+    """Each mistake's effect on both accuracies after 400 steps of reverse or copy, and if it occurred."""
     forced = {name: score["token_accuracy"] for name, score in scores.items()}
     alone = {name: score["exact_match"] for name, score in scores.items()}
     perfect = [(f"{name}: the model is perfect with teacher forcing, but hardly any of its own answers are "

@@ -21,7 +21,7 @@ def step_challenge(experiment: Any):
     training are left out. Other trained translators in the same folder answer as well.
     """
     if getattr(experiment.training, "reverse", False):
-        return EndHere("--challenge asks in English, and a model of --reverse reads French", 2)
+        return EndHere("--challenge asks in English, but a model trained with --reverse reads French", 2)
     shown, keys = [], {}
     notes: list[str] = []
     for name, run in runs_of(experiment, notes):
@@ -36,7 +36,7 @@ def step_challenge(experiment: Any):
 
 
 def runs_of(experiment: Any, notes: list[str]) -> Iterator[tuple[str, Run]]:
-    """The run asked for, and the finished ones next to it that translate from English; their names first."""
+    """(name, run) for the run asked for, and for the other finished runs in its folder that read English."""
     begin = f"checkpoint_{experiment.default}"
     yield named(experiment.checkpoint, begin), experiment.run
     for path in sorted(experiment.options.outputs.glob(f"{begin}*.pt")):
@@ -56,7 +56,7 @@ def named(path: Path, begin: str) -> str:
 
 
 def verdicts_on(experiment: Any, run: Run) -> tuple[list[Any], str]:
-    """A verdict on each sentence, None for those in the run's training; and what else is to be said."""
+    """A verdict on each sentence, or None if the run was trained on it; and a note."""
     challenge, texts_of = experiment.challenge, experiment.texts_of
     encoding = experiment.texts.pieces.restored(run.about["encoding"])
     answers = experiment.translate(run.model.eval(), encoding, [one.source for one in challenge.challenges()])
@@ -65,7 +65,7 @@ def verdicts_on(experiment: Any, run: Run) -> tuple[list[Any], str]:
     texts = texts_of(type(experiment.training)(**run.about["training"]))
     missing = [path for path in texts.files.values() if not Path(path).is_file()]
     if missing:
-        return verdicts, f"{missing[0]} isn't there, so sentences of the training can't be left out."
+        return verdicts, f"{missing[0]} isn't there, so sentences that occur in training can't be left out."
     trained = challenge.in_training(pair.source for pair in texts.found["train"])
     note = f"{sum(trained)} left out that occur in training." if any(trained) else ""
     return [None if seen else verdict for verdict, seen in zip(verdicts, trained)], note
@@ -75,7 +75,7 @@ HEAD = "", "key", "exact", "new words: key", "exact"
 
 
 def table_of(fraction: Callable[[list[bool]], str], name: str, found: dict[str, list[Any]]) -> Grid:
-    """Of one run: phenomenon, and how many have the key and are exact, with and without new words."""
+    """One run's table: phenomenon, and how many have the key and are exact, with and without new words."""
     rows = []
     for phenomenon, verdicts in found.items():
         cells = [fraction([getattr(one, kind) for one in verdicts if one.known is known])
@@ -85,7 +85,7 @@ def table_of(fraction: Callable[[list[bool]], str], name: str, found: dict[str, 
 
 
 def side_by_side_of(fraction: Callable[[list[bool]], str], runs: dict[str, dict[str, list[Any]]]) -> Grid:
-    """Of several runs: how many have the key, of all sentences without new words."""
+    """The table of several runs: how many of the sentences without new words have the key."""
     names = [*next(iter(runs.values()))]
     rows = [[name, *(fraction([one.key for one in found[name] if one.known]) for found in runs.values())]
             for name in names]

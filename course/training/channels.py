@@ -1,4 +1,4 @@
-"""One large channel in a model, and linear maps that read changed inputs: what quantising has to stand."""
+"""Tests of quantisation: one large channel in a model, and linear maps that read changed inputs."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 @torch.no_grad()
 def with_outlier(model: Any, factor: float) -> Any:
-    """The same function with different weights, in place.
+    """Change the weights in place, so that the model still computes the same function.
 
     Channel 0 of every norm before a self-attention or a feed-forward network is divided by the factor, and
     the weights that read this channel are multiplied by it.
@@ -28,7 +28,7 @@ def with_outlier(model: Any, factor: float) -> Any:
 
 
 def with_changed_inputs(maps: Iterable[nn.Module], change: Callable[[Tensor], Tensor]) -> None:
-    """Let every linear map read change(x) of its inputs x (N, I), however they are arranged."""
+    """Make every linear map read change(x) of its inputs x, flattened to (N, I)."""
 
     def read(module: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
         (x,) = inputs

@@ -1,4 +1,4 @@
-"""Sick trainings of a small model, and what instruments read off the models that came of them."""
+"""Sick training runs of a small model, and instrument readings from the resulting models."""
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
@@ -16,7 +16,7 @@ Record = Callable[[nn.Module, Iterable[str]], AbstractContextManager[dict[str, T
 
 
 class Patient(NamedTuple):
-    """A training of the clinic."""
+    """A training run in the clinic."""
 
     losses: list[float]
     exact_match: float
@@ -37,9 +37,9 @@ def stride(run: Run) -> float:
 
 @torch.no_grad()
 def examined(model: nn.Module, first: dict[str, Tensor], batch: Any, record: Record) -> dict[str, float]:
-    """What the instruments read off a model that began with the weights `first`; all sources are as long."""
+    """Instrument readings from a model that started from the weights `first`; all sources have one length."""
     logits = model(batch.src, batch.tgt_in)
-    later = torch.cat([batch.tgt_in[:, :-1], batch.tgt_in[:, -1:].roll(1, 0)], 1)  # another last token
+    later = torch.cat([batch.tgt_in[:, :-1], batch.tgt_in[:, -1:].roll(1, 0)], 1)  # other last tokens
     other = model(batch.src.roll(1, 0), batch.tgt_in)
     beyond = model(batch.src, F.pad(batch.tgt_in, (0, 1)))[:, -1]
     names = [name for name in layers_of(model) if not name[-1].isdigit()]  # not the blocks
@@ -57,7 +57,7 @@ def examined(model: nn.Module, first: dict[str, Tensor], batch: Any, record: Rec
 
 
 def treated(make: Callable[[], Run], batch: Any, record: Record) -> Patient:
-    """A training, from its beginning to its end, and the examination of its model on the batch."""
+    """Run a training from start to finish, and examine the model on the batch."""
     run, middle = make(), 0.0
     first = {key: weight.clone() for key, weight in run.model.state_dict().items()}
     while not run.finished:

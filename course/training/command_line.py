@@ -1,4 +1,4 @@
-"""The command line of every lesson that trains: its options, and all that is checked before any training."""
+"""The command line of every lesson that trains: its options, and the checks made before any training."""
 
 import argparse
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,7 +23,7 @@ from course.training.parallel import ENGINES, refuse_broken_engine, refuse_paral
 from course.training.parts import build, found_in, with_a_place
 from course.training.processes import PROCESSES, ending_together, refuse_precision
 
-PARTS_UP_TO = 5  # a model is made of what the lessons before this one build
+PARTS_UP_TO = 5  # a model consists of parts from lessons before this one
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +32,7 @@ def add_device(parser: argparse.ArgumentParser) -> None:
 
 @contextmanager
 def usage_errors(parser: argparse.ArgumentParser) -> Iterator[None]:
-    """Inside `with`, what is wrong with the options, or with a file that they name, ends the script."""
+    """Inside `with`, an error in the options, or in a file that they name, ends the script."""
     try:
         yield
     except (ValueError, RuntimeError) as error:  # RuntimeError: more memory than there is
@@ -42,17 +42,17 @@ def usage_errors(parser: argparse.ArgumentParser) -> Iterator[None]:
 
 
 def defaults_stay(options: argparse.Namespace) -> dict[str, Any]:
-    """No other defaults, whatever the options say."""
+    """No changed defaults, whatever the options are."""
     return {}
 
 
 @dataclass(frozen=True)
 class CommandLine:
-    """What a lesson trains: dataclasses of sizes and settings, whose fields are options, and their use.
+    """What a lesson trains: dataclasses of sizes and settings, whose fields are options, and how to use them.
 
-    model(sizes) is the untrained model; experiment(sizes, settings, options, own) what the steps get.
-    `comparable` are the fields that --compare may vary. other_defaults(options) says which defaults differ
-    where an option asks for another kind of training.
+    model(sizes) is the untrained model; experiment(sizes, settings, options, own) is what the steps get.
+    `comparable` are the fields that --compare may vary. other_defaults(options) returns the defaults that
+    differ if an option asks for another kind of training.
     """
 
     sizes: type
@@ -63,7 +63,7 @@ class CommandLine:
     other_defaults: Callable[[argparse.Namespace], Mapping[str, Any]] = defaults_stay
 
     def add_options(self, parser: argparse.ArgumentParser, trains: bool = True) -> None:
-        """Options of both dataclasses and --device; where the lesson `trains`, those of its further runs."""
+        """Add options of both dataclasses and --device; if the lesson `trains`, also those of its runs."""
         add_options(parser, self.sizes)
         add_options(parser, self.settings)
         add_device(parser)
@@ -71,14 +71,14 @@ class CommandLine:
             add_bits(parser)
         if not trains:
             return
-        parser.add_argument("--resume", action="store_true", help="go on with an interrupted training")
+        parser.add_argument("--resume", action="store_true", help="continue an interrupted training run")
         parser.add_argument("--from", dest="base", type=Path, metavar="CHECKPOINT",
-                            help="begin with the weights of a trained model: more steps, or other data")
+                            help="start from the weights of a trained model: more steps, or other data")
         add_adapter_options(parser)
         parser.add_argument("--parallel", choices=ENGINES, help="under torchrun: how the processes share the "
                             "training, by rows (data, the default), weights (fsdp) or heads (tensor)")
         parser.add_argument("--with", dest="own", type=Path, action="append", default=[], metavar="FILE",
-                            help="train with the parts of lessons 1 to 4 in FILE, your own, graded first; "
+                            help="train with your own parts of lessons 1 to 4 in FILE, after grading them; "
                                  "may be repeated")
         comparing = partial(comparison, configs=(self.sizes, self.settings), comparable=self.comparable)
         parser.add_argument("--compare", type=comparing, metavar="NAME=VALUE,…",
@@ -87,7 +87,7 @@ class CommandLine:
                             help="seeds for each value of --compare (default: 1)")
 
     def parsed(self, parser: argparse.ArgumentParser) -> Experiment:
-        """The experiment that the command line asks for; whatever is wrong with it is a usage error now."""
+        """The experiment that the command line asks for; any error in it is reported now."""
         with ending_together():
             experiment = self.asked_for(parser)
         with ending_together(), usage_errors(parser):
@@ -110,7 +110,7 @@ class CommandLine:
             return self.checked(options)
 
     def checked(self, options: argparse.Namespace) -> Experiment:
-        """The experiment, all of whose variants can be built and trained; ValueError says what can't."""
+        """The experiment; ValueError if one of its variants can't be built and trained."""
         sizes, settings = chosen(self.sizes, options), chosen(self.settings, options)
         name, values = getattr(options, "compare", None) or ("", [])
         variants = [(sizes, settings), *(changed((sizes, settings), name, value) for value in values)]
@@ -124,11 +124,11 @@ class CommandLine:
             refuse_parallel(options, variant_sizes, variant_settings, own.parts)
             refuse_precision(variant_settings.precision, experiment.device)
             refuse_beyond_memory(variant_sizes, variant_settings, experiment.device, experiment.parallel)
-        if not getattr(options, "weights", None):  # which bring a model of their own
+        if not getattr(options, "weights", None):  # --weights brings its own model
             self.refuse_without_place(sizes, own)
         experiment.check()
         if getattr(options, "resume", False):
-            experiment.go_on()  # or it ends here, before any step
+            experiment.go_on()  # or the script ends here, before any step
         return experiment
 
     def refuse_without_place(self, sizes: Any, own: Own) -> None:
@@ -140,6 +140,6 @@ class CommandLine:
 
 def steps_asked_for(options: argparse.Namespace, steps: Sequence[Callable],
                     further: Mapping[str, Sequence[Callable]], training: Callable) -> Sequence[Callable]:
-    """The steps, or those of the first further run whose option is set; torchrun's processes only train."""
+    """The steps, or those of the first further run whose option is set; under torchrun only `training`."""
     asked = next((run for name, run in further.items() if getattr(options, name)), steps)
     return [training] if PROCESSES > 1 and training in asked else asked

@@ -1,4 +1,4 @@
-"""Variants of a training side by side: what --compare and --broken are, and the sweeps of the lessons."""
+"""Training variants side by side, for --compare, --broken and the sweeps of the lessons."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -11,7 +11,7 @@ from course.training.side_by_side import side_by_side
 
 
 class Compared(NamedTuple):
-    """What became of one variant: for each seed a finished run and what was measured of it."""
+    """The results of one variant: for each seed, a finished run and its measurement."""
 
     runs: list[Run]
     measured: list[Any]
@@ -20,10 +20,10 @@ class Compared(NamedTuple):
 def compare(variants: Mapping[Any, Callable[[int], Run]], seeds: Sequence[int],
             train: Callable[[Run], Run], measure: Callable[[Run], Any], label: str = ""
             ) -> dict[Any, Compared]:
-    """Train every variant with every seed, side by side; variants make a run of a seed.
+    """Train every variant with every seed, side by side; a variant is a function from a seed to a run.
 
-    A run is trained and measured where there is an idle core, and made again here from its state. With a
-    label there is a progress bar. Ctrl-C ends all of them; so does a number that bursts, in one line.
+    A run is trained and measured on an idle core, and restored here from its state. With a label there is a
+    progress bar. Ctrl-C ends all runs; so does a loss or gradient that isn't finite, with a one-line message.
     """
     wanted = [(name, seed) for name in variants for seed in seeds]
     jobs = [partial(trained_and_measured, variants[name], seed, train, measure,
@@ -43,7 +43,7 @@ def compare(variants: Mapping[Any, Callable[[int], Run]], seeds: Sequence[int],
 
 def trained_and_measured(make: Callable[[int], Run], seed: int, train: Callable[[Run], Run],
                          measure: Callable[[Run], Any], name: str) -> tuple[dict[str, Any], Any]:
-    """The state of a run after its training, and what is measured of it: plain values and tensors."""
+    """The state of a run after training, and its measurement: plain values and tensors."""
     run = make(seed)
     run.about = run.about | {"name": name}
     try:
@@ -58,7 +58,7 @@ def trained_and_measured(make: Callable[[int], Run], seed: int, train: Callable[
 
 def scores_of(variants: Mapping[str, Callable[[int], Run]], seed: int, train: Callable[[Run], Run],
               label: str = "") -> dict[str, Measures]:
-    """What each variant reaches, trained with one seed, on what it validates itself with."""
+    """The validation scores of each variant after training with one seed."""
 
     def measure(run: Run) -> Measures:
         run.validate()
@@ -69,14 +69,14 @@ def scores_of(variants: Mapping[str, Callable[[int], Run]], seed: int, train: Ca
 
 
 def changed(configs: Sequence[Any], name: str, value: Any) -> list[Any]:
-    """The dataclasses with another value of one field; what followed from d_model follows again."""
+    """The dataclasses with a new value of one field; a new d_model also resets d_ff to its default."""
     follows = {"d_ff": 0} if name == "d_model" else {}
     return [replace(config, **follows, **{name: value}) if hasattr(config, name) else config
             for config in configs]
 
 
 def summaries(compared: Mapping[Any, Compared]) -> dict[Any, tuple[str, str]]:
-    """For each variant its seconds in the steps, the mean over seeds, and its shares, lowest to highest."""
+    """For each variant, the seconds in its steps, as a mean over seeds, and its lowest to highest result."""
     return {
         name: (f"{sum(sum(run.noted('seconds')) for run in runs) / len(runs):.1f}",
                " to ".join(dict.fromkeys(f"{edge(measured):.1%}" for edge in (min, max))))
@@ -85,10 +85,10 @@ def summaries(compared: Mapping[Any, Compared]) -> dict[Any, tuple[str, str]]:
 
 
 def histories(compared: Mapping[Any, Compared]) -> dict[Any, list[list[Measures]]]:
-    """For each variant the history of every seed's run."""
+    """For each variant, the history of every seed's run."""
     return {name: [run.history for run in runs] for name, (runs, _) in compared.items()}
 
 
 def best(compared: Mapping[Any, Compared]) -> Any:
-    """The variant with the highest mean of what was measured."""
+    """The variant with the highest mean measurement."""
     return max(compared, key=lambda name: sum(compared[name].measured))

@@ -11,7 +11,7 @@ class TransformerConfig:
     """The sizes of a model. ValueError, with the values, for sizes that don't fit together."""
 
     d_model: int = option(64, "width of a token's vector", least=1)
-    n_heads: int = option(4, "attention heads, into which d_model must split", least=1, names=["--heads"])
+    n_heads: int = option(4, "attention heads; their number must divide d_model", least=1, names=["--heads"])
     n_layers: int = option(2, "blocks of the encoder, and of the decoder", least=1, names=["--layers"])
     d_ff: int = option(0, "width of the feed-forward network; 0 means 4 · d_model", least=0)
     dropout: float = option(0.0, "fraction of activations dropped in training", least=0, below=1)
@@ -21,8 +21,8 @@ class TransformerConfig:
     activation: str = option("gelu", "gelu or relu", among=("gelu", "relu"))
     attention: str = option("kernel", "kernel, or lesson 11's tiled, grouped, window or linear",
                             among=("kernel", "tiled", "grouped", "window", "linear"))
-    groups: int = option(1, "with --attention grouped: heads of keys and values", least=1)
-    reach: int = option(8, "with --attention window: tokens seen on each side, its own included", least=1)
+    groups: int = option(1, "with --attention grouped: number of key and value heads", least=1)
+    reach: int = option(8, "with --attention window: tokens seen on each side, itself included", least=1)
     max_len: int = option(128, least=1)
     vocab_size: int = option(13, least=4)  # PAD, BOS, EOS and ten digits
 
@@ -38,20 +38,21 @@ class TransformerConfig:
         if self.positions == "sinusoidal" and self.d_model % 2:
             raise ValueError(f"d_model {self.d_model} is odd; each wave of positions needs 2 numbers")
         if self.positions == "rotary" and (d_k := self.d_model // self.n_heads) % 2:
-            raise ValueError(f"d_model {self.d_model} over {self.n_heads} heads is {d_k}: odd, not pairs")
+            raise ValueError(f"d_model {self.d_model} over {self.n_heads} heads is {d_k}, which is odd; "
+                             "rotary positions need pairs")
         object.__setattr__(self, "d_ff", self.d_ff or 4 * self.d_model)
 
 
 @dataclass(frozen=True)
 class StackConfig(TransformerConfig):
-    """The sizes of a model of one stack. Causal it goes on with texts, otherwise it reads whole ones."""
+    """The sizes of a one-stack model. A causal model continues texts, any other reads whole texts."""
 
     d_model: int = option(128, "width of a token's vector", least=1)
     n_layers: int = option(2, "blocks of the stack", least=1, names=["--layers"])
     positions: str = option("rotary", "sinusoidal, learned, rotary or none",
                             among=("sinusoidal", "learned", "rotary", "none"))
-    max_len: int = option(256, "the most tokens of a text", least=1)
-    causal: bool = True  # no token sees those after it
+    max_len: int = option(256, "most tokens in a text", least=1)
+    causal: bool = True  # no token sees later tokens
     norm_kind: str = option("layer", "layer or rms, for LayerNorm or RMSNorm", among=("layer", "rms"))
     feed_forward: str = option("plain", "plain or swiglu", among=("plain", "swiglu"))
     n_groups: int = option(0, least=0)  # heads of keys and values, without biases; 0: lesson 2's attention
@@ -66,7 +67,7 @@ class StackConfig(TransformerConfig):
 class SequenceTraining(Settings):
     """How a model is trained to answer sequences, whatever they mean."""
 
-    lr: float = option(3e-3, "highest learning rate; inverse_sqrt has its own", above=0)
+    lr: float = option(3e-3, "peak learning rate; inverse_sqrt uses its own", above=0)
     warmup: int = option(50, "steps of warm-up", least=0)
     schedule: str = option("linear", "linear, or inverse_sqrt as in the paper",
                            among=("linear", "inverse_sqrt"))
@@ -76,14 +77,14 @@ class SequenceTraining(Settings):
     by_hand: bool = option(False, "train with the hand-made parts instead of PyTorch's kernels")
 
     def refuse_fewer_than_parts(self, batch_size: int) -> None:
-        """ValueError if a batch has fewer sequences than parts into which it is cut."""
+        """ValueError if a batch has fewer sequences than the parts it is split into."""
         if batch_size < self.accumulate:
             raise ValueError(f"batch_size {batch_size} can't be cut into {self.accumulate} parts")
 
 
 @dataclass(frozen=True)
 class TextTraining(SequenceTraining):
-    """One training run on a text. ValueError, with the value, for what makes no sense."""
+    """One training run on a text. ValueError, with the value, for a setting that makes no sense."""
 
     text: str = option("", "a file of your own text, UTF-8 (default: the prose of these lessons)")
     vocab: int = option(1000, "merges to learn", least=0)

@@ -1,4 +1,4 @@
-"""Lesson 0's test of memory: which symbol stood n steps back? Many small networks of one shape at once."""
+"""Lesson 0's test of memory: which symbol came n steps back? Trains many small networks at once."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +12,7 @@ from course.training.side_by_side import side_by_side
 from course.training.stacked import train_stacked
 
 SYMBOLS, LENGTH = 4, 18
-INPUTS = 2 * SYMBOLS  # as many symbols again are noise
+INPUTS = 2 * SYMBOLS  # the symbols, and equally many noise symbols
 
 
 class Reader(nn.Module):
@@ -30,7 +30,7 @@ class Reader(nn.Module):
 
 
 class OneAttention(nn.Module):
-    """The last token attends to all tokens, and answers from the mean that it gets (lesson 1)."""
+    """The last token attends to all tokens, and the answer is read from the weighted mean (lesson 1)."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -62,9 +62,9 @@ def delayed_task(distances: Tensor, batch: int) -> tuple[Tensor, Tensor]:
 
 def accuracy(makers: Sequence[Callable[[], nn.Module]], distances: Sequence[int], models: int = 5,
              steps: int = 150, rate: float = 0.03) -> Tensor:
-    """(kind, distance, model): how often networks are right at the distance at which they were trained.
+    """(kind, distance, model): how often networks are right at the distance they were trained for.
 
-    For each kind and distance `models` networks, which differ in their initial weights and their batches.
+    Each kind and distance has `models` networks, which differ in their initial weights and their batches.
     """
     rows = torch.tensor(distances).repeat_interleave(models).repeat(len(makers))
     networks = [make() for make in makers for _ in range(len(distances) * models)]
@@ -76,7 +76,7 @@ def accuracy(makers: Sequence[Callable[[], nn.Module]], distances: Sequence[int]
 
 def accuracies(cells: Mapping[str, Callable[[], nn.Module]], unroll: Callable, width: int,
                distances: Sequence[int]) -> dict[str, Tensor]:
-    """accuracy() (distance, model) with each cell, which `unroll` runs, and of one attention.
+    """accuracy() (distance, model) for each cell, which `unroll` runs, and for one attention.
 
     Networks of one shape are trained as one stack, and the stacks side by side.
     """

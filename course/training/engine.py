@@ -1,8 +1,8 @@
-"""The engine: trains any model. Nothing in it knows digits, words, encoders or decoders.
+"""The training engine, for any model. Nothing in it depends on digits, words, encoders or decoders.
 
-A Job says what is trained on what: batches by step, a loss over parts of a batch, rates, an optimiser, a
-validation. Settings say how long and how carefully. A Run is the training in progress, and all that a
-checkpoint holds; train() brings it to its end.
+A Job defines what is trained on what: the batch of each step, a loss over parts of a batch, learning rates,
+an optimiser, a validation. Settings say how long and how carefully to train. A Run is a training run in
+progress, with everything that a checkpoint holds; train() completes it.
 """
 
 import math
@@ -39,17 +39,17 @@ Measures = dict[str, float]
 
 @dataclass(frozen=True)
 class Settings:
-    """How a run is trained. ValueError, with the value, for what makes no sense."""
+    """How a run is trained. ValueError, with the value, for a setting that makes no sense."""
 
     steps: int = option(500, "training steps", least=0, below=10**7)
-    clip: float = option(1.0, "longest gradient, over all parameters", above=0)
-    accumulate: int = option(1, "pieces into which a batch is cut to save memory", least=1)
+    clip: float = option(1.0, "largest norm of the gradient of all parameters", above=0)
+    accumulate: int = option(1, "parts into which a batch is split to save memory", least=1)
     precision: str = option("fp32", "fp32, or bf16 or fp16 for matrix products in 16 bits",
                             among=("fp32", "bf16", "fp16"))
-    recompute: bool = option(False, "compute activations again in backward, to save memory")
-    compile: bool = option(False, "let torch.compile translate the model (needs a C++ compiler)")
+    recompute: bool = option(False, "recompute activations in the backward pass, to save memory")
+    compile: bool = option(False, "compile the model with torch.compile (needs a C++ compiler)")
     validate_every: int = option(50, "steps from one validation to the next", least=1)
-    patience: int = option(0, "stop after so many validations without a lower loss (0: never)", least=0)
+    patience: int = option(0, "stop after this many validations without a lower loss (0: never)", least=0)
     seed: int = option(0, least=0)
 
     def __post_init__(self):
@@ -60,11 +60,11 @@ class Settings:
 class Job:
     """What is trained on what.
 
-    batch(step) gives a named tuple of tensors, rows first, and depends on the step alone. loss(forward, part,
-    whole) is the part's share of the mean over the whole batch, where forward(…) calls the model. rate(step)
-    is the learning rate, times a parameter group's "scale" if it has one. validate(model) returns scores:
-    "validation_loss" decides about patience, the first and the last are shown on the way. `blocks` are what
-    --recompute computes again.
+    batch(step) returns a named tuple of tensors, rows first, and depends only on the step. loss(forward,
+    part, whole) is the part's contribution to the mean over the whole batch; forward(…) calls the model.
+    rate(step) is the learning rate; a parameter group may multiply it by its "scale". validate(model) returns
+    scores: patience depends on "validation_loss", and the progress bar shows the first and the last score.
+    `blocks` are the modules that --recompute runs again.
     """
 
     batch: Callable[[int], Any]
@@ -76,10 +76,10 @@ class Job:
 
 
 class Run:
-    """A training in progress. `about` is what a checkpoint tells of it: plain values.
+    """A training run in progress. `about` is what a checkpoint says about it: plain values.
 
-    `left_out` names the weights that no checkpoint holds, because the model begins with them. `parallel` is
-    the name of the engine by which several processes share the training, from its first update on.
+    `left_out` names the weights that no checkpoint holds, because the model starts from them. `parallel` is
+    the name of the engine with which several processes share the training, from the first update on.
     """
 
     parallel = "data"
@@ -91,7 +91,7 @@ class Run:
         self.trained = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = job.optimizer(self.trained)
         self.scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")
-        self.history: list[Measures] = []  # one record a step
+        self.history: list[Measures] = []  # one record per step
         self.scores: Measures = {}  # of the latest validation
         self.scored_at = 0  # the steps done by then
         if settings.compile:
@@ -99,12 +99,12 @@ class Run:
 
     @cached_property
     def sharing(self) -> Alone:
-        """The engine by which the processes share the training."""
+        """The engine with which the processes share the training."""
         return engine_for(self)
 
     @property
     def finished(self) -> bool:
-        """All steps done, or no lower validation loss for `patience` validations."""
+        """Whether all steps are done, or `patience` validations have brought no lower loss."""
         patience, losses = self.settings.patience, self.noted("validation_loss")
         if len(self.history) >= self.settings.steps or not patience:
             return len(self.history) >= self.settings.steps
@@ -115,11 +115,11 @@ class Run:
         return [record[name] for record in self.history if name in record]
 
     def update(self) -> None:
-        """One step, noted in the history; gradients stay where they are.
+        """Run one step and record it in the history; the parameters keep their gradients.
 
-        FloatingPointError, before any parameter has moved, if the loss or the gradient isn't finite. In
-        float16 a gradient that isn't finite makes the next losses smaller (the scale is halved), and this
-        step moves nothing: its norm and rate are noted as 0.
+        FloatingPointError, before any parameter has changed, if the loss or the gradient isn't finite. In
+        float16 a gradient that isn't finite halves the loss scale of the next steps, and this step updates
+        no parameter: its norm and rate are recorded as 0.
         """
         started, step, sharing = time.perf_counter(), len(self.history), self.sharing
         if not sharing.rehearsed:
@@ -144,9 +144,9 @@ class Run:
                              "seconds": time.perf_counter() - started} | scaled)
 
     def backward(self, step: int) -> float:
-        """Put the gradient of the batch's loss into the parameters, and return that loss.
+        """Compute the gradient of the batch's loss with respect to the parameters, and return that loss.
 
-        The batch may be cut into parts, and those lie in several processes; their shares add up.
+        The batch may be split into parts, also over several processes; their contributions are summed.
         """
         batch, sharing, parts = self.job.batch(step), self.sharing, self.settings.accumulate
         whole = batch._make(tensor.to(self.device) for tensor in batch)
@@ -161,21 +161,21 @@ class Run:
         return (sum_over_processes(total) if sharing.processes > 1 else total).item()
 
     def forward(self, *inputs: Any) -> Any:
-        """The model's answer; matrix products run in 16 bits if the settings ask for it."""
+        """The model's output; matrix products run in 16 bits if the settings ask for it."""
         kind = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.settings.precision)
         with torch.autocast(self.device.type, kind) if kind else nullcontext():
             return self.sharing.forward(*inputs)
 
     @property
     def validation_due(self) -> bool:
-        """After every so many steps, and after the last one."""
+        """True after every `validate_every` steps, and after the last one."""
         done = len(self.history)
         return done % self.settings.validate_every == 0 or done == self.settings.steps
 
     def validate(self) -> None:
-        """Note the scores of the model as it is, without dropout.
+        """Record the validation scores of the model, without dropout.
 
-        The first process finds them. With fsdp all processes do, because each has only a part of the weights.
+        The first process computes them; with fsdp all do, because each has only part of the weights.
         """
 
         model = self.sharing.validated()
@@ -195,9 +195,9 @@ class Run:
         self.history[-1] |= self.scores
 
     def state(self) -> dict[str, Any]:
-        """Plain values and tensors from which load() goes on as if never interrupted.
+        """Plain values and tensors from which load() continues as if never interrupted.
 
-        They are the same for any number of processes. Where weights are cut, all processes take part, and
+        They are the same for any number of processes. If weights are sharded, all processes take part, and
         only the first one has the tensors.
         """
         state = {"about": self.about, "model": self.weights(),
@@ -206,11 +206,11 @@ class Run:
         return whole(state) if self.sharing.cut else state
 
     def weights(self) -> dict[str, Tensor]:
-        """Those that a checkpoint holds."""
+        """The weights that a checkpoint holds."""
         return {name: weight for name, weight in self.model.state_dict().items() if name not in self.left_out}
 
     def load(self, state: dict[str, Any]) -> None:
-        """Go on from a state. Unusable, with what is wrong, for one that no run of this kind has left."""
+        """Continue from a state. Raises Unusable, with the reason, if no run of this kind has saved it."""
         check_history(state["history"], self.settings.steps)
         check_weights(state["model"], self.weights())
         check_optimizer(state["optimizer"], self.optimizer.state_dict(), self.trained)
@@ -226,20 +226,20 @@ NOTED = "step", "loss", "gradient_norm", "learning_rate", "seconds"  # in the re
 
 
 def check_history(history: Any, steps: int) -> None:
-    """Unusable unless it is a list of records, one a step from 1 on, of numbers under names."""
+    """Raise Unusable unless it is a list of records, one per step from 1 on, of names and numbers."""
     if not isinstance(history, list) or len(history) > steps:
         raise Unusable(f"its history isn't one of at most {steps} steps")
     for number, record in enumerate(history, 1):
         if not isinstance(record, dict) or not all(
                 isinstance(name, str) and type(value) in (int, float) for name, value in record.items()):
-            raise Unusable(f"record {number} of its history isn't numbers under names")
+            raise Unusable(f"record {number} of its history doesn't map names to numbers")
         missing = [name for name in NOTED if not math.isfinite(record.get(name, math.nan))]
         if missing or record["step"] != number:
             raise Unusable(f"record {number} of its history lacks {', '.join(missing) or 'its number'}")
 
 
 def check_weights(saved: Any, ours: dict[str, Tensor]) -> None:
-    """Unusable unless there is a tensor for each of ours, as large, of its type, without NaN or ∞."""
+    """Raise Unusable unless each of ours has a tensor of its shape and dtype, without NaN or ∞."""
     if not isinstance(saved, dict) or saved.keys() != ours.keys():
         raise Unusable("its weights aren't those of this model")
     for name, tensor in ours.items():
@@ -248,7 +248,7 @@ def check_weights(saved: Any, ours: dict[str, Tensor]) -> None:
 
 
 def check_optimizer(saved: Any, ours: dict[str, Any], trained: list[nn.Parameter]) -> None:
-    """Unusable unless its options are ours, and each state is a number or as large as its parameter."""
+    """Raise Unusable unless its options are ours, and each state is a number or has its parameter's shape."""
     groups = saved.get("param_groups") if isinstance(saved, dict) else None
     if not isinstance(groups, list) or len(groups) != len(ours["param_groups"]):
         raise Unusable("its optimiser isn't the one of this run")
@@ -256,7 +256,7 @@ def check_optimizer(saved: Any, ours: dict[str, Any], trained: list[nn.Parameter
         differing = [name for name, value in own.items() if name in group and name not in ("lr", "initial_lr")
                      and (type(group[name]), group[name]) != (type(value), value)]
         if differing or group.keys() < {"lr", "params"} or not isinstance(group["lr"], float):
-            raise Unusable(f"its optimiser has another {', '.join(differing) or 'learning rate'}")
+            raise Unusable(f"its optimiser differs in {', '.join(differing) or 'learning rate'}")
     states = saved.get("state")
     if not isinstance(states, dict) or not states.keys() <= {*range(len(trained))}:
         raise Unusable("its optimiser has states for other parameters")
@@ -268,7 +268,7 @@ def check_optimizer(saved: Any, ours: dict[str, Any], trained: list[nn.Parameter
 
 
 def check_scaler(saved: Any, ours: dict[str, Any]) -> None:
-    """Unusable unless it holds the scale of the losses, and when the scale grows and shrinks, as ours."""
+    """Raise Unusable unless it has the loss scale, and its growth settings, as ours does."""
     if (not isinstance(saved, dict) or saved.keys() != ours.keys()
             or any(type(saved[name]) is not type(value) or not 0 <= saved[name] < math.inf
                    for name, value in ours.items()) or not saved["scale"]):
@@ -276,7 +276,7 @@ def check_scaler(saved: Any, ours: dict[str, Any]) -> None:
 
 
 def fits(value: Any, ours: Tensor) -> bool:
-    """Whether it is a tensor of the same shape and type, and finite where ours is."""
+    """Whether it is a tensor of the same shape and type with only finite numbers."""
     return (isinstance(value, Tensor) and value.shape == ours.shape and value.dtype == ours.dtype
             and bool(value.isfinite().all()))
 
@@ -284,10 +284,10 @@ def fits(value: Any, ours: Tensor) -> bool:
 def train(run: Run, path: Path | None = None, after: Callable[[Run], None] | None = None) -> Run:
     """Train until the run is finished, or until Ctrl-C or SIGTERM; then run.finished is False.
 
-    With a path the run is saved after each validation, beside it while unfinished. after(run) is called after
-    each update. FloatingPointError, with the run saved as it was before that step, if a number bursts.
-    MemoryError if the memory doesn't suffice, ProcessLost if another process has ended; what was saved before
-    stays.
+    With a path the run is saved after each validation, under another name until it is finished. after(run) is
+    called after each update. FloatingPointError, with the run saved as it was before that step, if the loss
+    or the gradient isn't finite. MemoryError if memory runs out, ProcessLost if another process has ended;
+    what was saved before is kept.
     """
     label = str(run.about.get("name", "training"))
     with (progress_bar(label, run.settings.steps) as report, interruptible() as interrupted,
@@ -301,7 +301,7 @@ def train(run: Run, path: Path | None = None, after: Callable[[Run], None] | Non
             except (MemoryError, RuntimeError) as error:
                 if not out_of_memory(error):
                     raise
-                raise MemoryError(f"step {len(run.history) + 1}: the memory doesn't suffice") from error
+                raise MemoryError(f"step {len(run.history) + 1}: out of memory") from error
             if after:
                 after(run)
             if run.validation_due:
@@ -314,14 +314,14 @@ def train(run: Run, path: Path | None = None, after: Callable[[Run], None] | Non
 
 
 def finish(run: Run) -> Run:
-    """Train until the run is finished: no validation, no words, no file."""
+    """Train until the run is finished, without validations, output or files."""
     while not run.finished:
         run.update()
     return run
 
 
 def summary(run: Run) -> str:
-    """Where the run is: step, loss, the latest scores, steps a second."""
+    """The progress of the run: step, loss, the latest scores, steps per second."""
     recent = run.history[-20:]
     named = [f"{name.replace('_', ' ')} {value:.3g}" for name, value in run.scores.items()]
     scores = list(dict.fromkeys(named[:1] + named[-1:]))
@@ -334,10 +334,10 @@ def summary(run: Run) -> str:
 
 
 def save_run(run: Run, path: Path | None) -> None:
-    """Write the run to `path`, whole or not at all; of several processes only the first writes.
+    """Save the run to `path`, atomically; if there are several processes, only the first one writes.
 
-    An unfinished run goes beside it, to …unfinished, and leaves a finished one at `path` alone. A finished
-    run takes its place; one with other weights is kept under another name.
+    An unfinished run goes to the file …unfinished next to `path`, and a finished run at `path` is kept. A
+    finished run replaces that one; if its weights differ, the old one is kept under another name.
     """
     if path is None:
         return
@@ -363,16 +363,16 @@ def holds_weights(path: Path, ours: dict[str, Tensor]) -> bool:
 
     try:
         return load_checkpoint(path, same)
-    except ValueError:  # a foreign file
+    except ValueError:  # not a checkpoint of this lesson
         return False
 
 
 def rows_here(batch: Any, accumulate: int, rank: int = 0, processes: int = 1
               ) -> Iterator[tuple[int, Any, float]]:
-    """This process's rows of the batch, cut into `accumulate` parts: (number, part, 1).
+    """This process's rows of the batch, split into `accumulate` parts: (number, part, 1).
 
-    The numbers are those of all parts in all processes. One process leaves parts without rows out. Several
-    have to run as many parts each: there a part without rows is a row that counts 0.
+    Parts are numbered over all processes. A single process skips parts without rows. Several processes must
+    run equally many parts, so there an empty part is replaced by one row that counts 0.
     """
     for number in range(rank * accumulate, (rank + 1) * accumulate):
         part = batch._make(tensor[number :: processes * accumulate] for tensor in batch)
@@ -394,8 +394,8 @@ def seed_random(device: torch.device, *origin: int) -> None:
 
 @contextmanager
 def recomputed(blocks: Sequence[nn.Module]) -> Iterator[None]:
-    """Inside `with`, keep only what enters each block; the rest is computed again (Chen et al. 2016)."""
-    blocks = list(dict.fromkeys(blocks))  # one that stands in several places is wrapped once
+    """Inside `with`, keep only the input of each block; the rest is recomputed (Chen et al. 2016)."""
+    blocks = list(dict.fromkeys(blocks))  # a block used in several places is wrapped once
     for block in blocks:
         block.forward = partial(checkpoint, block.forward, use_reentrant=False)
     try:

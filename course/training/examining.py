@@ -1,4 +1,4 @@
-"""What the questions about a trained encoder-decoder model need besides the instruments that answer them."""
+"""Helpers for examining a trained encoder-decoder model, besides the instruments themselves."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,20 +19,20 @@ def share(found: Tensor) -> float:
 def right_each(model: nn.Module, batch: Any) -> Tensor:
     """(B,): whether every token of an answer is right with teacher forcing.
 
-    A model that isn't ablated gives just these answers when it writes by itself (lesson 5).
+    A model that isn't ablated gives the same answers when it decodes by itself (lesson 5).
     """
     found = model(batch.src, batch.tgt_in).argmax(-1) == batch.tgt_out
     return (found | (batch.tgt_out == PAD)).all(1)
 
 
 def right(model: nn.Module, batch: Any) -> float:
-    """The fraction of the answers that is right with teacher forcing."""
+    """The fraction of the answers that are right with teacher forcing."""
     return share(right_each(model, batch))
 
 
 @torch.no_grad()
 def digits_right(model: nn.Module, batch: Any) -> float:
-    """The fraction of the digits that is right with teacher forcing."""
+    """The fraction of the digits that are right with teacher forcing."""
     return share((model(batch.src, batch.tgt_in).argmax(-1) == batch.tgt_out)[batch.tgt_out >= SYMBOLS])
 
 
@@ -52,7 +52,7 @@ def short(name: str) -> str:
 
 
 def real_tokens(name: str, batch: Any) -> Tensor:
-    """(B, L), False at padding, for what a part of this name passes on."""
+    """(B, L), False at padding, for the output of the part with this name."""
     return (batch.src if name.startswith("encoder") else batch.tgt_in) != PAD
 
 
@@ -71,17 +71,17 @@ def repeats(model: nn.Module, batch: Any) -> tuple[float, float]:
 
 
 def carries_the_digit(patch: Callable, model: nn.Module, name: str, batch: Any, donors: Any) -> list[float]:
-    """For each place of a part, how often the donors' answer is said if this place is patched."""
+    """For each place of a part, how often patching this place leads to the donors' answer."""
     count = (batch.src if name.startswith("encoder") else batch.tgt_in).shape[1]
     rows, others = repeated(batch, count), repeated(donors, count)
     places = torch.arange(count, device=batch.src.device).repeat(len(batch.src))
     said = patch(model, name, (rows.src, rows.tgt_in), (others.src, rows.tgt_in), places).argmax(-1)
-    theirs = ((said == others.tgt_out) | (others.tgt_out == rows.tgt_out)).all(1)  # where both differ
+    theirs = ((said == others.tgt_out) | (others.tgt_out == rows.tgt_out)).all(1)  # where answers differ
     return theirs.float().unflatten(0, (-1, count)).mean(0).tolist()
 
 
 def carries_the_place(patch: Callable, model: nn.Module, name: str, batch: Any) -> list[float]:
-    """For each place of a decoder's part, how often the next token is said if it is patched with the next."""
+    """For each place of a decoder's part, how often patching in the next place gives the next token."""
     count = batch.tgt_in.shape[1] - 1
     rows, inputs = repeated(batch, count), repeated(batch, count)[:2]
     places = torch.arange(count, device=batch.src.device).repeat(len(batch.src))
@@ -104,7 +104,7 @@ def in_any_order(batch: Any) -> Any:
 def without_classes(output: Tensor, labels: Tensor) -> Tensor:
     """Vectors (B, L, D), with each label's mean moved to the overall mean: no linear probe finds the label.
 
-    labels (B, L) are whole numbers; a token with −1 has none, and stays as it is.
+    labels (B, L) are whole numbers; a token with −1 has none, and is left unchanged.
     """
     moved, centre = output.clone(), output[labels >= 0].mean(0)
     for label in labels[labels >= 0].unique():
@@ -113,7 +113,7 @@ def without_classes(output: Tensor, labels: Tensor) -> Tensor:
 
 
 def probe_labels(batch: Any, blocks: int) -> dict[str, tuple[str, Tensor]]:
-    """Question → the part of a model with so many blocks that is probed, and labels (B, L): −1 for none."""
+    """Question → the part to probe in a model of `blocks` blocks, and labels (B, L), with −1 for none."""
     last = f"encoder.blocks.{blocks - 1}"
     src, read, write = (tensor - SYMBOLS for tensor in batch)  # PAD, BOS and EOS become negative
     ends = (src >= 0).sum(1, keepdim=True)
@@ -130,10 +130,10 @@ def probe_labels(batch: Any, blocks: int) -> dict[str, tuple[str, Tensor]]:
 
 def most_broken(rules: dict[str, tuple[str, ...]], phenomena: list, whole: Tensor, broken: dict[Any, Tensor]
                 ) -> list[tuple[str, int, Any, float, float]]:
-    """Rule, its sentences, the head that it needs most, and how many sentences with and without it break.
+    """(rule, number of its sentences, head that it needs most, fractions broken with and without the rule).
 
-    Of the sentences right with all heads (`whole`), each head breaks some (`broken`). The head is the one
-    with the largest difference between the sentences that show the rule and those that don't.
+    Of the sentences right with all heads (`whole`), removing a head breaks some (`broken`). The head chosen
+    has the largest difference between the sentences that show the rule and those that don't.
     """
     rows = []
     for rule, names in rules.items():

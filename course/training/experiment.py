@@ -1,4 +1,4 @@
-"""A run with its files: what the command line asked for, where it is kept, how it is trained to its end."""
+"""A run and its files: what the command line asks for, where the run is saved, how it is trained."""
 
 import argparse
 import sys
@@ -38,15 +38,15 @@ from course.training.threads import Watch, threads_for
 
 
 class Experiment:
-    """The run called `name`, whose files lie in options.outputs; `default` is the name that needs none.
+    """The run called `name`, whose files are in options.outputs; file names omit the name `default`.
 
-    make() gives the fresh run, remake(about) the run that a checkpoint tells of; after(run) is called after
-    each update. `sizes` says in words what the memory depends on. A lesson's own experiment knows its sizes
-    and settings as `config` and `training`, and says in variant() what a run of others is.
+    make() returns a fresh run, remake(about) the run that a checkpoint describes; after(run) is called after
+    each update. `sizes` says in words what the memory depends on. A lesson's own experiment has its sizes and
+    settings in `config` and `training`, and makes runs with other ones in variant().
     """
 
-    history = "history"  # the file of the noted numbers
-    answers = False  # whether its lesson answers an --input, so that --bits has a meaning
+    history = "history"  # the name of the history file
+    answers = False  # whether its lesson answers --input, so that --bits makes sense
     config: Any
     training: Any
 
@@ -61,14 +61,14 @@ class Experiment:
         self.parallel = getattr(options, "parallel", None) or "data"
 
     def check(self) -> None:
-        """ValueError or OSError for what can be seen to be wrong before any training."""
+        """ValueError or OSError for errors that can be found before training."""
 
     def variant(self, config: Any, training: Any) -> Run:
-        """A fresh run of these sizes and settings, everything else as here."""
+        """A fresh run with these sizes and settings, otherwise like this one."""
         raise NotImplementedError
 
     def compared(self, measure: Callable[[Run], float]) -> dict[Any, Compared]:
-        """What --compare asks for: a training for each value and seed, and what is measured of it."""
+        """Run --compare: a training run for each value and seed, and its measurement."""
         name, values = self.options.compare
         first = self.training.seed
 
@@ -80,27 +80,27 @@ class Experiment:
                        range(first, first + self.options.seeds), train, measure, f"--compare {name}")
 
     def file(self, stem: str, ending: str = "png") -> str:
-        """The file name; of any run but the default one it says what was different."""
+        """The file name; for any run but the default, it says how the run differs."""
         return f"{stem}.{ending}" if self.name == self.default else f"{stem}-{self.name}.{ending}"
 
     @property
     def differs(self) -> str:
-        """What is said below the figures of any run but the default one."""
+        """The note printed below the figures of any run but the default."""
         return "" if self.name == self.default else (
-            f"(The text describes the default run. This one is {self.name}: its figures may differ from what "
-            "the text says, which isn't checked.)")
+            f"(The text describes the default run. This one is {self.name}: its figures may differ from "
+            "the text, whose claims aren't checked for this run.)")
 
     @cached_property
     def run(self) -> Run:
-        """What kept() gives."""
+        """What kept() returns."""
         return self.kept()
 
     def kept(self) -> Run:
         """The finished run: just trained, or from its checkpoint, or else trained now.
 
-        One that was interrupted goes on, which gives the same run. Ctrl-C ends the script then: a
-        half-trained model isn't measured as a finished one. Where only answers are asked for, the
-        unfinished model gives them, and is said to be unfinished.
+        An interrupted run is continued, which gives the same result. Ctrl-C then ends the script, because a
+        half-trained model must not be measured as a finished one. If only answers are asked for, the
+        unfinished model gives them, with a note that it is unfinished.
         """
         left = unfinished(self.checkpoint)
         if self.checkpoint.exists():
@@ -108,7 +108,7 @@ class Experiment:
         if self.answers_only and left.is_file():
             run = self.load(left, finished=False)
             self.say(f"This model is unfinished: {len(run.history):,} of {run.settings.steps:,} steps are "
-                     "done. Without --input, --chat or --export, --resume goes on with its training.")
+                     "done. Without --input, --chat or --export, --resume continues its training.")
             return run
         run = self.trained(self.go_on() if left.exists() else self.fresh())
         if not run.finished:
@@ -121,13 +121,13 @@ class Experiment:
         return any(getattr(self.options, name, None) for name in ("input", "chat", "export"))
 
     def load(self, path: Path, finished: bool) -> Run:
-        """The run of this experiment saved there; ends the script in one line if it is none."""
+        """The run of this experiment saved at `path`; ends the script in one line if the file isn't one."""
 
         def remake(about: Any) -> Run:
             if base := getattr(self.options, "base", None):
                 base.refuse_adapters_of_others(about)
             others = differing(about, self.wanted(about if isinstance(about, dict) else {}))
-            if others:  # said before a model of any size is built
+            if others:  # reported before a perhaps large model is built
                 raise Unusable(f"it holds another run: {others[0]}")
             return self.remake(about)
 
@@ -139,27 +139,27 @@ class Experiment:
         if run.finished and not finished:
             stop(f"{done}, so there is nothing left to train: rename it to {self.checkpoint.name} to use it")
         if finished and not run.finished:
-            stop(f"{done}: rename it to {unfinished(self.checkpoint).name}, and --resume goes on with it")
+            stop(f"{done}: rename it to {unfinished(self.checkpoint).name}, and --resume continues it")
         return run
 
     def wanted(self, about: dict[str, Any]) -> dict[str, Any]:
-        """What a checkpoint of this experiment tells of; `about` is what one tells."""
+        """What a checkpoint of this experiment should say about its run; `about` is what a given one says."""
         return self.make().about
 
     def fresh(self) -> Run:
-        """A run from its beginning; one that was interrupted before it is kept under another name."""
+        """A fresh run; an earlier interrupted run is kept under another name."""
         left = unfinished(self.checkpoint)
         if not RANK and left.is_file() and (aside := set_aside(left)):
-            self.say(f"{short_path(left)} was left by an interrupted run; with --resume its training would "
-                     f"have gone on. It is now {short_path(aside)}.")
+            self.say(f"{short_path(left)} was left by an interrupted run; --resume would have continued "
+                     f"its training. It is now {short_path(aside)}.")
         if self.checkpoint.is_file():
             self.say(f"{short_path(self.checkpoint)} is the result of the same training, which now runs "
-                     "again. Should the new result differ, the earlier one is kept.")
+                     "again. If the new result differs, the earlier one is kept.")
         if base := getattr(self.options, "base", None):
-            self.say(f"The training begins with the weights of {short_path(base.path)}.")
+            self.say(f"The training starts from the weights of {short_path(base.path)}.")
             if base.adapters:
-                self.say("They stay as they are: adapters are trained next to them, and the checkpoint holds "
-                         "the adapters only.")
+                self.say("They are not changed: only adapters are trained, and the checkpoint holds only "
+                         "the adapters.")
         return self.make()
 
     def say(self, text: str) -> None:
@@ -168,7 +168,7 @@ class Experiment:
             Narrator(self.options.outputs).say(text)
 
     def go_on(self) -> Run:
-        """The run that was interrupted, read once; ends the script in one line if there is none."""
+        """The interrupted run, read only once; ends the script in one line if there is none."""
         left = unfinished(self.checkpoint)
         if self.resumed is None and not left.exists():
             stop(f"nothing to resume: there is no {short_path(left)}")
@@ -176,11 +176,11 @@ class Experiment:
         return self.resumed
 
     def trained(self, run: Run) -> Run:
-        """The run, trained; a number that bursts or too little memory ends the script in one line."""
+        """Train and return the run; a loss that isn't finite or too little memory ends the script."""
         left, aside = unfinished(self.checkpoint), free_name(self.checkpoint)
         self.begun_at, run.parallel = len(run.history), self.parallel
         if self.begun_at:
-            self.say(f"The interrupted training goes on with step {self.begun_at + 1} of "
+            self.say(f"The interrupted training continues with step {self.begun_at + 1} of "
                      f"{run.settings.steps}.")
         try:
             with threads_for(run, self.threads):
@@ -202,7 +202,7 @@ class Experiment:
         return run
 
     def together(self, run: Run) -> Run:
-        """The run, as one process has it; where weights are cut, the first process gets the whole ones."""
+        """The run as a single process would have it; sharded weights are joined in the first process."""
         count = sum(parameter.numel() for parameter in run.model.parameters())
         self.say(memory_report(run, count))
         if not run.sharing.cut:
@@ -216,12 +216,12 @@ class Experiment:
 
     @property
     def threads(self) -> int | None:
-        """The threads of the training; None lets a trial decide."""
+        """The number of threads for training; None lets a trial decide."""
         return torch.get_num_threads()
 
     @cached_property
     def watched(self) -> Callable[[Run], None] | None:
-        """What is called after each update."""
+        """The function called after each update, if any."""
         calls: list[Callable[[Run], None]] = [self.after] if self.after else []
         calls += [] if self.threads else [Watch(self.say)]
 
@@ -233,11 +233,11 @@ class Experiment:
 
     @property
     def own_seconds(self) -> float:
-        """Seconds in the steps that this script took."""
+        """Seconds spent in the steps that this script ran."""
         return sum(self.run.noted("seconds")[self.begun_at :])
 
     def facts(self) -> str:
-        """Of the training that this script ran: steps, seconds, clipping, the first perfect validation."""
+        """Facts about the training in this script: steps, seconds, clipping, the first perfect validation."""
         run = self.run
         clipped = mean(norm > run.settings.clip for norm in run.noted("gradient_norm"))
         right = [record["step"] for record in run.history if record.get("exact_match") == 1]
@@ -248,9 +248,9 @@ class Experiment:
         return "\n".join(facts)
 
     def train(self) -> EndHere | None:
-        """Train the run, keep it and its history; EndHere if it was interrupted.
+        """Train the run, save it and its history; returns EndHere if it was interrupted.
 
-        Of several processes only the first one returns.
+        If there are several processes, only the first one returns.
         """
         run = self.run = self.trained(self.go_on() if self.options.resume else self.fresh())
         if RANK:
@@ -260,14 +260,14 @@ class Experiment:
         if run.finished:
             return None
         return EndHere(f"interrupted after step {len(run.history)} of {run.settings.steps}; "
-                       "to go on: the same command with --resume", 130)
+                       "to continue: the same command with --resume", 130)
 
 
 class ModelExperiment(Experiment):
     """The experiment of a lesson whose sizes and settings are dataclasses.
 
-    A lesson says which name is the default, how others are named(config, training), and in variant() what a
-    fresh run is.
+    A lesson defines the name of the default run, named(config, training) for the names of others, and
+    variant(), which makes a fresh run.
     """
 
     default: str
@@ -285,7 +285,7 @@ class ModelExperiment(Experiment):
             raise ValueError(f"--bits {self.bits} goes with --input or --chat: it is about answers")
 
     def kept(self) -> Run:
-        """The finished run; with --bits its model has the weights that are left after quantising."""
+        """The finished run; with --bits, its model has quantised weights."""
         run = super().kept()
         if self.bits:
             group = self.options.group
@@ -294,22 +294,22 @@ class ModelExperiment(Experiment):
         return run
 
     def check(self) -> None:
-        """ValueError if the model can't begin with the weights of the checkpoint that --from names."""
+        """ValueError if the model can't start from the weights of the checkpoint that --from names."""
         if self.base and (self.base.adapters or not self.answers_only):
             self.make()
 
     @property
     def threads(self) -> int | None:
-        """Small models gain little from more than one, and lose much beside other programs."""
+        """One for small models: more would gain little, and lose much if other programs are running."""
         return getattr(self.options, "threads", None) or (1 if self.config.d_model < 256 else None)
 
     def remade(self, about: dict[str, Any]) -> Run:
-        """The run that a checkpoint tells of, fresh. ValueError if it was trained with other parts."""
+        """A fresh run as a checkpoint describes it. ValueError if that was trained with other parts."""
         self.refuse_other_parts(about)
         return self.variant(type(self.config)(**about["config"]), type(self.training)(**about["training"]))
 
     def refuse_other_parts(self, about: dict[str, Any]) -> None:
-        """ValueError if a checkpoint tells of other parts of the learner's than these."""
+        """ValueError if a checkpoint was trained with other parts of the learner's than these."""
         if about.get("with", {}) != self.own.files:
             others = ", ".join(about.get("with", {}))
             raise ValueError(f"it was trained with {others or 'no parts of your own'}")
@@ -320,7 +320,7 @@ class ModelExperiment(Experiment):
         return {"the course's": course.run, "yours": self.run}
 
     def placed(self) -> tuple[str, str]:
-        """A note about the learner's parts that are not in the model, and what is found with the others."""
+        """A note about the learner's parts that are not in the model, and a text that names the others."""
         placed = found_in(self.run.model, self.own.parts)
         unused = sorted({*self.own.parts} - {*placed})
         note = f"(Graded, but no part of the model: {', '.join(unused)}.)" if unused else ""
@@ -330,12 +330,12 @@ class ModelExperiment(Experiment):
 def fresh_run(make: Callable[[], nn.Module], job_of: Callable[[nn.Module], Job], config: Any, training: Any,
               device: torch.device, about: Mapping[str, Any], hand_made: Mapping[str, Any],
               own: Own = NOTHING, prepare: Prepare | None = None, base: Base | None = None) -> Run:
-    """The run of the model that make() builds; --by-hand puts the hand-made parts into it, --with the own,
-    --attention lesson 11's.
+    """The run of the model that make() builds, with other parts if options ask for them: --by-hand for the
+    hand-made ones, --with for the learner's, --attention for lesson 11's.
 
     The model gets the weights of `base`, and its adapters; prepare(model) then returns the model that is
-    trained. A checkpoint of adapters leaves the weights of the base out. A checkpoint tells `about` it, and
-    its sizes, settings, the learner's files and what the base was.
+    trained. A checkpoint of adapters leaves out the weights of the base. A checkpoint stores `about`, and the
+    sizes, settings, the learner's files and the base.
     """
     refuse_two_attentions(config, training, own.parts)
     parts = {**(hand_made if training.by_hand else {}), **with_a_place(own.parts, make),
@@ -352,7 +352,7 @@ def fresh_run(make: Callable[[], nn.Module], job_of: Callable[[nn.Module], Job],
 
 
 def differing(about: Any, wanted: Any, name: str = "about") -> list[str]:
-    """Where plain values, or dictionaries of them, aren't as wanted; what is missing has its default."""
+    """Where plain values, or dictionaries of them, differ from `wanted`; missing ones have their default."""
     if not isinstance(about, dict) or not isinstance(wanted, dict):
         same = type(about) is type(wanted) and about == wanted
         return [] if same else [f"{name} is {about!r}"]
@@ -360,7 +360,7 @@ def differing(about: Any, wanted: Any, name: str = "about") -> list[str]:
 
 
 def load_run(path: Path, remake: Callable[[dict], Run]) -> Run:
-    """The run saved at `path`. ValueError, in one line, for anything else; no code in it is run."""
+    """The run saved at `path`. A one-line ValueError for anything else; no code in it is run."""
 
     def restore(state: dict) -> Run:
         run = remake(state["about"])

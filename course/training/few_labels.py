@@ -1,4 +1,4 @@
-"""Lesson 10's classifiers of sentences with few labels. `ours` are the parts, the lesson's module."""
+"""Lesson 10's sentence classifiers with few labels. `ours` is the lesson's module, which has the parts."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -17,7 +17,7 @@ from course.training.small import minimise
 
 COUNTS = 4, 8, 16  # labels per topic
 DRAWS = range(4)  # of the labelled sentences
-ANSWERS = 3  # the first topic's symbol, behind PAD, BOS and EOS
+ANSWERS = 3  # the first topic's symbol, after PAD, BOS and EOS
 FROM_NOTHING = SequenceTraining(steps=40, warmup=5, lr=3e-3)
 Vectors = Callable[[Sequence[str]], Tensor]  # sentences → (N, D)
 
@@ -26,7 +26,7 @@ NAMES = {"alike": "words in common", "new": "new words"}  # of the tests
 
 
 class Right(NamedTuple):
-    """The fraction of each test that is right."""
+    """The fraction of right answers in each test."""
 
     alike: float
     new: float
@@ -40,7 +40,7 @@ def tested(ours: Any, drawn: Any, logits_of: Callable[[list[str]], Tensor]) -> R
 
 
 def linear_map(ours: Any, vectors: Callable[[Any], Vectors], count: int, draw: int) -> Right:
-    """Logistic regression on vectors of sentences, which vectors(known) makes."""
+    """Logistic regression on sentence vectors; vectors(known) returns the function that makes them."""
     drawn = ours.topics.draw_labels(count, draw)
     topics = ours.topics.topics_of(drawn.known)
     vectors_of = vectors(drawn.known)
@@ -68,7 +68,7 @@ class MeanReader(nn.Module):
 
 
 def from_nothing(ours: Any, count: int, draw: int) -> Right:
-    """A stack that has only the labels to learn from. Words that occur in no known sentence are left out."""
+    """A stack trained only on the labelled sentences. Words that occur in no known sentence are left out."""
     drawn, words_in = ours.topics.draw_labels(count, draw), ours.topics.words_in
     numbers = ours.topics.vocabulary(drawn.known)
     config = StackConfig(d_model=64, n_heads=4, causal=False, max_len=32, vocab_size=ANSWERS + len(numbers))
@@ -86,7 +86,7 @@ def from_nothing(ours: Any, count: int, draw: int) -> Right:
 
 
 def fractions_right(ours: Any, encode: Vectors | None) -> dict[str, dict[int, list[Right]]]:
-    """Reader → labels per topic → what is right, for each draw. `encode` is the published encoder."""
+    """Reader → labels per topic → the results of each draw. `encode` is the published encoder."""
     readers: dict[str, Callable[[int, int], Right]] = {
         "stack": partial(from_nothing, ours),
         "bag of words": partial(linear_map, ours, ours.topics.bag_of_words)}
@@ -103,7 +103,7 @@ def fractions_right(ours: Any, encode: Vectors | None) -> dict[str, dict[int, li
 
 
 def shown(ours: Any, encode: Vectors | None) -> tuple[list[tuple[str, bool]], list[str], list[tuple]]:
-    """What the step claims and whether it holds, the head of its table and the rows."""
+    """The step's claims and whether they hold, the header of its table, and the rows."""
     found = fractions_right(ours, encode)
     rows, findings = [], []
     for test in Right._fields:

@@ -1,6 +1,6 @@
-"""A model that computes in a shorter number format, by rounding: the same on every machine.
+"""Simulating a shorter number format by rounding, with the same results on every machine.
 
-Few CPUs multiply in bfloat16 or float16 themselves. So all that a linear map reads and writes is rounded to
+Few CPUs can multiply in bfloat16 or float16. So everything that a linear map reads and writes is rounded to
 the format, forward and backward, and the sums within a product stay in float32, as on a GPU.
 """
 
@@ -19,12 +19,12 @@ from course.training.engine import Run
 
 
 def in_format(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """The nearest numbers that the format has."""
+    """The numbers, rounded to the nearest ones in the format."""
     return x.to(dtype).to(x.dtype)
 
 
 class BothWays(torch.autograd.Function):
-    """Numbers are rounded on their way forward, and gradients on their way back."""
+    """Rounds numbers in the forward pass and gradients in the backward pass."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, dtype: torch.dtype) -> Tensor:
@@ -38,14 +38,14 @@ class BothWays(torch.autograd.Function):
 
 
 def rounded_map(linear: nn.Linear, dtype: torch.dtype, x: Tensor) -> Tensor:
-    """What the linear map gives where operands, results and their gradients are numbers of the format."""
+    """The linear map's output if operands, results and their gradients are rounded to the format."""
     bias = None if linear.bias is None else BothWays.apply(linear.bias, dtype)
     product = F.linear(BothWays.apply(x, dtype), BothWays.apply(linear.weight, dtype), bias)
     return BothWays.apply(product, dtype)
 
 
 def compute_in(model: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """The model, in place: all its linear maps compute in the format. Its weights stay as they are."""
+    """Make all linear maps of the model compute in the format, in place. Its weights are not changed."""
     for module in model.modules():
         if isinstance(module, nn.Linear):
             module.forward = partial(rounded_map, module, dtype)  # type: ignore[method-assign]
@@ -54,7 +54,7 @@ def compute_in(model: nn.Module, dtype: torch.dtype) -> nn.Module:
 
 @contextmanager
 def output_gradients(model: nn.Module) -> Iterator[list[Tensor]]:
-    """Inside `with`, the gradients of the outputs of all linear maps, flat, as backward() reaches them."""
+    """Inside `with`, the gradients of the outputs of all linear maps, flat, in backward()'s order."""
     seen: list[Tensor] = []
 
     def note(module: nn.Module, read: Any, written: tuple[Tensor, ...]) -> None:
@@ -72,7 +72,7 @@ def output_gradients(model: nn.Module) -> Iterator[list[Tensor]]:
 def vanished(run: Run, steps: Sequence[int], scales: Sequence[float]) -> dict[int, list[float]]:
     """Step → for each scale the fraction of non-zero output gradients that float16 rounds to 0 after scaling.
 
-    The run goes on until the last of these steps, in float32.
+    The run is trained up to the last of these steps, in float32.
     """
     found = {}
     while len(run.history) <= max(steps):

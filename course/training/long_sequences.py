@@ -1,4 +1,4 @@
-"""What the lesson on long sequences measures: low rank, features, heads, activations, caches, losses."""
+"""Measurements for the lesson on long sequences: low rank, features, heads, activations, caches, losses."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -36,7 +36,7 @@ def rank_errors(size: float, rank: int) -> list[float]:
 
 
 def variance_ratio(features: Callable, directions: Callable, size: float, count: int = 16) -> float:
-    """The relative variance of φ(x)·φ(y) over 2,000 draws of directions(count, 16), over that of the formula.
+    """The relative variance of φ(x)·φ(y) over 2,000 draws of directions(count, 16), divided by the formula's.
 
     The mean for 64 pairs of vectors of 16 normal numbers × size; the formula is (e^|x + y|² − 1) / count, for
     x and y divided by 2, the fourth root of 16.
@@ -60,14 +60,14 @@ def tiles_left(mask: Tensor, tile: int) -> float:
 
 
 def attentions_in(model: nn.Module, name: str) -> list[nn.Module]:
-    """The attentions of a model whose names hold this one."""
+    """The attentions of a model whose names contain `name`."""
     return [module for full, module in model.named_modules()
             if hasattr(module, "project_query") and name in full]
 
 
 @contextmanager
 def attending_with(model: nn.Module, name: str, function: Callable) -> Iterator[None]:
-    """Inside `with`, the attentions of this name use another scaled_dot_product_attention()."""
+    """Inside `with`, attentions of this name use `function` as scaled_dot_product_attention()."""
     found = attentions_in(model, name)
     for module in found:
         module.scaled_dot_product_attention = function  # type: ignore[assignment]
@@ -80,10 +80,10 @@ def attending_with(model: nn.Module, name: str, function: Callable) -> Iterator[
 
 @torch.no_grad()
 def right_with(model: nn.Module, batch: Any, name: str, function: Callable) -> float:
-    """The fraction of answers right, with teacher forcing, if attentions of this name use the function."""
+    """The fraction of right answers, with teacher forcing, if attentions of this name use the function."""
     with attending_with(model, name, function):
         logits = model(batch.src, batch.tgt_in)
-    right = (logits.argmax(-1) == batch.tgt_out) | (batch.tgt_out == 0)  # PAD counts nothing
+    right = (logits.argmax(-1) == batch.tgt_out) | (batch.tgt_out == 0)  # PAD doesn't count
     return right.all(1).float().mean().item()
 
 
@@ -123,7 +123,7 @@ def through(blocks: Iterable[nn.Module], x: Tensor) -> Tensor:
 
 
 def in_segments(blocks: nn.ModuleList, x: Tensor, size: int, keep_random_state: bool = True) -> Recomputed:
-    """Keep only what enters each segment of `size` blocks, and compute the rest again; 0: keep all."""
+    """Keep only the input of each segment of `size` blocks, and recompute the rest; 0 keeps everything."""
     parameters = [*blocks.parameters()]
 
     def run() -> Tensor:
@@ -147,7 +147,7 @@ def in_segments(blocks: nn.ModuleList, x: Tensor, size: int, keep_random_state: 
 
 
 def activations_kept(block: nn.Module, x: Tensor) -> float:
-    """What autograd keeps of a block besides its weights, in sizes of the input."""
+    """The memory that autograd keeps for a block besides its weights, in units of the input's size."""
     weights = {parameter.untyped_storage().data_ptr() for parameter in block.parameters()}
     kept: dict[int, int] = {}
 
@@ -167,7 +167,7 @@ def activations_kept(block: nn.Module, x: Tensor) -> float:
 
 
 def one_by_one(attention: nn.Module, cache: Any, x: Tensor) -> Tensor:
-    """The self-attention of x (B, L, D), a token at a time through the cache."""
+    """The self-attention of x (B, L, D), one token at a time through the cache."""
     attention.attend = cache.attend
     try:
         return torch.cat([attention(token, token, token) for token in x.split(1, 1)], dim=1)
@@ -177,7 +177,7 @@ def one_by_one(attention: nn.Module, cache: Any, x: Tensor) -> Tensor:
 
 def answers_with(decoding: type, decode: Callable, right: Callable, model: nn.Module, batch: Any,
                  own: Callable, cross: Callable) -> tuple[float, float]:
-    """The fraction of answers right, decoded with these caches, and the KiB that they take per answer."""
+    """The fraction of right answers when decoding with these caches, and the KiB they take per answer."""
     kinds = {"self_cache": staticmethod(own), "cross_cache": staticmethod(cross)}
     answers_of = type("Decoding", (decoding,), kinds)(model, batch.src)
     answers = decode(answers_of, batch.tgt_out.shape[1])
@@ -190,7 +190,7 @@ def answers_with(decoding: type, decode: Callable, right: Callable, model: nn.Mo
 
 def loss_of(model: nn.Module, weights: dict[str, Tensor], total: Callable[..., Tensor],
             batch: Sequence[Tensor]) -> tuple[float, Tensor]:
-    """Of the model with these weights, in float64: total(logits, targets) per real target, gradients."""
+    """For the model with these weights, in float64: total(logits, targets) per real target, and gradients."""
     model.double().load_state_dict(weights)
     loss = total(model(*batch[:-1]), batch[-1]) / (batch[-1] != 0).sum()
     gradients = torch.autograd.grad(loss, [*model.parameters()])
@@ -198,7 +198,7 @@ def loss_of(model: nn.Module, weights: dict[str, Tensor], total: Callable[..., T
 
 
 def first_losses(make: Callable[[], nn.Module], job_of: Callable, settings: Any, batch: Any) -> list[float]:
-    """The losses of the engine's steps on one batch; job_of(model, settings, batch of a step, validate)."""
+    """The losses of the engine's steps on one batch; job_of(model, settings, batch, validate) makes it."""
     torch.manual_seed(0)
     job = job_of(model := make(), settings, lambda step: batch, lambda model: {})
     return finish(Run(model, job, settings, torch.device("cpu"))).noted("loss")

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 
 def matching_task(batch: int, length: float | None = None, width: int = 8) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries (B, 6, K) that are noisy copies of 6 keys in another order, the keys, that order.
+    """Queries (B, 6, K) that are noisy copies of 6 keys in another order; the keys; that order.
 
     With a length, all keys have that length.
     """

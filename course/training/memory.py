@@ -1,4 +1,4 @@
-"""Memory: how much there is, how much a training needs at least, and errors that say it wasn't enough."""
+"""Memory: how much there is, how much training needs at least, and which errors mean that it ran out."""
 
 import importlib
 import os
@@ -16,14 +16,14 @@ WORDS = ("can't allocate memory", "out of memory", "not enough memory", "cannot 
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether the error says that something is larger than the memory: Python's, or one of PyTorch's."""
+    """Whether an error of Python or PyTorch means that memory ran out."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
         isinstance(error, RuntimeError | OverflowError) and any(
             words in str(error).lower() for words in (*WORDS, "int too big to convert")))
 
 
 def memory_of(device: torch.device) -> int | None:
-    """Bytes of the device; of the CPU what this process may use. None where nobody says."""
+    """Bytes of memory on the device; for the CPU, what this process may use. None if unknown."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[1]
     found = []
@@ -47,10 +47,10 @@ def gigabytes(size: int) -> str:
 def needed_for(config: Any, training: Any, parallel: str = "data") -> int:
     """Bytes that training an encoder-decoder on batches of short sequences needs at least, in each process.
 
-    Four numbers of four bytes for each weight (itself, its gradient, Adam's two means); the objects that
-    blocks are; the batch; and for each token what the backward pass reads again, outputs of linear maps,
-    norms and activations. Processes share out the rows; with fsdp all weights, which are whole at first; with
-    tensor the weights of the blocks, and what these keep; the first process then has another copy of them.
+    This counts four numbers of four bytes per weight (itself, its gradient, Adam's two means), the Python
+    objects of the blocks, the batch, and for each token the outputs of linear maps, norms and activations
+    that the backward pass reads. Processes divide the rows; with fsdp also all weights, which start out
+    whole; with tensor the weights of the blocks, and what these keep, but the first one also has a copy.
     """
     width, inner, blocks = config.d_model, config.d_ff, config.n_layers
     embedding, inside = config.vocab_size * width, blocks * (12 * width**2 + 4 * width * inner)
@@ -68,14 +68,14 @@ def needed_for(config: Any, training: Any, parallel: str = "data") -> int:
 
 
 def sizes_of(config: Any, training: Any) -> str:
-    """What decides about the memory, in words."""
+    """The sizes that determine the memory, in words."""
     return (f"d_model {config.d_model:,}, d_ff {config.d_ff:,}, n_layers {config.n_layers:,}, "
             f"batch_size {training.batch_size:,}")
 
 
 def refuse_beyond_memory(config: Any, training: Any, device: torch.device, parallel: str = "data") -> None:
-    """ValueError, naming the sizes, if a training needs more than the device has."""
+    """ValueError, naming the sizes, if training needs more memory than the device has."""
     needed, there = needed_for(config, training, parallel), memory_of(device)
     if there is not None and needed > there:
         raise ValueError(f"{sizes_of(config, training)}: training needs at least {gigabytes(needed)} of "
-                         f"memory, and here are {gigabytes(there)}")
+                         f"memory, but the limit is {gigabytes(there)}")

@@ -1,4 +1,4 @@
-"""What a training does to each part of an encoder-decoder model: gradients, Adam's moves."""
+"""Recording what training does to each part of an encoder-decoder model: gradients, Adam's moves."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +17,7 @@ def parts_of(model: Any) -> dict[str, nn.Module]:
 
 
 def last_move(optimizer: torch.optim.Optimizer, part: nn.Module) -> float:
-    """By how much Adam's last step moved the weights of a part (RMS), in learning rates."""
+    """By how much Adam's last step moved the weights of a part (RMS), in units of the learning rate."""
     (beta1, beta2), eps = (optimizer.param_groups[0][name] for name in ("betas", "eps"))
     moves = []
     for parameter in part.parameters():
@@ -27,7 +27,7 @@ def last_move(optimizer: torch.optim.Optimizer, part: nn.Module) -> float:
 
 
 def note_learning(run: Run) -> None:
-    """Note, after an update, each part's gradient before clipping, and Adam's move of the part."""
+    """Record, after an update, each part's gradient norm before clipping, and how far Adam moved the part."""
     clipped = max(1.0, run.history[-1]["gradient_norm"] / run.settings.clip)
     for name, part in parts_of(run.model).items():
         norm = torch.cat([parameter.grad.flatten() for parameter in part.parameters()]).norm().item()
@@ -37,7 +37,7 @@ def note_learning(run: Run) -> None:
 
 def with_first_weights(model: nn.Module, fresh: nn.Module, measure: Callable[[nn.Module], float]
                        ) -> dict[str, float]:
-    """For each part: the measure of the trained model with this part as it was in the fresh one."""
+    """Part → the measurement of the trained model with that part's weights from the fresh model."""
     found = {}
     for name, part in parts_of(model).items():
         trained = {key: value.clone() for key, value in part.state_dict().items()}

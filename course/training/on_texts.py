@@ -1,4 +1,4 @@
-"""What a lesson that trains on texts does with its runs: their names, their checkpoints, its replies."""
+"""The runs of a lesson that trains on texts: their names, checkpoints and replies."""
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
@@ -26,25 +26,25 @@ class FilesOfPairs:
 
     pairs: str = option("", "a file of your own pairs: source, tab, target, UTF-8 (default: the grammar's)")
     valid: str = option("", "with --pairs: validation pairs (default: some of those in --pairs)")
-    test: str = option("", "with --pairs: test pairs, in one file, or in several with commas between "
-                       "them (default: some of those in --pairs)")
+    test: str = option("", "with --pairs: test pairs, in one file, or in several separated by "
+                       "commas (default: some of those in --pairs)")
     reverse: bool = option(False, "from French to English; with --pairs from the second column to the first")
     columns: str = option("", "with --pairs: the two columns to take, such as 2,4 (default: the first two "
                           "that hold sentences)")
-    max_pairs: int = option(0, "at most so many training pairs; 0: all, or 60,000 of the grammar's", least=0)
+    max_pairs: int = option(0, "most training pairs; 0: all, or 60,000 of the grammar's", least=0)
 
     def refuse_files_without_pairs(self) -> None:
-        """ValueError for an option that says nothing without --pairs."""
+        """ValueError for an option that has no effect without --pairs."""
         for name in ("valid", "test", "columns"):
             if getattr(self, name) and not self.pairs:
                 raise ValueError(f"--{name} {getattr(self, name)} goes with --pairs FILE")
 
 
 class TextsExperiment(ModelExperiment):
-    """The experiment of a lesson whose training draws its texts or reads files of them.
+    """The experiment of a lesson that trains on generated texts or on texts from files.
 
-    A lesson says what its texts are, texts_of(training, encoding, met); which defaults differ for files; and
-    which run texts have, run_on(config, training, texts). answers_to() and batch_of() are for replies.
+    A lesson defines its texts, texts_of(training, encoding, met); the defaults that differ for files; and
+    the run on some texts, run_on(config, training, texts). answers_to() and batch_of() are for replies.
     """
 
     answers = True
@@ -66,7 +66,7 @@ class TextsExperiment(ModelExperiment):
         return run_name(self.default, config, training, self.texts, self.from_files)
 
     def fresh_texts(self, training: Any) -> Any:
-        """The texts of a training; a model to begin with knows its own pieces only."""
+        """The texts of a training run; if --from names a model, they are cut into that model's pieces."""
         if self.base is None:
             return self.texts_of(training)
         if "encoding" not in self.base.about:
@@ -80,7 +80,7 @@ class TextsExperiment(ModelExperiment):
                            self.texts if training == self.training else self.fresh_texts(training))
 
     def remade(self, about: dict[str, Any], paths: Mapping[str, str] | None = None) -> Run:
-        """The run that a checkpoint tells of, fresh; its files may lie elsewhere now."""
+        """A fresh run as a checkpoint describes it; its files may be elsewhere now."""
         self.refuse_other_parts(about)
         training = type(self.training)(**about["training"] | (self.texts.paths if paths is None else paths))
         encoding = self.texts.pieces.restored(about["encoding"])
@@ -88,7 +88,7 @@ class TextsExperiment(ModelExperiment):
         return self.run_on(type(self.config)(**about["config"]), training, texts)
 
     def another(self, about: dict[str, Any]) -> Run:
-        """The run that another checkpoint tells of, fresh; it keeps what it says of its files, unread."""
+        """A fresh run as another checkpoint describes it, without reading the files that this names."""
         unread = dict.fromkeys((*self.texts.paths, "columns"), "")
         run = self.remade(about | {"training": about["training"] | unread}, {})
         run.about = about
@@ -101,14 +101,14 @@ class TextsExperiment(ModelExperiment):
         super().check()
 
     def train(self) -> EndHere | None:
-        """Train the run; if it began with a trained model, say what became of old and new texts."""
+        """Train the run; if it started from a trained model, report the scores on old and new texts."""
         ended = super().train()
         if self.base and not ended and not RANK:
             self.say(self.before_and_after(self.base))
         return ended
 
     def before_and_after(self, base: Base) -> str:
-        """BLEU on validation pairs of the new texts and of the old, by the old model and by the new."""
+        """The scores of the old and the new model on the new texts and on the old ones."""
         models = {"before": self.make().model.eval(), "after": self.model}
         encoding = self.texts.pieces.restored(base.about["encoding"])
         training = type(self.training)(**base.about["training"])
@@ -122,17 +122,17 @@ class TextsExperiment(ModelExperiment):
         return f"{self.measure}: {'; '.join(found)}."
 
     def score(self, texts: Any, model: nn.Module) -> float:
-        """Of what --from compares, the score on some texts."""
+        """The score that --from compares, on some texts."""
         return texts.validate(model)["bleu"]
 
     def wanted(self, about: dict[str, Any]) -> dict[str, Any]:
-        """What a checkpoint should tell of; the vocabulary is its own, so that no texts have to be drawn."""
+        """What a checkpoint should say about its run; its own vocabulary counts, so no texts are drawn."""
         config = about.get("config")
         size = config.get("vocab_size", 0) if isinstance(config, dict) else 0
         told: dict[str, Any] = {
             "name": self.default, "config": asdict(self.config) | {"vocab_size": size},
             "training": asdict(self.training), "encoding": about.get("encoding"), "met": about.get("met")}
-        if self.texts.files and about.get("files") == self.texts.hashes:  # wherever they lay then
+        if self.texts.files and about.get("files") == self.texts.hashes:  # wherever the files were then
             told["training"] |= {name: about["training"][name] for name in self.texts.paths}
         told |= {"files": self.texts.hashes} if self.texts.files else {}
         told |= self.base.told if self.base else {}
@@ -144,7 +144,7 @@ class TextsExperiment(ModelExperiment):
 
     @property
     def is_default(self) -> bool:
-        """Whether only the seed may differ: what is said of the figures is meant for these runs."""
+        """Whether at most the seed differs from the default run, so that the text on the figures applies."""
         return self.named(self.config, replace(self.training, seed=0)) == self.default and not (
             self.own.parts or self.base)
 
@@ -154,12 +154,12 @@ class TextsExperiment(ModelExperiment):
 
     @cached_property
     def encoding(self) -> Any:
-        """That of the model, from its checkpoint if there is one."""
+        """The model's encoding, from its checkpoint if there is one."""
         return self.texts.pieces.restored(self.run.about["encoding"])
 
     @property
     def replies(self) -> Replies:
-        """What --chat and --input say besides the answer."""
+        """The notes that --chat and --input give besides the answer."""
         return Replies(lambda text: self.answers_to([text])[0],
                        lambda text, answer: certainties(self.model, self.batch_of(text, answer))[0],
                        self.texts.words_of, self.encoding.encode, self.run.about.get("met", {}),
@@ -168,7 +168,7 @@ class TextsExperiment(ModelExperiment):
 
 def run_name(default: str, config: Any, training: Any, texts: Any, from_files: Sequence[Mapping[str, Any]]
              ) -> str:
-    """`default`, each file with the beginning of its hash, and every option that isn't as usual."""
+    """`default`, each file with the beginning of its hash, and every option that differs from its default."""
     of_model, of_training = from_files if texts.labels else ({}, {})
     usual = replace(type(config)(), d_ff=4 * config.d_model, **of_model), replace(
         type(training)(), **of_training, **texts.paths)

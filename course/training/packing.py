@@ -1,4 +1,4 @@
-"""Rows that hold several sequences: which go together, how they are laid out; masks that don't fit."""
+"""Packing several sequences into a row: grouping them, laying them out, and checks of positions and masks."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -10,7 +10,7 @@ from course.console.options import check_range
 
 
 def first_fit(lengths: Sequence[int], width: int) -> list[list[int]]:
-    """The numbers of the sequences in each row: the longest first, each in the first row with room.
+    """The indices of the sequences in each row, placed longest first, each in the first row with room.
 
     ValueError if a row is shorter than the longest sequence.
     """
@@ -29,8 +29,8 @@ def first_fit(lengths: Sequence[int], width: int) -> list[list[int]]:
 
 
 def lay(rows: Sequence[Sequence[int]], sequences: Sequence[Sequence[int]], width: int) -> Tensor:
-    """(3, R, width): the tokens of the sequences in each row, one after the other; which sequence of the row,
-    1, 2, …; the position in that sequence. Where a row ends early all three are 0.
+    """(3, R, width): the tokens of the sequences in each row, one after the other; that sequence's number,
+    1, 2, …; the position in that sequence. Where a row ends early, all three are 0.
     """
     packed = torch.zeros(3, len(rows), width, dtype=torch.long)
     for row, numbers in enumerate(rows):
@@ -65,7 +65,7 @@ def pack_batch(batch: Any, width: int) -> PackedBatch:
 
 
 def without_separation(packed: PackedBatch) -> dict[str, PackedBatch]:
-    """The packed batch as it is; with positions that go on; with one id for all sequences of a row."""
+    """The packed batch unchanged; with positions that continue; with one id for all sequences of a row."""
     on = torch.arange(packed.src.shape[1]).expand_as(packed.src)
     real = {name: (getattr(packed, name) > 0).long() for name in ("src_ids", "tgt_ids")}
     return {"packed": packed, "positions go on": packed._replace(src_positions=on, tgt_positions=on),
@@ -73,7 +73,7 @@ def without_separation(packed: PackedBatch) -> dict[str, PackedBatch]:
 
 
 def padding(lengths: Sequence[int], rows: int) -> float:
-    """The fraction of padding in batches of so many sequences, each batch as wide as its longest."""
+    """The fraction of padding in batches of `rows` sequences, each batch as wide as its longest sequence."""
     batches = [lengths[start : start + rows] for start in range(0, len(lengths), rows)]
     return 1 - sum(lengths) / sum(len(batch) * max(batch) for batch in batches)
 

@@ -1,7 +1,7 @@
-"""Several processes share a training. --parallel names the engine of PyTorch that they use.
+"""Sharing a training run between processes. --parallel names the PyTorch engine that they use.
 
 data     DistributedDataParallel: every process has the whole model, and some rows of each batch.
-fsdp     fully_shard: weights, gradients and the optimiser's states are cut, too; each process has a part.
+fsdp     fully_shard: weights, gradients and the optimiser's states are also sharded; each process has a part.
 tensor   parallelize_module: every process has all rows, and some heads and hidden units of every block.
 """
 
@@ -30,8 +30,8 @@ from torch.optim import Optimizer
 from course.training.processes import PROCESSES, RANK
 
 ENGINES = "data", "fsdp", "tensor"
-COLUMNS = "project_query", "project_key", "project_value", "expand", "gate"  # cut by outputs
-ROWS = "project_output", "contract"  # cut by inputs, and summed over the processes
+COLUMNS = "project_query", "project_key", "project_value", "expand", "gate"  # split by outputs
+ROWS = "project_output", "contract"  # split by inputs, and summed over the processes
 METHODS = "encode", "decode"  # of a model, which decoding calls instead of forward
 
 
@@ -39,19 +39,19 @@ METHODS = "encode", "decode"  # of a model, which decoding calls instead of forw
 
 
 class Alone:
-    """One process trains: `forward` calls the model."""
+    """Training in a single process: `forward` calls the model."""
 
-    rank, processes = 0, 1  # which rows of a batch this process has, and how many have others
-    cut = False  # whether a process has only a part of each weight
-    together = False  # whether all processes have to take part in a validation
-    rehearsed = True  # whether each backward pass adds gradients up in the same order as the later ones
+    rank, processes = 0, 1  # which rows of a batch are this process's, and how many processes there are
+    cut = False  # whether weights are sharded
+    together = False  # whether all processes must take part in a validation
+    rehearsed = True  # whether the next backward pass sums gradients in the same order as later ones
 
     def __init__(self, run: Any):
         self.forward = self.model = run.model
 
     @property
     def factor(self) -> int:
-        """What a loss is multiplied by: the engines average gradients, and the course adds them."""
+        """The factor for a loss: the engines average gradients, but the course sums them."""
         return self.processes
 
     def part(self, last: bool) -> Any:
@@ -59,15 +59,15 @@ class Alone:
         return nullcontext()
 
     def validated(self) -> nn.Module:
-        """The model that is validated. All processes ask for it."""
+        """The model to validate. All processes must call this."""
         return self.model
 
 
 class Data(Alone):
     """The gradients of all processes are averaged in the backward pass.
 
-    After the first backward pass the engine reorders the gradients, and three or more processes add them
-    up in another order. So the first pass is a rehearsal: without it, resumed runs would round differently.
+    After the first backward pass the engine reorders the gradients, and three or more processes then sum them
+    in another order. So the first pass is a rehearsal: without it, resumed runs would round differently.
     """
 
     rehearsed = False
@@ -85,7 +85,7 @@ class Data(Alone):
 
 
 class Shards(Alone):
-    """Each block's weights are brought together when the block runs, and let go of afterwards."""
+    """Each block's weights are gathered when the block runs, and freed afterwards."""
 
     cut = together = True
 
@@ -103,10 +103,10 @@ class Shards(Alone):
 
 
 class Tensors(Alone):
-    """The heads of each attention, and the hidden units of each feed-forward network, are shared out.
+    """The heads of each attention, and the hidden units of each feed-forward network, are split up.
 
-    The first process keeps a copy of the whole model, and validates it: decoding asks for more than DTensors
-    can do.
+    The first process keeps a copy of the whole model and validates that copy, because decoding needs
+    operations that DTensors don't support.
     """
 
     cut = True
@@ -120,7 +120,7 @@ class Tensors(Alone):
         plan = {name: tensor.ColwiseParallel() if last in COLUMNS else tensor.RowwiseParallel()
                 for name, last in maps.items() if last in COLUMNS + ROWS}
         with exchanged_parameters(run), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # on the CPU no DTensor draws the numbers for dropout: nor do we
+            warnings.simplefilter("ignore")  # about dropout in DTensors on the CPU, which we draw ourselves
             tensor.parallelize_module(run.model, mesh_on(run.device), plan)
         for module in run.model.modules():
             if any(hasattr(module, name) for name in ROWS):
@@ -134,7 +134,7 @@ class Tensors(Alone):
 
 
 def engine_for(run: Any) -> Alone:
-    """What trains the run from now on. With fsdp and tensor, weights and states are cut in place."""
+    """The engine that trains the run from now on. fsdp and tensor shard weights and states in place."""
     if PROCESSES == 1:
         return Alone(run)
     return {"data": Data, "fsdp": Shards, "tensor": Tensors}[run.parallel](run)
@@ -146,7 +146,7 @@ def mesh_on(device: torch.device) -> Any:
 
 @contextmanager
 def exchanged_parameters(run: Any) -> Iterator[None]:
-    """Inside `with`, an engine exchanges parameters; afterwards run and optimiser have the new ones."""
+    """Inside `with`, an engine replaces parameters; afterwards, run and optimiser use the new ones."""
     before = dict(run.model.named_parameters())
     yield
     after = dict(run.model.named_parameters())
@@ -160,7 +160,7 @@ def exchanged_parameters(run: Any) -> Iterator[None]:
 
 
 def cut_like(value: Any, parameter: Tensor) -> Any:
-    """A state of the optimiser, cut as its parameter is."""
+    """A state of the optimiser, sharded like its parameter."""
     if not is_cut(parameter) or not getattr(value, "ndim", 0):
         return value
     cut: Any = parameter
@@ -168,7 +168,7 @@ def cut_like(value: Any, parameter: Tensor) -> Any:
 
 
 def draw_apart(module: nn.Module, device: torch.device) -> None:
-    """Inside the module, dropout is drawn for the heads or units of this process; outside, for all alike."""
+    """Inside the module, each process draws its own dropout; outside, all draw the same."""
     inside = ExitStack()
 
     def enter(module: nn.Module, inputs: Any) -> None:
@@ -182,23 +182,23 @@ def draw_apart(module: nn.Module, device: torch.device) -> None:
     module.register_forward_hook(lambda module, inputs, output: inside.close())
 
 
-# ------------------------------------------------------------------ what is cut, and whole again
+# ------------------------------------------------------------------ sharded and whole tensors
 
 
 def is_cut(tensor: Any) -> bool:
-    """Whether it is a DTensor, of which each process has a part (or which knows that it has all)."""
+    """Whether it is a DTensor, of which each process has a part or a whole copy."""
     return hasattr(tensor, "full_tensor")
 
 
 def joined(value: Any) -> Any:
-    """The whole tensor, in all processes, of one that may be cut. All processes take part."""
+    """The whole tensor, in all processes, of one that may be sharded. All processes must call this."""
     return value.full_tensor() if is_cut(value) else value
 
 
 def whole(value: Any) -> Any:
-    """Tensors that are cut, joined; in dictionaries, too. All processes take part.
+    """The value with sharded tensors joined, also in nested dictionaries. All processes must call this.
 
-    Only the first process keeps the whole tensors, and keeps them in the memory of the CPU.
+    Only the first process keeps the whole tensors, in CPU memory.
     """
     if isinstance(value, dict):
         return {name: whole(part) for name, part in value.items()}
@@ -209,13 +209,13 @@ def whole(value: Any) -> Any:
 
 
 def kinds_of(parameters: Sequence[Tensor]) -> list[list[Tensor]]:
-    """The cut ones and the others: no kernel takes both at once."""
+    """The sharded ones and the others, separately: no kernel takes both at once."""
     kinds = ([p for p in parameters if is_cut(p) == cut] for cut in (False, True))
     return [kind for kind in kinds if kind]
 
 
 def clip_gradients(parameters: Sequence[Tensor], longest: float) -> float:
-    """clip_grad_norm_(), also where some gradients are cut and others are not → the norm before."""
+    """clip_grad_norm_(), but some gradients may be sharded and others not → the norm before clipping."""
     kinds = kinds_of(parameters)
     if len(kinds) == 1:
         norm: Any = clip_grad_norm_(kinds[0], longest)
@@ -230,7 +230,7 @@ def clip_gradients(parameters: Sequence[Tensor], longest: float) -> float:
 
 @contextmanager
 def one_kind_each(optimizer: Optimizer) -> Iterator[None]:
-    """Inside `with`, no parameter group has both cut parameters and others."""
+    """Inside `with`, no parameter group has both sharded parameters and others."""
     groups = optimizer.param_groups
     optimizer.param_groups = [group | {"params": kind} for group in groups
                               for kind in kinds_of(group["params"])]
@@ -256,7 +256,7 @@ def held(run: Any) -> tuple[int, int]:
 
 
 def memory_report(run: Any, weights: int) -> str:
-    """What each process holds at most, counted; the whole model has so many weights."""
+    """What each process holds at most; the whole model has `weights` weights."""
     most = torch.tensor(held(run), device=run.device)
     distributed.all_reduce(most, op=distributed.ReduceOp.MAX)
     here, size = most.tolist()
@@ -265,11 +265,11 @@ def memory_report(run: Any, weights: int) -> str:
             f"weights, {size:,} bytes with gradients and the optimiser's states.{copy}")
 
 
-# ------------------------------------------------------------------ what can't be
+# ------------------------------------------------------------------ what isn't supported
 
 
 def refuse_parallel(options: Namespace, sizes: Any, settings: Any, parts: Mapping[str, Any]) -> None:
-    """ValueError, in one line, for what the engine of --parallel, or any of them, can't share."""
+    """A one-line ValueError for anything that the engine of --parallel, or any engine, doesn't support."""
     how = getattr(options, "parallel", None)
     if how and "RANK" not in os.environ:
         raise ValueError(f"--parallel {how} is for several processes: {command()}")
@@ -306,7 +306,7 @@ def command() -> str:
 
 
 class Probe(nn.Module):
-    """A model of two linear maps, which every engine shares in its way."""
+    """A model of two linear maps, which every engine can share."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -319,8 +319,8 @@ class Probe(nn.Module):
 def refuse_broken_engine(how: str, device: torch.device) -> None:
     """ValueError if the engine, in this version of PyTorch and on this device, gives wrong gradients or none.
 
-    The gradient of a tiny model is compared with that of one process. (Some versions of PyTorch lack an
-    average over the processes of a CPU, which fsdp needs; some gave a sum for it.)
+    The gradient of a tiny model is compared with that of one process. (Some versions of PyTorch
+    can't average over processes on a CPU, which fsdp needs; some returned the sum instead.)
     """
     torch.manual_seed(0)
     model = Probe().to(device)

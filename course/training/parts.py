@@ -1,8 +1,8 @@
-"""Parts put into a model: the hand-made ones, or the learner's own.
+"""Putting parts into a model: the hand-made ones, or the learner's own.
 
-A part is a name. Classes are exchanged in the lessons while the model is built; functions go into the slots
-that modules have for them, such as MultiHeadAttention.scaled_dot_product_attention. Other models notice
-nothing. A class may also replace a function that makes modules: lesson 4's attention_to_itself and
+A part is known by its name. Classes replace the lessons' own while the model is built; functions go into the
+slots that modules have for them, such as MultiHeadAttention.scaled_dot_product_attention. No other model is
+affected. A class may also replace a function that makes modules: lesson 4's attention_to_itself and
 attention_to_memory make self-attention and cross-attention, so either can be exchanged without the other.
 """
 
@@ -21,7 +21,7 @@ Prepare = Callable[[nn.Module], nn.Module]
 
 def build(make: Callable[[], nn.Module], parts: Mapping[str, Any], prepare: Prepare | None = None
           ) -> nn.Module:
-    """What make() builds, with these parts in place of the course's of the same names.
+    """What make() builds, with these parts in place of the course's parts of the same names.
 
     prepare(model) then returns the model that is trained: with adapters, frozen weights, shards.
     ValueError for a class that no lesson has, or a function that no module of the model has a slot for.
@@ -38,9 +38,9 @@ def build(make: Callable[[], nn.Module], parts: Mapping[str, Any], prepare: Prep
 
 
 def with_a_place(parts: Mapping[str, Any], make: Callable[[], nn.Module]) -> dict[str, Any]:
-    """Those of a learner's parts that the model has a place for: classes, and functions in slots."""
+    """The learner's parts that the model has a place for: classes, and functions in slots."""
     classes = {name: part for name, part in parts.items() if inspect.isclass(part)}
-    slots = slots_of(build(make, classes))  # the learner's classes may have none
+    slots = slots_of(build(make, classes))  # the learner's classes may have no slots
     return {name: part for name, part in parts.items() if name in classes or name in slots}
 
 
@@ -58,7 +58,7 @@ def slots_of(model: nn.Module) -> set[str]:
 
 @contextmanager
 def exchanged(classes: Mapping[str, type]) -> Iterator[None]:
-    """Inside `with`, the lessons know these classes in place of their own."""
+    """Inside `with`, the lessons use these classes in place of their own."""
     before = [(module, name, getattr(module, name))
               for module in lessons() for name in classes if hasattr(module, name)]
     try:
@@ -71,13 +71,13 @@ def exchanged(classes: Mapping[str, type]) -> Iterator[None]:
 
 
 def lessons() -> list[ModuleType]:
-    """All lessons that are loaded, the running script with them."""
+    """All lessons that are loaded, including the running script."""
     return [module for name, module in list(sys.modules.items())
             if re.match(r"\d\d_", name) or name == "__main__"]
 
 
 def fill_slots(model: nn.Module, name: str, function: Callable) -> int:
-    """Let every module that has a slot of this name use the function → how many have."""
+    """Make every module that has a slot of this name use the function → how many modules do."""
     slots = [module for module in model.modules() if hasattr(type(module), name)]
     for module in slots:
         setattr(module, name, function)

@@ -1,4 +1,4 @@
-"""Models whose pieces are on several ranks: rows, gradients and bytes of a rank, held against the whole."""
+"""Models split over several ranks: a rank's rows, gradients and bytes, compared with the whole model's."""
 
 from collections.abc import Callable, Iterable, Sequence
 from copy import deepcopy
@@ -21,7 +21,7 @@ def fresh(model: nn.Module) -> nn.Module:
 
 
 def after_backward(model: nn.Module, loss: Callable[[nn.Module], Tensor]) -> nn.Module:
-    """A copy of the model with the gradients of this loss. (A model that is sent to a process has none.)"""
+    """A copy of the model with the gradients of this loss. (Sending it to a process drops gradients.)"""
     copy = fresh(model)
     loss(copy).backward()
     return copy
@@ -33,7 +33,7 @@ def rows_of(batch: Any, group: Group) -> Any:
 
 
 def gradients_in(parameters: Iterable[nn.Parameter]) -> list[Tensor]:
-    """Those that there are."""
+    """The gradients that exist."""
     return [parameter.grad for parameter in parameters if parameter.grad is not None]
 
 
@@ -43,9 +43,9 @@ def gradient_of(model: nn.Module) -> Tensor:
 
 
 def gap_of_gradients(model: nn.Module, whole: nn.Module, group: Group | None = None) -> float:
-    """The largest difference of a gradient from that of the whole model's parameter of the same name.
+    """The largest difference between a gradient and the whole model's gradient of the same name.
 
-    A parameter of the model may be this rank's piece of the whole one, PyTorch's or our own.
+    A parameter may be this rank's piece of the whole parameter, split by PyTorch or by our own code.
     """
     wanted, gaps = dict(whole.named_parameters()), []
     for name, parameter in model.named_parameters():
@@ -60,7 +60,7 @@ def gap_of_gradients(model: nn.Module, whole: nn.Module, group: Group | None = N
 
 
 def piece_of_blocks(blocks: nn.Module, group: Group) -> nn.Sequential:
-    """The blocks of this rank, if each rank has as many."""
+    """The blocks of this rank, if all ranks have equally many."""
     every = [*blocks.children()]
     count = len(every) // group.size
     return nn.Sequential(*every[group.rank * count : (group.rank + 1) * count])
@@ -81,7 +81,7 @@ def held_by(weights: Sequence[nn.Parameter], optimizer: Optimizer) -> Held:
 
 
 def held_after(model: nn.Module, loss: Tensor) -> Held:
-    """The bytes after a step of AdamW that begins with this loss."""
+    """The bytes held after a step of AdamW on this loss."""
     optimizer, weights = torch.optim.AdamW(model.parameters(), 1e-3), [*model.parameters()]
     model.zero_grad()
     loss.backward()
@@ -96,7 +96,7 @@ def bytes_in(tensors: Sequence[Tensor]) -> int:
 def variance_of_gradient(layer: nn.Module, x: Tensor, ranks: int, same: bool, draws: int = 40) -> float:
     """How much dropout makes the mean gradient of several ranks vary; each rank has its own rows of x.
 
-    The ranks draw the same dropout, or each its own.
+    If `same`, all ranks draw the same dropout, otherwise each draws its own.
     """
     found = []
     with torch.random.fork_rng(devices=[]):

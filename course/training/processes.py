@@ -1,4 +1,4 @@
-"""One process or several: ranks, sums over processes, one speaker, devices and interrupts."""
+"""One process or several: ranks, sums over processes, output from one process, devices and interrupts."""
 
 import io
 import os
@@ -34,7 +34,7 @@ def pick_device(name: str = "auto") -> torch.device:
 
 
 def own_device(name: str) -> torch.device:
-    """pick_device(), and under torchrun with CUDA a GPU for every process. ValueError if there is none."""
+    """pick_device(), but with CUDA under torchrun one GPU per process. ValueError if there is none."""
     device = pick_device(name)
     if PROCESSES == 1:
         return device
@@ -71,7 +71,7 @@ def refuse_precision(precision: str, device: torch.device) -> None:
 
 
 class ProcessLost(RuntimeError):  # noqa: N818 - says what happened
-    """Another process of the group has ended before its time."""
+    """Another process of the group has ended prematurely."""
 
 
 LOST = "connection closed", "connection reset", "connection refused", "broken pipe", "timed out", "nccl"
@@ -79,7 +79,7 @@ LOST = "connection closed", "connection reset", "connection refused", "broken pi
 
 @contextmanager
 def noticing_lost_processes() -> Iterator[None]:
-    """Inside `with`, an error of the network between the processes becomes ProcessLost."""
+    """Inside `with`, an error of the network between processes is raised as ProcessLost."""
     try:
         yield
     except RuntimeError as error:
@@ -89,18 +89,19 @@ def noticing_lost_processes() -> Iterator[None]:
 
 
 def start_group() -> None:
-    """Let the processes that torchrun started find each other, once."""
+    """Connect the processes that torchrun started, once."""
     if PROCESSES == 1 or distributed.is_initialized():
         return
     try:
         distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
     except ValueError as error:
-        stop(f"WORLD_SIZE is {PROCESSES}, but torchrun has not started this: {str(error).rpartition(':')[2]}")
+        stop(f"WORLD_SIZE is {PROCESSES}, but torchrun has not started this script: "
+             f"{str(error).rpartition(':')[2]}")
 
 
 @contextmanager
 def all_processes(device: torch.device) -> Iterator[None]:
-    """Inside `with`, the processes that torchrun started work together; only the first one speaks."""
+    """Inside `with`, the processes that torchrun started work together; only the first one prints."""
     if PROCESSES == 1:
         yield
         return
@@ -118,7 +119,7 @@ def all_processes(device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def ending_together() -> Iterator[None]:
-    """Inside `with`, what ends one process ends all, with the same code; the first says why, once."""
+    """Inside `with`, if one process ends, all end with the same code; the first prints why, once."""
     if PROCESSES == 1:
         yield
         return
@@ -154,7 +155,7 @@ def sum_over_processes(value: Tensor) -> Tensor:
 
 
 def said_by_the_first(say: Callable[[], Any]) -> Any:
-    """What say() returns in the first process, told to all of them; the others don't call it."""
+    """What say() returns in the first process, broadcast to all; the others don't call it."""
     if PROCESSES == 1:
         return say()
     message = [say() if RANK == 0 else None]
@@ -163,7 +164,7 @@ def said_by_the_first(say: Callable[[], Any]) -> Any:
 
 
 def done_by_the_first(do: Callable[[], None]) -> None:
-    """do() in the first process; if it can't write a file, all end, and the first raises its OSError."""
+    """Call do() in the first process; if it can't write a file, all end, and the first raises its OSError."""
     failed: list[OSError] = []
 
     def attempt() -> bool:
@@ -179,7 +180,7 @@ def done_by_the_first(do: Callable[[], None]) -> None:
 
 @contextmanager
 def interruptible() -> Iterator[Callable[[], bool]]:
-    """Inside `with`, Ctrl-C or SIGTERM makes interrupted() True; the second time it ends at once."""
+    """Inside `with`, Ctrl-C or SIGTERM makes interrupted() True; a second one ends the process at once."""
     caught: list[int] = []
     before = {}
 

@@ -1,4 +1,4 @@
-"""Decoding with the caches of lesson 6: put in place for one call; a model without an encoder."""
+"""Decoding with lesson 6's caches: attaching them during a call; decoding a model without an encoder."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,9 +26,9 @@ def refuse_training_mode(model: nn.Module) -> None:
 
 
 class StackDecoding:
-    """What lesson 6's decoders need of a model without an encoder, but for step(tokens).
+    """What lesson 6's decoders need from a model without an encoder, except step(tokens).
 
-    model(tokens (N, T), start) gives the logits (N, T, V); the first token is at position `start`, and each
+    model(tokens (N, T), start) returns the logits (N, T, V); the first token is at position `start`, and each
     of model.stack.blocks has its causal self_attention. The `prompt` (N, P) is kept for the first step.
     ValueError for a model in training mode.
     """

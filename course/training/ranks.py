@@ -3,10 +3,10 @@
     def program(group):
         return ring_all_reduce(torch.full((4,), float(group.rank)), group)
 
-    in_threads(program, 4)    # ranks are threads of this process: cheap, and easy to look into
+    in_threads(program, 4)    # ranks are threads of this process: cheap, and easy to inspect
     in_processes(program, 2)  # ranks are processes, as under torchrun
 
-Both return what each rank returns, in the order of the ranks. A program knows its group only: `rank`, `size`,
+Both return what each rank returns, in the order of the ranks. A program only sees its group: `rank`, `size`,
 and send(), receive() and exchange(). Nothing else moves data between ranks, so `sent` counts all bytes.
 """
 
@@ -32,7 +32,7 @@ from course.training.processes import PROCESSES
 from course.training.side_by_side import end_with_parent, packed, processes_are_dear
 
 Result = TypeVar("Result")
-SECONDS = 120  # after which processes that have not answered are ended
+SECONDS = 120  # the time after which processes that have not answered are ended
 
 
 class Group:
@@ -43,7 +43,7 @@ class Group:
         self.sent = 0  # bytes that this rank has sent
 
     def send(self, tensor: Tensor, to: int) -> None:
-        """Send the tensor to another rank; it doesn't wait until the tensor has arrived."""
+        """Send the tensor to another rank, without waiting until it has arrived."""
         self.sent += tensor.nbytes
         self.put(tensor.detach().clone(memory_format=torch.contiguous_format), to)
 
@@ -85,13 +85,13 @@ class Post:
             self.changed.notify_all()
 
     def take(self, source: int, to: int) -> Tensor:
-        """Wait for a message. Stuck if it can't come any more."""
+        """Wait for a message. Raises Stuck if none can come any more."""
         with self.changed:
             self.waiting[to] = source
             try:
                 while not self.boxes[source, to]:
                     if self.stuck():
-                        raise Stuck(f"rank {to} waits for a message of rank {source} that never comes")
+                        raise Stuck(f"rank {to} waits for a message from rank {source} that never comes")
                     self.changed.wait()
                 return self.boxes[source, to].popleft()
             finally:
@@ -109,7 +109,7 @@ class Post:
 
 
 class Threads(Group):
-    """A group of threads of this process."""
+    """A group of threads in this process."""
 
     def __init__(self, rank: int, size: int, post: Post):
         super().__init__(rank, size)
@@ -139,7 +139,7 @@ def in_threads(program: Callable[[Group], Result], size: int) -> list[Result]:
         thread.start()
     for thread in threads:
         thread.join()
-    for error in sorted(errors, key=lambda error: isinstance(error, Stuck)):  # what the others wait for
+    for error in sorted(errors, key=lambda error: isinstance(error, Stuck)):  # the cause comes first
         raise error
     return [results[rank] for rank in range(size)]
 
@@ -170,7 +170,7 @@ class Processes(Group):
 
 
 def why_not() -> str:
-    """Why no processes can be started that work together on the CPU; "" if they can."""
+    """Why processes can't work together on the CPU here; "" if they can."""
     if not distributed.is_available():
         return "this PyTorch was built without torch.distributed"
     return "" if distributed.is_gloo_available() else "this PyTorch has no gloo, its backend for CPUs"
@@ -186,9 +186,9 @@ def run_here(program: Callable[[Group], Result]) -> Result:
 def in_processes(program: Callable[[Group], Result], size: int, seconds: float = SECONDS) -> list[Result]:
     """What program(group) returns on each rank; ranks are processes on this machine, joined by gloo.
 
-    Under torchrun they are its processes, however many there are. Otherwise `size` are started; results have
-    to be plain values and tensors. The first error ends all, and so does a rank that is lost. Apart if the
-    processes can't meet; TimeoutError after so many seconds.
+    Under torchrun its processes are used, however many there are. Otherwise `size` are started; results have
+    to be plain values and tensors. The first error ends all, and so does a rank that is lost. Raises Apart if
+    the processes can't connect, and TimeoutError after `seconds`.
     """
     if PROCESSES > 1:
         results: list[Any] = [None] * PROCESSES
@@ -216,7 +216,7 @@ def in_processes(program: Callable[[Group], Result], size: int, seconds: float =
 
 
 def or_why_not(program: Callable[[Group], Result], size: int) -> list[Result] | str:
-    """in_processes(), or a sentence that says why no processes meet. What the program raises is raised."""
+    """in_processes(), or a sentence that says why processes can't connect. Raises the program's errors."""
     if reason := why_not():
         return f"No processes were started: {reason}."
     try:
@@ -226,7 +226,7 @@ def or_why_not(program: Callable[[Group], Result], size: int) -> list[Result] | 
 
 
 class Apart(RuntimeError):  # noqa: N818 - what the ranks are
-    """The processes could not be started, or could not meet: no memory for them, no network between them."""
+    """The processes could not be started or connected: too little memory, or no network between them."""
 
 
 @contextmanager
@@ -239,11 +239,11 @@ def meeting_or_apart() -> Iterator[None]:
 
 
 class Lost(RuntimeError):  # noqa: N818 - what a rank is
-    """A process has ended without a word."""
+    """A process has ended without a result."""
 
 
 def gathered(pipes: Sequence[Connection], until: float, seconds: float) -> list[Any]:
-    """One message of each rank. TimeoutError, or the first error; a lost rank explains other errors."""
+    """One message from each rank. Raises TimeoutError, a lost rank, or else the first error."""
     results: dict[int, Any] = {}
     errors: list[BaseException] = []
     while len(results) < len(pipes):
@@ -267,7 +267,7 @@ def gathered(pipes: Sequence[Connection], until: float, seconds: float) -> list[
 
 def one_of(program: Callable[[Group], Any], rank: int, size: int, meeting: str, out: Connection,
            seconds: float) -> None:
-    """In a process of its own: meet the others, run the program, send its result or its exception."""
+    """A process's main function: connect to the others, run the program, send its result or exception."""
     silence = os.open(os.devnull, os.O_WRONLY)  # gloo writes to the terminal
     os.dup2(silence, 1)
     os.dup2(silence, 2)

@@ -1,4 +1,4 @@
-"""Recall of pairs, a task that needs memory: a small model reads keys with values, then is asked for them."""
+"""Recalling pairs, a task that needs memory: a small model reads keys with values, then gives the values."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -18,7 +18,7 @@ IGNORED = -100  # F.cross_entropy leaves these places out
 def recall_task(pairs: int, rows: int) -> tuple[Tensor, Tensor, Tensor]:
     """Keys (B, 2N), values (B, 2N) and wanted (B, 2N): N pairs, then their keys in another order.
 
-    A value is 1 … 16 and 0 where the model is asked for it; what is wanted is the value − 1 there.
+    Values are 1 … 16, or 0 where the model is asked for them; there, `wanted` is the value − 1.
     """
     keys = torch.rand(rows, pairs).argsort(-1)
     values = torch.randint(VALUES, (rows, pairs))
@@ -56,7 +56,7 @@ class Reader(nn.Module):
 
 def recalled(block: Callable[..., nn.Module], positions: Callable[..., nn.Module], attention: type,
              task: Callable, pairs: int, steps: int, seed: int, rate: float = 3e-3) -> float:
-    """The fraction of values that a trained model recalls, of 200 new sequences.
+    """The fraction of values that a trained model recalls in 200 new sequences.
 
     block(64, 4, 256) gets this self-attention, positions(64, 2 · pairs) are added, the mask is causal.
     """
@@ -84,7 +84,7 @@ def recalled(block: Callable[..., nn.Module], positions: Callable[..., nn.Module
 
 def recalls(block: Callable, positions: Callable, kinds: Mapping[str, tuple[type, Callable, int, int]],
             seeds: Sequence[int]) -> dict[str, list[float]]:
-    """recalled() of each kind, (attention, task, pairs, steps), with each seed: trained side by side."""
+    """recalled() for each kind, (attention, task, pairs, steps), and each seed, trained side by side."""
     results = iter(side_by_side([partial(recalled, block, positions, *kind, seed)
                                  for kind in kinds.values() for seed in seeds]))
     return {name: [next(results) for _ in seeds] for name in kinds}

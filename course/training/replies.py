@@ -1,28 +1,28 @@
-"""What --input and --chat do with a line: cut it into sentences, repair each, and name what is doubtful.
+"""How --input and --chat handle a line: split it into sentences, repair each, and say what is doubtful.
 
-The rules are few, so that the page has the same ones in JavaScript. `met` is what the training sources
-have in common (course/data/corpus.py), plain values from a checkpoint:
+The rules are few, because the page repeats them in JavaScript. `met` has statistics of the training sources
+(course/data/corpus.py), plain values from a checkpoint:
 
     words       every word, case-folded, separated by spaces; `rare`: those that occur up to three times
     untrained   the ids of the pieces that no source has
     capital     the fraction of the sources that begin with a capital; `mark`: that end with one of `ends`
 
-1. A sentence ends behind . ? ! or … with the quotes and brackets that close there, if a space follows; behind
-   the full-width marks 。？！ without a space. No sentence ends behind an abbreviation of SHORT.
-2. A sentence without the capital or the mark that more than USUAL of the sources have gets them, and space
-   around it or twice in a row goes. The repaired sentence is translated, and shown.
-3. Of each word of the repaired sentence, one note at most: it has pieces that no source had; or it is made of
-   known pieces, but is no word of the sources; or it is rare in them.
-4. How sure the model is of an answer: e to the mean logarithm of the probabilities that it gave the pieces of
-   the answer, the end included. An answer is marked as unsure if this is below `limit`, the border of the
-   least certain tenth of the answers to validation sentences, noted at the last validation.
+1. A sentence ends after . ? ! or … and any closing quotes and brackets, if a space follows; after the
+   full-width marks 。？！ also without a space. No sentence ends after an abbreviation in SHORT.
+2. If more than USUAL of the sources have an initial capital or a final mark, a sentence without it gets it.
+   Spaces around the sentence and repeated spaces are removed. The repaired sentence is translated, and shown.
+3. Each word of the repaired sentence gets at most one note: it has pieces that no source had; or it is made
+   of known pieces, but is not a word of the sources; or it is rare in them.
+4. The model's certainty of an answer is e to the mean logarithm of the probabilities that it gave the pieces
+   of the answer, including the end. An answer is marked as unsure if this is below `limit`, the certainty
+   below which a tenth of the answers to validation sentences were at the last validation.
 """
 
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-SHORT = "Mr", "Mrs", "Ms", "Dr", "St", "M", "Mme", "Mlle"  # a full stop behind these ends no sentence
+SHORT = "Mr", "Mrs", "Ms", "Dr", "St", "M", "Mme", "Mlle"  # a full stop after these doesn't end a sentence
 ENDS = ".?!…。？！"
 SENTENCE_END = re.compile(r"[.?!…]+[\"'”’»)\]]*\s+|[。？！]+[」』”’）]*\s*")
 ABBREVIATED = re.compile(rf"(?:^|[\s\"“«(])(?:{'|'.join(SHORT)})\.$", re.IGNORECASE)
@@ -52,7 +52,7 @@ def repaired(sentence: str, met: Mapping[str, Any]) -> str:
 
 
 class Reply(NamedTuple):
-    """What a sentence became: as it was read, the answer to that, and notes."""
+    """The reply to a sentence: the sentence as it was read, the answer to that, and notes."""
 
     read: str
     answer: str
@@ -60,7 +60,7 @@ class Reply(NamedTuple):
 
 
 class Replies(NamedTuple):
-    """Answers, each with what makes it doubtful; certainty(sentence, answer) is what rule 4 says."""
+    """Answers, each with what makes it doubtful; certainty(sentence, answer) follows rule 4."""
 
     answer: Callable[[str], str]
     certainty: Callable[[str, str], float]
@@ -108,5 +108,5 @@ class Replies(NamedTuple):
 
 
 def limit_of(certainties: Sequence[float]) -> float:
-    """The certainty below which MARKED of these lie."""
+    """The certainty below which a fraction MARKED of these are."""
     return sorted(certainties)[int(MARKED * len(certainties))]

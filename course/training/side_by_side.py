@@ -1,9 +1,9 @@
-"""Small independent trainings side by side, in as many processes as there are idle cores, one thread each.
+"""Small independent training runs side by side, one process for each idle core, with one thread each.
 
     jobs = [partial(train_with, rate) for rate in rates]
     losses = side_by_side(jobs)
 
-The results are the same bits as those of jobs that run one after the other.
+The results are bit-identical to those of jobs that run one after the other.
 """
 
 import importlib
@@ -25,17 +25,17 @@ from course.console.narrator import progress_bar, reporting_to
 from course.training.processes import PROCESSES
 
 Result = TypeVar("Result")
-MOST = 16  # processes, however many cores there are
+MOST = 16  # most processes, however many cores there are
 
 
 def side_by_side(jobs: Sequence[Callable[[], Result]], label: str = "", optimisers: bool = True
                  ) -> list[Result]:
     """What each job returns, in the order of the jobs.
 
-    Every job starts from the random state that PyTorch has now, and computes with one thread. What it
-    returns has to be plain values and tensors, because it may come from another process. The first exception
-    of a job ends the others and is raised here; so does Ctrl-C. With a `label` a progress bar is shown.
-    PyTorch's `optimisers` import its compiler at their first step: it is imported once, before the forks.
+    Every job starts from the random state that PyTorch has now, and computes with one thread. Its
+    result has to be plain values and tensors, because it may come from another process. The first exception
+    of a job ends the others and is raised here, like Ctrl-C. With a `label` a progress bar is shown. If jobs
+    use PyTorch's `optimisers`, which import its compiler, that is imported once, before the forks.
     """
     with progress_bar(label, len(jobs)) if label else nullcontext(lambda done, text: None) as report:
         count = min(len(jobs), 1 if processes_are_dear() else idle_cores())
@@ -51,7 +51,7 @@ def processes_are_dear() -> bool:
 
 
 def idle_cores() -> int:
-    """The cores that this process may use, less those that are busy with something else just now."""
+    """The number of cores that this process may use, minus those that are busy with something else now."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with suppress(OSError, ValueError, IndexError):  # “0.20 0.18 0.12 1/80 11206”: one is running, this one
         cores -= int(Path("/proc/loadavg").read_text().split()[3].partition("/")[0]) - 1
@@ -119,7 +119,7 @@ def in_processes(jobs: Sequence[Callable[[], Result]], count: int, report: Calla
 
 
 def child(job: Callable[[], Any], out: Connection) -> None:
-    """Run the job; send what it reports on the way, and at last its result or its exception."""
+    """Run the job; send its progress reports, and finally its result or its exception."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its children
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=end_with_parent, daemon=True).start()
@@ -133,7 +133,7 @@ def child(job: Callable[[], Any], out: Connection) -> None:
 
 
 def packed(error: BaseException) -> bytes:
-    """The exception, or where it can't be sent, a RuntimeError with its words."""
+    """The exception or, if it can't be sent, a RuntimeError with its message."""
     try:
         pickle.loads(whole := pickle.dumps(("error", error)))
         return whole

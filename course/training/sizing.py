@@ -1,4 +1,4 @@
-"""Models to compare: of the same number of parameters, and simple ones beside them."""
+"""Models for comparisons: with the same number of parameters, and simple baselines."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,7 +12,7 @@ def parameters_of(model: nn.Module) -> int:
 
 
 def matched(make: Callable[[Any], nn.Module], config: Any, wanted: int) -> Any:
-    """The config with the d_ff, a multiple of 4, whose model has as nearly as possible so many parameters."""
+    """The config with the d_ff, a multiple of 4, that brings its model closest to `wanted` parameters."""
     least, more = (parameters_of(make(replace(config, d_ff=d_ff))) for d_ff in (4, 8))
     return replace(config, d_ff=4 + 4 * max(0, round((wanted - least) / (more - least))))
 

@@ -1,4 +1,4 @@
-"""Small models, which a lesson trains in a second: their loop, and several of them at once."""
+"""Training small models in about a second: the training loop, and several models at once."""
 
 import math
 from collections.abc import Callable
@@ -32,7 +32,7 @@ Maker = Callable[[], nn.Module]
 
 
 def trained_side_by_side(*kinds: tuple[Maker, Maker]) -> list[nn.Module]:
-    """Pairs (make, train) → for each a model of make() with the weights of that of train(), in eval mode."""
+    """Pairs (make, train) → models from make() with the weights of those from train(), in eval mode."""
     weights = side_by_side([partial(weights_of, train) for _, train in kinds])
     models = [make() for make, _ in kinds]
     for model, own in zip(models, weights):

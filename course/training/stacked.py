@@ -1,4 +1,4 @@
-"""Many small models of one shape, trained side by side: their weights stand along an axis in front."""
+"""Training many small models of one shape at once, with their weights stacked along a first axis."""
 
 from collections.abc import Callable, Sequence
 
@@ -12,7 +12,7 @@ def train_stacked(models: Sequence[nn.Module], batch: Callable[[], tuple[Tensor,
                   rate: float, clip: float = 1.0) -> Callable[[Tensor], Tensor]:
     """Adam on the cross-entropy of each of M models; batch() → inputs (M, B, …) and classes (M, B).
 
-    The rate falls to 0. What comes back runs the trained models: inputs (M, B, …) → logits (M, B, classes).
+    The rate falls to 0. Returns a function that runs the models: inputs (M, B, …) → logits (M, B, classes).
     """
     weights, _ = stack_module_state(models)  # (M, …) each
     run = vmap(lambda weights, x: functional_call(models[0], weights, x))
@@ -32,7 +32,7 @@ def train_stacked(models: Sequence[nn.Module], batch: Callable[[], tuple[Tensor,
 
 @torch.no_grad()
 def adam(weights: list[Tensor], means: list[Tensor], squares: list[Tensor], rate: float, step: int) -> None:
-    """One step of torch.optim.Adam, which would import PyTorch's compiler: longer than a small training."""
+    """One step of Adam. torch.optim.Adam imports PyTorch's compiler, which takes longer than a small run."""
     for weight, mean, square in zip(weights, means, squares):
         mean.lerp_(weight.grad, 0.1)  # type: ignore[arg-type]
         square.lerp_(weight.grad.square(), 0.001)
@@ -41,7 +41,7 @@ def adam(weights: list[Tensor], means: list[Tensor], squares: list[Tensor], rate
 
 
 def clip_each(parameters: list[Tensor], length: float) -> None:
-    """Cut the gradient of each of M models to a length; every parameter is (M, …)."""
+    """Clip the norm of the gradient of each of M models; every parameter is (M, …)."""
     norms = sum(p.grad.flatten(1).square().sum(1) for p in parameters).sqrt()  # type: ignore
     for p in parameters:
         p.grad /= (norms / length).clamp(min=1.0).view(-1, *[1] * (p.ndim - 1))

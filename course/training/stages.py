@@ -13,7 +13,7 @@ Schedule = Callable[[int, int, int], list[tuple[str, int]]]  # stage, stages, mi
 
 def run_stage(stage: nn.Module, schedule: Schedule, micro: Sequence[Tensor], targets: Sequence[Tensor],
               group: Group) -> int:
-    """A training step of one stage of a pipeline: gradients in its parameters → the most inputs kept at once.
+    """Run a training step of one pipeline stage, computing its gradients → the most inputs kept at once.
 
     The first stage reads the micro-batches, the last one compares with the targets (mean square).
     """
@@ -40,7 +40,7 @@ def run_stage(stage: nn.Module, schedule: Schedule, micro: Sequence[Tensor], tar
 
 def pipelined(blocks: nn.Sequential, schedule: Schedule, micro: Sequence[Tensor], targets: Sequence[Tensor],
               group: Group) -> tuple[float, int]:
-    """Each rank has some of the blocks → the largest gap of its gradients, and the most inputs kept."""
+    """Run some of the blocks on each rank → the largest gap of its gradients, and the most inputs kept."""
     part = piece_of_blocks(blocks, group)
     stage = fresh(part)
     most = run_stage(stage, schedule, micro, targets, group)

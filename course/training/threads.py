@@ -1,4 +1,4 @@
-"""How many threads a training on the CPU takes: as many as make it faster, here and now."""
+"""Choosing the number of threads for training on the CPU: several only if they are faster here and now."""
 
 import statistics
 import time
@@ -11,15 +11,15 @@ import torch
 from course.training.engine import Run
 from course.training.processes import PROCESSES
 
-MOST = torch.get_num_threads()  # of PyTorch's own choosing: the cores, or OMP_NUM_THREADS
-HOPELESS = 2.0  # times as long as one thread: the trial of several ends
+MOST = torch.get_num_threads()  # PyTorch's default: the cores, or OMP_NUM_THREADS
+HOPELESS = 2.0  # the trial of several threads ends if it takes this many times as long as one
 
 
 @contextmanager
 def threads_for(run: Run, wanted: int | None) -> Iterator[int]:
-    """Inside `with`, the threads that were asked for, or else one or all, by a trial of some gradients.
+    """Inside `with`, use the threads asked for, or else one or all, as a trial on some gradients decides.
 
-    All are twice as fast where the other cores are idle, and many times slower where they are not.
+    All threads are twice as fast as one if the other cores are idle, and many times slower if they are not.
     """
     before = torch.get_num_threads()
     try:
@@ -30,7 +30,7 @@ def threads_for(run: Run, wanted: int | None) -> Iterator[int]:
 
 
 def tried(run: Run, most: int, times: int = 4) -> int:
-    """1 or `most`, whichever computes a few gradients in less time; the run stays as it is."""
+    """1 or `most`, whichever computes a few gradients in less time; the run is not changed."""
     if most == 1 or PROCESSES > 1 or run.device.type != "cpu" or run.finished:
         return 1
     one: list[float] = []
@@ -41,28 +41,28 @@ def tried(run: Run, most: int, times: int = 4) -> int:
             started = time.perf_counter()
             run.backward(step)
             seconds.append(time.perf_counter() - started)
-            if sum(several) > HOPELESS * sum(one):  # beside busy programs the others could take minutes
+            if sum(several) > HOPELESS * sum(one):  # next to busy programs the other steps could take minutes
                 break
     run.optimizer.zero_grad()
     return most if len(several) == len(one) and sum(several[1:]) < 0.9 * sum(one[1:]) else 1
 
 
 class Watch:
-    """Called after each update of a run: one thread goes on where several have become slow.
+    """Called after each update of a run: switches to one thread if several have become slow.
 
-    Threads wait for each other, so that a single busy core makes all of them wait: steps have become dozens
-    of times slower that way. Where the median of the last steps is SLOWER times that of the first ones,
-    another trial decides. (The median, because a batch of long sentences takes longer, too.) If it is for
-    one thread, `tell` hears about it, once. The numbers of the run stay the same.
+    Threads wait for each other, so a single busy core makes all of them wait: steps have become dozens of
+    times slower that way. If the median of the last steps is SLOWER times that of the first ones, another
+    trial decides. (The median, because a batch of long sentences also takes longer.) If it chooses one
+    thread, that is reported to `tell`, once. The results of the run don't change.
     """
 
     FIRST, LAST, SLOWER = 20, 10, 4.0
 
     def __init__(self, tell: Callable[[str], None]):
         self.tell = tell
-        self.usual = 0.0  # seconds of a step, at first
+        self.usual = 0.0  # median seconds of the first steps
         self.seconds: deque[float] = deque(maxlen=self.FIRST)
-        self.pause = self.LAST  # steps from one look to the next
+        self.pause = self.LAST  # steps between two checks
 
     def __call__(self, run: Run) -> None:
         self.seconds.append(run.history[-1]["seconds"])
@@ -76,7 +76,7 @@ class Watch:
             if tried(run, threads) == 1:
                 torch.set_num_threads(1)
                 self.tell(f"The last steps took {latest / self.usual:.0f} times as long as the first: other "
-                          "programs need the cores. The training goes on with one thread.")
+                          "programs need the cores. Training continues with one thread.")
             else:
                 torch.set_num_threads(threads)
                 self.pause *= 2

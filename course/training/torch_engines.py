@@ -1,6 +1,6 @@
-"""PyTorch's own engines that spread a training over ranks, each held against the gradients of one process.
+"""PyTorch's own engines for training on several ranks, each compared with the gradients of one process.
 
-What differs between versions of PyTorch is imported when it is asked for, and tried out before it is trusted.
+Parts that differ between versions of PyTorch are imported only when needed, and tested before being trusted.
 """
 
 import importlib
@@ -17,13 +17,13 @@ from torch.nn.parallel import DistributedDataParallel
 from course.training.pieces import after_backward, fresh, gap_of_gradients, piece_of_blocks, rows_of
 from course.training.ranks import Group
 
-Loss = Callable[[nn.Module, Any], Tensor]  # model and rows → their share of the mean over the whole batch
+Loss = Callable[[nn.Module, Any], Tensor]  # model and rows → the rows' part of the mean over the batch
 
 
 class Engine(NamedTuple):
-    """What an engine gives on a rank: the largest gap of its gradients, and the bytes of weights here.
+    """An engine's results on a rank: the largest gap of its gradients, and the bytes of the rank's weights.
 
-    `reason` says why this PyTorch can't run it on CPUs; then the others mean nothing.
+    `reason` says why this PyTorch can't run it on CPUs; the other fields then mean nothing.
     """
 
     gap: float = 0.0
@@ -32,13 +32,13 @@ class Engine(NamedTuple):
 
 
 def compared(model: nn.Module, whole: nn.Module) -> Engine:
-    """The engine's model, after backward(), against the whole one."""
+    """Compare the engine's model, after backward(), with the whole one."""
     pieces = [p.to_local() if hasattr(p, "to_local") else p for p in model.parameters()]
     return Engine(gap_of_gradients(model, whole), sum(piece.nbytes for piece in pieces))
 
 
 def mesh_of(group: Group) -> Any:
-    """All ranks in a row, as PyTorch's engines want them."""
+    """A one-dimensional device mesh of all ranks, for PyTorch's engines."""
     return importlib.import_module("torch.distributed.device_mesh").init_device_mesh("cpu", (group.size,))
 
 
@@ -50,7 +50,7 @@ def data_engine(whole: nn.Module, batch: Any, loss: Loss, group: Group) -> Engin
 
 
 def fsdp_engine(whole: nn.Module, batch: Any, loss: Loss, group: Group) -> Engine:
-    """fully_shard() cuts the weights of each block, and collects them just before they are needed."""
+    """fully_shard() shards the weights of each block, and gathers them just before they are needed."""
     fully_shard = importlib.import_module("torch.distributed.fsdp").fully_shard
     model, mesh = fresh(whole), mesh_of(group)
     for block in [module for module in model.modules() if hasattr(module, "feed_forward")]:
@@ -75,14 +75,14 @@ def tensor_engine(whole: nn.Module, batch: Any, loss: Loss, layers: Sequence[Seq
 
 
 def pipeline_engine(schedule: str, blocks: nn.Module, x: Tensor, target: Tensor, group: Group) -> Engine:
-    """A stage of some of the blocks, and a schedule of torch.distributed.pipelining, 4 micro-batches."""
+    """This rank's blocks as a stage, run by torch.distributed.pipelining with 4 micro-batches."""
     if (count := len([*blocks.children()])) % group.size:
         return Engine(reason=f"{count} blocks don't split over {group.size} ranks")
     pipelining = importlib.import_module("torch.distributed.pipelining")
     kind = getattr(pipelining, schedule)
-    if "scale_grads" not in inspect.signature(kind).parameters:  # it adds up the gradients, and may hang
-        return Engine(reason=f"PyTorch {torch.__version__} takes no mean over micro-batches; a newer one "
-                             "does")
+    if "scale_grads" not in inspect.signature(kind).parameters:  # such a version sums, and may hang
+        return Engine(reason=f"PyTorch {torch.__version__} can't average over micro-batches; a newer one "
+                             "can")
     part = piece_of_blocks(blocks, group)
     model = fresh(part)
     stage = pipelining.PipelineStage(model, group.rank, group.size, torch.device("cpu"))
@@ -93,7 +93,7 @@ def pipeline_engine(schedule: str, blocks: nn.Module, x: Tensor, target: Tensor,
 
 
 def averages(group: Group) -> bool:
-    """Whether the backend averages while it cuts a sum into pieces; some versions refuse, or only add up."""
+    """Whether the backend can average in a reduce-scatter; some versions refuse, or return the sum."""
     piece = torch.zeros(1)
     try:
         distributed.reduce_scatter_tensor(piece, torch.full((group.size,), group.rank + 1.0),
@@ -105,7 +105,7 @@ def averages(group: Group) -> bool:
 
 def run_engines(whole: nn.Module, batch: Any, loss: Loss, layers: Sequence[Sequence[str]],
                 pipeline: tuple[nn.Module, Tensor, Tensor], group: Group) -> dict[str, Engine]:
-    """Each engine on this rank, by its name. `pipeline` is a model of blocks, its input and its targets."""
+    """Each engine's results on this rank. `pipeline` is a model of blocks, its input and its targets."""
     blocks, x, target = pipeline
     whole = after_backward(whole, lambda model: loss(model, batch))
     pipeline = after_backward(blocks, lambda model: F.mse_loss(model(x), target)), x, target

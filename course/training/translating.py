@@ -1,4 +1,4 @@
-"""The sizes and settings of a translator: options of lesson 8, and which differ where pairs are people's."""
+"""The sizes and settings of a translator: options of lesson 8, and those that differ for pairs from files."""
 
 import argparse
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ class TranslationModel(TransformerConfig):
     """The sizes of the model; vocab_size follows from the texts."""
 
     d_model: int = option(128, "width of a token's vector", least=1)
-    n_heads: int = option(8, "attention heads, into which d_model must split", least=1, names=["--heads"])
+    n_heads: int = option(8, "attention heads; their number must divide d_model", least=1, names=["--heads"])
     positions: str = option("rotary", "sinusoidal, learned, rotary or none",
                             among=("sinusoidal", "learned", "rotary", "none"))
     max_len: int = option(256, least=1)
@@ -23,7 +23,7 @@ class TranslationModel(TransformerConfig):
 
 @dataclass(frozen=True)
 class TranslationTraining(SequenceTraining, FilesOfPairs):
-    """One training run on pairs of sentences. ValueError, with the value, for what makes no sense."""
+    """One training run on sentence pairs. ValueError, with the value, for a setting that makes no sense."""
 
     vocab: int = option(1500, "merges to learn", least=0)
     steps: int = option(3000, "training steps", least=0, below=10**7)
@@ -56,7 +56,7 @@ TOLD = "n_layers", "d_model", "dropout", "vocab", "label_smoothing", "lr", "warm
 
 
 def recipe_line(config: TranslationModel, training: TranslationTraining) -> str:
-    """One line: whose defaults hold, and what the main options are."""
+    """One line: which defaults apply, and the values of the main options."""
     chosen = "pairs from files" if training.pairs else "the grammar's pairs"
     values = {**vars(config), **vars(training)}
     return f"Recipe for {chosen}: " + ", ".join(f"{name} {values[name]:g}" for name in TOLD)
