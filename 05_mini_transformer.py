@@ -249,7 +249,7 @@ RECIPES = {"sort": (2000, 64), "sum": (2000, 128)}  # steps and batch size; othe
 
 @dataclass(frozen=True)
 class TrainingConfig(SequenceTraining):
-    """One training run on digits. ValueError, with the value, for what makes no sense."""
+    """One training run on digits. ValueError, with the value, for a setting that makes no sense."""
 
     task: str = option("reverse", f"one of {', '.join(TASKS)}", among=TASKS)
     steps: int = option(0, "training steps; 0: what the task needs", least=0, below=10**7)
@@ -367,8 +367,8 @@ def sequence_job(model: nn.Module, training: SequenceTraining, batch: Callable[[
                  blocks: Sequence[nn.Module] | None = None) -> Job:
     """What the engine needs to know to train on batches (inputs …, targets), whatever their tokens mean.
 
-    model(inputs …) gives the logits, model.config.d_model its width. `blocks` are what --recompute computes
-    again; by default those of an encoder and a decoder.
+    model(inputs …) gives the logits, model.config.d_model its width. --recompute runs `blocks` again; by
+    default those of an encoder and a decoder.
     """
     loss_of, adam = fused_sequence_loss, partial(torch.optim.AdamW, fused=True)
     if training.by_hand:

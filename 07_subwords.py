@@ -197,7 +197,7 @@ class BytePairEncoding:
 
     @classmethod
     def load(cls, path: Path) -> "BytePairEncoding":
-        """What save() wrote; ValueError, in one line, for anything else."""
+        """What save() wrote; a one-line ValueError for anything else."""
         try:
             return cls.restored(json.loads(path.read_bytes()))
         except (ValueError, TypeError, KeyError, RecursionError) as error:

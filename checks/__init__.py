@@ -1,1 +1,1 @@
-"""What must hold for each part, for any implementation, and the classic mistakes. One file a lesson."""
+"""What must hold for each part, for any implementation, and the classic mistakes; one lesson per file."""
