@@ -326,7 +326,7 @@ class TextExperiment(TextsExperiment):
     """What the command line asked for, and its run."""
 
     history, default = "text_history", "text"
-    texts_of, from_files = Texts, ({}, {})
+    texts_of, from_files = Texts, {}
     measure, scored = "Bits per character of held-out text", "text"
 
     def score(self, texts: Texts, model: nn.Module) -> float:

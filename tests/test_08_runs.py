@@ -91,7 +91,7 @@ def saved(file, tmp_path_factory):
 def saved_experiment(file, saved):
     """saved_experiment(option=…) is what main() makes of the saved model."""
     def make(**options):
-        training = m.TranslationTraining(**m.REAL_PAIRS[1] | {
+        training = m.TranslationTraining(**m.REAL_PAIRS | {
             "pairs": str(file), "steps": 20, "vocab": 60, "batch_size": 8, "validate_every": 10, "warmup": 5})
         given = SimpleNamespace(device="cpu", outputs=saved, resume=False, threads=1, seed=0, **options)
         return m.TranslationExperiment(replace(SMALL, dropout=0.0), training, given)
@@ -287,11 +287,11 @@ def test_other_parts_than_those_of_a_checkpoint_are_refused(training):
 def test_a_foreign_checkpoint_and_one_of_other_sizes_are_one_line_and_kept(monkeypatch, capsys, file, saved,
                                                                            tmp_path):
     (there,) = saved.glob("checkpoint_*.pt")
-    other = tmp_path / there.name.replace("layers=1", "layers=2")
+    other = tmp_path / there.name.replace("layers=1", "layers=3")
     for content, said in ((there.read_bytes(), "it holds another run: n_layers is 1"),
                           (b"junk", "not a checkpoint of this lesson")):
         other.write_bytes(content)
-        options = [*options_of(file, tmp_path), "--layers", "2", "--input", "a"]
+        options = [*options_of(file, tmp_path), "--layers", "3", "--input", "a"]
         code, _, error = main(monkeypatch, capsys, *options)
         assert (code, len(error.splitlines())) == (1, 1)
         assert said in error
@@ -308,8 +308,8 @@ def test_nothing_to_resume_is_one_line(monkeypatch, capsys, file, tmp_path):
     ({}, {}, "translation"), ({"d_ff": 512}, {}, "translation"),
     ({"d_model": 16}, {}, "translation-d_model=16"),
     ({}, {"seed": 2}, "translation-seed=2"),
-    (m.REAL_PAIRS[0], m.REAL_PAIRS[1] | {"pairs": "a/mine.tsv"}, "translation-pairs=mine.abcdef12"),
-    ({}, {"pairs": "mine.tsv", **m.REAL_PAIRS[1]}, "translation-pairs=mine.abcdef12-n_layers=2"),
+    ({}, {"pairs": "a/mine.tsv", **m.REAL_PAIRS}, "translation-pairs=mine.abcdef12"),
+    ({"n_layers": 3}, {"pairs": "mine.tsv", **m.REAL_PAIRS}, "translation-pairs=mine.abcdef12-n_layers=3"),
     ({}, {"lr": 0.003}, "translation"), ({}, {"lr": 0.003001}, "translation-lr=0.003001"),
     ({}, {"lr": 0.0030000001}, "translation-lr=0.0030000001"),
 ])

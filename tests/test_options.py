@@ -802,21 +802,24 @@ def test_08_what_is_meant_for_a_file_holds_for_one_alone(files):
     plain, own = called(eight, *SMALL), called(eight, *SMALL, "--pairs", files.many)
     changed = lambda of, name: [getattr(found.experiment, of).__dict__[name] for found in (plain, own)]  # noqa: E731
     assert changed("training", "beta2") == [0.98, 0.98]
-    for of, part in zip(("config", "training"), eight.REAL_PAIRS, strict=True):
-        for name, value in part.items():
-            before, after = changed(of, name)
-            assert after == value != before
-            option = "--layers" if name == "n_layers" else f"--{name.replace('_', '-')}"
-            given = called(eight, *SMALL, "--pairs", files.many, option, before)
-            assert getattr(given.experiment, of).__dict__[name] == before  # what is said counts
+    for name, value in eight.REAL_PAIRS.items():
+        before, after = changed("training", name)
+        assert after == value != before
+        given = called(eight, *SMALL, "--pairs", files.many, f"--{name.replace('_', '-')}", before)
+        assert getattr(given.experiment.training, name) == before  # what is said counts
 
 
-def test_08_long_runs_on_a_file_have_dropout(files):
-    drops = lambda *options: called(eight, *SMALL, *options).experiment.config.dropout  # noqa: E731
+def test_08_long_runs_on_a_file_are_regularised(files):
+    def regularised(*options):
+        experiment = called(eight, *SMALL, *options).experiment
+        return experiment.config.dropout, experiment.training.label_smoothing
+
     of_file = "--pairs", files.many
-    assert drops(*of_file) == drops("--steps", "7000") == drops(*of_file, "--steps", "6000") == 0
-    assert drops(*of_file, "--steps", "7000") == 0.1
-    assert drops(*of_file, "--steps", "7000", "--dropout", "0.2") == 0.2
+    for options in (of_file, ("--steps", "7000"), (*of_file, "--steps", "6000")):
+        assert regularised(*options) == (0, 0)
+    assert regularised(*of_file, "--steps", "7000") == (0.1, 0.1)
+    assert regularised(*of_file, "--steps", "7000", "--dropout", "0.2") == (0.2, 0.1)
+    assert regularised(*of_file, "--steps", "7000", "--label-smoothing", "0") == (0.1, 0)
 
 
 def splits_of(*options) -> dict[str, list[str]]:

@@ -1,7 +1,7 @@
 """The runs of a lesson that trains on texts: their names, checkpoints and replies."""
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -51,7 +51,7 @@ class TextsExperiment(ModelExperiment):
     # What --from compares, and on what.
     measure, scored = "BLEU of the greedy answers to validation pairs", "pairs"
     texts_of: Callable[..., Any]
-    from_files: tuple[Mapping[str, Any], Mapping[str, Any]]  # other defaults, of sizes and of settings
+    from_files: Mapping[str, Any]  # the settings whose defaults differ for texts from files
     run_on: Callable[[Any, Any, Any], Run]
     answers_to: Callable[..., list[str]]
     batch_of: Callable[[str, str], Any]  # a sentence and its answer → a batch of one
@@ -166,12 +166,10 @@ class TextsExperiment(ModelExperiment):
                        [0.0, *self.run.noted("unsure_below")][-1])
 
 
-def run_name(default: str, config: Any, training: Any, texts: Any, from_files: Sequence[Mapping[str, Any]]
-             ) -> str:
+def run_name(default: str, config: Any, training: Any, texts: Any, from_files: Mapping[str, Any]) -> str:
     """`default`, each file with the beginning of its hash, and every option that differs from its default."""
-    of_model, of_training = from_files if texts.labels else ({}, {})
-    usual = replace(type(config)(), d_ff=4 * config.d_model, **of_model), replace(
-        type(training)(), **of_training, **texts.paths)
+    usual = replace(type(config)(), d_ff=4 * config.d_model), replace(
+        type(training)(), **(from_files if texts.labels else {}), **texts.paths)
     files = [f"{name}={label}" for name, label in texts.labels.items()]
     return "-".join([default, *files, *changed_options(config, usual[0]),
                      *changed_options(training, usual[1])])
