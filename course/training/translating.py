@@ -41,7 +41,8 @@ class TranslationTraining(SequenceTraining, FilesOfPairs):
 
 # The defaults that differ for pairs from files, whose sentences are harder than the grammar's; and those of
 # longer runs, in which the model sees each pair so often that it overfits. Shorter runs are only delayed.
-REAL_PAIRS: Mapping[str, Any] = {"warmup": 250, "steps": 3300, "vocab": 4000, "validate_every": 1000}
+REAL_PAIRS: Mapping[str, Any] = {
+    "lr": 2e-3, "warmup": 250, "steps": 3300, "vocab": 4000, "validate_every": 1000}
 LONG, LONGER = 6000, {"dropout": 0.1, "label_smoothing": 0.1}
 
 
