@@ -54,7 +54,7 @@ __all__ = ["CELLS", "INPUTS", "WIDTH", "GRUCell", "LSTMCell", "RNNCell", "Value"
 def broadcast_shapes(*shapes: Sequence[int]) -> tuple[int, ...]:
     """The shape that arrays of these shapes broadcast to, as in a + b: (3, 1) and (4,) → (3, 4).
 
-    Shapes are aligned right, and missing sizes count as 1. In each column all sizes but 1 must be equal.
+    Shapes are aligned right, and missing sizes count as 1. In each column, sizes other than 1 must be equal.
     Raises ValueError, with all shapes, if they aren't.
     """
     rank = max(map(len, shapes), default=0)
@@ -212,7 +212,7 @@ def two_layer_backward(
         w2: np.ndarray, b2: np.ndarray) -> tuple[float, tuple[np.ndarray, ...]]:
     """The loss of tanh(x·W₁ + b₁)·W₂ + b₂, and its gradients with respect to w1, b1, w2 and b2.
 
-    x (B, inputs), labels (B,) the number of each row's class, w1 (inputs, hidden), w2 (hidden, classes).
+    x: a batch (B, inputs); labels (B,): each row's class number; w1 (inputs, hidden), w2 (hidden, classes).
     The loss is the mean over the batch of −log softmax(logits)[label].
     """
     hidden = np.tanh(x @ w1 + b1)  # (B, hidden)
@@ -378,7 +378,7 @@ def step_broadcasting():
     """Broadcasting, and its classic bug
 
     Broadcasting combines arrays of different shapes. Write the shapes one below the other, aligned right.
-    Where a shape is shorter, its size counts as 1, and a size of 1 is stretched to the other size. All other
+    Where a shape is shorter, a missing size counts as 1, and a size of 1 is stretched to the other. All other
     sizes must be equal. A row (4,) is added to each row of (3, 4), a column (3, 1) to each column.
 
     The bug: predictions of shape (N,) minus targets of shape (N, 1) do not give N errors. They give N × N:
@@ -731,14 +731,14 @@ def step_way_back():
     """
     reach = way_back(CELLS | OTHERS, BACK)
     rnn, lstm, opened, gru, gate, large = reach.values()
-    check("RNN, LSTM, GRU: 64 steps back the gradient is under a millionth of that 1 step back",
+    check("RNN, LSTM, GRU: the gradient from 64 steps back is under a millionth of that from 1",
           all(norms[3] < 1e-6 * norms[0] for norms in (rnn, lstm, gru)))
     check("open LSTM: 64 steps back the gradient is over a million times that of RNN, LSTM and GRU",
           opened[3] > 1e6 * max(rnn[3], lstm[3], gru[3]))
     kept = (gate[3] / gate[2]) ** (1 / 48)
     check("gate only: one step keeps 0.93 to 0.97 of the gradient", 0.93 < kept < 0.97, f"{kept:.3f}")
     check("open LSTM: 64 steps back the gradient is over 3 times that of gate only", opened[3] > 3 * gate[3])
-    check("weights 8 times as large: 64 steps back the gradient is over 10 times that 1 step back",
+    check("weights 8 times as large: the gradient from 64 steps back is over 10 times that from 1",
           large[3] > 10 * large[0])
     return table("gradient from", *(f"{n} back" for n in BACK),
                  rows=[(name, *(f"{norm:.0e}" for norm in norms)) for name, norms in reach.items()])

@@ -467,7 +467,7 @@ def step_why_the_root():
 
     The query's gradient is the scores' gradient times the keys and, with division, times 1/√d_k. So the
     query's mean gradient is larger without the division (last column). Yet at d_k = 1024, without division,
-    about half the queries get less than a tenth of the median gradient with it.
+    about half the queries get less than a tenth of the median gradient with division.
     """
     widths = [4, 16, 64, 256, 1024]
     variances = [torch.randn(2, 10_000, d_k).prod(0).sum(-1).var().item() for d_k in widths]
@@ -490,7 +490,7 @@ def step_why_the_root():
     check("undivided, more than half of the queries starve at d_k = 1024, for 16, 64 and 512 keys",
           all(fractions[-1][0] > 0.5 for fractions in starved.values()))
     check("for all d_k the division lowers the query's mean gradient", all(row[-1] > 1 for row in rows))
-    check("undivided, more than 40 % of query gradients are starved at d_k = 1024", little_there > 0.4)
+    check("undivided, measured at the query, over 40 % of queries starve at d_k = 1024", little_there > 0.4)
     check("divided, at every width fewer than one query in 20 starves",
           max(fraction for fractions in starved.values() for _, fraction in fractions) < 0.05)
     figure = Picture("attention_scaling.png", draw_scaling(rows, starved, *torch.randn(2, 6, 64)),
@@ -603,8 +603,8 @@ def step_other_scores():
 
     The network finds more keys than the product, and a matrix doesn't help: the product favours long keys.
     Subtract half the key's squared length from the undivided product, and it finds as many as the network. Or
-    make all keys equally long (last column): then all four do. At the paper's width of 64 the product finds
-    nearly all. The picture shows a case that the product gets wrong; the mark is on the true key.
+    make all keys equally long (last column): all four find nearly all. So does the product at the paper's
+    width, 64. The picture shows a case that the product gets wrong; the mark is on the true key.
 
     In a Transformer, learned matrices come before the product, which makes it a multiplicative score:
     (W_q·q)·(W_k·k) = qᵀ·W·k with W = W_qᵀ·W_k, of rank d_k at most.

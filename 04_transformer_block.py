@@ -320,7 +320,7 @@ def step_residual_paths():
     The derivative of x + layer(x) is 1 + the derivative of layer(x): the 1 passes the gradient on unchanged.
     Untrained blocks are run with and without the path, and with and without a normalisation (step 2). The
     normalisation comes before the layer (pre-norm) or after it (post-norm). The initial weights are halved,
-    left as they are, or doubled. Each cell has two numbers, from two random starts.
+    left as they are, or doubled. Each table entry has two numbers, from two random starts.
 
     The first table shows the gradient's size at the input of block 0, divided by its size at the output. The
     second shows how different the tokens still are: subtract the mean of all tokens from each token's vector.
@@ -622,7 +622,7 @@ def step_pre_or_post():
     Left panel: each cross is a start without a warm-up, each circle a start with one; lines are their means.
     At the lowest rate all learn. At 0.02 pre-norm learns, and post-norm fails from one start or both. A
     warm-up lowers post-norm's loss, though not always enough. At 0.04 post-norm fails even with a warm-up,
-    and pre-norm without a warm-up fails from some starts. Close to the highest rate that works the random
+    and pre-norm without a warm-up fails from some starts. Close to the highest rate that works, the random
     start decides: try --seed 1, 2, …
 
     Right panel, rate 0.02: early in training the tokens' output vectors come close together in all four
@@ -715,7 +715,7 @@ def step_two_explanations():
           (post[2:] > pre[2:]).all())
     check("post-norm's change divided by pre-norm's grows with depth: below 1.25 at 2 blocks, over 1.5 at 16",
           ratio == sorted(ratio) and ratio[1] < 1.25 and ratio[-1] > 1.5, numbers(ratio))
-    check("with a doubled path two post-norm blocks' output changes less than plain pre-norm's",
+    check("doubled path, two blocks: post-norm's output changes less than plain pre-norm's",
           (doubled < pre)[1].all())
     gap = largest_difference(adam_steps(0.01), adam_steps(1.0))
     check("with gradients 100 times smaller, five Adam steps end in the same place, within 1 % of a step",

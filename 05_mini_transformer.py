@@ -527,8 +527,8 @@ def step_loss(experiment: DigitExperiment):
     guesses are not quite even. Padding must not count: the loss of a batch is the sum over its sequences, and
     training divides this sum by the number of real tokens.
 
-    Label smoothing asks for a little probability on every token; then even a perfect model's loss exceeds
-    0: the entropy −Σ q·log q of its target q.
+    With label smoothing the target q has a little probability on every token; then even a perfect model's
+    loss is the entropy −Σ q·log q, not 0.
     """
     batch = draw_batch(experiment.training.task, 200, "train", (1,))
     loss, floor = evaluate(Transformer(experiment.config), batch).loss, math.log(len(tokenizer))

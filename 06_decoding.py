@@ -174,7 +174,7 @@ def sample(decoding: Decoding, max_length: int, temperature: float = 1.0, top_k:
 
 
 def generate(decoding: Decoding, max_length: int, pick: Callable[[Tensor], Tensor]) -> Tensor:
-    """Feed each answer its own tokens, pick(logits (N, V)) → (N,), until all have ended."""
+    """Feed each answer its own tokens, chosen by pick(logits (N, V)) → (N,), until all end."""
     if max_length < 1:
         raise ValueError(f"max_length is {max_length}; it must be at least 1")
     tokens, answers = first_tokens(decoding), []
@@ -275,7 +275,7 @@ class Beam:
         self.candidates: list[tuple[int, Hypothesis]] = []  # of the latest step
 
     def grow(self, log_probs: Tensor) -> list[int]:
-        """log_probs (W, V) of the next token of each of the W alive → the places of those continued."""
+        """log_probs (W, V) of the next token of the W hypotheses alive → the places of those continued."""
         self.candidates, kept = self.continuations(log_probs), []
         for rank, (parent, candidate) in enumerate(self.candidates):
             if candidate.finished and rank < self.width:
@@ -756,7 +756,7 @@ def step_all_strategies(experiment: DecodingExperiment):
     rows = [(name, *values) for name, values in found.items()]
     shown = [[*map(format, row, ("", ".1%", ".3f", ".2f", ".1f", ".2f"))] for row in rows]
     picture = Picture(experiment.file("decoding_strategies"), drawing.draw_strategies(rows),
-                      "With one right answer greedy is enough; at temperature 2 cutting the tail helps")
+                      "With one right answer, greedy is enough; at temperature 2 cutting the tail helps")
     return table("strategy", "right", "log P", "distinct of 3", "tokens run", "ms each", rows=shown), picture
 
 
@@ -790,7 +790,7 @@ def step_broken_on_purpose(experiment: DecodingExperiment):
         hidden += sure
         beams.append((name, len(sure), kept.count(False), off))
     check("the broken cache changed no answer with probability over ½", all(hidden), f"{len(hidden)} of them")
-    check("the unsure model's answers change, and their log P is wrong", beams[1][2] and beams[1][3] > 0.05)
+    check("broken cache, unsure model: answers change and log P is wrong", beams[1][2] and beams[1][3] > 0.05)
     caught = check_mistakes(OURS, cached_decoding_checks)
     broken = table("beams, cache not reordered", "P > ½", "answers changed", "log P off by", rows=beams)
     return table("greedy", "answers right", rows=greedy), broken, caught

@@ -111,7 +111,7 @@ class BytePairEncoding:
     def learn(cls, texts: Iterable[str], merges: int, characters: int | None = None) -> "BytePairEncoding":
         """Join the most frequent pair of neighbours, `merges` times; of equally frequent pairs the smallest.
 
-        The alphabet has the `characters` most frequent ones, or all. Others become bytes, which never merge.
+        The alphabet is the `characters` most frequent characters, or all. Others become bytes, never merged.
         """
         counts = Counter(word for text in texts for word in split_words(text))
         encoding = cls(alphabet_of(counts, characters), [])
@@ -205,7 +205,7 @@ class BytePairEncoding:
 
 
 def alphabet_of(counts: Counter[str], most: int | None) -> str:
-    """The `most` frequent characters of the words, or all of them, sorted."""
+    """The words' characters, sorted: the `most` most frequent, or all."""
     times: Counter[str] = Counter()
     for word, often in counts.items():
         for character in word:
@@ -518,7 +518,7 @@ def step_what_a_model_sees():
           len(ids[" attention"]) == 1 and not {*ids[" attention"]} & {*ids[" noitnetta"]})
     check("with a capital, in capitals, or without the space, the word shares no id with “ attention”",
           not {*ids[" attention"]} & {id for word in words[1:] for id in ids[word]})
-    check("the years are cut in at least three ways", len(ways) >= 3, f"{len(ways)} ways")
+    check("years from 1000 to 2999 are cut in at least three ways", len(ways) >= 3, f"{len(ways)} ways")
     return (table("text", "pieces", "ids", rows=rows), table("a year is cut like", "how many", rows=years))
 
 
@@ -568,9 +568,9 @@ def step_texts_as_they_are():
     """Odd texts
 
     Every text comes back unchanged, however odd. An emoji may be several characters of three or four bytes
-    each. An é from a keyboard is one character; from some programs it arrives as an e followed by a mark. The
-    two look the same but have different ids, so a model sees two different words. Lesson 8 normalises your
-    sentence pairs before learning from them.
+    each. An é from a keyboard is one character; from some programs it is an e followed by an accent. Both
+    look the same but have different ids, so a model sees two words. Lesson 8 first normalises your sentence
+    pairs: it joins letter and accent.
 
     “<eos>” in a text is five characters. The ids 0, 1 and 2 never come from a text; only the program inserts
     them. Bytes that are not UTF-8 are refused before anything is learned from them.

@@ -532,8 +532,8 @@ def step_phenomena(experiment: TranslationExperiment):
     """Which rules are learned, and when
 
     The grammar knows which rules a sentence needs. The picture has a row for each rule that at least 30 of
-    the 300 validation sentences need, with their number. It shows, at each validation, the fraction of these
-    sentences that is entirely right. Rules are sorted by their mean over all validations.
+    the 300 validation sentences need (in brackets: how many). It shows the fraction of these sentences
+    entirely right at each validation. Rules are sorted by their mean over all validations.
 
     A sentence is wrong if any of its rules fails. So a row also reflects rules that often occur with its own.
     The table has the ten rules with the lowest fractions in the test, and how many sentences need them.
@@ -665,7 +665,7 @@ def step_limits(experiment: TranslationExperiment):
 
     “Simon” replaces a trained name. All pieces of “Simon” are known and need only be copied, yet hardly any
     sentence with it is right. The X of “Xavier” isn't in the grammar, so it becomes a byte that never occurs
-    in training. --input adds a missing capital or mark, and lists such words.
+    in training. --input adds a missing capital or mark, and lists unknown words.
     """
     pairs = experiment.pairs(200)
     cases = harder(pairs, experiment.pairs())
@@ -715,15 +715,15 @@ def step_unsure(experiment: TranslationExperiment):
     if experiment.is_default:
         check("unsure answers are wrong more than ten times as often as the others",
               1 - exact["unsure"] > 10 * (1 - exact["not marked"]))
-    return table(f"answers (limit {limit:.0%})", "count", "wrong", "BLEU", rows=rows)
+    return table(f"unsure below {limit:.0%}", "count", "wrong", "BLEU", rows=rows)
 
 
 def step_broken_on_purpose(experiment: TranslationExperiment):
     """Broken on purpose
 
     Files of pairs often have several translations of one source. Here each source of the test gets a second
-    line. If these lines are split at random, most held-out sources also occur in training. Lower-casing both
-    texts raises BLEU, and treating l' as a separate word raises it again. Without a mask on the padding,
+    line. If lines are split at random, most held-out sources also occur in training. Lower-casing answer and
+    reference raises BLEU, and treating l' as a separate word raises it again. Without a mask on the padding,
     answers depend on the rest of the batch.
     """
     pairs = experiment.pairs()
@@ -739,7 +739,7 @@ def step_broken_on_purpose(experiment: TranslationExperiment):
             "the same, both texts lower-cased": corpus_bleu(slipped, lowered),
             "the same, with l' as a separate word": corpus_bleu(slipped, lowered, tokenize=words_of)}
     plain, both, finer = (one.score for one in bleu.values())
-    check("lower-casing both texts raises BLEU by over 5; l' as a separate word raises it by over 1 more",
+    check("lower-casing answer and reference raises BLEU by over 5; l' as a separate word by over 1 more",
           both > plain + 5 and finer > both + 1)
     check("if lines are split at random, more than half of the held-out sources are in training",
           leaked > 0.5, f"{leaked:.0%}")

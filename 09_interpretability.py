@@ -334,7 +334,7 @@ def step_what_learns(experiment: Examined):
         check("at every recorded step the block that moves most moves less than 3 times as much as the "
               "block that moves least", ratio < 3, f"{ratio:.1f}")
         first, last = (statistics.mean(moves[step]) for step in (0, -1))
-        check("the mean move falls from about one learning rate to less than half of that",
+        check("the blocks' mean move falls from about one learning rate to less than half of that",
               abs(first - 1) < 0.1 and last < first / 2, f"{first:.2f} and {last:.2f}")
         cut = apart[0]["gradient in decoder 0"]
         check("without residual paths the decoder's first block starts with a gradient below 10⁻⁶ and a move "
@@ -602,8 +602,8 @@ def step_what_is_written(experiment: Examined):
     needs two controls. With shuffled labels it should be at chance. On an untrained model it shows what is
     there without training: the residual path carries the embedding, so the probe finds the digit.
 
-    A probe says what can be read, not what the model reads. For the last column we move each label's mean
-    to the overall mean, so that no linear probe finds the label, and count the digits still right.
+    A probe says what can be read, not what the model reads. For the last column we shift each label's
+    vectors to a common mean, so that no linear probe finds the label, and count the digits still right.
 
     In all three models the probe finds the encoder's digit, and the model needs it. The model also needs the
     distance to the end. The probe also finds the digit that the decoder has just read, but without it most
@@ -647,14 +647,14 @@ def step_rules_of_french(experiment: Examined):
 
     If lesson 8's checkpoint is in the output folder, each head of its translator in turn is replaced by its
     mean. For each group of rules the table names the head whose removal breaks sentences with these rules
-    most often, compared with others. A head whose removal breaks both kinds equally isn't the head of this
-    rule. Other models may divide the work differently.
+    most often, relative to other sentences. A head whose removal breaks both kinds equally isn't this rule's
+    head. Other models may divide the work differently.
     """
     translator = TranslationExperiment(TranslationModel(), TranslationTraining(), Namespace(
         **vars(experiment.options), input="answers only"))
     if not translator.checkpoint.exists():
-        return (f"There is no {translator.checkpoint.name} in the output folder. This makes it in minutes:\n"
-                "python 08_translation.py --step training")
+        return (f"There is no {translator.checkpoint.name} in the output folder. "
+                "To create it in minutes, run:\npython 08_translation.py --step training")
     pairs, encode, model = corpus({"test": 160}, 1)["test"], translator.encoding.encode, translator.model
     batch = Batch(pad([encode(pair.source) for pair in pairs]), *teacher_forcing(
         [encode(pair.target) for pair in pairs])).to(translator.run.device)
@@ -803,7 +803,7 @@ def step_what_next(experiment: Examined):
     """What now?
 
     Change: (1) --layers 1: which attentions are needed if there is only one block? (2) In step 7,
-    let the donors differ in their first digit: CHANGED = 0.
+    let the first digit differ: CHANGED = 0.
 
     Write it yourself: --template my_interpretability.py, then --grade my_interpretability.py.
     """

@@ -644,13 +644,13 @@ def step_pictures(experiment: TextExperiment):
     """Pictures as patches
 
     A stack reads vectors from any source. The vision transformer (ViT) cuts a picture into patches and maps
-    each to a vector; this is a convolution whose stride is its width. A learned vector comes before the
+    each to a vector; this is a convolution whose windows don't overlap. A learned vector comes before the
     patches, and its output gives the class. Only the learned positions tell the model where a patch was.
 
     The pictures are 1,797 handwritten digits of 8 × 8 pixels (Alpaydin and Kaynak, UCI 1998, CC BY 4.0). Of
     these, 1,097 train the models, 200 served to choose learning rates and steps, and 500 test them. The
-    table shows means over three seeds, also for a linear map of the pixels (logistic regression) and for
-    three convolutions. Here the Transformer is about as good as the linear map.
+    table shows means over three seeds, also for a linear map of the pixels (logistic regression) and
+    three successive convolutions. Here the Transformer is about as good as the linear map.
 
     Then the 16 patches of each test picture are shuffled in the same way. Without positions, the answers stay
     the same: a bag of patches is enough for about two thirds of the digits. With positions, few answers are
@@ -815,9 +815,9 @@ def step_broken_on_purpose(experiment: TextExperiment):
 
 
 def step_compare(experiment: TextExperiment):
-    """Compared
+    """Several values compared
 
-    The runs differ only in this value. With --seeds each value is trained with several seeds.
+    The runs differ in one option only. With --seeds each value has several runs.
     """
     name, _ = experiment.options.compare
     found = experiment.compared(lambda run: -run.noted("bits")[-1])  # the best is the largest

@@ -486,7 +486,7 @@ def step_six_tables(experiment: LongExperiment):
     """Where the memory goes
 
     Lesson 1's attention code holds tables of n × n numbers: scores, their exponentials, weights, then
-    gradients. For one head of width 64, forward and backward, six tables are held at the peak. Twice the
+    gradients. For one head of width 64, forward and backward, six are held at the peak. Twice the
     length needs four times the memory.
     """
     peaks = [peak_bytes(there_and_back(scaled_dot_product_attention), *one_head(n)) for n in SIZES]
@@ -571,7 +571,7 @@ def step_bytes_moved(experiment: LongExperiment):
     check("tiles of 128 move more than twice the predicted bytes, and more than tiles of 64",
           moved[128] > max(2 * predicted[128], moved[64]))
     larger = traffic(partial(tiled_attention, tile=128), 2 * cache, *inputs) / MIB
-    check("in twice the memory, tiles of 128 also move the predicted bytes, within 10 %",
+    check("with twice the memory, tiles of 128 also move the predicted bytes, within 10 %",
           predicted[128] <= larger < 1.1 * predicted[128])
     figure = Picture("efficient_attention_traffic.png", drawing.draw_traffic(moved, predicted, lines),
                      "Larger tiles move fewer bytes, until one no longer fits into the fast memory")
@@ -650,9 +650,9 @@ def step_low_rank(experiment: LongExperiment):
 def step_linear_is_an_rnn(experiment: LongExperiment):
     """Linear attention is an RNN
 
-    Replace e^(q·k) by φ(q)·φ(k), with positive features φ, here elu(x) + 1. Then the sum over the keys, Σ
-    φ(k)·vᵀ, can be computed before the query comes; its size doesn't depend on the length. Updated token by
-    token, it is the state of an RNN. Training uses chunks, with a table inside each.
+    Replace e^(q·k) by φ(q)·φ(k), with positive features φ, here elu + 1 (e^x below 0, x + 1 above). Then the
+    sum over keys, Σ φ(k)·vᵀ, needs no query; its size doesn't depend on the length. Updated token by
+    token, it is the state of an RNN. Training uses chunks, each with a table.
     """
     query, key, value = random_tensors((130, 64), (130, 64), (130, 64))
     state = LinearState()
@@ -747,21 +747,21 @@ def step_recall(experiment: LongExperiment):
 def step_recompute(experiment: LongExperiment):
     """Recomputing: one block per segment
 
-    The backward pass needs every block's activations, c times the size of its input. Keep only what enters
-    each segment of s blocks; compute each segment again in the backward pass (Chen et al. 2016; --recompute
-    in lesson 5). At the peak, N blocks hold N/s + c·s + 4 inputs. If c were 1, segments of √N blocks would be
-    best, but c is far larger. The price is one more forward pass: 4/3 of the products. Dropout must repeat
-    its choices, so the random state is kept.
+    The backward pass needs every block's activations (intermediate results), c times the size of its input.
+    Keep only what enters each segment of s blocks; compute each segment again in the backward pass (Chen et
+    al. 2016; --recompute in lesson 5). At the peak, N blocks hold N/s + c·s + 4 inputs. If c were 1, segments
+    of √N blocks would be best, but c is far larger. The price is another forward pass: 4/3 of the products.
+    Dropout must repeat its choices: the random state is kept.
     """
     depth, x = 16, torch.randn(2, 64, WIDTH)
     blocks = nn.ModuleList(EncoderBlock(WIDTH, HEADS, 4 * WIDTH, 0.1) for _ in range(depth))
     c = measuring.activations_kept(blocks[0], x)
     runs = {size: measuring.in_segments(blocks, x, size) for size in (0, 1, 2, 4, 8, 16)}
     predicted = {size: depth / size + c * size + 4 for size in runs if size}
-    check("each peak equals the formula's value within 2 %",
+    check("memory peaks are within 2 % of the formula's",
           all(abs(runs[size].peak / inputs - 1) < 0.02 for size, inputs in predicted.items()), f"c = {c:.1f}")
     kept, once = runs[0], runs[1]
-    check("one block per segment has the smallest peak", once.peak == min(run.peak for run in runs.values()))
+    check("one block per segment needs the least memory", once.peak == min(run.peak for run in runs.values()))
     check("recomputing takes one third more products", 3 * once.products == 4 * kept.products)
     check("recomputing gives the same gradients, bit for bit",
           all(torch.equal(run.gradients, kept.gradients) for run in runs.values()))

@@ -6,7 +6,7 @@ ranks send?
 
     data      all weights, some rows of the batch → gradients, added up
     tensor    some columns or rows of each matrix → products, added up
-    states    the optimiser's states for a piece  → gradients and weights
+    states    some of the optimiser's states      → gradients and weights
     pipeline  some of the blocks                  → activations, passed on
 
 You need lessons 4 and 5, and no GPU: here ranks are threads of one process, and all bytes that they send

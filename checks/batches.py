@@ -94,7 +94,7 @@ def keeps_pairs_together(implementation, ours):
             ("tgt_out", batch.tgt_out, [[*TARGETS[row], EOS] for row in rows]),
         ):
             if without_padding(found) != expected:
-                return Finding(False, f"{name} of a batch isn't what its pairs are",
+                return Finding(False, f"{name} of a batch doesn't match its pairs",
                                "src as it is; BOS before the target, and EOS after it; padded with PAD")
     return Finding(True, f"{len(SOURCES)} pairs")
 

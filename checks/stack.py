@@ -70,7 +70,7 @@ def without_norm(stack_class: type) -> type:
 
 def norm_missing(stack_class: type) -> Mistake:
     return Mistake("with pre-norm the stack ends in one more LayerNorm", without_norm(stack_class),
-                   "Three pre-norm layers")
+                   "Three pre-norm blocks")
 
 
 def compared(found: Tensor, expected: Tensor, ours: nn.Module, theirs: nn.Module, call: Callable,
@@ -114,11 +114,11 @@ def more_mistakes(stack_class: type) -> dict[str, Mistake]:
             without = inputs[:1] if len(inputs) == 2 else (*inputs[:2], None, *inputs[3:])
             return super().forward(*without)
 
-    pre, post = "Three pre-norm layers", "Three post-norm layers"
+    pre, post = "Three pre-norm blocks", "Three post-norm blocks"
     return {
         "norm always": Mistake("with post-norm nothing follows the last block, which ends in a norm already",
                                NormAlways, post),
-        "one block": Mistake("all blocks are one object: make a new block for each layer", OneBlock, pre),
+        "one block": Mistake("all blocks are one object: make n_layers separate blocks", OneBlock, pre),
         "first block alone": Mistake("only one block runs: pass x on, x = block(x, …)",
                                      running(slice(1)), pre),
         "last block alone": Mistake("the last block gets the stack's input: pass x on, x = block(x, …)",
@@ -147,12 +147,12 @@ def compare_encoder(implementation, norm: str) -> Finding:
 
 
 def encoder_pre_norm(implementation, ours):
-    """Three pre-norm layers and a final norm equal nn.TransformerEncoder."""
+    """Three pre-norm blocks and a final norm equal nn.TransformerEncoder."""
     return compare_encoder(implementation, "pre")
 
 
 def encoder_post_norm(implementation, ours):
-    """Three post-norm layers without a final norm equal nn.TransformerEncoder."""
+    """Three post-norm blocks without a final norm equal nn.TransformerEncoder."""
     return compare_encoder(implementation, "post")
 
 
@@ -180,12 +180,12 @@ def compare_decoder(implementation, norm: str) -> Finding:
 
 
 def decoder_pre_norm(implementation, ours):
-    """Three pre-norm layers and a final norm equal nn.TransformerDecoder."""
+    """Three pre-norm blocks and a final norm equal nn.TransformerDecoder."""
     return compare_decoder(implementation, "pre")
 
 
 def decoder_post_norm(implementation, ours):
-    """Three post-norm layers without a final norm equal nn.TransformerDecoder."""
+    """Three post-norm blocks without a final norm equal nn.TransformerDecoder."""
     return compare_decoder(implementation, "post")
 
 
@@ -194,7 +194,7 @@ def decoder_mistakes(ours):
         def forward(self, x, memory, mask=None, memory_mask=None):
             return super().forward(x, memory, mask, None)
 
-    lost = Mistake("memory_mask doesn't reach the blocks", WithoutMemoryMask, "Three pre-norm layers")
+    lost = Mistake("memory_mask doesn't reach the blocks", WithoutMemoryMask, "Three pre-norm blocks")
     return {"norm missing": norm_missing(ours.Decoder), "memory_mask lost": lost}
 
 

@@ -421,7 +421,7 @@ def more_subwords_mistakes(ours):
                                   WithoutSpaces, "Any text"),
         "encoded uncut": Mistake("a text is encoded as one word: cut it with split_words() first", Uncut,
                                  "encode() cuts"),
-        "decoded strictly": Mistake("half a character is an error: decode with errors=\"replace\"", Strict,
+        "decoded strictly": Mistake("it fails on half a character: decode with errors=\"replace\"", Strict,
                                     "Bytes that are not UTF-8"),
         "from the right": Mistake("joined from the right: of “aaa” take the first two", FromTheRight,
                                   "Of three equal"),

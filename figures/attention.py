@@ -79,7 +79,7 @@ def draw_scaling(rows: Sequence[Sequence], starved: dict[int, list[tuple[float, 
     for marker, (keys, shares) in zip("svD", starved.items()):
         axes[2].semilogx(widths, [plain for plain, _ in shares], marker=marker, label=f"q·k, {keys} keys")
     highest = [max(shares[i][1] for shares in starved.values()) for i in range(len(widths))]
-    axes[2].semilogx(widths, highest, marker="o", color="gray", label="q·k / √d_k, all three")
+    axes[2].semilogx(widths, highest, marker="o", color="gray", label="q·k / √d_k, highest")
     axes[2].set(title="fraction of starved queries", ylim=(-0.02, 1.03))
     for panel in axes:
         panel.set_xticks(widths, widths)

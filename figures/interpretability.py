@@ -33,7 +33,7 @@ def draw_lens(found: dict[str, Tensor]):
     for panel, (name, right) in zip(axes[0], found.items()):
         heatmap(panel, right, [f"block {number}" for number in range(len(right))], range(right.shape[1]),
                 f"seed {name}", numbers=right.shape[1] < 6)
-        panel.set_xlabel("place of the answer (dark: right)")
+        panel.set_xlabel("place in the answer (dark: right)")
     return figure
 
 

@@ -240,7 +240,7 @@ def test_draw_scaling():
     assert lines(evenness) == {"q·k": (widths, [0.9, 0.5, 0.1]), "q·k / √d_k": (widths, [0.95, 0.96, 0.97])}
     assert lines(share) == {
         "q·k, 16 keys": (widths, [0.1, 0.2, 0.3]), "q·k, 64 keys": (widths, [0.4, 0.5, 0.6]),
-        "q·k, 512 keys": (widths, [0.7, 0.8, 0.9]), "q·k / √d_k, all three": (widths, [0.03, 0.01, 0.05])}
+        "q·k, 512 keys": (widths, [0.7, 0.8, 0.9]), "q·k / √d_k, highest": (widths, [0.03, 0.01, 0.05])}
     for panel in (variance, evenness, share):
         assert ticks(panel)[1] == ["4", "64", "1024"]
         assert (panel.get_xlabel(), panel.get_xscale()) == ("d_k", "log")

@@ -163,7 +163,7 @@ RIGHT = {  # how the right answer of each question begins, so that `right` can't
     2: "No: it takes|It stays|Only in some",
     3: "The same output both|Only on the distance|It stays|Less often",
     4: "It shrinks|BatchNorm's|Yes: it works|Pre-norm",
-    5: "About ln V|Exactly those|No: with teacher",
+    5: "About ln V|No: exactly|No: with teacher",
     6: "Because no later|Not always|No: the wide|Top-p",
     7: "More than one in 50|The counts of the pairs|No: the sum|Nothing|More than four",
     8: "Known words|Less computation|The second|At the English",

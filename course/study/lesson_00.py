@@ -62,8 +62,8 @@ TERMS = (
     Term("gradient", "",
          "the gradient: for each weight, by how much the loss moves when the weight does.", ("gradients",)),
     Term("broadcasting", "broadcasting",
-         "Write the shapes one below the other, aligned right. Where a shape is shorter, its size counts as "
-         "1, and a size of 1 is stretched to the other size."),
+         "Write the shapes one below the other, aligned right. Where a shape is shorter, a missing size "
+         "counts as 1, and a size of 1 is stretched to the other."),
     Term("bias", "linear-layer",
          "A layer turns a row of numbers x into x·W + b: one matrix, one row b (the bias), broadcast over a "
          "batch of rows.", ("biases",)),

@@ -16,14 +16,14 @@ QUESTIONS = (
                "Ours are chosen so that the first guesses are nearly even.")), 0,
              "the untrained loss is near ln V"),
     Question("count-of-wholes", "two-accuracies", "With teacher forcing 99 % of all tokens are right. "
-             "Now the trained model answers by itself. Compared with teacher forcing, which whole "
-             "answers are right?", (
-        Answer("More of them: it can correct itself.",
+             "Now the trained model answers by itself. Are more whole answers right than with "
+             "teacher forcing?", (
+        Answer("Yes: it can correct itself.",
                "It can't take anything back, and one wrong token makes the answer wrong."),
-        Answer("Exactly those whose tokens are all right with teacher forcing.",
+        Answer("No: exactly those whose tokens are all right with teacher forcing.",
                "Up to the first wrong token it reads the same tokens in both. So a whole answer is "
                "right in both cases or in neither; and 99 % right tokens make far fewer right answers."),
-        Answer("Fewer of them: its mistakes add up.",
+        Answer("No, fewer: its mistakes add up.",
                "After the first mistake the answer is wrong already; later ones don't count.")), 1,
              "an answer is right exactly when"),
     Question("cheating", "broken-on-purpose", "A model without the causal mask has a better loss and "
@@ -51,8 +51,8 @@ TERMS = (
          "So its input is the answer shifted by one place, with BOS (beginning of sequence) in front, "
          "and the target ends in EOS (end of sequence)."),
     Term("label smoothing", "loss",
-         "Label smoothing asks for a little probability on every token; then even a perfect model's "
-         "loss exceeds 0: the entropy −Σ q·log q of its target q."),
+         "With label smoothing the target q has a little probability on every token; then even a "
+         "perfect model's loss is the entropy −Σ q·log q, not 0."),
     Term("Adam", "adam",
          "Adam divides each number of the gradient by its usual size: a step is about the learning "
          "rate at first, and smaller where recent gradients disagree"),

@@ -168,7 +168,7 @@ EXERCISES = {
                     "for each source: add the log P so far, rank the 2 · width likeliest continuations",
                     "those that end and are among the first `width` are finished; keep the best `width`",
                     "the best `width` of the rest are alive",
-                    "none stays alive once none could overtake one of the `width` finished",
+                    "drop all alive once none could overtake any of the `width` finished",
                     "reorder() with the rows of those alive; their newest tokens are the next input",
                     "at the end rank finished and alive together by log P / length^α"]},
         hints={

@@ -91,7 +91,7 @@ EXERCISES = {
                 "self.pieces = [b\"\"] * 3 + [bytes([byte]) for byte in range(256)] + [___ for character in alphabet]"),
             "joins_the_most_frequent": (
                 "After a merge its neighbours have a new piece next to them, so their pairs have changed.",
-                "merge = argmax over pairs of Σ_words times · occurrences, counted after the merges before it",
+                "merge = argmax over pairs of Σ_words times · occurrences, counted after all earlier merges",
                 "for word, times in counts.items(): for pair in zip(word, ___): count[pair] += ___"),
             "settles_ties": (
                 "Two pairs may be equally frequent. Any rule would do, as long as it is always the same.",

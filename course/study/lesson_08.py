@@ -130,7 +130,7 @@ EXERCISES = {
                 "if not any(___)"),
             "takes_empty_answers": (
                 "A sentence of three words has no four in a row and adds nothing to p₄. An empty one adds nothing at all.",
-                "Σ over the other sentences; its words are missing in c",
+                "Σ over the other sentences; its words are missing from c",
                 "range(len(answer) - n + 1) may be empty"),
             "minds_the_case": (
                 "“Paris” and “paris” are two different words.",

@@ -169,7 +169,7 @@ EXERCISES = {
                 "The class with the highest score is the answer.", "argmax over the classes",
                 "(self(x).argmax(___) == labels).float().mean().item()"),
             "needs_no_centre": (
-                "Centring is a bias without penalty.", "x − mean(x), y − mean(y)",
+                "Centring acts as an unpenalised bias.", "x − mean(x), y − mean(y)",
                 "self.centre = x.mean(___)"),
         }),
     "probe_and_controls": Exercise(2, 20,

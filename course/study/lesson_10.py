@@ -57,7 +57,7 @@ TERMS = (
          "The floor is the mean of −log P over 1,000 new sentences, per word.", only_there=True),
     Term("patches", "pictures",
          "The vision transformer (ViT) cuts a picture into patches and maps each to a vector; this is a "
-         "convolution whose stride is its width.", only_there=True),
+         "convolution whose windows don't overlap.", only_there=True),
     Term("RMSNorm", "to-llama", "RMSNorm is LayerNorm without the mean and the bias."),
     Term("SwiGLU", "to-llama",
          "SwiGLU multiplies the expanded vector by a gate, which a second matrix computes."),

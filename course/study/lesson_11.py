@@ -5,8 +5,8 @@ from course.study.saying import Answer, Exercise, Question, Term
 FILE = "my_tiles.py"  # a learner's own, of --template
 
 QUESTIONS = (
-    Question("twice-the-length", "six-tables", "A sequence becomes twice as long. How much more memory do "
-             "lesson 1's lines of attention need, forward and backward?", (
+    Question("twice-the-length", "six-tables", "A sequence becomes twice as long. How much memory does "
+             "lesson 1's attention code need now, forward and backward?", (
         Answer("Twice as much.", "Queries, keys and values need twice as much, but each query also has twice as "
                "many scores."),
         Answer("Four times as much.", "There are n × n scores, and several such tables are in memory at once."),
@@ -43,7 +43,7 @@ QUESTIONS = (
                "That would be best if a block kept as much as its input. It keeps far more."),
         Answer("1.", "Most of the memory is what a segment keeps while it is computed again."),
         Answer("16.", "Then everything is in memory at once again.")), 1,
-             "each peak equals the formula's"),
+             "memory peaks are within 2 % of the formula's"),
     Question("packed-rows", "packing", "Three sequences are packed into one row. What do they need so that "
              "the loss is the same as in three rows?", (
         Answer("A mask that lets each sequence see only itself.",
@@ -61,7 +61,7 @@ TERMS = (
          "The tiles keep one number per query, the logarithm of the sum of e^score over its row (log-sum-exp), "
          "and compute each weight again as e^(score − log-sum-exp)."),
     Term("linear attention", "linear-is-an-rnn",
-         "Replace e^(q·k) by φ(q)·φ(k), with positive features φ, here elu(x) + 1."),
+         "Replace e^(q·k) by φ(q)·φ(k), with positive features φ"),
     Term("random features", "random-features",
          "Averaged over random directions, dot products of Performer's features (Choromanski et al. 2021) "
          "are "
