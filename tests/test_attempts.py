@@ -506,7 +506,7 @@ class FirstTextOnly(Words):
         return super().all_of(texts[:1])
 
 
-@words("leave the ids 0, 1 and 2 out")
+@words("leave out the ids 0, 1 and 2")
 class EndsAtTheEnd(Words):
     def decode(self, ids):
         ids = list(ids)

@@ -165,7 +165,8 @@ def small(name: str, words: Command) -> Command:
         steps = called(lesson(name), *words).steps
     except SystemExit:  # a task that the text adds to the file
         steps = [step.removeprefix("step_") for step in vars(lesson(name)) if step.startswith("step_")]
-    return (*words, *fewer, "--step", "training" if "training" in steps[1:] else SHOWS.get(name, "1"))
+    shows = next((step for step in ("training", SHOWS.get(name)) if step in steps[1:]), "1")
+    return (*words, *fewer, "--step", "1" if "--weights" in words else shows)
 
 
 def prepare(folder: Path, script: str, words: Command) -> None:
