@@ -9,8 +9,8 @@ loss moves when the weight does. Training is one line, repeated (gradient descen
 The weights are learned; the rate sets the length of a step.
 
 You need Python and a little algebra. You will write code that computes gradients, train a small network with
-it, learn vectors for words, and build the networks that read sequences before Transformers did. The lesson
-runs in seconds and takes an hour to read.
+it, and learn vectors for words. Then you will build the networks that read sequences before Transformers
+did. The lesson runs in seconds and takes an hour to read.
 """
 
 import course.console.startup  # noqa: F401 (before torch: it reports what fails in the imports below)
@@ -596,9 +596,9 @@ def step_embeddings():
 
     Words are numbered, but a number says nothing: word 7 isn't more than word 6. A one-hot vector is zeros
     with a 1 at the word's place: all words are equally far apart. A one-hot row times a matrix picks a row of
-    the matrix. These rows, one vector (embedding) per word, are learned from 300 made-up sentences (“the big
-    horse runs to the garden”) by guessing a word's neighbours from its vector. Words that are used in the
-    same way have similar neighbours, so they get similar vectors.
+    the matrix: the word's vector (embedding). The vectors are learned from 300 made-up sentences (“the big
+    horse runs to the garden”): a word's vector has to predict its neighbours. Words that are used in the same
+    way have similar neighbours, so they get similar vectors.
 
     The table says how many of a word's three nearest words share its class (animals, for example). The 48
     neighbour counts per word already show the classes; learning compresses them into 8 numbers. Shuffling

@@ -626,7 +626,7 @@ def step_pre_or_post():
     start decides: try --seed 1, 2, …
 
     Right panel, rate 0.02: early in training the tokens' output vectors come close together in all four
-    models, as in step 1, and most of all with post-norm and no warm-up. With the same vector at every
+    models, as in step 1. They come closest with post-norm and no warm-up. With the same vector at every
     position no model can say four different symbols. In the models that learn, the vectors move apart again.
     The bands span both starts. The table's last column gives the lowest “apart” of the first 80 steps.
     """
@@ -695,7 +695,7 @@ def step_two_explanations():
     nearly the same steps, so gradient size by itself can't be the reason here.
 
     According to Liu et al. (2020), each layer's answer is a larger part of x with post-norm than with
-    pre-norm, so the same small step of the parameters changes the output more (amplification). We move every
+    pre-norm. So the same small step of the parameters changes the output more (amplification). We move every
     parameter of a new stack by 0.001, up or down at random. The table shows by what fraction of its length
     the output changes. Post-norm's output changes more than pre-norm's, and the deeper the stack, the greater
     the difference. For step 9's two blocks the difference is small.

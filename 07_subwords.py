@@ -500,8 +500,8 @@ def step_what_a_model_sees():
     """What does a model see in a text?
 
     A model sees one number per piece. The letters inside the piece are not in its input. To count the letters
-    of a word that is one piece, or to write the word backwards, a model must have learned the spelling of
-    that piece elsewhere. Written backwards, the word is cut into different pieces.
+    of such a word or to write it backwards, a model must have learned its spelling elsewhere. Written
+    backwards, the word is cut into different pieces.
 
     A capital letter or a missing space leads to different pieces. Numbers are cut by frequency, not by
     digits: of the years from 1000 to 2999, a few are one piece, most are three or four.

@@ -698,9 +698,9 @@ def step_limits(experiment: TranslationExperiment):
 def step_unsure(experiment: TranslationExperiment):
     """When is the model unsure?
 
-    The certainty of an answer is the geometric mean of the probabilities of its pieces. --input and --chat
-    mark an answer as unsure if nine in ten answers to validation sentences were more certain. The table
-    compares marked and unmarked test answers.
+    The certainty of an answer is the geometric mean of the probabilities of its pieces. The limit is
+    chosen so that nine in ten answers to validation sentences are more certain. --input and --chat mark
+    answers below the limit as unsure. The table compares them with the other test answers.
     """
     pairs, noted = experiment.pairs(), experiment.run.noted("unsure_below")
     limit = (noted or [experiment.texts.validate(experiment.model)["unsure_below"]])[-1]

@@ -603,7 +603,7 @@ def step_what_is_written(experiment: Examined):
     there without training: the residual path carries the embedding, so the probe finds the digit.
 
     A probe says what can be read, not what the model reads. For the last column we shift each label's
-    vectors to a common mean, so that no linear probe finds the label, and count the digits still right.
+    vectors to a common mean, so that no linear probe finds the label. Then we count the digits still right.
 
     In all three models the probe finds the encoder's digit, and the model needs it. The model also needs the
     distance to the end. The probe also finds the digit that the decoder has just read, but without it most

@@ -420,8 +420,8 @@ def step_reading(experiment: TextExperiment):
     it. For lzma, a compressor, the table shows the bits that the held-out text adds to the compressed
     training text.
 
-    After this short training the Transformer needs far fewer bits than counts of three characters do, and
-    about as many as counts of five characters and lzma.
+    After this short training the Transformer needs far fewer bits than counts of three characters. Counts of
+    five characters and lzma need about as many as the Transformer.
     """
     if ended := experiment.train():
         return ended

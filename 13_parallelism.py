@@ -434,7 +434,7 @@ def step_stalled_weights(seed: int):
     """Weights that stall
 
     bfloat16 has the range of float32, so it needs no loss scaling. Its problem is the update. A step of Adam
-    changes a weight by about the learning rate, and a change of less than half the distance to the next
+    changes a weight by about the learning rate. A change of less than half the distance to the next
     number is rounded away. At the end the rate falls to 0, and most weights stand still. If the rate stays
     high, most move.
 
@@ -588,8 +588,8 @@ def step_columns_then_rows(seed: int):
     has, and the products are added up. In attention each rank gets some of the heads.
 
     So each feed-forward network and each attention needs one sum in the forward pass (FromAll). In the
-    backward pass each map that is cut by its outputs needs one sum for the gradient of its input (ToAll),
-    because a rank has only part of it. Attention has three such maps.
+    backward pass each map that is cut by its outputs needs one sum for its input's gradient (ToAll): each
+    rank has only part of it. Attention has three such maps.
     """
     for part in (ToAll, FromAll, ColumnLinear, RowLinear):
         check_part(part, GRADED[part.__name__], OURS)

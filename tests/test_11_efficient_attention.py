@@ -417,7 +417,7 @@ def test_the_option_is_checked_before_anything_runs(tmp_path):
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize("seed", [1])
+@pytest.mark.parametrize("seed", [1, 2])
 @pytest.mark.parametrize("step", ["recall", "random_features", "low_rank"])
 def test_steps_that_draw_hold_with_other_seeds(tmp_path, step, seed):
     process = run_lesson(NAME, "--step", step, "--seed", str(seed), "--outputs", str(tmp_path))

@@ -161,12 +161,13 @@ def small(name: str, words: Command) -> Command:
     if {"--with", "--template", "--grade", "--step", "--list", "--quiz", "--help", "--chat", "--input",
             "--watch", "--hint", "--compare", "--broken", "--export"} & {*words}:
         return (*words, *fewer)
+    if "--weights" in words:
+        return (*words, *fewer, "--step", "1")  # the only one
     try:
         steps = called(lesson(name), *words).steps
     except SystemExit:  # a task that the text adds to the file
         steps = [step.removeprefix("step_") for step in vars(lesson(name)) if step.startswith("step_")]
-    shows = next((step for step in ("training", SHOWS.get(name)) if step in steps[1:]), "1")
-    return (*words, *fewer, "--step", "1" if "--weights" in words else shows)
+    return (*words, *fewer, "--step", "training" if "training" in steps[1:] else SHOWS.get(name, "1"))
 
 
 def prepare(folder: Path, script: str, words: Command) -> None:
