@@ -588,7 +588,7 @@ SCORES = {
     "additive": ("vᵀ·tanh(W_q·q + W_k·k + b)", AdditiveScore),
     "multiplicative": ("qᵀ·W·k", MultiplicativeScore),
     "scaled dot product": ("q·k / √d_k", lambda d_k: scaled_dot),
-    "less the length": ("q·k − ‖k‖²/2", lambda d_k: less_length),
+    "length-corrected": ("q·k − ‖k‖²/2", lambda d_k: less_length),
 }
 
 
@@ -625,7 +625,7 @@ def step_other_scores():
     wide = (scaled_dot(wide_query, wide_key).argmax(-1) == wide_order).float().mean().item()
     check("at width 64 the product finds over 99 % of the keys", wide > 0.99)
     check("network and length-corrected product find over 97 % of keys, matrix and scaled product under 95 %",
-          min(hits["additive"], hits["less the length"]) > 0.97
+          min(hits["additive"], hits["length-corrected"]) > 0.97
           and max(hits["multiplicative"], hits["scaled dot product"]) < 0.95)
     case = (scored["scaled dot product"].argmax(-1) != order).any(-1).nonzero()[0, 0]
     shown = {name: softmax(scores[case]) for name, scores in scored.items()}

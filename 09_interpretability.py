@@ -313,7 +313,6 @@ def step_what_learns(experiment: Examined):
 
     The lower panels show a model whose layers have no residual path around them. At first the gradient that
     reaches the decoder's first block is as small as Adam's ε, 10⁻⁸, so even Adam hardly moves this block.
-    But a block that moves needn't learn anything useful.
     """
     training = TrainingConfig(task=experiment.training.task, steps=150)
 
@@ -349,7 +348,7 @@ def step_first_weights(experiment: Examined):
     """What if one part forgets?
 
     If one part gets its initial weights back and the others stay trained, hardly any answer is right. But a
-    part with random weights also passes on vectors that the others never saw. The next steps replace less.
+    part with random weights also passes on vectors that the others never saw.
     """
     run = experiment.run
     batch = draw_batch(experiment.training.task, 200, "test", (4,)).to(run.device)
@@ -681,7 +680,7 @@ def step_scarce_data(experiment: Examined):
     8 digits. The model answers more of the known sequences right than of the new ones: it overfits.
 
     Of three remedies, strong weight decay (AdamW) gets the most new sequences right here. In a run this
-    short it also gets more of the known ones right. Label smoothing and dropout help less.
+    short it also gets more of the known ones right. Label smoothing changes little, and dropout harms.
     """
     task = experiment.training.task
     known = draw_sequences(200, "train", (7,), (4, 8))
@@ -701,11 +700,13 @@ def step_scarce_data(experiment: Examined):
 
     found = side_by_side([partial(trained, changes) for changes in SCARCE.values()])
     if task == "reverse":
-        (seen, new), (_, decayed), *others = found
+        (seen, new), (kept, decayed), (_, smoothed), (_, dropped) = found
         check("without a remedy more of the known sequences than of the new ones are answered right",
               seen > new + 0.1)
-        check("weight decay gets more of the new sequences right than any other remedy or none",
-              decayed > max(new, *(other for _, other in others)) + 0.05, f"{new:.0%} to {decayed:.0%}")
+        check("weight decay gets more known sequences right than no remedy, and the most new sequences",
+              kept > seen and decayed > max(new, smoothed, dropped) + 0.05, f"{new:.0%} to {decayed:.0%}")
+        check("label smoothing changes the fraction of new sequences right by under 0.1; dropout halves it",
+              abs(smoothed - new) < 0.1 and dropped < new / 2)
     return table("", "known sequences", "new sequences", rows=[
         (name, *(f"{right:.0%}" for right in pair)) for name, pair in zip(SCARCE, found)])
 
@@ -779,9 +780,8 @@ def step_clinic(experiment: Examined):
 def step_broken_on_purpose(experiment: Examined):
     """Broken on purpose
 
-    Step 4 showed two classic mistakes: 0 in place of an output, and a mean over two lengths. Here are two
-    more. A probe that is tested on what it was fitted on finds even random labels, if it has fewer examples
-    than dimensions. And a patch at the wrong place moves no answer, although the part carries the digit.
+    A probe that is tested on what it was fitted on finds even random labels, if it has fewer examples
+    than dimensions. A patch at the wrong place moves no answer, although the part carries the digit.
     """
     x, labels = torch.randn(60, 64), torch.randint(10, (60,))
     fitted = Probe(x[:30], labels[:30])
