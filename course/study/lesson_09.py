@@ -70,7 +70,7 @@ QUESTIONS = (
         Answer("Label smoothing 0.1.", "It changes little here."),
         Answer("Weight decay 1.",
                "It gets the most new sequences right here, and in a run this short also more of the known ones.")), 2,
-             "weight decay gets more of the new sequences right"),
+             "weight decay gets more known sequences right"),
 )
 
 TERMS = (
