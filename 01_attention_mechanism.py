@@ -190,7 +190,7 @@ def step_soft_dictionary():
         weights, answer = look_up(factor * KEYS[0], KEYS, ENTRIES)
         rows.append((factor, numbers(weights, 4), f"{answer:.9f}"))
     gap = abs(answer - 100)
-    check("with the query × 64 the answer is the value of the first key", gap < 1e-9, f"off by {gap:.0e}")
+    check("with the query × 64 the answer is the value of the first key", gap < 1e-9, f"off by {gap:.0g}")
     sharpness = np.linspace(0, 8, 81)
     curves = np.array([look_up(factor * KEYS[0], KEYS, ENTRIES)[0] for factor in sharpness])
     figure = Picture("attention_soft_dictionary.png", draw_lookup(sharpness, curves, curves @ ENTRIES),
@@ -229,7 +229,7 @@ def step_by_hand():
     stages = by_hand(query, key, value)
     theirs = F.scaled_dot_product_attention(*map(torch.from_numpy, (query, key, value)))
     gap = abs(theirs.numpy() - stages[-1]).max()
-    check("PyTorch's own attention gives the same output", gap < 1e-12, f"difference {gap:.0e}")
+    check("PyTorch's own attention gives the same output", gap < 1e-12, f"difference {gap:.0g}")
     rows = [(name, *("  ".join(f"{x:.3g}" for x in row) for row in stage))
             for name, stage in zip(STAGES, stages)]
     return table("", "token 0", "token 1", "token 2", rows=rows)
