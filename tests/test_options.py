@@ -822,6 +822,15 @@ def test_08_long_runs_on_a_file_are_regularised(files):
     assert regularised(*of_file, "--steps", "7000", "--label-smoothing", "0") == (0.1, 0)
 
 
+def test_08_the_warm_up_on_a_file_is_at_most_a_third_of_the_run(files):
+    def warmup(*options):
+        return called(eight, *SMALL, "--pairs", files.many, *options).experiment.training.warmup
+
+    usual = eight.REAL_PAIRS["warmup"]
+    assert [warmup(), warmup("--steps", "7000"), warmup("--steps", "600")] == [usual, usual, 200]
+    assert warmup("--steps", "600", "--warmup", "400") == 400
+
+
 def splits_of(*options) -> dict[str, list[str]]:
     """The sources of each split."""
     splits = called(eight, *SMALL, *options).experiment.texts.splits
