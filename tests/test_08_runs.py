@@ -33,6 +33,7 @@ from course.console.files import unfinished
 from course.data import corpus
 from course.grading.own import Own
 from course.training import threads
+from course.training.base import read_base
 from course.training.engine import finish, save_run
 from course.training.experiment import load_run
 from course.training.on_texts import run_name
@@ -217,6 +218,20 @@ def test_a_resumed_run_goes_on_bit_for_bit_from_the_checkpoint_alone(training, t
     assert torch.equal(weights(resumed), weights(whole))
     assert resumed.noted("loss") == whole.noted("loss")
     assert not torch.equal(weights(finish(run_of(replace(training, seed=1)))), weights(whole))
+
+
+def test_old_pairs_whose_file_has_changed_since_are_not_scored(tmp_path):
+    training = training_on(written(tmp_path / "pairs.tsv", SENTENCES))
+    save_run(finish(run_of(replace(training, steps=1))), tmp_path / "old.pt")
+    base = read_base(tmp_path / "old.pt")
+    options = argparse.Namespace(device="cpu", outputs=tmp_path, threads=1, base=base)
+    new = m.TranslationExperiment(SMALL, training, options)
+    new.run = new.make()
+    assert re.search(r"on the old pairs before \d", new.before_and_after(base))
+    _ = new.texts.held_out
+    Path(training.pairs).write_text("one more\tun de plus\n")
+    said = f"on the old pairs unknown: {training.pairs} is gone or changed."
+    assert new.before_and_after(base).endswith(said)
 
 
 def losses(training, steps=4, config=SMALL):
