@@ -30,6 +30,7 @@ from small_pairs import (
 
 from course.console.chat import converse
 from course.console.files import unfinished
+from course.console.records import EndHere
 from course.data import corpus
 from course.grading.own import Own
 from course.training import threads
@@ -392,6 +393,16 @@ def test_an_interrupted_model_answers_and_says_so_and_can_still_go_on(monkeypatc
     assert code == 0
     assert "The interrupted training continues with step 13 of 20." in output
     assert path.exists()
+
+
+def test_a_run_interrupted_before_its_first_validation_has_no_score(file, tmp_path, monkeypatch):
+    """Not “nan%”, which its picture said."""
+    options = argparse.Namespace(device="cpu", outputs=tmp_path, threads=1)
+    experiment = m.TranslationExperiment(SMALL, training_on(file), options)
+    experiment.run, ended = experiment.make(), EndHere("interrupted", 130)
+    experiment.run.update()
+    monkeypatch.setattr(experiment, "train", lambda: ended)
+    assert m.step_training(experiment) is ended
 
 
 def test_what_is_said_of_pairs_is_true_of_these(monkeypatch, capsys, file, tmp_path):
