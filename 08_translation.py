@@ -425,9 +425,9 @@ def step_training(experiment: TranslationExperiment):
     experiment.say(recipe_line(experiment.config, experiment.training))
     ended = experiment.train()
     run = experiment.run
-    if not run.history:
+    if not run.noted("bleu"):
         return ended  # nothing to draw
-    bleu, exact = (run.noted(name)[-1] if run.noted(name) else math.nan for name in ("bleu", "exact_match"))
+    bleu, exact = (run.noted(name)[-1] for name in ("bleu", "exact_match"))
     picture = Picture(experiment.file("translation_progress"), drawing.draw_progress(run.history),
                       f"After {len(run.history):,} steps {exact:.0%} of the validation sentences are right")
     if ended:
@@ -809,7 +809,7 @@ def step_export(experiment: TranslationExperiment):
     except ValueError as error:
         return EndHere(str(error), 2)
     return (table("file", "bytes", rows=[(short_path(path), path.stat().st_size) for path in files]),
-            f'python {short_path(files[-1])} "The cat sleeps."')
+            f'python "{short_path(files[-1])}" "The cat sleeps."')
 
 
 def step_compare(experiment: TranslationExperiment):

@@ -143,7 +143,14 @@ def test_files_that_are_gone_are_said(runs):
     runs.texts_of = lambda training: SimpleNamespace(files={"train": "gone.tsv"}, found=None)
     grammar, *_, notes = running.step_challenge(runs)
     assert grammar.texts[-1][3:] == ["200 of 200"] * 2
-    assert "gone.tsv isn't there, so sentences that occur in training can't be left out" in notes
+    assert "gone.tsv is gone or changed, so sentences that occur in training can't be left out" in notes
+
+
+def test_files_that_have_changed_since_are_said(runs, tmp_path):
+    (tmp_path / "mine.tsv").write_text("Other sentences.\tD'autres phrases.\n")
+    runs.texts_of = lambda training: SimpleNamespace(files={"train": str(tmp_path / "mine.tsv")}, found=None)
+    runs.run.about["files"] = {"train": "the hash of what it was trained on"}
+    assert "mine.tsv is gone or changed" in running.step_challenge(runs)[-1]
 
 
 def test_a_model_that_reads_french_is_not_asked(runs):

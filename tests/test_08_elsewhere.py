@@ -17,6 +17,7 @@ from torch import nn
 
 from common import lesson
 from course.data.bleu_words import characters, words_for
+from course.published import exporting
 from course.published.exporting import export, tokenizer
 from grammar.sentences import Pair
 
@@ -48,7 +49,7 @@ def test_the_exported_folder_answers_as_the_lesson_without_the_course(trained, t
     for parameter in trained[0].parameters() if wild else ():
         nn.init.normal_(parameter, std=0.4, generator=torch.Generator().manual_seed(parameter.numel()))
     script = exported(tmp_path / "mine", trained)[-1]
-    asked = [source for source, _ in SENTENCES[::40]] + ["Ünknown 猫, twice: the  cat?", "the " * 30, "a"]
+    asked = [source for source, _ in SENTENCES[::40]] + ["Ünknown 猫, twice: the  cat?", "the " * 30, "a", ""]
     found = subprocess.run([sys.executable, "-I", str(script), *asked], cwd=tmp_path, capture_output=True,
                            encoding="utf-8", env=SETTINGS | {"PYTHONUTF8": "1"}, timeout=120)
     assert (found.returncode, found.stderr) == (0, "")
@@ -93,6 +94,15 @@ def test_what_load_does_not_know_and_what_is_somebody_elses_is_refused(trained, 
         (tmp_path / name).unlink()
     (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")  # doesn't matter
     assert exported(tmp_path, trained) == exported(tmp_path, trained)
+
+
+def test_an_export_that_was_cut_short_can_be_completed(trained, tmp_path, monkeypatch):
+    """By a full disk, say, after the weights."""
+    with monkeypatch.context() as patch:
+        patch.setattr(exporting, "tokenizer", None)
+        with pytest.raises(TypeError):
+            exported(tmp_path, trained)
+    assert all(path.exists() for path in exported(tmp_path, trained))
 
 
 JAPANESE = ["猫は寝ている。", "犬は 走る。", "彼は本を読む！", "私は学生です。"]

@@ -129,6 +129,44 @@ def test_a_comma_inside_quotes_cuts_nothing(tmp_path):
     assert lines.pairs == [('Yes, a "cat".', "Oui, un « chat »."), ("A dog.", "Un chien.")]
 
 
+def test_a_quote_that_is_never_closed_takes_lines_with_it_and_each_is_counted(tmp_path):
+    """To CSV the lines up to the next quote are one cell."""
+    lines = [f"Cat {number}.,Chat {number}." for number in range(40_000)]
+    lines[30], lines[50] = '"Dog.,Chien.', 'Cat.,"Chat, chat."'
+    said = "left out 21 between quotes that are on different lines (first: line 31)"
+    found = pairs_of(tmp_path, "\n".join(lines))
+    assert (len(found.pairs), found.account().rpartition("; ")[2]) == (40_000 - 21, said)
+    lines[50] = "Cat.,Chat."
+    found = pairs_of(tmp_path, "\n".join(lines))
+    assert len(found.pairs) == 30
+    assert "left out 39,970 between quotes" in found.account()
+
+
+def test_a_cell_of_excels_with_a_line_end_is_not_half_read(tmp_path):
+    lines = pairs_of(tmp_path, '"One\r\ntwo"\t"Un, deux"\r\n"A ""b""."\tC.\r\nD.\tE.\r\n')
+    assert lines.pairs == [('A "b".', "C."), ("D.", "E.")]
+    assert lines.left_out == {"between quotes that are on different lines": [1, 2]}
+
+
+def test_semicolons_cut_where_every_sentence_has_a_comma(tmp_path):
+    lines = pairs_of(tmp_path, "Yes, a cat.;Oui, un chat.\nNo, a dog.;Non, un chien.\n")
+    assert lines.pairs == [("Yes, a cat.", "Oui, un chat."), ("No, a dog.", "Non, un chien.")]
+
+
+def test_json_without_a_text_or_with_names_in_another_order_is_not_misread(tmp_path):
+    lines = pairs_of(tmp_path, '{"en": "A.", "fr": "Un a."}\n{"fr": "Un b.", "en": "B."}\n'
+                               '{"en": "C.", "fr": null}\n{"en": "D\\nd.", "fr": "Un d."}\n')
+    assert lines.pairs == [("A.", "Un a."), ("B.", "Un b."), ("D d.", "Un d.")]
+    assert lines.left_out == {"with an empty side": [3]}
+
+
+def test_utf_16_that_is_not_recognised_is_not_read_as_text(tmp_path):
+    """Chinese without a byte-order mark: few of its bytes are 0."""
+    (tmp_path / "pairs.tsv").write_bytes("猫在睡觉\t猫\n".encode("utf-16-le") * 50)
+    with pytest.raises(ValueError, match="has no usable pair"):
+        read_pairs(tmp_path / "pairs.tsv", 100)
+
+
 @pytest.mark.parametrize(("text", "pairs"), [
     ('"She said ""yes""."\tElle dit oui.\nA dog.\t"Un, deux."\n',  # Excel: for quotes and commas
      [('She said "yes".', "Elle dit oui."), ("A dog.", "Un, deux.")]),

@@ -60,11 +60,13 @@ def test_sentences_are_split_where_they_end(line, wanted):
 
 @pytest.mark.parametrize(("sentence", "wanted"), [
     ("the cat", "The cat."), ("The cat?", "The cat?"), ("élan", "Élan."), ("He said “go!”", "He said “go!”"),
-    (" a  b ", "A b."),
+    (" a  b ", "A b."), ("cafe\u0301", "Café."), ("Ça va\u202f?", "Ça va\u202f?"),
+    ("«\u00a0oui\nnon", "«\u00a0oui non."),
 ])
 def test_a_sentence_gets_what_training_sources_have(sentence, wanted):
     assert repaired(sentence, MET) == wanted
-    assert repaired(sentence, MET | {"capital": 0.5, "mark": 0.5}) == " ".join(sentence.split())
+    plain = repaired(sentence, MET | {"capital": 0.5, "mark": 0.5})
+    assert plain.casefold() == (wanted if sentence.endswith(("?", "!”")) else wanted[:-1]).casefold()
 
 
 def test_what_sources_have_in_common_is_counted(training):

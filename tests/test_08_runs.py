@@ -30,9 +30,11 @@ from small_pairs import (
 
 from course.console.chat import converse
 from course.console.files import unfinished
+from course.console.records import EndHere
 from course.data import corpus
 from course.grading.own import Own
 from course.training import threads
+from course.training.base import read_base
 from course.training.engine import finish, save_run
 from course.training.experiment import load_run
 from course.training.on_texts import run_name
@@ -219,6 +221,20 @@ def test_a_resumed_run_goes_on_bit_for_bit_from_the_checkpoint_alone(training, t
     assert not torch.equal(weights(finish(run_of(replace(training, seed=1)))), weights(whole))
 
 
+def test_old_pairs_whose_file_has_changed_since_are_not_scored(tmp_path):
+    training = training_on(written(tmp_path / "pairs.tsv", SENTENCES))
+    save_run(finish(run_of(replace(training, steps=1))), tmp_path / "old.pt")
+    base = read_base(tmp_path / "old.pt")
+    options = argparse.Namespace(device="cpu", outputs=tmp_path, threads=1, base=base)
+    new = m.TranslationExperiment(SMALL, training, options)
+    new.run = new.make()
+    assert re.search(r"on the old pairs before \d", new.before_and_after(base))
+    _ = new.texts.held_out
+    Path(training.pairs).write_text("one more\tun de plus\n")
+    said = f"on the old pairs unknown: {training.pairs} is gone or changed."
+    assert new.before_and_after(base).endswith(said)
+
+
 def losses(training, steps=4, config=SMALL):
     return finish(run_of(replace(training, steps=steps), config)).noted("loss")
 
@@ -377,6 +393,16 @@ def test_an_interrupted_model_answers_and_says_so_and_can_still_go_on(monkeypatc
     assert code == 0
     assert "The interrupted training continues with step 13 of 20." in output
     assert path.exists()
+
+
+def test_a_run_interrupted_before_its_first_validation_has_no_score(file, tmp_path, monkeypatch):
+    """Not “nan%”, which its picture said."""
+    options = argparse.Namespace(device="cpu", outputs=tmp_path, threads=1)
+    experiment = m.TranslationExperiment(SMALL, training_on(file), options)
+    experiment.run, ended = experiment.make(), EndHere("interrupted", 130)
+    experiment.run.update()
+    monkeypatch.setattr(experiment, "train", lambda: ended)
+    assert m.step_training(experiment) is ended
 
 
 def test_what_is_said_of_pairs_is_true_of_these(monkeypatch, capsys, file, tmp_path):

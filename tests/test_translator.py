@@ -295,7 +295,7 @@ MET = {"words": "cat sleeps the", "rare": "sleeps", "untrained": [5], "capital":
 def test_sentences_are_cut_and_repaired_as_on_the_console(script):
     random = Random(1)
     parts = ("Mr.", "Dr.", "St", "the cat", "The cat", "sleeps", ".", "?", "! ", "…", " ", "3.5", "élan",
-             "M.", "st.", "。", "！」", '."', "“mr.", "(The cat.)", "  ", "”")
+             "M.", "st.", "。", "！」", '."', "“mr.", "(The cat.)", "  ", "”", "e\u0301", "\u202f", "\u3000")
     lines = [" ".join(random.choice(parts) for _ in range(random.randrange(1, 9))) for _ in range(800)]
     lines += ["".join(random.choice(parts) for _ in range(random.randrange(1, 9))) for _ in range(800)]
     found = script("return arguments[0].map((line) => sentencesIn(line, arguments[1]))", lines, SHORT)

@@ -56,7 +56,8 @@ def read_pairs(path: Path, longest: int, most: int = 0, columns: Sequence[int] =
         if place == 0 and not isinstance(found, str) and {*map(str.casefold, found)} <= NAMES:
             found = "with the names of the columns"
         if isinstance(found, str):
-            left_out.setdefault(found, []).append(number)
+            lines_of_it = 1 + cells[0].count("\n") if cells else 1
+            left_out.setdefault(found, []).extend(range(number, number + lines_of_it))
         else:
             pairs.append(found)
     lines = Lines(pairs, left_out, tuple(notes))
@@ -114,14 +115,15 @@ def rows_of(text: str) -> tuple[list[Row], list[str]]:
     """The rows that aren't empty, and how they were split: JSON lines, tabs, or commas as in CSV."""
     lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     some = [line for _, line in lines[:LOOKED_AT]]
-    if some and all(line.lstrip()[0] in "{[" for line in some[:10]) and cells_of_json(some[0]):
-        return [(number, cells_of_json(line)) for number, line in lines], ["JSON lines"]
+    order: dict[str, int] = {}
+    if some and all(line.lstrip()[0] in "{[" for line in some[:10]) and cells_of_json(some[0], order):
+        return [(number, cells_of_json(line, order)) for number, line in lines], ["JSON lines"]
     if sum("\t" in line for line in some) >= len(some) / 2:
         rows = [(number, [cell.strip() for cell in line.split("\t")]) for number, line in lines]
         if has_csv_quotes([cell for _, row in rows for cell in row]):
-            return [(number, [unquoted(cell) for cell in row]) for number, row in rows], ["quotes removed"]
+            return csv_rows(text, "\t"), ["quotes removed"]
         return rows, []
-    for mark, name in ((",", "commas"), (";", "semicolons")):
+    for mark, name in ((";", "semicolons"), (",", "commas")):  # sentences have commas, too
         widths = Counter(len(row) for _, row in csv_rows("\n".join(some), mark))
         if widths and (most := widths.most_common(1)[0])[0] >= 2 and most[1] > 0.9 * widths.total():
             return csv_rows(text, mark), [f"cut at {name}"]
@@ -129,22 +131,34 @@ def rows_of(text: str) -> tuple[list[Row], list[str]]:
 
 
 def csv_rows(text: str, mark: str) -> list[Row]:
-    """The rows of a CSV file, with quotes and line ends inside quotes; none if the text isn't CSV."""
+    """The rows of a CSV file; what quotes hold together over several lines is a row of one cell. None if the
+    text isn't CSV.
+    """
+    lines, rows, end = text.split("\n"), [], 0
+    csv.field_size_limit(2**31 - 1)  # a quote that is never closed takes the rest of the file
     reader = csv.reader(io.StringIO(text), delimiter=mark)
     try:
-        return [(reader.line_num, [cell.strip() for cell in row]) for row in reader if any(row)]
-    except csv.Error:  # a quote that never ends
+        for row in reader:
+            begin, end = end, reader.line_num
+            if any(row):
+                cells = [cell.strip() for cell in row] if end == begin + 1 else ["\n".join(lines[begin:end])]
+                rows.append((begin + 1, cells))
+    except csv.Error:
         return []
+    return rows
 
 
-def cells_of_json(line: str) -> list[str]:
-    """The texts in a line of JSON, also those of a nested object: {"translation": {"en": …, "fr": …}}."""
+def cells_of_json(line: str, order: dict[str, int]) -> list[str]:
+    """The texts in a line of JSON, also those of a nested object: {"translation": {"en": …, "fr": …}}. Names
+    have the order in which the first line has them.
+    """
 
     def texts(value: Any) -> list[str]:
-        if isinstance(value, dict | list):
-            inside = value.values() if isinstance(value, dict) else value
-            return [text for one in inside for text in texts(one)]
-        return [str(value).strip()]
+        if isinstance(value, dict):
+            value = [value[name] for name in sorted(value, key=lambda one: order.setdefault(one, len(order)))]
+        if isinstance(value, list):
+            return [text for one in value for text in texts(one)]
+        return ["" if value is None else " ".join(str(value).split("\n")).strip()]
 
     try:
         return texts(json.loads(line))
@@ -168,10 +182,6 @@ def has_csv_quotes(cells: Sequence[str]) -> bool:
         return False
     commas = [cell for cell in cells if "," in cell]
     return any('""' in text for text in inside) or (len(commas) >= 3 and all(map(is_quoted, commas)))
-
-
-def unquoted(cell: str) -> str:
-    return cell[1:-1].replace('""', '"').strip() if is_quoted(cell) else cell
 
 
 def columns_of(rows: Sequence[Row], columns: Sequence[int]) -> tuple[tuple[int, int], list[str]]:
@@ -199,6 +209,8 @@ def columns_of(rows: Sequence[Row], columns: Sequence[int]) -> tuple[tuple[int, 
 def pair_in(cells: Sequence[str], columns: tuple[int, int], width: int, longest: int
             ) -> tuple[str, str] | str:
     """The pair in a row, or why there is none; `width` is how many cells the other rows have."""
+    if len(cells) == 1 and "\n" in cells[0]:
+        return "between quotes that are on different lines"
     if len(cells) < 2:
         return "without a tab"
     if len(cells) <= max(columns):
@@ -206,7 +218,7 @@ def pair_in(cells: Sequence[str], columns: tuple[int, int], width: int, longest:
     if len(cells) > width:
         return f"with {len(cells)} columns where others have {width}: a tab inside a sentence?"
     source, target = (cells[place] for place in columns)
-    if "\ufffd" in source + target:
+    if {"\ufffd", "\0"} & {*source, *target}:
         return "not UTF-8"
     if not source or not target:
         return "with an empty side"

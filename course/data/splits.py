@@ -16,6 +16,12 @@ def fingerprint(path: str) -> str:
     return sha256(Path(path).read_bytes()).hexdigest()
 
 
+def gone_or_changed(files: dict[str, str], hashes: dict[str, str]) -> list[str]:
+    """The files that aren't there any more, or that now have other contents than those of `hashes`."""
+    return [file for name, file in files.items()
+            if not Path(file).is_file() or fingerprint(file) != hashes.get(name)]
+
+
 def key(source: str) -> str:
     """The key on which two sources count as the same: their words without case, accents and marks.
 

@@ -30,10 +30,10 @@ def export(folder: Path, model: nn.Module, config: Mapping[str, Any], encoding: 
     if not is_export(files[3]) and (others := [path for path in files if path.exists()]):
         raise ValueError(f"{others[0]} is not from an earlier export: choose another folder for --export")
     prepare_folder(folder)
+    write_text(files[3], script())  # first, so that the next export may complete what this one leaves
     write_tensors(files[0], {name: weight.detach() for name, weight in model.state_dict().items()})
     write_text(files[1], json.dumps(config, indent=1))
     write_text(files[2], json.dumps(tokenizer(encoding, word.pattern), ensure_ascii=False))
-    write_text(files[3], script())
     return files
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from course.console.records import EndHere, Grid
+from course.data.splits import gone_or_changed
 from course.training.engine import Run
 from course.training.experiment import load_run
 
@@ -63,9 +64,9 @@ def verdicts_on(experiment: Any, run: Run) -> tuple[list[Any], str]:
     met = run.about.get("met", {}).get("words", "").split()
     verdicts = challenge.judged(answers, met, experiment.texts.words_of)
     texts = texts_of(type(experiment.training)(**run.about["training"]))
-    missing = [path for path in texts.files.values() if not Path(path).is_file()]
-    if missing:
-        return verdicts, f"{missing[0]} isn't there, so sentences that occur in training can't be left out."
+    if lost := gone_or_changed(texts.files, run.about.get("files", {})):
+        return verdicts, (f"{lost[0]} is gone or changed, so sentences that occur in training can't be left "
+                          "out.")
     trained = challenge.in_training(pair.source for pair in texts.found["train"])
     note = f"{sum(trained)} left out that occur in training." if any(trained) else ""
     return [None if seen else verdict for verdict, seen in zip(verdicts, trained)], note

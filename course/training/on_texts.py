@@ -4,7 +4,6 @@ import argparse
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +11,7 @@ from torch import nn
 
 from course.console.options import changed_options, option
 from course.console.records import EndHere
+from course.data.splits import gone_or_changed
 from course.grading.own import NOTHING, Own
 from course.training.base import Base
 from course.training.engine import Run
@@ -113,11 +113,10 @@ class TextsExperiment(ModelExperiment):
         encoding = self.texts.pieces.restored(base.about["encoding"])
         training = type(self.training)(**base.about["training"])
         old = self.texts_of(training, encoding, base.about.get("met", {}))
-        found = []
+        lost, found = gone_or_changed(old.files, base.about.get("files", {})), []
         for name, texts in (("new", self.texts), ("old", old)):
-            missing = [path for path in texts.files.values() if not Path(path).is_file()]
             scores = ", ".join(f"{when} {self.score(texts, model):.1f}" for when, model in models.items()
-                               ) if not missing else f"unknown, because {missing[0]} isn't there"
+                               ) if not (lost and texts is old) else f"unknown: {lost[0]} is gone or changed"
             found.append(f"on the {name} {self.scored} {scores}")
         return f"{self.measure}: {'; '.join(found)}."
 

@@ -10,7 +10,8 @@ The rules are few, because the page repeats them in JavaScript. `met` has statis
 1. A sentence ends after . ? ! or … and any closing quotes and brackets, if a space follows; after the
    full-width marks 。？！ also without a space. No sentence ends after an abbreviation in SHORT.
 2. If more than USUAL of the sources have an initial capital or a final mark, a sentence without it gets it.
-   Spaces around the sentence and repeated spaces are removed. The repaired sentence is translated, and shown.
+   Spaces around the sentence and repeated spaces are removed (no-break spaces inside stay), and letters and
+   separate accents are joined, as in files of pairs. The repaired sentence is translated, and shown.
 3. Each word of the repaired sentence gets at most one note: it has pieces that no source had; or it is made
    of known pieces, but is not a word of the sources; or it is rare in them.
 4. The model's certainty of an answer is e to the mean logarithm of the probabilities that it gave the pieces
@@ -19,6 +20,7 @@ The rules are few, because the page repeats them in JavaScript. `met` has statis
 """
 
 import re
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -43,7 +45,7 @@ def sentences_in(line: str) -> list[str]:
 
 def repaired(sentence: str, met: Mapping[str, Any]) -> str:
     """The sentence, by rule 2."""
-    sentence = " ".join(sentence.split())
+    sentence = re.sub(r"[ \t\r\n]+", " ", unicodedata.normalize("NFC", sentence.strip()))
     if met.get("capital", 0) > USUAL:
         sentence = sentence[:1].upper() + sentence[1:]
     bare = sentence.rstrip("\"'”’»)]」』）")

@@ -27,7 +27,7 @@ function sentencesIn(text, titles) {
 
 /** The sentence as the model reads it, by rule 2: with the capital and the mark that usual sources have. */
 function repaired(typed, met, usual) {
-  const sentence = typed.trim().split(/\s+/u).join(" ");
+  const sentence = typed.trim().normalize("NFC").replace(/[ \t\r\n]+/gu, " ");
   const [first = "", ...rest] = sentence;
   const begun = met.capital > usual ? first.toUpperCase() + rest.join("") : sentence;
   const bare = begun.replace(/["'”’»)\]」』）]+$/u, "");
