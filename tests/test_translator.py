@@ -517,6 +517,35 @@ def test_what_is_doubtful_is_named(browser, page, experiment, small):
     until(lambda: get("complaint").text == "Type a sentence.")
     ask(browser, get, "x" * 400, answer=False)
     until(lambda: "is too long for a model with max_len 256" in get("sentences").text)
+    for about_the_last in ("chosen-word", "map", "grow"):
+        assert not get(about_the_last).is_displayed()
+    assert browser.complaints() == []
+
+
+USES = {
+    "a head": "get('head-2').click()",
+    "a head of the cross-attention": "get('head-9').click()",
+    "a cell": "document.querySelector('#map td')?.focus()",
+    "the beam again": "get('grow').click()",
+    "its width": "get('width').value = '2'; get('width').dispatchEvent(new Event('change'))",
+    "its last step": "get('step').value = get('step').max; get('step').dispatchEvent(new Event('input'))",
+    "a word": "document.querySelector('[name=word]').click()",
+    "the other decoder": "get('by-beam').click()",
+}
+
+
+@pytest.mark.parametrize("use", USES.values(), ids=USES)
+def test_all_can_be_used_while_it_writes(use, browser, file, experiment, small):
+    get = opened(browser, file, motion="no-preference")
+    browser.run(use)  # while the first translation is written
+    until(lambda: get("best").text)
+    text = "The old dog sees the king now."
+    ask(browser, get, text, answer=False)
+    until(lambda: "The old dog sees" in get("sentences").text)
+    browser.run(use)
+    until(lambda: text_of(get, "answer"))
+    width = int(get("width").get_attribute("value")) if "beam" in use else 1
+    assert text_of(get, "answer") == m.translate(small, experiment.encoding, [text], width)[0]
     assert browser.complaints() == []
 
 

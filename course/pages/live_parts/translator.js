@@ -106,6 +106,12 @@
     return more;
   }
 
+  /** Write the rest at once: somebody looks at what was made of it. */
+  function hurry() {
+    clearTimeout(timers.write);
+    if (rows.some(({ done }) => !done)) while (write());
+  }
+
   function writeInto(row) {
     row.answer ??= answerOf(row.ids);
     const { tokens, words, certain } = row.answer;
@@ -141,6 +147,7 @@
     get("answer").textContent = said + (!example ? "" : example.target === said ? " (the same as the reference)"
       : ` (the reference: ${example.target})`);
     const first = rows.find(({ answer }) => answer && answer.words.length);
+    for (const id of ["word", "heads", "beam"]) get(id).parentElement.hidden = !first;
     if (!pinned && first) {
       const sure = ({ pieces: places }) => Math.min(...places.map((place) => first.answer.certain[place]));
       const words = first.answer.words;
@@ -243,8 +250,7 @@
   });
   get("sentences").addEventListener("pointerleave", () => pinned && show(pinned));
   get("sentences").addEventListener("change", ({ target }) => {
-    clearTimeout(timers.write);
-    while (write()); // the rest at once: somebody looks at one of them
+    hurry();
     const word = wordAt(target);
     if (word) pin(word);
   });
@@ -252,6 +258,7 @@
   // ---------------------------------------------------------------- heads, beam, the same?
 
   const heads = headsView(data.config, "source piece", () => {
+    hurry();
     const { row: { answer, ids, shown }, word } = pinned;
     return { state: answer.state, written: shown, place: answer.words[word].pieces[0], source: ids.map(nameOf),
       answer: answer.tokens.map(nameOf), read: [special.bos, ...answer.tokens.slice(0, -1)].map(nameOf) };
@@ -262,8 +269,12 @@
     for (const row of rows) row.answer?.words.forEach((_, number) => tellWhere(row, number));
     show(pinned);
   });
-  const beam = beamView((width, penalty) => beamsOf(pinned.row.ids, width, penalty), spelled,
-    () => spelled(greedyOf(pinned.row.ids).tokens));
+  const chosen = () => {
+    hurry();
+    return pinned.row.ids;
+  };
+  const beam = beamView((width, penalty) => beamsOf(chosen(), width, penalty), spelled,
+    () => spelled(greedyOf(chosen()).tokens));
 
   let compared = false;
 
