@@ -510,13 +510,20 @@ def test_what_is_doubtful_is_named(browser, page, experiment, small):
     ids = [experiment.encoding.encode(text) for text in ("Zut.", text_of(get, "answer").partition(". ")[2])]
     [sure] = certainties(small, m.make_batch(*[[row] for row in ids]))
     assert sure < LIMIT
-    assert f"unsure: {100 * sure:.0f} % per piece on average" in notes
+    assert (f"unsure: {100 * sure:.0f} % per piece on average; nine in ten validation answers have more than "
+            "80 %") in notes
     assert not any("“sleeps”" in note or "“The”" in note for note in notes)
     assert [word.text for word in browser.all(".word.doubted")] == ["wug", "Zut"]
     ask(browser, get, "", answer=False)
-    until(lambda: get("complaint").text == "Type a sentence.")
-    ask(browser, get, "x" * 400, answer=False)
+    until(lambda: get("complaint").text == "Type a sentence. What is below is still the last one's.")
+    ask(browser, get, "The wug sees the wug.")
+    assert [note.text for note in browser.all(".notes li")].count(
+        "“wug”: with pieces that no training sentence has") == 1  # however often it is there
+    assert get("complaint").text == ""
+    assert get("map").is_displayed()
+    ask(browser, get, "x" * 2000, answer=False)
     until(lambda: "is too long for a model with max_len 256" in get("sentences").text)
+    assert get("complaint").text == "No more than 2,000 characters are read."
     for about_the_last in ("chosen-word", "map", "grow"):
         assert not get(about_the_last).is_displayed()
     assert browser.complaints() == []
@@ -547,6 +554,24 @@ def test_all_can_be_used_while_it_writes(use, browser, file, experiment, small):
     width = int(get("width").get_attribute("value")) if "beam" in use else 1
     assert text_of(get, "answer") == m.translate(small, experiment.encoding, [text], width)[0]
     assert browser.complaints() == []
+
+
+def test_it_is_read_aloud_once_and_in_its_languages(browser, data, tmp_path):
+    path = tmp_path / "08_live.html"
+    path.write_text(translator.translator_page(data | {"languages": translator.LANGUAGES}), encoding="utf-8")
+    get = opened(browser, path, motion="no-preference")
+    until(lambda: get("best").text)
+    browser.run("window.told = []; for (const status of document.querySelectorAll('[role=status]'))"
+                "new MutationObserver(() => told.push(status.textContent)).observe(status,"
+                "{ childList: true, subtree: true, characterData: true })")
+    write(get("sentence"), "The king sleeps now.")
+    until(lambda: text_of(get, "answer"))
+    assert len([*filter(None, browser.run("return told"))]) <= 3  # not with every piece: answer, cell, beam
+    languages = {selector: browser.run("return document.querySelector(arguments[0]).closest('[lang]').lang",
+                                       selector)
+                 for selector in (".from", ".said", ".seen .visually-hidden", ".seen span + span",
+                                  "#answer span", "#made")}
+    assert [*languages.values()] == ["en", "fr", "en", "en", "fr", "en"]
 
 
 def test_examples_come_with_their_reference(browser, page, data):
