@@ -1,6 +1,7 @@
 """Lesson 8's live page: pieces, sentences and answers in JavaScript are Python's; the page in a browser."""
 
 import json
+import math
 import re
 import unicodedata
 from itertools import pairwise
@@ -465,6 +466,90 @@ def test_a_word_tells_what_it_was_made_from(browser, page, data, experiment, sma
     assert found == [f"{100 * p:.1f} %" for p in top.values.tolist()]
 
 
+def named(data, ids):
+    """Pieces as the page writes them."""
+    return [data["tokens"][id].replace(" ", "␣") for id in ids]
+
+
+def share(text):
+    return 0.0 if text.startswith("<") else float(text.removesuffix(" %")) / 100
+
+
+def test_every_word_names_its_pieces_and_what_else_was_likely(browser, page, data, experiment, small):
+    get = page()
+    ask(browser, get, "The boat falls often.")
+    encoding, answer = experiment.encoding, text_of(get, "answer")
+    batch = m.make_batch([encoding.encode("The boat falls often.")], [encoding.encode(answer)])
+    ids = batch.tgt_out[0].tolist()
+    with torch.no_grad():
+        probabilities = small(batch.src, batch.tgt_in)[0].softmax(-1)
+    names, sure, place = named(data, ids), probabilities.gather(-1, batch.tgt_out[0][:, None])[:, 0], 0
+    surest = []
+    for box in browser.all(".tokens .choice"):
+        browser.run("arguments[0].querySelector('input').click()", box)
+        found = re.findall(r"(?:: |, )(\S+) \((< 0.1 %|[\d.]+ %)\)", get("made").text)
+        pieces = range(place, place := place + len(found))
+        assert [name for name, _ in found] == names[pieces.start : place]
+        assert [share(p) for _, p in found] == pytest.approx(sure[pieces].tolist(), abs=1e-3)
+        tables = browser.all("#runners table")
+        assert [table.find_element("css selector", "caption").text for table in tables] == [
+            f"Likeliest after “{encoding.decode(ids[:piece])}”" if piece else "Likeliest after BOS"
+            for piece in pieces]
+        for piece, table in zip(pieces, tables, strict=True):
+            rows = table.find_elements("css selector", "tbody tr")
+            top = probabilities[piece].topk(5)
+            assert [row.text.split(" ", 1)[0] for row in rows[:5]] == named(data, top.indices.tolist())
+            assert [share(row.text.split(" ", 1)[1]) for row in rows[:5]] == pytest.approx(
+                top.values.tolist(), abs=1e-3)
+        surest.append(sure[pieces].min().item())
+        assert ("unsure" in box.get_attribute("class")) == (surest[-1] < LIMIT)
+    assert place == len(ids)
+    assert {one < LIMIT for one in surest} == {True, False}
+    get("again").click()
+    until(lambda: text_of(get, "answer"))
+    assert browser.one("[name=word]:checked").get_attribute("value") == str(surest.index(min(surest)))
+
+
+def test_maps_of_heads_are_the_models(browser, page, data, experiment, small):
+    get = page()
+    ask(browser, get, "The boat falls often.")
+    encoding = experiment.encoding
+    source, answer = (encoding.encode(text) for text in ("The boat falls often.", text_of(get, "answer")))
+    batch = m.make_batch([source], [answer])
+    with torch.no_grad(), five.record_attention(small) as recorded:
+        small(batch.src, batch.tgt_in)
+    source, written, read = (named(data, row) for row in (source, batch.tgt_out[0], batch.tgt_in[0]))
+    for number, name, rows, columns in ((1, "encoder.blocks.0.self", source, source),
+                                        (6, "decoder.blocks.0.self", written, read),
+                                        (11, "decoder.blocks.0.cross", written, source)):
+        wanted = recorded[f"{name}_attention"][0, number % 4]
+        found = browser.run("""get(arguments[0]).click();
+            const [[, ...columns], ...rows] = [...get("map").rows].map((row) => [...row.cells]);
+            const [pen, size] = [get(arguments[0]).parentElement.querySelector("canvas"), rows.length];
+            const seen = pen.getContext("2d").getImageData(0, 0, pen.width, pen.height).data;
+            return [columns.map((cell) => cell.textContent), rows.map(([cell]) => cell.textContent),
+              rows.map(([, ...cells]) => cells.map(({ style }) => +style.getPropertyValue("--weight"))),
+              rows.map(([, ...cells], t) => cells.map((_, s) => seen[4 * (t * pen.width + s) + 3] / 255))];
+            """, f"head-{number}")
+        assert found[:2] == [columns, rows]
+        assert torch.allclose(torch.tensor(found[2]), wanted, atol=1e-4)
+        assert torch.allclose(torch.tensor(found[3]), wanted, atol=0.01)
+        row, column = len(rows) - 1, 2
+        browser.run("get('map').rows[arguments[0] + 1].cells[arguments[1] + 1].focus()", row, column)
+        assert get("cell").text.endswith(
+            f"looks at {'token 1' if 'decoder' in name and 'self' in name else 'source piece 2'} "
+            f"(“{columns[2]}”), weight {wanted[row, column]:.2f}.")
+
+
+def test_the_head_under_the_words_covers_the_source(page, data, small):
+    covered = torch.zeros(4)
+    for one in data["reference"]:
+        with torch.no_grad(), five.record_attention(small) as recorded:
+            small(torch.tensor([one["source"]]), torch.tensor([one["input"]]))
+        covered += recorded["decoder.blocks.0.cross_attention"][0].amax(1).sum(-1)  # (H)
+    assert page()("looking").text == f"Cross-attention, block 0, head {covered.argmax()}."
+
+
 def test_words_heads_and_cells_are_used_by_keyboard(browser, page):
     get = page()
     ask(browser, get, "The cat falls here. The dog waits.")
@@ -498,6 +583,21 @@ def test_beams_answer_where_they_are_asked_for(browser, page, experiment, small)
         until(lambda width=width: text_of(get, "answer").split(" (")[0] == wanted[width][place])
     until(lambda: "The search ends here" in get("best").text)
     assert ("the same as greedy" in get("best").text) == (wanted[6][place] == wanted[1][place])
+    ids = experiment.encoding.encode(sources[place])
+    for penalty in ("1", "0"):
+        trace = []
+        browser.run("get('penalty').value = arguments[0]; get('penalty').dispatchEvent(new Event('change'))",
+                    penalty)
+        (beams,) = six.beam_search(six.CachedDecoding(small, torch.tensor([ids])), 6,
+                                   m.answer_limit(small, ids), float(penalty), trace)
+        found = [float(item.text.rsplit("= ", 1)[1].split(" ")[0].replace("−", "-"))
+                 for item in browser.all("#found li")]
+        assert found == pytest.approx([one.score for one in beams], abs=2e-3)
+    last = [[one.log_prob, fate] for one, fate in trace if len(one.tokens) == len(trace[-1][0].tokens)]
+    rows = [[cell.text for cell in row.find_elements("css selector", "td")[1:]]
+            for row in browser.all("#candidates tbody tr")]
+    assert [fate for _, fate in rows] == [fate for _, fate in last]
+    assert [float(p) for p, _ in rows] == pytest.approx([math.exp(one) for one, _ in last], rel=0.5, abs=5e-4)
 
 
 def test_what_is_doubtful_is_named(browser, page, experiment, small):
@@ -510,14 +610,68 @@ def test_what_is_doubtful_is_named(browser, page, experiment, small):
     ids = [experiment.encoding.encode(text) for text in ("Zut.", text_of(get, "answer").partition(". ")[2])]
     [sure] = certainties(small, m.make_batch(*[[row] for row in ids]))
     assert sure < LIMIT
-    assert f"unsure: {100 * sure:.0f} % per piece on average" in notes
+    assert (f"unsure: {100 * sure:.0f} % per piece on average; nine in ten validation answers have more than "
+            "80 %") in notes
     assert not any("“sleeps”" in note or "“The”" in note for note in notes)
     assert [word.text for word in browser.all(".word.doubted")] == ["wug", "Zut"]
     ask(browser, get, "", answer=False)
-    until(lambda: get("complaint").text == "Type a sentence.")
-    ask(browser, get, "x" * 400, answer=False)
+    until(lambda: get("complaint").text == "Type a sentence. What is below is still the last one's.")
+    ask(browser, get, "The wug sees the wug.")
+    assert [note.text for note in browser.all(".notes li")].count(
+        "“wug”: with pieces that no training sentence has") == 1  # however often it is there
+    assert get("complaint").text == ""
+    assert get("map").is_displayed()
+    ask(browser, get, "x" * 2000, answer=False)
     until(lambda: "is too long for a model with max_len 256" in get("sentences").text)
+    assert get("complaint").text == "No more than 2,000 characters are read."
+    for about_the_last in ("chosen-word", "map", "grow"):
+        assert not get(about_the_last).is_displayed()
     assert browser.complaints() == []
+
+
+USES = {
+    "a head": "get('head-2').click()",
+    "a head of the cross-attention": "get('head-9').click()",
+    "a cell": "document.querySelector('#map td')?.focus()",
+    "the beam again": "get('grow').click()",
+    "its width": "get('width').value = '2'; get('width').dispatchEvent(new Event('change'))",
+    "its last step": "get('step').value = get('step').max; get('step').dispatchEvent(new Event('input'))",
+    "a word": "document.querySelector('[name=word]').click()",
+    "the other decoder": "get('by-beam').click()",
+}
+
+
+@pytest.mark.parametrize("use", USES.values(), ids=USES)
+def test_all_can_be_used_while_it_writes(use, browser, file, experiment, small):
+    get = opened(browser, file, motion="no-preference")
+    browser.run(use)  # while the first translation is written
+    until(lambda: get("best").text)
+    text = "The old dog sees the king now."
+    ask(browser, get, text, answer=False)
+    until(lambda: "The old dog sees" in get("sentences").text)
+    browser.run(use)
+    until(lambda: text_of(get, "answer"))
+    width = int(get("width").get_attribute("value")) if "beam" in use else 1
+    assert text_of(get, "answer") == m.translate(small, experiment.encoding, [text], width)[0]
+    assert browser.complaints() == []
+
+
+def test_it_is_read_aloud_once_and_in_its_languages(browser, data, tmp_path):
+    path = tmp_path / "08_live.html"
+    path.write_text(translator.translator_page(data | {"languages": translator.LANGUAGES}), encoding="utf-8")
+    get = opened(browser, path, motion="no-preference")
+    until(lambda: get("best").text)
+    browser.run("window.told = []; for (const status of document.querySelectorAll('[role=status]'))"
+                "new MutationObserver(() => told.push(status.textContent)).observe(status,"
+                "{ childList: true, subtree: true, characterData: true })")
+    write(get("sentence"), "The king sleeps now.")
+    until(lambda: text_of(get, "answer"))
+    assert len([*filter(None, browser.run("return told"))]) <= 3  # not with every piece: answer, cell, beam
+    languages = {selector: browser.run("return document.querySelector(arguments[0]).closest('[lang]').lang",
+                                       selector)
+                 for selector in (".from", ".said", ".seen .visually-hidden", ".seen span + span",
+                                  "#answer span", "#made")}
+    assert [*languages.values()] == ["en", "fr", "en", "en", "fr", "en"]
 
 
 def test_examples_come_with_their_reference(browser, page, data):
@@ -543,6 +697,22 @@ def test_parts_that_the_page_does_not_know_are_noticed(browser, quick, tmp_path)
     assert "it has parts that the page does not know: its logits are off by 5e-1" in get("problem").text
     assert not get("works").is_displayed()
     assert browser.complaints() == []
+
+
+def test_answers_that_do_not_end_or_are_not_pythons_are_noticed(browser, experiment, tmp_path):
+    experiment = experiment_of(experiment.run, experiment.texts)
+    experiment.model = translator.deepcopy(experiment.model)
+    experiment.model.embedding.weight.data[2] = 0.0  # EOS is never the likeliest
+    data = translator.translator_data(experiment, m.translate)
+    data["examples"][1]["answer"] += "x"
+    path = tmp_path / "08_live.html"
+    path.write_text(translator.translator_page(data), encoding="utf-8")
+    get = opened(browser, path)
+    until(lambda: "4 of 5" in get("checks").text)
+    limit = m.answer_limit(experiment.model, experiment.encoding.encode(data["examples"][0]["source"]))
+    assert f"cut off: no EOS within {limit} pieces" in get("sentences").text
+    assert [row.text[-4:] for row in browser.all("#checks tbody tr") if "4 of 5" in row.text] == ["✗ no"]
+    assert "(cut off)" in get("found").text
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -58,15 +58,15 @@
     const text = repaired(typed, data.met, data.usual);
     const ids = pieces.encode(text);
     const words = pieces.words(ids);
-    const notes = make("ul", { class: "notes" });
-    if (text !== typed) notes.append(make("li", {}, `read as “${text}”`));
+    const said = new Set(text === typed ? [] : [`read as “${text}”`]);
     const chips = words.map((word) => {
       const doubt = doubtOf(word, ids, trained);
-      if (doubt) notes.append(make("li", {}, `“${word.text.trim()}”: ${doubt}`));
+      if (doubt) said.add(`“${word.text.trim()}”: ${doubt}`);
       const parts = word.pieces.map((place) => pieces.decode([ids[place]]).trim()).filter(Boolean)
         .map((part) => make("span", { class: "piece" }, part));
       return make("span", doubt ? { class: "word doubted" } : { class: "word" }, ...parts);
     });
+    const notes = make("ul", { class: "notes" }, ...[...said].map((note) => make("li", {}, note)));
     const written = make("div", { class: "tokens", lang: to.code });
     const legend = make("legend", { class: "visually-hidden" }, `Translation of sentence ${number + 1}`);
     const element = make("div", { class: "sentence", "data-row": number },
@@ -82,8 +82,10 @@
   }
 
   function begin() {
-    const typed = sentencesIn(get("sentence").value, data.titles);
-    get("complaint").textContent = typed.length ? "" : "Type a sentence.";
+    const { value, maxLength } = get("sentence");
+    const typed = sentencesIn(value, data.titles);
+    get("complaint").textContent = !typed.length ? "Type a sentence. What is below is still the last one's."
+      : value.length < maxLength ? "" : `No more than ${maxLength.toLocaleString("en")} characters are read.`;
     if (!typed.length) return;
     const way = get("greedy").checked ? "greedy" : `beam ${get("width").value} ${get("penalty").value}`;
     rows = typed.map((sentence, number) => {
@@ -104,6 +106,12 @@
     const more = rows.some(({ done }) => !done);
     if (!more) finish();
     return more;
+  }
+
+  /** Write the rest at once: somebody looks at what was made of it. */
+  function hurry() {
+    clearTimeout(timers.write);
+    if (rows.some(({ done }) => !done)) while (write());
   }
 
   function writeInto(row) {
@@ -131,16 +139,20 @@
     for (const row of rows.filter(({ answer, told }) => answer && !told)) {
       row.told = true;
       const sure = certainty(row.answer.certain);
-      if (sure < data.unsure) row.notes.append(make("li", {}, `unsure: ${(100 * sure).toFixed(0)} % per piece on average`));
+      if (sure < data.unsure) {
+        row.notes.append(make("li", {}, `unsure: ${(100 * sure).toFixed(0)} % per piece on average; nine in ten `
+          + `validation answers have more than ${(100 * data.unsure).toFixed(0)} %`));
+      }
       if (row.answer.tokens[row.answer.tokens.length - 1] !== special.eos) {
         row.notes.append(make("li", {}, `cut off: no EOS within ${limit(row.ids)} pieces`));
       }
     }
     const said = rows.filter(({ answer }) => answer).map(({ answer }) => answer.text.trim()).join(" ");
     const example = data.examples.find(({ source }) => source === get("sentence").value.trim());
-    get("answer").textContent = said + (!example ? "" : example.target === said ? " (the same as the reference)"
-      : ` (the reference: ${example.target})`);
+    get("answer").replaceChildren(make("span", { lang: to.code }, said), !example ? ""
+      : example.target === said ? " (the same as the reference)" : ` (the reference: ${example.target})`);
     const first = rows.find(({ answer }) => answer && answer.words.length);
+    for (const id of ["word", "heads", "beam"]) get(id).parentElement.hidden = !first;
     if (!pinned && first) {
       const sure = ({ pieces: places }) => Math.min(...places.map((place) => first.answer.certain[place]));
       const words = first.answer.words;
@@ -185,7 +197,8 @@
   function tellWhere(row, number) {
     const [{ text }] = most(looked(row, number));
     row.written.querySelector(`#word-${row.number}-${number} + label .seen`).replaceChildren(
-      make("span", { class: "visually-hidden" }, ", looked most at "), text);
+      make("span", { class: "visually-hidden", lang: "en" }, ", looked most at "),
+      make("span", { lang: from.code }, text));
   }
 
   /** Everything that was made of one word: its pieces, where it looked, and what else it might have been. */
@@ -243,8 +256,7 @@
   });
   get("sentences").addEventListener("pointerleave", () => pinned && show(pinned));
   get("sentences").addEventListener("change", ({ target }) => {
-    clearTimeout(timers.write);
-    while (write()); // the rest at once: somebody looks at one of them
+    hurry();
     const word = wordAt(target);
     if (word) pin(word);
   });
@@ -252,6 +264,7 @@
   // ---------------------------------------------------------------- heads, beam, the same?
 
   const heads = headsView(data.config, "source piece", () => {
+    hurry();
     const { row: { answer, ids, shown }, word } = pinned;
     return { state: answer.state, written: shown, place: answer.words[word].pieces[0], source: ids.map(nameOf),
       answer: answer.tokens.map(nameOf), read: [special.bos, ...answer.tokens.slice(0, -1)].map(nameOf) };
@@ -262,8 +275,12 @@
     for (const row of rows) row.answer?.words.forEach((_, number) => tellWhere(row, number));
     show(pinned);
   });
-  const beam = beamView((width, penalty) => beamsOf(pinned.row.ids, width, penalty), spelled,
-    () => spelled(greedyOf(pinned.row.ids).tokens));
+  const chosen = () => {
+    hurry();
+    return pinned.row.ids;
+  };
+  const beam = beamView((width, penalty) => beamsOf(chosen(), width, penalty), spelled,
+    () => spelled(greedyOf(chosen()).tokens));
 
   let compared = false;
 

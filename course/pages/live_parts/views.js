@@ -268,7 +268,7 @@ function beamView(search, spelled, greedy) {
   get("grow").addEventListener("click", grow);
   get("step").addEventListener("input", () => {
     clearTimeout(timers.beam);
-    show();
+    if (beams.steps.length) show();
   });
   return { grow };
 }
