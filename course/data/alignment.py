@@ -93,7 +93,7 @@ def partners_found(weights: Tensor, pair: Pair, kind: Kind = bool) -> Tensor:
     return true[rows].expand_as(weights[..., rows, :]).gather(-1, chosen).float().sum((-2, -1))
 
 
-def found_by_rules(pairs: Iterable[Pair], kind: Kind = bool) -> tuple[int, int, int]:
+def found_by_rules(pairs: Iterable[Pair], kind: Kind) -> tuple[int, int, int]:
     """How many target words of the kind have as a partner the source word at the same relative place; the
     first source word; any source word.
     """

@@ -75,7 +75,7 @@ def split_files(files: dict[str, str], longest: int, columns: Sequence[int] = ()
         if split != "train" and same[split] == same["train"]:
             raise ValueError(f"{files[split]}, for {split}, is the same as {files['train']}, for training: "
                              "a model isn't tested on what it was trained on")
-    read = {split: read_pairs(Path(file), longest, columns=columns) for split, file in files.items()}
+    read = {split: read_pairs(Path(file), longest, columns) for split, file in files.items()}
     if reverse:
         read = {split: lines._replace(pairs=[(two, one) for one, two in lines.pairs])
                 for split, lines in read.items()}

@@ -241,14 +241,14 @@ def stack_named(ours: Any, configs: Mapping[str, StackConfig], name: str) -> nn.
     return model
 
 
-def read_with(texts: Any, configs: Mapping[str, StackConfig], ours: Any, name: str, seed: int,
-              length: int = 60) -> tuple[float, int]:
-    """(bits per character of held-out text after training, bytes of the cache after `length` tokens)."""
+def read_with(texts: Any, configs: Mapping[str, StackConfig], ours: Any, name: str, seed: int
+              ) -> tuple[float, int]:
+    """(bits per character of held-out text after training, bytes of the cache after 60 tokens)."""
     training = replace(texts.training, seed=seed)
     model = trained(ours, partial(stack_named, ours, configs, name), partial(ours.text_batch, texts, seed),
                     training)
     decoding = ours.PromptDecoding(model, torch.zeros(1, 0, dtype=torch.long))
-    for _ in range(length):
+    for _ in range(60):
         decoding.step(torch.full((1,), ours.BOS))
     return (ours.bits_per_character(model, texts.encoding, texts.splits["test"], training.window),
             sum(cache.bytes() for cache in decoding.self_caches))

@@ -93,14 +93,14 @@ def bytes_in(tensors: Sequence[Tensor]) -> int:
     return sum(tensor.nbytes for tensor in tensors)
 
 
-def variance_of_gradient(layer: nn.Module, x: Tensor, ranks: int, same: bool, draws: int = 40) -> float:
+def variance_of_gradient(layer: nn.Module, x: Tensor, ranks: int, same: bool) -> float:
     """How much dropout makes the mean gradient of several ranks vary; each rank has its own rows of x.
 
     If `same`, all ranks draw the same dropout, otherwise each draws its own.
     """
     found = []
     with torch.random.fork_rng(devices=[]):
-        for draw in range(draws):
+        for draw in range(40):
             layer.zero_grad()
             for rank in range(ranks):
                 torch.default_generator.manual_seed(1000 * draw + (0 if same else rank))
