@@ -77,13 +77,13 @@ def check(statement: str, holds: bool, figure: object = "") -> None:
     tested.append(Tested("", [(statement, Finding(bool(holds), str(figure)))]))
 
 
-def check_part(implementation: Any, part: Part, ours: Any, name: str = "") -> None:
+def check_part(implementation: Any, part: Part, ours: Any) -> None:
     """Record all checks of a part of the lesson: one line on the console if they all hold.
 
     `ours` is the lesson's module; mistakes that can explain a failure are built from its parts.
     """
     results = [(check.statement, check.finding) for check in part(implementation, ours)]
-    tested.append(Tested(name or implementation.__name__, results))
+    tested.append(Tested(implementation.__name__, results))
 
 
 def check_mistakes(ours: Any, *parts: Part) -> Table:
