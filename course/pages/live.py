@@ -20,9 +20,9 @@ from torch.func import functional_call
 from course.console.files import write_text
 from course.console.narrator import Narrator
 from course.console.records import Leads
-from course.grading.checking import COURSE
 from course.pages.contents import live_name, page_of, write_contents
 from course.study import progress
+from course.study.lessons import stem_of
 from course.training.adapters import finetuning, merged_copy
 from course.training.processes import RANK
 
@@ -151,7 +151,7 @@ def leave(experiment: Any, number: int, page: Callable[[str], str], good_for: st
     """Write the index and lesson `number`'s live page, which is page(address of the lesson's own page)."""
     folder = experiment.options.outputs
     file = experiment.file(live_name(number), "html")
-    own = page_of(folder, next(COURSE.glob(f"{number:02}_*.py")).stem)
+    own = page_of(folder, stem_of(number))
     write_text(folder / file, page(own))
     write_contents(folder, progress.read(folder, Narrator(folder).say))
     return Leads(file, good_for)

@@ -1,16 +1,12 @@
 """--attention: putting lesson 11's attention variants into a model."""
 
-import importlib
-import sys
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from course.study.lessons import lessons
+from course.study.lessons import later_lesson
 
 OWNER = 11  # the lesson with ATTENTIONS
 
@@ -19,15 +15,6 @@ def attention_parts(sizes: Any) -> dict[str, Any]:
     """The parts that sizes.attention puts into a model; none for the kernel."""
     name = getattr(sizes, "attention", "kernel")
     return {} if name == "kernel" else later_lesson(OWNER).ATTENTIONS[name](sizes)
-
-
-def later_lesson(number: int) -> ModuleType:
-    """The lesson with this number. It may bind the running script, which isn't imported a second time."""
-    stems = {lesson.number: lesson.stem for lesson in lessons()}
-    running = sys.modules["__main__"]
-    if (stem := Path(getattr(running, "__file__", None) or "").stem) in stems.values():
-        sys.modules.setdefault(stem, running)
-    return importlib.import_module(stems[number])
 
 
 def refuse_two_attentions(sizes: Any, settings: Any, own: Mapping[str, Any]) -> None:
