@@ -20,8 +20,9 @@ from course.console.narrator import Narrator
 from course.console.notebook import make_narrator
 from course.console.options import OneLineParser, seed, threads
 from course.console.records import Grid, Record, slug
+from course.console.source import COURSE
 from course.console.steps import begin_step, run_step
-from course.grading.checking import COURSE, Part
+from course.grading.checking import Part
 from course.grading.process import grade
 from course.grading.template import write_template
 from course.grading.watching import watch
