@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from rich.table import Table
-from torch import Tensor, nn
+from torch import Tensor
 
 from course.console.manners import until_the_lesson_ends
 from course.console.notebook import make_narrator
@@ -30,6 +30,7 @@ from course.grading.checking import Part, claims_of
 from course.grading.here import grade_here
 from course.pages.walkthrough import OUTPUTS, lesson_parser, narrate
 from course.study import progress
+from course.training.sizing import parameters
 
 __all__ = [
     "Picture",
@@ -123,11 +124,6 @@ def cell_text(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
-
-
-def parameters(module: nn.Module) -> int:
-    """The number of numbers that the module learns."""
-    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def fitted_exponent(sizes: Sequence[float], values: Sequence[float]) -> float:

@@ -25,6 +25,7 @@ from course.study import progress
 from course.study.lessons import stem_of
 from course.training.adapters import finetuning, merged_copy
 from course.training.processes import RANK
+from course.training.sizing import parameters
 
 PARTS = Path(__file__).parent / "live_parts"
 SCRIPTS = {  # the scripts of each page, in order
@@ -113,7 +114,7 @@ def data_of(model: nn.Module, task: str, config: Mapping[str, Any], tokens: Mapp
     """
     data: dict[str, Any] = {"task": task, "config": dict(config), "own": own,
                             "tokens": [tokens[id] for id in range(len(tokens))],
-                            "parameters": sum(weight.numel() for weight in model.parameters())}
+                            "parameters": parameters(model)}
     if (attention := config.get("attention", "kernel")) not in ("kernel", "tiled"):
         return data | {"problem": f"its attention is {attention}, which the page doesn't have"}
     if data["parameters"] > LARGEST:

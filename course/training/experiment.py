@@ -34,6 +34,7 @@ from course.training.memory import sizes_of
 from course.training.parallel import memory_report
 from course.training.parts import Prepare, build, found_in, with_a_place
 from course.training.processes import PROCESSES, RANK, ProcessLost, own_device
+from course.training.sizing import parameters
 from course.training.threads import Watch, threads_for
 
 
@@ -203,8 +204,7 @@ class Experiment:
 
     def together(self, run: Run) -> Run:
         """The run as a single process would have it; sharded weights are joined in the first process."""
-        count = sum(parameter.numel() for parameter in run.model.parameters())
-        self.say(memory_report(run, count))
+        self.say(memory_report(run, parameters(run.model)))
         if not run.sharing.cut:
             return run
         state = run.state()
