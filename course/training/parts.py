@@ -16,14 +16,10 @@ from typing import Any
 
 from torch import nn
 
-Prepare = Callable[[nn.Module], nn.Module]
 
-
-def build(make: Callable[[], nn.Module], parts: Mapping[str, Any], prepare: Prepare | None = None
-          ) -> nn.Module:
+def build(make: Callable[[], nn.Module], parts: Mapping[str, Any]) -> nn.Module:
     """What make() builds, with these parts in place of the course's parts of the same names.
 
-    prepare(model) then returns the model that is trained: with adapters, frozen weights, shards.
     ValueError for a class that no lesson has, or a function that no module of the model has a slot for.
     """
     classes = {name: part for name, part in parts.items() if inspect.isclass(part)}
@@ -34,7 +30,7 @@ def build(make: Callable[[], nn.Module], parts: Mapping[str, Any], prepare: Prep
     missing += [name for name, part in functions.items() if not fill_slots(model, name, part)]
     if missing:
         raise ValueError(f"nothing in this model is called {', '.join(missing)}")
-    return prepare(model) if prepare else model
+    return model
 
 
 def with_a_place(parts: Mapping[str, Any], make: Callable[[], nn.Module]) -> dict[str, Any]:
