@@ -49,7 +49,7 @@ class Group:
 
     def receive(self, source: int, like: Tensor) -> Tensor:
         """The next tensor that `source` has sent to this rank, of the shape and type of `like`."""
-        return self.take(source, like)
+        raise NotImplementedError
 
     def exchange(self, tensor: Tensor, to: int, source: int) -> Tensor:
         """Send the tensor to one rank, and receive one of the same shape from another."""
@@ -57,9 +57,6 @@ class Group:
         return self.receive(source, tensor)
 
     def put(self, tensor: Tensor, to: int) -> None:
-        raise NotImplementedError
-
-    def take(self, source: int, like: Tensor) -> Tensor:
         raise NotImplementedError
 
 
@@ -118,7 +115,7 @@ class Threads(Group):
     def put(self, tensor: Tensor, to: int) -> None:
         self.post.put(tensor, self.rank, to)
 
-    def take(self, source: int, like: Tensor) -> Tensor:
+    def receive(self, source: int, like: Tensor) -> Tensor:
         return self.post.take(source, self.rank)
 
 
@@ -157,7 +154,7 @@ class Processes(Group):
     def put(self, tensor: Tensor, to: int) -> None:
         self.on_the_way.append((distributed.isend(tensor, to), tensor))
 
-    def take(self, source: int, like: Tensor) -> Tensor:
+    def receive(self, source: int, like: Tensor) -> Tensor:
         found = torch.empty_like(like, memory_format=torch.contiguous_format)
         distributed.recv(found, source)
         return found
