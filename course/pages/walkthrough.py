@@ -164,7 +164,7 @@ def choose_steps(name: str | None, steps: Sequence[Callable]) -> dict[int, Calla
     numbered = dict(enumerate(steps, 1))
     if name is None:
         return numbered
-    wanted = slug(name).replace("_", "-")
+    wanted = slug(name)
     for number, step in numbered.items():
         if wanted in (slug(step.__name__), str(number)):
             return {number: step}
