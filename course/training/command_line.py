@@ -41,11 +41,6 @@ def usage_errors(parser: argparse.ArgumentParser) -> Iterator[None]:
         parser.error(f"{error.strerror}: {error.filename}")
 
 
-def defaults_stay(options: argparse.Namespace) -> dict[str, Any]:
-    """No changed defaults, whatever the options are."""
-    return {}
-
-
 @dataclass(frozen=True)
 class CommandLine:
     """What a lesson trains: dataclasses of sizes and settings, whose fields are options, and how to use them.
@@ -60,7 +55,7 @@ class CommandLine:
     model: Callable[[Any], nn.Module]
     experiment: Callable[..., Experiment]
     comparable: Sequence[str] = ()
-    other_defaults: Callable[[argparse.Namespace], Mapping[str, Any]] = defaults_stay
+    other_defaults: Callable[[argparse.Namespace], Mapping[str, Any]] = lambda options: {}
 
     def add_options(self, parser: argparse.ArgumentParser, trains: bool = True) -> None:
         """Add options of both dataclasses and --device; if the lesson `trains`, also those of its runs."""
