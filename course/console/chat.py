@@ -29,8 +29,8 @@ def converse(answer: Callable[[str], str], folder: Path) -> None:
 
 
 def read() -> str:
-    """The next line, stripped; "" at the end of the input or on Ctrl-C."""
+    """The next line, stripped; "" at the end of the input, without an input, or on Ctrl-C."""
     try:
-        return input("> " if sys.stdin.isatty() else "").strip()
-    except (EOFError, KeyboardInterrupt):
+        return input("> " if sys.stdin and sys.stdin.isatty() else "").strip()
+    except (EOFError, RuntimeError, KeyboardInterrupt):
         return ""

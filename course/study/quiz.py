@@ -68,7 +68,7 @@ class Quiz:
             self.narrator.flush()
             try:
                 text = input(f"1 to {count}, or Enter to go on: ").strip()
-            except EOFError:
+            except (EOFError, RuntimeError):  # the end of the input, or no input at all
                 self.open = False
                 return None
             if not text:
