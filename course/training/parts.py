@@ -23,7 +23,7 @@ def build(make: Callable[[], nn.Module], parts: Mapping[str, Any]) -> nn.Module:
     ValueError for a class that no lesson has, or a function that no module of the model has a slot for.
     """
     classes = {name: part for name, part in parts.items() if inspect.isclass(part)}
-    missing = [name for name in classes if not any(hasattr(module, name) for module in lessons())]
+    missing = [name for name in classes if not any(hasattr(module, name) for module in loaded_lessons())]
     with exchanged(classes):
         model = make()
     functions = {name: part for name, part in parts.items() if name not in classes}
@@ -56,7 +56,7 @@ def slots_of(model: nn.Module) -> set[str]:
 def exchanged(classes: Mapping[str, type]) -> Iterator[None]:
     """Inside `with`, the lessons use these classes in place of their own."""
     before = [(module, name, getattr(module, name))
-              for module in lessons() for name in classes if hasattr(module, name)]
+              for module in loaded_lessons() for name in classes if hasattr(module, name)]
     try:
         for module, name, _ in before:
             setattr(module, name, classes[name])
@@ -66,7 +66,7 @@ def exchanged(classes: Mapping[str, type]) -> Iterator[None]:
             setattr(module, name, own)
 
 
-def lessons() -> list[ModuleType]:
+def loaded_lessons() -> list[ModuleType]:
     """All lessons that are loaded, including the running script."""
     return [module for name, module in list(sys.modules.items())
             if re.match(r"\d\d_", name) or name == "__main__"]
