@@ -8,6 +8,7 @@ from zlib import crc32
 
 from course.data.pairs import read_pairs
 
+MARKS = ".,;:!?…\"'“”„‘’«»()[]¿¡。，！？、"  # around words
 HELD_OUT = 1000  # most pairs for test and for validation where no file is given for them
 
 
@@ -27,9 +28,6 @@ def key(source: str) -> str:
     kept = "".join(one for one in text if figures or not unicodedata.category(one).startswith("P"))
     words = [word.strip(MARKS) or word for word in kept.split()] if figures else kept.split()
     return " ".join(words) or source
-
-
-MARKS = ".,;:!?…\"'“”„‘’«»()[]¿¡。，！？、"
 
 
 def by_source(pairs: Iterable[tuple[str, str]], per_cent: int = 2) -> dict[str, list[tuple[str, str]]]:
