@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from course.console.ending import ended_in_one_line, stop
+from course.console.ending import ended_in_one_line, first_line, stop
 from course.console.files import prepare_folder
 from course.console.manners import running
 from course.console.narrator import Narrator
@@ -97,7 +97,7 @@ def memory_suffices() -> Iterator[None]:
     except (MemoryError, RuntimeError, OverflowError) as error:
         if not out_of_memory(error):
             raise
-        stop(f"out of memory ({str(error).strip().partition(chr(10))[0] or 'MemoryError'})")
+        stop(f"out of memory ({first_line(error)})")
 
 
 def do(options: argparse.Namespace, narrator: Narrator, doc: str, steps: Sequence[Callable],

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from course.console.ending import first_line
 from course.published.tensor_files import read_json
 
 SPACES = "\t\n\v\f\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"  # Unicode's White_Space
@@ -122,7 +123,7 @@ class PackagePieces:
         try:
             self.tokenizer = importlib.import_module("tokenizers").Tokenizer.from_file(str(path))
         except Exception as error:  # the package raises nothing more specific
-            raise ValueError(f"{path}: {str(error).partition(chr(10))[0]}") from None
+            raise ValueError(f"{path}: {first_line(error)}") from None
         self.tokenizer.no_truncation()
         self.tokenizer.no_padding()
         self.tokenizer.encode_special_tokens = True  # in a text they stay text

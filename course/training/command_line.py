@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import nn
 
+from course.console.ending import first_line
 from course.console.narrator import Narrator
 from course.console.options import add_options, chosen, comparison, count
 from course.grading.own import NOTHING, Own, own_parts
@@ -36,7 +37,7 @@ def usage_errors(parser: argparse.ArgumentParser) -> Iterator[None]:
     try:
         yield
     except (ValueError, RuntimeError) as error:  # RuntimeError: more memory than there is
-        parser.error(str(error).partition("\n")[0])
+        parser.error(first_line(error))
     except OSError as error:
         parser.error(f"{error.strerror}: {error.filename}")
 

@@ -27,6 +27,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grad_norm_, get_total_norm
 from torch.optim import Optimizer
 
+from course.console.ending import first_line
 from course.training.processes import PROCESSES, RANK
 
 ENGINES = "data", "fsdp", "tensor"
@@ -339,7 +340,7 @@ def refuse_broken_engine(how: str, device: torch.device) -> None:
         right = all(torch.allclose(found[name], wanted[name], atol=1e-5) for name in found)
         reason = "" if right else "its gradients are wrong"
     except (RuntimeError, ValueError, TypeError, ImportError, AttributeError, NotImplementedError) as error:
-        reason = str(error).strip().partition("\n")[0]
+        reason = first_line(error)
     if reason:
         other = "" if how == "data" else ", or --parallel data"
         raise ValueError(f"--parallel {how} doesn't work here with PyTorch {torch.__version__} "

@@ -28,6 +28,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, distributed
 
+from course.console.ending import first_line
 from course.training.processes import PROCESSES
 from course.training.side_by_side import end_with_parent, packed, processes_are_dear
 
@@ -231,8 +232,7 @@ def meeting_or_apart() -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError) as error:
-        said = str(error).strip() or type(error).__name__
-        raise Apart(said.splitlines()[0]) from error
+        raise Apart(first_line(error)) from error
 
 
 class Lost(RuntimeError):  # noqa: N818 - what a rank is

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from course.console.ending import first_line
 from course.training.pieces import after_backward, fresh, gap_of_gradients, piece_of_blocks, rows_of
 from course.training.ranks import Group
 
@@ -124,5 +125,5 @@ def run_engines(whole: nn.Module, batch: Any, loss: Loss, layers: Sequence[Seque
         try:
             found[name] = job(group)
         except (AttributeError, ImportError, NotImplementedError) as error:
-            found[name] = Engine(reason=f"not in {version}: {str(error).splitlines()[0]}")
+            found[name] = Engine(reason=f"not in {version}: {first_line(error)}")
     return found
