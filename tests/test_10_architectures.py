@@ -13,7 +13,7 @@ from torch import nn
 
 from common import lesson
 from course.data import small_grammar, topics
-from course.data.counting import Counts, bits_of_lzma, yardsticks
+from course.data.baselines import Counts, bits_of_lzma, yardsticks
 from course.data.pictures import handwritten_digits, shuffled
 from course.data.reading import Reading, begin_of_held_out
 from course.data.topics import TOPICS, Labelled, draw_labels, labelled, words_in
@@ -145,7 +145,7 @@ def test_a_long_text_has_no_counts(monkeypatch):
     assert [*yardsticks("abc" * 20, "abc")] == [
         "counts of 1 character", "counts of 3 characters", "counts of 5 characters",
         "lzma, given the same text"]
-    monkeypatch.setattr("course.data.counting.LONG", 10)
+    monkeypatch.setattr("course.data.baselines.LONG", 10)
     assert [*yardsticks("abc" * 20, "abc")] == ["lzma, given the same text"]
 
 
