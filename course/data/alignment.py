@@ -126,10 +126,10 @@ def found_by_kind(weights: Sequence[Tensor], pairs: Sequence[Pair]) -> dict[str,
     """Word weights (blocks, heads, target words, source words) of each pair → the results for each kind."""
     found = {}
     for name, kind in KINDS.items():
-        same, first, counted = found_by_rules(pairs, kind)
+        same, first, words = found_by_rules(pairs, kind)
         hits = torch.stack([partners_found(one, pair, kind) for one, pair in zip(weights, pairs)]).sum(0)
-        some = max(1, counted)
-        found[name] = Found(counted, hits / some, same / some, first / some)
+        some = max(1, words)
+        found[name] = Found(words, hits / some, same / some, first / some)
     return found
 
 
