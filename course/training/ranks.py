@@ -195,10 +195,10 @@ def in_processes(program: Callable[[Group], Result], size: int, seconds: float =
     context: Any = multiprocessing.get_context("spawn" if processes_are_dear() else "fork")
     until, pipes, processes = time.monotonic() + seconds, [], []
     with tempfile.TemporaryDirectory() as folder:
+        meeting = (Path(folder) / "meeting").as_uri()
         try:
             for rank in range(size):
                 ours, theirs = context.Pipe(duplex=False)
-                meeting = (Path(folder) / "meeting").as_uri()
                 process = context.Process(target=one_of, args=(program, rank, size, meeting, theirs, seconds),
                                           daemon=True)
                 with meeting_or_apart():
