@@ -10,6 +10,7 @@ from torch.nn.utils import parameters_to_vector
 from torch.optim import Optimizer
 
 from course.grading.checking import largest_difference
+from course.training.parallel import joined
 from course.training.ranks import Group
 
 
@@ -50,8 +51,7 @@ def gap_of_gradients(model: nn.Module, whole: nn.Module, group: Group | None = N
     wanted, gaps = dict(whole.named_parameters()), []
     for name, parameter in model.named_parameters():
         found, expected = gradients_in([parameter, wanted[name]])
-        if hasattr(found, "full_tensor"):
-            found = found.full_tensor()
+        found = joined(found)
         cut = [dim for dim, (a, b) in enumerate(zip(expected.shape, found.shape)) if a != b]
         if cut and group:
             expected = expected.chunk(group.size, cut[0])[group.rank]
