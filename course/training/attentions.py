@@ -13,16 +13,16 @@ OWNER = 11  # the lesson with ATTENTIONS
 
 def attention_parts(sizes: Any) -> dict[str, Any]:
     """The parts that sizes.attention puts into a model; none for the kernel."""
-    name = getattr(sizes, "attention", "kernel")
+    name = sizes.attention
     return {} if name == "kernel" else later_lesson(OWNER).ATTENTIONS[name](sizes)
 
 
 def refuse_two_attentions(sizes: Any, settings: Any, own: Mapping[str, Any]) -> None:
     """ValueError if --attention would replace what --by-hand or the learner's own parts replace."""
-    name = getattr(sizes, "attention", "kernel")
+    name = sizes.attention
     if name == "kernel":
         return
-    if getattr(settings, "by_hand", False) and name != "grouped":
+    if settings.by_hand and name != "grouped":
         raise ValueError(f"--by-hand and --attention {name} both replace the attention; use one of them")
     if both := sorted({"scaled_dot_product_attention", "MultiHeadAttention"} & own.keys()):
         raise ValueError(f"--attention {name} and your {' and '.join(both)} both replace the attention; use "
