@@ -51,8 +51,7 @@ from course.training.command_line import CommandLine, steps_asked_for
 from course.training.comparing import best, histories, scores_of, summaries
 from course.training.configs import SequenceTraining, TransformerConfig
 from course.training.engine import Job, Run, finish, train
-from course.training.experiment import ModelExperiment, fresh_run
-from course.training.parts import Prepare
+from course.training.experiment import ModelExperiment, Prepare, fresh_run
 from course.training.processes import all_processes
 from course.training.side_by_side import side_by_side
 from figures import training as drawing

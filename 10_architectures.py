@@ -34,7 +34,7 @@ from course.console.chat import converse
 from course.console.options import check_range, sentence
 from course.console.records import EndHere
 from course.data import small_grammar, topics
-from course.data.counting import yardsticks
+from course.data.baselines import yardsticks
 from course.data.pictures import handwritten_digits, shuffled
 from course.data.reading import Reading
 from course.grading.checking import largest_difference, random_tensors

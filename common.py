@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from rich.table import Table
-from torch import Tensor, nn
+from torch import Tensor
 
 from course.console.manners import until_the_lesson_ends
 from course.console.notebook import make_narrator
@@ -30,6 +30,7 @@ from course.grading.checking import Part, claims_of
 from course.grading.here import grade_here
 from course.pages.walkthrough import OUTPUTS, lesson_parser, narrate
 from course.study import progress
+from course.training.sizing import parameters
 
 __all__ = [
     "Picture",
@@ -77,13 +78,13 @@ def check(statement: str, holds: bool, figure: object = "") -> None:
     tested.append(Tested("", [(statement, Finding(bool(holds), str(figure)))]))
 
 
-def check_part(implementation: Any, part: Part, ours: Any, name: str = "") -> None:
+def check_part(implementation: Any, part: Part, ours: Any) -> None:
     """Record all checks of a part of the lesson: one line on the console if they all hold.
 
     `ours` is the lesson's module; mistakes that can explain a failure are built from its parts.
     """
     results = [(check.statement, check.finding) for check in part(implementation, ours)]
-    tested.append(Tested(name or implementation.__name__, results))
+    tested.append(Tested(implementation.__name__, results))
 
 
 def check_mistakes(ours: Any, *parts: Part) -> Table:
@@ -123,11 +124,6 @@ def cell_text(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
-
-
-def parameters(module: nn.Module) -> int:
-    """The number of numbers that the module learns."""
-    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def fitted_exponent(sizes: Sequence[float], values: Sequence[float]) -> float:

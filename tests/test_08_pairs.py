@@ -61,7 +61,6 @@ def test_unusable_lines_are_counted_and_the_first_named(tmp_path):
         "2 pairs; left out 2 without a tab (first: line 3); left out 1 not UTF-8 (first: line 4); left out "
         "2 with an empty side (first: line 5); left out 1 longer than 100 words (first: line 8)")
     assert len(read_pairs(path, 101).pairs) == 3
-    assert read_pairs(path, 100, most=1) == ([("a", "b")], {}, ())
 
 
 @pytest.mark.parametrize("content", [b"", b"\n\n", b"one\ntwo\n", b"\x00\xff" * 99, b"\t\n" * 3])

@@ -13,7 +13,7 @@ from torch import nn
 
 from common import lesson
 from course.data import small_grammar, topics
-from course.data.counting import Counts, bits_of_lzma, yardsticks
+from course.data.baselines import Counts, bits_of_lzma, yardsticks
 from course.data.pictures import handwritten_digits, shuffled
 from course.data.reading import Reading, begin_of_held_out
 from course.data.topics import TOPICS, Labelled, draw_labels, labelled, words_in
@@ -21,7 +21,7 @@ from course.training import architectures as trials
 from course.training import few_labels
 from course.training.configs import StackConfig, TextTraining
 from course.training.parts import build, with_a_place
-from course.training.sizing import matched, parameters_of
+from course.training.sizing import matched, parameters
 
 m, six = lesson("10_architectures"), lesson("06_decoding")
 TINY = StackConfig(d_model=16, n_heads=2, n_layers=2, vocab_size=12, max_len=16)
@@ -96,7 +96,7 @@ def test_a_function_of_the_learners_has_a_place_in_every_attention(changes):
 def test_models_are_matched_in_size():
     for wanted in (9_000, 20_000):
         config = matched(m.OneStack, TINY, wanted)
-        others = [abs(parameters_of(m.OneStack(replace(config, d_ff=config.d_ff + step))) - wanted)
+        others = [abs(parameters(m.OneStack(replace(config, d_ff=config.d_ff + step))) - wanted)
                   for step in (-4, 0, 4)]
         assert min(others) == others[1]
 
@@ -145,7 +145,7 @@ def test_a_long_text_has_no_counts(monkeypatch):
     assert [*yardsticks("abc" * 20, "abc")] == [
         "counts of 1 character", "counts of 3 characters", "counts of 5 characters",
         "lzma, given the same text"]
-    monkeypatch.setattr("course.data.counting.LONG", 10)
+    monkeypatch.setattr("course.data.baselines.LONG", 10)
     assert [*yardsticks("abc" * 20, "abc")] == ["lzma, given the same text"]
 
 
@@ -436,7 +436,7 @@ def test_findings_hold_for_good_vectors_and_fail_for_bad_ones(monkeypatch):
 def test_the_last_norm_gets_a_bias():
     plain, biased = (trials.stack_named(m, {"x": replace(TINY, norm_kind="rms")}, f"x{end}")
                      for end in ("", trials.LAST_BIAS))
-    assert parameters_of(biased) == parameters_of(plain) + TINY.d_model
+    assert parameters(biased) == parameters(plain) + TINY.d_model
     nn.init.ones_(biased.stack.norm.bias)
     x = torch.randn(1, 2, 16)
     assert torch.allclose(biased.stack.norm(x), biased.stack.norm.norm(x) + 1)

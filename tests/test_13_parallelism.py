@@ -282,13 +282,18 @@ def test_what_this_pytorch_cannot_do_is_said(monkeypatch):
     def missing(*_):
         raise ImportError("no module called torch.distributed.tensor")
 
+    def unable(*_):
+        raise NotImplementedError  # without a message
+
     monkeypatch.setattr(torch_engines, "tensor_engine", missing)
+    monkeypatch.setattr(torch_engines, "pipeline_engine", unable)
     x, linear = torch.ones(2, 1), nn.Linear(1, 1)
     loss = lambda model, rows: model(rows).sum()  # noqa: E731
     found = torch_engines.run_engines(linear, x, loss, (), (linear, x, x), None)
     said = found["FSDP2 (fully_shard)"].reason
     assert re.fullmatch(r"PyTorch .* can't average on CPUs; a newer one can", said)
     assert found["parallelize_module"].reason.endswith("no module called torch.distributed.tensor")
+    assert found["pipelining, GPipe"].reason.endswith("NotImplementedError")
     assert found["DistributedDataParallel"] == engine
 
 

@@ -20,6 +20,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from byte_pieces import write_byte_pieces
 from calling import called, parser_of
 from conftest import LESSONS, ROOT, SETTINGS
 from small_pairs import SENTENCES, written
@@ -27,7 +28,6 @@ from small_pairs import SENTENCES, written
 from checks.published import CONFIGS
 from common import lesson
 from course.published.loading import write_random
-from course.published.texts import write_byte_pieces
 from course.study.lessons import number_of, study_of
 
 PYTHON = re.compile(r"(\.venv[/\\](bin|Scripts)[/\\])?(python3?|py) ")

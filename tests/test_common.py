@@ -60,7 +60,7 @@ def step_good():
     """Good
     """
     check_part(identity, Part([same, close, known]), sys.modules[__name__])
-    check_part(identity, Part([known]), sys.modules[__name__], "the same")
+    check_part(identity, Part([known]), sys.modules[__name__])
 def step_bad():
     """Bad
     """
@@ -95,7 +95,7 @@ def test_a_failed_check_makes_the_lesson_fail(run_script):
     assert code == 1
     assert one == ["Prose.", "✗ FAILED: two is three (2)"]
     assert two == ["text with [batch, heads]"]
-    assert good == ["✓ identity: 3 checks hold (largest difference 7e-16)", "✓ the same: 1 check holds"]
+    assert good == ["✓ identity: 3 checks hold (largest difference 7e-16)", "✓ identity: 1 check holds"]
     assert bad[:-1] == ["other:", "✓ The numbers are close (largest difference 7e-16)",
                         "✗ FAILED: The answer is known", "    ask again", "✓ the step goes on"]
     assert bad[-1].startswith("6 of 8 checks hold, ")
@@ -108,7 +108,7 @@ def test_all_checks_of_a_part_are_shown_if_asked_for(run_script):
     assert total.startswith("4 of 4 checks hold, ")
     assert lines == ["identity:", "✓ It is the same (identical)",
                      "✓ The numbers are close (largest difference 7e-16)",
-                     "✓ The answer is known", "the same:", "✓ The answer is known"]
+                     "✓ The answer is known", "identity:", "✓ The answer is known"]
 
 
 def test_a_step_without_checks_counts_none(run_script):

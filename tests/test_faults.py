@@ -17,11 +17,14 @@ import torch
 from conftest import ROOT, one_line_error, run_lesson
 
 import common
+from course.console import chat
 from course.console.files import load_checkpoint, set_aside, unfinished
 from course.console.measuring import bytes_kept
-from course.console.narrator import LEAST, make_console
+from course.console.narrator import LEAST, Narrator, make_console
 from course.console.options import threads
+from course.grading.watching import typed
 from course.pages.walkthrough import pause
+from course.study.quiz import Quiz
 from course.training import memory
 from course.training.engine import save_run, train
 from course.training.parts import build
@@ -342,6 +345,17 @@ def test_a_pause_without_a_keyboard_goes_on(stdin, monkeypatch):
     options = SimpleNamespace(pause=True)
     pause(options)
     assert not options.pause
+
+
+@pytest.mark.parametrize("stdin", [None, open(os.devnull)])  # noqa: SIM115
+def test_without_a_keyboard_nothing_is_answered_or_typed(stdin, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", stdin)
+    asked = Quiz("01_attention_mechanism", tmp_path, Narrator(tmp_path))
+    assert asked.choose(3) is None
+    assert not asked.open
+    assert chat.read() == ""
+    monkeypatch.setattr("threading.Thread", lambda target, daemon: SimpleNamespace(start=target))
+    assert typed().empty()
 
 
 @pytest.mark.parametrize("columns", ["0", "1", str(LEAST - 1), "many"])

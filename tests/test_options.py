@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from byte_pieces import write_byte_pieces
 from calling import Caught, called, parser_of
 from conftest import LESSONS, ROOT, torch_dropouts
 
@@ -23,7 +24,6 @@ from course.grading.own import Own
 from course.grading.watching import state_of, wants_hint
 from course.pages import walkthrough
 from course.published.loading import write_random
-from course.published.texts import write_byte_pieces
 from course.study.lessons import study_of
 from course.training import processes
 from course.training.attentions import attention_parts

@@ -143,6 +143,15 @@ def test_an_engine_that_gives_wrong_gradients_is_refused(monkeypatch):
         parallel.refuse_broken_engine("data", torch.device("cpu"))
 
 
+def test_an_engine_that_fails_without_a_message_is_refused(monkeypatch):
+    def fails(run):
+        raise NotImplementedError
+
+    monkeypatch.setattr(parallel, "engine_for", fails)
+    with pytest.raises(ValueError, match=r"--parallel data doesn't work here .*\(NotImplementedError\)"):
+        parallel.refuse_broken_engine("data", torch.device("cpu"))
+
+
 # 16 bits and one scale
 
 

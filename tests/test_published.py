@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from byte_pieces import write_byte_pieces
 from conftest import failures, run_lesson
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -402,7 +403,7 @@ def test_other_pieces_need_the_package(tmp_path, monkeypatch):
 
 
 def byte_settings(tmp_path, change):
-    texts.write_byte_pieces(tmp_path)
+    write_byte_pieces(tmp_path)
     found = json.loads((tmp_path / "tokenizer.json").read_text())
     change(found)
     (tmp_path / "tokenizer.json").write_text(json.dumps(found))
@@ -430,7 +431,7 @@ def test_pieces_that_are_not_understood(tmp_path, change, said):
     ("é", 100, 9, "gives the id 195, and config.json has vocab_size 100"),
     ("\ud800", 257, 9, "half a surrogate pair")])
 def test_prompts_that_do_not_fit(tmp_path, text, vocab, longest, said):
-    texts.write_byte_pieces(tmp_path)
+    write_byte_pieces(tmp_path)
     pieces = texts.read_pieces(tmp_path, seven.BytePairEncoding)
     assert texts.prompt_of(pieces, "Hé", 257, 9).tolist() == [[72, 195, 169]]
     with pytest.raises(ValueError, match=r"id|text|pair") as error:
@@ -652,7 +653,7 @@ def test_your_weights(folder, kind):
     path = folder(kind)
     assert failures(m.step_published_weights, experiment(asked(path))) == []
     text = "" if kind == "vit" else "The cat"
-    texts.write_byte_pieces(path)
+    write_byte_pieces(path)
     weights = asked(path, text)
     mine = load(path, PARTS, {"scaled_dot_product_attention": attend})
     weights = weights._replace(yours=mine, names=["scaled_dot_product_attention"])
@@ -665,7 +666,7 @@ def test_your_weights(folder, kind):
 def test_a_text_may_fill_the_positions(folder):
     """One piece is written behind a text that leaves room for one."""
     path = folder("gpt2", eos_token_id=None)
-    texts.write_byte_pieces(path)
+    write_byte_pieces(path)
     weights = asked(path, "x" * 63)
     assert weights.room == 1
     assert failures(m.step_published_weights, experiment(weights)) == []
@@ -673,7 +674,7 @@ def test_a_text_may_fill_the_positions(folder):
 
 def test_padding_changes_no_sentence(folder):
     path = folder("bert")
-    texts.write_byte_pieces(path)
+    write_byte_pieces(path)
     encoder = sentences.SentenceEncoder(load(path, PARTS).model,
                                         texts.read_pieces(path, seven.BytePairEncoding))
     alone, padded = encoder(["cat"])[0], encoder(["cat", "a longer sentence"])[0]
@@ -707,7 +708,7 @@ def main(monkeypatch, capsys, *arguments):
 
 def test_weights_on_the_command_line(folder, tmp_path, monkeypatch, capsys):
     path = folder("gpt2")
-    texts.write_byte_pieces(path)
+    write_byte_pieces(path)
     place = ["--outputs", tmp_path / "out", "--no-page"]
     code, said, error = main(monkeypatch, capsys, "--weights", path, "--input", "The cat", *place)
     assert (code, error) == (0, "")

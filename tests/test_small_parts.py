@@ -372,7 +372,7 @@ def test_a_prompt_is_for_a_terminal(is_terminal, monkeypatch):
     shown = []
     monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: is_terminal))
     monkeypatch.setattr("builtins.input", lambda prompt: shown.append(prompt) or " line ")
-    assert chat.read("> ") == "line"
+    assert chat.read() == "line"
     assert shown == ["> " if is_terminal else ""]
 
 

@@ -9,7 +9,7 @@ from course.console.files import prepare_folder
 from course.console.spelling import legible
 
 
-def converse(answer: Callable[[str], str], folder: Path, prompt: str = "> ") -> None:
+def converse(answer: Callable[[str], str], folder: Path) -> None:
     """Read lines and print the answer to each; an empty line, the end of the input or Ctrl-C ends it.
 
     A ValueError raised by `answer` is printed as the answer. `answer` writes its files to `folder`. Any other
@@ -18,7 +18,7 @@ def converse(answer: Callable[[str], str], folder: Path, prompt: str = "> ") -> 
     with ended_in_one_line():
         try:
             prepare_folder(folder)
-            while line := read(prompt):
+            while line := read():
                 try:
                     said = answer(line)
                 except ValueError as error:
@@ -28,9 +28,9 @@ def converse(answer: Callable[[str], str], folder: Path, prompt: str = "> ") -> 
             stop(f"the input is not {error.encoding}: {error.reason}")
 
 
-def read(prompt: str) -> str:
-    """The next line, stripped; "" at the end of the input or on Ctrl-C."""
+def read() -> str:
+    """The next line, stripped; "" at the end of the input, without an input, or on Ctrl-C."""
     try:
-        return input(prompt if sys.stdin.isatty() else "").strip()
-    except (EOFError, KeyboardInterrupt):
+        return input("> " if sys.stdin and sys.stdin.isatty() else "").strip()
+    except (EOFError, RuntimeError, KeyboardInterrupt):
         return ""

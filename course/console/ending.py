@@ -23,6 +23,11 @@ def stop(message: str, code: int = 1, everywhere: bool = False) -> NoReturn:
     sys.exit(code)
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or the kind of the error if it has no message."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
 def output_lost(error: OSError) -> NoReturn:
     """End the script because it can't write its output; silently if the pipe was closed, as head does."""
     if sys.stdout is not None:

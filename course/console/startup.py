@@ -12,9 +12,8 @@ import sys
 from pathlib import Path
 from types import TracebackType
 
-from course.console.source import keep
+from course.console.source import COURSE, keep
 
-COURSE = Path(__file__).parents[2]
 REQUIREMENTS = ("matplotlib", "numpy", "pygments", "rich", "seaborn", "torch")
 
 

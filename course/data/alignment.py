@@ -93,7 +93,7 @@ def partners_found(weights: Tensor, pair: Pair, kind: Kind = bool) -> Tensor:
     return true[rows].expand_as(weights[..., rows, :]).gather(-1, chosen).float().sum((-2, -1))
 
 
-def found_by_rules(pairs: Iterable[Pair], kind: Kind = bool) -> tuple[int, int, int]:
+def found_by_rules(pairs: Iterable[Pair], kind: Kind) -> tuple[int, int, int]:
     """How many target words of the kind have as a partner the source word at the same relative place; the
     first source word; any source word.
     """
@@ -126,10 +126,10 @@ def found_by_kind(weights: Sequence[Tensor], pairs: Sequence[Pair]) -> dict[str,
     """Word weights (blocks, heads, target words, source words) of each pair → the results for each kind."""
     found = {}
     for name, kind in KINDS.items():
-        same, first, counted = found_by_rules(pairs, kind)
+        same, first, words = found_by_rules(pairs, kind)
         hits = torch.stack([partners_found(one, pair, kind) for one, pair in zip(weights, pairs)]).sum(0)
-        some = max(1, counted)
-        found[name] = Found(counted, hits / some, same / some, first / some)
+        some = max(1, words)
+        found[name] = Found(words, hits / some, same / some, first / some)
     return found
 
 

@@ -24,8 +24,8 @@ class Corpus:
     """The pairs of each split, and their pieces; nothing is read, drawn or learned until it is needed.
 
     `training` names the files, as in FILES (without files, the grammar's sentences), and has columns,
-    max_pairs, seed and vocab. A lesson sets what learns the pieces, what splits a text into words, and how
-    many pieces its model takes. `encoding` and `met` are given if they come from a checkpoint.
+    reverse, max_pairs, seed and vocab. A lesson sets what learns the pieces, what splits a text into words,
+    and how many pieces its model takes. `encoding` and `met` are given if they come from a checkpoint.
     """
 
     pieces: Any  # learn(texts, merges, most characters) returns an encoding of texts as ids

@@ -33,9 +33,9 @@ class Lines(NamedTuple):
         return "; ".join([f"{len(self.pairs):,} pair{'s' * (len(self.pairs) != 1)}", *self.notes, *reasons])
 
 
-def read_pairs(path: Path, longest: int, most: int = 0, columns: Sequence[int] = ()) -> Lines:
-    """The pairs of a file, at most `most`, from the two given columns (counted from 1) or from the first two
-    that hold sentences.
+def read_pairs(path: Path, longest: int, columns: Sequence[int] = ()) -> Lines:
+    """The pairs of a file, from the two given columns (counted from 1) or from the first two that hold
+    sentences.
 
     Lines are left out if they aren't text, have other columns or an empty side, or exceed `longest` words or
     LONGEST characters. All text is normalised (NFC). A one-line ValueError if no pair is left; OSError if
@@ -50,8 +50,6 @@ def read_pairs(path: Path, longest: int, most: int = 0, columns: Sequence[int] =
     pairs: list[tuple[str, str]] = []
     left_out: dict[str, list[int]] = {}
     for place, (number, cells) in enumerate(rows):
-        if most and len(pairs) == most:
-            break
         found = pair_in(cells, chosen, width, longest)
         if place == 0 and not isinstance(found, str) and {*map(str.casefold, found)} <= NAMES:
             found = "with the names of the columns"

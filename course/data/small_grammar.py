@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from course.data.counting import Counts
+from course.data.baselines import Counts
 
 RULES = {  # symbol → (probability, what it becomes); what has no rule is a word
     "SENTENCE": [(0.5, "ONE IS ."), (0.5, "MANY ARE .")],

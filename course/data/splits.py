@@ -8,6 +8,7 @@ from zlib import crc32
 
 from course.data.pairs import read_pairs
 
+MARKS = ".,;:!?…\"'“”„‘’«»()[]¿¡。，！？、"  # around words
 HELD_OUT = 1000  # most pairs for test and for validation where no file is given for them
 
 
@@ -33,9 +34,6 @@ def key(source: str) -> str:
     kept = "".join(one for one in text if figures or not unicodedata.category(one).startswith("P"))
     words = [word.strip(MARKS) or word for word in kept.split()] if figures else kept.split()
     return " ".join(words) or source
-
-
-MARKS = ".,;:!?…\"'“”„‘’«»()[]¿¡。，！？、"
 
 
 def by_source(pairs: Iterable[tuple[str, str]], per_cent: int = 2) -> dict[str, list[tuple[str, str]]]:
@@ -81,7 +79,7 @@ def split_files(files: dict[str, str], longest: int, columns: Sequence[int] = ()
         if split != "train" and same[split] == same["train"]:
             raise ValueError(f"{files[split]}, for {split}, is the same as {files['train']}, for training: "
                              "a model isn't tested on what it was trained on")
-    read = {split: read_pairs(Path(file), longest, columns=columns) for split, file in files.items()}
+    read = {split: read_pairs(Path(file), longest, columns) for split, file in files.items()}
     if reverse:
         read = {split: lines._replace(pairs=[(two, one) for one, two in lines.pairs])
                 for split, lines in read.items()}

@@ -43,12 +43,12 @@ def made_up_text(rng: np.random.Generator, sentences: int = 300) -> list[list[st
             for words in chosen]
 
 
-def neighbours(text: list[list[str]], window: int = 2) -> Tensor:
+def neighbours(text: list[list[str]]) -> Tensor:
     """(V, V): how often the second word comes within two places of the first."""
     number, counts = {word: i for i, word in enumerate(VOCABULARY)}, torch.zeros(2 * [len(VOCABULARY)])
     for words in text:
         for place, word in enumerate(words):
-            for other in words[max(0, place - window) : place] + words[place + 1 : place + 1 + window]:
+            for other in words[max(0, place - 2) : place] + words[place + 1 : place + 3]:
                 counts[number[word], number[other]] += 1
     return counts
 

@@ -25,9 +25,9 @@ import torch
 from torch import Tensor, nn
 
 from course.console.records import Finding
+from course.console.source import COURSE
 from course.grading.differing import difference
 
-COURSE = Path(__file__).parents[2]
 OURS = COURSE / "course", COURSE / "checks", COURSE / "common.py"
 PYTHON = Path(sysconfig.get_path("stdlib"))
 UNWRITTEN = "not written yet"

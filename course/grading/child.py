@@ -25,8 +25,9 @@ import torch
 from torch import nn
 
 from course.console.records import Finding
+from course.console.source import COURSE
 from course.grading.attempt import Attempt
-from course.grading.checking import COURSE, UNWRITTEN, Check
+from course.grading.checking import UNWRITTEN, Check
 
 SECONDS = 10.0  # for one check; a call that never returns to Python gets three seconds more
 RUNNING = f"still running after {SECONDS:.0f} s"

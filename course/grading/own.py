@@ -11,8 +11,9 @@ from course.console.ending import stop
 from course.console.files import short_path
 from course.console.narrator import Narrator
 from course.grading.attempt import Attempt
-from course.grading.checking import COURSE, Part
+from course.grading.checking import Part
 from course.grading.process import grade
+from course.study.lessons import lessons
 
 
 class Own(NamedTuple):
@@ -36,13 +37,13 @@ def own_parts(files: Sequence[Path], before: int, narrator: Narrator) -> Own:
 
     Ends the script if a check fails.
     """
-    lessons = sorted(path.stem for path in COURSE.glob("[0-9][0-9]_*.py") if int(path.stem[:2]) < before)
+    earlier = [lesson.stem for lesson in lessons() if lesson.number < before]
     parts: dict[str, Any] = {}
     hashes: dict[str, str] = {}
     for file in files:
         defined = names_in(file)
         found: dict[str, Part] = {}
-        for lesson in lessons:
+        for lesson in earlier:
             graded = importlib.import_module(lesson).GRADED
             wanted = {name: part for name, part in graded.items() if name in defined}
             if wanted and grade(file, wanted, narrator, lesson=lesson):

@@ -80,7 +80,7 @@ def typed() -> SimpleQueue:
     lines: SimpleQueue = SimpleQueue()
 
     def read() -> None:
-        for line in sys.stdin:
+        for line in sys.stdin or ():  # None if it was closed
             lines.put(line.strip().lower())
 
     threading.Thread(target=read, daemon=True).start()

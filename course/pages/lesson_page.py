@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from course.console.files import short_path, write_text
 from course.console.narrator import Narrator
-from course.console.records import Finding, Picture, Record
+from course.console.records import Finding, Picture, Record, slug
 from course.console.source import code_of
 from course.grading.checking import Part, statement_of
 from course.grading.report import hints_for
@@ -121,7 +121,7 @@ def built_in(ours: ModuleType) -> dict[str, str]:
     for name, step in vars(ours).items():
         for component in getattr(step, "shows", ()) if name.startswith("step_") else ():
             owner = component.__qualname__.partition(".")[0]
-            places.setdefault(owner, name.removeprefix("step_").replace("_", "-"))
+            places.setdefault(owner, slug(name))
     return places
 
 

@@ -20,11 +20,12 @@ from torch.func import functional_call
 from course.console.files import write_text
 from course.console.narrator import Narrator
 from course.console.records import Leads
-from course.grading.checking import COURSE
 from course.pages.contents import live_name, page_of, write_contents
 from course.study import progress
+from course.study.lessons import stem_of
 from course.training.adapters import finetuning, merged_copy
 from course.training.processes import RANK
+from course.training.sizing import parameters
 
 PARTS = Path(__file__).parent / "live_parts"
 SCRIPTS = {  # the scripts of each page, in order
@@ -113,7 +114,7 @@ def data_of(model: nn.Module, task: str, config: Mapping[str, Any], tokens: Mapp
     """
     data: dict[str, Any] = {"task": task, "config": dict(config), "own": own,
                             "tokens": [tokens[id] for id in range(len(tokens))],
-                            "parameters": sum(weight.numel() for weight in model.parameters())}
+                            "parameters": parameters(model)}
     if (attention := config.get("attention", "kernel")) not in ("kernel", "tiled"):
         return data | {"problem": f"its attention is {attention}, which the page doesn't have"}
     if data["parameters"] > LARGEST:
@@ -151,7 +152,7 @@ def leave(experiment: Any, number: int, page: Callable[[str], str], good_for: st
     """Write the index and lesson `number`'s live page, which is page(address of the lesson's own page)."""
     folder = experiment.options.outputs
     file = experiment.file(live_name(number), "html")
-    own = page_of(folder, next(COURSE.glob(f"{number:02}_*.py")).stem)
+    own = page_of(folder, stem_of(number))
     write_text(folder / file, page(own))
     write_contents(folder, progress.read(folder, Narrator(folder).say))
     return Leads(file, good_for)

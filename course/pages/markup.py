@@ -212,10 +212,10 @@ def size_of(png: Path) -> tuple[int, int]:
     return struct.unpack(">II", head[16:24])
 
 
-def image(file: str, folder: Path, finding: str, lazy: str = ' loading="lazy"') -> str:
+def image(file: str, folder: Path, finding: str) -> str:
     width, height = size_of(folder / file)
     return (f'<img src="{address(file)}" width="{width}" height="{height}" '
-            f'alt="{escape(finding)}"{lazy}>')
+            f'alt="{escape(finding)}" loading="lazy">')
 
 
 def picture(shown: Picture, folder: Path) -> str:

@@ -13,15 +13,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from course.console.ending import ended_in_one_line, stop
+from course.console.ending import ended_in_one_line, first_line, stop
 from course.console.files import prepare_folder
 from course.console.manners import running
 from course.console.narrator import Narrator
 from course.console.notebook import make_narrator
 from course.console.options import OneLineParser, seed, threads
 from course.console.records import Grid, Record, slug
+from course.console.source import COURSE
 from course.console.steps import begin_step, run_step
-from course.grading.checking import COURSE, Part
+from course.grading.checking import Part
 from course.grading.process import grade
 from course.grading.template import write_template
 from course.grading.watching import watch
@@ -96,7 +97,7 @@ def memory_suffices() -> Iterator[None]:
     except (MemoryError, RuntimeError, OverflowError) as error:
         if not out_of_memory(error):
             raise
-        stop(f"out of memory ({str(error).strip().partition(chr(10))[0] or 'MemoryError'})")
+        stop(f"out of memory ({first_line(error)})")
 
 
 def do(options: argparse.Namespace, narrator: Narrator, doc: str, steps: Sequence[Callable],
@@ -163,7 +164,7 @@ def choose_steps(name: str | None, steps: Sequence[Callable]) -> dict[int, Calla
     numbered = dict(enumerate(steps, 1))
     if name is None:
         return numbered
-    wanted = slug(name).replace("_", "-")
+    wanted = slug(name)
     for number, step in numbered.items():
         if wanted in (slug(step.__name__), str(number)):
             return {number: step}

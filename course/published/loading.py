@@ -64,13 +64,13 @@ def load(folder: Path, parts: Any, own: Mapping[str, Any] | None = None,
     return Published(model.requires_grad_(False), reader.config, plan.moves, left_out)
 
 
-def write_random(folder: Path, config: Mapping[str, Any], seed: int = 0) -> None:
+def write_random(folder: Path, config: Mapping[str, Any]) -> None:
     """Write a folder in the same format: this config.json, and random tensors of the shapes it asks for."""
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "config.json", json.dumps(dict(config), indent=2))
     reader = Reader(folder / "config.json")
     shapes = {name: shape for move in PLANS[reader.kind](reader).moves for name, shape in move.theirs.items()}
-    draw = partial(torch.randn, generator=torch.Generator().manual_seed(seed))
+    draw = partial(torch.randn, generator=torch.Generator().manual_seed(0))
     write_tensors(folder / WEIGHTS, {
         name: 0.2 * draw(shape) + (len(shape) == 1 and name.endswith("weight"))  # gains lie around 1
         for name, shape in shapes.items()})

@@ -21,6 +21,8 @@ def packaged_folder() -> Path | None:
     if found is None or found.origin is None or not find_spec("tokenizers"):
         return None
     return Path(found.origin).parent / "model"
+
+
 SAME = [("The cat sleeps on the sofa.", "A kitten is napping on the couch."),
         ("How do I reset my password?", "I forgot my login and can't get in."),
         ("The stock market fell sharply.", "Shares lost a lot of value today."),

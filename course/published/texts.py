@@ -5,7 +5,6 @@ in; others need the package tokenizers. A special token in a text stays text, as
 """
 
 import importlib
-import json
 import re
 import sys
 import unicodedata
@@ -18,7 +17,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from course.console.files import write_text
+from course.console.ending import first_line
 from course.published.tensor_files import read_json
 
 SPACES = "\t\n\v\f\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"  # Unicode's White_Space
@@ -104,27 +103,17 @@ class ByteLevelPieces:
         self.pieces = {id: piece for piece, id in vocabulary.items() if id not in specials}
 
     def encode(self, text: str) -> list[int]:
-        byte_of = characters()
         try:
             words = [word.encode() for word in gpt2_words().findall(text)]
         except UnicodeEncodeError as error:
             raise ValueError(f"{text[error.start]!r} is half a surrogate pair, not a character") from None
-        spelt = ("".join(byte_of[byte] for byte in word) for word in words)
+        spelt = ("".join(characters()[byte] for byte in word) for word in words)
         return [self.published[id] for word in spelt for id in self.encoding.encode_word(word)]
 
     def decode(self, ids: Iterable[int]) -> str:
         byte_of = {character: byte for byte, character in enumerate(characters())}
         spelt = "".join(self.pieces.get(id, "") for id in ids)
         return bytes(byte_of[character] for character in spelt).decode(errors="replace")
-
-
-def write_byte_pieces(folder: Path) -> None:
-    """Write a tokenizer.json like GPT-2's without merges: a piece is a byte, its id the byte's value."""
-    vocabulary = {character: byte for byte, character in enumerate(characters())}
-    settings = {"pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False},
-                "decoder": {"type": "ByteLevel"},
-                "model": {"type": "BPE", "vocab": vocabulary, "merges": []}}
-    write_text(folder / "tokenizer.json", json.dumps(settings))
 
 
 class PackagePieces:
@@ -134,7 +123,7 @@ class PackagePieces:
         try:
             self.tokenizer = importlib.import_module("tokenizers").Tokenizer.from_file(str(path))
         except Exception as error:  # the package raises nothing more specific
-            raise ValueError(f"{path}: {str(error).partition(chr(10))[0]}") from None
+            raise ValueError(f"{path}: {first_line(error)}") from None
         self.tokenizer.no_truncation()
         self.tokenizer.no_padding()
         self.tokenizer.encode_special_tokens = True  # in a text they stay text

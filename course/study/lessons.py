@@ -5,13 +5,15 @@ A new lesson is found by its file's name: nothing has to be registered.
 
 import importlib
 import re
+import sys
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
+from course.console.source import COURSE
 from course.study.saying import Study, Term
 
-COURSE = Path(__file__).parents[2]
 HERE = Path(__file__).parent
 
 
@@ -38,6 +40,20 @@ def number_of(stem: str) -> int | None:
     """The number of the lesson in the file `stem`.py; None for a script that is no lesson."""
     found = re.match(r"(\d\d)_", stem)
     return int(found[1]) if found else None
+
+
+def stem_of(number: int) -> str:
+    """The name of the file of the lesson with this number, without .py."""
+    return next(lesson.stem for lesson in lessons() if lesson.number == number)
+
+
+def later_lesson(number: int) -> ModuleType:
+    """The lesson with this number. It may bind the running script, which isn't imported a second time."""
+    running = sys.modules["__main__"]
+    stem = Path(getattr(running, "__file__", None) or "").stem
+    if any(lesson.stem == stem for lesson in lessons()):
+        sys.modules.setdefault(stem, running)
+    return importlib.import_module(stem_of(number))
 
 
 @cache

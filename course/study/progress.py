@@ -11,7 +11,8 @@ from typing import Any
 from course.console.files import short_path, write_text
 from course.console.narrator import Narrator
 from course.console.records import Grid
-from course.study.lessons import COURSE, lessons, study_of
+from course.console.source import COURSE
+from course.study.lessons import lessons, study_of
 
 FILE, KIND = "progress.json", "progress in the Transformer course"
 

@@ -58,7 +58,7 @@ class Quiz:
         if not right:
             best = question.answers[question.right]
             say(f"Right is {question.right + 1}. {best.reason}", indent=2)
-        say(f"What the step checks: {question.check.removeprefix('… ')} …", indent=2)
+        say(f"What the step checks: {question.check} …", indent=2)
         note_quietly(self.folder, self.stem, self.narrator, answered={question.name: right})
         return right
 
@@ -68,7 +68,7 @@ class Quiz:
             self.narrator.flush()
             try:
                 text = input(f"1 to {count}, or Enter to go on: ").strip()
-            except EOFError:
+            except (EOFError, RuntimeError):  # the end of the input, or no input at all
                 self.open = False
                 return None
             if not text:

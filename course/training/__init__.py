@@ -1,1 +1,1 @@
-"""The engine, a run with its files, comparisons, processes, and parts swapped into a model."""
+"""The engine, a run with its files, comparisons, processes, parts put into a model; lessons' measurements."""

@@ -5,9 +5,7 @@ line needs them.
 """
 
 import argparse
-import importlib
 import math
-import sys
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import asdict, dataclass
@@ -20,20 +18,12 @@ import torch
 from torch import Tensor, nn
 
 from course.console.files import load_checkpoint, save_checkpoint, short_path
-from course.study.lessons import lessons, number_of
-
-FINETUNING = 12  # the lesson that has these parts
+from course.study.lessons import later_lesson
 
 
 def finetuning() -> ModuleType:
-    """Lesson 12 as a module. A lesson that runs as a script is bound by lesson 12, not imported again."""
-    running = sys.modules["__main__"]
-    stem = Path(getattr(running, "__file__", None) or "").stem
-    if number_of(stem) == FINETUNING:
-        return running
-    if number_of(stem) is not None:
-        sys.modules.setdefault(stem, running)
-    return importlib.import_module(next(one.stem for one in lessons() if one.number == FINETUNING))
+    """Lesson 12 as a module."""
+    return later_lesson(12)
 
 
 # ------------------------------------------------------------------ adapters

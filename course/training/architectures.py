@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from course.training.configs import SequenceTraining, StackConfig, TransformerConfig
 from course.training.engine import Run, finish
 from course.training.side_by_side import side_by_side
-from course.training.sizing import Convolutions, LinearMap, matched, parameters_of
+from course.training.sizing import Convolutions, LinearMap, matched, parameters
 
 CPU = torch.device("cpu")
 SEEDS = 0, 1, 2
@@ -110,7 +110,7 @@ def one_stack_config(ours: Any) -> StackConfig:
     """Four blocks, with as nearly as possible the encoder-decoder's number of parameters."""
     config = StackConfig(d_model=TWO_STACKS.d_model, n_layers=4, positions="learned",
                          max_len=TWO_STACKS.max_len, vocab_size=ours.SEPARATOR + 1)
-    return matched(ours.OneStack, config, parameters_of(ours.Transformer(TWO_STACKS)))
+    return matched(ours.OneStack, config, parameters(ours.Transformer(TWO_STACKS)))
 
 
 def exactly_prompted(ours: Any, model: nn.Module, sequences: Sequence[list[int]]) -> float:
@@ -200,7 +200,7 @@ def means_of_readers(ours: Any, by_name: Mapping[str, Sequence[Recognised]]) -> 
     rows = []
     for name, ones in by_name.items():
         rights = [mean(getattr(one, place) for one in ones) for place in ("validation", "test", "shuffled")]
-        rows.append((name, parameters_of(READERS[name][0](ours)), *(f"{right:.1%}" for right in rights),
+        rows.append((name, parameters(READERS[name][0](ours)), *(f"{right:.1%}" for right in rights),
                      f"{mean(one.seconds for one in ones):.1f}"))
     return rows
 
@@ -211,7 +211,7 @@ def means_of_readers(ours: Any, by_name: Mapping[str, Sequence[Recognised]]) -> 
 def with_changes(ours: Any, config: StackConfig, changes: Mapping[str, Mapping[str, Any]]
                  ) -> dict[str, StackConfig]:
     """Name → the config with these changes and all before them; all models are of the same size."""
-    wanted = parameters_of(ours.OneStack(config))
+    wanted = parameters(ours.OneStack(config))
     configs: dict[str, StackConfig] = {}
     for name, change in changes.items():
         config = replace(config, **change)
@@ -241,14 +241,14 @@ def stack_named(ours: Any, configs: Mapping[str, StackConfig], name: str) -> nn.
     return model
 
 
-def read_with(texts: Any, configs: Mapping[str, StackConfig], ours: Any, name: str, seed: int,
-              length: int = 60) -> tuple[float, int]:
-    """(bits per character of held-out text after training, bytes of the cache after `length` tokens)."""
+def read_with(texts: Any, configs: Mapping[str, StackConfig], ours: Any, name: str, seed: int
+              ) -> tuple[float, int]:
+    """(bits per character of held-out text after training, bytes of the cache after 60 tokens)."""
     training = replace(texts.training, seed=seed)
     model = trained(ours, partial(stack_named, ours, configs, name), partial(ours.text_batch, texts, seed),
                     training)
     decoding = ours.PromptDecoding(model, torch.zeros(1, 0, dtype=torch.long))
-    for _ in range(length):
+    for _ in range(60):
         decoding.step(torch.full((1,), ours.BOS))
     return (ours.bits_per_character(model, texts.encoding, texts.splits["test"], training.window),
             sum(cache.bytes() for cache in decoding.self_caches))

@@ -1,41 +1,28 @@
 """--attention: putting lesson 11's attention variants into a model."""
 
-import importlib
-import sys
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from course.study.lessons import lessons
+from course.study.lessons import later_lesson
 
 OWNER = 11  # the lesson with ATTENTIONS
 
 
 def attention_parts(sizes: Any) -> dict[str, Any]:
     """The parts that sizes.attention puts into a model; none for the kernel."""
-    name = getattr(sizes, "attention", "kernel")
+    name = sizes.attention
     return {} if name == "kernel" else later_lesson(OWNER).ATTENTIONS[name](sizes)
-
-
-def later_lesson(number: int) -> ModuleType:
-    """The lesson with this number. It may bind the running script, which isn't imported a second time."""
-    stems = {lesson.number: lesson.stem for lesson in lessons()}
-    running = sys.modules["__main__"]
-    if (stem := Path(getattr(running, "__file__", None) or "").stem) in stems.values():
-        sys.modules.setdefault(stem, running)
-    return importlib.import_module(stems[number])
 
 
 def refuse_two_attentions(sizes: Any, settings: Any, own: Mapping[str, Any]) -> None:
     """ValueError if --attention would replace what --by-hand or the learner's own parts replace."""
-    name = getattr(sizes, "attention", "kernel")
+    name = sizes.attention
     if name == "kernel":
         return
-    if getattr(settings, "by_hand", False) and name != "grouped":
+    if settings.by_hand and name != "grouped":
         raise ValueError(f"--by-hand and --attention {name} both replace the attention; use one of them")
     if both := sorted({"scaled_dot_product_attention", "MultiHeadAttention"} & own.keys()):
         raise ValueError(f"--attention {name} and your {' and '.join(both)} both replace the attention; use "

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import nn
 
+from course.console.ending import first_line
 from course.console.narrator import Narrator
 from course.console.options import add_options, chosen, comparison, count
 from course.grading.own import NOTHING, Own, own_parts
@@ -36,14 +37,9 @@ def usage_errors(parser: argparse.ArgumentParser) -> Iterator[None]:
     try:
         yield
     except (ValueError, RuntimeError) as error:  # RuntimeError: more memory than there is
-        parser.error(str(error).partition("\n")[0])
+        parser.error(first_line(error))
     except OSError as error:
         parser.error(f"{error.strerror}: {error.filename}")
-
-
-def defaults_stay(options: argparse.Namespace) -> dict[str, Any]:
-    """No changed defaults, whatever the options are."""
-    return {}
 
 
 @dataclass(frozen=True)
@@ -60,7 +56,7 @@ class CommandLine:
     model: Callable[[Any], nn.Module]
     experiment: Callable[..., Experiment]
     comparable: Sequence[str] = ()
-    other_defaults: Callable[[argparse.Namespace], Mapping[str, Any]] = defaults_stay
+    other_defaults: Callable[[argparse.Namespace], Mapping[str, Any]] = lambda options: {}
 
     def add_options(self, parser: argparse.ArgumentParser, trains: bool = True) -> None:
         """Add options of both dataclasses and --device; if the lesson `trains`, also those of its runs."""

@@ -13,6 +13,7 @@ from course.training.stacked import train_stacked
 
 SYMBOLS, LENGTH = 4, 18
 INPUTS = 2 * SYMBOLS  # the symbols, and equally many noise symbols
+MODELS = 5  # networks of each kind and distance
 
 
 class Reader(nn.Module):
@@ -60,18 +61,17 @@ def delayed_task(distances: Tensor, batch: int) -> tuple[Tensor, Tensor]:
     return F.one_hot(tokens, INPUTS).float(), wanted
 
 
-def accuracy(makers: Sequence[Callable[[], nn.Module]], distances: Sequence[int], models: int = 5,
-             steps: int = 150, rate: float = 0.03) -> Tensor:
+def accuracy(makers: Sequence[Callable[[], nn.Module]], distances: Sequence[int]) -> Tensor:
     """(kind, distance, model): how often networks are right at the distance they were trained for.
 
-    Each kind and distance has `models` networks, which differ in their initial weights and their batches.
+    Each kind and distance has MODELS networks, which differ in their initial weights and their batches.
     """
-    rows = torch.tensor(distances).repeat_interleave(models).repeat(len(makers))
-    networks = [make() for make in makers for _ in range(len(distances) * models)]
-    trained = train_stacked(networks, lambda: delayed_task(rows, 16), steps, rate)
+    rows = torch.tensor(distances).repeat_interleave(MODELS).repeat(len(makers))
+    networks = [make() for make in makers for _ in range(len(distances) * MODELS)]
+    trained = train_stacked(networks, lambda: delayed_task(rows, 16), steps=150, rate=0.03)
     x, wanted = delayed_task(rows, 250)
     right = (trained(x).argmax(-1) == wanted).float().mean(1)
-    return right.unflatten(0, (len(makers), len(distances), models))
+    return right.unflatten(0, (len(makers), len(distances), MODELS))
 
 
 def accuracies(cells: Mapping[str, Callable[[], nn.Module]], unroll: Callable, width: int,

@@ -177,7 +177,6 @@ class Run:
 
         The first process computes them; with fsdp all do, because each has only part of the weights.
         """
-
         model = self.sharing.validated()
 
         def scores() -> Measures:

@@ -32,9 +32,12 @@ from course.training.comparing import Compared, changed, compare
 from course.training.engine import Job, Run, train
 from course.training.memory import sizes_of
 from course.training.parallel import memory_report
-from course.training.parts import Prepare, build, found_in, with_a_place
+from course.training.parts import build, found_in, with_a_place
 from course.training.processes import PROCESSES, RANK, ProcessLost, own_device
+from course.training.sizing import parameters
 from course.training.threads import Watch, threads_for
+
+Prepare = Callable[[nn.Module], nn.Module]  # the untrained model → the model to train
 
 
 class Experiment:
@@ -203,8 +206,7 @@ class Experiment:
 
     def together(self, run: Run) -> Run:
         """The run as a single process would have it; sharded weights are joined in the first process."""
-        count = sum(parameter.numel() for parameter in run.model.parameters())
-        self.say(memory_report(run, count))
+        self.say(memory_report(run, parameters(run.model)))
         if not run.sharing.cut:
             return run
         state = run.state()
@@ -341,8 +343,8 @@ def fresh_run(make: Callable[[], nn.Module], job_of: Callable[[nn.Module], Job],
     parts = {**(hand_made if training.by_hand else {}), **with_a_place(own.parts, make),
              **attention_parts(config)}
     torch.manual_seed(training.seed)
-    model = build(make, parts, base.into if base else None)
-    model = base.adapted(model) if base else model
+    model = build(make, parts)
+    model = base.adapted(base.into(model)) if base else model
     model = prepare(model) if prepare else model
     told = {**about, "config": asdict(config), "training": asdict(training)}
     told |= {"with": dict(own.files)} if own.files else {}

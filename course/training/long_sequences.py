@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from torch.utils.flop_counter import FlopCounterMode
 
 from course.console.counting import LiveBytes
+from course.console.measuring import bytes_kept, multiplications_of
 from course.training.engine import Run, finish
+from course.training.examining import right
 
 
 def one_head(n: int) -> list[Tensor]:
@@ -78,13 +79,10 @@ def attending_with(model: nn.Module, name: str, function: Callable) -> Iterator[
             del module.scaled_dot_product_attention
 
 
-@torch.no_grad()
 def right_with(model: nn.Module, batch: Any, name: str, function: Callable) -> float:
     """The fraction of right answers, with teacher forcing, if attentions of this name use the function."""
     with attending_with(model, name, function):
-        logits = model(batch.src, batch.tgt_in)
-    right = (logits.argmax(-1) == batch.tgt_out) | (batch.tgt_out == 0)  # PAD doesn't count
-    return right.all(1).float().mean().item()
+        return right(model, batch)
 
 
 @torch.no_grad()
@@ -141,26 +139,12 @@ def in_segments(blocks: nn.ModuleList, x: Tensor, size: int, keep_random_state: 
     with LiveBytes(x, *parameters, *(parameter.grad for parameter in parameters)) as live:  # type: ignore
         run().backward()
     gradients = torch.cat([parameter.grad.flatten() for parameter in parameters])
-    with FlopCounterMode(display=False) as counter:
-        run().backward()
-    return Recomputed(live.peak / x.nbytes, counter.get_total_flops() // 2, gradients)
+    return Recomputed(live.peak / x.nbytes, multiplications_of(lambda: run().backward()), gradients)
 
 
 def activations_kept(block: nn.Module, x: Tensor) -> float:
     """The memory that autograd keeps for a block besides its weights, in units of the input's size."""
-    weights = {parameter.untyped_storage().data_ptr() for parameter in block.parameters()}
-    kept: dict[int, int] = {}
-
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        result = block(x)
-    del result
-    return sum(kept.values()) / x.nbytes
+    return bytes_kept(lambda *weights: block(x), *block.parameters()) / x.nbytes
 
 
 # ------------------------------------------------------------------ caches

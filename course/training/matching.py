@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from course.training.small import minimise
+
 
 def matching_task(batch: int, length: float | None = None, width: int = 8) -> tuple[Tensor, Tensor, Tensor]:
     """Queries (B, 6, K) that are noisy copies of 6 keys in another order; the keys; that order.
@@ -18,13 +20,12 @@ def matching_task(batch: int, length: float | None = None, width: int = 8) -> tu
     return query + 0.3 * torch.randn_like(query), key, order
 
 
-def train_score(score: nn.Module, steps: int = 300) -> nn.Module:
+def train_score(score: nn.Module) -> nn.Module:
     """Teach the score to give each query the key that it was copied from."""
-    optimizer = torch.optim.Adam(score.parameters(), lr=0.02, fused=True)
-    for _ in range(steps):
+
+    def loss() -> Tensor:
         query, key, order = matching_task(batch=32)
-        loss = F.cross_entropy(score(query, key).transpose(1, 2), order)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+        return F.cross_entropy(score(query, key).transpose(1, 2), order)
+
+    minimise(loss, torch.optim.Adam(score.parameters(), lr=0.02, fused=True), 300)
     return score

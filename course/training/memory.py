@@ -12,14 +12,14 @@ from course.training.processes import PROCESSES
 resource = importlib.import_module("resource") if os.name == "posix" else None  # Windows has none
 WORDS = ("can't allocate memory", "out of memory", "not enough memory", "cannot allocate memory",
          "bad allocation", "std::bad_alloc", "invalid buffer size", "numel: integer multiplication overflow",
-         "storage size calculation overflowed", "overflow when unpacking long")
+         "storage size calculation overflowed", "overflow when unpacking long", "int too big to convert")
 
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether an error of Python or PyTorch means that memory ran out."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
         isinstance(error, RuntimeError | OverflowError) and any(
-            words in str(error).lower() for words in (*WORDS, "int too big to convert")))
+            words in str(error).lower() for words in WORDS))
 
 
 def memory_of(device: torch.device) -> int | None:

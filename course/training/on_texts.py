@@ -58,7 +58,6 @@ class TextsExperiment(ModelExperiment):
 
     def __init__(self, config: Any, training: Any, options: argparse.Namespace, own: Own = NOTHING):
         self.base = getattr(options, "base", None)
-        self.texts = self.texts_of(training)
         self.texts = self.fresh_texts(training)
         super().__init__(config, training, options, own)
 
@@ -67,11 +66,12 @@ class TextsExperiment(ModelExperiment):
 
     def fresh_texts(self, training: Any) -> Any:
         """The texts of a training run; if --from names a model, they are cut into that model's pieces."""
+        texts = self.texts_of(training)
         if self.base is None:
-            return self.texts_of(training)
+            return texts
         if "encoding" not in self.base.about:
             raise ValueError(f"--from {self.base.path} holds no pieces: it wasn't trained on texts")
-        texts = self.texts_of(training, self.texts.pieces.restored(self.base.about["encoding"]))
+        texts = self.texts_of(training, texts.pieces.restored(self.base.about["encoding"]))
         texts.met_before = self.base.about.get("met", {})
         return texts
 

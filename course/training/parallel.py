@@ -27,6 +27,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grad_norm_, get_total_norm
 from torch.optim import Optimizer
 
+from course.console.ending import first_line
 from course.training.processes import PROCESSES, RANK
 
 ENGINES = "data", "fsdp", "tensor"
@@ -195,6 +196,11 @@ def joined(value: Any) -> Any:
     return value.full_tensor() if is_cut(value) else value
 
 
+def here(tensor: Any) -> Tensor:
+    """This process's part of a tensor that may be sharded."""
+    return tensor.to_local() if is_cut(tensor) else tensor
+
+
 def whole(value: Any) -> Any:
     """The value with sharded tensors joined, also in nested dictionaries. All processes must call this.
 
@@ -242,10 +248,6 @@ def one_kind_each(optimizer: Optimizer) -> Iterator[None]:
 
 def held(run: Any) -> tuple[int, int]:
     """The weights that this process has, and the bytes of weights, gradients and the optimiser's states."""
-
-    def here(tensor: Any) -> Tensor:
-        return tensor.to_local() if is_cut(tensor) else tensor
-
     names = {name for name, _ in run.model.named_parameters()}
     weights = [here(tensor) for name, tensor in run.model.state_dict().items() if name in names]
     gradients = [here(p.grad) for p in run.trained if p.grad is not None]
@@ -259,10 +261,10 @@ def memory_report(run: Any, weights: int) -> str:
     """What each process holds at most; the whole model has `weights` weights."""
     most = torch.tensor(held(run), device=run.device)
     distributed.all_reduce(most, op=distributed.ReduceOp.MAX)
-    here, size = most.tolist()
+    count, size = most.tolist()
     copy = " The first one also has a whole copy, for validation." if run.parallel == "tensor" else ""
-    return (f"--parallel {run.parallel}: each of {PROCESSES} processes holds at most {here:,} of {weights:,} "
-            f"weights, {size:,} bytes with gradients and the optimiser's states.{copy}")
+    return (f"--parallel {run.parallel}: each of {PROCESSES} processes holds at most {count:,} of "
+            f"{weights:,} weights, {size:,} bytes with gradients and the optimiser's states.{copy}")
 
 
 # ------------------------------------------------------------------ what isn't supported
@@ -339,7 +341,7 @@ def refuse_broken_engine(how: str, device: torch.device) -> None:
         right = all(torch.allclose(found[name], wanted[name], atol=1e-5) for name in found)
         reason = "" if right else "its gradients are wrong"
     except (RuntimeError, ValueError, TypeError, ImportError, AttributeError, NotImplementedError) as error:
-        reason = str(error).strip().partition("\n")[0]
+        reason = first_line(error)
     if reason:
         other = "" if how == "data" else ", or --parallel data"
         raise ValueError(f"--parallel {how} doesn't work here with PyTorch {torch.__version__} "

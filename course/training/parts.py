@@ -16,25 +16,21 @@ from typing import Any
 
 from torch import nn
 
-Prepare = Callable[[nn.Module], nn.Module]
 
-
-def build(make: Callable[[], nn.Module], parts: Mapping[str, Any], prepare: Prepare | None = None
-          ) -> nn.Module:
+def build(make: Callable[[], nn.Module], parts: Mapping[str, Any]) -> nn.Module:
     """What make() builds, with these parts in place of the course's parts of the same names.
 
-    prepare(model) then returns the model that is trained: with adapters, frozen weights, shards.
     ValueError for a class that no lesson has, or a function that no module of the model has a slot for.
     """
     classes = {name: part for name, part in parts.items() if inspect.isclass(part)}
-    missing = [name for name in classes if not any(hasattr(module, name) for module in lessons())]
+    missing = [name for name in classes if not any(hasattr(module, name) for module in loaded_lessons())]
     with exchanged(classes):
         model = make()
     functions = {name: part for name, part in parts.items() if name not in classes}
     missing += [name for name, part in functions.items() if not fill_slots(model, name, part)]
     if missing:
         raise ValueError(f"nothing in this model is called {', '.join(missing)}")
-    return prepare(model) if prepare else model
+    return model
 
 
 def with_a_place(parts: Mapping[str, Any], make: Callable[[], nn.Module]) -> dict[str, Any]:
@@ -60,7 +56,7 @@ def slots_of(model: nn.Module) -> set[str]:
 def exchanged(classes: Mapping[str, type]) -> Iterator[None]:
     """Inside `with`, the lessons use these classes in place of their own."""
     before = [(module, name, getattr(module, name))
-              for module in lessons() for name in classes if hasattr(module, name)]
+              for module in loaded_lessons() for name in classes if hasattr(module, name)]
     try:
         for module, name, _ in before:
             setattr(module, name, classes[name])
@@ -70,7 +66,7 @@ def exchanged(classes: Mapping[str, type]) -> Iterator[None]:
             setattr(module, name, own)
 
 
-def lessons() -> list[ModuleType]:
+def loaded_lessons() -> list[ModuleType]:
     """All lessons that are loaded, including the running script."""
     return [module for name, module in list(sys.modules.items())
             if re.match(r"\d\d_", name) or name == "__main__"]

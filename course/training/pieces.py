@@ -10,6 +10,7 @@ from torch.nn.utils import parameters_to_vector
 from torch.optim import Optimizer
 
 from course.grading.checking import largest_difference
+from course.training.parallel import joined
 from course.training.ranks import Group
 
 
@@ -50,8 +51,7 @@ def gap_of_gradients(model: nn.Module, whole: nn.Module, group: Group | None = N
     wanted, gaps = dict(whole.named_parameters()), []
     for name, parameter in model.named_parameters():
         found, expected = gradients_in([parameter, wanted[name]])
-        if hasattr(found, "full_tensor"):
-            found = found.full_tensor()
+        found = joined(found)
         cut = [dim for dim, (a, b) in enumerate(zip(expected.shape, found.shape)) if a != b]
         if cut and group:
             expected = expected.chunk(group.size, cut[0])[group.rank]
@@ -93,14 +93,14 @@ def bytes_in(tensors: Sequence[Tensor]) -> int:
     return sum(tensor.nbytes for tensor in tensors)
 
 
-def variance_of_gradient(layer: nn.Module, x: Tensor, ranks: int, same: bool, draws: int = 40) -> float:
+def variance_of_gradient(layer: nn.Module, x: Tensor, ranks: int, same: bool) -> float:
     """How much dropout makes the mean gradient of several ranks vary; each rank has its own rows of x.
 
     If `same`, all ranks draw the same dropout, otherwise each draws its own.
     """
     found = []
     with torch.random.fork_rng(devices=[]):
-        for draw in range(draws):
+        for draw in range(40):
             layer.zero_grad()
             for rank in range(ranks):
                 torch.default_generator.manual_seed(1000 * draw + (0 if same else rank))

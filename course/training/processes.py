@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, distributed
 
-from course.console.ending import stop
+from course.console.ending import first_line, stop
 
 RANK, PROCESSES = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))  # torchrun's
 
@@ -64,7 +64,7 @@ def refuse_precision(precision: str, device: torch.device) -> None:
         scaler.update()
     except (RuntimeError, TypeError, AssertionError) as error:
         raise ValueError(f"--precision fp16 doesn't work on {device} with PyTorch {torch.__version__} "
-                         f"({str(error).partition(chr(10))[0][:80]}); use bf16") from error
+                         f"({first_line(error)[:80]}); use bf16") from error
 
 
 # ------------------------------------------------------------------ the group of processes

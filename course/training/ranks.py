@@ -28,6 +28,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, distributed
 
+from course.console.ending import first_line
 from course.training.processes import PROCESSES
 from course.training.side_by_side import end_with_parent, packed, processes_are_dear
 
@@ -49,7 +50,7 @@ class Group:
 
     def receive(self, source: int, like: Tensor) -> Tensor:
         """The next tensor that `source` has sent to this rank, of the shape and type of `like`."""
-        return self.take(source, like)
+        raise NotImplementedError
 
     def exchange(self, tensor: Tensor, to: int, source: int) -> Tensor:
         """Send the tensor to one rank, and receive one of the same shape from another."""
@@ -57,9 +58,6 @@ class Group:
         return self.receive(source, tensor)
 
     def put(self, tensor: Tensor, to: int) -> None:
-        raise NotImplementedError
-
-    def take(self, source: int, like: Tensor) -> Tensor:
         raise NotImplementedError
 
 
@@ -118,7 +116,7 @@ class Threads(Group):
     def put(self, tensor: Tensor, to: int) -> None:
         self.post.put(tensor, self.rank, to)
 
-    def take(self, source: int, like: Tensor) -> Tensor:
+    def receive(self, source: int, like: Tensor) -> Tensor:
         return self.post.take(source, self.rank)
 
 
@@ -157,7 +155,7 @@ class Processes(Group):
     def put(self, tensor: Tensor, to: int) -> None:
         self.on_the_way.append((distributed.isend(tensor, to), tensor))
 
-    def take(self, source: int, like: Tensor) -> Tensor:
+    def receive(self, source: int, like: Tensor) -> Tensor:
         found = torch.empty_like(like, memory_format=torch.contiguous_format)
         distributed.recv(found, source)
         return found
@@ -197,10 +195,10 @@ def in_processes(program: Callable[[Group], Result], size: int, seconds: float =
     context: Any = multiprocessing.get_context("spawn" if processes_are_dear() else "fork")
     until, pipes, processes = time.monotonic() + seconds, [], []
     with tempfile.TemporaryDirectory() as folder:
+        meeting = (Path(folder) / "meeting").as_uri()
         try:
             for rank in range(size):
                 ours, theirs = context.Pipe(duplex=False)
-                meeting = (Path(folder) / "meeting").as_uri()
                 process = context.Process(target=one_of, args=(program, rank, size, meeting, theirs, seconds),
                                           daemon=True)
                 with meeting_or_apart():
@@ -234,8 +232,7 @@ def meeting_or_apart() -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError) as error:
-        said = str(error).strip() or type(error).__name__
-        raise Apart(said.splitlines()[0]) from error
+        raise Apart(first_line(error)) from error
 
 
 class Lost(RuntimeError):  # noqa: N818 - what a rank is

@@ -55,7 +55,7 @@ class Reader(nn.Module):
 
 
 def recalled(block: Callable[..., nn.Module], positions: Callable[..., nn.Module], attention: type,
-             task: Callable, pairs: int, steps: int, seed: int, rate: float = 3e-3) -> float:
+             task: Callable, pairs: int, steps: int, seed: int) -> float:
     """The fraction of values that a trained model recalls in 200 new sequences.
 
     block(64, 4, 256) gets this self-attention, positions(64, 2 · pairs) are added, the mask is causal.
@@ -64,7 +64,7 @@ def recalled(block: Callable[..., nn.Module], positions: Callable[..., nn.Module
     parts = {"attention_to_itself": attention}
     model = Reader(pairs, build(lambda: block(WIDTH, HEADS, 4 * WIDTH), parts), positions(WIDTH, 2 * pairs))
     mask = torch.ones(2 * pairs, 2 * pairs, dtype=torch.bool).tril()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, fused=True)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, fused=True)
 
     def loss() -> Tensor:
         keys, values, wanted = task(pairs, BATCH)

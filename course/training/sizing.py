@@ -7,13 +7,14 @@ from typing import Any
 from torch import nn
 
 
-def parameters_of(model: nn.Module) -> int:
+def parameters(model: nn.Module) -> int:
+    """The number of numbers that the model learns."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 
 def matched(make: Callable[[Any], nn.Module], config: Any, wanted: int) -> Any:
     """The config with the d_ff, a multiple of 4, that brings its model closest to `wanted` parameters."""
-    least, more = (parameters_of(make(replace(config, d_ff=d_ff))) for d_ff in (4, 8))
+    least, more = (parameters(make(replace(config, d_ff=d_ff))) for d_ff in (4, 8))
     return replace(config, d_ff=4 + 4 * max(0, round((wanted - least) / (more - least))))
 
 

@@ -9,7 +9,7 @@ from torch.func import functional_call, stack_module_state, vmap
 
 
 def train_stacked(models: Sequence[nn.Module], batch: Callable[[], tuple[Tensor, Tensor]], steps: int,
-                  rate: float, clip: float = 1.0) -> Callable[[Tensor], Tensor]:
+                  rate: float) -> Callable[[Tensor], Tensor]:
     """Adam on the cross-entropy of each of M models; batch() → inputs (M, B, …) and classes (M, B).
 
     The rate falls to 0. Returns a function that runs the models: inputs (M, B, …) → logits (M, B, classes).
@@ -24,7 +24,7 @@ def train_stacked(models: Sequence[nn.Module], batch: Callable[[], tuple[Tensor,
         for weight in learned:
             weight.grad = None
         loss.backward()
-        clip_each(learned, clip)
+        clip_each(learned, 1.0)
         adam(learned, means, squares, rate * (1 - step / steps), step + 1)
     trained = {name: weight.detach() for name, weight in weights.items()}
     return lambda x: run(trained, x)

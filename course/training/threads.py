@@ -29,7 +29,7 @@ def threads_for(run: Run, wanted: int | None) -> Iterator[int]:
         torch.set_num_threads(before)
 
 
-def tried(run: Run, most: int, times: int = 4) -> int:
+def tried(run: Run, most: int) -> int:
     """1 or `most`, whichever computes a few gradients in less time; the run is not changed."""
     if most == 1 or PROCESSES > 1 or run.device.type != "cpu" or run.finished:
         return 1
@@ -37,7 +37,7 @@ def tried(run: Run, most: int, times: int = 4) -> int:
     several: list[float] = []
     for threads, seconds in ((1, one), (most, several)):
         torch.set_num_threads(threads)
-        for step in (0, *range(times)):  # the first one warms up
+        for step in (0, *range(4)):  # the first one warms up
             started = time.perf_counter()
             run.backward(step)
             seconds.append(time.perf_counter() - started)

@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from course.console.ending import first_line
+from course.training.parallel import here
 from course.training.pieces import after_backward, fresh, gap_of_gradients, piece_of_blocks, rows_of
 from course.training.ranks import Group
 
@@ -33,8 +35,7 @@ class Engine(NamedTuple):
 
 def compared(model: nn.Module, whole: nn.Module) -> Engine:
     """Compare the engine's model, after backward(), with the whole one."""
-    pieces = [p.to_local() if hasattr(p, "to_local") else p for p in model.parameters()]
-    return Engine(gap_of_gradients(model, whole), sum(piece.nbytes for piece in pieces))
+    return Engine(gap_of_gradients(model, whole), sum(here(p).nbytes for p in model.parameters()))
 
 
 def mesh_of(group: Group) -> Any:
@@ -124,5 +125,5 @@ def run_engines(whole: nn.Module, batch: Any, loss: Loss, layers: Sequence[Seque
         try:
             found[name] = job(group)
         except (AttributeError, ImportError, NotImplementedError) as error:
-            found[name] = Engine(reason=f"not in {version}: {str(error).splitlines()[0]}")
+            found[name] = Engine(reason=f"not in {version}: {first_line(error)}")
     return found
