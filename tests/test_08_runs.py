@@ -321,7 +321,7 @@ def test_nothing_to_resume_is_one_line(monkeypatch, capsys, file, tmp_path):
 
 
 @pytest.mark.parametrize(("sizes", "changes", "name"), [
-    ({}, {}, "translation"), ({"d_ff": 512}, {}, "translation"),
+    ({}, {}, "translation"), ({"d_ff": 256}, {}, "translation"),
     ({"d_model": 16}, {}, "translation-d_model=16"),
     ({}, {"seed": 2}, "translation-seed=2"),
     ({}, {"pairs": "a/mine.tsv", **m.REAL_PAIRS}, "translation-pairs=mine.abcdef12"),

@@ -167,7 +167,7 @@ class TextsExperiment(ModelExperiment):
 
 def run_name(default: str, config: Any, training: Any, texts: Any, from_files: Mapping[str, Any]) -> str:
     """`default`, each file with the beginning of its hash, and every option that differs from its default."""
-    usual = replace(type(config)(), d_ff=4 * config.d_model), replace(
+    usual = replace(type(config)(), d_ff=replace(config, d_ff=0).d_ff), replace(
         type(training)(), **(from_files if texts.labels else {}), **texts.paths)
     files = [f"{name}={label}" for name, label in texts.labels.items()]
     return "-".join([default, *files, *changed_options(config, usual[0]),

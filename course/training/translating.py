@@ -16,9 +16,14 @@ class TranslationModel(TransformerConfig):
 
     d_model: int = option(128, "width of a token's vector", least=1)
     n_heads: int = option(8, "attention heads; their number must divide d_model", least=1, names=["--heads"])
+    d_ff: int = option(0, "width of the feed-forward network; 0 means 2 · d_model", least=0)
     positions: str = option("rotary", "sinusoidal, learned, rotary or none",
                             among=("sinusoidal", "learned", "rotary", "none"))
     max_len: int = option(256, least=1)
+
+    def __post_init__(self):
+        object.__setattr__(self, "d_ff", self.d_ff or 2 * self.d_model)
+        super().__post_init__()
 
 
 @dataclass(frozen=True)
@@ -30,7 +35,7 @@ class TranslationTraining(SequenceTraining, FilesOfPairs):
     batch_size: int = option(32, "pairs per step", least=1)
     beta2: float = option(0.98, "Adam's β₂, as in the paper", least=0, below=1)
     weight_decay: float = option(0.1, "decoupled weight decay (AdamW)", least=0)
-    warmup: int = option(100, "steps of warm-up", least=0)
+    warmup: int = option(300, "steps of warm-up", least=0)
     validate_every: int = option(250, "steps from one validation to the next", least=1)
 
     def __post_init__(self):
@@ -43,7 +48,7 @@ class TranslationTraining(SequenceTraining, FilesOfPairs):
 # equal time a long warm-up helped most: it takes a rate of 3e-3, at which a short one delays all learning.
 # And those of longer runs, in which the model sees each pair so often that it overfits; shorter runs are only
 # delayed by them.
-REAL_PAIRS: Mapping[str, Any] = {"warmup": 800, "steps": 3300, "vocab": 4000, "validate_every": 1000}
+REAL_PAIRS: Mapping[str, Any] = {"warmup": 800, "steps": 3800, "vocab": 4000, "validate_every": 1000}
 LONG, LONGER = 6000, {"dropout": 0.1, "label_smoothing": 0.1}
 
 
@@ -55,7 +60,8 @@ def defaults_for(options: argparse.Namespace) -> dict[str, Any]:
     return {**REAL_PAIRS, "warmup": warmup, **(LONGER if options.steps > LONG else {})}
 
 
-TOLD = "n_layers", "d_model", "dropout", "vocab", "label_smoothing", "lr", "warmup", "steps", "batch_size"
+TOLD = ("n_layers", "d_model", "d_ff", "dropout", "vocab", "label_smoothing", "lr", "warmup", "steps",
+        "batch_size")
 
 
 def recipe_line(config: TranslationModel, training: TranslationTraining) -> str:
