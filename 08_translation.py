@@ -686,7 +686,7 @@ def step_limits(experiment: TranslationExperiment):
               ends > 0.9 * len(pairs) / 2, f"{ends} of {len(pairs) // 2}")
         check("fewer than a quarter of the answers to two sentences translate the first one",
               first < len(pairs) / 8, f"{first}")
-        check("without the capital under a quarter of the answers are right; without the mark over twice as many",
+        check("without the capital under a quarter are right; without the final mark over twice as many",
               2 * shares["no capital"] < shares["no mark"] and shares["no capital"] < 0.25)
         check("Simon's pieces occur in training, but under a tenth of the sentences with Simon are right",
               {*encode("Simon"), *encode(" Simon")} <= met and shares["with Simon"] < 0.1)
