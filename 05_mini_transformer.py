@@ -881,7 +881,7 @@ def main():
         step_attention_patterns, step_broken_on_purpose, step_what_next]
     further = {"broken": [step_all_broken], "compare": [step_compare],
                "own": [step_training, step_with_your_parts]}
-    with all_processes(experiment.device):
+    with all_processes():
         narrate(experiment.options, __doc__,
                 steps_asked_for(experiment.options, steps, further, step_training), experiment)
 

@@ -886,7 +886,7 @@ def main():
         torch.set_num_threads(options.threads or 1)
         converse(lambda line: experiment.replies.to(line), options.outputs)
         return
-    with all_processes(experiment.device):
+    with all_processes():
         narrate(options, ANY_PAIRS if options.pairs or options.input or options.reverse else __doc__,
                 steps_asked_for(options, steps, further, step_training), experiment)
 

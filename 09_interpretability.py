@@ -823,7 +823,7 @@ def main():
         step_last_gain, step_what_learns, step_first_weights, step_what_is_needed, step_which_head_can_go,
         step_where_decided, step_where_it_is, step_what_is_written, step_rules_of_french, step_scarce_data,
         step_clinic, step_broken_on_purpose, step_what_next]
-    with all_processes(experiment.device):
+    with all_processes():
         narrate(experiment.options, __doc__, steps, experiment)
 
 

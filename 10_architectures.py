@@ -888,7 +888,7 @@ def main():
         torch.set_num_threads(options.threads or 1)
         converse(experiment.continued, options.outputs)
         return
-    with all_processes(experiment.device):
+    with all_processes():
         narrate(options, __doc__, steps_asked_for(options, steps, further, step_reading), experiment)
 
 

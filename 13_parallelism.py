@@ -878,7 +878,7 @@ def main():
         step_engines, step_what_to_run, step_broken_on_purpose, step_what_next]
     if PROCESSES > 1:  # torchrun's
         steps = [step_same_program, step_engines]
-    with all_processes(CPU):
+    with all_processes():
         narrate(options, __doc__, steps, options.seed)
 
 

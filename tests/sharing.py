@@ -122,5 +122,5 @@ def lost_process(run, folder: Path) -> None:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in background jobs
-    with all_processes(CPU):
+    with all_processes():
         main(sys.argv[1], Path(sys.argv[2]))

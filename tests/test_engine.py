@@ -275,7 +275,7 @@ from course.training.processes import all_processes
 
 torch.set_num_threads(1)
 folder = Path(sys.argv[1])
-with all_processes(CPU):
+with all_processes():
     whole = train(run_of(dropout=0.4), folder / "whole.pt")
     half = run_of(dropout=0.4)
     while len(half.history) < 5:

@@ -100,7 +100,7 @@ def start_group() -> None:
 
 
 @contextmanager
-def all_processes(device: torch.device) -> Iterator[None]:
+def all_processes() -> Iterator[None]:
     """Inside `with`, the processes that torchrun started work together; only the first one prints."""
     if PROCESSES == 1:
         yield
