@@ -615,7 +615,7 @@ def test_what_is_doubtful_is_named(browser, page, experiment, small):
     assert not any("“sleeps”" in note or "“The”" in note for note in notes)
     assert [word.text for word in browser.all(".word.doubted")] == ["wug", "Zut"]
     ask(browser, get, "", answer=False)
-    until(lambda: get("complaint").text == "Type a sentence. What is below is still the last one's.")
+    until(lambda: get("complaint").text == "Type a sentence. Below is the translation of the last one.")
     ask(browser, get, "The wug sees the wug.")
     assert [note.text for note in browser.all(".notes li")].count(
         "“wug”: with pieces that no training sentence has") == 1  # however often it is there

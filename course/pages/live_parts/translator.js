@@ -84,7 +84,7 @@
   function begin() {
     const { value, maxLength } = get("sentence");
     const typed = sentencesIn(value, data.titles);
-    get("complaint").textContent = !typed.length ? "Type a sentence. What is below is still the last one's."
+    get("complaint").textContent = !typed.length ? "Type a sentence. Below is the translation of the last one."
       : value.length < maxLength ? "" : `No more than ${maxLength.toLocaleString("en")} characters are read.`;
     if (!typed.length) return;
     const way = get("greedy").checked ? "greedy" : `beam ${get("width").value} ${get("penalty").value}`;
