@@ -10,7 +10,7 @@ The pairs come from a grammar of English and French that was written for this co
 combine learned rules in new sentences, not how well it would translate a newspaper.
 
 You need lessons 5 to 7. You will build batches by length and the BLEU score, and train a translator. The
-lesson runs in three to four minutes and takes an hour and a half to read. --pairs trains on your own pairs.
+lesson runs in two to three minutes and takes an hour and a half to read. --pairs trains on your own pairs.
 """
 
 import course.console.startup  # noqa: F401 (before torch: it reports what fails in the imports below)

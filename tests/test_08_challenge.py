@@ -1,6 +1,7 @@
 """Lesson 8's --challenge: the set itself, how answers are judged, and what is shown of several runs."""
 
 import re
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -12,6 +13,7 @@ from common import lesson
 from course.console.records import EndHere
 from course.data import challenge
 from course.data.challenge import challenges, has_key, in_training, judged, normal
+from course.data.splits import gone_or_changed
 from course.training import challenge as running
 from grammar.sentences import corpus, words_of
 
@@ -82,6 +84,10 @@ def test_answers_are_judged():
     assert [one.known for one in known[:2]] == [True, False]
 
 
+def some_texts(files, found=None):
+    return SimpleNamespace(files=files, found=found, gone_or_changed=partial(gone_or_changed, files))
+
+
 class Runs:
     """An experiment with three runs, whose `model` is what it answers."""
 
@@ -124,7 +130,7 @@ class Runs:
 def runs(tmp_path, monkeypatch):
     experiment = Runs(tmp_path, monkeypatch)
     seen = [SimpleNamespace(source=challenges()[5].source)]
-    experiment.texts_of = lambda training: SimpleNamespace(files={}, found={"train": seen})
+    experiment.texts_of = lambda training: some_texts({}, {"train": seen})
     return experiment
 
 
@@ -140,7 +146,7 @@ def test_runs_are_shown_side_by_side(runs):
 
 
 def test_files_that_are_gone_are_said(runs):
-    runs.texts_of = lambda training: SimpleNamespace(files={"train": "gone.tsv"}, found=None)
+    runs.texts_of = lambda training: some_texts({"train": "gone.tsv"})
     grammar, *_, notes = running.step_challenge(runs)
     assert grammar.texts[-1][3:] == ["200 of 200"] * 2
     assert "gone.tsv is gone or changed, so sentences that occur in training can't be left out" in notes
@@ -148,7 +154,7 @@ def test_files_that_are_gone_are_said(runs):
 
 def test_files_that_have_changed_since_are_said(runs, tmp_path):
     (tmp_path / "mine.tsv").write_text("Other sentences.\tD'autres phrases.\n")
-    runs.texts_of = lambda training: SimpleNamespace(files={"train": str(tmp_path / "mine.tsv")}, found=None)
+    runs.texts_of = lambda training: some_texts({"train": str(tmp_path / "mine.tsv")})
     runs.run.about["files"] = {"train": "the hash of what it was trained on"}
     assert "mine.tsv is gone or changed" in running.step_challenge(runs)[-1]
 

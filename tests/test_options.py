@@ -996,7 +996,7 @@ def test_08_compare(tiny):
     steps, names, seeds, runs = compared_in_8(tiny, "--compare", "d_model=8,16")
     assert (steps, names, seeds) == (["compare"], [8, 16], [0])
     assert [run.model.embedding.weight.shape[1] for (run,) in runs] == [8, 16]
-    assert [run.model.encoder.blocks[0].feed_forward.expand.out_features for (run,) in runs] == [32, 64]
+    assert [run.model.encoder.blocks[0].feed_forward.expand.out_features for (run,) in runs] == [16, 32]
     *_, runs = compared_in_8(tiny, "--compare", "vocab=20,30")
     assert len({len(run.model.embedding.weight) for (run,) in runs}) == 2
 

@@ -9,7 +9,7 @@ from random import Random
 from typing import Any
 
 from course.data.pairs import two_columns
-from course.data.splits import HELD_OUT, fingerprint, split_files
+from course.data.splits import HELD_OUT, fingerprint, gone_or_changed, split_files
 from grammar.sentences import Pair, corpus, draw_pair, words_of
 
 LONGEST = 100  # most words of a sentence in a file
@@ -54,6 +54,10 @@ class Corpus:
     def hashes(self) -> dict[str, str]:
         """Hashes of the files' contents, which identify a run; their paths and names don't count."""
         return {split: fingerprint(path) for split, path in self.files.items()}
+
+    def gone_or_changed(self, hashes: dict[str, str]) -> list[str]:
+        """The files that aren't there any more, or whose contents have other hashes now."""
+        return gone_or_changed(self.files, hashes)
 
     @property
     def labels(self) -> dict[str, str]:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from course.data.splits import fingerprint
+from course.data.splits import fingerprint, gone_or_changed
 from course.data.texts import COURSE, as_text, docstrings
 
 HELD_OUT = 0.1  # the last part of each text
@@ -36,6 +36,10 @@ class Reading:
     def hashes(self) -> dict[str, str]:
         """The hash of the file's contents, which identifies a run."""
         return {name: fingerprint(path) for name, path in self.files.items()}
+
+    def gone_or_changed(self, hashes: dict[str, str]) -> list[str]:
+        """The files that aren't there any more, or whose contents have other hashes now."""
+        return gone_or_changed(self.files, hashes)
 
     @property
     def labels(self) -> dict[str, str]:

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from course.console.records import EndHere, Grid
-from course.data.splits import gone_or_changed
 from course.training.engine import Run
 from course.training.experiment import load_run
 
@@ -64,7 +63,7 @@ def verdicts_on(experiment: Any, run: Run) -> tuple[list[Any], str]:
     met = run.about.get("met", {}).get("words", "").split()
     verdicts = challenge.judged(answers, met, experiment.texts.words_of)
     texts = texts_of(type(experiment.training)(**run.about["training"]))
-    if lost := gone_or_changed(texts.files, run.about.get("files", {})):
+    if lost := texts.gone_or_changed(run.about.get("files", {})):
         return verdicts, (f"{lost[0]} is gone or changed, so sentences that occur in training can't be left "
                           "out.")
     trained = challenge.in_training(pair.source for pair in texts.found["train"])

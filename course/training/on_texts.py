@@ -11,7 +11,6 @@ from torch import nn
 
 from course.console.options import changed_options, option
 from course.console.records import EndHere
-from course.data.splits import gone_or_changed
 from course.grading.own import NOTHING, Own
 from course.training.base import Base
 from course.training.engine import Run
@@ -113,7 +112,7 @@ class TextsExperiment(ModelExperiment):
         encoding = self.texts.pieces.restored(base.about["encoding"])
         training = type(self.training)(**base.about["training"])
         old = self.texts_of(training, encoding, base.about.get("met", {}))
-        lost, found = gone_or_changed(old.files, base.about.get("files", {})), []
+        lost, found = old.gone_or_changed(base.about.get("files", {})), []
         for name, texts in (("new", self.texts), ("old", old)):
             scores = ", ".join(f"{when} {self.score(texts, model):.1f}" for when, model in models.items()
                                ) if not (lost and texts is old) else f"unknown: {lost[0]} is gone or changed"
