@@ -156,8 +156,8 @@ class Experiment:
             self.say(f"{short_path(left)} was left by an interrupted run; --resume would have continued "
                      f"its training. It is now {short_path(aside)}.")
         if self.checkpoint.is_file():
-            self.say(f"{short_path(self.checkpoint)} is the result of the same training, which now runs "
-                     "again. If the new result differs, the earlier one is kept.")
+            self.say(f"{short_path(self.checkpoint)} is the result of an earlier training. If the new result "
+                     "differs, the earlier one is kept under another name.")
         if base := getattr(self.options, "base", None):
             self.say(f"The training starts from the weights of {short_path(base.path)}.")
             if base.adapters:
