@@ -62,9 +62,8 @@ function adjust(logits, temperature, topK, topP) {
   }
   if (topP < 1) {
     const probabilities = softmax(adjusted);
-    const order = adjusted.map((_, i) => i).sort((a, b) => probabilities[b] - probabilities[a] || a - b);
     let mass = 0; // of all likelier tokens
-    order.forEach((i, rank) => {
+    firstOf(probabilities).forEach((i, rank) => {
       if (rank && mass >= topP - 1e-6) adjusted[i] = -Infinity;
       mass += probabilities[i];
     });
@@ -101,8 +100,8 @@ function agreementWith(reference, model) {
   return { compared, gap, holds: compared > 0 && gap <= 1e-4 * largest };
 }
 
-/** The places of the `count` largest numbers, the largest first; of equal ones the first. */
-function firstOf(numbers, count) {
+/** The places of the `count` largest numbers, or of all, the largest first; of equal ones the first. */
+function firstOf(numbers, count = numbers.length) {
   return Array.from(numbers, (_, i) => i).sort((a, b) => numbers[b] - numbers[a] || a - b).slice(0, count);
 }
 

@@ -135,8 +135,7 @@
     const logits = answer.logits[place];
     const [before, after] = [softmax(logits), adjusted(logits)];
     get("place").textContent = `Token ${place}, after ${spelled([special.bos, ...answer.tokens.slice(0, place)])}`;
-    const order = before.map((_, token) => token).sort((a, b) => before[b] - before[a] || a - b);
-    get("distribution").tBodies[0].replaceChildren(...order.map((token) => {
+    get("distribution").tBodies[0].replaceChildren(...firstOf(before).map((token) => {
       const bars = [before[token], after[token]].map(bar);
       if (!after[token]) bars[1].replaceChildren("cut off");
       return make("tr", {}, make("th", after[token] ? { scope: "row" } : { scope: "row", class: "out" },
