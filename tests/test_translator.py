@@ -590,12 +590,12 @@ def test_beams_answer_where_they_are_asked_for(browser, page, experiment, small)
                     penalty)
         (beams,) = six.beam_search(six.CachedDecoding(small, torch.tensor([ids])), 6,
                                    m.answer_limit(small, ids), float(penalty), trace)
-        found = [float(item.text.rsplit("= ", 1)[1].split(" ")[0].replace("−", "-"))
-                 for item in browser.all("#found li")]
+        found = [float(item.rsplit("= ", 1)[1].split(" ")[0].replace("−", "-"))
+                 for item in browser.run("return [...get('found').children].map(item => item.textContent)")]
         assert found == pytest.approx([one.score for one in beams], abs=2e-3)
     last = [[one.log_prob, fate] for one, fate in trace if len(one.tokens) == len(trace[-1][0].tokens)]
-    rows = [[cell.text for cell in row.find_elements("css selector", "td")[1:]]
-            for row in browser.all("#candidates tbody tr")]
+    rows = browser.run("return [...get('candidates').tBodies[0].rows].map("
+                       "row => [...row.cells].slice(-2).map(cell => cell.textContent))")
     assert [fate for _, fate in rows] == [fate for _, fate in last]
     assert [float(p) for p, _ in rows] == pytest.approx([math.exp(one) for one, _ in last], rel=0.5, abs=5e-4)
 
