@@ -662,8 +662,8 @@ def step_convolution():
     """For comparison: a convolution
 
     A convolution looks at a few neighbours at once, here a token and the two before it, with the same weights
-    everywhere. One layer sees three tokens, and each further layer two more. In dilated layers the tokens
-    looked at are 1, 2, 4, 8 … places apart, from layer to layer, and the reach roughly doubles each time. A
+    everywhere. One layer sees three tokens, and each further layer two more. Dilated layers
+    look at tokens 1, 2, 4, 8 … places apart, from layer to layer. The reach roughly doubles each time. A
     recurrent layer reaches every token, in as many steps as there are tokens.
     """
     rows = [(n, layers_until_seen(n, lambda layer: 1), layers_until_seen(n, lambda layer: 2**layer), n)

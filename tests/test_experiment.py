@@ -44,7 +44,7 @@ def said(capsys) -> str:
 
 def test_a_finished_run_is_trained_again_and_replaced_only_by_the_same(tmp_path, capsys):
     experiment(tmp_path).train()
-    assert "runs again" not in said(capsys)
+    assert "earlier training" not in said(capsys)
     path = experiment(tmp_path).checkpoint
     experiment(tmp_path).train()
     assert "is the result of an earlier training" in said(capsys)

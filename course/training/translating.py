@@ -45,9 +45,9 @@ class TranslationTraining(SequenceTraining, FilesOfPairs):
 
 
 # The defaults that differ for pairs from files, whose sentences are harder than the grammar's. In trials at
-# equal time a long warm-up cost nothing on one corpus and gained most on the other, where with a short one
-# lr 3e-3 delayed all learning. Longer runs, in which the model sees each pair so often that it overfits, also
-# have dropout and smoothing; shorter ones are only delayed by them.
+# equal time a long warm-up cost nothing on one corpus and gained most on the other: there, lr 3e-3 after a
+# short one delayed all learning. In longer runs the model sees each pair so often that it overfits, so they
+# also have dropout and smoothing, which only delay shorter ones.
 REAL_PAIRS: Mapping[str, Any] = {"warmup": 800, "steps": 3800, "vocab": 4000, "validate_every": 1000}
 LONG, LONGER = 6000, {"dropout": 0.1, "label_smoothing": 0.1}
 
